@@ -1,0 +1,25 @@
+r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three attempts. Does the skill carry over to 11-13?
+
+  sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
+
+About 2 minutes on one core. Expected, greedy, within 3 attempts: id_seen from about 30% to about 65%, and rule_ood up
+by some points instead of down. The paper's claim in small: RL generalizes.
+"""
+
+from configs.general_points import task
+
+
+def get_config():
+  config = task.shared()
+  config.steps = 10_000  # the budget ends the run
+  config.flops = 2.4e12
+  config.batch = 256
+  config.algorithm = "ppo"
+  config.ppo = dict(
+      level="token", epochs=1, minibatches=4, clip=0.2, value_coef=0.2, gamma=1.0, turn_gamma=0.9, gae_lambda=1.0,
+      truncation="end")  # being out of attempts is this task's own end
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
+  config.schedule = dict(name="constant", warmup=10)
+  config.compute = dict(microbatches=4)  # what fits a core's cache
+  config.log = dict(every=1)
+  return config

@@ -1,0 +1,22 @@
+r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of the hands where they are 11, 12, 13?
+
+  sftrl sft --config=configs/general_points/sft.py --workdir=runs/gp_sft
+
+About 1 minute on one core. Expected, greedy, within 3 attempts: id_seen from about 30% to over 90%, rule_ood from about
+30% to half of that or less. The paper's claim in small: SFT memorizes.
+"""
+
+from configs.general_points import task
+
+
+def get_config():
+  config = task.shared()
+  config.steps = 100_000  # the budget ends the run
+  config.flops = 2.4e12
+  config.batch = 64
+  config.data = dict(length=24)
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
+  config.schedule = dict(name="constant", warmup=20)
+  config.compute = dict(microbatches=2)  # what fits a core's cache
+  config.log = dict(every=10)
+  return config

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs the linter and the tests; makes .venv and installs what they need first. Arguments go to pytest:
+#   ./launch/test.sh                     everything
+#   ./launch/test.sh tests/envs -k gold  some of it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/venv.sh
+
+SECONDS=0
+make_venv
+install "[test]"
+say "Python and packages ready after $SECONDS s"
+
+export JAX_PLATFORMS=cpu
+status=0
+.venv/bin/python -m ruff check . || status=$?
+# loadfile keeps the tests of one file in one process, which compiles what they share once.
+.venv/bin/python -m pytest -n 2 --dist loadfile "$@" || status=$?
+say "Done after $SECONDS s"
+exit "$status"

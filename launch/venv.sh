@@ -1,0 +1,57 @@
+# Sourced by the scripts beside it, from the root of the checkout: makes .venv and installs the package into it.
+# shellcheck shell=bash
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# is_good PYTHON: whether it is 3.11 or newer, and able to make virtual environments (Debian ships ensurepip apart).
+is_good() {
+  "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+  local name
+  for name in python3.13 python3.12 python3.11 python3.14 python3; do
+    if is_good "$name"; then command -v "$name"; return; fi
+  done
+  return 1
+}
+
+make_venv() {
+  local python
+  if .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return; fi
+  if python="$(find_python)"; then
+    "$python" -m venv --clear .venv
+  elif command -v uv >/dev/null; then
+    uv venv --clear --seed --python '>=3.11' .venv
+  elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "No Python of 3.11 or newer: installing it with apt-get"
+    apt-get update -qq && apt-get install -y -qq python3.11 python3.11-venv
+    python="$(find_python)" || fail "apt-get has no Python of 3.11 or newer: install one and call this again."
+    "$python" -m venv --clear .venv
+  else
+    fail "no Python of 3.11 or newer that can make virtual environments. Install one, for example
+  Debian, Ubuntu: sudo apt-get install python3.11 python3.11-venv
+  macOS: brew install python@3.12
+  anywhere: pip install uv
+and call this script again."
+  fi
+}
+
+# install EXTRAS ("" or "[test]"): nothing when this checkout's pyproject.toml is installed with them already.
+install() {
+  local extras="$1" stamp=".venv/installed$1" wanted
+  wanted="$(pwd) $(cksum <pyproject.toml)"
+  for stamp in "$stamp" ".venv/installed[test]"; do
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
+  done
+  export PIP_DISABLE_PIP_VERSION_CHECK=1
+  # pip compiles every module of every package, which takes longer than the rest of the installation: compile by a first
+  # import only what is imported.
+  .venv/bin/python -m pip install -qq --no-compile -e ".$extras" ||
+    fail "the installation failed, see above. It needs a package index (a network, or pip config)."
+  PYTHONDONTWRITEBYTECODE="" JAX_PLATFORMS=cpu .venv/bin/python -c '
+import flax.linen, jax, matplotlib.pyplot, ml_collections, numpy, optax, orbax.checkpoint, tensorboardX, tqdm' ||
+    fail "the packages are installed but cannot be imported, see above: remove .venv and call this again."
+  printf '%s' "$wanted" >".venv/installed$extras"
+}

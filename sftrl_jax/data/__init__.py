@@ -1,0 +1,1 @@
+"""What supervised training reads."""

@@ -1,0 +1,46 @@
+"""Chats to packed batches, with a cursor from which the stream goes on."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sftrl_jax.chat import Chat
+from sftrl_jax.inputs import first_fit, pack
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.text.render import render
+from sftrl_jax.text.tokenizer import Tokenizer
+
+
+def example(tokenizer: Tokenizer, chat: Chat) -> tuple[list[int], list[float]]:
+  """(ids, weights): weight 1 on the tokens of the last response and its <eos>, 0 on everything before."""
+  ids, _ = render(tokenizer, chat)
+  known, _ = render(tokenizer, chat[:-1])
+  return ids, [0.0] * len(known) + [1.0] * (len(ids) - len(known))
+
+
+def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer, rows: int, length: int,
+               cursor: int) -> tuple[TokenBatch, int]:
+  """(batch, cursor): packs chats(cursor), chats(cursor + 1), ... until the next one finds no room.
+
+  A sequence of n ids takes n - 1 places: the last one is only ever a target. ValueError for one that fits no row.
+  """
+  used, segments = [0] * rows, [0] * rows
+  sequences, weights, slots = [], [], []
+  while True:
+    ids, weight = example(tokenizer, chats(cursor + len(sequences)))
+    if len(ids) - 1 > length:
+      raise ValueError(f"config.data.length is {length}, but example {cursor + len(sequences)} has {len(ids)} tokens: "
+                       f"use --config.data.length={len(ids) - 1} or more.")
+    slot = first_fit(len(ids) - 1, used, segments, length)
+    if slot is None:
+      break
+    sequences.append(ids)
+    weights.append(weight)
+    slots.append(slot)
+  inputs = pack([ids[:-1] for ids in sequences], slots, rows, length)
+  targets_BT, weights_BT = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
+  for ids, weight, slot in zip(sequences, weights, slots, strict=True):
+    span = slice(slot.start, slot.start + len(ids) - 1)
+    targets_BT[slot.row, span] = ids[1:]
+    weights_BT[slot.row, span] = weight[1:]
+  return TokenBatch(inputs, targets_BT, weights_BT), cursor + len(sequences)

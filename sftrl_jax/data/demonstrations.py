@@ -1,0 +1,62 @@
+"""An environment and its expert as an endless stream of chats. Example i is a function of (seed, i) alone."""
+
+import dataclasses
+import random
+
+from sftrl_jax.chat import Chat, Message
+from sftrl_jax.envs.env import Env
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrations:
+  """What is shown. The defaults are the paper's SFT data: one right answer a prompt.
+
+  length: tokens of a packed row
+  attempts: probabilities of 1, 2, ... attempts; all but the last are wrong, and the real verifier answers each
+  careless: share of last attempts that do not aim at the task (mixed-quality text for a base model)
+  misread: share of earlier wrong attempts that misread the hand
+  choices: of how many correct answers one is shown
+  """
+
+  length: int = 64
+  attempts: tuple[float, ...] = (1.0,)
+  careless: float = 0.0
+  misread: float = 0.2
+  choices: int = 1
+
+  def __post_init__(self):
+    if self.length < 2:
+      raise ValueError(f"length is {self.length}; a row needs at least 2 tokens.")
+    if not self.attempts or min(self.attempts) < 0 or abs(sum(self.attempts) - 1) > 1e-6:
+      raise ValueError(f"attempts is {self.attempts}; it must be probabilities that sum to 1, for example (0.5, 0.5).")
+    for name in ("careless", "misread"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
+    if self.choices < 1:
+      raise ValueError(f"choices is {self.choices}; it must be at least 1.")
+
+
+def demonstration(env: Env, shown: Demonstrations, seed: int, index: int) -> Chat:
+  """Example `index` of the stream `seed`: a chat whose last message is the response to be learned."""
+  name = f"{seed} {index}"
+  source = random.Random(name)
+  state, chat = env.reset(name)
+  wrong = source.choices(range(len(shown.attempts)), shown.attempts)[0]
+  if wrong >= env.attempts:
+    raise ValueError(f"data.attempts has {len(shown.attempts)} entries, but config.env.attempts is {env.attempts}.")
+  for attempt in range(wrong):
+    state, chat = _fail(env, state, f"{name} {attempt}", source.random() < shown.misread)
+  if shown.careless and source.random() < shown.careless:
+    response = env.careless(state, f"{name} last")
+  else:
+    response = env.expert(state, source.randrange(shown.choices) if shown.choices > 1 else 0)
+  return (*chat, Message("assistant", response))
+
+
+def _fail(env: Env, state, name: str, misread: bool):
+  """One wrong attempt and what the verifier says to it; a careless attempt that happens to be right is misread."""
+  response = env.misread(state, name) if misread else env.careless(state, name)
+  after, verdict = env.step(state, response)
+  if verdict.correct:
+    after, verdict = env.step(state, env.misread(state, name))
+  return after, verdict.chat

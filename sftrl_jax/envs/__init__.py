@@ -1,0 +1,5 @@
+"""Environments by name. To add one: a file with a class that follows `env.Env`, and an entry here."""
+
+from sftrl_jax.envs.general_points import GeneralPoints
+
+ENVS = {"general_points": GeneralPoints}

@@ -1,0 +1,66 @@
+"""Playing cards: the deck, dealing from it, what faces are worth, and the random streams that deal."""
+
+from __future__ import annotations
+
+import operator
+import random
+from typing import NamedTuple
+
+RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
+FACES = RANKS[10:]
+SUITS = ("H", "S", "D", "C")
+DECKS = ("uniform", "52")
+
+Rule = tuple[int, int, int]  # what J, Q and K are worth
+
+TENS: Rule = (10, 10, 10)
+DISTINCT: Rule = (11, 12, 13)
+
+
+class Card(NamedTuple):
+  """`rank` is one of RANKS, `suit` one of SUITS."""
+
+  rank: str
+  suit: str
+
+
+DECK = tuple(Card(rank, suit) for suit in SUITS for rank in RANKS)
+
+
+def stream(seed: int | str, purpose: int) -> random.Random:
+  """A random stream for (seed, purpose), with `purpose` 0 to 3; the same arguments give the same numbers for ever.
+
+  Purposes keep the hand of an episode and the mistakes made in it independent although callers share one seed.
+  Raises ValueError for a negative seed (Python seeds n and -n alike) and TypeError for neither int nor str.
+  """
+  if isinstance(seed, str):
+    return random.Random(f"{purpose} {seed}")
+  number = operator.index(seed)
+  if number < 0:
+    raise ValueError(f"seed is {number}, but seeds are integers from 0 on, or strings: use for example {-number}.")
+  return random.Random(4 * number + purpose)
+
+
+def deal(source: random.Random, count: int, deck: str) -> tuple[Card, ...]:
+  """`count` cards: from "uniform" with replacement (ranks and suits independent), from "52" without."""
+  draw, size = source.random, len(DECK)
+  if deck == "uniform":
+    return tuple([DECK[int(draw() * size)] for _ in range(count)])
+  chosen = {}  # a dict keeps the order of drawing
+  while len(chosen) < count:
+    chosen[int(draw() * size)] = True
+  return tuple([DECK[index] for index in chosen])
+
+
+def points(cards: tuple[Card, ...], rule: Rule) -> tuple[int, ...]:
+  """What the cards are worth, in order: A is 1, numbers are themselves, J, Q, K follow `rule`."""
+  return tuple([_PIPS[card[0]] or rule[_FACE[card[0]]] for card in cards])
+
+
+def any_face(cards: tuple[Card, ...]) -> bool:
+  """Whether a J, Q or K is among the cards."""
+  return any(card[0] in _FACE for card in cards)
+
+
+_FACE = {rank: index for index, rank in enumerate(FACES)}
+_PIPS = {rank: 0 if rank in _FACE else index + 1 for index, rank in enumerate(RANKS)}

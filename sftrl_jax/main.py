@@ -1,0 +1,276 @@
+"""The command line: `sftrl VERB ...`, the same as `python -m sftrl_jax VERB ...`.
+
+Words are checked before anything heavy is imported, and JAX is imported only once its threads are decided: XLA reads
+them at import, and a run repeats bit for bit only with the same number.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+from sftrl_jax import __version__
+
+COMPLETE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+  """What one verb is for and which words it takes."""
+
+  meaning: str
+  usage: str
+  flags: tuple[str, ...]            # the flags that take a value
+  required: tuple[str, ...] = ()
+  positionals: tuple[int, int] = (0, 0)   # how many at least, how many at most
+  overrides: bool = True            # whether --config.key=value is taken
+
+
+RUN_FLAGS = ("--config", "--workdir")
+RUN_USAGE = "--config=FILE.py[:choice] --workdir=DIR [--config.some.key=value ...]"
+VERBS = {
+    "study": Verb("train bases and compare methods on them, then report", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"
+                     "  FROM is the workdir of a run, or workdir@step", ("--workdir",), (), (1, 1)),
+    "report": Verb("tables and figures of runs or of a study", "DIR [DIR ...] [--out=DIR]\n"
+                   "  several directories are drawn over one another", ("--out",), (), (1, 1000), overrides=False),
+}
+SWITCHES = ("--help", "--debug")
+
+
+class Misuse(Exception):
+  """A verb, flag or positional that the command line does not take: exit code 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """A command line, taken apart: {flag: value}, positionals, [(dotted key, text)], switches."""
+
+  verb: str
+  flags: dict
+  positionals: tuple[str, ...]
+  overrides: tuple[tuple[str, str], ...]
+  switches: frozenset
+  text: str                         # the command as a shell takes it
+
+
+def main(arguments=None) -> int:
+  """Runs one command and returns its exit code; 75 (stopped by SIGTERM) is raised as SystemExit by the program."""
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  try:
+    status = _run(arguments)
+    sys.stdout.flush()
+    return status
+  except Misuse as error:
+    print(f"error: {error}", file=sys.stderr)
+    return MISUSED
+  except KeyboardInterrupt:
+    print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+    return INTERRUPTED
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # `sftrl ... | head` is no failure to tell of
+    return FAILED
+  except Exception as error:
+    if "--debug" in arguments:
+      traceback.print_exc()
+    print(f"error: {_message(error)}", file=sys.stderr)
+    return FAILED
+
+
+def _run(arguments) -> int:
+  if not arguments or arguments[0] in ("--help", "-h", "help"):
+    print(_overview(), file=sys.stdout if arguments else sys.stderr)
+    return COMPLETE if arguments else MISUSED
+  if arguments[0] == "--version":
+    print(f"sftrl_jax {__version__}")
+    return COMPLETE
+  command = scan(arguments)
+  if "--help" in command.switches:
+    print(_help(command))
+    return COMPLETE
+  _require(command)
+  PROGRAMS[command.verb](command)
+  return COMPLETE
+
+
+def scan(arguments) -> Command:
+  """Takes the words of a command line apart; Misuse names the nearest verb or flag for one it does not know."""
+  name, *words = arguments
+  if name not in VERBS:
+    raise Misuse(f"{name!r} is no verb{_nearest(name, VERBS)} Verbs: {', '.join(VERBS)}.")
+  verb, flags, positionals, overrides, switches = VERBS[name], {}, [], [], set()
+  while words:
+    word = words.pop(0)
+    flag, equals, value = word.partition("=")
+    if word in ("-h", *SWITCHES):
+      switches.add("--help" if word == "-h" else word)
+    elif not word.startswith("-"):
+      positionals.append(word)
+    elif flag in verb.flags or (verb.overrides and flag.startswith("--config.")):
+      if not equals:
+        if not words or words[0].startswith("--"):
+          raise Misuse(f"{flag} needs a value: write {flag}=VALUE.")
+        value = words.pop(0)
+      _take(flag, value, flags, overrides)
+    else:
+      raise Misuse(_unknown_flag(name, verb, flag))
+  return Command(name, flags, tuple(positionals), tuple(overrides), frozenset(switches),
+                 shlex.join(["sftrl", *arguments]))
+
+
+def _take(flag, value, flags, overrides) -> None:
+  if flag.startswith("--config."):
+    path = flag.removeprefix("--config.")
+    if not all(path.split(".")):
+      raise Misuse(f"{flag} names no key: write --config.section.key=value.")
+    overrides.append((path, value))
+  elif flag in flags:
+    raise Misuse(f"{flag} is given twice: {flags[flag]!r} and {value!r}; give one.")
+  elif not value:
+    raise Misuse(f"{flag} is empty: write {flag}=VALUE.")
+  else:
+    flags[flag] = value
+
+
+def _unknown_flag(name, verb, flag) -> str:
+  known = [*verb.flags, *SWITCHES, *(["--config.KEY"] if verb.overrides else [])]
+  if verb.overrides and flag.count(".") and not flag.startswith("--config."):
+    return f"{flag} is no flag of {name}: a key of the config is written --config.{flag.lstrip('-')}=VALUE."
+  return f"{flag} is no flag of {name}{_nearest(flag, known)} Flags: {', '.join(known)}."
+
+
+def _require(command) -> None:
+  """Misuse for a missing flag, and for too few or too many positionals."""
+  verb = VERBS[command.verb]
+  usage = f"\n  sftrl {command.verb} {verb.usage}"
+  for flag in verb.required:
+    if flag not in command.flags:
+      raise Misuse(f"{command.verb} needs {flag}:{usage}")
+  least, most = verb.positionals
+  if len(command.positionals) < least:
+    raise Misuse(f"{command.verb} needs {verb.usage.split()[0]}:{usage}")
+  if len(command.positionals) > most:
+    raise Misuse(f"{command.positionals[most]!r} is one word too many for {command.verb}:{usage}")
+
+
+def _nearest(word, names) -> str:
+  close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+  return f": did you mean {close[0]}?" if close else "."
+
+
+def _message(error) -> str:
+  """One message for a person: ours as they are, others with their type, and where to look."""
+  from sftrl_jax.programs.mistakes import ConfigError
+  if isinstance(error, ConfigError):
+    return str(error)
+  ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
+  text = str(error) if ours else f"{type(error).__name__}: {error}"
+  return f"{text}\n  (--debug prints where)"
+
+
+def _overview() -> str:
+  lines = [f"  {name:<10}{verb.meaning}" for name, verb in VERBS.items()]
+  return "\n".join([
+      "sftrl VERB ...   SFT and RL post-training compared, in JAX", "", "Verbs:", *lines, "",
+      "sftrl VERB --help                   the words a verb takes",
+      "sftrl VERB --config=FILE.py --help  every key of a config: value, type, choices, meaning",
+      "--debug                             a traceback with an error",
+      "",
+      "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong words; 75 stopped by SIGTERM and 130 by Ctrl-C,",
+      "both after a checkpoint: the same command goes on.",
+  ])
+
+
+def _help(command) -> str:
+  verb = VERBS[command.verb]
+  page = f"sftrl {command.verb} {verb.usage}\n\n{verb.meaning[0].upper()}{verb.meaning[1:]}."
+  if "--config" not in command.flags:
+    keys = "\n\nWith --config=FILE.py, --help prints every key of the config." if "--config" in verb.flags else ""
+    return page + keys
+  from sftrl_jax.programs import manual
+  config, schema = _config(command)
+  return f"{page}\n\n{manual.page(config, schema)}"
+
+
+def _config(command):
+  """(resolved config, schema) of a verb that takes --config; the process is prepared for JAX on the way."""
+  from sftrl_jax.programs import settings
+  config = settings.load(command.flags["--config"])
+  if command.verb == "study":
+    from sftrl_jax.programs.study import SCHEMA
+    return settings.resolve(config, command.overrides, SCHEMA), SCHEMA
+  prepare(_threads(config.to_dict(), command.overrides))
+  resolved = settings.resolve_for(command.verb, config, command.overrides)
+  from sftrl_jax.programs.setup import SCHEMAS
+  return resolved, SCHEMAS[command.verb]
+
+
+def _threads(config, overrides) -> int:
+  """mesh.cpu_threads before the config is checked; anything strange is 0 here and an error of `resolve` later."""
+  mesh = config.get("mesh", {})
+  value = dict(overrides).get("mesh.cpu_threads", mesh.get("cpu_threads", 0) if isinstance(mesh, dict) else 0)
+  return int(value) if str(value).isdecimal() else 0
+
+
+def prepare(threads) -> None:
+  """Sets the environment that JAX reads when it is imported: CPU threads (0 leaves them alone) and quiet logs."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if not threads:
+    return
+  os.environ["NPROC"] = str(threads)
+  flags = ("--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1") if threads == 1 else ()
+  present = os.environ.get("XLA_FLAGS", "").split()
+  os.environ["XLA_FLAGS"] = " ".join([*present, *(flag for flag in flags if flag not in present)])
+
+
+def _study(command):
+  from sftrl_jax.programs import study
+  config, _ = _config(command)
+  study.run(config, Path(command.flags["--workdir"]), command.text)
+
+
+def _sft(command):
+  config, _ = _config(command)
+  from sftrl_jax.programs import sft
+  sft.run(config, Path(command.flags["--workdir"]))
+
+
+def _rl(command):
+  config, _ = _config(command)
+  from sftrl_jax.programs import rl
+  rl.run(config, Path(command.flags["--workdir"]))
+
+
+def _evaluate(command):
+  source = command.positionals[0]
+  recorded = Path(source.rpartition("@")[0] or source) / "config.json"
+  config = json.loads(recorded.read_text()) if recorded.is_file() else {}
+  prepare(_threads(config, command.overrides))
+  from sftrl_jax.programs import evaluate
+  evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+
+
+def _report(command):
+  from sftrl_jax.programs.settings import ConfigError
+  from sftrl_jax.study import report
+  directories = [Path(directory) for directory in command.positionals]
+  for directory in directories:
+    if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
+      raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
+  out = Path(command.flags["--out"]) if "--out" in command.flags else ""
+  if len(directories) > 1:
+    path = report.write_overlay(directories, out or directories[0] / "overlay")
+  elif (directories[0] / "study.json").is_file():
+    path = report.write_study(directories[0], *([out] if out else []))
+  else:
+    path = report.write_run(directories[0], *([out] if out else []))
+  print(f"Report: {path}")
+
+
+PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "evaluate": _evaluate, "report": _report}

@@ -1,0 +1,61 @@
+"""Models as a config and pure functions of a parameter tree."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.models import cache, flops, heads
+from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.decoder import Decoder, extend, unstack
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A decoder's functions. Parameters are an argument of each; nothing here remembers anything."""
+
+  config: DecoderConfig
+
+  def init(self, key: jax.Array) -> dict:
+    """A newborn parameter tree, f32."""
+    blank = jnp.zeros((1, 2), jnp.int32)
+    return Decoder(self.config).init(key, blank, blank, blank + 1)["params"]
+
+  def hidden(self, params: dict, tokens_BT, positions_BT, segments_BT) -> jax.Array:
+    """hidden_BTD after the final norm, in config.dtype."""
+    return Decoder(self.config).apply({"params": params}, tokens_BT, positions_BT, segments_BT)
+
+  def unembedding(self, params: dict) -> jax.Array:
+    """The matrix that turns hidden states into logits, [D, V]."""
+    return params["embed"].T if self.config.tied else params["unembed"]
+
+  def logits(self, params: dict, tokens_BT, positions_BT=None, segments_BT=None) -> jax.Array:
+    """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs."""
+    if positions_BT is None:
+      positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
+    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT
+    hidden_BTD = self.hidden(params, tokens_BT, positions_BT, segments_BT)
+    return self.unembed(params, hidden_BTD)
+
+  def unembed(self, params: dict, hidden_BTD) -> jax.Array:
+    """logits in f32 of whatever hidden states are given."""
+    kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
+    return jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+
+  def decoding(self, params: dict) -> dict:
+    """Parameters as decoding wants them: layers apart, in the activations' dtype."""
+    apart = unstack(params, self.config.layers)
+    return jax.tree.map(lambda x: x.astype(self.config.dtype), apart)
+
+  def extend(self, decoding_params: dict, past: cache.Cache, tokens_BT, positions_BT, segments_BT):
+    """(hidden_BTD, cache) after reading T more tokens a row."""
+    return extend(self.config, decoding_params, past, tokens_BT, positions_BT, segments_BT)
+
+
+def build(config: DecoderConfig) -> Model:
+  if config.vocab < 1:
+    raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")
+  return Model(config)
+
+
+__all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads"]

@@ -1,0 +1,89 @@
+"""Who may look at whom, and the looking."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sftrl_jax.shapes import check
+
+CONSTANT = 8192  # positions up to which rotary tables are constants of the program
+
+
+def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS) -> jax.Array:
+  """allowed_BTS: the key stands no later than the query and in the same segment; segment 0 is padding, seen by none.
+
+  Packed rows, left-padded prompts and the cache all come down to this one function.
+  """
+  check(q_positions_BT=q_positions_BT, q_segments_BT=q_segments_BT,
+        k_positions_BS=k_positions_BS, k_segments_BS=k_segments_BS)
+  behind_BTS = q_positions_BT[:, :, None] >= k_positions_BS[:, None, :]
+  same_BTS = q_segments_BT[:, :, None] == k_segments_BS[:, None, :]
+  return behind_BTS & same_BTS & (k_segments_BS[:, None, :] > 0)
+
+
+def rotary_tables(positions_BT, limit: int, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
+  """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
+
+  limit: positions stay below it. Up to CONSTANT of them the tables are constants that rows look up: computed in the
+  graph, XLA's CPU backend fuses them into every layer's rotation and takes each cosine again, per head and per layer.
+  """
+  frequencies = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
+  if limit <= CONSTANT:
+    angles = np.arange(limit, dtype=np.float32)[:, None] * frequencies[None, :]
+    look_up = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0, mode="clip")[:, None]
+    return look_up(np.cos(angles)), look_up(np.sin(angles))
+  angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_BHTC, tables) -> jax.Array:
+  """Rotates channel pairs (i, i + C/2), the half-split layout of Llama's released weights."""
+  cos, sin = tables
+  left, right = jnp.split(x_BHTC.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], -1).astype(x_BHTC.dtype)
+
+
+def attend(q_BHTC, k_BKSC, v_BKSC, allowed_BTS) -> jax.Array:
+  """softmax(q k / sqrt(C)) v in [B, H, T, C]; H / K query heads share a key head. Softmax in f32.
+
+  A query that may look at nothing (padding) gets the mean of the values: finite, and never read.
+  """
+  B, H, T, C = q_BHTC.shape
+  K = k_BKSC.shape[1]
+  bias_BTS = jnp.where(allowed_BTS, 0.0, -1e9).astype(jnp.float32)
+  # Query heads of one key head stand side by side, so the group folds into the rows of one matmul per key head.
+  folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (C**-0.5)
+  return _mix(folded, k_BKSC, v_BKSC, bias_BTS).reshape(B, H, T, C)
+
+
+@jax.custom_vjp
+def _mix(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
+  return _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS)[0]
+
+
+def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
+  B, K, X, _ = q_BKXC.shape
+  T, S = bias_BTS.shape[1:]
+  scores = jnp.einsum("bkxc,bksc->bkxs", q_BKXC, k_BKSC, preferred_element_type=jnp.float32)
+  if X == T:
+    scores = scores + bias_BTS[:, None]
+  else:
+    scores = (scores.reshape(B, K, X // T, T, S) + bias_BTS[:, None, None]).reshape(B, K, X, S)
+  raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+  weights_BKXS = (raised / jnp.sum(raised, axis=-1, keepdims=True)).astype(v_BKSC.dtype)
+  mixed_BKXC = jnp.einsum("bkxs,bksc->bkxc", weights_BKXS, v_BKSC)
+  return mixed_BKXC, (q_BKXC, k_BKSC, v_BKSC, weights_BKXS, mixed_BKXC)
+
+
+def _mix_backward(kept, d_BKXC):
+  """With P the weights and O the output, dS = P (dP - sum_s P dP), and sum_s P dP = sum_c dO O: a sum over C channels
+  instead of S keys (Dao et al. 2022, section B.2)."""
+  q, k, v, weights, mixed = kept
+  dv = jnp.einsum("bkxs,bkxc->bksc", weights, d_BKXC)
+  dweights = jnp.einsum("bkxc,bksc->bkxs", d_BKXC, v, preferred_element_type=jnp.float32)
+  drift = jnp.sum(d_BKXC.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
+  dscores = (weights * (dweights - drift)).astype(q.dtype)
+  return jnp.einsum("bkxs,bksc->bkxc", dscores, k), jnp.einsum("bkxs,bkxc->bksc", dscores, q), dv, None
+
+
+_mix.defvjp(_mix_forward, _mix_backward)

@@ -1,0 +1,40 @@
+"""What the objectives read. Everything is aligned to the *predicting* position: column t is about token t + 1."""
+
+from typing import NamedTuple
+
+import jax
+from flax import struct
+
+from sftrl_jax.inputs import Inputs
+
+
+@struct.dataclass
+class TokenBatch:
+  """Supervised rows: weights are 1 where the target is to be learned, 0 elsewhere."""
+
+  inputs: Inputs
+  targets_BT: jax.Array  # int32: the next token of the same segment
+  weights_BT: jax.Array  # f32
+
+
+@struct.dataclass
+class PolicyBatch:
+  """Rows a policy sampled, with what is known before the first update. mask_BT: the policy chose the target."""
+
+  inputs: Inputs
+  targets_BT: jax.Array  # int32
+  mask_BT: jax.Array  # f32 0/1
+  turns_BT: jax.Array  # int32: the turn of the target within its row, -1 off the mask
+  old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
+  old_values_BT: jax.Array  # f32
+  advantages_BT: jax.Array  # f32, 0 off the mask
+  returns_BT: jax.Array  # f32, 0 off the mask
+
+
+class Scores(NamedTuple):
+  """What an objective asks a model for."""
+
+  logprobs_BT: jax.Array  # f32, of the targets
+  entropy_BT: jax.Array  # f32, nats
+  values_BT: jax.Array | None  # f32, of the state before the target; None without a value head
+  correct_BT: jax.Array  # bool: the target is the likeliest token

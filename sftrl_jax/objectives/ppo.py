@@ -1,0 +1,127 @@
+"""Proximal policy optimisation, with a token or a whole turn as the action."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak
+from sftrl_jax.objectives.batches import PolicyBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO:
+  """How a policy learns from its own episodes.
+
+  level: "token": every token is an action with its own value; "turn": a whole response is one action (the paper)
+  epochs: passes over the episodes of an iteration
+  minibatches: optimizer updates an epoch
+  clip: epsilon of the policy ratio
+  value_clip: epsilon of the value (0: not clipped)
+  value_coef: weight of the value loss
+  entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
+  kl_coef: KL to the start in the reward, k1 per token (0: the reference is not even loaded)
+  gamma: discount from one token of a turn to the next
+  turn_gamma: discount from a turn to the next
+  gae_lambda: of generalised advantage estimation
+  whiten: advantages to mean 0 and variance 1 over the whole batch
+  truncation: "bootstrap": an episode out of attempts goes on in the value function; "end": being out of attempts is the
+    task's own end, and V after it is 0
+  value_gradient: let the value loss move the trunk too (off: the value head reads it through stop_gradient)
+  """
+
+  level: Literal["token", "turn"] = "token"
+  epochs: int = 1
+  minibatches: int = 4
+  clip: float = 0.2
+  value_clip: float = 0.0
+  value_coef: float = 0.1
+  entropy_coef: float = 0.0
+  kl_coef: float = 0.0
+  gamma: float = 1.0
+  turn_gamma: float = 0.9
+  gae_lambda: float = 1.0
+  whiten: bool = True
+  truncation: Literal["bootstrap", "end"] = "bootstrap"
+  value_gradient: bool = False
+
+  def __post_init__(self):
+    for name, known in (("level", ("token", "turn")), ("truncation", ("bootstrap", "end"))):
+      if getattr(self, name) not in known:
+        raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
+    for name in ("gamma", "turn_gamma", "gae_lambda"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
+    for name in ("epochs", "minibatches"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    if not 0 < self.clip < 1:
+      raise ValueError(f"clip is {self.clip}; it must lie between 0 and 1, for example 0.2.")
+    for name in ("value_clip", "value_coef", "entropy_coef", "kl_coef"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+
+
+def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tuple[Mean, dict]:
+  """Clipped surrogate (Schulman et al. 2017, eq. 7) plus the value loss, per token or per turn.
+
+    rho = exp(log pi - log pi_old)      L_pi = -min(rho A, clip(rho, 1 - e, 1 + e) A)
+    L_V = 1/2 max((V - R)^2, (V_old + clip(V - V_old, -e_v, e_v) - R)^2)
+    L   = L_pi + c_v L_V - c_e H
+
+  With level "turn", log pi of a response is the sum over its tokens, and V is read before its first token.
+  score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. turns: most turns of a row.
+  """
+  scores = score(params, batch.inputs, batch.targets_BT)
+  mask_BT = batch.mask_BT
+  gap_BT = jnp.where(mask_BT > 0, scores.logprobs_BT - batch.old_logprobs_BT, 0.0)
+  fields = (gap_BT, scores.values_BT, batch.old_values_BT, batch.advantages_BT, batch.returns_BT, mask_BT)
+  gap, values, old_values, advantages, returns, mask = (
+      fields if ppo.level == "token" else _by_turn(batch.turns_BT, turns, *fields))
+  ratio = jnp.exp(jnp.clip(gap, -20.0, 20.0))
+  clipped = jnp.clip(ratio, 1 - ppo.clip, 1 + ppo.clip)
+  policy = masked_mean(-jnp.minimum(ratio * advantages, clipped * advantages), mask)
+  error = jnp.square(values - returns)
+  if ppo.value_clip:
+    near = old_values + jnp.clip(values - old_values, -ppo.value_clip, ppo.value_clip)
+    error = jnp.maximum(error, jnp.square(near - returns))
+  value = masked_mean(0.5 * error, mask)
+  total = policy.total + ppo.value_coef * value.total
+  if ppo.entropy_coef:
+    total = total - ppo.entropy_coef * _entropy_bonus(scores.logprobs_BT, mask_BT)
+  metrics = {
+      "loss/policy_avg": policy, "loss/value_avg": value,
+      "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap), mask),
+      "policy/clipfrac_avg": masked_mean(jnp.abs(ratio - 1.0) > ppo.clip, mask),
+      "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),
+      "val/ratio": masked_mean(ratio, mask),
+      "val/ratio_max": masked_peak(ratio, mask)}
+  return Mean(total, policy.weight), metrics
+
+
+def _entropy_bonus(logprobs_BT, mask_BT) -> jax.Array:
+  """A sum with the value -sum log p and the gradient of sum H over sampled tokens: grad H = -E[log p grad log p]."""
+  still = jax.lax.stop_gradient(logprobs_BT)
+  return jnp.sum(jnp.where(mask_BT > 0, -still * (1.0 + logprobs_BT - still), 0.0))
+
+
+def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_BT, returns_BT, mask_BT):
+  """The same six arrays [B, U]: the gap summed over a turn's tokens, the rest read at its first token."""
+  member_BTU = (turns_BT[:, :, None] == jnp.arange(turns)[None, None, :]).astype(jnp.float32) * mask_BT[:, :, None]
+  earlier_BTU = jnp.cumsum(member_BTU, axis=1) - member_BTU
+  first_BTU = member_BTU * (earlier_BTU == 0)
+  at_first = lambda x_BT: jnp.sum(first_BTU * jnp.where(mask_BT > 0, x_BT, 0.0)[:, :, None], axis=1)
+  gap_BU = jnp.sum(member_BTU * gap_BT[:, :, None], axis=1)
+  return (gap_BU, *map(at_first, (values_BT, old_values_BT, advantages_BT, returns_BT)), jnp.sum(first_BTU, axis=1))
+
+
+def explained_variance(values, returns, mask) -> jax.Array:
+  """1 - Var(R - V) / Var(R) over the mask; 0 where the returns do not vary."""
+  mean = lambda x: jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+  variance = lambda x: mean(jnp.square(x - mean(x)))
+  spread = variance(returns)
+  return jnp.where(spread > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)
+
+
+__all__ = ["PPO", "Peak", "explained_variance", "ppo_loss"]

@@ -1,0 +1,53 @@
+"""Rewards to advantages, on a grid of episodes before they become rows.
+
+A grid has one line an episode and one column a step; a step is a turn or a token. Columns where the policy did nothing
+are not live and are stepped over: what an environment says between two turns can change no advantage.
+
+How an episode ends decides what follows its last step:
+  terminated   nothing: V = 0
+  truncated    stopped from outside while it could have gone on: V of the state after the last step
+  boundary     the rollout stopped in the middle: V of that state likewise, and never the next episode's
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.shapes import check
+
+
+def gae(rewards_EL, values_EL, discounts_EL, live_EL, last_values_E, gae_lambda: float):
+  """Generalised advantage estimation (Schulman et al. 2016, eq. 16), skipping columns that are not live.
+
+    delta_l = r_l + g_l V_next(l) - V_l        A_l = delta_l + g_l lambda A_next(l)        return_l = A_l + V_l
+
+  discounts_EL: g_l between a step and the next live one (gamma within a turn, turn_gamma at its end).
+  last_values_E: V after the last live step; 0 for a terminated episode.
+  Returns (advantages_EL, returns_EL), both 0 where not live.
+  """
+  check(rewards_EL=rewards_EL, values_EL=values_EL, discounts_EL=discounts_EL, live_EL=live_EL,
+        last_values_E=last_values_E)
+
+  def back(carry, column):
+    next_value_E, next_advantage_E = carry
+    reward_E, value_E, discount_E, live_E = column
+    delta_E = reward_E + discount_E * next_value_E - value_E
+    advantage_E = delta_E + discount_E * gae_lambda * next_advantage_E
+    on = live_E > 0
+    carry = jnp.where(on, value_E, next_value_E), jnp.where(on, advantage_E, next_advantage_E)
+    return carry, jnp.where(on, advantage_E, 0.0)
+
+  columns = tuple(x.T.astype(jnp.float32) for x in (rewards_EL, values_EL, discounts_EL, live_EL))
+  start = (last_values_E.astype(jnp.float32), jnp.zeros_like(last_values_E, jnp.float32))
+  _, advantages_LE = jax.lax.scan(back, start, columns, reverse=True)
+  advantages_EL = advantages_LE.T
+  return advantages_EL, jnp.where(live_EL > 0, advantages_EL + values_EL, 0.0)
+
+
+def whiten(advantages, mask, epsilon: float = 1e-5):
+  """(A - mean) / (std + epsilon) over the mask, biased variance; zeros where fewer than two are counted."""
+  mask = mask.astype(jnp.float32)
+  count = jnp.sum(mask)
+  mean = jnp.sum(advantages * mask) / jnp.maximum(count, 1.0)
+  variance = jnp.sum(jnp.square(advantages - mean) * mask) / jnp.maximum(count, 1.0)
+  white = (advantages - mean) / (jnp.sqrt(variance) + epsilon) * mask
+  return jnp.where(count >= 2, white, 0.0)

@@ -1,0 +1,18 @@
+"""Supervised fine-tuning: cross-entropy on the tokens that are to be learned."""
+
+import jax.numpy as jnp
+
+from sftrl_jax.metrics import Mean, masked_mean
+from sftrl_jax.objectives.batches import TokenBatch
+
+
+def sft_loss(params, batch: TokenBatch, *, score) -> tuple[Mean, dict]:
+  """L = - sum_t w_t log p(y_t | y_<t) / sum_t w_t over the global batch; the division is the train step's.
+
+  score: (params, inputs, targets_BT) -> Scores.
+  """
+  scores = score(params, batch.inputs, batch.targets_BT)
+  loss = Mean(-jnp.sum(jnp.where(batch.weights_BT > 0, scores.logprobs_BT, 0.0) * batch.weights_BT),
+              jnp.sum(batch.weights_BT))
+  return loss, {"entropy": masked_mean(scores.entropy_BT, batch.weights_BT),
+                "mean_token_accuracy": masked_mean(scores.correct_BT, batch.weights_BT)}

@@ -1,0 +1,1 @@
+"""Devices: the mesh, and who gets which part of an array."""

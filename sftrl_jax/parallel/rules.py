@@ -1,0 +1,80 @@
+"""Sharding as two tables: parameter path -> logical axes, logical axis -> mesh axes.
+
+A parameter matches exactly one pattern, and there is no catch-all: a forgotten one is an error, not a silent copy on
+every device. Layers are stacked on the first axis for training and apart for decoding; both spell the same rule.
+"""
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sftrl_jax import trees
+
+_STACKED, _APART = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
+
+# Axes of one layer's parameters; the stacked ones have "layers" in front.
+LAYER_AXES = {
+    r"attn/q/kernel": ("embed", "heads", "channels"),
+    r"attn/(k|v)/kernel": ("embed", "kv_heads", "channels"),
+    r"attn/o/kernel": ("heads", "channels", "embed"),
+    r"mlp/(gate|up)/kernel": ("embed", "ffn"),
+    r"mlp/down/kernel": ("ffn", "embed"),
+    r"(attn|mlp)_norm/scale": ("norm",),
+}
+PARAMETER_AXES = {
+    **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
+    **{_APART + pattern: axes for pattern, axes in LAYER_AXES.items()},
+    r"(?:.*/)?model/embed": ("vocab", "table"),
+    r"(?:.*/)?model/unembed": ("embed", "vocab"),
+    r"(?:.*/)?model/final_norm/scale": ("norm",),
+    r"(?:.*/)?value/kernel": ("norm",),
+    r"(?:.*/)?value/bias": (),
+}
+
+# An embedding split on both axes makes XLA rematerialise the gather, so its width ("table") stays whole.
+MESH_AXES = {"batch": ("data", "fsdp"), "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor",
+             "vocab": "tensor", "channels": None, "norm": None, "layers": None, "table": None, "tokens": None,
+             "width": None}
+
+
+def activation_rules() -> tuple:
+  """MESH_AXES as flax wants them, for `flax.linen.logical_axis_rules`."""
+  return tuple(MESH_AXES.items())
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole."""
+  axes = trees.the_one(PARAMETER_AXES, path, "parallel/rules.py")
+  if len(axes) != len(shape):
+    raise ValueError(f"{path} has {len(shape)} axes {shape}, but parallel/rules.py names {len(axes)}: {axes}.")
+  names = [MESH_AXES[axis] for axis in axes]
+  fits = lambda name, size: name is not None and size % mesh.shape[name] == 0
+  return PartitionSpec(*(name if fits(name, size) else None for name, size in zip(names, shape, strict=True)))
+
+
+def shardings(tree, mesh: Mesh):
+  """A sharding for every leaf of a parameter tree whose root holds `model` (and `value`)."""
+  return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh)), tree)
+
+
+def like_parameters(tree, params_shardings, mesh: Mesh):
+  """Shardings for an optimizer's state: subtrees shaped like the parameters follow them, anything else is replicated."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  by_path = trees.leaves(params_shardings)
+
+  def choose(keys, leaf):
+    path = trees.path_of(keys)
+    match = next((by_path[tail] for tail in _tails(path) if tail in by_path), None)
+    return match if match is not None and len(match.spec) <= leaf.ndim and _divides(match, leaf.shape) else whole
+
+  return jax.tree_util.tree_map_with_path(choose, tree)
+
+
+def _tails(path: str):
+  parts = path.split("/")
+  return ("/".join(parts[start:]) for start in range(len(parts)))
+
+
+def _divides(sharding: NamedSharding, shape: tuple[int, ...]) -> bool:
+  sizes = [sharding.mesh.shape[name] if name else 1 for name in sharding.spec]
+  return all(size % parts == 0 and size >= parts for size, parts in zip(shape, sizes, strict=False)) and (
+      len(sharding.spec) == len(shape))

@@ -1,0 +1,15 @@
+"""What a person is told when a word of a command or a config is wrong."""
+
+import difflib
+
+
+class ConfigError(ValueError):
+  """A config that a person can mend; the message names the key or file, the value, the rule and the way out."""
+
+
+def nearest(word, names, prefix="") -> str:
+  """The end of an error about an unknown word: `: did you mean "gamma"? Valid: ...`, with a full stop."""
+  names = list(names)
+  close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+  guess = f": did you mean {prefix}{close[0]}?" if close else "."
+  return f"{guess} Valid: {', '.join(names)}." if names else f"{guess} It has no keys."

@@ -1,0 +1,198 @@
+"""The door: where a ConfigDict becomes the parts of a run, and the only place that reads one."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from sftrl_jax.checkpoints.store import Checkpoint
+from sftrl_jax.data.demonstrations import Demonstrations
+from sftrl_jax.envs import ENVS
+from sftrl_jax.models import DecoderConfig, Model, build as build_model
+from sftrl_jax.objectives.ppo import PPO
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.programs.evaluate import Evals
+from sftrl_jax.programs.settings import ConfigError, build, differences, refuse_another
+from sftrl_jax.rollout.policy import Actor, Rollout
+from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.training.log import Log, LogConfig, write_json
+from sftrl_jax.training.loop import Limits
+from sftrl_jax.training.optimizer import Optimizer, Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+  """How text becomes ids.
+
+  name: "words" (the environment's own closed vocabulary) or "bytes" (any text)
+  """
+
+  name: str = "words"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+  """How a batch is computed; none of it changes what is computed.
+
+  microbatches: pieces of a batch whose activations exist at once
+  logit_chunk: tokens of a row whose logits exist at once (0: all)
+  """
+
+  microbatches: int = 1
+  logit_chunk: int = 0
+
+  def __post_init__(self):
+    if self.microbatches < 1:
+      raise ValueError(f"microbatches is {self.microbatches}; it must be at least 1.")
+    if self.logit_chunk < 0:
+      raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
+
+
+def env_section(settings: dict):
+  """The environment's own fields are the keys of config.env."""
+  name = settings.get("name", "")
+  if name not in ENVS:
+    import difflib
+    close = difflib.get_close_matches(name, ENVS, n=1, cutoff=0.4)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"name is {name!r}; {guess}Known: {', '.join(ENVS)}.")
+  return ENVS[name]
+
+
+SHARED = {
+    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "start": "scratch", "env": env_section,
+    "tokenizer": TokenizerConfig, "model": DecoderConfig, "rollout": Rollout, "evals": Evals, "optimizer": Optimizer,
+    "schedule": Schedule, "compute": Compute, "mesh": MeshConfig, "checkpoint": Checkpoint, "log": LogConfig}
+SCHEMAS = {"sft": {**SHARED, "data": Demonstrations},
+           "rl": {**SHARED, "algorithm": "ppo", "ppo": PPO}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What a run is made of. `settings` are the whole sections as built from the config."""
+
+  config: dict
+  mesh: Any
+  env: Any
+  tokenizer: tokenizers.Tokenizer
+  model: Model
+  actor: Actor
+  limits: Limits
+  settings: dict
+
+  def env_variant(self, variant: str):
+    """The environment of one evaluation variant."""
+    return variant_env(self.config["env"], variant)
+
+
+def variant_env(settings: dict, variant: str):
+  fields = {key: value for key, value in settings.items() if key not in ("name", "variant")}
+  return build(ENVS[settings["name"]], {**fields, "variant": variant}, "config.env")
+
+
+def assemble(config: ConfigDict, verb: str) -> Parts:
+  """Builds every part and checks that they agree; nothing is written and nothing compiled."""
+  plain = json.loads(json.dumps(config.to_dict()))
+  schema = SCHEMAS[verb]
+  sections = {name: build(kind, plain[name], f"config.{name}") for name, kind in schema.items()
+              if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
+  env = build(ENVS[plain["env"]["name"]], {k: v for k, v in plain["env"].items() if k != "name"}, "config.env")
+  tokenizer = _tokenizer(sections["tokenizer"].name, env)
+  model_config = sections["model"]
+  if model_config.vocab and model_config.vocab < tokenizer.size:
+    raise ConfigError(f"config.model.vocab is {model_config.vocab}, but the tokenizer has {tokenizer.size} ids: leave "
+                      "it at 0 to take the tokenizer's size.")
+  model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size))
+  mesh = _told(lambda: meshes.make(sections["mesh"]))
+  rollout, evals = sections["rollout"], sections["evals"]
+  sampling = Sampling(rollout.max_new_tokens)
+  actor = Actor(model, tokenizer, rollout, sampling, env.attempts, mesh)
+  for name, value in (("batch", plain["batch"]), ("rollout.rows", rollout.rows)):
+    if value < 1:
+      raise ConfigError(f"config.{name} is {value}; it must be at least 1.")
+    _told(lambda name=name, value=value: meshes.refuse_uneven(name, value, mesh))
+  for variant in evals.variants:
+    if variant not in env.variants:
+      raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
+                        f"{', '.join(env.variants)}.")
+    variant_env({**plain["env"], **evals.env}, variant)
+  _divides("batch", plain["batch"], "compute.microbatches", sections["compute"].microbatches)
+  if verb == "rl":
+    if plain["algorithm"] != "ppo":
+      raise ConfigError(f"config.algorithm is {plain['algorithm']!r}; known: ppo.")
+    pieces = sections["ppo"].minibatches
+    _divides("batch", plain["batch"], "ppo.minibatches", pieces)
+    _divides("batch / ppo.minibatches", plain["batch"] // pieces, "compute.microbatches", sections["compute"].microbatches)
+    _told(lambda: meshes.refuse_uneven("batch / ppo.minibatches", plain["batch"] // pieces, mesh))
+  if plain["steps"] < 1 or plain["flops"] < 0:
+    raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1 and "
+                      "flops 0 (no budget) or positive.")
+  limits = Limits(plain["steps"], plain["flops"])
+  return Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
+
+
+def _divides(name: str, value: int, by_name: str, by: int) -> None:
+  if value % by:
+    raise ConfigError(f"config.{by_name} is {by}; it must divide config.{name} = {value}.")
+
+
+def _told(make):
+  try:
+    return make()
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+
+
+def _tokenizer(name: str, env) -> tokenizers.Tokenizer:
+  if name == "bytes":
+    return tokenizers.byte()
+  if name != "words":
+    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes.")
+  if not env.words:
+    raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
+                      "compact style (--config.env.style=compact), or --config.tokenizer.name=bytes.")
+  return tokenizers.words(env.words)
+
+
+@contextlib.contextmanager
+def workdir_of(parts: Parts, verb: str, workdir: Path):
+  """Holds the workdir for one writer, with its config recorded; yields the log. Everything under the mesh."""
+  record = {**parts.config, "verb": verb}
+  if workdir.exists() and not workdir.is_dir():
+    raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
+  recorded = workdir / "config.json"
+  if recorded.is_file():
+    old = json.loads(recorded.read_text())
+    if old.get("verb") != verb:
+      raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
+    refuse_another(old, record, workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / "lock").open("w") as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ConfigError(f"{workdir} is being written by another process: wait for it, or use another --workdir.") from error
+    if not recorded.is_file() or differences(json.loads(recorded.read_text()), record):
+      write_json(recorded, record)
+    log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
+    try:
+      with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
+        yield log
+    finally:
+      log.close()
+
+
+def complete(workdir: Path, parts: Parts) -> bool:
+  """Whether the run in this workdir has reached the end that this config asks for."""
+  path = workdir / "progress.json"
+  told = json.loads(path.read_text()) if path.is_file() else {}
+  return told.get("phase") == "complete" and told.get("steps") == parts.limits.steps and (
+      told.get("flops") == parts.limits.flops)

@@ -1,0 +1,51 @@
+"""Supervised fine-tuning, pre-training of a base included: read demonstrations, step, evaluate."""
+
+import functools
+import time
+from pathlib import Path
+
+import jax
+
+from sftrl_jax.data.batches import next_batch
+from sftrl_jax.data.demonstrations import demonstration
+from sftrl_jax.models import flops
+from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.programs import run as runs
+from sftrl_jax.programs.setup import assemble, workdir_of
+from sftrl_jax.training.optimizer import make_optimizer, make_schedule
+from sftrl_jax.training.score import make_score
+from sftrl_jax.training.step import make_train_step
+
+
+def run(config, workdir: Path) -> None:
+  """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
+  parts = assemble(config, "sft")
+  data, compute, optimizer = (parts.settings[name] for name in ("data", "compute", "optimizer"))
+  rows, length = parts.config["batch"], data.length
+  chats = functools.partial(demonstration, parts.env, data, parts.config["seed"])
+  batches = functools.partial(next_batch, chats, parts.tokenizer, rows, length)
+
+  # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is programs/run.py.
+  loss = functools.partial(sft_loss, score=make_score(parts.model, chunk=compute.logit_chunk))
+  schedule = make_schedule(parts.settings["schedule"], optimizer.learning_rate, parts.config["steps"])
+  optax = make_optimizer(optimizer, schedule)
+  train_step = make_train_step(loss, optax, schedule, compute.microbatches)
+  cost = flops.train(parts.model.config, rows * length, length)
+
+  with workdir_of(parts, "sft", workdir) as log:
+    session = runs.begin(parts, workdir, log, optax, value_head=False)
+    if session is None:
+      return
+    example, _ = batches(session.position.cursor)
+    train_step = runs.compile_step(train_step, session.state, meshes.place(parts.mesh, example))
+    session = runs.evaluate_start(parts, session, log)
+    while not parts.limits.over(session.position):
+      began = time.perf_counter()
+      batch, cursor = batches(session.position.cursor)
+      state, metrics = train_step(session.state, meshes.place(parts.mesh, batch))
+      jax.block_until_ready(metrics["loss"])
+      seconds = time.perf_counter() - began
+      position = session.position.ahead(cursor, rows * length, seconds, train=cost)
+      session = runs.after_step(parts, session, state, position, metrics, {"timing_s/step": seconds}, log)
+    runs.finish(parts, session, log)

@@ -1,0 +1,156 @@
+"""One value of a config: from the text of a command line, or from a config file, to the type its key declares.
+
+A kind is a type annotation: bool, int, float, str, Literal, a union, tuple, list, dict, with or without element types.
+Every error is a ValueError that says what the value is and what it should be; the caller adds the key.
+"""
+
+import ast
+import math
+import types
+import typing
+from typing import Any, Literal, get_args, get_origin
+
+UNIONS = (typing.Union, types.UnionType)
+CONTAINERS = (tuple, list, dict)
+
+
+def describe(kind) -> str:
+  """How a kind is written in help and errors: `int`, `'adam' | 'muon'`, `tuple of int`."""
+  if get_origin(kind) is Literal:
+    return " | ".join(repr(choice) for choice in get_args(kind))
+  if get_origin(kind) in UNIONS:
+    return " or ".join(describe(member) for member in get_args(kind))
+  if get_origin(kind) is dict:
+    return f"dict of {describe(get_args(kind)[1])}"
+  if get_origin(kind) in CONTAINERS:
+    members = [member for member in get_args(kind) if member is not Ellipsis]
+    repeated = get_origin(kind) is list or Ellipsis in get_args(kind)
+    words = describe(members[0]) if repeated else ", ".join(describe(member) for member in members)
+    return f"{get_origin(kind).__name__} of {words}"
+  return "any" if kind in (Any, object) else getattr(kind, "__name__", str(kind))
+
+
+def fit(value, kind):
+  """The value of a config file as its declared kind: ints become floats, lists become tuples, nothing else changes.
+
+  Raises ValueError for None, and for a value of another kind.
+  """
+  if value is None:
+    raise ValueError("is None, and a config holds no None: leave the key out to get its default")
+  origin = get_origin(kind)
+  if kind in (Any, object):
+    return value
+  if origin is Literal:
+    return _chosen(value, get_args(kind), lambda choice: choice == value and type(choice) is type(value))
+  if origin in UNIONS:
+    return _first_that_fits(value, kind, fit)
+  if (origin or kind) in CONTAINERS:
+    return _fit_container(value, kind)
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind in (bool, int) and type(value) is not kind or not isinstance(value, kind):
+    raise ValueError(f"is {value!r}, but should be {describe(kind)}")
+  return value
+
+
+def parse(text, kind):
+  """The text of one `--config.key=text` as the declared kind; ValueError says what the kind accepts."""
+  origin = get_origin(kind)
+  if origin is Literal:
+    return _chosen(text, get_args(kind), lambda choice: str(choice) == text)
+  if origin in UNIONS:
+    return _first_that_fits(text, kind, parse)
+  if (origin or kind) in CONTAINERS:
+    return _parse_container(text, kind)
+  if kind in SCALARS:
+    return SCALARS[kind](text)
+  return literal(text)
+
+
+def literal(text):
+  """The Python literal that the text spells, or the text itself: for keys whose kind is not declared."""
+  if text in ("true", "false"):
+    return text == "true"
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return text
+
+
+def _parse_bool(text):
+  if text.lower() not in ("true", "false"):
+    raise ValueError(f"is {text!r}, but should be bool: write true or false")
+  return text.lower() == "true"
+
+
+def _parse_int(text):
+  try:
+    return int(text)
+  except ValueError:
+    number = _number(text)
+    if number is None or number != int(number):
+      raise ValueError(f"is {text!r}, but should be int: write a whole number such as 8 or 1e6") from None
+    return int(number)
+
+
+def _parse_float(text):
+  number = _number(text)
+  if number is None:
+    raise ValueError(f"is {text!r}, but should be float: write a finite number such as 0.1 or 3e-4")
+  return number
+
+
+def _number(text):
+  """The finite float that the text spells, else None."""
+  try:
+    number = float(text)
+  except ValueError:
+    return None
+  return number if math.isfinite(number) else None
+
+
+SCALARS = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: str}
+
+
+def _chosen(value, choices, accepts):
+  for choice in choices:
+    if accepts(choice):
+      return choice
+  raise ValueError(f"is {value!r}, but should be one of {', '.join(repr(choice) for choice in choices)}")
+
+
+def _first_that_fits(value, kind, read):
+  """A union takes the first member that accepts; str accepts all text, so it is asked last, and int before float."""
+  order = {bool: 0, int: 1, float: 2, str: 4}
+  for member in sorted(get_args(kind), key=lambda member: order.get(member, 3)):
+    try:
+      return read(value, member)
+    except ValueError:
+      continue
+  raise ValueError(f"is {value!r}, but should be {describe(kind)}")
+
+
+def _parse_container(text, kind):
+  container = get_origin(kind) or kind
+  value = literal(text)
+  words = isinstance(value, str) and container is not dict and str in get_args(kind)
+  if words:
+    value = tuple(word.strip() for word in text.split(",") if word.strip())
+  if not isinstance(value, dict if container is dict else (tuple, list)):
+    example = {dict: "\"{'a': 1}\"", tuple: '"(1, 2)"', list: '"[1, 2]"'}[container]
+    raise ValueError(f"is {text!r}, but should be {describe(kind)}: write it as in Python, for example {example}")
+  return fit(value, kind)
+
+
+def _fit_container(value, kind):
+  container = get_origin(kind) or kind
+  members = get_args(kind)
+  if not isinstance(value, dict if container is dict else (tuple, list)):
+    raise ValueError(f"is {value!r}, but should be {describe(kind)}")
+  if container is dict:
+    return {str(key): fit(item, members[1] if members else object) for key, item in value.items()}
+  if container is tuple and members and Ellipsis not in members:
+    if len(value) != len(members):
+      raise ValueError(f"is {value!r}, but should be {len(members)} values: {describe(kind)}")
+    return tuple(fit(item, member) for item, member in zip(value, members, strict=True))
+  return container(fit(item, members[0] if members else object) for item in value)

@@ -1,0 +1,1 @@
+"""Episodes: a policy in conversation with an environment."""

@@ -1,0 +1,98 @@
+"""Episodes to arrays: rows for the model, and the grid on which returns live."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from flax import struct
+
+from sftrl_jax.inputs import Inputs, right_pad
+from sftrl_jax.rollout.episodes import Episode
+
+
+@struct.dataclass
+class Rows:
+  """One row an unbroken chat, ids exactly as sampled. Column t is about token t + 1."""
+
+  inputs: Inputs
+  targets_BT: np.ndarray  # int32
+  mask_BT: np.ndarray  # f32: the policy sampled the target
+  turns_BT: np.ndarray  # int32, -1 off the mask
+  sampled_logprobs_BT: np.ndarray  # f32, by the sampler
+
+
+@struct.dataclass
+class Grid:
+  """One line an episode, one column a step; a step is a token (level "token") or a turn (level "turn").
+
+  row_EL, column_EL say where a step's value stands in the rows: the state before the step's first token.
+  """
+
+  row_EL: np.ndarray  # int32
+  column_EL: np.ndarray  # int32
+  live_EL: np.ndarray  # f32
+  rewards_EL: np.ndarray  # f32, on the last step of a turn
+  ends_EL: np.ndarray  # f32: the last step of a turn
+  last_column_E: np.ndarray  # int32: the column of the state after the last step
+  goes_on_E: np.ndarray  # f32: the episode was truncated, so that state has a value
+
+
+def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
+  """Rows of `length` tokens. closing: ids said after each episode's last response, () where nothing is read there."""
+  texts, marks, turns, logprobs = [], [], [], []
+  for episode, after in zip(episodes, closing, strict=True):
+    ids, mark, turn, logprob = [], [], [], []
+    for number, (context, tokens, logs) in enumerate(
+        (t.reply.context, t.reply.tokens, t.reply.logprobs) for t in episode.turns):
+      if len(tokens) != len(logs):
+        raise ValueError(f"Episode {episode.seed}: {len(tokens)} sampled tokens but {len(logs)} log-probabilities.")
+      ids += [*context, *tokens]
+      mark += [0.0] * len(context) + [1.0] * len(tokens)
+      turn += [-1] * len(context) + [number] * len(tokens)
+      logprob += [0.0] * len(context) + list(logs)
+    texts.append(ids + list(after))  # the last id is only ever a target: it needs no column
+    blank = len(after)
+    marks.append(mark + [0.0] * blank)
+    turns.append(turn + [-1] * blank)
+    logprobs.append(logprob + [0.0] * blank)
+  inputs = right_pad([ids[:length] if len(ids) == length + 1 else ids for ids in texts], length)
+  shifted = lambda lists, fill, kind: _shifted(lists, length, fill, kind)
+  return Rows(inputs, shifted(texts, 0, np.int32), shifted(marks, 0.0, np.float32), shifted(turns, -1, np.int32),
+              shifted(logprobs, 0.0, np.float32))
+
+
+def _shifted(lists, length: int, fill, kind) -> np.ndarray:
+  """Column t holds item t + 1."""
+  out = np.full((len(lists), length), fill, kind)
+  for row, items in enumerate(lists):
+    out[row, : max(0, len(items) - 1)] = items[1:]
+  return out
+
+
+def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closing: Sequence[Sequence[int]]) -> Grid:
+  """The grid of `rows(episodes, ..., closing)`, where episode e is row e.
+
+  turns, tokens: most turns of an episode, most tokens of a response. An episode goes on if it was truncated and what
+  was said after it was read, so that there is a state whose value can stand for the rest.
+  """
+  steps = turns if level == "turn" else turns * tokens
+  E = len(episodes)
+  row_EL = np.repeat(np.arange(E, dtype=np.int32)[:, None], steps, axis=1)
+  column_EL = np.zeros((E, steps), np.int32)
+  live_EL, rewards_EL, ends_EL = (np.zeros((E, steps), np.float32) for _ in range(3))
+  last_column_E, goes_on_E = np.zeros(E, np.int32), np.zeros(E, np.float32)
+  for e, episode in enumerate(episodes):
+    at = 0
+    for u, turn in enumerate(episode.turns):
+      start, length = at + len(turn.reply.context), len(turn.reply.tokens)
+      at = start + length
+      if not length:
+        continue
+      # The state before token i is column i - 1.
+      span = slice(u, u + 1) if level == "turn" else slice(u * tokens, u * tokens + length)
+      column_EL[e, span] = start - 1 if level == "turn" else np.arange(start - 1, at - 1)
+      live_EL[e, span] = 1.0
+      rewards_EL[e, span.stop - 1] = turn.verdict.reward
+      ends_EL[e, span.stop - 1] = 1.0
+    last_column_E[e] = max(at + len(closing[e]) - 1, 0)
+    goes_on_E[e] = float(episode.truncated and len(closing[e]) > 0)
+  return Grid(row_EL, column_EL, live_EL, rewards_EL, ends_EL, last_column_E, goes_on_E)

@@ -1,0 +1,236 @@
+"""A model as a policy: chats in, responses out, the cache carried from turn to turn.
+
+All shapes are known beforehand: turn u reads at most `reads(u)` tokens a row into a cache of `room(u)`, and rows come in
+a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all` meets each once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sftrl_jax.chat import Chat
+from sftrl_jax.inputs import Inputs, left_pad
+from sftrl_jax.models import Model, cache as caches, flops
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout.episodes import Reply
+from sftrl_jax.rollout.sample import Sampling, respond, row_keys
+from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """How episodes are played.
+
+  rows: conversations decoded together
+  prompt_tokens: longest prompt
+  feedback_tokens: longest message of the verifier
+  max_new_tokens: longest response, its <eos> included
+  temperature: of training rollouts and their log-probabilities
+  carry: keep the cache from turn to turn; off reads the whole chat again every turn
+  shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
+  """
+
+  rows: int = 256
+  prompt_tokens: int = 64
+  feedback_tokens: int = 16
+  max_new_tokens: int = 64
+  temperature: float = 1.0
+  carry: bool = True
+  shrink: tuple[float, ...] = (0.75, 0.5)
+
+  def __post_init__(self):
+    for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    if self.temperature <= 0:
+      raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0, for example 1.0.")
+    if any(not 0 < share < 1 for share in self.shrink):
+      raise ValueError(f"shrink is {self.shrink}; its shares must lie between 0 and 1, for example (0.75, 0.5).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """What a policy keeps between two turns of the same conversations."""
+
+  turn: int
+  cache: Any  # Cache, or None when it is not carried
+  ids: tuple[tuple[int, ...], ...]  # of every row so far: contexts and responses
+  stopped: tuple[bool, ...]
+  episodes: tuple[int, ...]
+  rows: int  # rows of the compiled shape, dead ones included
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+  """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run."""
+
+  model: Model
+  tokenizer: Tokenizer
+  rollout: Rollout
+  sampling: Sampling
+  turns: int
+  mesh: Any
+
+  @functools.cached_property
+  def sizes(self) -> tuple[int, ...]:
+    """Row counts that are compiled, largest first; multiples of what the mesh splits rows into."""
+    parts = meshes.rows(self.mesh)
+    smaller = {max(parts, -(-int(self.rollout.rows * share) // parts) * parts) for share in self.rollout.shrink}
+    return tuple(sorted({self.rollout.rows, *smaller}, reverse=True))
+
+  def reads(self, turn: int) -> int:
+    """Tokens a row reads at the start of a turn: the prompt; later the last token, a missing <eos>, the feedback."""
+    if turn == 0:
+      return self.rollout.prompt_tokens
+    if self.rollout.carry:
+      return self.rollout.feedback_tokens + 2
+    return self.rollout.prompt_tokens + turn * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
+
+  def room(self, turn: int) -> int:
+    """Tokens of the cache in a turn."""
+    write = self.rollout.max_new_tokens - 1
+    turns = range(turn + 1) if self.rollout.carry else (turn,)
+    return sum(self.reads(u) + write for u in turns)
+
+  def shapes(self) -> list[tuple[int, int]]:
+    """(turn, rows) of every compiled program; the first turn always has all rows."""
+    return [(0, self.rollout.rows), *((turn, size) for turn in range(1, self.turns) for size in self.sizes)]
+
+  @functools.cached_property
+  def compiled(self):
+    """(turn, regroup, decoding): the three compiled functions of a rollout."""
+    parts = (self.model, self.sampling, self.tokenizer.eos, self.tokenizer.pad)
+
+    @functools.partial(jax.jit, static_argnames=("room",))
+    def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0):
+      cache = caches.empty(self.model.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
+      keys_B = row_keys(key, episodes_B, number)
+      return respond(*parts, params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT,
+                     next_positions_B, live_B, keys_B, temperature)
+
+    @functools.partial(jax.jit, static_argnames=("room",))
+    def regroup(cache, rows_B, room):
+      return caches.grow(caches.take(cache, rows_B), room)
+
+    return turn, regroup, jax.jit(self.model.decoding)
+
+  def flops(self, turn: int, rows: int, steps: int) -> float:
+    """What a turn cost: every row of the compiled shape, alive or not, at every step taken."""
+    read, decode = self.reads(turn) * rows, (steps - 1) * rows
+    return flops.forward(self.model.config, read + decode, self.room(turn), unembedded=rows * steps)
+
+
+def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int], spent: list | None = None):
+  """A Policy (rollout/episodes.py) that answers with `params`, which are decoding parameters.
+
+  episodes: a number for each of the first call's chats, from which its random keys are folded.
+  spent: FLOPs are appended to it, a number a turn.
+  """
+
+  def answer(chats: Sequence[Chat], kept: Sequence[int] | None, memory: Memory | None):
+    if kept is None:
+      return _turn(actor, params, key, temperature, _opening(actor, chats, episodes), spent)
+    return _turn(actor, params, key, temperature, _continued(actor, chats, kept, memory), spent)
+
+  return answer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+  """What one turn is about to read."""
+
+  turn: int
+  rows: int
+  contexts: list[list[int]]  # new ids of every live row
+  leads: list[list[int]]  # ids read again or late: the last sampled token, or with carry off everything so far
+  ids: list[tuple[int, ...]]
+  episodes: tuple[int, ...]
+  cache: Any
+
+
+def _opening(actor: Actor, chats, episodes) -> _Reading:
+  if len(chats) > actor.rollout.rows:
+    raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
+  contexts = [render(actor.tokenizer, chat)[0] for chat in chats]
+  longest = max(map(len, contexts))
+  if longest > actor.rollout.prompt_tokens:
+    raise ValueError(f"config.rollout.prompt_tokens is {actor.rollout.prompt_tokens}, but a prompt has {longest} "
+                     f"tokens: use --config.rollout.prompt_tokens={longest} or more.")
+  blank = [[] for _ in chats]
+  return _Reading(0, actor.rollout.rows, contexts, blank, [()] * len(chats), tuple(episodes), None)
+
+
+def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
+  turn = memory.turn + 1
+  contexts = []
+  for chat, place in zip(chats, kept, strict=True):
+    missing = [] if memory.stopped[place] else [actor.tokenizer.eos]
+    contexts.append(missing + message_ids(actor.tokenizer, chat[-1]))
+  ids = [memory.ids[place] for place in kept]
+  rows = next(size for size in reversed(actor.sizes) if size >= len(chats))
+  rows = min(rows, memory.rows)
+  cache = None
+  if actor.rollout.carry:
+    chosen = np.zeros(rows, np.int32)
+    chosen[: len(kept)] = kept
+    cache = actor.compiled[1](memory.cache, chosen, room=actor.room(turn))
+  leads = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
+  return _Reading(turn, rows, contexts, leads, ids, tuple(memory.episodes[place] for place in kept), cache)
+
+
+def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
+  width, count = actor.reads(reading.turn), len(reading.contexts)
+  refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
+  spoken = [[] if no else lead + context
+            for no, lead, context in zip(refused, reading.leads, reading.contexts, strict=True)]
+  inputs = left_pad(spoken, width, reading.rows)
+  next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
+  for row in range(count):
+    behind = len(reading.ids[row]) - len(reading.leads[row])
+    inputs.positions_BT[row] += behind * inputs.segments_BT[row]
+    next_positions_B[row] = behind + len(spoken[row])
+    live_B[row] = not refused[row]
+  episodes_B[:count] = [episode & 0xFFFFFFFF for episode in reading.episodes]
+  placed = meshes.place(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
+  cache, response = actor.compiled[0](params, reading.cache, *placed, key, np.int32(reading.turn),
+                                      np.float32(temperature), room=actor.room(reading.turn))
+  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = jax.device_get(
+      (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
+  if spent is not None:
+    spent.append(actor.flops(reading.turn, reading.rows, int(steps)))
+  replies, ids = [], []
+  rows = zip(tokens_BR.tolist(), logprobs_BR.tolist(), lengths_B.tolist(), stopped_B.tolist(), strict=True)
+  for row, (tokens, logprobs, length, stopped) in zip(range(count), rows, strict=False):
+    tokens = tuple(tokens[:length])
+    text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
+    context = tuple(reading.contexts[row])
+    replies.append(Reply(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
+    ids.append(reading.ids[row] + context + tokens)
+  memory = Memory(reading.turn, cache if actor.rollout.carry else None, tuple(ids), tuple(stopped_B[:count].tolist()),
+                  reading.episodes, reading.rows)
+  return replies, memory
+
+
+def compile_all(actor: Actor, params) -> None:
+  """Runs every shape of a rollout once on blank rows, so that nothing compiles later. params: decoding parameters."""
+  turn, regroup, _ = actor.compiled
+  key = jax.random.key(0)
+  made: dict[tuple[int, int], Any] = {}
+  for number, rows in actor.shapes():
+    blank = Inputs(*(np.zeros((rows, actor.reads(number)), np.int32) for _ in range(3)))
+    cache = None
+    if number and actor.rollout.carry:
+      for (before, size), old in list(made.items()):
+        if before == number - 1 and size >= rows:
+          cache = regroup(old, np.zeros(rows, np.int32), room=actor.room(number))
+    zeros = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
+    placed = meshes.place(actor.mesh, (blank, *zeros))
+    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number))
+    made[number, rows] = cache
+  jax.block_until_ready(jnp.zeros(()))

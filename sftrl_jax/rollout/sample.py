@@ -1,0 +1,128 @@
+"""Sampling a response: read the prompt into the cache, then one token at a time in one compiled loop."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from sftrl_jax.models import Model, cache as caches
+from sftrl_jax.shapes import check
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """From which distribution tokens are drawn; the temperature is an argument, so that one program serves all.
+
+  max_new_tokens: tokens of a response at most
+  top_k: keep the k likeliest tokens (0: all)
+  top_p: keep the likeliest tokens that make up this probability (1: all)
+  """
+
+  max_new_tokens: int
+  top_k: int = 0
+  top_p: float = 1.0
+
+  def __post_init__(self):
+    if self.max_new_tokens < 1:
+      raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.")
+    if self.top_k < 0:
+      raise ValueError(f"top_k is {self.top_k}; it must be 0 (all) or positive.")
+    if not 0 < self.top_p <= 1:
+      raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1].")
+
+
+@struct.dataclass
+class Response:
+  """What was sampled. Off the response (after its end, on dead rows) tokens are `pad` and log-probabilities 0."""
+
+  tokens_BR: jax.Array  # int32
+  logprobs_BR: jax.Array  # f32, of the distribution that was sampled from; 0 when greedy
+  lengths_B: jax.Array  # int32, the stop token included
+  stopped_B: jax.Array  # bool: ended by a stop token and not by max_new_tokens
+  steps: jax.Array  # int32 scalar: tokens every row paid for
+
+
+def truncate(logits_BV, top_k: int, top_p: float):
+  """Logits with everything outside top-k and top-p at -inf; the likeliest token always stays."""
+  if top_k and top_k < logits_BV.shape[-1]:
+    floor_B1 = jax.lax.top_k(logits_BV, top_k)[0][:, -1:]
+    logits_BV = jnp.where(logits_BV < floor_B1, -jnp.inf, logits_BV)
+  if top_p < 1.0:
+    sorted_BV = jnp.sort(logits_BV, axis=-1)[:, ::-1]
+    weights_BV = jax.nn.softmax(sorted_BV, axis=-1)
+    before_BV = jnp.cumsum(weights_BV, axis=-1) - weights_BV
+    floor_B1 = jnp.min(jnp.where(before_BV < top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+    logits_BV = jnp.where(logits_BV < floor_B1, -jnp.inf, logits_BV)
+  return logits_BV
+
+
+def draw(logits_BV, uniforms_B, temperature, sampling: Sampling):
+  """(tokens_B, logprobs_B) from softmax(logits / temperature), truncated; the argmax with logprob 0 at temperature 0.
+
+  By inverting the distribution function: one random number a row instead of one a vocabulary entry.
+  """
+  check(logits_BV=logits_BV, uniforms_B=uniforms_B)
+  greedy = temperature <= 0
+  logits_BV = truncate(logits_BV / jnp.where(greedy, 1.0, temperature), sampling.top_k, sampling.top_p)
+  log_BV = jax.nn.log_softmax(logits_BV, axis=-1)
+  mass_BV = jnp.cumsum(jnp.exp(log_BV), axis=-1)
+  # The first entry whose cumulative mass exceeds u * total has mass of its own; u * total may round up to the total.
+  point_B1 = jnp.minimum(uniforms_B[:, None] * mass_BV[:, -1:], jnp.nextafter(mass_BV[:, -1:], 0.0))
+  sampled_B = jnp.argmax(mass_BV > point_B1, axis=-1)
+  tokens_B = jnp.where(greedy, jnp.argmax(logits_BV, axis=-1), sampled_B).astype(jnp.int32)
+  chosen_B = jnp.take_along_axis(log_BV, tokens_B[:, None], axis=-1)[:, 0]
+  return tokens_B, jnp.where(greedy, 0.0, chosen_B)
+
+
+def row_keys(key: jax.Array, episodes_B: jax.Array, turn) -> jax.Array:
+  """One key a row, folded from the episode and the turn and never from the row: any batch gives the same tokens."""
+  return jax.vmap(lambda episode: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B)
+
+
+def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache, tokens_BT, positions_BT, segments_BT,
+            next_positions_B, live_B, keys_B, temperature):
+  """(cache, Response): reads T more tokens a row, then samples until every live row has stopped.
+
+  params: decoding parameters. cache: with room for T + max_new_tokens - 1 more tokens. next_positions_B: where the
+  first sampled token stands in its chat. The last sampled token is not in the cache yet: it leads the next reading.
+  """
+  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, live_B=live_B,
+        next_positions_B=next_positions_B)
+  rows, longest = tokens_BT.shape[0], sampling.max_new_tokens
+  hidden_BTD, cache = model.extend(params, cache, tokens_BT, positions_BT, segments_BT)
+
+  def pick(hidden_BD, step, done_B):
+    uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(keys_B)
+    tokens_B, logprobs_B = draw(model.unembed(params, hidden_BD), uniforms_B, temperature, sampling)
+    return jnp.where(done_B, pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
+
+  def put(step, done_B, hidden_BD, tokens_BR, logprobs_BR, lengths_B):
+    token_B, logprob_B = pick(hidden_BD, step, done_B)
+    tokens_BR = jax.lax.dynamic_update_slice(tokens_BR, token_B[:, None], (0, step))
+    logprobs_BR = jax.lax.dynamic_update_slice(logprobs_BR, logprob_B[:, None], (0, step))
+    lengths_B = lengths_B + (~done_B).astype(jnp.int32)
+    return token_B, done_B | (token_B == eos), tokens_BR, logprobs_BR, lengths_B
+
+  def more(carry):
+    step, _, _, done_B, *_ = carry
+    return (step < longest) & ~jnp.all(done_B)
+
+  def body(carry):
+    step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B = carry
+    positions_B1 = (next_positions_B + step - 1)[:, None]
+    segments_B1 = (~done_B).astype(jnp.int32)[:, None]
+    hidden_B1D, cache = model.extend(params, cache, token_B[:, None], positions_B1, segments_B1)
+    token_B, done_B, tokens_BR, logprobs_BR, lengths_B = put(
+        step, done_B, hidden_B1D[:, 0], tokens_BR, logprobs_BR, lengths_B)
+    return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B
+
+  blank = (jnp.full((rows, longest), pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32))
+  token_B, done_B, *written = put(0, ~live_B, hidden_BTD[:, -1], *blank)
+  start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
+  steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(more, body, start)
+  return cache, Response(tokens_BR, logprobs_BR, lengths_B, done_B, steps)
+
+
+def fresh(model: Model, rows: int, length: int) -> caches.Cache:
+  return caches.empty(model.config, rows, length)

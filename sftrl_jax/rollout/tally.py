@@ -1,0 +1,74 @@
+"""Episodes to counts: who succeeded, by which attempt, and how the first attempts failed."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from sftrl_jax.rollout.episodes import Episode
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+  """Counts of a set of episodes, in the order of their seeds."""
+
+  episodes: int
+  successes: int
+  outcomes: str  # a character an episode: the attempt that was right, "0" for none
+  codes: dict[str, int]  # verdicts of first attempts
+  reward: float  # mean over episodes of the sum of rewards
+  response_tokens: int
+  responses: int
+  stopped: int  # responses that ended by themselves
+
+  @property
+  def success(self) -> float:
+    return self.successes / max(1, self.episodes)
+
+  @property
+  def first_success(self) -> float:
+    return self.outcomes.count("1") / max(1, self.episodes)
+
+
+def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
+  """codes: verdict codes that are counted even when they do not occur."""
+  outcomes, first = [], Counter({code: 0 for code in codes})
+  tokens = responses = stopped = 0
+  reward = 0.0
+  for episode in episodes:
+    outcomes.append(_digit(len(episode.turns)) if episode.success else "0")
+    if episode.turns:
+      first[episode.turns[0].verdict.code] += 1
+    reward += sum(episode.rewards)
+    for turn in episode.turns:
+      tokens, responses, stopped = tokens + len(turn.reply.tokens), responses + 1, stopped + turn.reply.stopped
+  joined = "".join(outcomes)
+  return Tally(len(episodes), len(joined) - joined.count("0"), joined, dict(first), reward / max(1, len(episodes)),
+               tokens, responses, stopped)
+
+
+def _digit(attempt: int) -> str:
+  """Attempts past 9 are written a, b, ...: one character an episode."""
+  return "0123456789abcdefghijklmnopqrstuvwxyz"[min(attempt, 35)]
+
+
+def wilson(successes: int, episodes: int, z: float = 1.96) -> list[float]:
+  """The 95% score interval of a rate (Wilson 1927): inside [0, 1] and never empty, unlike the normal one."""
+  if not episodes:
+    return [0.0, 1.0]
+  rate, square = successes / episodes, z * z / episodes
+  centre = (rate + square / 2) / (1 + square)
+  half = z * math.sqrt(rate * (1 - rate) / episodes + square / (4 * episodes)) / (1 + square)
+  return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def merge(tallies: Sequence[Tally]) -> Tally:
+  """One tally of several batches of episodes, in order."""
+  codes = sum((Counter(t.codes) for t in tallies), Counter())
+  for t in tallies:
+    for code in t.codes:
+      codes.setdefault(code, 0)
+  total = lambda name: sum(getattr(t, name) for t in tallies)
+  reward = sum(t.reward * t.episodes for t in tallies) / max(1, total("episodes"))
+  return Tally(total("episodes"), total("successes"), "".join(t.outcomes for t in tallies), dict(codes), reward,
+               total("response_tokens"), total("responses"), total("stopped"))

@@ -1,0 +1,1 @@
+"""Reports made from workdirs alone: this room imports no other room and never imports jax."""

@@ -1,0 +1,139 @@
+"""One axis of compute: where methods are compared, curves over FLOPs, and SFT's curve read at another's success.
+
+FLOPs are those of post-training only, as the runs charged them (padding and dead rollouts included); pre-training of
+the start is shared and not counted.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+TOLERANCE = 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Which runs are compared and at how many FLOPs: `at` maps (base, method, seed) to FLOPs (inf = the run's last
+  evaluation).
+  """
+  at: dict
+  notes: tuple
+  left_out: tuple
+
+
+def last_flops(run):
+  """FLOPs at a run's last evaluation, 0 if it has none after the start."""
+  return max((e.flops for e in run.evaluations if e.step > 0), default=0.0)
+
+
+def trained(run):
+  return any(e.step > 0 for e in run.evaluations)
+
+
+def comparison(study):
+  """The runs to compare, per method the finished ones (the unfinished where none is), at equal FLOPs within a base.
+
+  Last evaluations within 3% of one another count as equal; otherwise every method of that base is read at the smallest,
+  by linear interpolation between evaluations, and the note says so.
+  """
+  chosen, notes, left_out = {}, [], []
+  for method, label in study.methods.items():
+    usable = {key: run for key, run in study.runs.items() if key[1] == method and trained(run)}
+    finished = {key: run for key, run in usable.items() if run.finished}
+    if usable and not finished:
+      notes.append(f"No {label} run is finished: what there is of them is compared, at the FLOPs reached so far.")
+    chosen |= finished or usable
+    left_out += [run.name for key, run in study.runs.items() if key[1] == method and key not in (finished or usable)]
+  at = {}
+  for base in study.bases:
+    keys = [key for key in chosen if key[0] == base]
+    spent = {key: last_flops(chosen[key]) for key in keys}
+    low, high = min(spent.values(), default=0.0), max(spent.values(), default=0.0)
+    equal = high <= low * (1 + TOLERANCE)
+    at |= dict.fromkeys(keys, math.inf if equal else low)
+    if not equal:
+      notes.append(
+        f"base-{base}: last evaluations lie between {low:.3g} and {high:.3g} FLOPs, more than 3% apart; its methods "
+        f"are compared at {low:.3g} by linear interpolation between evaluations."
+      )
+  return Comparison(at, tuple(notes), tuple(left_out))
+
+
+def read_at(flops_K, values_RK, at):
+  """Values [R] at `at` FLOPs, linear between evaluations and held at the ends."""
+  flops_K = np.asarray(flops_K, float)
+  if at >= flops_K[-1]:
+    return values_RK[:, -1]
+  right = int(np.searchsorted(flops_K, at, side="right"))
+  if right == 0:
+    return values_RK[:, 0]
+  share = (at - flops_K[right - 1]) / (flops_K[right] - flops_K[right - 1])
+  return values_RK[:, right - 1] + np.float32(share) * (values_RK[:, right] - values_RK[:, right - 1])
+
+
+def first_crossing(along_RK, other_RK, target_R):
+  """`other` where `along` first reaches `target`, per resample [R]; NaN where it starts at or above it or never gets
+  there.
+  """
+  below = along_RK[:, :-1] < target_R[:, None]
+  reached = along_RK[:, 1:] >= target_R[:, None]
+  hit_RK = below & reached
+  rows, step = np.arange(len(target_R)), hit_RK.argmax(axis=1)
+  valid = hit_RK.any(axis=1) & (along_RK[:, 0] < target_R)
+  left, right = along_RK[rows, step], along_RK[rows, step + 1]
+  share = (target_R - left) / np.where(valid, right - left, 1)
+  value = other_RK[rows, step] + share * (other_RK[rows, step + 1] - other_RK[rows, step])
+  return np.where(valid, value, np.nan)
+
+
+def bracket(along_K, target):
+  """The evaluations (index before, index after) between which `along` first reaches `target`; () if it does not."""
+  if along_K[0] >= target:
+    return ()
+  reached = np.flatnonzero(np.asarray(along_K[1:]) >= target)
+  return (int(reached[0]), int(reached[0]) + 1) if reached.size else ()
+
+
+def mean_curve(curves, points=25):
+  """Mean of curves [(x_K, y_K), ...] as (x, y).
+
+  Curves with the same evaluations (x within 5% of the last) are averaged evaluation by evaluation; others on a common
+  grid up to the shortest curve's end.
+  """
+  curves = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves if len(x)]
+  if not curves:
+    return np.zeros(0), np.zeros(0)
+  if len({len(x) for x, _ in curves}) == 1:
+    stack = np.array([x for x, _ in curves])
+    if np.ptp(stack, axis=0).max() <= 0.05 * max(stack.max(), 1e-300):
+      return stack.mean(axis=0), np.mean([y for _, y in curves], axis=0)
+  grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
+  return grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+
+
+def account(run):
+  """What a run was charged: FLOPs of training, rollouts, scoring and all together, at its last metrics line (0 if
+  absent).
+  """
+  parts = {part: run.last(f"compute/{part}_flops", 0.0) for part in ("train", "rollout", "score", "total")}
+  parts["total"] = parts["total"] or parts["train"] + parts["rollout"] + parts["score"] or last_flops(run)
+  return parts
+
+
+def flat(config, prefix=""):
+  """A nested dict as {dotted key: value}."""
+  pairs = {}
+  for name, value in config.items():
+    key = f"{prefix}{name}"
+    pairs |= flat(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
+  return pairs
+
+
+def differing(configs):
+  """Keys in which configs differ: [(key, [value or "–" for each config])], in the order of the keys."""
+  flats = [flat(config) for config in configs]
+  keys = sorted(set().union(*flats)) if flats else []
+  absent = "–"
+  return [(key, [each.get(key, absent) for each in flats]) for key in keys
+          if any(each.get(key, absent) != flats[0].get(key, absent) for each in flats[1:])]

@@ -1,0 +1,118 @@
+"""Reports from workdirs: of a study, of a run, of runs over one another, a quick first curve and a console summary."""
+
+import pathlib
+
+from sftrl_jax.study import chapters, effects, figures, findings, page, provenance, series, solo, style, tables
+from sftrl_jax.study.page import Bullets, Heading
+
+
+def write_study(directory, out=None):
+  """Writes DIR/report (report.md, report.html, figures) of what there is of a study; the path of report.html.
+
+  Runs that are missing or unfinished are named in it. ValueError, naming file, line, rule and way out, for damaged
+  input.
+  """
+  study = tables.read_study(directory)
+  out = pathlib.Path(out) if out else study.directory / "report"
+  out.mkdir(parents=True, exist_ok=True)
+  measured = effects.measure(study)
+  judged = findings.claims(study, measured)
+  colours = style.method_colours(study.methods, study.sft)
+  blocks = chapters.opening(study, measured, judged) + chapters.results(study, measured, colours, out)
+  if measured.rows:
+    blocks += chapters.trade(study, measured, colours, out) + chapters.inside(study, measured, colours, out)
+    blocks += provenance.played(study)
+  blocks += [Heading("What does not hold"), Bullets(findings.limits(study, measured, judged))]
+  return page.write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
+
+
+def write_run(workdir, out=None):
+  """Writes the report of one run into `out` or its workdir's report/; the path of report.html."""
+  run = tables.read_run(workdir)
+  out = pathlib.Path(out) if out else run.directory / "report"
+  out.mkdir(parents=True, exist_ok=True)
+  blocks = solo.state(run) + solo.evaluations(run, out) + solo.training(run, out) + solo.conversation(run)
+  return page.write(run.name, [*blocks, *solo.configuration(run)], out)
+
+
+def write_overlay(directories, out):
+  """Writes one report of several runs (a study's directory stands for its runs) with the config keys in which they
+  differ.
+  """
+  runs, out = [], pathlib.Path(out)
+  for directory in map(pathlib.Path, directories):
+    if (directory / "study.json").exists():
+      runs += list(tables.read_study(directory).runs.values())
+    else:
+      runs.append(tables.read_run(directory))
+  runs = list({run.directory.resolve(): run for run in runs}.values())
+  if not runs:
+    raise ValueError(
+      f"There is no run in {', '.join(map(str, directories))}: name the workdirs of runs, or a study with some."
+    )
+  out.mkdir(parents=True, exist_ok=True)
+  return page.write(f"{len(runs)} runs over one another", solo.disagreement(runs) + solo.overlay(runs, out), out)
+
+
+def draw_curve(directory, out):
+  """Draws success against FLOPs, greedy, of what a study has so far to `out` (.png, and .csv beside it); its path.
+
+  ValueError if no run has two evaluations yet.
+  """
+  study, out = tables.read_study(directory), pathlib.Path(out)
+  rows = series.curves(study)
+  rows = [
+    row for row in rows if row["temperature"] == min(study.temperatures) and row["variant"] in (study.id, study.ood)
+  ]
+  if not rows:
+    raise ValueError(f"No run in {directory} has two evaluations of {study.id} or {study.ood} yet; try again later.")
+  variants = [variant for variant in (study.id, study.ood) if any(row["variant"] == variant for row in rows)]
+  colours = style.method_colours(study.methods, study.sft)
+  return figures.save(figures.curves(rows, variants, study.methods, colours, (study.id,)), rows, out)
+
+
+def summary(directory):
+  """The study's table and verdicts as plain text for a console."""
+  study = tables.read_study(directory)
+  measured = effects.measure(study)
+  if not measured.rows:
+    return f"{style.plain(study.name)}: no run has been evaluated after its start yet."
+  judged = findings.claims(study, measured)
+  header = ("method", "variant", "decoding", "start", "end", "change (95%)")
+  rows = [row for method in study.methods for row in method_rows(study, measured, method)]
+  lines = aligned([header, *rows])
+  lines.insert(1, "-" * max(map(len, lines)))
+  for method in study.others:
+    for temperature in study.temperatures:
+      gap = measured.find("matched", method, study.ood, temperature)
+      if gap is not None:
+        lines.append(f"{study.methods[method]} - {study.methods[study.sft]} on {study.ood} at matched {study.id}, "
+                     f"{style.temperature_label(temperature)}: {chapters.cell(gap)}")
+  unit = "bases, seeds and hands" if max(row.estimate.bases for row in measured.rows) > 1 else "HANDS OF ONE BASE ONLY"
+  lines += ["", f"{chapters.counted(study, measured)} Intervals over {unit}, in percentage points."
+                f"{chapters.dagger(measured)}", ""]
+  lines += aligned([(claim.verdict.upper(), f"{claim.text} ({style.temperature_label(claim.temperature)})",
+                     chapters.cell(claim.estimate)) for claim in judged])
+  if study.missing:
+    lines += ["", f"Missing runs: {', '.join(study.missing)}"]
+  return "\n".join(style.plain(line, 400) for line in [study.name, "", *lines])
+
+
+def method_rows(study, measured, method):
+  """Lines of the console table for one method."""
+  rows = []
+  for variant in study.variants:
+    for temperature in study.temperatures:
+      start, end, change = (measured.find(q, method, variant, temperature) for q in ("start", "end", "change"))
+      if change is not None:
+        rows.append((study.methods[method], variant, style.temperature_label(temperature), style.percent(start.value),
+                     style.percent(end.value), chapters.cell(change)))
+  return rows
+
+
+def aligned(rows):
+  """Rows of text in columns."""
+  widths = [max(len(style.plain(row[i])) for row in rows) for i in range(len(rows[0]))] if rows else []
+  return [
+    "  ".join(style.plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+  ]

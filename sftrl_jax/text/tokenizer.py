@@ -1,0 +1,58 @@
+"""Tokenizers: a few dozen words, or bytes. Both know where a turn ends and nothing of what is said."""
+
+import dataclasses
+from collections.abc import Sequence
+
+PAD, BOS, EOS, END = "<pad>", "<bos>", "<eos>", "<end>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+  """Ids of texts. `bos` opens a chat, `eos` closes a response, `after_user` closes what others say (may be empty).
+
+  kind: "words": texts are words of a closed vocabulary with single spaces between; "bytes": any UTF-8 text.
+  """
+
+  kind: str
+  names: tuple[str, ...]  # id -> what it reads as
+  ids: dict = dataclasses.field(repr=False, hash=False, compare=False)
+  pad: int = 0
+  bos: int = 1
+  eos: int = 2
+  after_user: tuple[int, ...] = ()
+
+  @property
+  def size(self) -> int:
+    return len(self.names)
+
+  def encode(self, text: str) -> list[int]:
+    """ids of a text; ValueError for a word that is not in the vocabulary."""
+    if self.kind == "bytes":
+      return [byte + 4 for byte in text.encode("utf-8", errors="surrogatepass")]
+    ids = self.ids
+    try:
+      return [ids[word] for word in text.split(" ")]
+    except KeyError as error:
+      raise ValueError(f"{error.args[0]!r} is no word of this tokenizer ({len(self.names)} words): use the "
+                       "vocabulary of the environment, or tokenizer.name='bytes'.") from None
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The text of ids. Any ids: a policy may write what no person would."""
+    if self.kind == "bytes":
+      return b"".join(bytes([i - 4]) if i >= 4 else self.names[i].encode() for i in ids).decode("utf-8", "replace")
+    names = self.names
+    return " ".join([names[i] for i in ids])
+
+
+def words(vocabulary: Sequence[str]) -> Tokenizer:
+  """One id a word, after <pad>, <bos>, <eos>."""
+  names = (PAD, BOS, EOS, *vocabulary)
+  if len(set(names)) != len(names):
+    raise ValueError("The vocabulary names a word twice, or one of <pad>, <bos>, <eos>.")
+  return Tokenizer("words", names, {name: index for index, name in enumerate(names)})
+
+
+def byte() -> Tokenizer:
+  """One id a UTF-8 byte, after <pad>, <bos>, <eos>, <end>; what others say is closed by <end>."""
+  names = (PAD, BOS, EOS, END, *(chr(value) for value in range(256)))
+  return Tokenizer("bytes", names, {}, after_user=(3,))

@@ -1,0 +1,1 @@
+"""One train step, its optimizer, and what a loop writes down."""

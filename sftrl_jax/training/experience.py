@@ -1,0 +1,79 @@
+"""Sampled rows to a batch that can be learned from: old log-probabilities, values, returns, advantages."""
+
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.objectives.batches import PolicyBatch
+from sftrl_jax.objectives.ppo import PPO, explained_variance
+from sftrl_jax.objectives.returns import gae, whiten
+from sftrl_jax.rollout.collect import Grid, Rows
+from sftrl_jax.training.score import Score
+
+
+def make_prepare(score: Score, ppo: PPO, pieces: int):
+  """prepare(params, ref, rows, grid) -> (PolicyBatch, metrics), to be jitted.
+
+  Old log-probabilities come from the training graph, in the train step's own microbatches (`pieces` of them), because
+  the sampler's differ by rounding that is large enough to clip. ref: {"model": ...}, or None without a KL penalty.
+  """
+
+  def prepare(params, ref, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
+    logprobs_BT, values_BT = _scored(score, params, rows, pieces)
+    rewards_EL = grid.rewards_EL
+    metrics = {}
+    if ref is not None:
+      ref_logprobs_BT, _ = _scored(score, {**params, **ref}, rows, pieces)
+      kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
+      rewards_EL = rewards_EL - ppo.kl_coef * _penalty(kl_BT, rows, grid, ppo.level)
+      metrics["objective/kl"] = jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
+    values_EL = values_BT[grid.row_EL, grid.column_EL] * grid.live_EL
+    discounts_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, ppo.gamma)
+    last_values_E = values_BT[grid.row_EL[:, 0], grid.last_column_E] * grid.goes_on_E
+    advantages_EL, returns_EL = gae(rewards_EL, values_EL, discounts_EL, grid.live_EL, last_values_E, ppo.gae_lambda)
+    metrics["critic/vf_explained_var"] = explained_variance(values_EL, returns_EL, grid.live_EL)
+    metrics["critic/returns/mean"] = jnp.sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
+    if ppo.whiten:
+      advantages_EL = whiten(advantages_EL, grid.live_EL)
+    spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
+    batch = PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, logprobs_BT * rows.mask_BT,
+                        values_BT, spread(advantages_EL), spread(returns_EL))
+    return batch, metrics
+
+  return prepare
+
+
+@jax.jit
+def take(batch: PolicyBatch, order_B: jax.Array) -> PolicyBatch:
+  """The chosen rows: a minibatch."""
+  return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
+
+
+def _scored(score: Score, params, rows: Rows, pieces: int):
+  """(logprobs_BT, values_BT), a piece of the rows at a time."""
+  split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
+  join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+  def one(piece):
+    scores = score(params, piece[0], piece[1])
+    return scores.logprobs_BT, scores.values_BT
+
+  scored = jax.lax.map(one, jax.tree.map(split, (rows.inputs, rows.targets_BT)))
+  return tuple(map(join, scored))
+
+
+def _penalty(kl_BT, rows: Rows, grid: Grid, level: str):
+  """k1 on the grid: per token, or summed over a turn's tokens."""
+  if level == "token":
+    return kl_BT[grid.row_EL, grid.column_EL] * grid.live_EL
+  turns = jnp.arange(grid.live_EL.shape[1])
+  member_BTU = rows.turns_BT[:, :, None] == turns[None, None, :]
+  return jnp.sum(jnp.where(member_BTU, kl_BT[:, :, None], 0.0), axis=1) * grid.live_EL
+
+
+def _to_rows(x_EL, rows: Rows, grid: Grid, level: str):
+  """Grid values at the columns they belong to, 0 elsewhere; a turn's value on every token of the turn."""
+  if level == "token":
+    blank = jnp.zeros(rows.mask_BT.shape)
+    return blank.at[grid.row_EL, grid.column_EL].add(x_EL * grid.live_EL)
+  turn_BT = jnp.clip(rows.turns_BT, 0, x_EL.shape[1] - 1)
+  return jnp.take_along_axis(x_EL, turn_BT, axis=1) * rows.mask_BT

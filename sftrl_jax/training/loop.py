@@ -1,0 +1,62 @@
+"""Where a run stands, and when what is due."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+  """Everything a run counts; with the train state it is all that a resume needs.
+
+  FLOPs are of post-training only, cumulative over resumes, every computed position charged, padding included.
+  """
+
+  step: int = 0  # SFT updates or RL iterations done
+  cursor: int = 0  # examples or episodes read
+  tokens: int = 0  # trained on
+  seconds: float = 0.0  # of steps, evaluation and compilation apart
+  train_flops: float = 0.0
+  rollout_flops: float = 0.0
+  score_flops: float = 0.0
+
+  @property
+  def total_flops(self) -> float:
+    return self.train_flops + self.rollout_flops + self.score_flops
+
+  def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
+            score: float = 0.0) -> "Position":
+    """One step further."""
+    return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
+                    self.rollout_flops + rollout, self.score_flops + score)
+
+  def log(self) -> dict:
+    """The first keys of a line of metrics.jsonl."""
+    return {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 4),
+            "compute/train_flops": self.train_flops, "compute/rollout_flops": self.rollout_flops,
+            "compute/score_flops": self.score_flops, "compute/total_flops": self.total_flops}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """When a run ends: after `steps`, or at the first step that has spent `flops` (0: no budget)."""
+
+  steps: int
+  flops: float = 0.0
+
+  def over(self, position: Position) -> bool:
+    return position.step >= self.steps or bool(self.flops and position.total_flops >= self.flops)
+
+  def done(self, position: Position) -> float:
+    """How much of the run is behind, in [0, 1]."""
+    shares = [position.step / max(1, self.steps), position.total_flops / self.flops if self.flops else 0.0]
+    return min(1.0, max(shares))
+
+
+def due(every: int, position: Position, limits: Limits) -> bool:
+  """Every so many steps, and at the end. 0: only at the end."""
+  return limits.over(position) or bool(every and position.step % every == 0)
+
+
+def due_at(parts: int, before: Position, after: Position, limits: Limits) -> bool:
+  """Whether the run has just crossed one of `parts` equal parts of its length."""
+  crossed = int(limits.done(after) * parts + 1e-9) > int(limits.done(before) * parts + 1e-9)
+  return limits.over(after) or (bool(parts) and crossed)

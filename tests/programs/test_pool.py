@@ -1,0 +1,91 @@
+"""Runs as processes: order, limits, failures, and stopping without losing anything."""
+
+import json
+import signal
+
+from sftrl_jax.programs import pool
+
+
+def run_of(directory, name, needs=""):
+  words = ("sft", f"--workdir={directory / 'runs' / name}", "--config.mesh.cpu_threads=1")
+  return pool.Run(name, words, directory / "runs" / name, directory / "logs" / f"{name}.txt", needs)
+
+
+def watch(runs, jobs, received=()):
+  """(names in the order in which they ended, most at once, {name: exit code})."""
+  order, most, codes = [], 0, {}
+  for moment in pool.supervise(runs, jobs, {}, list(received), pause=0.02):
+    most = max(most, len(moment.live))
+    order += [run.name for run, _ in moment.ended]
+    codes.update((run.name, code) for run, code in moment.ended)
+  return order, most, codes
+
+
+def test_a_run_waits_for_what_it_needs_and_then_goes_first(tmp_path, stand_in):
+  runs = [run_of(tmp_path, "a"), run_of(tmp_path, "b"), run_of(tmp_path, "c"), run_of(tmp_path, "on-a", "a")]
+  order, most, codes = watch(runs, jobs=1)
+  assert order == ["a", "on-a", "b", "c"]
+  assert most == 1
+  assert set(codes.values()) == {0}
+
+
+def test_as_many_as_allowed_go_at_once(tmp_path, stand_in):
+  order, most, _ = watch([run_of(tmp_path, name) for name in "abcd"], jobs=2)
+  assert sorted(order) == list("abcd")
+  assert most == 2
+
+
+def test_a_failure_takes_only_those_that_need_it_along(tmp_path, stand_in):
+  (tmp_path / "fail-a").touch()
+  runs = [run_of(tmp_path, "a"), run_of(tmp_path, "on-a", "a"), run_of(tmp_path, "b"), run_of(tmp_path, "on-b", "b")]
+  _, _, codes = watch(runs, jobs=2)
+  assert codes == {"a": 1, "b": 0, "on-b": 0}
+  assert "gamma is out of range" in pool.tail(runs[0])
+  assert pool.tail(runs[1]) == "(no log)"
+
+
+def test_what_is_complete_is_not_run_again(tmp_path, stand_in):
+  runs = [run_of(tmp_path, "a"), run_of(tmp_path, "on-a", "a")]
+  assert watch(runs[:1], jobs=1)[0] == ["a"]
+  assert watch(runs, jobs=1)[0] == ["on-a"]
+  assert watch(runs, jobs=1)[0] == []
+
+
+def test_a_signal_reaches_every_child_and_ends_the_iteration(tmp_path, stand_in):
+  (tmp_path / "hold").touch()
+  runs, received = [run_of(tmp_path, name) for name in "abc"], []
+  for moment in pool.supervise(runs, 2, {}, received, pause=0.02):
+    if all(pool.progress(run) for run in runs[:2]) and not received:
+      received.append(signal.SIGTERM)
+    assert len(moment.live) <= 2
+  assert all("checkpoint written" in pool.tail(run) for run in runs[:2])
+  assert not runs[2].log.exists()
+
+
+def test_children_end_when_the_iteration_is_given_up(tmp_path, stand_in):
+  (tmp_path / "hold").touch()
+  only = run_of(tmp_path, "a")
+  moments = pool.supervise([only], 1, {}, [], pause=0.02)
+  while not pool.progress(only):
+    next(moments)
+  moments.close()
+  assert "checkpoint written" in pool.tail(only)
+
+
+def test_signals_are_collected_and_given_back():
+  before = signal.getsignal(signal.SIGTERM)
+  with pool.signals() as received:
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+  assert received == [signal.SIGTERM, signal.SIGINT]
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_progress_of_a_torn_file_is_unknown(tmp_path):
+  only = run_of(tmp_path, "a")
+  assert pool.progress(only) == {}
+  only.workdir.mkdir(parents=True)
+  (only.workdir / "progress.json").write_text('{"phase": "comp')
+  assert not pool.is_complete(only)
+  (only.workdir / "progress.json").write_text(json.dumps({"phase": "complete"}))
+  assert pool.is_complete(only)

@@ -1,0 +1,194 @@
+"""Synthetic studies: workdirs as runs write them, with a known truth."""
+
+import json
+
+import numpy as np
+import pytest
+
+VARIANTS = ("id_seen", "id_unseen", "rule_ood")
+PATHS = {
+  ("sft", "id_seen"): (.33, .62, .82, .91, .95), ("ppo", "id_seen"): (.33, .45, .55, .62, .67),
+  ("sft", "id_unseen"): (.33, .60, .78, .85, .88), ("ppo", "id_unseen"): (.33, .44, .54, .61, .66),
+  ("sft", "rule_ood"): (.31, .31, .20, .10, .06), ("ppo", "rule_ood"): (.31, .34, .37, .39, .40),
+}
+FEEDBACK = {"correct": "OK", "value": "WRONG_VALUE", "misread": "WRONG_NUMBERS"}
+
+
+def outcomes(random, rate, hands, difficulty):
+  """Digits: a hand is right if its difficulty, with a little noise, lies under the rate; two thirds of those at
+  once.
+  """
+  right = difficulty + 0.15 * random.standard_normal(hands) < np.quantile(difficulty, rate)
+  attempt = 1 + (random.random(hands) < .25) + (random.random(hands) < .1)
+  return "".join(str(int(a)) if r else "0" for r, a in zip(right, attempt, strict=True))
+
+
+def evaluation(random, method, variant, temperature, point, hands, shift, difficulty, flops):
+  rate = float(np.clip(PATHS[method, variant][point] + shift - .02 * (temperature > 0), 0.01, .99))
+  text = outcomes(random, rate, hands, difficulty)
+  right = sum(digit != "0" for digit in text)
+  first = text.count("1")
+  misread = int((hands - first) * (0.8 * point / 4 if (method, variant) == ("sft", "rule_ood") else 0))
+  codes = {"correct": first, "value": hands - first - misread - 7, "numbers": 5, "misread": misread, "illegal": 2}
+  line = {
+    "step": point * 100,
+    "variant": variant,
+    "temperature": temperature,
+    "seed": 5000,
+    "attempts": 3,
+    "episodes": hands,
+    "successes": right,
+    "success": right / hands,
+    "ci95": [max(0, right / hands - 0.03), min(1, right / hands + 0.03)],
+    "flops": flops,
+    "seconds": 1.0,
+    "first_success": first / hands,
+    "outcomes": text,
+    "codes": codes,
+    "response_length": 8.2,
+  }
+  if temperature:
+    line["kl"] = point * (.11 if method == "sft" else .02) * (3 if variant == "rule_ood" and method == "sft" else 1)
+  return line
+
+
+def metric(random, method, step, last):
+  line = {
+    "step": step,
+    "tokens": step * 800,
+    "seconds": 0.2 * step,
+    "grad_norm": 1 + random.random(),
+    "learning_rate": 3e-4,
+    "compute/train_flops": 2.4e12 * step / last * (1 if method == "sft" else 0.6),
+    "nonfinite_steps": 0,
+    "compile/count": 4,
+    "compute/rollout_flops": 0 if method == "sft" else 0.48e12 * step / last,
+    "compute/score_flops": 0,
+    "compute/total_flops": 2.4e12 * step / last,
+    "timing_s/update": 0.12,
+    "timing_s/step": 0.2,
+  }
+  if method == "sft":
+    return line | {
+      "loss": 2 * 0.99**step + 0.1 * random.random(),
+      "mean_token_accuracy": 1 - 0.5 * 0.99**step,
+      "entropy": 0.3,
+    }
+  return line | {
+    "objective/scores": step / last + 0.1 * random.random(),
+    "policy/clipfrac_avg": 0.05,
+    "policy/entropy_avg": 0.3,
+    "policy/approxkl_avg": 0.01 * random.random(),
+    "critic/vf_explained_var": 0.5,
+    "timing_s/rollout": 0.05,
+    "timing_s/verify": 0.01,
+    "success": 0.4,
+    "response_length/mean": 8.1,
+  }
+
+
+def episode(step, seed, code, success, text="NUMBERS 10 10 3 FORMULA ( 10 - 3 ) * 10"):
+  chat = [{"role": "user", "text": "RULE 11 12 13 TARGET 24 CARDS cJ cQ c3"}, {"role": "assistant", "text": text},
+          {"role": "user", "text": FEEDBACK.get(code, "ILLEGAL")}]
+  return {"step": step, "kind": "eval", "variant": "rule_ood", "temperature": 0.0, "seed": seed, "chat": chat,
+          "rewards": [1.0 if success else -.2], "codes": [code], "success": success}
+
+
+def write_lines(path, lines):
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def config(method, base, seed, directory):
+  shared = {
+    "seed": seed,
+    "start": str(directory / f"base-{base}"),
+    "env": {"name": "general_points", "cards": 3, "faces": 10},
+    "model": {"layers": 3, "width": 64},
+    "flops": 2.4e12,
+    "evals": {"episodes": 1024},
+    "batch": 64,
+    "optimizer": {"name": "adamw", "learning_rate": 3e-4},
+  }
+  own = {"verb": "sft"} if method == "sft" else {"verb": "rl", "algorithm": "ppo", "ppo": {"clip": .2, "epochs": 1}}
+  return shared | own
+
+
+def write_run(directory, method, base=0, seed=0, hands=300, points=5, finished=True, spread=.03, flops_scale=1.0):
+  """One run's workdir; `spread` is the standard deviation of the base's effect on the change of shifted success."""
+  directory.mkdir(parents=True)
+  random = np.random.default_rng((base, seed, method == "sft"))
+  base_shift = spread * np.random.default_rng((77, base)).standard_normal()
+  lines = []
+  for variant in VARIANTS:
+    difficulty = np.random.default_rng((5, VARIANTS.index(variant))).random(hands)
+    for temperature in (0.0, 1.0):
+      for point in range(points):
+        start_random = np.random.default_rng((base, VARIANTS.index(variant), int(temperature)))
+        shift = base_shift * (point / 4 if variant == "rule_ood" else 1)
+        lines.append(
+          evaluation(
+            random if point else start_random,
+            method,
+            variant,
+            temperature,
+            point,
+            hands,
+            shift,
+            difficulty,
+            flops_scale * 2.4e12 * point / 4,
+          )
+        )
+  write_lines(directory / "evals.jsonl", sorted(lines, key=lambda line: line["step"]))
+  write_lines(directory / "metrics.jsonl", [metric(random, method, step, 100 * (points - 1)) for step in
+                                            range(1, 100 * (points - 1) + 1, 3)])
+  write_lines(directory / "episodes.jsonl", [
+    episode(0, 1, "value", False), episode(0, 2, "correct", True),
+    episode(400, 1, "misread" if method == "sft" else "correct", method != "sft"),
+    episode(400, 2, "misread" if method == "sft" else "correct", method != "sft")])
+  (directory / "config.json").write_text(json.dumps(config(method, base, seed, directory.parent)))
+  (directory / "progress.json").write_text(
+    json.dumps({"phase": "complete" if finished else "train", "done": 1 if finished else 0.4})
+  )
+  return directory
+
+
+def write_study(directory, bases=5, seeds=1, skip=(), **options):
+  """A study of sft and ppo; `skip` names runs left out."""
+  directory.mkdir(parents=True, exist_ok=True)
+  told = {
+    "name": "GeneralPoints on CPU",
+    "claim": "SFT memorizes, RL generalizes: at equal compute RL keeps what SFT overwrites.",
+    "bases": list(range(bases)),
+    "seeds": list(range(seeds)),
+    "methods": {"sft": "SFT", "ppo": "PPO"},
+    "flops": 2.4e12,
+    "id": "id_seen",
+    "ood": "rule_ood",
+    "disclosure": ["The learning rate was chosen after seeing base 0."],
+    "command": "sftrl study --config=configs/study/general_points_cpu.py --workdir=runs/study",
+    "hardware": "2 CPU cores",
+  }
+  (directory / "study.json").write_text(json.dumps(told))
+  for base in range(bases):
+    for method in ("sft", "ppo"):
+      for seed in range(seeds):
+        name = f"base-{base}-{method}-{seed}"
+        if name not in skip:
+          write_run(directory / "runs" / name, method, base, seed, **options)
+  return directory
+
+
+@pytest.fixture
+def make_run():
+  return write_run
+
+
+@pytest.fixture
+def make_study():
+  return write_study
+
+
+@pytest.fixture(scope="session")
+def whole_study(tmp_path_factory):
+  """Five bases, two methods, nothing missing; not to be changed by a test."""
+  return write_study(tmp_path_factory.mktemp("study"))

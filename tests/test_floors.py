@@ -1,0 +1,179 @@
+"""The house rules that a machine can hold: imports point down, JAX stays out of some rooms, files keep their size."""
+
+import ast
+import functools
+import io
+import pathlib
+import subprocess
+import sys
+import tokenize
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "sftrl_jax"
+FLOORS = {
+    "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "chat": 0,
+    "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
+    "checkpoints": 2, "data": 2, "rollout": 2,
+    "training": 3,
+    "programs": 4,
+    "main": 5,
+}
+BESIDE = "study"   # imports no room, and may be imported by these only
+READERS_OF_STUDY = {"sftrl_jax/main.py", "sftrl_jax/programs/study.py"}
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+# Imported before JAX may be: threads are not decided yet, or a mistake has to be told at once.
+LIGHT_ROOMS = {"envs", "study", "chat"}
+LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
+    "settings", "schema", "values", "dotted", "mistakes", "manual", "board", "pool", "lock", "study"))}
+BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
+LONGEST = 350
+# Modules whose tests are somewhere else or still owed: this list may only shrink.
+WITHOUT_TESTS = {"__main__.py"}
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SCRIPTS = sorted([*(ROOT / "configs").rglob("*.py")])
+
+
+def named(paths):
+  return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@functools.cache
+def tree_of(path):
+  return ast.parse(path.read_text(), str(path))
+
+
+def room_of(path):
+  return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules_imported(tree, top_level_only=False):
+  """Dotted names of what a file imports; `from a import b` counts as a.b, since b may be a module."""
+  nodes = top_level(tree) if top_level_only else ast.walk(tree)
+  for node in nodes:
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f"line {node.lineno}: write the whole name, not a relative import"
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top_level(node):
+  """Nodes that run at import: everything but the bodies of functions."""
+  for child in ast.iter_child_nodes(node):
+    if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+      yield child
+      yield from top_level(child)
+
+
+def rooms_imported(tree):
+  for name in modules_imported(tree):
+    parts = name.split(".")
+    if parts[0] == "sftrl_jax" and len(parts) > 1 and parts[1] in {*FLOORS, BESIDE}:
+      yield parts[1]
+
+
+@named(FILES)
+def test_imports_point_down(path):
+  here, name = room_of(path), str(path.relative_to(ROOT))
+  if here in ("__init__", "__main__"):
+    return
+  assert here in FLOORS or here == BESIDE, f"{name}: room {here} has no floor; give it one in tests/test_floors.py."
+  for there in rooms_imported(tree_of(path)):
+    if there == here:
+      continue
+    if BESIDE in (here, there):
+      assert here != BESIDE, f"{name} imports {there}, but study imports no room: it reads workdirs."
+      assert name in READERS_OF_STUDY, f"{name} imports study, but only {', '.join(READERS_OF_STUDY)} may."
+    else:
+      assert FLOORS[there] < FLOORS[here], (
+          f"{name} (floor {FLOORS[here]}) may not import {there} (floor {FLOORS[there]}): see README, floors.")
+
+
+@named(FILES)
+def test_jax_stays_out_of_what_is_light(path):
+  name = str(path.relative_to(PACKAGE))
+  if room_of(path) in LIGHT_ROOMS:
+    imported = modules_imported(tree_of(path))
+  elif name in LIGHT_FILES:
+    imported = modules_imported(tree_of(path), top_level_only=True)
+  else:
+    return
+  for module in imported:
+    assert module.split(".")[0] not in JAX, f"{name} may not import {module}."
+
+
+@pytest.mark.parametrize("module", ["main", "programs.settings", "programs.study", "programs.manual", "envs"])
+def test_importing_a_light_module_loads_no_jax(module):
+  heavy = JAX | {"transformers", "datasets"}
+  code = f"import sys, sftrl_jax.{module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 0, f"sftrl_jax.{module} loads {done.stderr}"
+
+
+def test_checking_a_config_loads_no_orbax():
+  heavy = {"orbax", "transformers", "datasets", "torch"}
+  code = f"import sys, sftrl_jax.programs.setup; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 0, f"A misspelt key would be told only after loading {done.stderr}."
+
+
+@named([*FILES, *TESTS, *SCRIPTS])
+def test_a_file_can_be_read_in_one_sitting(path):
+  named_for_content = path.stem not in BANNED_NAMES or path in SCRIPTS   # configs/.../base.py is about a base model
+  assert named_for_content, f"{path.name} says nothing about its content: name it for its noun."
+  lines = len(path.read_text().splitlines())
+  assert lines <= LONGEST, f"{path.relative_to(ROOT)} has {lines} lines; split it (at most {LONGEST})."
+
+
+@named([*FILES, *SCRIPTS])
+def test_nothing_is_evaluated_and_nothing_is_swallowed(path):
+  for node in ast.walk(tree_of(path)):
+    where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+      assert node.func.id not in ("eval", "exec"), f"{where} calls {node.func.id}."
+    if isinstance(node, ast.ExceptHandler):
+      assert node.type is not None, f"{where}: a bare except also catches Ctrl-C; name the error."
+      silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+      broad = isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+      assert not (silent and broad), f"{where} swallows every error."
+
+
+@named(FILES)
+def test_nothing_is_left_to_do(path):
+  for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+    if token.type == tokenize.COMMENT:
+      assert not {"TODO", "FIXME", "XXX"} & set(token.string.replace(":", " ").replace("(", " ").split()), token
+
+
+@named([path for path in FILES if room_of(path) != BESIDE])
+def test_randomness_has_a_seed(path):
+  for node in ast.walk(tree_of(path)):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+      call = ast.unparse(node.func)
+      seeded = call in ("random.Random", "np.random.default_rng", "numpy.random.default_rng") and node.args
+      if call.startswith(("np.random.", "numpy.random.", "random.")):
+        assert seeded, f"{path.relative_to(ROOT)}:{node.lineno} draws from a global state: {call}."
+
+
+def test_every_module_has_its_tests_where_they_are_looked_for():
+  owed = set()
+  for path in FILES:
+    name = path.relative_to(PACKAGE)
+    test = ROOT / "tests" / name.parent / f"test_{name.name}"
+    if path.name != "__init__.py" and not test.exists():
+      owed.add(str(name))
+  settled, new = sorted(WITHOUT_TESTS - owed), sorted(owed - WITHOUT_TESTS)
+  assert not settled, f"These have tests now, take them off WITHOUT_TESTS: {settled}"
+  assert not new, f"These have no test_NAME.py in the same folder of tests/: {new}"
+
+
+def test_every_test_file_mirrors_a_module():
+  for path in TESTS:
+    name = path.relative_to(ROOT / "tests")
+    module = PACKAGE / name.parent / name.name.removeprefix("test_")
+    alone = path.name in ("conftest.py", "__init__.py") or path.parent == ROOT / "tests"
+    assert alone or module.exists(), f"tests/{name} mirrors no module: there is no {module.relative_to(ROOT)}."
