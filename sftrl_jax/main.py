@@ -239,12 +239,21 @@ def _sft(command):
   config, _ = _config(command)
   from sftrl_jax.programs import sft
   sft.run(config, Path(command.flags["--workdir"]))
+  _report_run(config, Path(command.flags["--workdir"]))
 
 
 def _rl(command):
   config, _ = _config(command)
   from sftrl_jax.programs import rl
   rl.run(config, Path(command.flags["--workdir"]))
+  _report_run(config, Path(command.flags["--workdir"]))
+
+
+def _report_run(config, workdir) -> None:
+  """The report of one run; a run without evaluations has nothing to show."""
+  if config.log.report and (workdir / "evals.jsonl").is_file():
+    from sftrl_jax.study import report
+    print(f"Report: {report.write_run(workdir)}")
 
 
 def _evaluate(command):

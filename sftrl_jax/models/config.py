@@ -45,9 +45,12 @@ class DecoderConfig:
 
   def __post_init__(self):
     fill = lambda name, value: object.__setattr__(self, name, getattr(self, name) or value)
-    for name in ("width", "layers", "heads"):
+    for name in ("width", "layers", "heads", "unroll"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    for name in ("kv_heads", "channels", "ffn"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
     fill("kv_heads", self.heads)
     if self.heads % self.kv_heads:
       raise ValueError(f"kv_heads is {self.kv_heads}; it must divide heads = {self.heads}.")
@@ -61,5 +64,3 @@ class DecoderConfig:
                         ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
-    if not 1 <= self.unroll:
-      raise ValueError(f"unroll is {self.unroll}; it must be at least 1.")

@@ -64,6 +64,15 @@ def _kl_rows(model):
   return jax.jit(run)
 
 
+def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str) -> list[dict]:
+  """`sftrl evaluate WORKDIR[@step]`: every variant of a checkpoint, with --config.evals... of your own.
+
+  Prints a table, and writes evals.jsonl and episodes.jsonl into `workdir` (default: WORKDIR/evaluate/<step>).
+  """
+  from sftrl_jax.programs import recorded
+  return recorded.evaluate_recorded(source, overrides, workdir)
+
+
 def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key) -> list[Episode]:
   """Plays the seeds, `rollout.rows` at a time."""
   episodes, rows = [], actor.rollout.rows

@@ -54,7 +54,7 @@ def run(config, workdir: Path) -> None:
     batch, _ = prepare(session.state.params, ref, *meshes.place(parts.mesh, blank))
     size = episodes // ppo.minibatches
     train_step = runs.compile_step(train_step, session.state, take(batch, jnp.arange(size)))
-    session = runs.evaluate_start(parts, session, log)
+    session = runs.evaluate_start(parts, session, log, rollouts=True)
     while not parts.limits.over(session.position):
       began = time.perf_counter()
       played, clock, spent = _play(parts, session)

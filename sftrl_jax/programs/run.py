@@ -64,13 +64,17 @@ def compile_step(train_step, state: TrainState, batch):
   return jax.jit(train_step, donate_argnums=0, out_shardings=(where, None)).lower(state, batch).compile()
 
 
-def evaluate_start(parts: Parts, session: Session, log) -> Session:
-  """Compiles every shape of a rollout, and measures the start unless an earlier session did."""
-  if parts.settings["evals"].variants:
+def evaluate_start(parts: Parts, session: Session, log, rollouts: bool = False) -> Session:
+  """Compiles every shape of a rollout, and measures the start unless an earlier session did.
+
+  rollouts: training plays episodes too, so the shapes are needed even where nothing is evaluated.
+  """
+  variants = parts.settings["evals"].variants
+  if variants or rollouts:
     log.progress("compile", session.position, "compiling rollouts", force=True)
     compile_all(parts.actor, parts.actor.compiled[2](session.state.params["model"]))
-    if session.position.step == 0:
-      _evaluate(parts, session, log)
+  if variants and session.position.step == 0:
+    _evaluate(parts, session, log)
   log.say(f"{session.workdir}: {compiles.count()} programs compiled.")
   return session
 

@@ -31,6 +31,7 @@ class Study:
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
+  shipped: name of the shipped bases, which are base:NAME_0, base:NAME_1, ...
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs
   id: the variant that is trained on
@@ -47,6 +48,7 @@ class Study:
   bases: int = 1
   seeds: int = 1
   base: str = ""
+  shipped: str = "general_points"
   labels: dict[str, str] = dataclasses.field(default_factory=dict)
   flops: float = 0.0
   id: str = "id_seen"
@@ -108,7 +110,7 @@ def expand(study, workdir) -> list[pool.Run]:
     for base in range(study.bases):
       for method, spec in study.methods.items():
         name = f"base-{base}-{method}-{seed}"
-        begin = str(workdir / "runs" / f"base-{base}") if study.base else f"base:{base}"
+        begin = str(workdir / "runs" / f"base-{base}") if study.base else f"base:{study.shipped}_{base}"
         keys = {**budget, **hands, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
                 "start": begin}
         runs.append(_run(name, verb_of(spec), spec, workdir, jobs, keys, needs=f"base-{base}" if study.base else ""))
@@ -132,7 +134,7 @@ def record(study, command) -> dict:
 
 def _run(name, verb, spec, workdir, jobs, keys, needs="") -> pool.Run:
   home = workdir / "runs" / name
-  keys = {**keys, "mesh.cpu_threads": _threads(home, jobs)}
+  keys = {**keys, "mesh.cpu_threads": _threads(home, jobs), "log.report": False}
   words = (verb, f"--config={spec}", f"--workdir={home}",
            *(f"--config.{key}={_text(value)}" for key, value in keys.items()))
   return pool.Run(name, words, home, workdir / "logs" / f"{name}.txt", needs)

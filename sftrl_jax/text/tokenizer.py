@@ -31,7 +31,7 @@ class Tokenizer:
       return [byte + 4 for byte in text.encode("utf-8", errors="surrogatepass")]
     ids = self.ids
     try:
-      return [ids[word] for word in text.split(" ")]
+      return [ids[word] for word in text.split(" ")] if text else []
     except KeyError as error:
       raise ValueError(f"{error.args[0]!r} is no word of this tokenizer ({len(self.names)} words): use the "
                        "vocabulary of the environment, or tokenizer.name='bytes'.") from None

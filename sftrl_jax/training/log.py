@@ -22,12 +22,14 @@ class LogConfig:
   episodes: training episodes written to episodes.jsonl every `every` steps
   megabytes: episodes.jsonl stops growing at this size
   tensorboard: write TensorBoard files too
+  report: write report/ at the end of the run
   """
 
   every: int = 1
   episodes: int = 2
   megabytes: float = 64.0
   tensorboard: bool = True
+  report: bool = True
 
   def __post_init__(self):
     if self.every < 1:

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Remakes the shipped bases, sftrl_jax/bases/general_points_<seed>.npz, from the runs of a full study:
+#   .venv/bin/python -m sftrl_jax study --config=configs/study/general_points_cpu.py --workdir=runs/study
+#   ./launch/bases.sh runs/study 0 1
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+study="${1:?usage: ./launch/bases.sh STUDY_DIR SEED...}"; shift
+for seed in "$@"; do
+  JAX_PLATFORMS=cpu .venv/bin/python - "$study/runs/base-$seed" "sftrl_jax/bases/general_points_$seed.npz" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sftrl_jax import trees
+from sftrl_jax.checkpoints import store
+from sftrl_jax.models import build
+from sftrl_jax.programs.recorded import config_of
+from sftrl_jax.programs.setup import assemble
+
+workdir, out = Path(sys.argv[1]), Path(sys.argv[2])
+parts = assemble(config_of(workdir, []), "sft")
+like = jax.jit(parts.model.init)(jax.random.key(0))
+params, step = store.restore_params(workdir, None, like)
+np.savez_compressed(out, **{path: np.asarray(leaf) for path, leaf in trees.leaves(params).items()})
+print(f"{out}: step {step} of {workdir}, {trees.size(params)} parameters, {out.stat().st_size} bytes")
+PYTHON
+done

@@ -1,0 +1,98 @@
+"""A finished run read back: its config with changes, its parameters, evaluated anew."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.parallel import rules
+from sftrl_jax.programs import start as starts
+from sftrl_jax.programs.evaluate import evaluate
+from sftrl_jax.programs.settings import ConfigError, resolve
+from sftrl_jax.programs.setup import SCHEMAS, Parts, assemble
+from sftrl_jax.rollout.policy import compile_all
+from sftrl_jax.training.log import Log
+from sftrl_jax.training.loop import Limits, Position
+
+
+def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
+  """Lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>."""
+  home, step = parse(source)
+  parts = assemble(config_of(home, overrides), verb_of(home))
+  if not parts.settings["evals"].variants:
+    raise ConfigError(f"{home} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
+  with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
+    params, step = parameters(parts, home, step)
+    out = Path(workdir) if workdir else home / "evaluate" / str(step)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("evals.jsonl", "episodes.jsonl"):
+      (out / name).unlink(missing_ok=True)  # an evaluation is whole or written again
+    with contextlib.closing(Log(out, parts.settings["log"], Limits(1), f"evaluate {source}")) as log:
+      compile_all(parts.actor, parts.actor.compiled[2](params))
+      begin = _start_of(parts, params)
+      lines = evaluate(parts, params, begin, Position(step=step), log)
+  print(table(lines))
+  print(f"Written: {out / 'evals.jsonl'}")
+  return lines
+
+
+def parse(source: str) -> tuple[Path, int | None]:
+  """(workdir, step or None for the newest) of WORKDIR[@step]; ConfigError for what is no workdir of a run."""
+  name, at, step = source.rpartition("@") if "@" in source else (source, "", "")
+  home = Path(name)
+  if at and not step.isdecimal():
+    raise ConfigError(f"{source!r}: after @ comes the number of a step, for example {name}@100.")
+  if not (home / "config.json").is_file():
+    raise ConfigError(f"{home} is no workdir of a run: it holds no config.json.")
+  return home, int(step) if step else None
+
+
+def verb_of(home: Path) -> str:
+  verb = _read(home).get("verb")
+  if verb not in SCHEMAS:
+    raise ConfigError(f"{home} is the workdir of `{verb}`: give the workdir of one of its runs.")
+  return verb
+
+
+def config_of(home: Path, overrides) -> ConfigDict:
+  """The config recorded in a workdir, with overrides."""
+  recorded = {key: value for key, value in _read(home).items() if key != "verb"}
+  return resolve(ConfigDict(recorded), list(overrides), SCHEMAS[verb_of(home)])
+
+
+def _read(home: Path) -> dict:
+  try:
+    return json.loads((home / "config.json").read_text())
+  except json.JSONDecodeError as error:
+    raise ConfigError(f"{home / 'config.json'} is no JSON ({error}): restore it, or give another workdir.") from error
+
+
+def parameters(parts: Parts, home: Path, step: int | None):
+  """(parameters of `model`, step) of a checkpoint."""
+  where = rules.shardings({"model": jax.eval_shape(parts.model.init, jax.random.key(0))}, parts.mesh)["model"]
+  shapes = jax.eval_shape(parts.model.init, jax.random.key(0))
+  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
+  return stores.restore_params(home, step, like)
+
+
+def _start_of(parts: Parts, params):
+  """What KL is measured from: the run's start if it is still there, else the parameters themselves (KL 0)."""
+  try:
+    starts.check(parts.config["start"])
+  except ConfigError as error:
+    print(f"KL is not measured from the start: {error}")
+    return params
+  return starts.load(parts.config["start"], parts.model, parts.config["seed"], parts.mesh)
+
+
+def table(lines: list[dict]) -> str:
+  """Success by variant and temperature, with 95% intervals."""
+  head = f"{'variant':<14}{'temperature':>12}{'success':>10}{'95% interval':>18}{'first try':>11}{'episodes':>10}"
+  rows = [f"{line['variant']:<14}{line['temperature']:>12g}{100 * line['success']:>9.1f}%"
+          f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%{100 * line['first_success']:>10.1f}%"
+          f"{line['episodes']:>10}" for line in lines]
+  return "\n".join([head, *rows])

@@ -1,0 +1,83 @@
+"""Tiny decoders of every kind, and ragged rows for them to read."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from sftrl_jax import inputs, models
+
+TINY = models.DecoderConfig(vocab=24, width=32, layers=2, heads=4, kv_heads=2, ffn=48, init_std=0.5)
+KINDS = {
+    "grouped": TINY,
+    "plain": dataclasses.replace(TINY, kv_heads=4, mlp="plain", activation="relu", remat="none"),
+    "tied": dataclasses.replace(TINY, kv_heads=1, channels=6, activation="gelu", tied=True, unroll=2),
+    "half": dataclasses.replace(TINY, dtype="bfloat16"),
+}
+LENGTHS = (3, 7, 1, 5)
+
+
+@functools.cache
+def born(config):
+  """A model, its parameters with norms moved off 1, and its compiled logits."""
+  model = models.build(config)
+  keys = iter(jax.random.split(jax.random.key(1), 16))
+  moved = lambda path, x: x + 0.2 * jax.random.normal(next(keys), x.shape) if "norm" in str(path) else x
+  params = jax.tree_util.tree_map_with_path(moved, jax.jit(model.init)(jax.random.key(0)))
+  return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits))
+
+
+@pytest.fixture(params=[name for name in KINDS if name != "half"])
+def decoder(request):
+  """A decoder in f32, of each kind in turn."""
+  return born(KINDS[request.param])
+
+
+@pytest.fixture
+def grouped():
+  return born(KINDS["grouped"])
+
+
+@pytest.fixture
+def half():
+  return born(KINDS["half"])
+
+
+@pytest.fixture
+def born_of():
+  """From a change of the grouped decoder to a decoder."""
+  return lambda **change: born(dataclasses.replace(TINY, **change))
+
+
+@pytest.fixture(scope="session")
+def kinds():
+  return KINDS
+
+
+@pytest.fixture(scope="session")
+def ragged():
+  """Rows of different lengths, every token of one row different."""
+  random = np.random.default_rng(0)
+  return [random.permutation(TINY.vocab)[:length].tolist() for length in LENGTHS]
+
+
+@pytest.fixture(scope="session")
+def packed(ragged):
+  """(Inputs with two rows of two sequences, the slots): rows 0 and 1 share a row, as do 2 and 3."""
+  slots = [inputs.Slot(0, 0, 1), inputs.Slot(0, 3, 2), inputs.Slot(1, 0, 1), inputs.Slot(1, 1, 2)]
+  return inputs.pack(ragged, slots, 2, 12), slots
+
+
+@pytest.fixture(scope="session")
+def same():
+  """same(a, b, tolerance): no element differs by more than tolerance times the spread (max - min) of b."""
+
+  def compare(left, right, tolerance=1e-5):
+    left, right = np.asarray(left, np.float32), np.asarray(right, np.float32)
+    assert left.shape == right.shape
+    assert np.abs(left - right).max() <= tolerance * (right.max() - right.min())
+
+  return compare

@@ -1,0 +1,118 @@
+"""Who may look at whom, where tokens stand, and a hand-written gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.models import attention
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_a_token_sees_its_own_segment_up_to_itself():
+  random = np.random.default_rng(0)
+  q_positions, k_positions = random.integers(0, 6, (3, 5)), random.integers(0, 6, (3, 7))
+  q_segments, k_segments = random.integers(0, 3, (3, 5)), random.integers(0, 3, (3, 7))
+  allowed = attention.may_attend(*map(jnp.asarray, (q_positions, k_positions, q_segments, k_segments)))
+  for b, t, s in np.ndindex(3, 5, 7):
+    want = k_positions[b, s] <= q_positions[b, t] and k_segments[b, s] == q_segments[b, t] and k_segments[b, s] > 0
+    assert allowed[b, t, s] == want
+
+
+def test_arrays_that_do_not_fit_are_refused():
+  with pytest.raises(ValueError, match="k_segments_BS"):
+    attention.may_attend(*(jnp.zeros((2, n), jnp.int32) for n in (3, 5, 3, 4)))
+
+
+@pytest.mark.parametrize("shift", [1, 37, 500])
+def test_scores_depend_on_how_far_apart_tokens_are(shift):
+  q, k = normal(0, 1, 1, 6, 8), normal(1, 1, 1, 6, 8)
+
+  def scores(positions):
+    tables = attention.rotary_tables(positions, 1024, 8, 10_000.0)
+    return jnp.einsum("bhtc,bhsc->ts", attention.rotate(q, tables), attention.rotate(k, tables))
+
+  positions = jnp.asarray([[0, 1, 2, 5, 9, 30]])
+  np.testing.assert_allclose(scores(positions + shift), scores(positions), atol=2e-4)
+  assert np.abs(scores(positions * 2) - scores(positions)).max() > 0.1
+
+
+def test_position_zero_is_not_rotated_and_no_length_changes():
+  x = normal(0, 2, 3, 4, 8)
+  positions = jnp.asarray([[0, 1, 2, 3], [0, 50, 60, 70]])
+  turned = attention.rotate(x, attention.rotary_tables(positions, 128, 8, 10_000.0))
+  np.testing.assert_array_equal(turned[:, :, 0], x[:, :, 0])
+  np.testing.assert_allclose(jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5)
+  pairs = lambda a: jnp.hypot(a[..., :4], a[..., 4:])  # channel i turns with channel i + C/2
+  np.testing.assert_allclose(pairs(turned), pairs(x), rtol=1e-5)
+  assert attention.rotate(x.astype(jnp.bfloat16), attention.rotary_tables(positions, 128, 8, 1e4)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("theta", [100.0, 10_000.0, 500_000.0])
+def test_tables_looked_up_and_tables_computed_agree(theta):
+  positions = jnp.asarray([[0, 1, 2, 100], [1000, 4095, 8190, 8191]])
+  looked_up = attention.rotary_tables(positions, attention.CONSTANT, 16, theta)
+  computed = jax.jit(lambda p: attention.rotary_tables(p, attention.CONSTANT + 1, 16, theta))(positions)
+  for left, right in zip(looked_up, computed, strict=True):
+    assert left.shape == right.shape == (2, 1, 4, 8) and left.dtype == right.dtype == jnp.float32
+    # An angle of 8191 has an f32 spacing of 2^-11: frequencies rounded apart by one bit move it by about 1e-3.
+    np.testing.assert_allclose(left[0], right[0], atol=2e-5)
+    np.testing.assert_allclose(left[1], right[1], atol=2e-3)
+
+
+def plain(q_BHTC, k_BKSC, v_BKSC, allowed_BTS):
+  """Attention as it is written on paper, for JAX to differentiate."""
+  groups = q_BHTC.shape[1] // k_BKSC.shape[1]
+  k, v = jnp.repeat(k_BKSC, groups, axis=1), jnp.repeat(v_BKSC, groups, axis=1)
+  scores = jnp.einsum("bhtc,bhsc->bhts", q_BHTC, k) / q_BHTC.shape[-1] ** 0.5
+  scores = jnp.where(allowed_BTS[:, None], scores, -jnp.inf)
+  return jnp.einsum("bhts,bhsc->bhtc", jax.nn.softmax(scores, axis=-1), v)
+
+
+def some_keys(rows, queries, keys):
+  """A random mask that leaves every query something to look at."""
+  allowed = jax.random.bernoulli(jax.random.key(9), 0.5, (rows, queries, keys))
+  return allowed.at[:, :, 0].set(True)
+
+
+@pytest.mark.parametrize("heads,kv_heads", [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_attention_and_its_gradient_are_those_of_a_plain_softmax(heads, kv_heads, queries):
+  arrays = normal(0, 2, heads, queries, 8), normal(1, 2, kv_heads, 7, 8), normal(2, 2, kv_heads, 7, 8)
+  allowed, weights = some_keys(2, queries, 7), normal(3, 2, heads, queries, 8)
+  worth = lambda function: jax.jit(jax.value_and_grad(
+      lambda arrays: (jnp.sum(function(*arrays, allowed) * weights)), argnums=0))
+  ours, theirs = worth(attention.attend)(arrays), worth(plain)(arrays)
+  for left, right in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    np.testing.assert_allclose(left, right, rtol=1e-5, atol=2e-6)
+
+
+def test_keys_that_may_not_be_seen_have_no_weight_and_no_gradient():
+  q, k, v = normal(0, 1, 2, 3, 4), normal(1, 1, 1, 5, 4), normal(2, 1, 1, 5, 4)
+  allowed = jnp.ones((1, 3, 5), bool).at[:, :, 3].set(False)
+  out = attention.attend(q, k, v, allowed)
+  moved = attention.attend(q, k.at[:, :, 3].set(50.0), v.at[:, :, 3].set(-50.0), allowed)
+  np.testing.assert_array_equal(out, moved)
+  for gradient in jax.grad(lambda k, v: jnp.sum(attention.attend(q, k, v, allowed) ** 2), argnums=(0, 1))(k, v):
+    assert (gradient[:, :, 3] == 0).all() and (gradient[:, :, 2] != 0).any()
+
+
+def test_a_query_that_sees_nothing_stays_finite():
+  q, k, v = normal(0, 1, 2, 3, 4), normal(1, 1, 2, 5, 4), normal(2, 1, 2, 5, 4)
+  nothing = jnp.zeros((1, 3, 5), bool)
+  np.testing.assert_allclose(attention.attend(q, k, v, nothing), jnp.broadcast_to(v.mean(2, keepdims=True), q.shape),
+                             rtol=1e-5, atol=1e-6)
+  gradients = jax.grad(lambda *arrays: jnp.sum(attention.attend(*arrays, nothing)), argnums=(0, 1, 2))(q, k, v)
+  assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_softmax_stays_in_f32_in_half_precision():
+  q, k, v = (normal(seed, 1, 2, 6, 8).astype(jnp.bfloat16) for seed in range(3))
+  allowed = some_keys(1, 6, 6)
+  out = attention.attend(q, k, v, allowed)
+  exact = plain(*(x.astype(jnp.float32) for x in (q, k, v)), allowed)
+  assert out.dtype == jnp.bfloat16
+  np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.03)

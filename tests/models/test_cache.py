@@ -1,0 +1,89 @@
+"""A cache holds what was read, in the rows and at the places where it was read."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax import inputs
+from sftrl_jax.models import cache
+
+
+@pytest.fixture
+def read(grouped, ragged):
+  """(extend, a cache of 7 places that has read the ragged rows)."""
+  extend = lambda past, *arrays: grouped.model.extend(grouped.model.decoding(grouped.params), past, *arrays)
+  prompt = inputs.left_pad(ragged, 7)
+  return jax.jit(extend), extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
+
+
+def fields(batch):
+  return batch.tokens_BT, batch.positions_BT, batch.segments_BT
+
+
+def test_an_empty_cache_holds_nothing(grouped):
+  config = grouped.model.config
+  past = cache.empty(config, 3, 5)
+  assert past.segments_BS.sum() == 0 and past.index == 0
+  assert len(past.keys_BKSC) == len(past.values_BKSC) == config.layers
+  assert {x.shape for x in (*past.keys_BKSC, *past.values_BKSC)} == {(3, config.kv_heads, 5, config.channels)}
+
+
+def test_a_cache_has_the_dtype_of_the_activations(half):
+  assert cache.empty(half.model.config, 1, 2).keys_BKSC[0].dtype == jnp.bfloat16
+
+
+def test_growing_keeps_everything_and_adds_empty_places(read):
+  _, past = read
+  grown = cache.grow(past, 11)
+  assert grown.index == past.index and grown.segments_BS[:, 7:].sum() == 0
+  for left, right in zip(jax.tree.leaves(cache.grow(past, 7)), jax.tree.leaves(past), strict=True):
+    np.testing.assert_array_equal(left, right)
+  for old, new in zip((*past.keys_BKSC, *past.values_BKSC), (*grown.keys_BKSC, *grown.values_BKSC), strict=True):
+    assert new.shape[2] == 11
+    np.testing.assert_array_equal(new[:, :, :7], old)
+
+
+def test_a_cache_does_not_shrink(read):
+  with pytest.raises(ValueError, match="7 tokens cannot grow to 6"):
+    cache.grow(read[1], 6)
+
+
+def test_taking_rows_commutes_with_growing_and_may_repeat(read):
+  _, past = read
+  rows = jnp.asarray([2, 0, 2])
+  left, right = cache.grow(cache.take(past, rows), 9), cache.take(cache.grow(past, 9), rows)
+  for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+    np.testing.assert_array_equal(one, other)
+  np.testing.assert_array_equal(left.keys_BKSC[1][0], left.keys_BKSC[1][2])
+  np.testing.assert_array_equal(left.positions_BS[1, :7], past.positions_BS[0])
+
+
+def test_reserving_marks_the_next_places_only(read):
+  past = cache.grow(read[1], 11)
+  positions, segments = jnp.full((4, 2), 9, jnp.int32), jnp.asarray([[1, 1], [1, 0], [0, 0], [1, 1]], jnp.int32)
+  after = cache.reserve(past, positions, segments)
+  assert after.index == past.index + 2
+  np.testing.assert_array_equal(after.segments_BS[:, 7:9], segments)
+  np.testing.assert_array_equal(after.positions_BS[:, 7:9], positions)
+  for name in ("positions_BS", "segments_BS"):
+    np.testing.assert_array_equal(getattr(after, name)[:, :7], getattr(past, name)[:, :7])
+    assert not getattr(after, name)[:, 9:].any()
+
+
+def test_how_much_room_there_is_changes_nothing(read, same):
+  extend, past = read
+  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
+  tight, _ = extend(cache.grow(past, 8), *token)
+  roomy, _ = extend(cache.grow(past, 20), *token)
+  same(tight, roomy)
+
+
+def test_what_lies_in_empty_places_changes_nothing(read):
+  extend, past = read
+  past = cache.grow(past, 9)
+  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
+  unseen = (past.segments_BS == 0)[:, None, :, None]
+  dirty = past.replace(keys_BKSC=tuple(jnp.where(unseen, 99.0, x) for x in past.keys_BKSC),
+                       values_BKSC=tuple(jnp.where(unseen, -99.0, x) for x in past.values_BKSC))
+  np.testing.assert_array_equal(extend(past, *token)[0], extend(dirty, *token)[0])

@@ -1,0 +1,45 @@
+"""A config fills in what follows from the rest, and refuses what cannot be built."""
+
+import dataclasses
+
+import pytest
+
+from sftrl_jax import models
+from sftrl_jax.models.config import DecoderConfig
+
+
+def test_zeros_are_filled_in():
+  config = DecoderConfig(width=48, heads=6)
+  assert (config.kv_heads, config.channels, config.ffn) == (6, 8, 192)
+  config = DecoderConfig(width=48, heads=6, kv_heads=2, channels=10, ffn=100)
+  assert (config.kv_heads, config.channels, config.ffn) == (2, 10, 100)
+
+
+def test_heads_need_not_divide_the_width_if_channels_are_given():
+  assert DecoderConfig(width=50, heads=4, channels=16).channels == 16
+
+
+def test_a_config_is_a_value():
+  assert DecoderConfig() == DecoderConfig() and hash(DecoderConfig()) == hash(DecoderConfig())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    DecoderConfig().width = 3
+
+
+@pytest.mark.parametrize("change,told", [
+    ({"width": 0}, "width is 0"), ({"layers": 0}, "layers is 0"), ({"heads": -1}, "heads is -1"),
+    ({"heads": 4, "kv_heads": 3}, "kv_heads is 3; it must divide heads = 4"),
+    ({"heads": 4, "kv_heads": 8}, "kv_heads is 8"), ({"heads": 4, "kv_heads": -2}, "kv_heads is -2"),
+    ({"width": 50, "heads": 4}, "must divide width = 50"), ({"width": 12, "heads": 4}, "even number of channels"),
+    ({"channels": -2}, "channels is -2"), ({"ffn": -1}, "ffn is -1"), ({"unroll": 0}, "unroll is 0"),
+    ({"mlp": "wide"}, "gated, plain"), ({"activation": "tanh"}, "silu, relu, gelu"),
+    ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full"),
+])
+def test_what_cannot_be_built_is_refused(change, told):
+  with pytest.raises(ValueError, match=told):
+    DecoderConfig(**change)
+
+
+@pytest.mark.parametrize("vocab", [0, -3])
+def test_a_model_needs_a_vocabulary(vocab):
+  with pytest.raises(ValueError, match="vocab is"):
+    models.build(DecoderConfig(vocab=vocab))

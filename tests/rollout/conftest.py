@@ -1,0 +1,101 @@
+"""A tiny environment and a tiny model, so that whole conversations take milliseconds."""
+
+import dataclasses
+import functools
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout.policy import Actor, Rollout
+from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.text.tokenizer import words
+
+VOCABULARY = ("a", "b", "c", "d", "e", "f")
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+  """Prompts of 1 to 4 words; a response is right if it says the seed's word; feedback of 1 or 2 words.
+
+  long: what is said after the first response of an odd seed has this many words (0: as always).
+  """
+
+  attempts: int = 3
+  long: int = 0
+
+  def reset(self, seed):
+    source = random.Random(seed)
+    prompt = " ".join(source.choices(VOCABULARY, k=source.randint(1, 4)))
+    return (seed, VOCABULARY[source.randrange(6)], 0), (Message("user", prompt),)
+
+  def step(self, state, response):
+    seed, word, attempt = state
+    right = word in response.split(" ")
+    over = not right and attempt + 1 >= self.attempts
+    feedback = " ".join("b" * (1 + (len(response) + attempt) % 2))
+    if self.long and seed % 2 and not attempt:
+      feedback = " ".join("c" * self.long)
+    chat = None if right or over else (Message("assistant", response), Message("user", feedback))
+    return (seed, word, attempt + 1), Verdict(1.0 if right else -0.5, right, over, right, right, feedback, chat,
+                                              "correct" if right else "value")
+
+
+@pytest.fixture(scope="session")
+def guess():
+  return Guess
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+  return words(VOCABULARY)
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer):
+  # Large embeddings: the distributions differ from token to token, and so do the lengths of responses.
+  return build(DecoderConfig(vocab=tokenizer.size, width=16, layers=2, heads=2, kv_heads=1, remat="none", unroll=2,
+                             init_std=0.6))
+
+
+@pytest.fixture(scope="session")
+def params(model):
+  return jax.jit(model.init)(jax.random.key(3))
+
+
+@pytest.fixture(scope="session")
+def decoding(model, params):
+  return model.decoding(params)
+
+
+@pytest.fixture(scope="session")
+def make_actor(model, tokenizer):
+  """make_actor(devices=1, **rollout): compiled once a session."""
+
+  @functools.cache
+  def make(devices=1, turns=3, **rollout):
+    settings = {**dict(rows=16, prompt_tokens=5, feedback_tokens=2, max_new_tokens=4), **rollout}
+    mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:devices])
+    return Actor(model, tokenizer, Rollout(**settings), Sampling(settings["max_new_tokens"]), turns, mesh)
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def full_logits(model, params):
+  """full_logits(lists of ids) -> logits [row, token, id] of one forward over whole chats, without any cache."""
+  forward = jax.jit(model.logits)
+
+  def run(ids):
+    tokens, segments = np.zeros((2, len(ids), 32), np.int32)
+    for row, items in enumerate(ids):
+      tokens[row, : len(items)], segments[row, : len(items)] = items, 1
+    positions = np.broadcast_to(np.arange(32, dtype=np.int32), tokens.shape)
+    return np.asarray(forward(params, tokens, positions, segments), np.float64)
+
+  return run

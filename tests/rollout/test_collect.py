@@ -1,0 +1,93 @@
+"""Rows and grids of hand-made episodes: what was sampled stays what it was, in the column that predicts it."""
+
+import numpy as np
+import pytest
+
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.rollout.collect import grid, rows
+from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+
+LENGTH = 12
+
+
+def turn(context, tokens, reward):
+  logprobs = tuple(-0.01 * token for token in tokens)
+  return Turn(Reply("", tuple(context), tuple(tokens), logprobs), Verdict(reward, False, False, False, False, "", None, "value"))
+
+
+TWO = Episode(0, (turn([1, 10, 11], [20, 21], -0.5), turn([12], [22, 23, 24], 1.0)), (), False)
+ONE = Episode(1, (turn([1, 13], [25], -0.25),), (), True)
+BLANK = Episode(2, (), (), False)
+EPISODES, CLOSING = (TWO, ONE, BLANK), ((), (2, 14), ())
+
+
+@pytest.fixture
+def collected():
+  return rows(EPISODES, LENGTH, CLOSING)
+
+
+def test_ids_round_trip(collected):
+  inputs = collected.inputs
+  for row, (episode, closing) in enumerate(zip(EPISODES, CLOSING, strict=True)):
+    ids = [i for t in episode.turns for i in (*t.reply.context, *t.reply.tokens)] + list(closing)
+    assert inputs.tokens_BT[row, : len(ids)].tolist() == ids
+    assert inputs.segments_BT[row].tolist() == [1] * len(ids) + [0] * (LENGTH - len(ids))
+    assert inputs.positions_BT[row, : len(ids)].tolist() == list(range(len(ids)))
+    assert collected.targets_BT[row, : max(0, len(ids) - 1)].tolist() == ids[1:]
+
+
+def test_the_mask_is_exactly_on_sampled_tokens(collected):
+  for row, episode in enumerate(EPISODES):
+    on = collected.mask_BT[row] > 0
+    sampled = [token for t in episode.turns for token in t.reply.tokens]
+    assert collected.targets_BT[row][on].tolist() == sampled
+    np.testing.assert_allclose(collected.sampled_logprobs_BT[row][on], [-0.01 * token for token in sampled], rtol=1e-6)
+    assert collected.turns_BT[row][on].tolist() == [u for u, t in enumerate(episode.turns) for _ in t.reply.tokens]
+    assert (collected.turns_BT[row][~on] == -1).all() and not collected.sampled_logprobs_BT[row][~on].any()
+
+
+def test_the_last_id_may_be_only_a_target():
+  whole = rows([TWO], 8, [()])
+  assert whole.inputs.tokens_BT[0].tolist() == [1, 10, 11, 20, 21, 12, 22, 23]
+  assert whole.targets_BT[0].tolist() == [10, 11, 20, 21, 12, 22, 23, 24]
+  with pytest.raises(ValueError, match="does not fit"):
+    rows([TWO], 7, [()])
+
+
+def test_tokens_and_logprobs_must_be_equally_many():
+  broken = Episode(7, (Turn(Reply("", (1,), (2, 3), (0.0,)), TWO.turns[0].verdict),), (), False)
+  with pytest.raises(ValueError, match="Episode 7: 2 sampled tokens but 1"):
+    rows([broken], 8, [()])
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_every_step_stands_at_the_column_that_predicts_its_first_token(collected, level):
+  steps = grid(EPISODES, level, 3, 4, CLOSING)
+  assert steps.live_EL.shape == ((3, 12) if level == "token" else (3, 3))
+  for e, episode in enumerate(EPISODES):
+    live = steps.live_EL[e] > 0
+    tokens = [t.reply.tokens if level == "token" else t.reply.tokens[:1] for t in episode.turns]
+    first = collected.targets_BT[steps.row_EL[e], steps.column_EL[e]][live]
+    assert first.tolist() == [token for turn in tokens for token in turn]
+    assert (collected.mask_BT[steps.row_EL[e], steps.column_EL[e]][live] == 1).all()
+
+
+def test_rewards_stand_on_the_last_step_of_their_turn():
+  by_token, by_turn = (grid(EPISODES, level, 3, 4, CLOSING) for level in ("token", "turn"))
+  assert by_turn.rewards_EL.tolist() == [[-0.5, 1.0, 0.0], [-0.25, 0.0, 0.0], [0.0] * 3]
+  np.testing.assert_array_equal(by_turn.ends_EL, by_turn.live_EL)
+  want = np.zeros((3, 12))
+  want[0, 1], want[0, 6], want[1, 0] = -0.5, 1.0, -0.25   # 2 tokens from 0, 3 tokens from 4, 1 token from 0
+  assert by_token.rewards_EL.tolist() == want.tolist()
+  assert by_token.ends_EL.tolist() == (want != 0).astype(float).tolist()
+  assert by_token.live_EL[0].tolist() == [1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_only_a_truncated_episode_whose_end_was_read_goes_on():
+  steps = grid(EPISODES, "turn", 3, 4, CLOSING)
+  assert steps.goes_on_E.tolist() == [0, 1, 0]
+  collected = rows(EPISODES, LENGTH, CLOSING)
+  last = steps.last_column_E[1]
+  assert collected.inputs.tokens_BT[1, last] == CLOSING[1][-1] and collected.inputs.segments_BT[1, last] == 1
+  assert collected.inputs.segments_BT[1, last + 1] == 0
+  assert grid(EPISODES, "turn", 3, 4, ((), (), ())).goes_on_E.tolist() == [0, 0, 0]

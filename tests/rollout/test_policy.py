@@ -1,0 +1,176 @@
+"""The cache, the batch and the row change nothing: what is sampled is what the full forward says."""
+
+import jax
+import numpy as np
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.rollout.episodes import play
+from sftrl_jax.rollout.policy import Rollout, compile_all, policy
+from sftrl_jax.text.render import render
+from sftrl_jax.training import compiles
+
+KEY = 11
+SEEDS = tuple(range(16))
+WAYS = {"carried": {}, "recomputed": dict(carry=False), "whole batch": dict(shrink=()),
+        "recomputed, whole batch": dict(carry=False, shrink=()), "many sizes": dict(shrink=(0.75, 0.5, 0.25, 0.125))}
+
+
+def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY):
+  numbers = list(seeds) if numbers is None else numbers
+  return play(env, policy(actor, decoding, jax.random.key(key), temperature, numbers), list(seeds))[0]
+
+
+def ids_of(episode):
+  """(all ids, places of the sampled ones, their log-probabilities)."""
+  ids, places, logprobs = [], [], []
+  for turn in episode.turns:
+    ids += turn.reply.context
+    places += range(len(ids), len(ids) + len(turn.reply.tokens))
+    ids += turn.reply.tokens
+    logprobs += turn.reply.logprobs
+  return ids, places, logprobs
+
+
+@pytest.fixture(scope="module")
+def sampled(guess, make_actor, decoding):
+  return {name: talk(guess(), make_actor(**way), decoding, 0.7) for name, way in WAYS.items()}
+
+
+def test_the_conversations_of_these_tests_are_ragged(sampled):
+  episodes = sampled["carried"]
+  assert {len(episode.turns) for episode in episodes} == {1, 2, 3}
+  replies = [turn.reply for episode in episodes for turn in episode.turns]
+  assert {reply.stopped for reply in replies} == {True, False}
+  assert len({len(episode.turns[0].reply.context) for episode in episodes}) > 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_greedy_responses_are_the_argmax_of_the_full_forward(guess, make_actor, decoding, full_logits, way):
+  episodes = talk(guess(), make_actor(**WAYS[way]), decoding, 0.0)
+  rows = [ids_of(episode) for episode in episodes]
+  logits = full_logits([ids for ids, _, _ in rows])
+  assert max(len(episode.turns) for episode in episodes) == 3
+  for row, (ids, places, logprobs) in enumerate(rows):
+    assert [int(logits[row, place - 1].argmax()) for place in places] == [ids[place] for place in places]
+    assert not any(logprobs)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sampled_logprobs_are_those_of_the_full_forward_on_the_same_ids(sampled, full_logits, way):
+  rows = [ids_of(episode) for episode in sampled[way]]
+  logits = full_logits([ids for ids, _, _ in rows]) / 0.7
+  log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  for row, (ids, places, logprobs) in enumerate(rows):
+    np.testing.assert_allclose(logprobs, [log[row, place - 1, ids[place]] for place in places], atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "carried"])
+def test_carrying_and_shrinking_change_no_token(sampled, way):
+  for one, other in zip(sampled["carried"], sampled[way], strict=True):
+    assert (one.chat, one.truncated) == (other.chat, other.truncated)
+    assert ids_of(one)[:2] == ids_of(other)[:2]
+    np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
+
+
+def test_an_episode_is_the_same_in_any_batch_and_row(guess, make_actor, decoding, sampled):
+  for seeds in ((9,), (3, 9, 14, 1), tuple(reversed(SEEDS))):
+    for episode in talk(guess(), make_actor(), decoding, 0.7, seeds):
+      same = sampled["carried"][episode.seed]
+      assert (episode.chat, ids_of(episode)[:2]) == (same.chat, ids_of(same)[:2])
+      np.testing.assert_allclose(ids_of(episode)[2], ids_of(same)[2], atol=1e-5)
+
+
+def test_another_number_or_key_gives_other_tokens(guess, make_actor, decoding, sampled):
+  for other in (talk(guess(), make_actor(), decoding, 0.7, numbers=range(16, 32)),
+                talk(guess(), make_actor(), decoding, 0.7, key=KEY + 1)):
+    differs = [ids_of(a)[0] != ids_of(b)[0] for a, b in zip(sampled["carried"], other, strict=True)]
+    assert sum(differs) > 8
+
+
+def test_contexts_and_tokens_are_the_rendered_chat(sampled, tokenizer):
+  for episode in sampled["carried"]:
+    if all(turn.reply.text for turn in episode.turns):
+      ids, written = render(tokenizer, episode.chat)
+      said, places, _ = ids_of(episode)
+      assert ids[: len(said)] == said
+      assert all(written[place] for place in places)
+
+
+def test_a_response_that_was_cut_gets_its_missing_eos_as_context(sampled, tokenizer):
+  cut = 0
+  for episode in sampled["carried"]:
+    for before, after in zip(episode.turns, episode.turns[1:], strict=False):
+      assert (after.reply.context[0] == tokenizer.eos) == (not before.reply.stopped)
+      cut += not before.reply.stopped
+    for turn in episode.turns:
+      assert turn.reply.stopped == (turn.reply.tokens[-1] == tokenizer.eos)
+      assert turn.reply.stopped or len(turn.reply.tokens) == 4
+  assert cut > 0
+
+
+@pytest.mark.parametrize("way", ["carried", "recomputed"])
+def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess, make_actor, decoding, way):
+  env, actor = guess(long=9), make_actor(**WAYS[way])
+  episodes, usual = talk(env, actor, decoding, 0.7), talk(guess(), actor, decoding, 0.7)
+  refused = 0
+  for episode, same in zip(episodes, usual, strict=True):
+    assert ids_of(episode)[0][: 4] == ids_of(same)[0][: 4]
+    if episode.seed % 2 and not same.turns[0].verdict.correct:
+      refused += 1
+      assert episode.truncated and not episode.success and len(episode.turns) == 1
+      assert episode.turns[0].reply == same.turns[0].reply
+      assert episode.chat[-1].text == " ".join("c" * 9)
+    elif not episode.seed % 2:
+      assert ids_of(episode)[:2] == ids_of(same)[:2]   # the others never notice
+  assert refused > 2
+
+
+def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decoding):
+  answer = policy(make_actor(), decoding, jax.random.key(0), 1.0, range(1))
+  with pytest.raises(ValueError, match=r"config.rollout.prompt_tokens is 5.*--config.rollout.prompt_tokens=8"):
+    answer([(Message("user", "a b c d e f a"),)], None, None)
+  with pytest.raises(ValueError, match="17 conversations do not fit into config.rollout.rows = 16"):
+    answer([(Message("user", "a"),)] * 17, None, None)
+
+
+@pytest.mark.parametrize("devices, carry", [(1, True), (1, False), (4, True)])
+def test_nothing_compiles_after_compile_all(guess, make_actor, model, params, devices, carry):
+  actor = make_actor(devices=devices, carry=carry, shrink=(0.5, 0.25))
+  decoding = actor.compiled[2](params)
+  compile_all(actor, decoding)
+  keys = [jax.random.key(key) for key in range(3)]
+  before = compiles.count()
+  for key, seeds, temperature in zip(keys, (range(16), range(20, 27), range(40, 56)), (0.7, 0.0, 1.5), strict=True):
+    play(guess(), policy(actor, decoding, key, temperature, list(seeds)), list(seeds))
+  assert compiles.count() == before
+
+
+def test_more_devices_change_no_token(guess, make_actor, decoding, sampled):
+  actor = make_actor(devices=4, carry=True, shrink=(0.5, 0.25))
+  for one, other in zip(sampled["carried"], talk(guess(), actor, decoding, 0.7), strict=True):
+    assert ids_of(one)[:2] == ids_of(other)[:2]
+
+
+def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, decoding):
+  actor, spent = make_actor(shrink=()), []
+  episodes, _ = play(guess(), policy(actor, decoding, jax.random.key(KEY), 0.7, range(16), spent), range(16))
+  turns = max(len(episode.turns) for episode in episodes)
+  assert len(spent) == turns
+  for turn in range(turns):
+    steps = max(len(e.turns[turn].reply.tokens) for e in episodes if len(e.turns) > turn)
+    assert spent[turn] == actor.flops(turn, 16, steps)
+
+
+def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
+  assert make_actor(shrink=(0.75, 0.5)).sizes == (16, 12, 8)
+  assert make_actor(devices=8, shrink=(0.75, 0.5)).sizes == (16, 8)
+  assert make_actor(shrink=()).sizes == (16,)
+
+
+@pytest.mark.parametrize("settings, key", [
+    (dict(rows=0), "rows"), (dict(prompt_tokens=0), "prompt_tokens"), (dict(feedback_tokens=0), "feedback_tokens"),
+    (dict(max_new_tokens=0), "max_new_tokens"), (dict(temperature=0.0), "temperature"), (dict(shrink=(1.0,)), "shrink")])
+def test_wrong_settings_name_their_key(settings, key):
+  with pytest.raises(ValueError, match=f"^{key} is"):
+    Rollout(**settings)

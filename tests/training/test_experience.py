@@ -1,0 +1,118 @@
+"""Advantages by hand, and where they come to stand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.objectives.batches import PolicyBatch, Scores
+from sftrl_jax.objectives.ppo import PPO
+from sftrl_jax.rollout.collect import grid, rows
+from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.training.experience import make_prepare, take
+
+TURNS, TOKENS, LENGTH = 2, 3, 10
+
+
+def turn(context, tokens, reward):
+  return Turn(Reply("", tuple(context), tuple(tokens), (-1.0,) * len(tokens)),
+              Verdict(reward, False, False, False, False, "", None, "value"))
+
+
+# Values below are a hundredth of the id that was read last, so every state's value can be told from the ids.
+EPISODES = (Episode(0, (turn([1, 40], [10, 20], -0.5), turn([30], [50], 1.0)), (), False),
+            Episode(1, (turn([1, 60], [70, 80, 90], -0.2),), (), True))
+
+
+def score(params, inputs, targets_BT):
+  shape = targets_BT.shape
+  return Scores(-params["model"] * targets_BT / 10.0, jnp.zeros(shape), inputs.tokens_BT / 100.0, jnp.zeros(shape, bool))
+
+
+def prepared(ppo, ref=None, closing=((), ()), pieces=1, model=1.0):
+  arrays = rows(EPISODES, LENGTH, closing), grid(EPISODES, ppo.level, TURNS, TOKENS, closing)
+  batch, metrics = jax.jit(make_prepare(score, ppo, pieces))({"model": model}, ref, *arrays)
+  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+
+
+def test_a_token_is_an_action():
+  ppo = PPO(level="token", gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo)
+  # Episode 0: V = .4 (read 40), .1 (read 10), .3 (read 30). Ends of turns discount by turn_gamma.
+  c = 1.0 - 0.3
+  b = -0.5 + 0.8 * 0.3 - 0.1 + 0.8 * 0.9 * c
+  a = 0.0 + 0.5 * 0.1 - 0.4 + 0.5 * 0.9 * b
+  # Episode 1: V = .6, .7, .8, nothing after the end.
+  z = -0.2 - 0.8
+  y = 0.5 * 0.8 - 0.7 + 0.5 * 0.9 * z
+  x = 0.5 * 0.7 - 0.6 + 0.5 * 0.9 * y
+  np.testing.assert_allclose(batch.advantages_BT[0], [0, a, b, 0, c, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[1], [0, x, y, z, 0, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.returns_BT[0, [1, 2, 4]], [a + 0.4, b + 0.1, c + 0.3], atol=1e-6)
+  np.testing.assert_allclose(batch.old_logprobs_BT[1], [0, -7, -8, -9, 0, 0, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_a_turn_is_an_action():
+  ppo = PPO(level="turn", gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo)
+  second = 1.0 - 0.3
+  first = -0.5 + 0.8 * 0.3 - 0.4 + 0.8 * 0.9 * second
+  alone = -0.2 - 0.6
+  np.testing.assert_allclose(batch.advantages_BT[0], [0, first, first, 0, second, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[1], [0, alone, alone, alone, 0, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.returns_BT[0, [1, 2, 4]], [first + 0.4, first + 0.4, second + 0.3], atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_what_the_environment_says_carries_nothing(level):
+  for whiten in (False, True):
+    batch, _, arrays = prepared(PPO(level=level, whiten=whiten), closing=((), (2, 55)))
+    off = arrays.mask_BT == 0
+    for name in ("advantages_BT", "returns_BT", "old_logprobs_BT"):
+      assert not getattr(batch, name)[off].any()
+    assert (batch.advantages_BT[~off] != 0).all()
+
+
+@pytest.mark.parametrize("level, before", [("token", 0.8), ("turn", 0.6)])
+def test_a_truncated_episode_goes_on_in_the_value_of_what_was_read_last(level, before):
+  ppo = PPO(level=level, gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo, closing=((), (2, 55)))
+  np.testing.assert_allclose(batch.advantages_BT[1, 3], -0.2 + 0.8 * 0.55 - before, atol=1e-6)
+  ended, _, _ = prepared(ppo)
+  np.testing.assert_allclose(ended.advantages_BT[1, 3], -0.2 - before, atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[0], ended.advantages_BT[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_kl_to_the_start_lowers_the_rewards_by_k1(level):
+  settings = dict(level=level, gamma=1.0, turn_gamma=1.0, gae_lambda=1.0, whiten=False)
+  plain, none, arrays = prepared(PPO(**settings))
+  batch, metrics, _ = prepared(PPO(kl_coef=0.5, **settings), ref={"model": 1.5})
+  # log pi - log ref = (1.5 - 1) * id / 10; undiscounted, a step loses the penalties of itself and all that follow.
+  k1 = 0.05 * arrays.targets_BT * arrays.mask_BT
+  lost = np.cumsum(k1[:, ::-1], axis=1)[:, ::-1] * arrays.mask_BT
+  if level == "turn":
+    lost[0, 2], lost[1, 2:4] = lost[0, 1], lost[1, 1]
+  np.testing.assert_allclose(batch.advantages_BT, plain.advantages_BT - 0.5 * lost, atol=1e-5)
+  np.testing.assert_allclose(metrics["objective/kl"], k1.sum() / 2, rtol=1e-6)
+  assert "objective/kl" not in none
+
+
+def test_pieces_change_nothing():
+  for level in ("token", "turn"):
+    one, two = (prepared(PPO(level=level), pieces=pieces)[0] for pieces in (1, 2))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_whitened_advantages_have_mean_0_and_variance_1_over_actions():
+  batch, _, arrays = prepared(PPO(level="token"))
+  on = batch.advantages_BT[arrays.mask_BT > 0]
+  np.testing.assert_allclose([on.mean(), on.std()], [0.0, 1.0], atol=1e-4)
+
+
+def test_a_minibatch_is_the_chosen_rows():
+  batch, _, _ = prepared(PPO())
+  chosen = jax.device_get(take(batch, np.array([1, 0, 1])))
+  assert isinstance(chosen, PolicyBatch)
+  jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[[1, 0, 1]]), chosen, batch)
