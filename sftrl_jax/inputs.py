@@ -61,7 +61,7 @@ class Slot(NamedTuple):
 def first_fit(size: int, used: list[int], segments: list[int], length: int) -> Slot | None:
   """Room for one sequence of `size` in the first row that has it, entered into `used` and `segments`; None if none has.
 
-  Sequences are placed in the order of their stream, not sorted: which of them share a batch depends on the stream alone.
+  Sequences are placed in the order of their stream, not sorted: which of them share a batch depends on it alone.
   """
   for row, taken in enumerate(used):
     if taken + size <= length:

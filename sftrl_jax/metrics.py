@@ -34,7 +34,7 @@ class Peak:
 
 
 def masked_mean(values, mask) -> Mean:
-  """Sum over the mask, and its weight. Values off the mask may be anything, NaN included: 0 * NaN is NaN, so `where`."""
+  """Sum over the mask, and its weight. Values off it may be anything, NaN included: 0 * NaN is NaN, hence `where`."""
   weights = mask.astype(jnp.float32)
   return Mean(jnp.sum(jnp.where(mask != 0, values.astype(jnp.float32), 0.0) * weights), jnp.sum(weights))
 

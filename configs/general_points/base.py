@@ -20,5 +20,6 @@ def get_config():
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
   config.evals.update(env=dict(faces=10, holdout=0.25), parts=1, kl=False)
   config.compute = dict(microbatches=4)  # what fits a core's cache
+  config.checkpoint = dict(every=1000, keep=1)
   config.log = dict(every=20)
   return config

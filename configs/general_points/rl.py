@@ -1,4 +1,4 @@
-r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three attempts. Does the skill carry over to 11-13?
+r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three attempts. Does it carry over to 11, 12, 13?
 
   sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
 
@@ -21,5 +21,6 @@ def get_config():
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=4)  # what fits a core's cache
+  config.checkpoint = dict(every=40, keep=1)
   config.log = dict(every=1)
   return config

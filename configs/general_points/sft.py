@@ -18,5 +18,6 @@ def get_config():
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)
   config.compute = dict(microbatches=2)  # what fits a core's cache
+  config.checkpoint = dict(every=500, keep=1)
   config.log = dict(every=10)
   return config

@@ -16,5 +16,4 @@ def shared(**env) -> ConfigDict:
   config.rollout = dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0)
   config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=1024, parts=5)
   config.mesh = dict(cpu_threads=1)
-  config.checkpoint = dict(every=0, keep=1)
   return config

@@ -1,11 +1,13 @@
-"""Checkpoints of a run: orbax, the newest few steps, written while training goes on."""
+"""Checkpoints of a run: orbax, the newest few steps, written while training goes on.
+
+Orbax is imported where it is used: a config is checked without it.
+"""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,16 @@ class Checkpoint:
       raise ValueError(f"keep is {self.keep}; it must be at least 1.")
 
 
-def manager(workdir: Path, keep: int = 1) -> ocp.CheckpointManager:
-  """The checkpoints under workdir/checkpoints. Half-written ones of a killed run are cleared away."""
+def manager(workdir: Path, keep: int = 1):
+  """orbax's manager of workdir/checkpoints. Half-written steps of a killed run are cleared away."""
+  import orbax.checkpoint as ocp
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
   return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
 
-def save(store: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> None:
+def save(store, step: int, state: Any, meta: dict) -> None:
   """Starts writing; `store.wait_until_finished()` before the process ends. A step that exists already stays."""
+  import orbax.checkpoint as ocp
   if step in store.all_steps():
     return
   items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
@@ -42,21 +46,23 @@ def save(store: ocp.CheckpointManager, step: int, state: Any, meta: dict) -> Non
                        "step there, and move it away or use another --workdir.")
 
 
-def restore(store: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, dict]:
+def restore(store, step: int, like: Any) -> tuple[Any, dict]:
   """(state, meta) of a step; `like` has the shapes, dtypes and shardings that the state is restored to."""
+  import orbax.checkpoint as ocp
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
   items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
   try:
     restored = store.restore(step, args=items)
   except ValueError as error:
-    raise ValueError(f"{store.directory}/{step} does not fit this config: {_first_line(error)} A checkpoint goes on only "
-                     "with the model and optimizer it was written by; use another --workdir, or --config.start=WORKDIR "
-                     "to begin from its parameters.") from error
+    raise ValueError(f"{store.directory}/{step} does not fit this config: {_first_line(error)} A checkpoint goes on "
+                     "only with the model and optimizer it was written by; use another --workdir, or "
+                     "--config.start=WORKDIR to begin from its parameters.") from error
   return restored["state"], restored["meta"]
 
 
 def restore_params(workdir: Path, step: int | None, like: dict) -> tuple[dict, int]:
   """(parameters["model"], step) of a checkpoint whatever optimizer and heads it was trained with."""
+  import orbax.checkpoint as ocp
   store = manager(workdir)
   try:
     step = store.latest_step() if step is None else step

@@ -21,7 +21,8 @@ class Norm(nn.Module):
   def __call__(self, x_BTD):
     scale_D = self.param("scale", nn.initializers.ones, (x_BTD.shape[-1],))
     x32 = x_BTD.astype(jnp.float32)
-    return (x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps) * scale_D[None, None]).astype(x_BTD.dtype)
+    unit = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
+    return (unit * scale_D[None, None, :]).astype(x_BTD.dtype)
 
 
 class Project(nn.Module):

@@ -118,7 +118,7 @@ def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_
 
 def explained_variance(values, returns, mask) -> jax.Array:
   """1 - Var(R - V) / Var(R) over the mask; 0 where the returns do not vary."""
-  mean = lambda x: jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+  mean = lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
   variance = lambda x: mean(jnp.square(x - mean(x)))
   spread = variance(returns)
   return jnp.where(spread > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)

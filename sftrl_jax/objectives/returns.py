@@ -46,6 +46,7 @@ def gae(rewards_EL, values_EL, discounts_EL, live_EL, last_values_E, gae_lambda:
 def whiten(advantages, mask, epsilon: float = 1e-5):
   """(A - mean) / (std + epsilon) over the mask, biased variance; zeros where fewer than two are counted."""
   mask = mask.astype(jnp.float32)
+  advantages = jnp.where(mask > 0, advantages, 0.0)  # what is not counted may be NaN
   count = jnp.sum(mask)
   mean = jnp.sum(advantages * mask) / jnp.maximum(count, 1.0)
   variance = jnp.sum(jnp.square(advantages - mean) * mask) / jnp.maximum(count, 1.0)

@@ -37,7 +37,7 @@ class MeshConfig:
 
 
 def make(config: MeshConfig, devices=None) -> Mesh:
-  """The mesh over all devices. Axes are Auto: `jax.make_mesh` defaults to Explicit, under which flax constraints fail."""
+  """The mesh over all devices. Axes are Auto: under `jax.make_mesh`'s default, Explicit, flax constraints fail."""
   devices = list(jax.devices() if devices is None else devices)
   sizes = [getattr(config, name) for name in AXES]
   if -1 in sizes:
@@ -64,7 +64,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(mesh: Mesh, tree):
-  """Host arrays whose first axis is rows -> device arrays split over rows. Every process gives the same global array."""
+  """Host arrays whose first axis is rows, split over the mesh. Every process gives the same global array."""
   sharding = by_rows(mesh)
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)

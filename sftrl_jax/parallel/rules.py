@@ -57,7 +57,7 @@ def shardings(tree, mesh: Mesh):
 
 
 def like_parameters(tree, params_shardings, mesh: Mesh):
-  """Shardings for an optimizer's state: subtrees shaped like the parameters follow them, anything else is replicated."""
+  """Shardings for an optimizer's state: what is shaped like a parameter follows it, anything else is replicated."""
   whole = NamedSharding(mesh, PartitionSpec())
   by_path = trees.leaves(params_shardings)
 

@@ -12,7 +12,7 @@ from sftrl_jax.models import flops
 from sftrl_jax.objectives.batches import PolicyBatch
 from sftrl_jax.objectives.ppo import ppo_loss
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import run as runs
+from sftrl_jax.programs import run as runs, start as starts
 from sftrl_jax.programs.evaluate import episode_line, row_length
 from sftrl_jax.programs.setup import assemble, workdir_of
 from sftrl_jax.rollout import collect
@@ -29,6 +29,7 @@ from sftrl_jax.training.step import make_train_step
 def run(config, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   parts = assemble(config, "rl")
+  starts.check(parts.config["start"])
   ppo, compute, optimizer = (parts.settings[name] for name in ("ppo", "compute", "optimizer"))
   episodes, turns = parts.config["batch"], parts.env.attempts
   length = row_length(parts, closing=ppo.truncation == "bootstrap")
@@ -45,7 +46,7 @@ def run(config, workdir: Path) -> None:
   forward = flops.forward(parts.model.config, episodes * length, length)
   scoring = forward * (2 if ppo.kl_coef else 1)
 
-  with workdir_of(parts, "rl", workdir) as log:
+  with workdir_of(parts, "rl", workdir) as (log, received):
     session = runs.begin(parts, workdir, log, optax, value_head=True)
     if session is None:
       return
@@ -74,6 +75,7 @@ def run(config, workdir: Path) -> None:
       if position.step % parts.settings["log"].every == 0:
         for episode in played[: parts.settings["log"].episodes]:
           log.episode(episode_line(position.step, "train", "train", temperature, episode))
+      runs.stop_if_told(session, received, log)
     runs.finish(parts, session, log)
 
 
@@ -89,9 +91,10 @@ def _play(parts, session):
     some, clock = play(parts.env, policy(actor, decoding, key, actor.rollout.temperature, numbers, spent), seeds)
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
-    bad = next((reward for reward in episode.rewards if reward is None or not np.isfinite(reward)), 0.0)
-    if bad != 0.0:
-      raise ValueError(f"The environment gave the reward {bad!r} in episode {episode.seed!r}; it must be a finite number.")
+    for reward in episode.rewards:
+      if reward is None or not np.isfinite(reward):
+        raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
+                         "number.")
   return played, type(clock)(rollout, verify), spent
 
 
@@ -130,9 +133,9 @@ def _sampler_gap(rows, batch: PolicyBatch) -> dict[str, float]:
   old_BT = np.asarray(batch.old_logprobs_BT)
   gaps = np.abs(old_BT - rows.sampled_logprobs_BT)[rows.mask_BT > 0]
   name = "sampling/sampling_logp_difference/"
-  if not gaps.size:
-    return {name + "mean": 0.0, name + "p99": 0.0, name + "max": 0.0}
-  return {name + "mean": float(gaps.mean()), name + "p99": float(np.quantile(gaps, 0.99)), name + "max": float(gaps.max())}
+  gaps = gaps if gaps.size else np.zeros(1)
+  measured = {"mean": gaps.mean(), "p99": np.quantile(gaps, 0.99), "max": gaps.max()}
+  return {name + kind: float(value) for kind, value in measured.items()}
 
 
 def _told(episodes) -> dict[str, float]:

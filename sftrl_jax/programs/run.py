@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import operator
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from sftrl_jax.programs import start as starts
 from sftrl_jax.programs.evaluate import evaluate
 from sftrl_jax.programs.setup import Parts, complete
 from sftrl_jax.rollout.policy import compile_all
-from sftrl_jax.training import compiles, log as logs
-from sftrl_jax.training import state as states
+from sftrl_jax.training import compiles, log as logs, state as states
 from sftrl_jax.training.loop import Position, due, due_at
 from sftrl_jax.training.state import TrainState
+
+STOPPED = 75  # exit code after SIGTERM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,6 @@ def begin(parts: Parts, workdir: Path, log, optimizer, value_head: bool) -> Sess
   log.progress("compile", Position(), "starting", force=True)
   store = stores.manager(workdir, parts.settings["checkpoint"].keep)
   resumed = store.latest_step()
-  if resumed is None:
-    starts.check(parts.config["start"])
   start = starts.load(parts.config["start"], parts.model, parts.config["seed"], parts.mesh)
   params = {"model": start}
   if value_head:
@@ -91,11 +91,23 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
   log.progress("train", position)
   session = dataclasses.replace(session, pending=pending)
   evals = parts.settings["evals"]
-  if evals.variants and (due(evals.every, position, limits) if evals.every else due_at(evals.parts, before, position, limits)):
+  reached = due(evals.every, position, limits) if evals.every else due_at(evals.parts, before, position, limits)
+  if evals.variants and reached:
     _evaluate(parts, session, log)
   if due(parts.settings["checkpoint"].every, position, limits):
     stores.save(session.store, position.step, state, dataclasses.asdict(position))
   return session
+
+
+def stop_if_told(session: Session, received: list, log) -> None:
+  """After SIGTERM or Ctrl-C: saves the step just done, leaves with 75 or 130; the same command goes on from there."""
+  if not received:
+    return
+  stores.save(session.store, session.position.step, session.state, dataclasses.asdict(session.position))
+  session.store.wait_until_finished()
+  session.store.close()
+  log.say(f"{session.workdir}: stopped after step {session.position.step}; the same command goes on.")
+  raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(STOPPED)
 
 
 def finish(parts: Parts, session: Session, log) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from sftrl_jax.objectives.ppo import PPO
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.evaluate import Evals
+from sftrl_jax.programs.lock import only_writer
+from sftrl_jax.programs.pool import signals
 from sftrl_jax.programs.settings import ConfigError, build, differences, refuse_another
 from sftrl_jax.rollout.policy import Actor, Rollout
 from sftrl_jax.rollout.sample import Sampling
@@ -128,12 +129,12 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
   if verb == "rl":
     if plain["algorithm"] != "ppo":
       raise ConfigError(f"config.algorithm is {plain['algorithm']!r}; known: ppo.")
-    pieces = sections["ppo"].minibatches
+    pieces, name = sections["ppo"].minibatches, "batch / ppo.minibatches"
     _divides("batch", plain["batch"], "ppo.minibatches", pieces)
-    _divides("batch / ppo.minibatches", plain["batch"] // pieces, "compute.microbatches", sections["compute"].microbatches)
-    _told(lambda: meshes.refuse_uneven("batch / ppo.minibatches", plain["batch"] // pieces, mesh))
+    _divides(name, plain["batch"] // pieces, "compute.microbatches", sections["compute"].microbatches)
+    _told(lambda: meshes.refuse_uneven(name, plain["batch"] // pieces, mesh))
   if plain["steps"] < 1 or plain["flops"] < 0:
-    raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1 and "
+    raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1, "
                       "flops 0 (no budget) or positive.")
   limits = Limits(plain["steps"], plain["flops"])
   return Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
@@ -164,7 +165,7 @@ def _tokenizer(name: str, env) -> tokenizers.Tokenizer:
 
 @contextlib.contextmanager
 def workdir_of(parts: Parts, verb: str, workdir: Path):
-  """Holds the workdir for one writer, with its config recorded; yields the log. Everything under the mesh."""
+  """Holds the workdir for one writer, with its config recorded; yields (log, signals received). Under the mesh."""
   record = {**parts.config, "verb": verb}
   if workdir.exists() and not workdir.is_dir():
     raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
@@ -175,17 +176,13 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
       raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
     refuse_another(old, record, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / "lock").open("w") as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      raise ConfigError(f"{workdir} is being written by another process: wait for it, or use another --workdir.") from error
+  with only_writer(workdir):
     if not recorded.is_file() or differences(json.loads(recorded.read_text()), record):
       write_json(recorded, record)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
     try:
-      with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
-        yield log
+      with signals() as received, jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
+        yield log, received
     finally:
       log.close()
 

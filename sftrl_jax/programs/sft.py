@@ -11,7 +11,7 @@ from sftrl_jax.data.demonstrations import demonstration
 from sftrl_jax.models import flops
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import run as runs
+from sftrl_jax.programs import run as runs, start as starts
 from sftrl_jax.programs.setup import assemble, workdir_of
 from sftrl_jax.training.optimizer import make_optimizer, make_schedule
 from sftrl_jax.training.score import make_score
@@ -21,6 +21,7 @@ from sftrl_jax.training.step import make_train_step
 def run(config, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
   parts = assemble(config, "sft")
+  starts.check(parts.config["start"])
   data, compute, optimizer = (parts.settings[name] for name in ("data", "compute", "optimizer"))
   rows, length = parts.config["batch"], data.length
   chats = functools.partial(demonstration, parts.env, data, parts.config["seed"])
@@ -33,7 +34,7 @@ def run(config, workdir: Path) -> None:
   train_step = make_train_step(loss, optax, schedule, compute.microbatches)
   cost = flops.train(parts.model.config, rows * length, length)
 
-  with workdir_of(parts, "sft", workdir) as log:
+  with workdir_of(parts, "sft", workdir) as (log, received):
     session = runs.begin(parts, workdir, log, optax, value_head=False)
     if session is None:
       return
@@ -48,4 +49,5 @@ def run(config, workdir: Path) -> None:
       seconds = time.perf_counter() - began
       position = session.position.ahead(cursor, rows * length, seconds, train=cost)
       session = runs.after_step(parts, session, state, position, metrics, {"timing_s/step": seconds}, log)
+      runs.stop_if_told(session, received, log)
     runs.finish(parts, session, log)

@@ -1,7 +1,7 @@
 """A model as a policy: chats in, responses out, the cache carried from turn to turn.
 
-All shapes are known beforehand: turn u reads at most `reads(u)` tokens a row into a cache of `room(u)`, and rows come in
-a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all` meets each once.
+All shapes are known beforehand: turn u reads at most `reads(u)` tokens a row into a cache of `room(u)`, and rows come
+in a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all` meets each once.
 """
 
 import dataclasses
@@ -126,7 +126,8 @@ class Actor:
     return flops.forward(self.model.config, read + decode, self.room(turn), unembedded=rows * steps)
 
 
-def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int], spent: list | None = None):
+def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int],
+           spent: list | None = None):
   """A Policy (rollout/episodes.py) that answers with `params`, which are decoding parameters.
 
   episodes: a number for each of the first call's chats, from which its random keys are folded.

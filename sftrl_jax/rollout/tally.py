@@ -32,7 +32,7 @@ class Tally:
 
 def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
   """codes: verdict codes that are counted even when they do not occur."""
-  outcomes, first = [], Counter({code: 0 for code in codes})
+  outcomes, first = [], Counter(dict.fromkeys(codes, 0))
   tokens = responses = stopped = 0
   reward = 0.0
   for episode in episodes:

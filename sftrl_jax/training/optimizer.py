@@ -143,8 +143,8 @@ def decoupled_decay(weight_decay: float, schedule: Callable) -> optax.GradientTr
 
   def update(updates, count, params=None):
     rate = schedule(count) * weight_decay
-    decayed = trees.map_with_path(lambda path, p: p * rate.astype(p.dtype) if decays(path) else jnp.zeros_like(p), params)
-    return jax.tree.map(lambda u, d: u - d, updates, decayed), count + 1
+    decayed = lambda path, p: p * rate.astype(p.dtype) if decays(path) else jnp.zeros_like(p)
+    return jax.tree.map(jnp.subtract, updates, trees.map_with_path(decayed, params)), count + 1
 
   return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
@@ -160,7 +160,8 @@ def muon_dimensions(params):
   import re
 
   def choose(path: str, leaf):
-    found = [axes for pattern, axes in _MUON.items() if path.startswith("model/layers/") and re.fullmatch(pattern, path)]
+    inside = path.startswith("model/layers/")
+    found = [axes for pattern, axes in _MUON.items() if inside and re.fullmatch(pattern, path)]
     return contrib.MuonDimensionNumbers(reduction_axis=found[0][0], output_axis=found[0][1]) if found else None
 
   return trees.map_with_path(choose, params)

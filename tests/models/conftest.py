@@ -5,10 +5,11 @@ import functools
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax import inputs, models
+from sftrl_jax import inputs, models, trees
 
 TINY = models.DecoderConfig(vocab=24, width=32, layers=2, heads=4, kv_heads=2, ffn=48, init_std=0.5)
 KINDS = {
@@ -20,13 +21,18 @@ KINDS = {
 LENGTHS = (3, 7, 1, 5)
 
 
+def leaf(path, shape, random):
+  """Norms off 1, matrices loud enough that every part of the model shows in the logits."""
+  noise = random.normal(size=shape).astype(np.float32)
+  return 1 + 0.2 * noise if path.endswith("scale") else noise / (2 if "embed" in path else shape[1] ** 0.5)
+
+
 @functools.cache
 def born(config):
-  """A model, its parameters with norms moved off 1, and its compiled logits."""
-  model = models.build(config)
-  keys = iter(jax.random.split(jax.random.key(1), 16))
-  moved = lambda path, x: x + 0.2 * jax.random.normal(next(keys), x.shape) if "norm" in str(path) else x
-  params = jax.tree_util.tree_map_with_path(moved, jax.jit(model.init)(jax.random.key(0)))
+  """A model, parameters drawn by NumPy (nothing to compile), and its compiled logits."""
+  model, random = models.build(config), np.random.default_rng(1)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  params = trees.map_with_path(lambda path, x: jnp.asarray(leaf(path, x.shape, random)), shapes)
   return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits))
 
 
@@ -36,12 +42,12 @@ def decoder(request):
   return born(KINDS[request.param])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grouped():
   return born(KINDS["grouped"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def half():
   return born(KINDS["half"])
 

@@ -9,12 +9,14 @@ from sftrl_jax import inputs
 from sftrl_jax.models import cache
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def read(grouped, ragged):
   """(extend, a cache of 7 places that has read the ragged rows)."""
-  extend = lambda past, *arrays: grouped.model.extend(grouped.model.decoding(grouped.params), past, *arrays)
+  params = grouped.model.decoding(grouped.params)
+  extend = lambda past, *arrays: grouped.model.extend(params, past, *arrays)
   prompt = inputs.left_pad(ragged, 7)
-  return jax.jit(extend), extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
+  extend = jax.jit(extend)
+  return extend, extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
 
 
 def fields(batch):

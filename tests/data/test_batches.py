@@ -1,0 +1,92 @@
+"""Packing a stream: everything once, in order, and the weights where the answers are."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.data.batches import example, next_batch
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration
+from sftrl_jax.envs.general_points import GeneralPoints
+from sftrl_jax.text.render import render
+from sftrl_jax.text.tokenizer import words
+
+ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
+CHATS = functools.partial(demonstration, ENV, Demonstrations(attempts=(0.6, 0.3, 0.1)), 0)
+TOKENIZER = words(ENV.words)
+ROWS, LENGTH = 4, 80
+
+
+@pytest.fixture(scope="module")
+def batches():
+  """(cursor before, batch, cursor after) of ten consecutive calls."""
+  found, cursor = [], 5
+  for _ in range(10):
+    batch, after = next_batch(CHATS, TOKENIZER, ROWS, LENGTH, cursor)
+    found.append((cursor, batch, after))
+    cursor = after
+  return found
+
+
+def segments(batch):
+  """(ids read, targets, weights, positions) of every segment."""
+  inputs = batch.inputs
+  for row in range(ROWS):
+    for segment in range(1, inputs.segments_BT[row].max() + 1):
+      on = inputs.segments_BT[row] == segment
+      yield tuple(x[row][on].tolist() for x in (inputs.tokens_BT, batch.targets_BT, batch.weights_BT,
+                                                inputs.positions_BT))
+
+
+def test_every_example_is_packed_exactly_once(batches):
+  seen = 0
+  for before, batch, after in batches:
+    want = sorted(example(TOKENIZER, CHATS(index))[0] for index in range(before, after))
+    assert sorted([read[0], *targets] for read, targets, _, _ in segments(batch)) == want
+    seen += after - before
+  assert seen == batches[-1][2] - 5 and seen > 10 * ROWS
+
+
+def test_targets_are_the_next_ids_and_positions_count_from_0(batches):
+  for _, batch, _ in batches:
+    for read, targets, _, positions in segments(batch):
+      assert read[1:] == targets[:-1] and targets[-1] == TOKENIZER.eos
+      assert positions == list(range(len(read)))
+    blank = batch.inputs.segments_BT == 0
+    assert not batch.weights_BT[blank].any() and not batch.targets_BT[blank].any()
+
+
+def test_weights_are_on_the_last_response_only(batches):
+  last = {}
+  for index in range(5, batches[-1][2]):
+    chat = CHATS(index)
+    last[tuple(render(TOKENIZER, chat)[0])] = TOKENIZER.encode(chat[-1].text) + [TOKENIZER.eos]
+  for _, batch, _ in batches:
+    for read, targets, weights, _ in segments(batch):
+      learned = [target for target, weight in zip(targets, weights, strict=True) if weight]
+      assert set(weights) <= {0.0, 1.0} and learned == last[(read[0], *targets)]
+      assert weights[-len(learned):] == [1.0] * len(learned)
+
+
+def test_a_cursor_goes_on_where_it_was(batches):
+  before, batch, after = batches[4]
+  again, cursor = next_batch(CHATS, TOKENIZER, ROWS, LENGTH, before)
+  assert cursor == after
+  np.testing.assert_array_equal(again.inputs.tokens_BT, batch.inputs.tokens_BT)
+  np.testing.assert_array_equal(again.weights_BT, batch.weights_BT)
+
+
+def test_a_batch_ends_only_when_the_next_example_finds_no_room(batches):
+  for _, batch, after in batches:
+    free = LENGTH - (batch.inputs.segments_BT > 0).sum(1)
+    assert len(example(TOKENIZER, CHATS(after))[0]) - 1 > free.max()
+
+
+def test_a_row_that_is_too_short_names_its_key_and_the_size():
+  chat = (Message("user", "RULE 10 10 10"), Message("assistant", "NUMBERS 1 2 3"))
+  size = len(render(TOKENIZER, chat)[0])
+  batch, cursor = next_batch(lambda index: chat, TOKENIZER, 1, size - 1, 0)   # the last id is only a target
+  assert cursor == 1 and batch.weights_BT[0].tolist() == [0] * 4 + [1] * 5
+  with pytest.raises(ValueError, match=rf"config.data.length is {size - 2}.*--config.data.length={size - 1}"):
+    next_batch(lambda index: chat, TOKENIZER, 1, size - 2, 0)

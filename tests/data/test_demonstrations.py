@@ -1,0 +1,88 @@
+"""Demonstrations: right last answers, wrong ones before, and the real verifier in between."""
+
+import itertools
+
+import pytest
+
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration
+from sftrl_jax.envs.general_points import GeneralPoints
+
+ENV = GeneralPoints(target="any", cards=3, faces="mixed", attempts=3, style="compact")
+SHOWN = Demonstrations(length=80, attempts=(0.5, 0.3, 0.2), misread=0.3, choices=4)
+COUNT = 400
+
+
+def chats(shown, seed=0, count=COUNT):
+  return [demonstration(ENV, shown, seed, index) for index in range(count)]
+
+
+def judged(seed, index, chat):
+  """Verdicts of the environment on the responses of the chat, replayed."""
+  state, _ = ENV.reset(f"{seed} {index}")
+  verdicts = []
+  for message in chat:
+    if message.role == "assistant":
+      state, verdict = ENV.step(state, message.text)
+      verdicts.append(verdict)
+  return verdicts
+
+
+def test_an_example_is_a_function_of_seed_and_index():
+  one = chats(SHOWN, 3, 60)
+  assert [demonstration(ENV, SHOWN, 3, index) for index in reversed(range(60))] == one[::-1]
+  assert len({chat[0].text for chat in one}) > 50
+  assert sum(a == b for a, b in zip(one, chats(SHOWN, 4, 60), strict=True)) < 3
+
+
+def test_earlier_attempts_are_wrong_the_last_is_right_and_the_verifier_answers_each():
+  kinds = set()
+  for index, chat in enumerate(chats(SHOWN)):
+    verdicts = judged(0, index, chat)
+    assert [verdict.correct for verdict in verdicts] == [False] * (len(verdicts) - 1) + [True]
+    said = [message.text for message in chat if message.role == "user"]
+    assert said[0] == ENV.reset(f"0 {index}")[1][0].text
+    assert said[1:] == [verdict.feedback for verdict in verdicts[:-1]]
+    kinds |= {verdict.code for verdict in verdicts[:-1]}
+  assert kinds >= {"value", "misread"}
+
+
+def test_the_last_message_is_the_response_to_be_learned():
+  for chat in chats(SHOWN):
+    assert [message.role for message in chat] == ["user", "assistant"] * (len(chat) // 2)
+
+
+def test_attempts_come_at_their_rates():
+  counts = [len(chat) // 2 for chat in chats(SHOWN, count=2000)]
+  for attempt, rate in enumerate(SHOWN.attempts, 1):
+    assert counts.count(attempt) / 2000 == pytest.approx(rate, abs=0.04)
+  assert {len(chat) for chat in chats(Demonstrations(), count=50)} == {2}
+
+
+@pytest.mark.parametrize("careless", [0.0, 0.4, 1.0])
+def test_careless_last_attempts_come_at_their_rate(careless):
+  shown = Demonstrations(attempts=(0.7, 0.3), careless=careless)
+  right = [judged(0, index, chat)[-1].correct for index, chat in enumerate(chats(shown))]
+  luck = sum(judged(0, i, c)[-1].correct for i, c in enumerate(chats(Demonstrations(careless=1.0)))) / COUNT
+  assert sum(right) / COUNT == pytest.approx(1 - careless * (1 - luck), abs=0.08)
+  assert luck < 0.5
+
+
+def test_choices_show_other_right_answers():
+  one, four = chats(Demonstrations(), count=100), chats(Demonstrations(choices=4), count=100)
+  assert 10 < sum(a[-1] != b[-1] for a, b in zip(one, four, strict=True)) < 100
+  assert all(judged(0, index, chat)[-1].correct for index, chat in enumerate(four))
+
+
+def test_more_attempts_than_the_task_allows_are_refused():
+  with pytest.raises(ValueError, match="data.attempts has 4 entries, but config.env.attempts is 3"):
+    for index in itertools.count():
+      demonstration(ENV, Demonstrations(attempts=(0.0, 0.0, 0.0, 1.0)), 0, index)
+
+
+@pytest.mark.parametrize("settings, key", [
+    (dict(length=1), "length"), (dict(attempts=()), "attempts"), (dict(attempts=(0.5, 0.4)), "attempts"),
+    (dict(attempts=(1.5, -0.5)), "attempts"), (dict(careless=1.1), "careless"), (dict(misread=-0.1), "misread"),
+    (dict(choices=0), "choices")])
+def test_wrong_settings_name_their_key(settings, key):
+  with pytest.raises(ValueError, match=f"^{key} is"):
+    Demonstrations(**settings)

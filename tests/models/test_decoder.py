@@ -1,0 +1,196 @@
+"""One model, many layouts: packed, padded, cached, scanned and unrolled decoders say the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax import inputs, models, trees
+from sftrl_jax.models import cache
+from sftrl_jax.models.decoder import unstack
+
+STEPS = 3
+
+
+def fields(batch):
+  return tuple(jnp.asarray(x) for x in (batch.tokens_BT, batch.positions_BT, batch.segments_BT))
+
+
+def full(decoder, rows, length):
+  """logits_BTV of right-padded rows by the training graph."""
+  return decoder.logits(decoder.params, *fields(inputs.right_pad(rows, length)))
+
+
+def continued(ragged):
+  """The rows with STEPS more tokens each."""
+  random = np.random.default_rng(5)
+  return [row + random.integers(0, 24, STEPS).tolist() for row in ragged]
+
+
+def decoded(decoder, ragged, longer):
+  """[(row, place, logits)] by prefill of left-padded prompts, then a token at a time; one row leaves, the cache grows."""
+  model, params = decoder.model, decoder.model.decoding(decoder.params)
+  extend = jax.jit(lambda past, *arrays: model.extend(params, past, *arrays))
+  told = []
+  hidden, past = extend(cache.empty(model.config, len(ragged), 7), *fields(inputs.left_pad(ragged, 7)))
+  for row, prompt in enumerate(ragged):
+    told += [(row, place, hidden[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
+  keep, past = [3, 0, 1], cache.grow(cache.take(past, jnp.asarray([3, 0, 1])), 7 + STEPS)
+  for step in range(STEPS):
+    positions = np.asarray([[len(ragged[row]) + step] for row in keep])
+    tokens = np.asarray([[longer[row][len(ragged[row]) + step]] for row in keep])
+    hidden, past = extend(past, *map(jnp.asarray, (tokens, positions, np.ones((3, 1), np.int32))))
+    told += [(row, positions[index, 0], hidden[index, 0]) for index, row in enumerate(keep)]
+  rows, places, states = zip(*told, strict=True)
+  return rows, places, model.unembed(decoder.params, jnp.stack(states)[None])[0]
+
+
+def test_decoding_over_a_cache_is_the_full_forward_pass(decoder, ragged, same):
+  longer = continued(ragged)
+  rows, places, logits = decoded(decoder, ragged, longer)
+  same(logits, full(decoder, longer, 12)[np.asarray(rows), np.asarray(places)])
+
+
+def test_decoding_in_half_precision_stays_close(half, ragged, same):
+  longer = continued(ragged)
+  rows, places, logits = decoded(half, ragged, longer)
+  assert logits.dtype == jnp.float32
+  same(logits, full(half, longer, 12)[np.asarray(rows), np.asarray(places)], 0.03)
+
+
+def test_several_tokens_at_once_are_as_good_as_one_after_another(grouped, ragged, same):
+  """A verifier's message is read in one piece, with padding in the gap before it."""
+  model, params = grouped.model, grouped.model.decoding(grouped.params)
+  extend = jax.jit(lambda past, *arrays: model.extend(params, past, *arrays))
+  more = [[1, 2], [3], [4, 5, 6], []]
+  past = extend(cache.empty(model.config, 4, 10), *fields(inputs.left_pad(ragged, 7)))[1]
+  tail = inputs.left_pad(more, 3)
+  starts = np.asarray([[len(row)] for row in ragged])
+  tail.positions_BT[:] += starts * tail.segments_BT
+  hidden, _ = extend(past, *fields(tail))
+  want = full(grouped, [a + b for a, b in zip(ragged, more, strict=True)], 12)
+  got = model.unembed(grouped.params, hidden)
+  for row, (before, after) in enumerate(zip(ragged, more, strict=True)):
+    for place in range(len(after)):
+      same(got[row, 3 - len(after) + place], want[row, len(before) + place])
+
+
+def test_packed_rows_say_what_separate_rows_say(decoder, ragged, packed, same):
+  batch, slots = packed
+  together, apart = decoder.logits(decoder.params, *fields(batch)), full(decoder, ragged, 12)
+  for index, (row, slot) in enumerate(zip(ragged, slots, strict=True)):
+    same(together[slot.row, slot.start: slot.start + len(row)], apart[index, : len(row)])
+
+
+def gradients(decoder):
+  """Of a loss that sees real positions only: sum log p of the token itself, whatever the layout."""
+
+  def loss(params, tokens, positions, segments):
+    logprobs = jax.nn.log_softmax(decoder.model.logits(params, tokens, positions, segments))
+    chosen = jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(segments > 0, chosen, 0.0))
+
+  return jax.jit(jax.value_and_grad(loss))
+
+
+def close(left, right, tolerance=1e-5):
+  """Losses and every gradient agree, relative to the size of the gradient."""
+  np.testing.assert_allclose(left[0], right[0], rtol=tolerance)
+  for (path, mine), theirs in zip(trees.leaves(left[1]).items(), jax.tree.leaves(right[1]), strict=True):
+    assert jnp.linalg.norm(mine - theirs) <= tolerance * jnp.linalg.norm(theirs), path
+
+
+def test_packing_and_padding_change_no_gradient(grouped, ragged, packed):
+  of = gradients(grouped)
+  apart = of(grouped.params, *fields(inputs.right_pad(ragged, 12)))
+  close(of(grouped.params, *fields(packed[0])), apart)
+  close(of(grouped.params, *fields(inputs.left_pad(ragged, 12))), apart)
+
+
+def test_no_gradient_comes_from_later_tokens_or_other_segments(decoder):
+  """Every place has a token of its own, so a row of the embedding table stands for a place."""
+  tokens = jnp.arange(10, dtype=jnp.int32)[None]
+  positions = jnp.asarray([[0, 1, 2, 3, 4, 0, 1, 2, 0, 0]], jnp.int32)
+  segments = jnp.asarray([[1, 1, 1, 1, 1, 2, 2, 2, 0, 0]], jnp.int32)
+
+  def read(embed):
+    hidden = decoder.model.hidden({**decoder.params, "embed": embed}, tokens, positions, segments)
+    return jnp.einsum("btd,d->t", hidden, jnp.arange(1.0, hidden.shape[-1] + 1))
+
+  touched = np.asarray(jnp.any(jax.jit(jax.jacrev(read))(decoder.params["embed"]) != 0, axis=-1))[:8, :10]
+  seen = np.tril(np.ones((10, 10), bool)) & (segments[0][:, None] == segments[0][None, :])
+  np.testing.assert_array_equal(touched, np.asarray(seen)[:8])
+
+
+def test_later_tokens_change_no_bit(decoder, ragged):
+  tokens, positions, segments = fields(inputs.right_pad(ragged, 12))
+  before = decoder.logits(decoder.params, tokens, positions, segments)
+  after = decoder.logits(decoder.params, tokens.at[:, 2].set(11), positions, segments)
+  np.testing.assert_array_equal(before[:, :2], after[:, :2])
+  assert (before[0, 2] != after[0, 2]).any()
+
+
+def test_what_stands_in_padding_changes_no_bit(decoder, ragged):
+  batch = inputs.left_pad(ragged, 12)
+  padding, random = batch.segments_BT == 0, np.random.default_rng(3)
+  dirty = batch.replace(tokens_BT=np.where(padding, random.integers(0, 24, padding.shape), batch.tokens_BT),
+                        positions_BT=np.where(padding, random.integers(0, 12, padding.shape), batch.positions_BT))
+  clean, other = (decoder.logits(decoder.params, *fields(b)) for b in (batch, dirty))
+  np.testing.assert_array_equal(np.asarray(clean)[~padding], np.asarray(other)[~padding])
+  assert np.isfinite(np.asarray(other)).all()
+
+
+def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
+  batch = inputs.left_pad(ragged, 12)
+  left, right = decoder.logits(decoder.params, *fields(batch)), full(decoder, ragged, 12)
+  for index, row in enumerate(ragged):
+    same(left[index, 12 - len(row):], right[index, : len(row)])
+
+
+def test_rows_are_alone_by_default(grouped, ragged, same):
+  row = ragged[1]
+  same(grouped.model.logits(grouped.params, jnp.asarray([row]))[0], full(grouped, ragged, 12)[1, : len(row)])
+
+
+@pytest.mark.parametrize("change", [{"remat": "none"}, {"unroll": 2}, {"unroll": 7}, {"remat": "none", "unroll": 2}],
+                         ids=str)
+def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
+  batch, other = fields(inputs.right_pad(ragged, 8)), born_of(**change)
+  close(gradients(other)(grouped.params, *batch), gradients(grouped)(grouped.params, *batch))
+
+
+def test_layers_apart_are_the_stacked_ones(grouped):
+  apart, stacked = unstack(grouped.params, 2), grouped.params["layers"]["block"]
+  for index, layer in enumerate(apart["layers"]):
+    for path, leaf in trees.leaves(layer).items():
+      np.testing.assert_array_equal(leaf, trees.leaves(stacked)[path][index])
+  assert set(apart) == set(grouped.params) and len(apart["layers"]) == 2
+
+
+def test_decoding_parameters_have_the_dtype_of_the_activations(half):
+  assert {leaf.dtype for leaf in jax.tree.leaves(half.model.decoding(half.params))} == {jnp.dtype(jnp.bfloat16)}
+  assert half.model.hidden(half.params, *(jnp.ones((1, 2), jnp.int32),) * 3).dtype == jnp.bfloat16
+
+
+def test_a_tied_model_has_one_table(born_of):
+  tied, untied = born_of(kv_heads=1, channels=6, activation="gelu", tied=True, unroll=2), born_of()
+  assert "unembed" not in tied.params and "unembed" in untied.params
+  np.testing.assert_array_equal(tied.model.unembedding(tied.params), tied.params["embed"].T)
+
+
+def test_a_newborn_model_knows_nothing_and_its_layers_differ():
+  model = models.build(models.DecoderConfig(vocab=24, width=32, layers=2, heads=4))
+  params = jax.jit(model.init)(jax.random.key(0))
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+  for path, leaf in trees.leaves(params["layers"]["block"]).items():
+    assert leaf.shape[0] == 2
+    assert path.endswith("scale") or (leaf[0] != leaf[1]).any(), path
+  logprobs = jax.nn.log_softmax(model.logits(params, jnp.arange(20, dtype=jnp.int32)[None]))
+  assert jnp.abs(logprobs + jnp.log(24.0)).max() < 1
+
+
+def test_the_kinds_these_laws_hold_for_cover_every_choice(kinds):
+  values = {name: {getattr(config, name) for config in kinds.values()} for name in ("mlp", "activation", "tied", "remat")}
+  assert values == {"mlp": {"gated", "plain"}, "activation": {"silu", "relu", "gelu"}, "tied": {True, False},
+                    "remat": {"full", "none"}}
+  assert {config.heads // config.kv_heads for config in kinds.values()} == {1, 2, 4}

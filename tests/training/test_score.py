@@ -1,0 +1,35 @@
+"""What an objective is told of a model is what the model says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.models import heads
+from sftrl_jax.training.score import make_score
+
+
+@pytest.mark.parametrize("temperature, chunk", [(1.0, 0), (0.7, 0), (0.7, 4)])
+def test_scores_are_the_log_softmax_of_the_logits(model, params, ragged, temperature, chunk):
+  inputs, targets_BT, mask_BT = ragged
+  scores = jax.jit(make_score(model, temperature, chunk))(params, inputs, targets_BT)
+  logits = model.logits(params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  log = np.asarray(jax.nn.log_softmax(logits / temperature), np.float64)
+  on = mask_BT > 0
+  np.testing.assert_allclose(scores.logprobs_BT[on], np.take_along_axis(log, targets_BT[..., None], -1)[..., 0][on], atol=1e-5)
+  np.testing.assert_allclose(scores.entropy_BT[on], -(np.exp(log) * log).sum(-1)[on], atol=1e-5)
+  np.testing.assert_array_equal(scores.correct_BT[on], (log.argmax(-1) == targets_BT)[on])
+  hidden = model.hidden(params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  np.testing.assert_allclose(scores.values_BT[on], heads.scalar(params["value"], hidden)[on], atol=1e-5)
+
+
+def test_without_a_value_head_there_are_no_values(model, params, ragged):
+  assert make_score(model)({"model": params["model"]}, *ragged[:2]).values_BT is None
+
+
+@pytest.mark.parametrize("value_gradient", [False, True])
+def test_values_move_the_trunk_only_when_asked_to(model, params, ragged, value_gradient):
+  score = make_score(model, value_gradient=value_gradient)
+  grads = jax.jit(jax.grad(lambda p: jnp.sum(score(p, *ragged[:2]).values_BT)))(params)
+  assert any(np.any(g) for g in jax.tree.leaves(grads["model"])) == value_gradient
+  assert np.any(grads["value"]["kernel"])

@@ -1,0 +1,101 @@
+"""One step: how a batch is cut up and over what it is spread changes nothing."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sftrl_jax.metrics import Mean, floats
+from sftrl_jax.objectives.ppo import PPO, ppo_loss
+from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.training import state as states
+from sftrl_jax.training.score import make_score
+from sftrl_jax.training.step import accumulate, make_train_step
+
+SCHEDULE = optax.constant_schedule(0.5)
+LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "8 devices": (8, 1, {}),
+           "8 devices, tensor 2": (8, 1, dict(data=2, tensor=2))}
+
+
+@pytest.fixture(scope="module")
+def losses(model):
+  score = make_score(model)
+  return {"sft": functools.partial(sft_loss, score=score),
+          **{level: functools.partial(ppo_loss, ppo=PPO(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
+                                      score=score, turns=2) for level in ("token", "turn")}}
+
+
+@pytest.fixture(scope="module")
+def stepped(losses, params, token_batch, policy_batch):
+  """stepped(kind, devices, microbatches, mesh) -> (params, metrics) after one step, fetched."""
+
+  @functools.cache
+  def run(kind, devices=1, microbatches=1, axes=()):
+    mesh = meshes.make(meshes.MeshConfig(**dict(axes)), jax.devices()[:devices])
+    batch = token_batch if kind == "sft" else policy_batch
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+      state = states.born(params, optimizer, mesh)
+      step = jax.jit(make_train_step(losses[kind], optimizer, SCHEDULE, microbatches))
+      after, metrics = step(state, meshes.place(mesh, batch))
+      return jax.device_get(after.params), floats(metrics)
+
+  return run
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["sft", "token", "turn"])
+def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
+  if kind == "turn" and layout == "8 devices, tensor 2":
+    pytest.skip("token level shows it")
+  devices, microbatches, axes = LAYOUTS[layout]
+  (whole, metrics), (cut, others) = stepped(kind), stepped(kind, devices, microbatches, tuple(axes.items()))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole, cut)
+  assert metrics.keys() == others.keys()
+  for name, value in metrics.items():
+    assert others[name] == pytest.approx(value, abs=2e-5), name
+
+
+def test_a_step_moves_every_parameter(stepped, params):
+  after, metrics = stepped("token")
+  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), after, jax.device_get(params))
+  assert all(jax.tree.leaves(moved))
+  assert metrics["learning_rate"] == 0.5 and metrics["nonfinite_steps"] == 0 and metrics["grad_norm"] > 0
+
+
+def test_the_gradient_is_that_of_the_mean_over_the_whole_batch(losses, params, token_batch):
+  def mean(params):
+    value, _ = losses["sft"](params, token_batch)
+    return value.total / value.weight
+
+  grads, value, _ = jax.jit(lambda p, b: accumulate(losses["sft"], p, b, 4))(params, token_batch)
+  want = jax.jit(jax.grad(mean))(params)
+  jax.tree.map(lambda g, w: np.testing.assert_allclose(g / value.weight, w, atol=1e-6), grads, want)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
+  loss = lambda params, x: (Mean(jnp.sum(params["w"][None] * x), jnp.float32(2.0)), {})
+  optimizer = optax.adam(0.1)
+  step = jax.jit(make_train_step(loss, optimizer, SCHEDULE, 2))
+  state, _ = step(states.create({"w": jnp.ones(3)}, optimizer), jnp.ones((2, 3)))
+  for bad in (np.nan, np.inf):
+    x = np.ones((2, 3), np.float32)
+    x[1, 1] = bad
+    after, metrics = step(state, x)
+    assert metrics["nonfinite_steps"] == 1 and after.step == state.step + 1
+    jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (state.params, state.opt_state))
+  after, metrics = step(after, jnp.ones((2, 3)))
+  assert metrics["nonfinite_steps"] == 0 and np.isfinite(after.params["w"]).all() and (after.params["w"] < state.params["w"]).all()
+
+
+def test_a_batch_without_weight_has_no_gradient(losses, params, token_batch):
+  empty = token_batch.replace(weights_BT=np.zeros_like(token_batch.weights_BT))
+  optimizer = optax.sgd(1.0)
+  after, metrics = jax.jit(make_train_step(losses["sft"], optimizer, SCHEDULE))(states.create(params, optimizer), empty)
+  jax.tree.map(np.testing.assert_array_equal, after.params, params)
+  assert floats(metrics)["loss"] == 0 and floats(metrics)["nonfinite_steps"] == 0
