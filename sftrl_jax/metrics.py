@@ -48,7 +48,25 @@ def merge(left: dict, right: dict) -> dict:
   return {name: left[name] + right[name] for name in left}
 
 
+def joined(fetched: list):
+  """Metrics of one name from several steps, on the host: Means and Peaks merged, plain numbers averaged.
+
+  Plain Python on fetched values: a jnp operation here would be compiled, and nothing may be after the start.
+  """
+  if isinstance(fetched[0], Mean):
+    return Mean(sum(float(m.total) for m in fetched), sum(float(m.weight) for m in fetched))
+  if isinstance(fetched[0], Peak):
+    return Peak(max(float(m.top) for m in fetched))
+  return sum(map(float, fetched)) / len(fetched)
+
+
+def number(metric) -> float:
+  """A fetched metric as the number that is printed; 0 for a mean of nothing."""
+  if isinstance(metric, Mean):
+    return float(metric.total) / float(metric.weight) if float(metric.weight) > 0 else 0.0
+  return float(metric.top if isinstance(metric, Peak) else metric)
+
+
 def floats(metrics: dict) -> dict[str, float]:
-  """Metrics as numbers to print; call on fetched (host) values or pay a transfer each."""
-  fetched = jax.device_get({name: m.value() if isinstance(m, Mean | Peak) else m for name, m in metrics.items()})
-  return {name: float(value) for name, value in fetched.items()}
+  """Metrics as numbers to print, fetched in one transfer."""
+  return {name: number(metric) for name, metric in jax.device_get(metrics).items()}

@@ -35,10 +35,11 @@ def get_config(choice=""):
       hands=512 if quick else 1024,
       jobs=2,
       disclosure=(
-          "The recipe (noise 0.5 in the base's data, three attempts, learning rate 3e-4 for both methods) was chosen "
-          "in a prototype after seeing that a clean base gives PPO no gain on the shifted rule. Here it was taken over, "
-          "not tuned again.",
-          "Base 0 was trained and post-trained once with this recipe, and its results seen, before the final runs; "
-          "what changed after that is how a batch is cut into microbatches, and SFT's rows (23 columns instead of 24).",
+          "The recipe (half of the base's answers careless, three attempts, learning rate 3e-4 for both methods) was "
+          "chosen in a prototype after seeing that a clean base gives PPO no gain on the shifted rule. Here it was "
+          "taken over, not tuned again.",
+          "Base 0 was trained and post-trained once with this recipe, and its results seen, before the final runs. "
+          "What changed after that: how a batch is cut into microbatches, SFT's rows (23 columns, not 24), and the "
+          "length of the decoding cache, which is charged.",
       ))
   return config

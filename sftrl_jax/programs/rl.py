@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sftrl_jax.models import flops
@@ -54,7 +53,7 @@ def run(config, workdir: Path) -> None:
     blank = _arrays(parts, ppo, [Episode(0, (), (), False)] * episodes, length)
     batch, _ = prepare(session.state.params, ref, *meshes.place(parts.mesh, blank))
     size = episodes // ppo.minibatches
-    train_step = runs.compile_step(train_step, session.state, take(batch, jnp.arange(size)))
+    train_step = runs.compile_step(train_step, session.state, take(batch, np.arange(size, dtype=np.int32)))
     session = runs.evaluate_start(parts, session, log, rollouts=True)
     while not parts.limits.over(session.position):
       began = time.perf_counter()

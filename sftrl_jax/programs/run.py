@@ -1,9 +1,7 @@
 """What every training run does, whatever its method: begin or resume, write down, evaluate, save, finish."""
 
 import dataclasses
-import functools
 import json
-import operator
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import jax
 
 from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.metrics import Mean, Peak, floats
+from sftrl_jax.metrics import floats, joined
 from sftrl_jax.models import heads
 from sftrl_jax.programs import start as starts
 from sftrl_jax.programs.evaluate import evaluate
@@ -124,14 +122,11 @@ def _evaluate(parts: Parts, session: Session, log) -> None:
 
 
 def add_up(fetched: list[dict]) -> dict:
-  """Metrics of several updates, fetched: Means and Peaks added, counts summed, plain numbers averaged."""
-  return {name: _joined(name, [metrics[name] for metrics in fetched]) for name in fetched[0]}
-
-
-def _joined(name: str, values: list):
-  total = functools.reduce(operator.add, values)
-  averaged = not isinstance(total, Mean | Peak) and name != "nonfinite_steps"
-  return total / len(values) if averaged else total
+  """Metrics of several updates, fetched: Means and Peaks merged, counts summed, plain numbers averaged."""
+  total = {name: joined([metrics[name] for metrics in fetched]) for name in fetched[0]}
+  if "nonfinite_steps" in total:
+    total["nonfinite_steps"] *= len(fetched)
+  return total
 
 
 def _merged(pending: tuple) -> dict[str, float]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sftrl_jax.chat import Chat
@@ -90,17 +89,20 @@ class Actor:
       return self.rollout.prompt_tokens
     if self.rollout.carry:
       return self.rollout.feedback_tokens + 2
-    return self.rollout.prompt_tokens + turn * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
+    last = self.turns - 1
+    return self.rollout.prompt_tokens + last * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
 
   def room(self, turn: int) -> int:
-    """Tokens of the cache in a turn."""
+    """Tokens of the cache in a turn: what the first needs, and from the second on what the last will need, so that
+    all turns but the first share their programs."""
     write = self.rollout.max_new_tokens - 1
-    turns = range(turn + 1) if self.rollout.carry else (turn,)
-    return sum(self.reads(u) + write for u in turns)
+    if turn == 0 or not self.rollout.carry:
+      return self.reads(turn) + write
+    return sum(self.reads(u) + write for u in range(self.turns))
 
   def shapes(self) -> list[tuple[int, int]]:
-    """(turn, rows) of every compiled program; the first turn always has all rows."""
-    return [(0, self.rollout.rows), *((turn, size) for turn in range(1, self.turns) for size in self.sizes)]
+    """(turn, rows) of every compiled program; the first turn always has all rows, 1 stands for all later turns."""
+    return [(0, self.rollout.rows), *((1, size) for size in self.sizes if self.turns > 1)]
 
   @functools.cached_property
   def compiled(self):
@@ -222,16 +224,17 @@ def compile_all(actor: Actor, params) -> None:
   """Runs every shape of a rollout once on blank rows, so that nothing compiles later. params: decoding parameters."""
   turn, regroup, _ = actor.compiled
   key = jax.random.key(0)
-  made: dict[tuple[int, int], Any] = {}
+  made: dict[tuple[int, int], Any] = {}  # caches by shape; sizes descend
   for number, rows in actor.shapes():
     blank = Inputs(*(np.zeros((rows, actor.reads(number)), np.int32) for _ in range(3)))
     cache = None
     if number and actor.rollout.carry:
-      for (before, size), old in list(made.items()):
-        if before == number - 1 and size >= rows:
-          cache = regroup(old, np.zeros(rows, np.int32), room=actor.room(number))
+      room, nobody = actor.room(number), np.zeros(rows, np.int32)
+      for old in made.values():  # of the first turn, and of later ones with more rows
+        cache = regroup(old, nobody, room=room)
+      regroup(cache, nobody, room=room)
     zeros = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
     placed = meshes.place(actor.mesh, (blank, *zeros))
     cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number))
     made[number, rows] = cache
-  jax.block_until_ready(jnp.zeros(()))
+  jax.block_until_ready(made)

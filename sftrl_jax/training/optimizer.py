@@ -142,7 +142,7 @@ def decoupled_decay(weight_decay: float, schedule: Callable) -> optax.GradientTr
   """updates - lr(n) * weight_decay * p on the parameters that decay (Loshchilov & Hutter 2019)."""
 
   def update(updates, count, params=None):
-    rate = schedule(count) * weight_decay
+    rate = jnp.asarray(schedule(count) * weight_decay)  # a constant schedule returns a float
     decayed = lambda path, p: p * rate.astype(p.dtype) if decays(path) else jnp.zeros_like(p)
     return jax.tree.map(jnp.subtract, updates, trees.map_with_path(decayed, params)), count + 1
 

@@ -29,11 +29,13 @@ def leaf(path, shape, random):
 
 @functools.cache
 def born(config):
-  """A model, parameters drawn by NumPy (nothing to compile), and its compiled logits."""
+  """A model, parameters drawn by NumPy (nothing to compile), and its functions compiled once for all tests."""
   model, random = models.build(config), np.random.default_rng(1)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   params = trees.map_with_path(lambda path, x: jnp.asarray(leaf(path, x.shape, random)), shapes)
-  return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits))
+  decoding = jax.jit(model.decoding)(params)
+  extend = jax.jit(lambda past, *arrays: model.extend(decoding, past, *arrays))
+  return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits), extend=extend)
 
 
 @pytest.fixture(params=[name for name in KINDS if name != "half"])

@@ -12,10 +12,7 @@ from sftrl_jax.models import cache
 @pytest.fixture(scope="module")
 def read(grouped, ragged):
   """(extend, a cache of 7 places that has read the ragged rows)."""
-  params = grouped.model.decoding(grouped.params)
-  extend = lambda past, *arrays: grouped.model.extend(params, past, *arrays)
-  prompt = inputs.left_pad(ragged, 7)
-  extend = jax.jit(extend)
+  prompt, extend = inputs.left_pad(ragged, 7), grouped.extend
   return extend, extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
 
 

@@ -1,5 +1,7 @@
 """One model, many layouts: packed, padded, cached, scanned and unrolled decoders say the same."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ def fields(batch):
 
 def full(decoder, rows, length):
   """logits_BTV of right-padded rows by the training graph."""
-  return decoder.logits(decoder.params, *fields(inputs.right_pad(rows, length)))
+  return np.asarray(decoder.logits(decoder.params, *fields(inputs.right_pad(rows, length))))
 
 
 def continued(ragged):
@@ -29,39 +31,37 @@ def continued(ragged):
 
 def decoded(decoder, ragged, longer):
   """[(row, place, logits)] by prefill of left-padded prompts, then a token at a time; one row leaves, the cache grows."""
-  model, params = decoder.model, decoder.model.decoding(decoder.params)
-  extend = jax.jit(lambda past, *arrays: model.extend(params, past, *arrays))
+  model, extend = decoder.model, decoder.extend
   told = []
   hidden, past = extend(cache.empty(model.config, len(ragged), 7), *fields(inputs.left_pad(ragged, 7)))
   for row, prompt in enumerate(ragged):
-    told += [(row, place, hidden[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
+    told += [(row, place, np.asarray(hidden)[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
   keep, past = [3, 0, 1], cache.grow(cache.take(past, jnp.asarray([3, 0, 1])), 7 + STEPS)
   for step in range(STEPS):
     positions = np.asarray([[len(ragged[row]) + step] for row in keep])
     tokens = np.asarray([[longer[row][len(ragged[row]) + step]] for row in keep])
     hidden, past = extend(past, *map(jnp.asarray, (tokens, positions, np.ones((3, 1), np.int32))))
-    told += [(row, positions[index, 0], hidden[index, 0]) for index, row in enumerate(keep)]
+    told += [(row, positions[index, 0], np.asarray(hidden)[index, 0]) for index, row in enumerate(keep)]
   rows, places, states = zip(*told, strict=True)
-  return rows, places, model.unembed(decoder.params, jnp.stack(states)[None])[0]
+  return rows, places, model.unembed(decoder.params, jnp.asarray(np.stack(states)))
 
 
 def test_decoding_over_a_cache_is_the_full_forward_pass(decoder, ragged, same):
   longer = continued(ragged)
   rows, places, logits = decoded(decoder, ragged, longer)
-  same(logits, full(decoder, longer, 12)[np.asarray(rows), np.asarray(places)])
+  same(logits, full(decoder, longer, 12)[rows, places])
 
 
 def test_decoding_in_half_precision_stays_close(half, ragged, same):
   longer = continued(ragged)
   rows, places, logits = decoded(half, ragged, longer)
   assert logits.dtype == jnp.float32
-  same(logits, full(half, longer, 12)[np.asarray(rows), np.asarray(places)], 0.03)
+  same(logits, full(half, longer, 12)[rows, places], 0.03)
 
 
 def test_several_tokens_at_once_are_as_good_as_one_after_another(grouped, ragged, same):
   """A verifier's message is read in one piece, with padding in the gap before it."""
-  model, params = grouped.model, grouped.model.decoding(grouped.params)
-  extend = jax.jit(lambda past, *arrays: model.extend(params, past, *arrays))
+  model, extend = grouped.model, grouped.extend
   more = [[1, 2], [3], [4, 5, 6], []]
   past = extend(cache.empty(model.config, 4, 10), *fields(inputs.left_pad(ragged, 7)))[1]
   tail = inputs.left_pad(more, 3)
@@ -69,7 +69,7 @@ def test_several_tokens_at_once_are_as_good_as_one_after_another(grouped, ragged
   tail.positions_BT[:] += starts * tail.segments_BT
   hidden, _ = extend(past, *fields(tail))
   want = full(grouped, [a + b for a, b in zip(ragged, more, strict=True)], 12)
-  got = model.unembed(grouped.params, hidden)
+  got = np.asarray(model.unembed(grouped.params, hidden))
   for row, (before, after) in enumerate(zip(ragged, more, strict=True)):
     for place in range(len(after)):
       same(got[row, 3 - len(after) + place], want[row, len(before) + place])
@@ -77,16 +77,17 @@ def test_several_tokens_at_once_are_as_good_as_one_after_another(grouped, ragged
 
 def test_packed_rows_say_what_separate_rows_say(decoder, ragged, packed, same):
   batch, slots = packed
-  together, apart = decoder.logits(decoder.params, *fields(batch)), full(decoder, ragged, 12)
+  together, apart = np.asarray(decoder.logits(decoder.params, *fields(batch))), full(decoder, ragged, 12)
   for index, (row, slot) in enumerate(zip(ragged, slots, strict=True)):
     same(together[slot.row, slot.start: slot.start + len(row)], apart[index, : len(row)])
 
 
-def gradients(decoder):
+@functools.cache
+def gradients(model):
   """Of a loss that sees real positions only: sum log p of the token itself, whatever the layout."""
 
   def loss(params, tokens, positions, segments):
-    logprobs = jax.nn.log_softmax(decoder.model.logits(params, tokens, positions, segments))
+    logprobs = jax.nn.log_softmax(model.logits(params, tokens, positions, segments))
     chosen = jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
     return -jnp.sum(jnp.where(segments > 0, chosen, 0.0))
 
@@ -97,11 +98,11 @@ def close(left, right, tolerance=1e-5):
   """Losses and every gradient agree, relative to the size of the gradient."""
   np.testing.assert_allclose(left[0], right[0], rtol=tolerance)
   for (path, mine), theirs in zip(trees.leaves(left[1]).items(), jax.tree.leaves(right[1]), strict=True):
-    assert jnp.linalg.norm(mine - theirs) <= tolerance * jnp.linalg.norm(theirs), path
+    assert np.linalg.norm(np.asarray(mine - theirs)) <= tolerance * np.linalg.norm(np.asarray(theirs)), path
 
 
 def test_packing_and_padding_change_no_gradient(grouped, ragged, packed):
-  of = gradients(grouped)
+  of = gradients(grouped.model)
   apart = of(grouped.params, *fields(inputs.right_pad(ragged, 12)))
   close(of(grouped.params, *fields(packed[0])), apart)
   close(of(grouped.params, *fields(inputs.left_pad(ragged, 12))), apart)
@@ -124,10 +125,11 @@ def test_no_gradient_comes_from_later_tokens_or_other_segments(decoder):
 
 def test_later_tokens_change_no_bit(decoder, ragged):
   tokens, positions, segments = fields(inputs.right_pad(ragged, 12))
-  before = decoder.logits(decoder.params, tokens, positions, segments)
-  after = decoder.logits(decoder.params, tokens.at[:, 2].set(11), positions, segments)
-  np.testing.assert_array_equal(before[:, :2], after[:, :2])
-  assert (before[0, 2] != after[0, 2]).any()
+  before = np.asarray(decoder.logits(decoder.params, tokens, positions, segments))
+  after = np.asarray(decoder.logits(decoder.params, jnp.where(positions == 2, 11, tokens), positions, segments))
+  real, late = np.asarray(segments) > 0, np.asarray(positions) >= 2
+  np.testing.assert_array_equal(before[real & ~late], after[real & ~late])
+  assert (before[real & late] != after[real & late]).any()
 
 
 def test_what_stands_in_padding_changes_no_bit(decoder, ragged):
@@ -142,7 +144,7 @@ def test_what_stands_in_padding_changes_no_bit(decoder, ragged):
 
 def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
   batch = inputs.left_pad(ragged, 12)
-  left, right = decoder.logits(decoder.params, *fields(batch)), full(decoder, ragged, 12)
+  left, right = np.asarray(decoder.logits(decoder.params, *fields(batch))), full(decoder, ragged, 12)
   for index, row in enumerate(ragged):
     same(left[index, 12 - len(row):], right[index, : len(row)])
 
@@ -152,24 +154,24 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
   same(grouped.model.logits(grouped.params, jnp.asarray([row]))[0], full(grouped, ragged, 12)[1, : len(row)])
 
 
-@pytest.mark.parametrize("change", [{"remat": "none"}, {"unroll": 2}, {"unroll": 7}, {"remat": "none", "unroll": 2}],
-                         ids=str)
+@pytest.mark.parametrize("change", [{"remat": "none"}, {"unroll": 7}, {"remat": "none", "unroll": 2}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
-  batch, other = fields(inputs.right_pad(ragged, 8)), born_of(**change)
-  close(gradients(other)(grouped.params, *batch), gradients(grouped)(grouped.params, *batch))
+  batch, other = fields(inputs.right_pad(ragged, 12)), born_of(**change)
+  close(gradients(other.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
 
 
 def test_layers_apart_are_the_stacked_ones(grouped):
-  apart, stacked = unstack(grouped.params, 2), grouped.params["layers"]["block"]
+  apart, stacked = unstack(jax.device_get(grouped.params), 2), grouped.params["layers"]["block"]
   for index, layer in enumerate(apart["layers"]):
     for path, leaf in trees.leaves(layer).items():
-      np.testing.assert_array_equal(leaf, trees.leaves(stacked)[path][index])
+      np.testing.assert_array_equal(leaf, np.asarray(trees.leaves(stacked)[path])[index])
   assert set(apart) == set(grouped.params) and len(apart["layers"]) == 2
 
 
 def test_decoding_parameters_have_the_dtype_of_the_activations(half):
-  assert {leaf.dtype for leaf in jax.tree.leaves(half.model.decoding(half.params))} == {jnp.dtype(jnp.bfloat16)}
-  assert half.model.hidden(half.params, *(jnp.ones((1, 2), jnp.int32),) * 3).dtype == jnp.bfloat16
+  assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(half.model.decoding, half.params))} == {jnp.dtype(jnp.bfloat16)}
+  ones = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  assert jax.eval_shape(half.model.hidden, half.params, ones, ones, ones).dtype == jnp.bfloat16
 
 
 def test_a_tied_model_has_one_table(born_of):
@@ -184,8 +186,8 @@ def test_a_newborn_model_knows_nothing_and_its_layers_differ():
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
   for path, leaf in trees.leaves(params["layers"]["block"]).items():
     assert leaf.shape[0] == 2
-    assert path.endswith("scale") or (leaf[0] != leaf[1]).any(), path
-  logprobs = jax.nn.log_softmax(model.logits(params, jnp.arange(20, dtype=jnp.int32)[None]))
+    assert path.endswith("scale") or (np.asarray(leaf)[0] != np.asarray(leaf)[1]).any(), path
+  logprobs = jax.nn.log_softmax(jax.jit(model.logits)(params, jnp.arange(20, dtype=jnp.int32)[None]))
   assert jnp.abs(logprobs + jnp.log(24.0)).max() < 1
 
 

@@ -1,5 +1,8 @@
 """A stand-in for the children of a study: a script that writes a workdir as a run does, without training anything."""
 
+import functools
+import json
+import pathlib
 import sys
 
 import pytest
@@ -45,3 +48,62 @@ def stand_in(tmp_path, monkeypatch):
   script = tmp_path / "stand_in.py"
   script.write_text(SCRIPT)
   monkeypatch.setattr(pool, "COMMAND", (sys.executable, str(script)))
+
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points"
+TINY = {
+    "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",
+    "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "(0.5,)",
+    "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.shown": "2", "log.every": "1",
+    "log.tensorboard": "False", "mesh.cpu_threads": "0"}
+TINY_RL = {"batch": "8", "ppo.minibatches": "1", "compute.microbatches": "2", "ppo.kl_coef": "0.1", "rollout.rows": "8"}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+  """tiny(verb, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot."""
+  from sftrl_jax.programs import settings
+
+  def make(verb, **overrides):
+    changed = {**TINY, **(TINY_RL if verb == "rl" else {}), **{k.replace("__", "."): str(v) for k, v in overrides.items()}}
+    return settings.resolve_for(verb, settings.load(str(CONFIGS / f"{verb}.py")), list(changed.items()), lambda _: None)
+
+  return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_device():
+  """Runs inside these tests see the first device alone: what many devices change is asked in tests/training."""
+  import jax
+
+  from sftrl_jax.parallel import mesh as meshes
+  make = meshes.make
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:1]))
+    yield
+
+
+@pytest.fixture(scope="session")
+def run_of():
+  """run_of(config, workdir): trains as the verb recorded in the config's own keys does."""
+  from sftrl_jax.programs import rl, sft
+  return lambda config, workdir: (rl if "algorithm" in config else sft).run(config, workdir)
+
+
+@pytest.fixture(scope="session")
+def lines_of():
+  """lines_of(workdir, name) -> the lines of a JSON-lines file."""
+  return lambda workdir, name: [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, run_of, tmp_path_factory):
+  """finished(verb) -> the workdir of a whole tiny run, trained once a session."""
+
+  @functools.cache
+  def run(verb):
+    workdir = tmp_path_factory.mktemp("finished") / verb
+    run_of(tiny(verb), workdir)
+    return workdir
+
+  return run

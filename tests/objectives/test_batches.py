@@ -1,0 +1,39 @@
+"""Batches are trees of arrays: they go through jit and are cut by rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax import inputs, shapes
+from sftrl_jax.objectives.batches import PolicyBatch, Scores, TokenBatch
+
+
+def some(kind):
+  """A batch of a kind with every array numbered by its row."""
+  rows = inputs.right_pad([[1, 2, 3], [4], [5, 6]], 4)
+  names = [field.name for field in dataclasses.fields(kind) if field.name != "inputs"]
+  return kind(rows, **{name: np.repeat(np.arange(3.0)[:, None], 4, axis=1) for name in names})
+
+
+@pytest.mark.parametrize("kind", [TokenBatch, PolicyBatch])
+def test_a_batch_goes_through_jit_and_is_cut_by_rows(kind):
+  chosen = jax.jit(lambda batch, order: jax.tree.map(lambda x: jnp.take(x, order, axis=0), batch))(
+      some(kind), jnp.asarray([2, 0]))
+  assert isinstance(chosen, kind)
+  np.testing.assert_array_equal(chosen.targets_BT[:, 0], [2, 0])
+  np.testing.assert_array_equal(chosen.inputs.tokens_BT, [[5, 6, 0, 0], [1, 2, 3, 0]])
+
+
+@pytest.mark.parametrize("kind", [TokenBatch, PolicyBatch])
+def test_every_array_of_a_batch_is_by_row_and_token(kind):
+  batch = some(kind)
+  arrays = {**vars(batch.inputs), **{name: x for name, x in vars(batch).items() if name != "inputs"}}
+  assert shapes.check(**arrays) == {"B": 3, "T": 4}
+
+
+def test_scores_without_a_value_head_are_a_tree_too():
+  scores = jax.jit(lambda x: Scores(x, x, None, x > 0))(jnp.ones((2, 3)))
+  assert scores.values_BT is None and scores.correct_BT.dtype == bool

@@ -1,0 +1,122 @@
+"""Log-probabilities in pieces are those of the whole, and the whole is never there."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.objectives.logprobs import kl, logprobs
+
+B, T, D, V = 2, 7, 5, 11
+
+
+def arrays(seed=0):
+  random = np.random.default_rng(seed)
+  normal = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+  return normal(B, T, D), normal(D, V), jnp.asarray(random.integers(0, V, (B, T)), jnp.int32)
+
+
+def exact(hidden, unembed, temperature):
+  """log p in float64."""
+  logits = np.asarray(hidden, np.float64) @ np.asarray(unembed, np.float64) / temperature
+  return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_logprobs_entropy_and_correctness_are_those_of_the_softmax(chunk, temperature):
+  hidden, unembed, targets = arrays()
+  chosen, entropy, correct = logprobs(hidden, unembed, targets, temperature=temperature, chunk=chunk)
+  want = exact(hidden, unembed, temperature)
+  np.testing.assert_allclose(chosen, np.take_along_axis(want, np.asarray(targets)[..., None], -1)[..., 0], rtol=2e-5)
+  np.testing.assert_allclose(entropy, -(np.exp(want) * want).sum(-1), rtol=2e-5, atol=1e-6)
+  np.testing.assert_array_equal(correct, want.argmax(-1) == np.asarray(targets))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 9])
+def test_pieces_are_worth_the_whole_and_so_are_their_gradients(chunk, temperature):
+  hidden, unembed, targets = arrays()
+  weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, T)), jnp.float32)
+
+  def loss(hidden, unembed, chunk):
+    return jnp.sum(weights * logprobs(hidden, unembed, targets, temperature=temperature, chunk=chunk)[0])
+
+  of = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
+  for mine, theirs in zip(jax.tree.leaves(of(hidden, unembed, chunk)), jax.tree.leaves(of(hidden, unembed, 0)),
+                          strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_probabilities_sum_to_one():
+  hidden, unembed, _ = arrays()
+  every = jnp.stack([logprobs(hidden, unembed, jnp.full((B, T), token, jnp.int32))[0] for token in range(V)])
+  np.testing.assert_allclose(jnp.exp(every).sum(0), 1, rtol=1e-5)
+
+
+def test_the_entropy_of_a_model_that_knows_nothing_is_log_v():
+  _, unembed, targets = arrays()
+  chosen, entropy, _ = logprobs(jnp.zeros((B, T, D)), unembed, targets)
+  np.testing.assert_allclose(entropy, math.log(V), rtol=1e-6)
+  np.testing.assert_allclose(chosen, -math.log(V), rtol=1e-6)
+
+
+def test_no_gradient_goes_through_the_reported_entropy():
+  hidden, unembed, targets = arrays()
+  assert (jax.grad(lambda h: jnp.sum(logprobs(h, unembed, targets)[1]))(hidden) == 0).all()
+
+
+def test_half_precision_hidden_states_give_f32():
+  hidden, unembed, targets = arrays()
+  chosen, entropy, _ = logprobs(hidden.astype(jnp.bfloat16), unembed, targets, chunk=3)
+  assert chosen.dtype == entropy.dtype == jnp.float32
+  np.testing.assert_allclose(chosen, logprobs(hidden, unembed, targets)[0], atol=0.1)
+
+
+def jaxprs(jaxpr):
+  """A jaxpr and all that are inside."""
+  yield jaxpr
+  for equation in jaxpr.eqns:
+    for inner in jax.core.jaxprs_in_params(equation.params):
+      yield from jaxprs(inner)
+
+
+@pytest.mark.parametrize("chunk,whole", [(8, False), (0, True)])
+def test_logits_never_exist_whole_in_the_gradient_of_pieces(chunk, whole):
+  rows, length, width, vocab = 2, 64, 4, 1000
+  shapes = (jax.ShapeDtypeStruct((rows, length, width), jnp.float32), jax.ShapeDtypeStruct((width, vocab), jnp.float32),
+            jax.ShapeDtypeStruct((rows, length), jnp.int32))
+  loss = lambda hidden, unembed, targets: jnp.sum(logprobs(hidden, unembed, targets, chunk=chunk)[0])
+  traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*shapes)
+  made = [math.prod(out.aval.shape) for inner in jaxprs(traced.jaxpr.jaxpr) for equation in inner.eqns
+          for out in equation.outvars]
+  compiled = [math.prod(map(int, shape.split(","))) for shape in re.findall(
+      r"(?:f32|bf16|s32|pred)\[([\d,]+)\]", traced.lower().compile().as_text())]
+  for sizes in (made, compiled):
+    assert (max(sizes) >= rows * length * vocab) == whole
+    assert whole or max(sizes) <= rows * chunk * vocab
+
+
+def test_kl_is_the_sum_over_the_vocabulary():
+  hidden, unembed, _ = arrays()
+  ref_hidden, ref_unembed, _ = arrays(seed=1)
+  p, q = exact(hidden, unembed, 0.7), exact(ref_hidden, ref_unembed, 0.7)
+  told = kl(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)
+  np.testing.assert_allclose(told, (np.exp(p) * (p - q)).sum(-1), rtol=1e-4)
+  assert (told > 0).all()
+
+
+def test_kl_is_zero_for_equal_models_and_so_is_its_gradient():
+  hidden, unembed, _ = arrays()
+  np.testing.assert_allclose(kl(hidden, unembed, hidden, unembed), 0, atol=1e-6)
+  np.testing.assert_allclose(kl(hidden, unembed, hidden, unembed + 1), 0, atol=1e-5)  # a shift of all logits
+  np.testing.assert_allclose(jax.grad(lambda h: jnp.sum(kl(h, unembed, hidden, unembed)))(hidden), 0, atol=1e-5)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+  hidden, unembed, targets = arrays()
+  with pytest.raises(ValueError, match="targets_BT has T=6 where T=7"):
+    logprobs(hidden, unembed, targets[:, :-1])

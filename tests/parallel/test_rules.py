@@ -1,0 +1,151 @@
+"""Every parameter has one place, and where it lies changes no number."""
+
+import contextlib
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from sftrl_jax import models, trees
+from sftrl_jax.models import DecoderConfig, heads
+from sftrl_jax.objectives.logprobs import logprobs
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.parallel.mesh import MeshConfig
+
+CONFIG = DecoderConfig(vocab=32, width=32, layers=2, heads=8, kv_heads=8, ffn=48)
+FAMILIES = {
+    "gated": CONFIG,
+    "plain": dataclasses.replace(CONFIG, mlp="plain", kv_heads=2),
+    "tied": dataclasses.replace(CONFIG, tied=True, kv_heads=1, layers=12),
+}
+LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
+families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+
+
+def abstract(config, apart=False):
+  model = models.build(config)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  return {"model": jax.eval_shape(model.decoding, params) if apart else params,
+          "value": jax.eval_shape(functools.partial(heads.init, config.width))}
+
+
+@families
+@pytest.mark.parametrize("apart", [False, True], ids=["stacked", "apart"])
+def test_every_parameter_of_every_family_has_exactly_one_rule(config, apart):
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  for prefix in ("", "params/", "0/mu/"):
+    for path, leaf in trees.leaves(abstract(config, apart)).items():
+      assert len(rules.spec(prefix + path, leaf.shape, mesh)) == leaf.ndim
+
+
+def test_every_rule_is_some_parameters_rule():
+  paths = {path for config in FAMILIES.values() for apart in (False, True) for path in trees.leaves(abstract(config, apart))}
+  for pattern in rules.PARAMETER_AXES:
+    assert any(trees.re.fullmatch(pattern, path) for path in paths), f"no parameter matches {pattern}"
+
+
+def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
+  named = {axis for axes in rules.PARAMETER_AXES.values() for axis in axes} | {"batch", "tokens", "width"}
+  assert named == set(rules.MESH_AXES) == {name for name, _ in rules.activation_rules()}
+  places = {place for value in rules.MESH_AXES.values() for place in (value if isinstance(value, tuple) else (value,))}
+  assert places == {*meshes.AXES, None}
+
+
+@pytest.mark.parametrize("path", ["model/layers/block/attn/q/bias", "model/lora/kernel", "embed", "model/embed/more",
+                                  "model/layers/x/attn/q/kernel", "remodel/embed"])
+def test_a_parameter_without_a_rule_is_a_loud_error(path):
+  with pytest.raises(ValueError, match=f"{path} matches 0 patterns of parallel/rules.py"):
+    rules.spec(path, (8, 8), meshes.make(LAYOUTS["2x2x2"]))
+
+
+def test_a_parameter_with_another_number_of_axes_is_an_error():
+  with pytest.raises(ValueError, match="model/embed has 3 axes"):
+    rules.spec("model/embed", (8, 8, 8), meshes.make(LAYOUTS["2x2x2"]))
+
+
+def test_stacked_and_apart_spell_the_same_rule():
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  stacked = rules.spec("model/layers/block/attn/q/kernel", (2, 32, 8, 4), mesh)
+  assert stacked == PartitionSpec(None, "fsdp", "tensor", None)
+  assert rules.spec("model/layers/1/attn/q/kernel", (32, 8, 4), mesh) == PartitionSpec(*stacked[1:])
+
+
+def test_an_axis_that_does_not_divide_stays_whole():
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  assert rules.spec("model/embed", (33, 32), mesh) == PartitionSpec(None, None)
+  assert rules.spec("model/layers/0/attn/k/kernel", (32, 1, 4), mesh) == PartitionSpec("fsdp", None, None)
+
+
+@pytest.mark.parametrize("optimizer", [optax.adamw(1e-3), optax.chain(optax.clip_by_global_norm(1.0), optax.lion(1e-3)),
+                                       optax.adafactor(1e-3, min_dim_size_to_factor=8), optax.sgd(1e-3)],
+                         ids=["adamw", "chain", "adafactor", "sgd"])
+def test_an_optimizers_slots_lie_with_their_parameters(optimizer):
+  mesh, params = meshes.make(LAYOUTS["2x2x2"]), abstract(CONFIG)
+  placed = rules.shardings(params, mesh)
+  state = jax.eval_shape(optimizer.init, params)
+  found = trees.leaves(rules.like_parameters(state, placed, mesh))
+  by_path, shapes = trees.leaves(placed), {path: leaf.shape for path, leaf in trees.leaves(params).items()}
+  assert list(found) == list(trees.leaves(state))
+  for slot, leaf in trees.leaves(state).items():
+    owner = next((path for path in by_path if slot.endswith("/" + path)), None)
+    follows = owner is not None and leaf.shape == shapes[owner]
+    assert found[slot].spec == (by_path[owner].spec if follows else PartitionSpec()), slot
+
+
+@functools.cache
+def unsharded():
+  """(model, params, tokens, [logits, loss, gradients]) on one device."""
+  model, random = models.build(CONFIG), np.random.default_rng(0)
+  draw = lambda path, x: np.float32(random.normal(size=x.shape) * (0.2 if x.ndim > 1 else 0.1) + path.endswith("scale"))
+  params = trees.map_with_path(draw, abstract(CONFIG))
+  tokens = random.integers(0, CONFIG.vocab, (8, 6)).astype(np.int32)
+  return model, params, tokens, jax.jit(everything(model))(params, tokens)
+
+
+def everything(model):
+
+  def loss(params, tokens):
+    positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
+    hidden = model.hidden(params["model"], tokens, positions, jnp.ones_like(tokens))
+    told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
+    values = heads.scalar(params["value"], hidden, stop_gradient=False)
+    return -jnp.sum(told) + 0.1 * jnp.sum(jnp.square(values)), hidden
+
+  return jax.value_and_grad(loss, has_aux=True)
+
+
+@contextlib.contextmanager
+def on(mesh):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+    yield
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_forward_loss_and_gradient_are_the_same_on_every_mesh(layout):
+  model, params, tokens, want = unsharded()
+  mesh = meshes.make(layout)
+  placed = rules.shardings(params, mesh)
+  with on(mesh):
+    compiled = jax.jit(everything(model), out_shardings=(None, placed))
+    got = compiled(jax.device_put(params, placed), meshes.place(mesh, tokens))
+  for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):
+    difference = np.linalg.norm(np.asarray(mine) - np.asarray(theirs))
+    assert difference <= 1e-6 * np.linalg.norm(np.asarray(theirs)), path
+
+
+def test_parameters_and_activations_are_really_split():
+  model, params, tokens, _ = unsharded()
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  placed = jax.device_put(params, rules.shardings(params, mesh))
+  kernel = placed["model"]["layers"]["block"]["attn"]["q"]["kernel"]
+  assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 16, 4, 4)}
+  with on(mesh):
+    traced = str(jax.make_jaxpr(everything(model))(params, tokens))
+  assert "sharding_constraint" in traced
+  assert "('data', 'fsdp')" in traced

@@ -1,0 +1,56 @@
+"""A whole reinforcement-learning run in small."""
+
+import json
+import math
+
+import pytest
+
+CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
+            "compute/total_flops", "objective/scores", "objective/kl", "policy/approxkl_avg", "policy/clipfrac_avg",
+            "policy/entropy_avg", "loss/policy_avg", "loss/value_avg", "val/ratio", "critic/vf_explained_var",
+            "sampling/sampling_logp_difference/mean", "sampling/sampling_logp_difference/p99",
+            "sampling/sampling_logp_difference/max", "response_length/mean", "timing_s/rollout", "timing_s/verify",
+            "timing_s/score", "timing_s/update", "timing_s/step", "compile/count", "success", "nonfinite_steps"}
+
+
+@pytest.fixture(scope="module")
+def lines(finished, lines_of):
+  return lines_of(finished("rl"), "metrics.jsonl")
+
+
+def test_every_iteration_is_written_with_the_keys_of_the_contract(lines):
+  assert [line["step"] for line in lines] == [1, 2]
+  for line in lines:
+    assert line.keys() >= CONTRACT and all(math.isfinite(value) for value in line.values())
+    parts = [line[f"compute/{name}_flops"] for name in ("train", "rollout", "score")]
+    assert min(parts) > 0 and line["compute/total_flops"] == sum(parts)
+
+
+def test_the_first_minibatch_is_on_policy(lines):
+  for line in lines:   # one minibatch and one epoch: every iteration's only update is a first one
+    assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert line["policy/approxkl_avg"] == pytest.approx(0.0, abs=1e-9) and line["policy/clipfrac_avg"] == 0.0
+
+
+def test_the_start_is_its_own_reference_and_the_sampler_agrees_with_the_training_graph(lines):
+  assert lines[0]["objective/kl"] == 0.0 and lines[1]["objective/kl"] != 0.0
+  for line in lines:
+    assert line["sampling/sampling_logp_difference/max"] < 1e-4
+
+
+def test_nothing_compiles_after_the_first_iteration(lines):
+  assert lines[0]["compile/count"] == lines[1]["compile/count"]
+
+
+def test_the_start_is_evaluated_episodes_are_shown_and_the_run_is_complete(finished, lines_of):
+  workdir = finished("rl")
+  assert {line["step"] for line in lines_of(workdir, "evals.jsonl")} == {0, 1, 2}
+  episodes = lines_of(workdir, "episodes.jsonl")
+  assert {(line["kind"], line["step"]) for line in episodes} == {
+      ("eval", 0), ("train", 1), ("eval", 1), ("train", 2), ("eval", 2)}
+  for line in episodes:
+    assert line.keys() == {"step", "kind", "variant", "temperature", "seed", "chat", "rewards", "codes", "success"}
+    assert len(line["rewards"]) == len(line["codes"]) >= 1
+  train = [line for line in episodes if line["kind"] == "train"]
+  assert len({line["seed"] for line in train}) == len(train)   # every iteration deals new hands
+  assert json.loads((workdir / "progress.json").read_text())["phase"] == "complete"

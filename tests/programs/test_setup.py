@@ -1,0 +1,72 @@
+"""A config is right as a whole, or one sentence says why not and nothing has been made."""
+
+import pytest
+
+from sftrl_jax.programs import settings
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.setup import assemble, complete, workdir_of
+
+# What belongs to a method, and may therefore differ between the two configs that are compared.
+METHOD = {"steps", "batch", "data", "algorithm", "ppo", "optimizer", "schedule", "compute", "log"}
+
+
+def test_sft_and_rl_differ_in_their_method_only(tiny):
+  from sftrl_jax.programs.settings import differences
+  here = __import__("pathlib").Path(__file__).parents[2] / "configs" / "general_points"
+  one, other = (settings.resolve_for(verb, settings.load(str(here / f"{verb}.py")), []) for verb in ("sft", "rl"))
+  changed = {key.split(".")[0] for key, _, _ in differences(one, other)}
+  assert changed <= METHOD
+
+
+@pytest.mark.parametrize("verb, wrong, message", [
+    ("sft", dict(optimizer__name="adamwx"), "did you mean 'adamw'"),
+    ("rl", dict(ppo__gamma=1.5), "config.ppo.gamma is 1.5; it must lie in"),
+    ("rl", dict(batch=10, ppo__minibatches=4), "config.ppo.minibatches is 4; it must divide config.batch = 10"),
+    ("rl", dict(batch=12, ppo__minibatches=4, compute__microbatches=2), "compute.microbatches is 2"),
+    ("sft", dict(batch=15, compute__microbatches=2), "config.compute.microbatches is 2; it must divide config.batch = 15"),
+    ("sft", dict(batch=0), "config.batch is 0"), ("sft", dict(steps=0), "config.steps is 0"),
+    ("sft", dict(start="base:nobody"), "config.start is 'base:nobody'"),
+    ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),
+    ("rl", dict(algorithm="dqn"), "config.algorithm is 'dqn'"),
+    ("sft", dict(env__name="general_point"), "did you mean 'general_points'"),
+    ("sft", dict(evals__variants="('id_sean',)"), "config.evals.variants names 'id_sean'"),
+    ("sft", dict(tokenizer__name="wrods"), "config.tokenizer.name is 'wrods'"),
+    ("sft", dict(model__vocab=3), "config.model.vocab is 3"), ("sft", dict(mesh__tensor=3), "config.mesh"),
+    ("sft", dict(model__heads=3), "config.model.heads is 3")])
+def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb, wrong, message):
+  with pytest.raises(ConfigError) as error:
+    run_of(tiny(verb, **wrong), tmp_path / "run")
+  assert message in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
+  (tmp_path / "run").write_text("mine")
+  with pytest.raises(ConfigError, match="is a file"):
+    run_of(tiny("sft"), tmp_path / "run")
+  assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_workdir_has_one_writer(tiny, tmp_path):
+  parts = assemble(tiny("sft"), "sft")
+  with workdir_of(parts, "sft", tmp_path / "run"):
+    with pytest.raises(ConfigError, match="being written by another process"), workdir_of(parts, "sft", tmp_path / "run"):
+      pass
+  with workdir_of(parts, "sft", tmp_path / "run"):
+    pass
+
+
+def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
+  workdir = finished("sft")
+  assert complete(workdir, assemble(tiny("sft"), "sft"))
+  longer = assemble(tiny("sft", steps=4), "sft")
+  assert not complete(workdir, longer)
+  settings.refuse_another({**assemble(tiny("sft"), "sft").config}, longer.config, workdir)
+
+
+def test_the_parts_fit_together(tiny):
+  parts = assemble(tiny("rl"), "rl")
+  assert parts.model.config.vocab == parts.tokenizer.size
+  assert parts.actor.turns == parts.env.attempts == 2
+  assert parts.actor.sampling.max_new_tokens == parts.settings["rollout"].max_new_tokens
+  assert parts.env_variant("rule_ood").variant == "rule_ood"
