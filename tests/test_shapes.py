@@ -9,7 +9,8 @@ from sftrl_jax.shapes import check
 
 
 def test_every_letter_gets_its_size():
-  assert check(tokens_BT=np.zeros((2, 3)), hidden_BTD=np.zeros((2, 3, 5)), loss_=np.zeros(())) == {"B": 2, "T": 3, "D": 5}
+  sizes = check(tokens_BT=np.zeros((2, 3)), hidden_BTD=np.zeros((2, 3, 5)), loss_=np.zeros(()))
+  assert sizes == {"B": 2, "T": 3, "D": 5}
 
 
 def test_one_letter_has_one_size():

@@ -59,7 +59,7 @@ class PPO:
     if not 0 < self.clip < 1:
       raise ValueError(f"clip is {self.clip}; it must lie between 0 and 1, for example 0.2.")
     for name in ("value_clip", "value_coef", "entropy_coef", "kl_coef"):
-      if getattr(self, name) < 0:
+      if not getattr(self, name) >= 0:  # so that nan is refused too
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
@@ -75,8 +75,9 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tupl
   """
   scores = score(params, batch.inputs, batch.targets_BT)
   mask_BT = batch.mask_BT
-  gap_BT = jnp.where(mask_BT > 0, scores.logprobs_BT - batch.old_logprobs_BT, 0.0)
-  fields = (gap_BT, scores.values_BT, batch.old_values_BT, batch.advantages_BT, batch.returns_BT, mask_BT)
+  hide = lambda x_BT: jnp.where(mask_BT > 0, x_BT, 0.0)  # before any arithmetic: off the mask may be NaN, as 0 * NaN is
+  gap_BT = hide(scores.logprobs_BT - batch.old_logprobs_BT)
+  fields = (gap_BT, *map(hide, (scores.values_BT, batch.old_values_BT, batch.advantages_BT, batch.returns_BT)), mask_BT)
   gap, values, old_values, advantages, returns, mask = (
       fields if ppo.level == "token" else _by_turn(batch.turns_BT, turns, *fields))
   ratio = jnp.exp(jnp.clip(gap, -20.0, 20.0))
@@ -111,7 +112,7 @@ def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_
   member_BTU = (turns_BT[:, :, None] == jnp.arange(turns)[None, None, :]).astype(jnp.float32) * mask_BT[:, :, None]
   earlier_BTU = jnp.cumsum(member_BTU, axis=1) - member_BTU
   first_BTU = member_BTU * (earlier_BTU == 0)
-  at_first = lambda x_BT: jnp.sum(first_BTU * jnp.where(mask_BT > 0, x_BT, 0.0)[:, :, None], axis=1)
+  at_first = lambda x_BT: jnp.sum(first_BTU * x_BT[:, :, None], axis=1)
   gap_BU = jnp.sum(member_BTU * gap_BT[:, :, None], axis=1)
   return (gap_BU, *map(at_first, (values_BT, old_values_BT, advantages_BT, returns_BT)), jnp.sum(first_BTU, axis=1))
 

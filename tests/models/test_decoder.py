@@ -30,7 +30,7 @@ def continued(ragged):
 
 
 def decoded(decoder, ragged, longer):
-  """[(row, place, logits)] by prefill of left-padded prompts, then a token at a time; one row leaves, the cache grows."""
+  """(rows, places, logits) by prefill of left-padded prompts, then a token at a time; a row leaves, the cache grows."""
   model, extend = decoder.model, decoder.extend
   told = []
   hidden, past = extend(cache.empty(model.config, len(ragged), 7), *fields(inputs.left_pad(ragged, 7)))
@@ -169,7 +169,8 @@ def test_layers_apart_are_the_stacked_ones(grouped):
 
 
 def test_decoding_parameters_have_the_dtype_of_the_activations(half):
-  assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(half.model.decoding, half.params))} == {jnp.dtype(jnp.bfloat16)}
+  decoding = jax.eval_shape(half.model.decoding, half.params)
+  assert {leaf.dtype for leaf in jax.tree.leaves(decoding)} == {jnp.dtype(jnp.bfloat16)}
   ones = jax.ShapeDtypeStruct((1, 2), jnp.int32)
   assert jax.eval_shape(half.model.hidden, half.params, ones, ones, ones).dtype == jnp.bfloat16
 
@@ -192,7 +193,8 @@ def test_a_newborn_model_knows_nothing_and_its_layers_differ():
 
 
 def test_the_kinds_these_laws_hold_for_cover_every_choice(kinds):
-  values = {name: {getattr(config, name) for config in kinds.values()} for name in ("mlp", "activation", "tied", "remat")}
+  names = ("mlp", "activation", "tied", "remat")
+  values = {name: {getattr(config, name) for config in kinds.values()} for name in names}
   assert values == {"mlp": {"gated", "plain"}, "activation": {"silu", "relu", "gelu"}, "tied": {True, False},
                     "remat": {"full", "none"}}
   assert {config.heads // config.kv_heads for config in kinds.values()} == {1, 2, 4}

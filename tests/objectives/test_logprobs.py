@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from sftrl_jax.objectives.logprobs import kl, logprobs
 
@@ -80,7 +81,7 @@ def jaxprs(jaxpr):
   """A jaxpr and all that are inside."""
   yield jaxpr
   for equation in jaxpr.eqns:
-    for inner in jax.core.jaxprs_in_params(equation.params):
+    for inner in jaxprs_in_params(equation.params):
       yield from jaxprs(inner)
 
 

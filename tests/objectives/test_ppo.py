@@ -25,19 +25,22 @@ def score(params, _, targets_BT):
   return Scores(chosen, -jnp.sum(jnp.exp(logs) * logs, -1), params["values"], jnp.argmax(logs, -1) == targets_BT)
 
 
+now = jax.jit(lambda params, targets_BT: score(params, None, targets_BT).logprobs_BT)
+
+
 def example(turns=LAYOUT, moved=0.0, seed=0):
   """(params, batch): the policy that sampled the batch, moved away from it at random by `moved`."""
   random = np.random.default_rng(seed)
   normal = lambda *shape: random.normal(size=shape).astype(np.float32)
   logits, values, mask = normal(B, T, V), normal(B, T), (turns >= 0).astype(np.float32)
   targets = random.integers(0, V, (B, T)).astype(np.int32)
-  old = np.asarray(score({"logits": logits, "values": values}, None, targets).logprobs_BT)
+  old = np.asarray(now({"logits": logits, "values": values}, targets))
   # On every token of a turn stands what its grid says, as the collector spreads it.
   by_turn = lambda grid: np.take_along_axis(grid, np.maximum(turns, 0), axis=1) * mask
   batch = PolicyBatch(inputs.right_pad([[0] * T] * B, T), targets, mask, turns, old * mask, values,
                       by_turn(normal(B, TURNS)), by_turn(normal(B, TURNS)))
-  params = {"logits": jnp.asarray(logits + moved * normal(B, T, V)), "values": jnp.asarray(values + moved * normal(B, T))}
-  return params, jax.tree.map(jnp.asarray, batch)
+  params = {"logits": logits + moved * normal(B, T, V), "values": values + moved * normal(B, T)}
+  return jax.tree.map(lambda x: jnp.asarray(x, np.int32 if x.dtype == np.int32 else np.float32), (params, batch))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -73,8 +76,8 @@ def test_at_ratio_one_the_gradient_is_the_policy_gradient(level):
   """d/dtheta sum over actions of -A log pi(action); the action of a turn is all of its tokens."""
   params, batch = example()
   *_, gradient = evaluate(params, batch, dataclasses.replace(POLICY_ONLY, level=level))
-  reinforce = jax.grad(lambda logits: -jnp.sum(
-      batch.advantages_BT * score({**params, "logits": logits}, None, batch.targets_BT).logprobs_BT))
+  reinforce = jax.jit(jax.grad(lambda logits: -jnp.sum(
+      batch.advantages_BT * score({**params, "logits": logits}, None, batch.targets_BT).logprobs_BT)))
   np.testing.assert_allclose(gradient["logits"], reinforce(params["logits"]), atol=1e-6)
   assert (gradient["values"] == 0).all()
 
@@ -100,15 +103,15 @@ def test_the_loss_by_hand():
 @levels
 def test_only_a_ratio_that_has_gone_far_enough_stops_pulling(level, gap, advantage, moves):
   params, batch = example(SINGLE)
-  now = score(params, None, batch.targets_BT).logprobs_BT
-  batch = batch.replace(old_logprobs_BT=(now - gap) * batch.mask_BT, advantages_BT=advantage * batch.mask_BT)
+  batch = batch.replace(old_logprobs_BT=(now(params, batch.targets_BT) - gap) * batch.mask_BT,
+                        advantages_BT=advantage * batch.mask_BT)
   *_, metrics, gradient = evaluate(params, batch, PPO(level=level, clip=0.2, value_coef=0.0))
   pulled = np.asarray(jnp.any(gradient["logits"] != 0, axis=-1))
   np.testing.assert_array_equal(pulled, (SINGLE >= 0) & moves)
   assert floats(metrics)["policy/clipfrac_avg"] == (abs(np.exp(gap) - 1) > 0.2)
 
 
-@pytest.mark.parametrize("change", [{}, {"value_clip": 0.1}, {"entropy_coef": 0.3}, {"value_coef": 1.0}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"value_clip": 0.1, "entropy_coef": 0.3, "value_coef": 1.0}], ids=str)
 def test_turns_of_one_token_are_tokens(change):
   params, batch = example(SINGLE, moved=0.3)
   token, turn = (evaluate(params, batch, PPO(level=level, **change)) for level in ("token", "turn"))
@@ -118,7 +121,7 @@ def test_turns_of_one_token_are_tokens(change):
 
 def test_the_ratio_of_a_turn_is_the_product_of_its_tokens():
   params, batch = example(moved=0.1)
-  gap = np.asarray(score(params, None, batch.targets_BT).logprobs_BT - batch.old_logprobs_BT)
+  gap = np.asarray(now(params, batch.targets_BT)) - np.asarray(batch.old_logprobs_BT)
   ratios = np.asarray([np.exp(gap[row][LAYOUT[row] == turn].sum())
                        for row, turn in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]])
   _, weight, metrics, _ = evaluate(params, batch, PPO(level="turn"))
@@ -167,7 +170,7 @@ def test_what_the_policy_did_not_write_may_be_anything(level, poison):
   params, batch = example(moved=0.2)
   off = batch.mask_BT == 0
   hide = lambda x: jnp.where(off.reshape(off.shape + (1,) * (x.ndim - 2)), poison, x)
-  dirty = batch.replace(**{name: hide(getattr(batch, f"{name}")) for name in (
+  dirty = batch.replace(**{name: hide(getattr(batch, name)) for name in (
       "old_logprobs_BT", "old_values_BT", "advantages_BT", "returns_BT")})
   ppo = PPO(level=level, value_clip=0.2, entropy_coef=0.1)
   clean, other = evaluate(params, batch, ppo), evaluate(jax.tree.map(hide, params), dirty, ppo)
@@ -210,8 +213,9 @@ def test_explained_variance():
 
 @pytest.mark.parametrize("change,told", [
     ({"level": "word"}, "token, turn"), ({"truncation": "stop"}, "bootstrap, end"), ({"gamma": 1.1}, r"gamma is 1.1"),
-    ({"turn_gamma": -0.1}, "turn_gamma is -0.1"), ({"gae_lambda": 2}, "gae_lambda is 2"), ({"epochs": 0}, "epochs is 0"),
-    ({"minibatches": 0}, "minibatches is 0"), ({"clip": 0}, "clip is 0"), ({"clip": 1.0}, "clip is 1.0"),
+    ({"turn_gamma": -0.1}, "turn_gamma is -0.1"), ({"gae_lambda": 2}, "gae_lambda is 2"),
+    ({"epochs": 0}, "epochs is 0"), ({"minibatches": 0}, "minibatches is 0"),
+    ({"clip": 0}, "clip is 0"), ({"clip": 1.0}, "clip is 1.0"),
     ({"value_clip": -1}, "value_clip is -1"), ({"value_coef": -1}, "value_coef is -1"),
     ({"entropy_coef": -0.1}, "entropy_coef is -0.1"), ({"kl_coef": -1}, "kl_coef is -1"),
     *(({name: float("nan")}, f"{name} is nan") for name in ("gamma", "clip", "value_coef", "kl_coef")),

@@ -35,7 +35,7 @@ def test_three_turns_by_hand():
 
 
 def test_a_boundary_goes_on_in_the_value_of_its_own_next_state():
-  """An episode cut in the middle, given V of the state there, is what the whole one is with lambda = 0 across the cut."""
+  """The episode above, cut before its last turn: V there is 3, and nothing after the cut is looked at."""
   cut, _ = run([[-1, -1]], [[1, 2]], last=[3])
   by_hand = [-0.2 + 0.45 * -0.3, -0.3]
   np.testing.assert_allclose(cut[0], by_hand, rtol=1e-5)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -45,9 +46,10 @@ def test_every_parameter_of_every_family_has_exactly_one_rule(config, apart):
 
 
 def test_every_rule_is_some_parameters_rule():
-  paths = {path for config in FAMILIES.values() for apart in (False, True) for path in trees.leaves(abstract(config, apart))}
+  trees_of_all = [abstract(config, apart) for config in FAMILIES.values() for apart in (False, True)]
+  paths = {path for tree in trees_of_all for path in trees.leaves(tree)}
   for pattern in rules.PARAMETER_AXES:
-    assert any(trees.re.fullmatch(pattern, path) for path in paths), f"no parameter matches {pattern}"
+    assert any(re.fullmatch(pattern, path) for path in paths), f"no parameter matches {pattern}"
 
 
 def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
@@ -95,7 +97,8 @@ def test_an_optimizers_slots_lie_with_their_parameters(optimizer):
   for slot, leaf in trees.leaves(state).items():
     owner = next((path for path in by_path if slot.endswith("/" + path)), None)
     follows = owner is not None and leaf.shape == shapes[owner]
-    assert found[slot].spec == (by_path[owner].spec if follows else PartitionSpec()), slot
+    want = by_path[owner] if follows else meshes.replicated(mesh)
+    assert found[slot].is_equivalent_to(want, leaf.ndim), slot
 
 
 @functools.cache
@@ -136,7 +139,7 @@ def test_forward_loss_and_gradient_are_the_same_on_every_mesh(layout):
     got = compiled(jax.device_put(params, placed), meshes.place(mesh, tokens))
   for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):
     difference = np.linalg.norm(np.asarray(mine) - np.asarray(theirs))
-    assert difference <= 1e-6 * np.linalg.norm(np.asarray(theirs)), path
+    assert difference <= 2e-6 * np.linalg.norm(np.asarray(theirs)), path  # f32 sums in another order
 
 
 def test_parameters_and_activations_are_really_split():

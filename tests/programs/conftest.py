@@ -59,8 +59,8 @@ TINY = {
 TINY_RL = {"batch": "8", "ppo.minibatches": "1", "compute.microbatches": "2", "ppo.kl_coef": "0.1", "rollout.rows": "8"}
 
 
-@pytest.fixture(scope="session")
-def tiny():
+@pytest.fixture(scope="package")
+def tiny(one_device):
   """tiny(verb, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot."""
   from sftrl_jax.programs import settings
 
@@ -71,34 +71,44 @@ def tiny():
   return make
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_device():
+@pytest.fixture(scope="package")
+def one_device(tmp_path_factory):
   """Runs inside these tests see the first device alone: what many devices change is asked in tests/training."""
   import jax
+  from jax.experimental.compilation_cache import compilation_cache
 
   from sftrl_jax.parallel import mesh as meshes
   make = meshes.make
+  # The same programs are compiled by every run here: read back what one of them has compiled.
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  jax.config.update("jax_disable_most_optimizations", True)
+  compilation_cache.reset_cache()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:1]))
     yield
+  jax.config.update("jax_compilation_cache_dir", None)
+  jax.config.update("jax_disable_most_optimizations", False)
+  compilation_cache.reset_cache()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run_of():
   """run_of(config, workdir): trains as the verb recorded in the config's own keys does."""
   from sftrl_jax.programs import rl, sft
   return lambda config, workdir: (rl if "algorithm" in config else sft).run(config, workdir)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lines_of():
   """lines_of(workdir, name) -> the lines of a JSON-lines file."""
   return lambda workdir, name: [json.loads(line) for line in (workdir / name).read_text().splitlines()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(tiny, run_of, tmp_path_factory):
-  """finished(verb) -> the workdir of a whole tiny run, trained once a session."""
+  """finished(verb) -> the workdir of a whole tiny run, trained once."""
 
   @functools.cache
   def run(verb):

@@ -4,9 +4,9 @@ import json
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import Mean, Peak
 from sftrl_jax.programs import run as runs
 from sftrl_jax.programs.mistakes import ConfigError
@@ -15,7 +15,7 @@ from sftrl_jax.programs.mistakes import ConfigError
 def arrays_of(workdir, step):
   """Every number of a checkpoint."""
   path = (workdir / "checkpoints" / str(step) / "state").absolute()
-  return jax.device_get(stores.ocp.StandardCheckpointer().restore(path))
+  return jax.device_get(ocp.StandardCheckpointer().restore(path))
 
 
 class Stopped(Exception):

@@ -16,7 +16,8 @@ def test_every_step_is_written_with_the_keys_of_the_contract(finished, lines_of)
   for line in lines:
     assert line.keys() >= CONTRACT and all(math.isfinite(value) for value in line.values())
     assert line["compute/total_flops"] == line["compute/train_flops"] > 0
-    assert line["tokens"] == line["step"] * 16 * 24 and not line["nonfinite_steps"]
+    assert 0 < line["tokens"] <= line["step"] * 16 * 24 and not line["nonfinite_steps"]
+  assert lines[0]["tokens"] < lines[1]["tokens"]
   assert lines[0]["compile/count"] == lines[1]["compile/count"]
   assert abs(lines[0]["loss"] - math.log(62)) < 0.7   # a newborn model knows next to nothing
 

@@ -32,18 +32,28 @@ class Guess:
   def reset(self, seed):
     source = random.Random(seed)
     prompt = " ".join(source.choices(VOCABULARY, k=source.randint(1, 4)))
-    return (seed, VOCABULARY[source.randrange(6)], 0), (Message("user", prompt),)
+    chat = (Message("user", prompt),)
+    return (seed, VOCABULARY[source.randrange(6)], 0, chat), chat
 
   def step(self, state, response):
-    seed, word, attempt = state
+    seed, word, attempt, chat = state
     right = word in response.split(" ")
     over = not right and attempt + 1 >= self.attempts
     feedback = " ".join("b" * (1 + (len(response) + attempt) % 2))
     if self.long and seed % 2 and not attempt:
       feedback = " ".join("c" * self.long)
-    chat = None if right or over else (Message("assistant", response), Message("user", feedback))
-    return (seed, word, attempt + 1), Verdict(1.0 if right else -0.5, right, over, right, right, feedback, chat,
-                                              "correct" if right else "value")
+    chat = (*chat, Message("assistant", response), Message("user", feedback))
+    verdict = Verdict(1.0 if right else -0.5, right, over, right, right, feedback, None if right or over else chat,
+                      "correct" if right else "value")
+    return (seed, word, attempt + 1, chat), verdict
+
+
+@pytest.fixture(autouse=True, scope="package")
+def quick_compilation():
+  """Most of these tests' time is XLA's: its expensive passes change no law."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

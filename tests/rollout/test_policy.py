@@ -12,7 +12,7 @@ from sftrl_jax.training import compiles
 
 KEY = 11
 SEEDS = tuple(range(16))
-SIZES = (0.5, 0.25)
+SIZES = (0.5,)
 WAYS = {"carried": dict(shrink=SIZES), "recomputed": dict(carry=False, shrink=()), "whole batch": dict(shrink=())}
 
 
@@ -30,6 +30,20 @@ def ids_of(episode):
     ids += turn.reply.tokens
     logprobs += turn.reply.logprobs
   return ids, places, logprobs
+
+
+# The first test of this file: nothing of these actors has been compiled before it.
+@pytest.mark.parametrize("settings", [*WAYS.values(), dict(devices=2, shrink=SIZES)],
+                         ids=[*WAYS, "2 devices"])
+def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
+  actor, env = make_actor(**settings), guess()
+  decoding = actor.compiled[2](params)
+  compile_all(actor, decoding)
+  keys = [jax.random.key(key) for key in range(3)]
+  before = compiles.count()
+  for key, seeds, temperature in zip(keys, (range(16), range(20, 27), range(40, 56)), (0.7, 0.0, 1.5), strict=True):
+    play(env, policy(actor, decoding, key, temperature, list(seeds)), list(seeds))
+  assert compiles.count() == before
 
 
 @pytest.fixture(scope="module")
@@ -134,24 +148,10 @@ def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decod
     answer([(Message("user", "a"),)] * 17, None, None)
 
 
-@pytest.mark.parametrize("settings", [*WAYS.values(), dict(devices=4, turns=2, shrink=(0.5,))],
-                         ids=[*WAYS, "4 devices"])
-def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
-  actor, env = make_actor(**settings), guess(attempts=settings.get("turns", 3))
-  decoding = actor.compiled[2](params)
-  compile_all(actor, decoding)
-  keys = [jax.random.key(key) for key in range(3)]
-  before = compiles.count()
-  for key, seeds, temperature in zip(keys, (range(16), range(20, 27), range(40, 56)), (0.7, 0.0, 1.5), strict=True):
-    play(env, policy(actor, decoding, key, temperature, list(seeds)), list(seeds))
-  assert compiles.count() == before
-
-
 def test_more_devices_change_no_token(guess, make_actor, decoding, sampled):
-  actor = make_actor(devices=4, turns=2, shrink=(0.5,))
-  for one, other in zip(sampled["carried"], talk(guess(attempts=2), actor, decoding, 0.7), strict=True):
-    said = ids_of(other)[0]
-    assert ids_of(one)[0][: len(said)] == said
+  actor = make_actor(devices=2, shrink=SIZES)
+  for one, other in zip(sampled["carried"], talk(guess(), actor, decoding, 0.7), strict=True):
+    assert ids_of(one)[:2] == ids_of(other)[:2]
 
 
 def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, decoding):

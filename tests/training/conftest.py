@@ -11,6 +11,14 @@ from sftrl_jax.objectives.batches import PolicyBatch, TokenBatch
 ROWS, LENGTH, VOCAB = 8, 6, 11
 
 
+@pytest.fixture(autouse=True, scope="package")
+def quick_compilation():
+  """Most of these tests' time is XLA's: its expensive passes change no law."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def model():
   return build(DecoderConfig(vocab=VOCAB, width=16, layers=2, heads=2, remat="none", unroll=2, init_std=0.3))
