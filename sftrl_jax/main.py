@@ -251,7 +251,7 @@ def _rl(command):
 
 def _report_run(config, workdir) -> None:
   """The report of one run; a run without evaluations has nothing to show."""
-  if config.log.report and (workdir / "evals.jsonl").is_file():
+  if (workdir / "evals.jsonl").is_file() and config.log.report:
     from sftrl_jax.study import report
     print(f"Report: {report.write_run(workdir)}")
 

@@ -12,7 +12,7 @@ from configs.general_points import task
 def get_config():
   config = task.shared()
   config.steps = 10_000  # the budget ends the run
-  config.flops = 2.4e12
+  config.flops = 3e12
   config.batch = 256
   config.algorithm = "ppo"
   config.ppo = dict(

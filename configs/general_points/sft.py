@@ -12,7 +12,7 @@ from configs.general_points import task
 def get_config():
   config = task.shared()
   config.steps = 100_000  # the budget ends the run
-  config.flops = 2.4e12
+  config.flops = 3e12
   config.batch = 64
   config.data = dict(length=23)  # a prompt of 11 and a response of 13, the last token only a target
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)

@@ -24,16 +24,24 @@ def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS) -> 
 def rotary_tables(positions_BT, limit: int, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
   """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
 
-  limit: positions stay below it. Up to CONSTANT of them the tables are constants that rows look up: computed in the
-  graph, XLA's CPU backend fuses them into every layer's rotation and takes each cosine again, per head and per layer.
+  limit: where positions are expected to stay below. Up to CONSTANT the tables are constants that rows look up, because
+  XLA's CPU backend fuses computed ones into every layer's rotation and takes each cosine again, per head and layer.
+  Positions beyond `limit` are right too, only slower.
   """
   frequencies = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
-  if limit <= CONSTANT:
+
+  def computed():
+    angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+  def looked_up():
     angles = np.arange(limit, dtype=np.float32)[:, None] * frequencies[None, :]
-    look_up = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0, mode="clip")[:, None]
+    look_up = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0)[:, None]
     return look_up(np.cos(angles)), look_up(np.sin(angles))
-  angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
-  return jnp.cos(angles), jnp.sin(angles)
+
+  if limit > CONSTANT:
+    return computed()
+  return jax.lax.cond(jnp.max(positions_BT) < limit, looked_up, computed)
 
 
 def rotate(x_BHTC, tables) -> jax.Array:

@@ -127,7 +127,8 @@ class Decoder(nn.Module):
 def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positions_BT, segments_BT):
   """Reads T more tokens a row into the cache: a prompt, a verifier's message, or one sampled token.
 
-  `params` are the decoding parameters of `unstack`. Returns (hidden_BTD after the final norm, cache).
+  `params` are the decoding parameters of `unstack`. Returns (hidden_BTD after the final norm, cache). The cache must
+  have room for T more tokens: where the index stands is not known when this is traced, so nothing can refuse.
   """
   sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)

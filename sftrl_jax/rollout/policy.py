@@ -108,15 +108,17 @@ class Actor:
   def compiled(self):
     """(turn, regroup, decoding): the three compiled functions of a rollout."""
     parts = (self.model, self.sampling, self.tokenizer.eos, self.tokenizer.pad)
+    rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
+    split = caches.Cache(rows, rows, rows, rows, whole)  # said, not left to XLA: another split is another program
 
-    @functools.partial(jax.jit, static_argnames=("room",))
+    @functools.partial(jax.jit, static_argnames=("room",), out_shardings=(split, None))
     def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0):
       cache = caches.empty(self.model.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
       keys_B = row_keys(key, episodes_B, number)
       return respond(*parts, params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT,
                      next_positions_B, live_B, keys_B, temperature)
 
-    @functools.partial(jax.jit, static_argnames=("room",))
+    @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
     def regroup(cache, rows_B, room):
       return caches.grow(caches.take(cache, rows_B), room)
 

@@ -1,7 +1,9 @@
 """Optimizers and schedules by name. Weight decay means the same thing under every optimizer."""
 
 import dataclasses
+import fnmatch
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -37,6 +39,7 @@ class Optimizer:
   learning_rate: the peak of the schedule
   weight_decay: decoupled for every optimizer: lr * weight_decay * p on matrices; norms, biases and heads are left alone
   clip: global norm of the gradient at most (0: not clipped)
+  factors: {glob of parameter paths: factor of their learning rate}, at most one for each parameter
   args: further arguments of the optimizer's own constructor
   """
 
@@ -44,6 +47,7 @@ class Optimizer:
   learning_rate: float = 3e-4
   weight_decay: float = 0.0
   clip: float = 1.0
+  factors: dict[str, float] = dataclasses.field(default_factory=dict)
   args: dict = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -53,6 +57,9 @@ class Optimizer:
     for field in ("weight_decay", "clip"):
       if getattr(self, field) < 0:
         raise ValueError(f"{field} is {getattr(self, field)}; it must not be negative.")
+    for pattern, factor in self.factors.items():
+      if not factor >= 0:
+        raise ValueError(f"factors[{pattern!r}] is {factor}; it must be 0 (frozen) or positive.")
     taken = [name for name in inspect.signature(FACTORIES[self.name]).parameters if name not in _OURS]
     for key in self.args:
       if key not in taken:
@@ -130,7 +137,31 @@ def make_optimizer(optimizer: Optimizer, schedule: Callable) -> optax.GradientTr
   links.append(factory(learning_rate=schedule, **args))
   if optimizer.weight_decay:
     links.append(decoupled_decay(optimizer.weight_decay, schedule))
+  if optimizer.factors:
+    links.append(scale_by_path(optimizer.factors))
   return optax.chain(*links)
+
+
+def scale_by_path(factors: dict[str, float]) -> optax.GradientTransformation:
+  """Updates times the factor of the pattern that matches their path. ValueError when two match, or one matches none."""
+
+  def factor_of(path: str) -> float:
+    found = [pattern for pattern in factors if fnmatch.fnmatchcase(path, pattern)]
+    if len(found) > 1:
+      raise ValueError(f"config.optimizer.factors: {path} matches {found}; let one pattern match it.")
+    return factors[found[0]] if found else 1.0
+
+  def init(params):
+    paths = trees.leaves(params)
+    for pattern in factors:
+      if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+        raise ValueError(f"config.optimizer.factors: {pattern!r} matches no parameter; there are {', '.join(paths)}.")
+    return optax.EmptyState()
+
+  def update(updates, state, params=None):
+    return trees.map_with_path(lambda path, u: u * factor_of(path), updates), state
+
+  return optax.GradientTransformation(init, update)
 
 
 def decays(path: str) -> bool:
@@ -157,7 +188,6 @@ _MUON = {r".*/attn/[qkv]/kernel": ((1,), (2, 3)), r".*/attn/o/kernel": ((1, 2), 
 def muon_dimensions(params):
   """Which axes of a leaf Muon orthogonalises, None for Adam. Its default would take the embedding and miss the scanned
   blocks, whose layer axis is a batch of matrices."""
-  import re
 
   def choose(path: str, leaf):
     inside = path.startswith("model/layers/")

@@ -14,6 +14,8 @@ from sftrl_jax.models import DecoderConfig, build, heads
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.training import state as states
 
+# What a failed restore leaves of orbax is collected whenever Python pleases.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 META = {"step": 3, "cursor": 40, "tokens": 10, "seconds": 1.25, "train_flops": 2.5e9}
 
 

@@ -65,7 +65,8 @@ def tiny(one_device):
   from sftrl_jax.programs import settings
 
   def make(verb, **overrides):
-    changed = {**TINY, **(TINY_RL if verb == "rl" else {}), **{k.replace("__", "."): str(v) for k, v in overrides.items()}}
+    changed = {**TINY, **(TINY_RL if verb == "rl" else {})}
+    changed |= {key.replace("__", "."): str(value) for key, value in overrides.items()}
     return settings.resolve_for(verb, settings.load(str(CONFIGS / f"{verb}.py")), list(changed.items()), lambda _: None)
 
   return make

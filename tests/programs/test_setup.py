@@ -24,7 +24,7 @@ def test_sft_and_rl_differ_in_their_method_only(tiny):
     ("rl", dict(ppo__gamma=1.5), "config.ppo.gamma is 1.5; it must lie in"),
     ("rl", dict(batch=10, ppo__minibatches=4), "config.ppo.minibatches is 4; it must divide config.batch = 10"),
     ("rl", dict(batch=12, ppo__minibatches=4, compute__microbatches=2), "compute.microbatches is 2"),
-    ("sft", dict(batch=15, compute__microbatches=2), "config.compute.microbatches is 2; it must divide config.batch = 15"),
+    ("sft", dict(batch=15, compute__microbatches=2), "compute.microbatches is 2; it must divide config.batch = 15"),
     ("sft", dict(batch=0), "config.batch is 0"), ("sft", dict(steps=0), "config.steps is 0"),
     ("sft", dict(start="base:nobody"), "config.start is 'base:nobody'"),
     ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),

@@ -12,7 +12,8 @@ LENGTH = 12
 
 def turn(context, tokens, reward):
   logprobs = tuple(-0.01 * token for token in tokens)
-  return Turn(Reply("", tuple(context), tuple(tokens), logprobs), Verdict(reward, False, False, False, False, "", None, "value"))
+  verdict = Verdict(reward, False, False, False, False, "", None, "value")
+  return Turn(Reply("", tuple(context), tuple(tokens), logprobs), verdict)
 
 
 TWO = Episode(0, (turn([1, 10, 11], [20, 21], -0.5), turn([12], [22, 23, 24], 1.0)), (), False)

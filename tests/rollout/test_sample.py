@@ -99,7 +99,7 @@ def answer(model, decoding):
     return respond(model, Sampling(longest), eos, 8, flat, caches.empty(model.config, rows, 2 + longest - 1), tokens,
                    positions, tokens, jnp.full(rows, 2), live, keys, temperature)[1]
 
-  return lambda eos, temperature, live=np.ones(rows, bool): run(jnp.int32(eos), jnp.float32(temperature), live)
+  return lambda eos, temperature, live=(True,) * rows: run(jnp.int32(eos), jnp.float32(temperature), np.array(live))
 
 
 def test_decoding_ends_as_soon_as_every_live_row_has_stopped(answer):

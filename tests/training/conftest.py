@@ -21,7 +21,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="session")
 def model():
-  return build(DecoderConfig(vocab=VOCAB, width=16, layers=2, heads=2, remat="none", unroll=2, init_std=0.3))
+  return build(DecoderConfig(vocab=VOCAB, width=16, layers=1, heads=2, remat="none", init_std=0.3))
 
 
 @pytest.fixture(scope="session")

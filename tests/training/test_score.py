@@ -9,22 +9,25 @@ from sftrl_jax.models import heads
 from sftrl_jax.training.score import make_score
 
 
-@pytest.mark.parametrize("temperature, chunk", [(1.0, 0), (0.7, 0), (0.7, 4)])
+@pytest.mark.parametrize("temperature, chunk", [(0.7, 0), (0.7, 4)])
 def test_scores_are_the_log_softmax_of_the_logits(model, params, ragged, temperature, chunk):
   inputs, targets_BT, mask_BT = ragged
   scores = jax.jit(make_score(model, temperature, chunk))(params, inputs, targets_BT)
-  logits = model.logits(params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  logits, hidden = jax.jit(lambda p, *x: (model.logits(p, *x), model.hidden(p, *x)))(
+      params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
   log = np.asarray(jax.nn.log_softmax(logits / temperature), np.float64)
   on = mask_BT > 0
-  np.testing.assert_allclose(scores.logprobs_BT[on], np.take_along_axis(log, targets_BT[..., None], -1)[..., 0][on], atol=1e-5)
+  chosen = np.take_along_axis(log, targets_BT[..., None], -1)[..., 0]
+  np.testing.assert_allclose(scores.logprobs_BT[on], chosen[on], atol=1e-5)
   np.testing.assert_allclose(scores.entropy_BT[on], -(np.exp(log) * log).sum(-1)[on], atol=1e-5)
   np.testing.assert_array_equal(scores.correct_BT[on], (log.argmax(-1) == targets_BT)[on])
-  hidden = model.hidden(params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
   np.testing.assert_allclose(scores.values_BT[on], heads.scalar(params["value"], hidden)[on], atol=1e-5)
 
 
 def test_without_a_value_head_there_are_no_values(model, params, ragged):
-  assert make_score(model)({"model": params["model"]}, *ragged[:2]).values_BT is None
+  score = lambda params: make_score(model)(params, *ragged[:2])
+  assert jax.eval_shape(score, {"model": params["model"]}).values_BT is None
+  assert jax.eval_shape(score, params).values_BT is not None
 
 
 @pytest.mark.parametrize("value_gradient", [False, True])

@@ -1,0 +1,48 @@
+"""A finished run read back: the same parameters give the same answers, and what is no run is told apart."""
+
+import json
+
+import pytest
+
+from sftrl_jax.programs import recorded
+from sftrl_jax.programs.mistakes import ConfigError
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_evaluating_a_checkpoint_repeats_what_the_run_measured_at_its_end(finished, lines_of, tmp_path, verb, capsys):
+  home = finished(verb)
+  lines = recorded.evaluate_recorded(str(home), [], str(tmp_path / "out"))
+  last = [line for line in lines_of(home, "evals.jsonl") if line["step"] == 2]
+  same = ("step", "variant", "temperature", "outcomes", "codes", "success", "seed")
+  assert [[line[key] for key in same] for line in lines] == [[line[key] for key in same] for line in last]
+  assert lines_of(tmp_path / "out", "evals.jsonl") == lines
+  assert "rule_ood" in capsys.readouterr().out
+
+
+def test_overrides_change_what_is_evaluated_and_nothing_in_the_run(finished, tmp_path):
+  home = finished("sft")
+  before = (home / "config.json").read_text(), (home / "evals.jsonl").read_text()
+  lines = recorded.evaluate_recorded(f"{home}@2", [("evals.episodes", "5"), ("evals.temperatures", "(0.0,)")],
+                                     str(tmp_path))
+  assert [line["episodes"] for line in lines] == [5, 5]
+  assert before == ((home / "config.json").read_text(), (home / "evals.jsonl").read_text())
+
+
+@pytest.mark.parametrize("source, told", [("nowhere", "no config.json"), ("nowhere@x", "number of a step")])
+def test_what_is_no_workdir_is_refused(source, told, tmp_path):
+  with pytest.raises(ConfigError, match=told):
+    recorded.parse(str(tmp_path / source))
+
+
+def test_a_missing_step_names_the_steps_there_are(finished, tmp_path):
+  with pytest.raises(ValueError, match="no checkpoint 7; steps there: .*2"):
+    recorded.evaluate_recorded(f"{finished('sft')}@7", [], str(tmp_path))
+
+
+def test_a_study_and_a_torn_config_are_refused(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"verb": "study"}))
+  with pytest.raises(ConfigError, match="one of its runs"):
+    recorded.verb_of(tmp_path)
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ConfigError, match="no JSON"):
+    recorded.verb_of(tmp_path)
