@@ -28,7 +28,7 @@ from sftrl_jax.training.step import make_train_step
 def run(config, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   parts = assemble(config, "rl")
-  starts.check(parts.config["start"])
+  starts.check(parts.config["start"], parts.model)
   ppo, compute, optimizer = (parts.settings[name] for name in ("ppo", "compute", "optimizer"))
   episodes, turns = parts.config["batch"], parts.env.attempts
   length = row_length(parts, closing=ppo.truncation == "bootstrap")
@@ -100,18 +100,24 @@ def _play(parts, session):
 def _arrays(parts, ppo, episodes, length):
   """(Rows, Grid) on the host. What was said after a truncated episode is read only if its value is wanted."""
   bootstrap = ppo.truncation == "bootstrap"
-  closing = [_closing(parts.tokenizer, episode) if bootstrap and episode.truncated else () for episode in episodes]
+  most = parts.actor.rollout.feedback_tokens + 1
+  closing = [_closing(parts.tokenizer, episode, most) if bootstrap and episode.truncated else ()
+             for episode in episodes]
   rows = collect.rows(episodes, length, closing)
   tokens = parts.actor.rollout.max_new_tokens
   return rows, collect.grid(episodes, ppo.level, parts.env.attempts, tokens, closing)
 
 
-def _closing(tokenizer, episode) -> list[int]:
-  """The ids after the last response of a truncated episode: a missing <eos>, and the verifier's last message."""
+def _closing(tokenizer, episode, most: int) -> list[int]:
+  """The ids after the last response of a truncated episode: a missing <eos>, and the verifier's last message.
+
+  Nothing if they are more than `most`: a message that did not fit ended the episode, and there is no state to value.
+  """
   last = episode.turns[-1].reply
   said = episode.chat[-1]
   missing = [] if last.stopped else [tokenizer.eos]
-  return missing + (message_ids(tokenizer, said) if said.role == "user" else [])
+  ids = missing + (message_ids(tokenizer, said) if said.role == "user" else [])
+  return ids if len(ids) <= most else []
 
 
 def _update(parts, ppo, session, batch: PolicyBatch, train_step):

@@ -21,7 +21,7 @@ from sftrl_jax.training.step import make_train_step
 def run(config, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
   parts = assemble(config, "sft")
-  starts.check(parts.config["start"])
+  starts.check(parts.config["start"], parts.model)
   data, compute, optimizer = (parts.settings[name] for name in ("data", "compute", "optimizer"))
   rows, length = parts.config["batch"], data.length
   chats = functools.partial(demonstration, parts.env, data, parts.config["seed"])

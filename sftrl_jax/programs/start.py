@@ -15,14 +15,16 @@ from sftrl_jax.programs.settings import ConfigError
 BASES = Path(__file__).parents[1] / "bases"
 
 
-def check(start: str) -> None:
-  """ConfigError for a start that cannot be, before anything is built."""
+def check(start: str, model: Model | None = None) -> None:
+  """ConfigError for a start that cannot be, or that is not of this model, before anything is written."""
   if start == "scratch":
     return
   if start.startswith("base:"):
     if not _base(start).is_file():
       there = ", ".join(f"base:{path.stem}" for path in sorted(BASES.glob("*.npz")))
       raise ConfigError(f"config.start is {start!r}, which is not shipped; there are: {there or 'none'}.")
+    if model is not None:
+      _read(_base(start), jax.eval_shape(model.init, jax.random.key(0)))
     return
   workdir, _, step = start.rpartition("@") if "@" in start else (start, "", "")
   if not (Path(workdir) / "checkpoints").is_dir():
@@ -30,6 +32,8 @@ def check(start: str) -> None:
                       "workdir of a run, WORKDIR[@step].")
   if step and not step.isdecimal():
     raise ConfigError(f"config.start is {start!r}; after @ comes the number of a step.")
+  if model is not None:
+    _same_words(Path(workdir), model)
 
 
 def load(start: str, model: Model, seed: int, mesh) -> dict:
@@ -52,19 +56,23 @@ def _base(start: str) -> Path:
 
 
 def _shipped(path: Path, like: dict) -> dict:
+  there = _read(path, like)
+  put = lambda name, leaf: jax.device_put(there[name].astype(leaf.dtype), leaf.sharding)
+  return trees.map_with_path(put, like)
+
+
+def _read(path: Path, like: dict) -> dict:
+  """The arrays of a file by path; ConfigError unless they are exactly those of `like`."""
   with np.load(path, allow_pickle=False) as arrays:
     there = {name: arrays[name] for name in arrays.files}
   wanted = trees.leaves(like)
   if there.keys() != wanted.keys():
     raise ConfigError(f"{path.name} holds other parameters than this model has: keep the model of the config it came "
                       "from, or use --config.start=scratch.")
-
-  def put(name, leaf):
+  for name, leaf in wanted.items():
     if there[name].shape != leaf.shape:
       raise ConfigError(f"{path.name}: {name} has shape {there[name].shape}, but {leaf.shape} in this model.")
-    return jax.device_put(there[name].astype(leaf.dtype), leaf.sharding)
-
-  return trees.map_with_path(put, like)
+  return there
 
 
 def _same_words(workdir: Path, model: Model) -> None:

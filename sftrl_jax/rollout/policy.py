@@ -44,6 +44,7 @@ class Rollout:
   shrink: tuple[float, ...] = (0.75, 0.5)
 
   def __post_init__(self):
+    object.__setattr__(self, "shrink", tuple(self.shrink))
     for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sftrl_jax.models import Model, cache as caches
+from sftrl_jax.models import Model
 from sftrl_jax.shapes import check
 
 
@@ -122,7 +122,3 @@ def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache,
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
   steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(more, body, start)
   return cache, Response(tokens_BR, logprobs_BR, lengths_B, done_B, steps)
-
-
-def fresh(model: Model, rows: int, length: int) -> caches.Cache:
-  return caches.empty(model.config, rows, length)

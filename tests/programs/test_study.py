@@ -83,7 +83,7 @@ def test_no_two_runs_share_a_seed_and_methods_of_a_base_are_paired(files):
 def test_shipped_bases_are_named_and_need_nothing(files):
   runs = expanded(files, base="")
   assert [run.name for run in runs][:2] == ["base-0-ppo-0", "base-0-sft-0"]
-  assert "--config.start=base:1" in runs[-1].words
+  assert "--config.start=base:general_points_1" in runs[-1].words
   assert not any(run.needs for run in runs)
 
 
