@@ -71,7 +71,8 @@ def restore_params(workdir: Path, step: int | None, like: dict) -> tuple[dict, i
       raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {there}.")
     # Restored as it was written, then placed: a subtree of a state cannot be asked for by itself.
     path = Path(store.directory) / str(step) / "state"
-    tree = ocp.StandardCheckpointer().restore(path)
+    with ocp.StandardCheckpointer() as reader:
+      tree = reader.restore(path)
     params = tree["params"]["model"]
     return jax.tree.map(lambda new, old: jax.device_put(_same_shape(new, old), old.sharding), params, like), step
   except (ValueError, KeyError) as error:
