@@ -2,8 +2,8 @@ r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three att
 
   sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
 
-About 2 minutes on one core. Expected, greedy, within 3 attempts: id_seen from about 30% to about 65%, and rule_ood up
-by some points instead of down. The paper's claim in small: RL generalizes.
+About 3 minutes on one core, evaluations included. Measured on five bases, greedy, within 3 attempts: id_seen from 33% to
+61%, and rule_ood from 30% to 34%: up instead of down. The paper's claim in small: RL generalizes.
 """
 
 from configs.general_points import task
