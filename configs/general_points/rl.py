@@ -2,7 +2,7 @@ r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three att
 
   sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
 
-About 3 minutes on one core, evaluations included. Measured on five bases, greedy, within 3 attempts: id_seen from 33% to
+About 3 minutes on one core, evaluations included. Measured on five bases, greedy, in 3 attempts: id_seen from 33% to
 61%, and rule_ood from 30% to 34%: up instead of down. The paper's claim in small: RL generalizes.
 """
 

@@ -2,7 +2,7 @@ r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of th
 
   sftrl sft --config=configs/general_points/sft.py --workdir=runs/gp_sft
 
-About 3 minutes on one core, evaluations included. Measured on five bases, greedy, within 3 attempts: id_seen from 33% to
+About 3 minutes on one core, evaluations included. Measured on five bases, greedy, in 3 attempts: id_seen from 33% to
 99%, rule_ood from 30% to 2%. The paper's claim in small: SFT memorizes.
 """
 
