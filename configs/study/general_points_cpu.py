@@ -42,7 +42,8 @@ def get_config(choice=""):
           "What changed after that: how a batch is cut into microbatches, SFT's rows (23 columns, not 24), and the "
           "length of the decoding cache, which is charged. An interrupted study then showed base 0's runs on the "
           "evaluation hands up to 2.4e12 FLOPs, and development hands base 0 at 1.2e12: PPO gained at T=1 but little "
-          "in greedy decoding on the shifted rule, so the budget of both methods was set to 3e12 (131 PPO iterations; the prototype's 119 cost 2.4e12 because it did not charge attention). A "
-          "larger learning rate for the value head was tried there too and left out.",
+          "in greedy decoding on the shifted rule, so the budget of both methods was set to 3e12 "
+          "(133 PPO iterations; the prototype's 119 cost 2.4e12 because it did not charge attention). A larger "
+          "learning rate for the value head was tried there too and left out.",
       ))
   return config
