@@ -187,5 +187,6 @@ def test_solutions_cannot_be_changed_and_do_not_depend_on_order():
 
 @pytest.mark.parametrize("values", [(), (0, 1), (-1, 2), (1.0, 2)])
 def test_only_positive_integers_are_solved(values):
+  solutions((1, 2))  # kept from now on, and equal to (1.0, 2) as a key
   with pytest.raises(ValueError, match="positive integers"):
     solutions(values)
