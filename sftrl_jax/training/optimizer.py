@@ -19,7 +19,7 @@ FACTORIES: dict[str, Callable] = {
     "muon": contrib.muon, "sgd": optax.sgd}
 
 # Learning rates for a start when the name is swapped: adamw's usual one and what others need relative to it.
-LEARNING_RATES = {"adamw": 3e-4, "adam": 3e-4, "lion": 3e-5, "adafactor": 3e-4, "muon": 1e-3, "sgd": 3e-1}
+LEARNING_RATES = {"adamw": 3e-4, "adam": 3e-4, "lion": 3e-5, "adafactor": 3e-4, "muon": 1e-3, "sgd": 1e-1}
 
 # Ours wherever optax's own default is not what its paper recommends for transformers, or decays by another rule.
 DEFAULTS: dict[str, dict[str, Any]] = {
