@@ -1,6 +1,6 @@
 """Tests run on eight pretended CPU devices, and arrays of different ranks are not broadcast unasked.
 
-Only the environment is touched, and before anyone imports jax: tests of rooms without jax stay without it.
+The environment is set before anyone imports jax. That rooms without jax stay without it is asked in fresh processes.
 """
 
 import os
@@ -18,3 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join([given, *(f"{name}={value}" for name, value i
 if "jax" in sys.modules:  # a plugin was quicker: XLA_FLAGS still counts until the first device is asked for
   sys.modules["jax"].config.update("jax_platforms", "cpu")
   sys.modules["jax"].config.update("jax_numpy_rank_promotion", "raise")
+
+# The devices are made now: a test that changes XLA_FLAGS must not decide how many the later ones see.
+import jax  # noqa: E402
+
+jax.devices()
