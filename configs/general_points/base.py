@@ -18,7 +18,7 @@ def get_config():
   config.data = dict(length=76, attempts=(0.5, 0.3, 0.2), careless=0.5, misread=0.2, choices=4)
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
-  config.evals.update(env=dict(faces=10, holdout=0.25), parts=1, kl=False)
+  config.evals.update(env=dict(faces=10, holdout=0.25), at=(), kl=False)
   config.compute = dict(microbatches=4)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=1)
   config.log = dict(every=20)

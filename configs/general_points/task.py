@@ -14,6 +14,6 @@ def shared(**env) -> ConfigDict:
   config.tokenizer = dict(name="words")
   config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
   config.rollout = dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0)
-  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=1024, parts=5)
+  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=1024)
   config.mesh = dict(cpu_threads=1)
   return config

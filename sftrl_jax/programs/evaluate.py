@@ -21,8 +21,8 @@ from sftrl_jax.training.log import chat_json
 class Evals:
   """What is measured along the way. Step 0 and the end always are.
 
-  every: steps between evaluations (0: see parts)
-  parts: evaluations spread evenly over the run's steps or FLOPs, where every is 0
+  every: steps between evaluations (0: see at)
+  at: shares of the run's steps or FLOPs after which it is evaluated, where every is 0
   variants: of the environment
   env: fields of the environment that differ from training's, for every variant
   episodes: episodes a variant and temperature
@@ -33,7 +33,7 @@ class Evals:
   """
 
   every: int = 0
-  parts: int = 5
+  at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
   variants: tuple[str, ...] = ()
   env: dict = dataclasses.field(default_factory=dict)
   episodes: int = 512
@@ -45,9 +45,11 @@ class Evals:
   def __post_init__(self):
     if self.episodes < 1:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
-    for name in ("every", "parts", "seed", "shown"):
+    for name in ("every", "seed", "shown"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    if not all(0 < share < 1 for share in self.at):
+      raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
     if not self.temperatures or min(self.temperatures) < 0:
       raise ValueError(f"temperatures is {self.temperatures}; it needs at least one, none negative; 0 is greedy.")
 

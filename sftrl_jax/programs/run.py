@@ -89,7 +89,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
   log.progress("train", position)
   session = dataclasses.replace(session, pending=pending)
   evals = parts.settings["evals"]
-  reached = due(evals.every, position, limits) if evals.every else due_at(evals.parts, before, position, limits)
+  reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, before, position, limits)
   if evals.variants and reached:
     _evaluate(parts, session, log)
   if due(parts.settings["checkpoint"].every, position, limits):

@@ -38,6 +38,7 @@ class Study:
   ood: the variant that is not
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator
   hands: evaluation episodes per variant; 0 leaves it to the configs
+  at: shares of every method's run after which it is evaluated; () leaves it to the configs
   overrides: {method, or "base": {key: value}} on top of its config
   disclosure: choices that were made after seeing results
   """
@@ -55,6 +56,7 @@ class Study:
   ood: str = "rule_ood"
   jobs: int = 1
   hands: int = 0
+  at: tuple[float, ...] = ()
   overrides: dict = dataclasses.field(default_factory=dict)
   disclosure: tuple[str, ...] = ()
 
@@ -105,13 +107,14 @@ def expand(study, workdir) -> list[pool.Run]:
   runs = [_run(f"base-{base}", "sft", study.base, workdir, jobs,
                {**_dotted(study.overrides.get("base", {})), "seed": base}) for base in range(study.bases) if study.base]
   budget = {"flops": study.flops} if study.flops else {}
-  hands = {"evals.episodes": study.hands} if study.hands else {}
+  evals = {"evals.episodes": study.hands, "evals.at": tuple(study.at)}
+  shared = {**budget, **{key: value for key, value in evals.items() if value}}
   for seed in range(study.seeds):
     for base in range(study.bases):
       for method, spec in study.methods.items():
         name = f"base-{base}-{method}-{seed}"
         begin = str(workdir / "runs" / f"base-{base}") if study.base else f"base:{study.shipped}_{base}"
-        keys = {**budget, **hands, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
+        keys = {**shared, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
                 "start": begin}
         runs.append(_run(name, verb_of(spec), spec, workdir, jobs, keys, needs=f"base-{base}" if study.base else ""))
   return runs

@@ -56,7 +56,7 @@ def due(every: int, position: Position, limits: Limits) -> bool:
   return limits.over(position) or bool(every and position.step % every == 0)
 
 
-def due_at(parts: int, before: Position, after: Position, limits: Limits) -> bool:
-  """Whether the run has just crossed one of `parts` equal parts of its length."""
-  crossed = int(limits.done(after) * parts + 1e-9) > int(limits.done(before) * parts + 1e-9)
-  return limits.over(after) or (bool(parts) and crossed)
+def due_at(shares: tuple[float, ...], before: Position, after: Position, limits: Limits) -> bool:
+  """Whether the run has just crossed one of these shares of its length, or its end."""
+  was, now = limits.done(before) + 1e-9, limits.done(after) + 1e-9
+  return limits.over(after) or any(was < share <= now for share in shares)

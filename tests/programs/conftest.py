@@ -84,13 +84,11 @@ def one_device(tmp_path_factory):
   jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  jax.config.update("jax_disable_most_optimizations", True)
   compilation_cache.reset_cache()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:1]))
     yield
   jax.config.update("jax_compilation_cache_dir", None)
-  jax.config.update("jax_disable_most_optimizations", False)
   compilation_cache.reset_cache()
 
 

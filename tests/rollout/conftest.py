@@ -48,14 +48,6 @@ class Guess:
     return (seed, word, attempt + 1, chat), verdict
 
 
-@pytest.fixture(autouse=True, scope="package")
-def quick_compilation():
-  """Most of these tests' time is XLA's: its expensive passes change no law."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def guess():
   return Guess

@@ -11,14 +11,6 @@ from sftrl_jax.objectives.batches import PolicyBatch, TokenBatch
 ROWS, LENGTH, VOCAB = 8, 6, 11
 
 
-@pytest.fixture(autouse=True, scope="package")
-def quick_compilation():
-  """Most of these tests' time is XLA's: its expensive passes change no law."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def model():
   return build(DecoderConfig(vocab=VOCAB, width=16, layers=1, heads=2, remat="none", init_std=0.3))

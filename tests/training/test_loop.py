@@ -37,16 +37,16 @@ def test_due_every_so_many_steps_and_at_the_end():
   assert [p.step for p in at if due(0, p, Limits(100, 5.5))] == [6, 7]
 
 
-def test_parts_are_crossed_once_each_and_the_last_is_the_end():
-  for count, parts in ((100, 5), (7, 3), (3, 5), (10, 10), (33, 4), (10, 0)):
-    at = steps(count)
-    crossed = [b.step for a, b in zip(at, at[1:], strict=False) if due_at(parts, a, b, Limits(count))]
-    assert crossed[-1] == count and len(crossed) == max(1, min(parts, count))
-    for part, step in enumerate(crossed, 1):
-      assert count < parts or step == -(-count * part // max(1, parts))
+def crossed(shares, at, limits):
+  return [after.step for before, after in zip(at, at[1:], strict=False) if due_at(shares, before, after, limits)]
 
 
-def test_parts_follow_the_budget_where_it_ends_the_run():
-  at = steps(8)
-  crossed = [b.step for a, b in zip(at, at[1:], strict=False) if due_at(4, a, b, Limits(1000, 8.0))]
-  assert crossed == [2, 4, 6, 8]
+def test_shares_of_a_run_are_crossed_once_each_and_the_end_always():
+  assert crossed((0.2, 0.4, 0.6, 0.8), steps(100), Limits(100)) == [20, 40, 60, 80, 100]
+  assert crossed((0.05, 0.1, 0.5), steps(7), Limits(7)) == [1, 4, 7]
+  assert crossed((1 / 3, 2 / 3), steps(3), Limits(3)) == [1, 2, 3]
+  assert crossed((), steps(10), Limits(10)) == [10]
+
+
+def test_shares_follow_the_budget_where_it_ends_the_run():
+  assert crossed((0.25, 0.5, 0.75), steps(8), Limits(1000, 8.0)) == [2, 4, 6, 8]
