@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 
-from sftrl_jax.study import figures, findings, series, style
+from sftrl_jax.study import figures, findings, notices, series, style
 from sftrl_jax.study.page import Heading, Notice, Picture, Table, Text
 
 
 def opening(study, effects, judged):
-  """Claim, what is missing, and the verdicts."""
+  """Claim, alarms, what is missing, and the verdicts."""
   blocks = [Text(study.claim)] if study.claim else []
+  blocks += notices.alarms([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
   bases = {key[0] for key in effects.comparison.at}
   if len(bases) == 1:
     blocks.append(Notice("One base model", (

@@ -5,7 +5,7 @@ numbers alone.
 import dataclasses
 import math
 
-from sftrl_jax.study import style
+from sftrl_jax.study import notices, style
 from sftrl_jax.study.bootstrap import Estimate
 
 MIN_BASES = 3
@@ -227,22 +227,10 @@ def checks(study):
   if compared:
     detail = "differ on " + "; ".join(differing) if differing else f"{compared} groups of runs agree hand by hand"
     rows.append(("All runs of a base start from the same model (greedy outcomes at step 0)", not differing, detail))
-  spent = [(name, run.last("nonfinite_steps", 0.0)) for name, run in ((r.name, r) for r in study.runs.values())]
+  spent = [(run.name, notices.skipped(run)) for run in study.runs.values()]
   bad = [f"{name}: {count:g}" for name, count in spent if count]
   rows.append(("No step was skipped for a non-finite loss or gradient", not bad, "; ".join(bad) or "none in any run"))
   for run in study.runs.values():
-    for name in alarms(run):
-      rows.append((f"{run.name}: {name}", False, "fired"))
+    for alarm in notices.raised(run):
+      rows.append((f"{run.name}: no alarm {alarm.name}", False, alarm.told))
   return tuple(rows)
-
-
-def alarms(run):
-  """Names of the alarm/* metrics that were ever above zero, with how many steps."""
-  names = dict.fromkeys(key for line in run.metrics for key in line if str(key).startswith("alarm/"))
-  fired = {}
-  for name in names:
-    steps, values = run.column(name)
-    hot = steps[values > 0]
-    if hot.size:
-      fired[name] = f"{hot.size} steps, first at step {hot[0]:g}"
-  return fired

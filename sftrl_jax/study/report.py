@@ -2,7 +2,7 @@
 
 import pathlib
 
-from sftrl_jax.study import chapters, effects, figures, findings, page, provenance, series, solo, style, tables
+from sftrl_jax.study import chapters, effects, figures, findings, notices, page, provenance, series, solo, style, tables
 from sftrl_jax.study.page import Bullets, Heading
 
 
@@ -93,6 +93,8 @@ def summary(directory):
                 f"{chapters.dagger(measured)}", ""]
   lines += aligned([(claim.verdict.upper(), f"{claim.text} ({style.temperature_label(claim.temperature)})",
                      chapters.cell(claim.estimate)) for claim in judged])
+  alarmed = notices.line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
+  lines += ["", alarmed] if alarmed else []
   if study.missing:
     lines += ["", f"Missing runs: {', '.join(study.missing)}"]
   return "\n".join(style.plain(line, 400) for line in [study.name, "", *lines])

@@ -2,7 +2,7 @@
 
 import math
 
-from sftrl_jax.study import compute, figures, findings, series, style, tables, traces, transcripts
+from sftrl_jax.study import compute, figures, notices, series, style, tables, traces, transcripts
 from sftrl_jax.study.page import Bullets, Heading, Notice, Picture, Table, Text
 
 
@@ -12,10 +12,7 @@ def colour_of(run):
 
 def state(run):
   """What the run is and how far it came, alarms first."""
-  blocks, fired = [], findings.alarms(run)
-  if fired:
-    blocks.append(Notice("Alarms fired", tuple(f"{name}: {when}" for name, when in fired.items())))
-  skipped = run.last("nonfinite_steps", 0.0)
+  blocks, skipped = notices.alarms([(run.name, run)]), notices.skipped(run)
   if skipped > 0:
     blocks.append(
       Notice("Steps were skipped", (f"{skipped:g} updates had a non-finite loss or gradient and were not applied.",))
@@ -141,9 +138,7 @@ def overlay(runs, out):
   palette = (style.RL, style.SFT) + style.MORE
   many = len(named) > len(palette)
   colours = {name: colour_of(run) if many else palette[index] for index, (name, run) in enumerate(named)}
-  blocks, rows = [], traces.success_rows(named)
-  fired = [f"{name}: {alarm}, {when}" for name, run in named for alarm, when in findings.alarms(run).items()]
-  blocks += [Notice("Alarms fired", tuple(fired))] if fired else []
+  blocks, rows = notices.alarms(named), traces.success_rows(named)
   if many:
     blocks.append(
       Text(

@@ -68,8 +68,10 @@ def test_starts_that_differ_fail_the_check(make_study, tmp_path):
   assert not passed and "base-0" in detail
 
 
-def test_alarms_that_fired_are_found(make_run, tmp_path):
-  run = make_run(tmp_path / "run", "ppo", hands=30)
-  with open(run / "metrics.jsonl", "a") as file:
-    file.write('{"step": 401, "alarm/sampler_gap": 1}\n{"step": 402, "alarm/sampler_gap": 0, "alarm/kl": 0}\n')
-  assert findings.alarms(tables.read_run(run)) == {"alarm/sampler_gap": "1 steps, first at step 401"}
+def test_alarms_and_skipped_updates_fail_their_checks(make_study, tmp_path):
+  study = make_study(tmp_path, bases=1, hands=30)
+  with open(study / "runs" / "base-0-ppo-0" / "metrics.jsonl", "a") as file:
+    file.write('{"step": 401, "alarm/sampler_gap": 1, "nonfinite_steps": 2}\n{"step": 402, "nonfinite_steps": 0}\n')
+  failed = {what: detail for what, passed, detail in findings.checks(tables.read_study(study)) if not passed}
+  assert failed == {"No step was skipped for a non-finite loss or gradient": "base-0-ppo-0: 2",
+                    "base-0-ppo-0: no alarm sampler_gap": "1 of 136 logged steps, first at step 401"}

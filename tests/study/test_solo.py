@@ -12,6 +12,7 @@ def test_an_alarm_is_the_first_thing_said(make_run, tmp_path):
     file.write('{"step": 401, "alarm/sampler_gap": 1, "nonfinite_steps": 2}\n')
   blocks = solo.state(tables.read_run(run))
   assert isinstance(blocks[0], page.Notice) and "sampler_gap" in blocks[0].items[0]
+  assert "training graph" in blocks[0].items[0] and "config.model.dtype" in blocks[0].items[0]
   assert "2 updates" in blocks[1].items[0]
 
 

@@ -1,0 +1,98 @@
+"""What a run may do wrong without failing: each alarm with its cause and the knob to turn. The report reads them too.
+
+A metric "alarm/NAME" is written only in a step in which the alarm is raised. No JAX here: these are rules on numbers
+that were measured anyway.
+"""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Alarm:
+  """cause: what the numbers say. knob: the keys of the config that change it."""
+
+  cause: str
+  knob: str
+
+
+ALARMS = {
+    "nonfinite": Alarm(
+        "The loss or its gradient was not finite: the update was skipped, and parameters and optimizer stayed as they "
+        "were.",
+        "Lower --config.optimizer.learning_rate, or --config.optimizer.clip (0 does not clip); a longer "
+        "--config.schedule.warmup helps where the first steps are hit."),
+    "no_trainable_tokens": Alarm(
+        "No token of the batch was trained on: its loss is 0 and the step taught nothing.",
+        "SFT: look at one example with `sftrl check`; a row must hold a prompt and its whole response "
+        "(--config.data.length). RL: every response was empty, so look at episodes.jsonl."),
+    "constant_rewards": Alarm(
+        "Every episode of the batch got the same reward: there is no advantage, so only the value head and the "
+        "penalties learn.",
+        "All wrong: start from a better model (--config.start), an easier task (--config.env) or more attempts. All "
+        "right: the task is solved. Else a larger --config.batch or --config.rollout.temperature."),
+    "all_truncated": Alarm(
+        "Every response was cut off at rollout.max_new_tokens: none was finished, so the verifier saw only torsos.",
+        "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
+        "from a model that was trained by sft."),
+    "entropy_collapse": Alarm(
+        "The policy gives nearly the same response every time (under 0.1 nats a response): it no longer explores. "
+        "Harmless where success is near 1.",
+        "Raise --config.ppo.entropy_coef or --config.ppo.kl_coef, or lower --config.optimizer.learning_rate, and go on "
+        "from an earlier step: --config.start=WORKDIR@STEP."),
+    "sampler_gap": Alarm(
+        "The sampler's log-probabilities differ from the training graph's by more than 0.02 a token on average: "
+        "episodes come from another distribution than the one that is updated.",
+        "--config.model.dtype=float32 if it is bfloat16; --config.rollout.carry=false reads every chat anew, without "
+        "the cache. In float32 a gap is a bug of the model: `sftrl check` compares decoding with the full forward."),
+}
+
+PREFIX = "alarm/"
+
+# Rewards are exact fractions of a few numbers, so equal ones have a deviation of rounding errors only.
+SAME_REWARD = 1e-6
+# A policy that answers otherwise one time in fifty has 0.1 nats a response, however long the responses are.
+LEAST_NATS = 0.1
+USUAL_LENGTH = 10.0  # tokens of a response where none was measured
+# verl's health numbers are |p - p'| under 0.005 for sound and over 0.01 for broken, and |log p - log p'| is never
+# smaller. Decoding in bfloat16 gives up to 0.01; float32 gives 1e-7.
+MOST_GAP = 0.02
+
+
+def raised(metrics: dict[str, float]) -> dict[str, float]:
+  """{"alarm/NAME": 1.0} of the alarms that one step's metrics raise; a rule whose metrics are absent says nothing.
+
+  Lines that average several steps are judged by the averages: constant rewards and truncation must then hold in all.
+  """
+  return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule(metrics)}
+
+
+def _nonfinite(metrics) -> bool:
+  return metrics.get("nonfinite_steps", 0.0) > 0 or not math.isfinite(metrics.get("loss", 0.0))
+
+
+def _no_trainable_tokens(metrics) -> bool:
+  return metrics.get("label_tokens", 1.0) <= 0
+
+
+def _constant_rewards(metrics) -> bool:
+  size = max(1.0, abs(metrics.get("objective/scores", 0.0)))
+  return metrics.get("objective/scores_std", math.inf) <= SAME_REWARD * size
+
+
+def _all_truncated(metrics) -> bool:
+  return metrics.get("response_length/clip_ratio", 0.0) >= 1.0 - 1e-9
+
+
+def _entropy_collapse(metrics) -> bool:
+  length = metrics.get("response_length/mean", USUAL_LENGTH)
+  return metrics.get("policy/entropy_avg", math.inf) * length < LEAST_NATS
+
+
+def _sampler_gap(metrics) -> bool:
+  return not metrics.get("sampling/sampling_logp_difference/mean", 0.0) <= MOST_GAP  # so that nan raises it too
+
+
+_RULES = {
+    "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
+    "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse, "sampler_gap": _sampler_gap}

@@ -1,0 +1,52 @@
+"""Alarms: raised by what they are about, silent in a healthy step, each with a cause and a knob that exists."""
+
+import math
+import re
+
+import pytest
+
+from sftrl_jax.alarms import ALARMS, PREFIX, raised
+
+# One step of PPO on GeneralPoints, as it was logged.
+HEALTHY = {
+    "loss": 0.02, "nonfinite_steps": 0.0, "label_tokens": 6144.0, "objective/scores": -0.05,
+    "objective/scores_std": 0.9, "response_length/clip_ratio": 0.01, "response_length/mean": 12.9,
+    "policy/entropy_avg": 0.16, "sampling/sampling_logp_difference/mean": 1.8e-7}
+
+
+def test_a_healthy_step_and_an_empty_one_raise_nothing():
+  assert raised(HEALTHY) == {}
+  assert raised({}) == {}
+  assert raised({**HEALTHY, "response_length/clip_ratio": 0.999, "policy/entropy_avg": 0.02}) == {}
+
+
+@pytest.mark.parametrize("name, changed", [
+    ("nonfinite", {"nonfinite_steps": 1.0}), ("nonfinite", {"nonfinite_steps": 0.1}), ("nonfinite", {"loss": math.nan}),
+    ("nonfinite", {"loss": math.inf}), ("no_trainable_tokens", {"label_tokens": 0.0}),
+    ("constant_rewards", {"objective/scores_std": 0.0}),
+    ("constant_rewards", {"objective/scores": -1000.0, "objective/scores_std": 1e-5}),
+    ("all_truncated", {"response_length/clip_ratio": 1.0}),
+    ("entropy_collapse", {"policy/entropy_avg": 0.001}), ("entropy_collapse", {"policy/entropy_avg": 0.0}),
+    ("sampler_gap", {"sampling/sampling_logp_difference/mean": 0.05}),
+    ("sampler_gap", {"sampling/sampling_logp_difference/mean": math.nan})])
+def test_each_alarm_is_raised_alone_by_what_it_is_about(name, changed):
+  assert raised({**HEALTHY, **changed}) == {PREFIX + name: 1.0}
+
+
+def test_entropy_is_judged_by_the_response():
+  """A long response with little entropy a token still differs from sample to sample."""
+  low = {**HEALTHY, "policy/entropy_avg": 0.004}
+  assert raised({**low, "response_length/mean": 10.0}) == {PREFIX + "entropy_collapse": 1.0}
+  assert raised({**low, "response_length/mean": 500.0}) == {}
+
+
+def test_every_alarm_says_why_and_names_keys_that_exist():
+  from sftrl_jax.programs.dotted import flat
+  from sftrl_jax.programs.schema import keys_of
+  from sftrl_jax.programs.setup import SCHEMAS
+  known = {key for schema in SCHEMAS.values() for key in flat(keys_of({"env": {"name": "general_points"}}, schema))}
+  sections = {key.split(".")[0] for key in known}
+  for alarm in ALARMS.values():
+    assert alarm.cause.endswith(".") and alarm.knob.endswith(".")
+    named = re.findall(r"--config\.([\w.]*\w)", alarm.knob)
+    assert named and all(key in known or key in sections for key in named), named
