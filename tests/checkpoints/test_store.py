@@ -1,6 +1,7 @@
 """A state comes back as it went, or a person is told why not."""
 
 import functools
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("run")
   store = stores.manager(workdir)
   stores.save(store, 3, born(), META)
-  store.wait_until_finished()
+  stores.finish(store)
   store.close()
   return workdir
 
@@ -79,7 +80,7 @@ def test_parameters_that_are_not_there_are_told(workdir, tmp_path):
     stores.restore_params(workdir, 7, like)
   with pytest.raises(ValueError, match="no checkpoint; steps there: none"):
     stores.restore_params(tmp_path, None, like)
-  with pytest.raises(ValueError, match="has shape .* there, but .* in this model"):
+  with pytest.raises(ValueError, match="has shape .* there, but .* here"):
     stores.restore_params(workdir, 3, born(width=32, devices=1).params["model"])
 
 
@@ -97,7 +98,139 @@ def test_the_newest_are_kept_and_a_step_that_exists_stays(tmp_path):
   store.close()
 
 
-@pytest.mark.parametrize("settings, key", [(dict(every=-1), "every"), (dict(keep=0), "keep")])
+def files_of(step):
+  return sorted((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(step):
+  """One bit in the middle of the largest data file."""
+  path = files_of(step / "state")[-1]
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def truncate(step):
+  path = files_of(step / "state")[-1]
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(step):
+  for path in files_of(step):
+    path.unlink()
+
+
+def forge(step):
+  """The JSON says another position than was saved."""
+  path = next(path for path in files_of(step / "meta") if '"cursor"' in path.read_text(errors="ignore"))
+  path.write_text(path.read_text().replace(f'"cursor": {step.name}', '"cursor": 7'))
+
+
+def lose(step):
+  next(path for path in files_of(step) if path.name == "manifest.ocdbt").unlink()
+
+
+DAMAGE = [flip, truncate, empty, forge, lose]
+
+
+def three_steps(workdir):
+  """Steps 1, 2 and 3 of a small state, and what each holds."""
+  source = np.random.default_rng(0)
+  states = {step: {"x": jnp.asarray(source.normal(size=(64, 64)), jnp.float32), "n": jnp.int32(step)}
+            for step in (1, 2, 3)}
+  store = stores.manager(workdir, keep=3)
+  for step, state in states.items():
+    stores.save(store, step, state, {"cursor": step})
+  stores.finish(store)
+  store.close()
+  return states
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_step_is_named_put_aside_and_the_one_before_taken(tmp_path, damage):
+  saved, said = three_steps(tmp_path), []
+  for step in (2, 3):
+    damage(tmp_path / "checkpoints" / str(step))
+  store = stores.manager(tmp_path, keep=3)
+  state, meta, step = stores.restore_newest(store, saved[3], said.append)
+  assert step == 1 and meta == {"cursor": 1}
+  same(state, saved[1])
+  assert "checkpoints/3 is damaged" in said[0] and "3.corrupt" in said[0] and "checkpoints/2 is damaged" in said[1]
+  assert (tmp_path / "checkpoints" / "3.corrupt").is_dir() and list(store.all_steps()) == [1]
+  stores.save(store, 3, saved[3], {"cursor": 3})  # the number is free again
+  stores.finish(store)
+  assert stores.restore_newest(store, saved[3], said.append)[2] == 3
+  store.close()
+
+
+def test_without_any_sound_step_a_person_decides(tmp_path):
+  saved = three_steps(tmp_path)
+  for step in (1, 2, 3):
+    flip(tmp_path / "checkpoints" / str(step))
+  for _ in range(2):  # the second call finds no step at all, and does not begin anew either
+    store = stores.manager(tmp_path)
+    with pytest.raises(stores.Damaged, match="no sound checkpoint left .*another --workdir"):
+      stores.restore_newest(store, saved[3], lambda message: None)
+    store.close()
+  assert stores.restore_newest(stores.manager(tmp_path / "new"), saved[3], print) is None
+
+
+def test_a_checkpoint_of_another_shape_is_not_damaged(tmp_path):
+  three_steps(tmp_path)
+  store = stores.manager(tmp_path)
+  for like in ({"x": jnp.zeros((64, 32)), "n": jnp.int32(0)}, {"x": jnp.zeros((64, 64))},
+               {"x": jnp.zeros((64, 64), jnp.bfloat16), "n": jnp.int32(0)}):
+    with pytest.raises(stores.Mismatch, match="does not fit this config"):
+      stores.restore_newest(store, like, print)
+  assert sorted(store.all_steps()) == [1, 2, 3]
+  store.close()
+
+
+def test_parameters_to_be_judged_are_those_of_the_average_where_there_is_one(tmp_path):
+  state, average = born(), jax.tree.map(lambda x: x + 1, born().params)
+  store = stores.manager(tmp_path)
+  stores.save(store, 1, state, {}, evaluated=average)
+  stores.finish(store)
+  store.close()
+  params, _ = stores.restore_params(tmp_path, 1, state.params["model"])
+  same(params, average["model"])
+
+
+def test_parameters_fall_back_to_a_sound_step_and_reading_changes_nothing(tmp_path, capsys):
+  state, store = born(), stores.manager(tmp_path, keep=2)
+  for step in (1, 2):
+    stores.save(store, step, state, {})
+  stores.finish(store)
+  store.close()
+  empty(tmp_path / "checkpoints" / "2")
+  half_written = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"   # of a run that is saving right now
+  half_written.mkdir()
+  assert stores.restore_params(tmp_path, None, state.params["model"])[1] == 1
+  assert "2 is damaged" in capsys.readouterr().out and half_written.is_dir()
+  assert (tmp_path / "checkpoints" / "2").is_dir()
+  with pytest.raises(stores.Damaged, match="checkpoints/2 is damaged"):
+    stores.restore_params(tmp_path, 2, state.params["model"])
+
+
+def test_a_full_disk_leaves_older_steps_untouched(tmp_path):
+  saved, limits = three_steps(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+  store = stores.manager(tmp_path, keep=1)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # the system refuses larger files, as a full disk would
+  try:
+    with pytest.raises(RuntimeError, match="could not be written .* Step 3 is complete and untouched"):
+      stores.save(store, 4, saved[1], {"cursor": 4})
+      stores.finish(store)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  again = stores.manager(tmp_path)
+  state, _, step = stores.restore_newest(again, saved[3], print)
+  assert step == 3
+  same(state, saved[3])
+  again.close()
+
+
+@pytest.mark.parametrize("settings, key", [
+    (dict(every=-1), "every"), (dict(keep=0), "keep"), (dict(grace_seconds=-1.0), "grace_seconds")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     Checkpoint(**settings)
