@@ -6,6 +6,8 @@ import random
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs.env import Env
 
+DRAWS = 100  # wrong responses asked for before a wrong one counts as impossible
+
 
 @dataclasses.dataclass(frozen=True)
 class Demonstrations:
@@ -36,6 +38,20 @@ class Demonstrations:
       raise ValueError(f"choices is {self.choices}; it must be at least 1.")
 
 
+def refuse(env: Env, shown: Demonstrations) -> None:
+  """ValueError for demonstrations that this environment cannot give: too many attempts, or ones it cannot get wrong."""
+  if len(shown.attempts) > env.attempts:
+    raise ValueError(f"data.attempts has {len(shown.attempts)} entries, but config.env.attempts is {env.attempts}.")
+  earlier = sum(shown.attempts[1:]) > 0
+  wanted = {"careless": shown.careless > 0 or (earlier and shown.misread < 1), "misread": earlier and shown.misread > 0}
+  way_out = {"careless": "--config.data.careless=0 and one attempt or --config.data.misread=1",
+             "misread": "--config.data.misread=0"}
+  for name, asked in wanted.items():
+    if asked and not callable(getattr(env, name, None)):
+      raise ValueError(f"config.data asks for {name} responses, but this environment has no {name}(state, seed): "
+                       f"write it (envs/env.py says what it returns), or use {way_out[name]}.")
+
+
 def demonstration(env: Env, shown: Demonstrations, seed: int, index: int) -> Chat:
   """Example `index` of the stream `seed`: a chat whose last message is the response to be learned."""
   name = f"{seed} {index}"
@@ -43,20 +59,27 @@ def demonstration(env: Env, shown: Demonstrations, seed: int, index: int) -> Cha
   state, chat = env.reset(name)
   wrong = source.choices(range(len(shown.attempts)), shown.attempts)[0]
   if wrong >= env.attempts:
-    raise ValueError(f"data.attempts has {len(shown.attempts)} entries, but config.env.attempts is {env.attempts}.")
+    refuse(env, shown)
   for attempt in range(wrong):
     state, chat = _fail(env, state, f"{name} {attempt}", source.random() < shown.misread)
   if shown.careless and source.random() < shown.careless:
     response = env.careless(state, f"{name} last")
   else:
-    response = env.expert(state, source.randrange(shown.choices) if shown.choices > 1 else 0)
+    response = env.expert(state, source.randrange(shown.choices)) if shown.choices > 1 else env.expert(state)
   return (*chat, Message("assistant", response))
 
 
 def _fail(env: Env, state, name: str, misread: bool):
-  """One wrong attempt and what the verifier says to it; a careless attempt that happens to be right is misread."""
+  """One wrong attempt and what the verifier says to it; a careless attempt that happens to be right is misread, or
+  drawn again where the environment has no misread."""
   response = env.misread(state, name) if misread else env.careless(state, name)
   after, verdict = env.step(state, response)
-  if verdict.correct:
-    after, verdict = env.step(state, env.misread(state, name))
+  again = 0
+  while verdict.correct:
+    again += 1
+    if again > DRAWS:
+      raise ValueError(f"{DRAWS} wrong responses were asked for and all were right, the last one {response!r}: let "
+                       "careless be wrong more often, or write misread(state, seed).")
+    response = env.misread(state, name) if hasattr(env, "misread") else env.careless(state, f"{name} {again}")
+    after, verdict = env.step(state, response)
   return after, verdict.chat

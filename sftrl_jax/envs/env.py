@@ -35,6 +35,10 @@ class Env(Protocol):
 
   `variants` names the evaluation variants, each made by the constructor's `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
+
+  Two more methods are asked for by data.careless and data.misread alone: careless(state, seed), a well-formed response
+  that does not aim at the task of this state and may happen to be right, and misread(state, seed), one that misreads
+  what is shown and is always wrong.
   """
 
   variants: tuple[str, ...]
@@ -50,9 +54,3 @@ class Env(Protocol):
 
   def expert(self, state: Any, choice: int = 0) -> str:
     """A correct response; `choice` picks among the known ones, modulo their number."""
-
-  def careless(self, state: Any, seed: int | str) -> str:
-    """A well-formed response that does not aim at the task of this state, and may happen to be right."""
-
-  def misread(self, state: Any, seed: int | str) -> str:
-    """A well-formed response that misreads what is shown, and is always wrong."""

@@ -53,9 +53,17 @@ class Model:
 
 
 def build(config: DecoderConfig) -> Model:
+  """The model of a config. A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns
+  a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`."""
   if config.vocab < 1:
     raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")
-  return Model(config)
+  if not hasattr(config, "build"):
+    return Model(config)
+  model = config.build()
+  if not isinstance(model, Model) or model.config != config:
+    raise ValueError(f"{type(config).__name__}.build() returned {model!r}, but it must return a class derived from "
+                     "sftrl_jax.models.Model, made with this config: return MyModel(self).")
+  return model
 
 
 __all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads"]

@@ -43,6 +43,8 @@ def activation_rules() -> tuple:
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole."""
+  if "own" in path.split("/"):  # new in a user's own model: whole on every device
+    return PartitionSpec(*(None for _ in shape))
   axes = trees.the_one(PARAMETER_AXES, path, "parallel/rules.py")
   if len(axes) != len(shape):
     raise ValueError(f"{path} has {len(shape)} axes {shape}, but parallel/rules.py names {len(axes)}: {axes}.")

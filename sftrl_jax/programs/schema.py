@@ -2,11 +2,12 @@
 
 A schema is {key: default | type | section}. A bare type, such as int, is a key that has to be given. A section is a
 dataclass (its fields are the keys), a function from the section's values so far to a dataclass (for a section whose
-`name` chooses the class; ValueError for an unknown name), or `dict` (free-form: its constructor checks it, see
-settings.build).
+`name` chooses the class; ValueError for an unknown name; a default of its parameter `name` is the default of the key),
+or `dict` (free-form: its constructor checks it, see settings.build).
 """
 
 import dataclasses
+import inspect
 import types
 import typing
 
@@ -41,9 +42,12 @@ def section_keys(section, settings, where="config") -> dict:
   if isinstance(section, types.FunctionType):
     try:
       chosen = section(settings)
+    except ConfigError:
+      raise
     except ValueError as error:
       raise ConfigError(f"{where}.{error}" if str(error).startswith("name") else f"{where}: {error}") from error
-    return {"name": Key(str), **section_keys(chosen, settings, where)}
+    named = inspect.signature(section).parameters.get("name")
+    return {"name": Key(str, named.default if named else REQUIRED), **section_keys(chosen, settings, where)}
   kinds = typing.get_type_hints(section)
   settings = settings if isinstance(settings, dict) else {}
   keys = {}

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from sftrl_jax.data.demonstrations import Demonstrations, demonstration
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
 from sftrl_jax.envs.general_points import GeneralPoints
 
 ENV = GeneralPoints(target="any", cards=3, faces="mixed", attempts=3, style="compact")
@@ -77,6 +77,43 @@ def test_more_attempts_than_the_task_allows_are_refused():
   with pytest.raises(ValueError, match="data.attempts has 4 entries, but config.env.attempts is 3"):
     for index in itertools.count():
       demonstration(ENV, Demonstrations(attempts=(0.0, 0.0, 0.0, 1.0)), 0, index)
+
+
+class Without:
+  """GeneralPoints without the methods that get it wrong."""
+
+  def __init__(self, *missing):
+    self.missing = missing
+
+  def __getattr__(self, name):
+    if name in self.missing:
+      raise AttributeError(name)
+    return getattr(ENV, name)
+
+
+def test_careless_and_misread_are_asked_for_only_where_the_config_asks():
+  plain = Without("careless", "misread")
+  refuse(plain, Demonstrations())
+  assert demonstration(plain, Demonstrations(), 0, 5) == demonstration(ENV, Demonstrations(), 0, 5)
+  for shown, name in ((Demonstrations(careless=0.1), "careless"), (Demonstrations(attempts=(0.5, 0.5)), "careless"),
+                      (Demonstrations(attempts=(0.5, 0.5), misread=1.0), "misread")):
+    with pytest.raises(ValueError, match=rf"config\.data asks for {name} responses, .* no {name}\(state, seed\)"):
+      refuse(plain, shown)
+  with pytest.raises(ValueError, match="data.attempts has 2 entries, but config.env.attempts is 1"):
+    refuse(GeneralPoints(attempts=1), Demonstrations(attempts=(0.5, 0.5)))
+
+
+def test_a_careless_answer_that_happens_to_be_right_is_drawn_again_where_nothing_misreads():
+  shown = Demonstrations(attempts=(0.0, 1.0), misread=0.0)
+  for index in range(100):
+    chat = demonstration(Without("misread"), shown, 0, index)
+    assert [verdict.correct for verdict in judged(0, index, chat)] == [False, True]
+
+  class Lucky(Without):
+    def careless(self, state, seed):
+      return ENV.expert(state)
+  with pytest.raises(ValueError, match="100 wrong responses were asked for and all were right"):
+    demonstration(Lucky("misread"), shown, 0, 0)
 
 
 @pytest.mark.parametrize("settings, key", [

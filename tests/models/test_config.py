@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sftrl_jax import models
@@ -43,3 +44,28 @@ def test_what_cannot_be_built_is_refused(change, told):
 def test_a_model_needs_a_vocabulary(vocab):
   with pytest.raises(ValueError, match="vocab is"):
     models.build(DecoderConfig(vocab=vocab))
+
+
+class Halved(models.Model):
+  def unembedding(self, params):
+    return super().unembedding(params) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Family(DecoderConfig):
+  """returns: what build gives instead of a model"""
+
+  returns: str = ""
+
+  def build(self):
+    return self.returns or Halved(self)
+
+
+def test_a_family_of_ones_own_builds_its_own_model():
+  config = Family(vocab=7, width=8, layers=1, heads=2)
+  model, plain = models.build(config), models.build(DecoderConfig(vocab=7, width=8, layers=1, heads=2))
+  assert isinstance(model, Halved) and model == models.build(config) and hash(model) == hash(models.build(config))
+  params = {"unembed": np.ones((8, 7), np.float32)}
+  assert np.array_equal(model.unembedding(params), plain.unembedding(params) / 2)
+  with pytest.raises(ValueError, match=r"Family.build\(\) returned 'nothing', but it must return a class derived from"):
+    models.build(Family(vocab=7, returns="nothing"))

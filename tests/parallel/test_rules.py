@@ -52,6 +52,14 @@ def test_every_rule_is_some_parameters_rule():
     assert any(re.fullmatch(pattern, path) for path in paths), f"no parameter matches {pattern}"
 
 
+def test_what_is_new_in_a_users_own_model_is_whole_everywhere():
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  for path in ("model/own/scale", "model/layers/block/own/gate/kernel", "0/mu/model/own/scale"):
+    assert rules.spec(path, (8, 8), mesh) == PartitionSpec(None, None)
+  with pytest.raises(ValueError, match="matches 0 patterns of parallel/rules.py"):
+    rules.spec("model/owned", (8,), mesh)
+
+
 def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
   named = {axis for axes in rules.PARAMETER_AXES.values() for axis in axes} | {"batch", "tokens", "width"}
   assert named == set(rules.MESH_AXES) == {name for name, _ in rules.activation_rules()}

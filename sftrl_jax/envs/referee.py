@@ -1,0 +1,189 @@
+"""An environment from a user's own file, held to the interface while it plays: a mistake is told with file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sftrl_jax.chat import Chat, Message
+from sftrl_jax.envs.env import Verdict
+
+FLAGS = ("terminated", "truncated", "correct", "success")
+
+
+class TaskError(ValueError):
+  """A mistake in a user's own task; the message says in which file and line, what happened and what is expected."""
+
+
+def where(function) -> str:
+  """`path/to/task.py, line 12, in step`: where a function or a class is written."""
+  code = getattr(inspect.unwrap(function), "__code__", None)
+  if code is not None:
+    return f"{code.co_filename}, line {code.co_firstlineno}, in {function.__name__}"
+  try:
+    return f"{inspect.getsourcefile(function)}, line {inspect.getsourcelines(function)[1]}, in {function.__name__}"
+  except (OSError, TypeError):
+    return f"{getattr(function, '__name__', function)}"
+
+
+def blame(error: BaseException, function) -> str:
+  """The last line in the file of `function` that led to the error; where the function is written if none did."""
+  code = getattr(inspect.unwrap(function), "__code__", None)
+  return last_line(error, code.co_filename if code else "") or where(function)
+
+
+def last_line(error: BaseException, file: str) -> str:
+  """`file, line 12, in step`: the last line of the file that led to the error; "" if none did."""
+  frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+  return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+  """`env`, where every answer is held to the interface (envs/env.py) and TaskError names the line to mend.
+
+  scored: a reward function follows, so a reward of None is right.
+  """
+
+  env: Any
+  scored: bool = False
+
+  def __getattr__(self, name):  # fields, variants, codes, attempts, words; careless and misread if there are any
+    value = getattr(object.__getattribute__(self, "env"), name)
+    return functools.partial(self._text, getattr(type(self.env), name)) if name in ("careless", "misread") else value
+
+  def reset(self, seed: int | str) -> tuple[Any, Chat]:
+    reset = type(self.env).reset
+    state, chat = self._pair(reset, "(state, chat)", seed)
+    if not _is_chat(chat) or chat[-1].role != "user":
+      raise TaskError(f"{where(reset)}: the chat is {_short(chat)}, but it must be a tuple of Messages of which the "
+                      "last is the user's: return state, (Message('user', prompt),).")
+    return state, chat
+
+  def step(self, state: Any, response: str) -> tuple[Any, Verdict]:
+    step = type(self.env).step
+    state, verdict = self._pair(step, "(state, verdict)", state, response)
+    if not isinstance(verdict, Verdict):
+      raise TaskError(f"{where(step)}: the verdict is {_short(verdict)}, but it must be a Verdict of "
+                      "sftrl_jax.envs.env: return state, Verdict(reward=..., ...).")
+    problem = _problem(verdict)
+    if problem:
+      raise TaskError(f"{where(step)}: {problem}\n  The response was {_short(response)}.")
+    if verdict.reward is None and self.scored:
+      return state, verdict
+    return state, dataclasses.replace(verdict, reward=_finite(step, verdict.reward, response))
+
+  def expert(self, state: Any, *choice: int) -> str:
+    return self._text(type(self.env).expert, state, *choice)
+
+  def _text(self, method: Callable, *arguments) -> str:
+    response = self._ask(method, *arguments)
+    if not isinstance(response, str):
+      raise TaskError(f"{where(method)}: the response is {_short(response)}, but it must be a str.")
+    return response
+
+  def _ask(self, method: Callable, *arguments):
+    try:
+      return method(self.env, *arguments)
+    except Exception as error:
+      shown = ", ".join(map(_short, arguments))
+      raise TaskError(f"{blame(error, method)}: {type(error).__name__}: {error}\n  Asked for was {method.__name__}"
+                      f"({shown}). {RULES[method.__name__]}") from error
+
+  def _pair(self, method: Callable, names: str, *arguments) -> tuple:
+    answer = self._ask(method, *arguments)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+      raise TaskError(f"{where(method)}: it returned {_short(answer)}, but it must return {names}.")
+    return answer
+
+
+RULES = {"reset": "Every seed, an int or a str, gives an episode.",
+         "step": "Every str gets a verdict: what a model writes is judged wrong, never raised about.",
+         "expert": "Every state that is not the end of its episode has a right response.",
+         "careless": "Every state has a response that does not aim at the task.",
+         "misread": "Every state has a response that misreads it."}
+
+
+class Asked(NamedTuple):
+  """A state, and the chat that it is to answer."""
+
+  state: Any
+  chat: Chat
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewarded:
+  """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one answered.
+
+  Whether a response is right, and when an episode ends, stays the environment's word.
+  """
+
+  env: Any
+  function: Callable[[Chat, str, Verdict], float]
+
+  def __getattr__(self, name):
+    value = getattr(object.__getattribute__(self, "env"), name)
+    return (lambda asked, *rest: value(asked.state, *rest)) if name in ("careless", "misread") else value
+
+  def reset(self, seed: int | str) -> tuple[Asked, Chat]:
+    state, chat = self.env.reset(seed)
+    return Asked(state, chat), chat
+
+  def step(self, asked: Asked, response: str) -> tuple[Asked, Verdict]:
+    state, verdict = self.env.step(asked.state, response)
+    try:
+      reward = self.function(asked.chat, response, verdict)
+    except Exception as error:
+      raise TaskError(f"{blame(error, self.function)}: {type(error).__name__}: {error}\n  The response was "
+                      f"{_short(response)}. A reward function gives every response a finite number.") from error
+    reward = _finite(self.function, reward, response)
+    return Asked(state, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
+
+  def expert(self, asked: Asked, *choice: int) -> str:
+    return self.env.expert(asked.state, *choice)
+
+
+def _finite(function: Callable, reward, response: str) -> float:
+  if not isinstance(reward, numbers.Real) or not math.isfinite(reward):
+    way_out = "give one for every response, or a function in config.reward" if reward is None else "give one"
+    raise TaskError(f"{where(function)}: the reward is {_short(reward)}, but it must be a finite number: {way_out}.\n"
+                    f"  The response was {_short(response)}.")
+  return float(reward)
+
+
+def _problem(verdict: Verdict) -> str:
+  """What is wrong with a verdict, its reward apart; "" if nothing is."""
+  for name in FLAGS:
+    if type(getattr(verdict, name)) is not bool:
+      return f"{name} is {_short(getattr(verdict, name))}, but it must be True or False: write bool(...)."
+  for name in ("feedback", "code"):
+    if not isinstance(getattr(verdict, name), str):
+      return f"{name} is {_short(getattr(verdict, name))}, but it must be a str."
+  ended = verdict.terminated or verdict.truncated
+  if verdict.terminated and verdict.truncated:
+    return ("terminated and truncated are both True, but an episode ends one way: terminated when the task is over, "
+            "truncated when the attempts are used up.")
+  if ended and verdict.chat is not None:
+    return f"chat is {_short(verdict.chat)} at the end of the episode, but it must be None there."
+  if not ended and verdict.chat is None:
+    return ("chat is None, but neither terminated nor truncated is True: give the chat to answer next, or end the "
+            "episode.")
+  if not ended and (not _is_chat(verdict.chat) or verdict.chat[-1].role != "user"):
+    return (f"chat is {_short(verdict.chat)}, but it must be a tuple of Messages of which the last is the user's: "
+            "(*chat, Message('assistant', response), Message('user', feedback)).")
+  return ""
+
+
+def _is_chat(chat) -> bool:
+  return isinstance(chat, tuple) and bool(chat) and all(isinstance(message, Message) for message in chat)
+
+
+def _short(value) -> str:
+  shown = repr(value)
+  return shown if len(shown) <= 120 else f"{shown[:80]} ... ({len(shown)} characters)"

@@ -1,0 +1,126 @@
+"""A user's environment held to the interface: what it raises or returns wrongly is told with its file and line."""
+
+import dataclasses
+import math
+
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.general_points import GeneralPoints
+from sftrl_jax.envs.referee import Rewarded, TaskError, Watched
+
+GOOD = Verdict(1, True, False, True, True, "yes", None, "correct")
+ON = dataclasses.replace(GOOD, terminated=False, chat=(Message("user", "again"),))
+HERE = r"test_referee\.py, line \d+, in "
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """An environment that returns what it is told to, or raises it."""
+
+  answer: object = (0, GOOD)
+  chat: object = (Message("user", "1 + 1"),)
+  variants, codes, attempts, words = (), ("correct",), 1, ()
+
+  def reset(self, seed):
+    return 0, self.chat
+
+  def step(self, state, response):
+    if isinstance(self.answer, Exception):
+      raise self.answer
+    return self.answer
+
+  def expert(self, state, choice=0):
+    return 2 if state == "number" else "2"
+
+
+class Careless(Task):
+  def careless(self, state, seed):
+    return 1 / 0
+
+
+def stepping(**changes):
+  return Watched(Task((0, dataclasses.replace(GOOD, **changes))))
+
+
+def test_a_right_environment_plays_as_it_is():
+  env = Watched(GeneralPoints(style="compact", attempts=2))
+  assert isinstance(env, Env) and env.attempts == 2 and env.words == env.env.words
+  state, chat = env.reset(7)
+  assert (state, chat) == env.env.reset(7)
+  assert env.step(state, env.expert(state)) == env.env.step(state, env.env.expert(state))
+  assert env.expert(state, 1) == env.env.expert(state, 1)
+  assert env.careless(state, "a") == env.env.careless(state, "a")
+  assert not hasattr(Watched(Task()), "careless")
+
+
+@pytest.mark.parametrize("reward", [1, True, 0.5, -3.0])
+def test_a_reward_is_a_float_afterwards(reward):
+  got = stepping(reward=reward).step(0, "x")[1].reward
+  assert type(got) is float and got == reward
+
+
+@pytest.mark.parametrize("changes, told", [
+    (dict(reward=None), "reward is None"), (dict(reward=math.nan), "reward is nan"), (dict(reward=math.inf), "is inf"),
+    (dict(reward="1"), "reward is '1'"), (dict(correct=1), "correct is 1, but it must be True or False"),
+    (dict(truncated=True), "terminated and truncated are both True"), (dict(terminated=False), "chat is None"),
+    (dict(chat=(Message("user", "x"),)), "at the end of the episode"), (dict(feedback=None), "feedback is None"),
+    (dict(code=3), "code is 3"), (dict(terminated=False, chat=(Message("assistant", "x"),)), "the last is the user's"),
+    (dict(terminated=False, chat=["x"]), "it must be a tuple of Messages")])
+def test_a_wrong_verdict_names_the_step_and_the_response(changes, told):
+  with pytest.raises(TaskError, match=f"{HERE}step: ") as error:
+    stepping(**changes).step(0, "my answer")
+  assert told in str(error.value) and "my answer" in str(error.value)
+
+
+@pytest.mark.parametrize("answer, told", [
+    (GOOD, "must return (state, verdict)"), ((0, 1.0), "must be a Verdict"), (None, "it returned None")])
+def test_what_is_no_verdict_is_told(answer, told):
+  with pytest.raises(TaskError, match=f"{HERE}step: ") as error:
+    Watched(Task(answer)).step(0, "x")
+  assert told in str(error.value)
+
+
+def test_what_raises_is_told_with_the_line_that_raised():
+  line = Task.step.__code__.co_firstlineno + 2
+  with pytest.raises(TaskError, match=rf"test_referee\.py, line {line}, in step: KeyError: 'a'\n.*step\(0, 'x'\)"):
+    Watched(Task(KeyError("a"))).step(0, "x")
+  with pytest.raises(TaskError, match="in careless: ZeroDivisionError"):
+    Watched(Careless()).careless(0, "seed")
+  with pytest.raises(TaskError, match=f"{HERE}expert: the response is 2, but it must be a str"):
+    Watched(Task()).expert("number")
+  with pytest.raises(TaskError, match=f"{HERE}reset: the chat is ()"):
+    Watched(Task(chat=())).reset(0)
+
+
+def test_a_reward_function_sees_the_chat_that_was_answered_and_changes_the_reward_alone():
+  seen = []
+
+  def length(chat, response, verdict):
+    seen.append((chat, response, verdict.correct))
+    return len(response)
+
+  inner = GeneralPoints(style="compact", attempts=3)
+  env = Rewarded(inner, length)
+  asked, chat = env.reset(0)
+  assert chat == inner.reset(0)[1]
+  after, verdict = env.step(asked, "wrong")
+  _, ended = env.step(after, env.expert(after))
+  _, plain = inner.step(inner.reset(0)[0], "wrong")
+  assert dataclasses.replace(verdict, reward=0) == dataclasses.replace(plain, reward=0)
+  assert (verdict.reward, ended.reward) == (5.0, float(len(env.expert(after))))
+  assert ended.success and not verdict.success
+  assert seen == [(chat, "wrong", False), (verdict.chat, env.expert(after), True)]
+  assert env.careless(after, "s") == inner.careless(after.state, "s")
+
+
+@pytest.mark.parametrize("value, told", [(None, "reward is None"), (math.nan, "reward is nan"), ("x", "reward is 'x'")])
+def test_a_wrong_reward_function_is_told_with_its_line(value, told):
+  def reward(chat, response, verdict):
+    return 1 / 0 if value == "x" else value
+
+  env = Rewarded(Watched(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
+  with pytest.raises(TaskError, match=f"{HERE}reward: ") as error:
+    env.step(env.reset(0)[0], "mine")
+  assert ("ZeroDivisionError" if value == "x" else told) in str(error.value) and "'mine'" in str(error.value)
