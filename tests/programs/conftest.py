@@ -50,6 +50,23 @@ def stand_in(tmp_path, monkeypatch):
   monkeypatch.setattr(pool, "COMMAND", (sys.executable, str(script)))
 
 
+@pytest.fixture(scope="package")
+def stranger():
+  """stranger(folder, *(old, new)) -> sort_numbers.py of README.md, written there with these pieces replaced."""
+  readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+  text = next(block.partition("```")[0] for block in readme.split("```python\n")[1:] if "class Sort" in block)
+
+  def write(folder, *changes):
+    changed = text
+    for old, new in changes:
+      assert changed.count(old) == 1, f"{old!r} is there {changed.count(old)} times"
+      changed = changed.replace(old, new)
+    (folder / "sort_numbers.py").write_text(changed)
+    return folder / "sort_numbers.py"
+
+  return write
+
+
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points"
 TINY = {
     "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",

@@ -1,0 +1,109 @@
+"""`sftrl check`: the task and the run's parts are tried before hours are spent on them. Nothing is written.
+
+First the environment is played without a model (examination.py), then the parts on the real mesh (trial.py). This file
+imports no JAX: the first mistakes are told in a second.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from sftrl_jax.programs import dotted, settings
+from sftrl_jax.programs.mistakes import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One run that is checked: its verb, its config FILE.py[:choice], and what is set on top of it.
+
+  inside: the study's variant in distribution; "" for the first one.
+  training: whether the training task may not hold what the shifted variants show; a study's base may.
+  """
+
+  name: str
+  verb: str
+  spec: str
+  overrides: tuple[tuple[str, str], ...]
+  inside: str = ""
+  training: bool = True
+
+
+def cases(spec: str, overrides) -> list[Case]:
+  """The run of a config, or of a study its first base and every method on it."""
+  config = settings.load(spec)
+  verb = verb_of(config, overrides)
+  if verb != "study":
+    return [Case(spec, verb, spec, tuple(overrides))]
+  from sftrl_jax.programs import study as studies
+  study = settings.build(studies.Study, settings.resolve(config, overrides, studies.SCHEMA).study, "config.study")
+  found = []
+  for run in studies.expand(dataclasses.replace(study, bases=1, seeds=1), Path("study")):
+    verb, config_flag, _, *keys = run.words
+    changed = dict(settings.parse_overrides(keys))
+    if run.needs:   # the base that it starts from is still to be trained
+      changed["start"] = "scratch"
+    found.append(Case(run.name, verb, config_flag.removeprefix("--config="), tuple(changed.items()), study.id,
+                      training=bool(run.needs or not study.base)))
+  return found
+
+
+def verb_of(config, overrides) -> str:
+  """The verb that a config is for."""
+  if "study" in config:
+    return "study"
+  return "rl" if "algorithm" in config or any(path == "algorithm" for path, _ in overrides) else "sft"
+
+
+def threads(chosen: list[Case]) -> int:
+  """CPU threads of the first run, as its command will set them; anything strange is told when it is resolved."""
+  case = chosen[0]
+  mesh = settings.load(case.spec).get("mesh", {})
+  value = dict(case.overrides).get("mesh.cpu_threads", mesh.get("cpu_threads", 0) if hasattr(mesh, "get") else 0)
+  return int(value) if str(value).isdecimal() else 0
+
+
+def run(chosen: list[Case]) -> None:
+  """Prints a line a check. Raises ConfigError at the end when one failed."""
+  resolved = [(case, _resolved(case)) for case in chosen]
+  failed = made = 0
+  seen = set()
+  for case, config in resolved:
+    print(f"{case.name} ({case.verb})", flush=True)
+    for finding in _findings(case, config, seen):
+      made, failed = made + 1, failed + (not finding.ok)
+      print(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.told}", flush=True)
+      if not finding.ok and finding.way_out:
+        print(f"          -> {finding.way_out}", flush=True)
+  if failed:
+    raise ConfigError(f"{failed} of {made} checks failed; each says above what to mend.")
+  print(f"All {made} checks passed.")
+
+
+def _resolved(case: Case):
+  from sftrl_jax.programs import origin
+  config = settings.resolve_for(case.verb, settings.load(case.spec), case.overrides)
+  with config.unlocked():
+    config.start = origin.pinned(config.start)
+  return config
+
+
+def _findings(case: Case, config, seen: set):
+  """The findings of one run; a task that was examined in the same words before is not examined again."""
+  from sftrl_jax.programs import examination
+  plain = json.loads(json.dumps(dotted.plain(config)))
+  task = {key: plain[key] for key in ("env", "reward", "evals", "tokenizer", "data") if key in plain}
+  task["rollout"] = {key: value for key, value in plain["rollout"].items() if key.endswith("tokens")}
+  key = json.dumps([task, case.inside, case.training], sort_keys=True)
+  findings = []
+  if key in seen:
+    print("          the task is the same as above")
+  else:
+    seen.add(key)
+    for finding in examination.examine({**plain, **task}, case.inside, case.training):
+      findings.append(finding)
+      yield finding
+  if any(finding.fatal for finding in findings):
+    print("          the run's parts are tried when this is mended")
+    return
+  from sftrl_jax.programs import trial
+  yield from trial.attempt(config, case.verb)

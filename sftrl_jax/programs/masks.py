@@ -1,0 +1,94 @@
+"""Are exactly the responses trained? What the arrays of a run mark as trained, read back as text."""
+
+import functools
+from collections import Counter
+
+from sftrl_jax.chat import Message
+from sftrl_jax.data.batches import example, next_batch
+from sftrl_jax.data.demonstrations import demonstration
+from sftrl_jax.programs.course import Wrong
+from sftrl_jax.programs.evaluate import row_length
+from sftrl_jax.programs.setup import Parts
+from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.tokenizer import Tokenizer
+
+
+def of_demonstrations(parts: Parts) -> str:
+  """SFT: the first batch as it is trained, against the chats that it was packed from."""
+  tokenizer, data = parts.tokenizer, parts.settings["data"]
+  chats = functools.partial(demonstration, parts.env, data, parts.config["seed"])
+  batch, count = next_batch(chats, tokenizer, parts.config["batch"], data.length, 0)
+  wanted = Counter(tuple(message_ids(tokenizer, chats(index)[-1])) for index in range(count))
+  trained, found = Counter(), 0
+  for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT, strict=True):
+    for segment in range(1, segments.max() + 1):
+      trained[tuple(targets[(segments == segment) & (weights > 0)].tolist())] += 1
+      found += 1
+  return told(tokenizer, trained, wanted, found, count, example(tokenizer, chats(0)))
+
+
+def of_episodes(parts: Parts, episodes) -> str:
+  """RL: rows as they are trained, of the policy's episodes and of the expert's, against what was said in them."""
+  tokenizer = parts.tokenizer
+  episodes = [*episodes, *(spoken(parts, episode.seed) for episode in episodes)]
+  rows = collect.rows(episodes, row_length(parts), [()] * len(episodes))
+  wanted = Counter(turn.reply.tokens for episode in episodes for turn in episode.turns)
+  trained, found = Counter(), 0
+  for row, episode in enumerate(episodes):
+    said = [token for turn in episode.turns for token in (*turn.reply.context, *turn.reply.tokens)]
+    found += rows.inputs.tokens_BT[row][: len(said) - 1].tolist() == said[:-1]
+    for number, turn in enumerate(episode.turns):
+      here = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
+      ids = tuple(rows.targets_BT[row][here].tolist())
+      trained[ids] += 1
+      if tokenizer.decode(ids[:-1] if turn.reply.stopped else ids) != turn.reply.text:
+        raise Wrong(f"the environment judged {turn.reply.text!r}, but {tokenizer.decode(ids)!r} is trained",
+                    "let the policy's text be its tokens, decoded")
+  return told(tokenizer, trained, wanted, found, len(episodes), (said, [0.0, *rows.mask_BT[row][: len(said) - 1]]))
+
+
+def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, chats: int, shown) -> str:
+  """What both methods are held to: the trained spans are the responses, each with its <eos>; a chat is one row.
+
+  found: chats that lie in one unbroken row. shown: (ids, weights) of one row, for a person to look at.
+  """
+  if trained != wanted:
+    strange = next(iter(trained - wanted), ())
+    raise Wrong(f"{(trained - wanted).total()} of {trained.total()} trained spans are no response, for example "
+                f"{tokenizer.decode(strange)!r}", "train what text/render.py calls written, and nothing else")
+  if found != chats:
+    raise Wrong(f"{chats} chats lie in {found} unbroken rows", "let a chat only grow from turn to turn")
+  ended = sum(number for ids, number in trained.items() if ids[-1:] == (tokenizer.eos,))
+  if not ended:
+    raise Wrong("no trained response ends in <eos>, so the model never learns to stop",
+                "raise config.rollout.max_new_tokens")
+  tokens = sum(len(ids) * number for ids, number in trained.items())
+  return (f"{tokens} trained tokens are {wanted.total()} responses, {ended} with their <eos>, of {chats} chats in as "
+          f"many unbroken rows; in double brackets what is trained: {marked(tokenizer, *shown)}")
+
+
+def marked(tokenizer: Tokenizer, ids, weights) -> str:
+  """A row as text, with [[ ]] around what is trained."""
+  runs: list[tuple[bool, list[int]]] = []
+  for token, weight in zip(ids, weights, strict=True):
+    if not runs or runs[-1][0] != (weight > 0):
+      runs.append((weight > 0, []))
+    runs[-1][1].append(token)
+  texts = [f"[[{tokenizer.decode(some)}]]" if trained else tokenizer.decode(some) for trained, some in runs]
+  return ("" if tokenizer.kind == "bytes" else " ").join(texts)
+
+
+def spoken(parts: Parts, seed) -> Episode:
+  """An episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
+  state, chat = parts.env.reset(seed)
+  context, turns = render(parts.tokenizer, chat)[0], []
+  while True:
+    text = parts.env.expert(state)
+    tokens = tuple(message_ids(parts.tokenizer, Message("assistant", text)))
+    state, verdict = parts.env.step(state, text)
+    turns.append(Turn(Reply(text, tuple(context), tokens, (0.0,) * len(tokens)), verdict))
+    if verdict.chat is None:
+      return Episode(seed, tuple(turns), chat, verdict.truncated)
+    chat, context = verdict.chat, message_ids(parts.tokenizer, verdict.chat[-1])
