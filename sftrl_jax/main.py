@@ -91,6 +91,9 @@ def _run(arguments) -> int:
     print(f"sftrl_jax {__version__}")
     return COMPLETE
   command = scan(arguments)
+  if "--config" in command.flags and ("optimizer.name", "help") in command.overrides:
+    print(_optimizers(command))
+    return COMPLETE
   if "--help" in command.switches:
     print(_help(command))
     return COMPLETE
@@ -196,6 +199,14 @@ def _help(command) -> str:
   from sftrl_jax.programs import manual
   config, schema = _config(command)
   return f"{page}\n\n{manual.page(config, schema)}"
+
+
+def _optimizers(command) -> str:
+  from sftrl_jax.programs import settings
+  settings.load(command.flags["--config"])
+  os.environ["JAX_PLATFORMS"] = "cpu"   # only shapes are looked at
+  from sftrl_jax.programs import optimizers
+  return optimizers.page()
 
 
 def _config(command):

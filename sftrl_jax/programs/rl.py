@@ -20,7 +20,8 @@ from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.tally import tally
 from sftrl_jax.text.render import message_ids
 from sftrl_jax.training.experience import make_prepare, take
-from sftrl_jax.training.optimizer import make_optimizer, make_schedule
+from sftrl_jax.training.optimizer import make_optimizer
+from sftrl_jax.training.schedule import make_schedule
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import make_train_step
 

@@ -70,11 +70,13 @@ def parse_overrides(arguments) -> list[tuple[str, str]]:
   return overrides
 
 
-def resolve(config, overrides, schema, on_override=None, note=print) -> ConfigDict:
+def resolve(config, overrides, schema, on_override=None, note=print, free=None) -> ConfigDict:
   """The whole config of a run: the file's keys checked, missing ones filled in, overrides applied; locked.
 
   on_override: {dotted path: function of (the section so far, text) -> (the section, message)}; called for a path that
   is overridden with another value than the section has, before all other overrides; `note` is called with its message.
+  free: {dotted path of a free-form section: function of (the section around it, key) -> the key's type}; ValueError, a
+  message that begins with the key, for one that may not be there.
   Raises ConfigError for an unknown key, a missing one, a value of another type, and None.
   """
   overrides = [(path, text) for path, text in overrides]
@@ -88,20 +90,26 @@ def resolve(config, overrides, schema, on_override=None, note=print) -> ConfigDi
       replaced, message = _told(f"config.{path}={text}:", changes[path], dotted.at(tree, section), text)
       dotted.put(tree, section, replaced)
       note(message)
+  free = {path: kind_of for path, kind_of in (free or {}).items() if path.partition(".")[0] in tree}
   for path, text in overrides:
     if path not in changes:
-      _override(tree, keys, path, text)
+      _override(tree, keys, path, text, free)
+  for above in free:
+    for key, value in dotted.at(tree, above).items():
+      path = f"{above}.{key}"
+      dotted.at(tree, above)[key] = _told(f"config.{path}", values.fit, value, _free_kind(tree, free, path))
   return ConfigDict(tree).lock()
 
 
 def resolve_for(verb, config, overrides, note=print) -> ConfigDict:
   """`resolve` with the schema of a training verb. Imports JAX, so CPU threads have to be decided before."""
   from sftrl_jax.programs.setup import SCHEMAS
-  changes = {}
-  if any(path == "optimizer.name" for path, _ in overrides):
-    from sftrl_jax.training.optimizer import swap
-    changes["optimizer.name"] = swap
-  return resolve(config, overrides, SCHEMAS[verb], changes, note)
+  if "optimizer" not in SCHEMAS[verb]:
+    return resolve(config, overrides, SCHEMAS[verb], note=note)
+  from sftrl_jax.training.optimizer import kind_of, swap
+  given = {path.removeprefix("optimizer.") for path, _ in overrides if path.startswith("optimizer.")}
+  changes = {"optimizer.name": lambda section, name: swap(section, name, given)} if "name" in given else {}
+  return resolve(config, overrides, SCHEMAS[verb], changes, note, {"optimizer.args": kind_of})
 
 
 def build(constructor, settings, where):
@@ -213,12 +221,12 @@ def _complete(tree, keys, where, overridden):
   return whole
 
 
-def _override(tree, keys, path, text) -> None:
+def _override(tree, keys, path, text, free) -> None:
   """Puts the text of `--config.path=text` into the tree, as the kind that the key declares."""
   names = path.split(".")
   for depth, name in enumerate(names):
     if isinstance(keys, Key):
-      _override_free(tree, keys, names, depth, text)
+      _override_free(tree, keys, names, depth, text, free)
       return
     if name not in keys:
       raise ConfigError(_unknown(path, names[:depth], name, keys, tree))
@@ -229,8 +237,9 @@ def _override(tree, keys, path, text) -> None:
   dotted.put(tree, path, _told(f"config.{path}", values.parse, text, keys.kind))
 
 
-def _override_free(tree, key, names, depth, text) -> None:
-  """A key inside a free-form dict keeps the type it has there; a new one is read as a Python literal or as text."""
+def _override_free(tree, key, names, depth, text, free) -> None:
+  """A key inside a free-form dict has the type that `free` tells, or else keeps the one it has there; a new one is read
+  as a Python literal or as text."""
   above, path = ".".join(names[:depth]), ".".join(names)
   if not isinstance(dotted.at(tree, above), dict):
     kind = values.describe(key.kind)
@@ -242,7 +251,18 @@ def _override_free(tree, key, names, depth, text) -> None:
       raise ConfigError(f"config.{path} cannot be set: {name} in config.{above} is {section!r}, no section.")
   old = section.get(names[-1])
   kind = object if old is None else float if type(old) is int and "." in text else type(old)
+  if path.rpartition(".")[0] in free:
+    kind = _free_kind(tree, free, path)
   section[names[-1]] = _told(f"config.{path}", values.parse, text, kind)
+
+
+def _free_kind(tree, free, path):
+  """The type of a key of a free-form section; ConfigError for a key that may not be there."""
+  above, _, key = path.rpartition(".")
+  try:
+    return free[above](dotted.at(tree, above.rpartition(".")[0]), key)
+  except ValueError as error:
+    raise ConfigError(f"config.{above}.{error}") from error
 
 
 def _unknown(path, above, name, keys, tree) -> str:

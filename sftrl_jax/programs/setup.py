@@ -26,7 +26,8 @@ from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.training.log import Log, LogConfig, write_json
 from sftrl_jax.training.loop import Limits
-from sftrl_jax.training.optimizer import Optimizer, Schedule
+from sftrl_jax.training.optimizer import Optimizer
+from sftrl_jax.training.schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs import run as runs, start as starts
 from sftrl_jax.programs.setup import assemble, workdir_of
-from sftrl_jax.training.optimizer import make_optimizer, make_schedule
+from sftrl_jax.training.optimizer import make_optimizer
+from sftrl_jax.training.schedule import make_schedule
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import make_train_step
 

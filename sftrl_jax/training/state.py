@@ -1,10 +1,11 @@
-"""The train state: arrays only, born sharded."""
+"""The train state: arrays only, born sharded, and the parameters that it is judged by."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
+from optax import contrib
 
 from sftrl_jax.parallel import mesh as meshes, rules
 
@@ -32,3 +33,40 @@ def born(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh) -> T
   where = shardings(params, optimizer, mesh)
   make = jax.jit(lambda p: create(jax.tree.map(jnp.copy, p), optimizer), out_shardings=where)
   return make(params)
+
+
+def evaluated(state: TrainState) -> dict:
+  """The parameters to play and evaluate with: the state's own, but the average under a schedule-free optimizer."""
+  found = _averages(state.opt_state)
+  if not found:
+    return state.params
+
+  def average(z, y):  # a frozen parameter has no z
+    return y if isinstance(z, optax.MaskedNode) else contrib.schedule_free_eval_params(
+        found[0]._replace(z=z), y).astype(y.dtype)
+
+  return jax.tree.map(average, found[0].z, state.params, is_leaf=lambda z: isinstance(z, optax.MaskedNode))
+
+
+def is_averaged(state: TrainState) -> bool:
+  """Whether `evaluated` differs from the parameters that are trained; known without looking at any array."""
+  return bool(_averages(state.opt_state))
+
+
+def storable(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The optimizer with the bits of random keys in its state: checkpoints and checksums take plain arrays only."""
+  is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+  bits = lambda tree: jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+  def update(updates, state, params=None):
+    like = jax.eval_shape(optimizer.init, params)
+    state = jax.tree.map(lambda x, was: jax.random.wrap_key_data(x) if is_key(was) else x, state, like)
+    updates, state = optimizer.update(updates, state, params)
+    return updates, bits(state)
+
+  return optax.GradientTransformation(lambda params: bits(optimizer.init(params)), update)
+
+
+def _averages(opt_state) -> list:
+  is_average = lambda x: isinstance(x, contrib.ScheduleFreeState)
+  return [x for x in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(x)]

@@ -172,6 +172,24 @@ def test_another_optimizer_replaces_what_belonged_to_the_first():
     resolve("optimizer.name=unheard", on_override=changes)
 
 
+def kind_of(section, key):
+  if key != "b1":
+    raise ValueError(f"{key} is no argument of {section['name']}")
+  return float
+
+
+def test_keys_of_a_free_section_are_those_that_are_told_of_and_have_their_types():
+  free = {"optimizer.args": kind_of, "absent.args": kind_of}
+  file = {**FILE, "optimizer": {"name": "adamw", "args": {"b1": 1}}}
+  assert type(resolve(file=file, free=free).optimizer.args.b1) is float
+  assert resolve("optimizer.args.b1=1e-1", file=file, free=free).optimizer.args.b1 == 0.1
+  for word, told in (("optimizer.args.b2=1", r"config\.optimizer\.args\.b2 is no argument of adamw"),
+                     ("optimizer.args={'b3': 1}", r"config\.optimizer\.args\.b3 is no argument of adamw"),
+                     ("optimizer.args.b1=x", r"config\.optimizer\.args\.b1 is 'x', but should be float")):
+    with pytest.raises(ConfigError, match=told):
+      resolve(word, free=free)
+
+
 @pytest.mark.parametrize("argument", ["--config.a", "--config.=1", "--confg.a=1", "--config.a..b=1", "a=1"])
 def test_what_is_no_override_is_told(argument):
   with pytest.raises(ConfigError, match=r"write --config\.section\.key=value"):

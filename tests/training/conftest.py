@@ -1,6 +1,7 @@
 """A tiny model with its value head, and batches with ragged masks."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +21,26 @@ def model():
 def params(model):
   value = heads.init(16)
   return {"model": jax.jit(model.init)(jax.random.key(0)), "value": {**value, "kernel": value["kernel"] + 0.1}}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+  """tiny(path, ...): a tree of a few numbers by paths of a model, each array of its own small shape."""
+  shapes = {"model/embed": (5, 4), "model/layers/block/attn/q/kernel": (2, 4, 2, 3),
+            "model/layers/block/mlp/up/kernel": (2, 4, 3), "model/layers/block/attn_norm/scale": (2, 4),
+            "value/bias": ()}
+
+  def make(*paths):
+    tree = {}
+    for path in paths or shapes:
+      *above, last = path.split("/")
+      inner = tree
+      for name in above:
+        inner = inner.setdefault(name, {})
+      inner[last] = 0.5 + 0.1 * jnp.cos(jnp.arange(float(np.prod(shapes[path])))).reshape(shapes[path])
+    return tree
+
+  return make
 
 
 @pytest.fixture(scope="session")

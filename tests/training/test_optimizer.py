@@ -1,6 +1,4 @@
-"""Six optimizers, one meaning of learning rate, clip and decay; schedules by hand."""
-
-import math
+"""Any optimizer by name swaps in, learns, resumes bit for bit and can be stored; the other keys mean one thing."""
 
 import jax
 import jax.numpy as jnp
@@ -9,64 +7,67 @@ import optax
 import pytest
 
 from sftrl_jax import trees
-from sftrl_jax.metrics import Mean
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
-from sftrl_jax.training.optimizer import (
-  DEFAULTS,
-  FACTORIES,
-  LEARNING_RATES,
-  Optimizer,
-  Schedule,
-  decays,
-  make_optimizer,
-  make_schedule,
-  muon_dimensions,
-  swap,
-)
-from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.catalogue import catalogue
+from sftrl_jax.training.optimizer import Optimizer, kind_of, make_optimizer, swap
+from sftrl_jax.training.schedule import Schedule, make_schedule
 
-NAMES = tuple(FACTORIES)
-MATRICES = {"model/embed", "model/unembed", *(f"model/layers/block/{part}/kernel" for part in (
-    "attn/q", "attn/k", "attn/v", "attn/o", "mlp/gate", "mlp/up", "mlp/down"))}
-BLOCKS = dict(zip(
-    sorted(MATRICES - {"model/embed", "model/unembed"}),
-    (((1,), (2, 3)), ((1, 2), (3,)), ((1,), (2, 3)), ((1,), (2, 3)), ((1,), (2,)), ((1,), (2,)), ((1,), (2,))),
-    strict=True))   # k, o, q, v, down, gate, up
+NAMES = tuple(catalogue().entries)
+FILE = {"name": "adamw", "learning_rate": 1.0, "weight_decay": 0.01, "clip": 1.0, "args": {"b1": 0.8}}
 
 
-def tiny():
-  """Zeros by the paths of a model: an embedding, a matrix of the blocks, a norm and a value head."""
-  block = {"attn": {"q": {"kernel": (2, 4, 2, 3)}}, "attn_norm": {"scale": (2, 4)}}
-  shapes = {"model": {"embed": (5, 4), "layers": {"block": block}}, "value": {"bias": ()}}
-  return jax.tree.map(jnp.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
-
-
-def test_the_six_are_known_everywhere():
-  assert set(NAMES) == {"adamw", "adam", "lion", "adafactor", "muon", "sgd"}
-  assert LEARNING_RATES.keys() == DEFAULTS.keys() == FACTORIES.keys()
+STACK, EMBED = "model/layers/block/mlp/up/kernel", "model/embed"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_lowers_the_loss(name):
-  start = tiny()
-  goal = jax.tree.map(lambda x: x + jnp.cos(3.0 * jnp.arange(float(x.size))).reshape(x.shape), start)
+def test_every_optimizer_swaps_in_for_adamw_learns_and_resumes_bit_for_bit(name, tiny):
+  chosen = Optimizer(**swap(FILE, name)[0])
+  optimizer = make_optimizer(chosen, make_schedule(Schedule(), chosen.learning_rate, 0))
+  errors = lambda params: jax.tree.map(lambda p: p - jnp.cos(3.0 * jnp.arange(p.size)).reshape(p.shape), params)
 
-  def loss(params, _):   # ill-conditioned squares, one a leaf
-    errors = jax.tree.map(lambda p, g: jnp.sum(jnp.square(p - g)), params, goal)
-    return Mean(sum(n * error for n, error in enumerate(jax.tree.leaves(errors), 1)), jnp.float32(1.0)), {}
+  @jax.jit
+  def step(state):
+    grads = errors(state.params)
+    updates, slots = optimizer.update(grads, state.opt_state, state.params)
+    return states.TrainState(state.step + 1, optax.apply_updates(state.params, updates), slots), trees.norm(grads)
 
-  section, _ = swap({"name": "adamw", "learning_rate": 1.0, "weight_decay": 0.01, "clip": 1.0, "args": {}}, name)
-  chosen = Optimizer(**section)
-  schedule = make_schedule(Schedule(warmup=2), chosen.learning_rate, 0)
-  optimizer = make_optimizer(chosen, schedule)
-  step = jax.jit(make_train_step(loss, optimizer, schedule))
-  state, losses = states.create(start, optimizer), []
-  for _ in range(10):
-    state, metrics = step(state, jnp.zeros(1))
-    losses.append(float(metrics["loss"].value()))
-  assert losses[-1] < losses[0]
-  assert all(np.any(leaf) for leaf in jax.tree.leaves(state.params))
+  state, kept, losses = states.create(tiny(STACK), optimizer), [], []
+  for _ in range(8):
+    kept.append(jax.tree.map(np.array, state))
+    state, loss = step(state)
+    losses.append(float(loss))
+  assert losses[-1] < losses[0] and np.isfinite(losses).all(), losses
+  again, _ = step(jax.tree.map(jnp.asarray, kept[2]))
+  jax.tree.map(np.testing.assert_array_equal, again, kept[3])
+  told = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in kept]
+  assert all(other == told[0] for other in told)   # a compiled step takes its own state back
+  assert all(x.size for x in jax.tree.leaves(kept[0]))   # orbax keeps no empty arrays, checksums no typed keys
+
+
+def test_what_is_random_follows_from_the_seed_argument(tiny):
+  key = lambda seed: trees.leaves(make_optimizer(Optimizer("noisy_sgd", args={"key": seed}), float).init(tiny(EMBED)))
+  one, same, other = key(1), key(1), key(2)
+  jax.tree.map(np.testing.assert_array_equal, one, same)
+  assert sum(leaf.dtype == jnp.uint32 and np.any(leaf != other[path]) for path, leaf in one.items()) == 1
+
+
+def test_the_states_of_all_optimizers_are_stored_and_read_as_they_are(tiny, tmp_path):
+  import orbax.checkpoint as ocp
+  kept, params = {}, tiny(STACK, EMBED)
+  for name in NAMES:
+    init = make_optimizer(Optimizer(name, weight_decay=0.1, freeze=(EMBED,)), float).init
+    kept[name] = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 3), x.dtype), jax.eval_shape(init, params))
+  with ocp.StandardCheckpointer() as store:
+    store.save(tmp_path / "states", kept)
+    store.wait_until_finished()
+    read = store.restore(tmp_path / "states", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), kept))
+  assert jax.tree.structure(read) == jax.tree.structure(kept)
+  jax.tree.map(np.testing.assert_array_equal, read, kept)
+
+
+# Slots per parameter that are shaped like it: those that are split must be split like it.
+FEWER = {"sign_sgd": 0, "fromage": 0, "noisy_sgd": 0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,50 +84,40 @@ def test_optimizer_states_are_split_like_their_parameters(params, name):
     if name_of and slot.shape == shapes[name_of]:
       assert placed[path] == where[name_of], path
       split += "fsdp" in where[name_of].spec
-  assert split >= 8   # one slot at least for every matrix that is split
+  least = FEWER.get(name, 8)   # one slot at least for every matrix that is split
+  assert split >= (1 if name == "galore" else least)
 
 
-@pytest.mark.parametrize("name, schedule", [*((name, Schedule()) for name in NAMES), ("adamw", Schedule(warmup=4))])
-def test_without_a_gradient_matrices_shrink_by_lr_times_decay_and_nothing_else_moves(name, schedule):
-  params = jax.tree.map(lambda x: x + 1.0 + jnp.arange(float(x.size)).reshape(x.shape), tiny())
-  rate, decay = 0.1, 0.2
-  schedule = make_schedule(schedule, rate, 10)
-  optimizer = make_optimizer(Optimizer(name, learning_rate=rate, weight_decay=decay), schedule)
-  state, now, update = optimizer.init(params), params, jax.jit(optimizer.update)
-  factor = 1.0
-  for number in range(2):
-    updates, state = update(jax.tree.map(jnp.zeros_like, params), state, now)
-    now = optax.apply_updates(now, updates)
-    factor *= 1 - float(schedule(number)) * decay
-  for path, leaf in trees.leaves(now).items():
-    want = trees.leaves(params)[path] * (factor if path in MATRICES else 1.0)
-    np.testing.assert_allclose(leaf, want, rtol=1e-5, atol=1e-8, err_msg=path)
+def test_the_gradient_is_clipped_by_its_global_norm_of_which_frozen_parameters_are_no_part():
+  params = {"model": {"w": jnp.ones(4), "v": jnp.ones(4)}}
+  grads = {"model": {"w": jnp.full(4, 50.0), "v": jnp.full(4, 1000.0)}}
+
+  def size(clip, freeze=()):
+    section = Optimizer("sgd", 1.0, clip=clip, freeze=freeze, args={"momentum": 0.0})
+    optimizer = make_optimizer(section, lambda n: 1.0)
+    return trees.norm(optimizer.update(grads, optimizer.init(params), params)[0])
+
+  assert float(size(2.0)) == pytest.approx(2.0)
+  assert float(size(2.0, ("model/v",))) == pytest.approx(2.0) and float(size(0.0, ("*/v",))) == pytest.approx(100.0)
 
 
-def test_matrices_decay_and_norms_and_heads_do_not(params):
-  assert {path for path in trees.leaves(params) if decays(path)} == MATRICES
+@pytest.mark.parametrize("name", ["muon", "prodigy", "schedule_free_adamw"])
+def test_training_with_frozen_parameters_is_training_without_them(name, tiny):
+  whole, part = tiny(), tiny(STACK, EMBED)
+  frozen = dict(freeze=("*/scale", "*/attn/*"), factors={"value/*": 0.0})
+  optimizers = [make_optimizer(Optimizer(name, weight_decay=0.1, **keys), lambda n: 0.1) for keys in (frozen, {})]
 
+  def after(params, optimizer):
+    grads = jax.tree.map(lambda x: 1.0 + x, params)
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    return optax.apply_updates(params, updates), state
 
-def test_muon_orthogonalises_exactly_the_matrices_of_the_blocks(params):
-  is_axes = lambda x: x is None or isinstance(x, optax.contrib.MuonDimensionNumbers)
-  found = jax.tree_util.tree_flatten_with_path(muon_dimensions(params), is_leaf=is_axes)[0]
-  found = {trees.path_of(keys): axes for keys, axes in found}
-  assert found.keys() == trees.leaves(params).keys()
-  for path, axes in found.items():
-    if path in BLOCKS:
-      assert (tuple(axes.reduction_axis), tuple(axes.output_axis)) == BLOCKS[path], path
-    else:
-      assert axes is None, path
-  scales = {"model/final_norm/scale", "model/layers/block/attn_norm/scale", "model/layers/block/mlp_norm/scale"}
-  assert found.keys() - BLOCKS.keys() == {"model/embed", "model/unembed", "value/kernel", "value/bias", *scales}
-
-
-def test_the_gradient_is_clipped_by_its_global_norm():
-  params = {"model": {"w": jnp.ones(4)}}
-  grads = {"model": {"w": jnp.full(4, 50.0)}}
-  step = lambda clip: make_optimizer(Optimizer("sgd", 1.0, clip=clip, args={"momentum": 0.0}), lambda n: 1.0)
-  size = lambda opt: float(trees.norm(opt.update(grads, opt.init(params), params)[0]))
-  assert size(step(0.0)) == pytest.approx(100.0) and size(step(2.0)) == pytest.approx(2.0)
+  (whole, slots), (part, fewer) = jax.jit(lambda *both: [*map(after, both, optimizers)])(whole, part)
+  for path, leaf in trees.leaves(whole).items():
+    trained = path in (STACK, EMBED)
+    np.testing.assert_array_equal(leaf, trees.leaves(part)[path] if trained else trees.leaves(tiny())[path], path)
+    assert np.any(leaf != trees.leaves(tiny())[path]) == trained
+  assert [x.shape for x in jax.tree.leaves(slots)] == [x.shape for x in jax.tree.leaves(fewer)]
 
 
 def test_args_reach_the_optimizer():
@@ -141,38 +132,39 @@ def test_args_reach_the_optimizer():
   assert two == [-1.0, -1.5]
 
 
-def test_schedules_by_hand():
-  at = lambda schedule, numbers, updates=10: [float(make_schedule(schedule, 2.0, updates)(n)) for n in numbers]
-  assert at(Schedule(), (0, 5, 99)) == [2.0, 2.0, 2.0]
-  assert at(Schedule(warmup=4), range(6)) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]   # the first update already learns
-  assert at(Schedule("linear", end=0.5), (0, 5, 10, 20)) == pytest.approx([2.0, 1.5, 1.0, 1.0])
-  assert at(Schedule("linear", warmup=2), (0, 1, 2, 6, 10)) == pytest.approx([1.0, 2.0, 2.0, 1.0, 0.0])
-  cosine = lambda share: 2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
-  assert at(Schedule("cosine", end=0.1), (0, 5, 10, 30)) == pytest.approx([cosine(0), cosine(0.5), 0.2, 0.2])
-  assert at(Schedule("cosine", warmup=2, updates=6), (0, 2, 4, 6), 100) == pytest.approx([1.0, 2.0, 1.0, 0.0], abs=1e-6)
-  assert at(Schedule("inverse_sqrt", warmup=4), (0, 3, 4, 12, 32)) == pytest.approx(
-      [0.5, 2.0, 2.0, 2.0 * math.sqrt(4 / 12), 2.0 * math.sqrt(4 / 32)])
-
-
 def test_swapping_brings_defaults_and_rate_and_says_so():
-  old = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1, "clip": 0.5, "args": {"b1": 0.8}}
-  new, message = swap(old, "lion")
-  assert new == {"name": "lion", "learning_rate": 3e-5, "weight_decay": 0.1, "clip": 0.5, "args": DEFAULTS["lion"]}
-  assert old["args"] == {"b1": 0.8} and new["args"] is not DEFAULTS["lion"]
-  assert "adamw -> lion" in message and "0.001 -> 3e-05" in message
-  for name in NAMES:
-    Optimizer(**swap(old, name)[0])
+  new, message = swap(FILE, "lion")
+  assert new == {**FILE, "name": "lion", "learning_rate": 3e-5, "args": {"b1": 0.9, "b2": 0.99}}
+  assert FILE["args"] == {"b1": 0.8}
+  assert message == "optimizer.name adamw -> lion: learning_rate 1 -> 3e-05; without b1=0.8; with b1=0.9, b2=0.99"
+  told = swap(FILE, "lion", {"learning_rate", "args.b1"})[1]
+  assert told == "optimizer.name adamw -> lion: without b1=0.8; with b2=0.99"
+  assert swap({**FILE, "args": {}}, "sign_sgd", {"learning_rate"})[1] == "optimizer.name adamw -> sign_sgd"
+
+
+def test_the_type_of_an_argument_is_that_of_its_default():
+  kinds = {"adamw b1": float, "adamw nesterov": bool, "adamw mu_dtype": str, "galore rank": int,
+           "rmsprop momentum": float, "prodigy betas": tuple[float, float], "dog init_step": tuple[str, float],
+           "adafactor dtype_momentum": str, "noisy_sgd key": int, "muon ns_coeffs": str | tuple}
+  assert {words: kind_of({"name": words.split()[0]}, words.split()[1]) for words in kinds} == kinds
+  assert kind_of({"name": "unheard"}, "x") is object   # its name is told by whoever builds it
 
 
 @pytest.mark.parametrize("make, message", [
     (lambda: Optimizer("addamw"), "name is 'addamw'; did you mean 'adamw'"),
     (lambda: swap({}, "muom"), "did you mean 'muon'"),
-    (lambda: Optimizer(args={"momentum": 0.9}), "args.momentum is no argument of adamw"),
-    (lambda: Optimizer(args={"weight_decay": 0.9}), "args.weight_decay is no argument"),
-    (lambda: Optimizer(learning_rate=0.0), "learning_rate is 0.0"),
+    (lambda: Optimizer("lbfgs"), "'lbfgs', which is refused: its line search"),
+    (lambda: Optimizer("partition"), "'partition', which is a wrapper and no optimizer"),
+    (lambda: Optimizer("scale_by_adam"), "part of optimizers, no optimizer by itself; did you mean 'adam'"),
+    (lambda: Optimizer(args={"momentum": 0.9}), r"^args.momentum is no argument of adamw\. It takes b1, b2"),
+    (lambda: Optimizer(args={"bb1": 0.9}), r"args.bb1 is no argument of adamw: did you mean b1\?"),
+    (lambda: Optimizer(args={"weight_decay": 0.9}), "args.weight_decay is no .* is config.optimizer.weight_decay"),
+    (lambda: Optimizer("galore", args={"rank": 0}), "args are {'rank': 0}, which galore refuses: `rank` must be pos"),
+    (lambda: Optimizer("mechanize", args={"base_optimizer": "prodigy"}), "base_optimizer is 'prodigy', which finds"),
+    (lambda: Optimizer("schedule_free", args={"base_optimizer": "adm"}), "args.base_optimizer: name is 'adm'; did you"),
+    (lambda: Optimizer(learning_rate=0.0), "learning_rate is 0.0"), (lambda: Optimizer(freeze="*"), "list of globs"),
     (lambda: Optimizer(weight_decay=-1.0), "weight_decay is -1.0"), (lambda: Optimizer(clip=-1.0), "clip is -1.0"),
-    (lambda: Schedule("step"), "name is 'step'"), (lambda: Schedule(warmup=-1), "warmup is -1"),
-    (lambda: Schedule(updates=-1), "updates is -1"), (lambda: Schedule(end=2.0), "end is 2.0")])
+    (lambda: Optimizer(factors={"*": -1.0}), "factors.* is -1.0; it must be 0")])
 def test_wrong_settings_name_their_key(make, message):
   with pytest.raises(ValueError, match=message):
     make()

@@ -1,13 +1,18 @@
-"""A state is born where it will live, and is nobody else's."""
+"""A state is born where it will live, is nobody else's, and knows the parameters that it is judged by."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import trees
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
+from sftrl_jax.training.optimizer import Optimizer, make_optimizer
+
+UP = "model/layers/block/mlp/up/kernel"
 
 
 def test_a_state_is_born_sharded_and_equal_to_its_parameters(params):
@@ -34,3 +39,41 @@ def test_giving_the_state_away_leaves_the_given_parameters_alone(params):
   for leaf in jax.tree.leaves(state):
     leaf.delete()
   jax.tree.map(np.testing.assert_array_equal, given, params)
+
+
+@pytest.mark.parametrize("name", ["prodigy", "cocob", "mechanize", "madgrad", "dog"])
+def test_a_state_that_remembers_its_start_can_be_donated(name, tiny):
+  mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
+  state = states.born(tiny(UP), make_optimizer(Optimizer(name, weight_decay=0.1), lambda n: 1.0), mesh)
+  held = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+  assert len(held) == len(set(held))   # an array held twice could be given away but once
+
+
+def test_parameters_are_judged_themselves_but_for_an_average(tiny):
+  params = tiny(UP, "model/embed", "value/bias")
+  state = states.create(params, make_optimizer(Optimizer("adamw"), lambda n: 1.0))
+  assert states.evaluated(state) is state.params and not states.is_averaged(state)
+
+  optimizer = make_optimizer(Optimizer("schedule_free_sgd", freeze=("model/embed",)), lambda n: 0.5)
+  state = states.create(params, optimizer)
+  assert states.is_averaged(state) and states.is_averaged(jax.eval_shape(lambda: state))
+  updates, slots = optimizer.update(jax.tree.map(jnp.ones_like, params), state.opt_state, params)
+  updates, slots = optimizer.update(jax.tree.map(jnp.ones_like, params), slots, optax.apply_updates(params, updates))
+  state = states.TrainState(state.step, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), slots)
+  judged = jax.jit(states.evaluated)(state)
+  assert jax.tree.structure(judged) == jax.tree.structure(params)
+  assert {leaf.dtype for leaf in jax.tree.leaves(judged)} == {jnp.dtype(jnp.bfloat16)}
+  np.testing.assert_array_equal(judged["model"]["embed"], state.params["model"]["embed"])
+  assert np.any(trees.leaves(judged)[UP] != trees.leaves(state.params)[UP])
+
+
+def test_random_keys_are_kept_as_bits(tiny):
+  params = tiny("model/embed")
+  typed = optax.noisy_sgd(1.0, eta=1.0, key=3)
+  plain = states.storable(typed)
+  state, kept = typed.init(params), plain.init(params)
+  for _ in range(2):
+    wanted, state = typed.update(params, state, params)
+    found, kept = plain.update(params, kept, params)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("int32"), jnp.dtype("uint32")}
