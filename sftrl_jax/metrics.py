@@ -60,6 +60,19 @@ def joined(fetched: list):
   return sum(map(float, fetched)) / len(fetched)
 
 
+def plain(metric):
+  """A fetched metric as JSON holds it, exactly; `read` makes it a metric again."""
+  if isinstance(metric, Mean):
+    return {"total": float(metric.total), "weight": float(metric.weight)}
+  return {"top": float(metric.top)} if isinstance(metric, Peak) else float(metric)
+
+
+def read(metric):
+  if isinstance(metric, dict):
+    return Peak(**metric) if "top" in metric else Mean(**metric)
+  return metric
+
+
 def number(metric) -> float:
   """A fetched metric as the number that is printed; 0 for a mean of nothing."""
   if isinstance(metric, Mean):

@@ -2,9 +2,11 @@ r"""A base model for GeneralPoints: a small decoder that reads any rule from its
 
   sftrl sft --config=configs/general_points/base.py --workdir=runs/base
 
-About 4 minutes on one core. Expected, greedy, within 3 attempts: id_seen and rule_ood both near 30%. The mixture is an
-assumption of the study, and the report says so: half of the final answers aim at some other target, as text from the
-web would; the face cards' values are random, so the shifted rule is as familiar as the training rule.
+Hardware: one CPU core. Minutes: 4.
+Result: greedy, within 3 attempts, id_seen and rule_ood are both near 30%.
+
+The mixture is an assumption of the study, and the report says so: half of the final answers aim at some other target,
+as text from the web would; the face cards' values are random, so the shifted rule is as familiar as the training rule.
 """
 
 from configs.general_points import task
@@ -20,6 +22,6 @@ def get_config():
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
   config.evals.update(env=dict(faces=10, holdout=0.25), at=(), kl=False)
   config.compute = dict(microbatches=4)  # what fits a core's cache
-  config.checkpoint = dict(every=1000, keep=1)
+  config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=20)
   return config

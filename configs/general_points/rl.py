@@ -2,8 +2,9 @@ r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three att
 
   sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
 
-About 3 minutes on one core, evaluations included. Measured on five bases, greedy, in 3 attempts: id_seen from 33% to
-61%, and rule_ood from 30% to 34%: up instead of down. The paper's claim in small: RL generalizes.
+Hardware: one CPU core. Minutes: 3.
+Result: on five bases, greedy, within 3 attempts, id_seen goes from 33% to 61%, and rule_ood from 30% to 34%: up instead
+of down. The paper's claim in small: RL generalizes.
 """
 
 from configs.general_points import task
@@ -21,6 +22,6 @@ def get_config():
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=4)  # what fits a core's cache
-  config.checkpoint = dict(every=40, keep=1)
+  config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
   return config

@@ -2,8 +2,9 @@ r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of th
 
   sftrl sft --config=configs/general_points/sft.py --workdir=runs/gp_sft
 
-About 3 minutes on one core, evaluations included. Measured on five bases, greedy, in 3 attempts: id_seen from 33% to
-99%, rule_ood from 30% to 2%. The paper's claim in small: SFT memorizes.
+Hardware: one CPU core. Minutes: 3.
+Result: on five bases, greedy, within 3 attempts, id_seen goes from 33% to 99%, and rule_ood from 30% to 2%. The paper's
+claim in small: SFT memorizes.
 """
 
 from configs.general_points import task
@@ -18,6 +19,6 @@ def get_config():
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)
   config.compute = dict(microbatches=2)  # what fits a core's cache
-  config.checkpoint = dict(every=500, keep=1)
+  config.checkpoint = dict(every=500, keep=2)
   config.log = dict(every=10)
   return config

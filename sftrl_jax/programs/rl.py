@@ -46,43 +46,45 @@ def run(config, workdir: Path) -> None:
   forward = flops.forward(parts.model.config, episodes * length, length)
   scoring = forward * (2 if ppo.kl_coef else 1)
 
-  with workdir_of(parts, "rl", workdir) as (log, received):
-    session = runs.begin(parts, workdir, log, optax, value_head=True)
+  with workdir_of(parts, "rl", workdir) as (log, stop):
+    session = runs.begin(parts, workdir, log, stop, optax, value_head=True)
     if session is None:
       return
     ref = {"model": session.start} if ppo.kl_coef else None
     blank = _arrays(parts, ppo, [Episode(0, (), (), False)] * episodes, length)
-    batch, _ = prepare(session.state.params, ref, *meshes.place(parts.mesh, blank))
+    batch, _ = prepare(session.judged(session.state), ref, *meshes.place(parts.mesh, blank))
     size = episodes // ppo.minibatches
     train_step = runs.compile_step(train_step, session.state, take(batch, np.arange(size, dtype=np.int32)))
-    session = runs.evaluate_start(parts, session, log, rollouts=True)
+    session, updating = runs.evaluate_start(parts, session, log, stop, rollouts=True), 0.0
     while not parts.limits.over(session.position):
       began = time.perf_counter()
-      played, clock, spent = _play(parts, session)
+      params = session.judged(session.state)
+      played, clock, spent = _play(parts, params, session.position.cursor)
       mark = time.perf_counter()
       arrays = _arrays(parts, ppo, played, length)
-      batch, measured = prepare(session.state.params, ref, *meshes.place(parts.mesh, arrays))
+      batch, measured = prepare(params, ref, *meshes.place(parts.mesh, arrays))
       measured = {**jax.device_get(measured), **_sampler_gap(arrays[0], batch)}
       scored = time.perf_counter()
+      stop.consume(updating)
       state, metrics = _update(parts, ppo, session, batch, train_step)
       ended = time.perf_counter()
+      updating = ended - scored
       extra = {**measured, **_told(played), "timing_s/rollout": clock.rollout, "timing_s/verify": clock.verify,
-               "timing_s/score": scored - mark, "timing_s/update": ended - scored, "timing_s/step": ended - began}
+               "timing_s/score": scored - mark, "timing_s/update": updating, "timing_s/step": ended - began}
       position = session.position.ahead(
           session.position.cursor + episodes, episodes * length * ppo.epochs, ended - began,
           train=3 * forward * ppo.epochs, rollout=sum(spent), score=scoring)
-      session = runs.after_step(parts, session, state, position, metrics, extra, log)
       if position.step % parts.settings["log"].every == 0:
         for episode in played[: parts.settings["log"].episodes]:
           log.episode(episode_line(position.step, "train", "train", temperature, episode))
-      runs.stop_if_told(session, received, log)
+      session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
     runs.finish(parts, session, log)
 
 
-def _play(parts, session):
+def _play(parts, params, first):
   """(episodes, Clock, FLOPs spent): one iteration's episodes, whose hands and random numbers follow from the cursor."""
-  actor, seed, first = parts.actor, parts.config["seed"], session.position.cursor
-  decoding = actor.compiled[2](session.state.params["model"])
+  actor, seed = parts.actor, parts.config["seed"]
+  decoding = actor.compiled[2](params["model"])
   key = jax.random.key(seed)
   played, spent, rollout, verify = [], [], 0.0, 0.0
   for start in range(first, first + parts.config["batch"], actor.rollout.rows):
@@ -148,6 +150,8 @@ def _told(episodes) -> dict[str, float]:
   """What the episodes say of the policy."""
   counts = tally(episodes)
   responses = max(1, counts.responses)
-  return {"objective/scores": counts.reward, "success": counts.success, "first_success": counts.first_success,
-          "response_length/mean": counts.response_tokens / responses, "num_turns/mean": responses / counts.episodes,
+  spread = float(np.std([sum(episode.rewards) for episode in episodes]))
+  return {"objective/scores": counts.reward, "objective/scores_std": spread, "success": counts.success,
+          "first_success": counts.first_success, "num_turns/mean": responses / counts.episodes,
+          "response_length/mean": counts.response_tokens / responses,
           "response_length/clip_ratio": 1.0 - counts.stopped / responses}

@@ -11,16 +11,17 @@ import jax
 from ml_collections import ConfigDict
 
 from sftrl_jax.checkpoints.store import Checkpoint
-from sftrl_jax.data.demonstrations import Demonstrations
-from sftrl_jax.envs import ENVS
+from sftrl_jax.data.demonstrations import Demonstrations, refuse
 from sftrl_jax.models import DecoderConfig, Model, build as build_model
 from sftrl_jax.objectives.ppo import PPO
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.programs import own
 from sftrl_jax.programs.evaluate import Evals
 from sftrl_jax.programs.lock import only_writer
-from sftrl_jax.programs.pool import signals
 from sftrl_jax.programs.settings import ConfigError, build, differences, refuse_another
+from sftrl_jax.programs.stop import stopping
+from sftrl_jax.programs.task import env_section, make_env, variant_env
 from sftrl_jax.rollout.policy import Actor, Rollout
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
@@ -58,21 +59,21 @@ class Compute:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
 
 
-def env_section(settings: dict):
-  """The environment's own fields are the keys of config.env."""
-  name = settings.get("name", "")
-  if name not in ENVS:
-    import difflib
-    close = difflib.get_close_matches(name, ENVS, n=1, cutoff=0.4)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"name is {name!r}; {guess}Known: {', '.join(ENVS)}.")
-  return ENVS[name]
+def model_section(settings: dict, name: str = "decoder"):
+  """The fields of our decoder, or of a family in the user's own file (a class derived from DecoderConfig)."""
+  name = settings.get("name", name)
+  if own.is_path(name):
+    return own.family(name, DecoderConfig)
+  if name != "decoder":
+    raise ValueError(f"name is {name!r}; known: decoder, or path/to/file.py:Class of your own.")
+  return DecoderConfig
 
 
 SHARED = {
-    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "start": "scratch", "env": env_section,
-    "tokenizer": TokenizerConfig, "model": DecoderConfig, "rollout": Rollout, "evals": Evals, "optimizer": Optimizer,
-    "schedule": Schedule, "compute": Compute, "mesh": MeshConfig, "checkpoint": Checkpoint, "log": LogConfig}
+    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "start": "scratch", "env": env_section,
+    "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "rollout": Rollout, "evals": Evals,
+    "optimizer": Optimizer, "schedule": Schedule, "compute": Compute, "mesh": MeshConfig, "checkpoint": Checkpoint,
+    "log": LogConfig}
 SCHEMAS = {"sft": {**SHARED, "data": Demonstrations},
            "rl": {**SHARED, "algorithm": "ppo", "ppo": PPO}}
 
@@ -92,12 +93,7 @@ class Parts:
 
   def env_variant(self, variant: str):
     """The environment of one evaluation variant."""
-    return variant_env(self.config["env"], variant)
-
-
-def variant_env(settings: dict, variant: str):
-  fields = {key: value for key, value in settings.items() if key not in ("name", "variant")}
-  return build(ENVS[settings["name"]], {**fields, "variant": variant}, "config.env")
+    return variant_env({**self.config["env"], **self.settings["evals"].env}, variant, self.config["reward"])
 
 
 def assemble(config: ConfigDict, verb: str) -> Parts:
@@ -106,7 +102,9 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
   schema = SCHEMAS[verb]
   sections = {name: build(kind, plain[name], f"config.{name}") for name, kind in schema.items()
               if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
-  env = build(ENVS[plain["env"]["name"]], {k: v for k, v in plain["env"].items() if k != "name"}, "config.env")
+  family = {key: value for key, value in plain["model"].items() if key != "name"}
+  sections["model"] = build(model_section(plain["model"]), family, "config.model")
+  env = make_env(plain["env"], plain["reward"])
   tokenizer = _tokenizer(sections["tokenizer"].name, env)
   model_config = sections["model"]
   if model_config.vocab and model_config.vocab < tokenizer.size:
@@ -125,8 +123,10 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
     if variant not in env.variants:
       raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
                         f"{', '.join(env.variants)}.")
-    variant_env({**plain["env"], **evals.env}, variant)
+    variant_env({**plain["env"], **evals.env}, variant, plain["reward"])
   _divides("batch", plain["batch"], "compute.microbatches", sections["compute"].microbatches)
+  if verb == "sft":
+    _told(lambda: refuse(env, sections["data"]))
   if verb == "rl":
     if plain["algorithm"] != "ppo":
       raise ConfigError(f"config.algorithm is {plain['algorithm']!r}; known: ppo.")
@@ -137,6 +137,8 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
   if plain["steps"] < 1 or plain["flops"] < 0:
     raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1, "
                       "flops 0 (no budget) or positive.")
+  if plain["max_nonfinite"] < 1:
+    raise ConfigError(f"config.max_nonfinite is {plain['max_nonfinite']}; it must be at least 1.")
   limits = Limits(plain["steps"], plain["flops"])
   return Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
 
@@ -160,13 +162,14 @@ def _tokenizer(name: str, env) -> tokenizers.Tokenizer:
     raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes.")
   if not env.words:
     raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
-                      "compact style (--config.env.style=compact), or --config.tokenizer.name=bytes.")
-  return tokenizers.words(env.words)
+                      "compact style (--config.env.style=compact) or give your own one `words`, or use "
+                      "--config.tokenizer.name=bytes.")
+  return _told(lambda: tokenizers.words(env.words))
 
 
 @contextlib.contextmanager
 def workdir_of(parts: Parts, verb: str, workdir: Path):
-  """Holds the workdir for one writer, with its config recorded; yields (log, signals received). Under the mesh."""
+  """Holds the workdir for one writer, with its config recorded; yields (log, Stop). Under the mesh."""
   record = {**parts.config, "verb": verb}
   if workdir.exists() and not workdir.is_dir():
     raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
@@ -182,8 +185,9 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
       write_json(recorded, record)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
     try:
-      with signals() as received, jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
-        yield log, received
+      grace = parts.settings["checkpoint"].grace_seconds
+      with stopping(grace) as stop, jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
+        yield log, stop
     finally:
       log.close()
 

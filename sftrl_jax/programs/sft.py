@@ -35,20 +35,20 @@ def run(config, workdir: Path) -> None:
   train_step = make_train_step(loss, optax, schedule, compute.microbatches)
   cost = flops.train(parts.model.config, rows * length, length)
 
-  with workdir_of(parts, "sft", workdir) as (log, received):
-    session = runs.begin(parts, workdir, log, optax, value_head=False)
+  with workdir_of(parts, "sft", workdir) as (log, stop):
+    session = runs.begin(parts, workdir, log, stop, optax, value_head=False)
     if session is None:
       return
     example, _ = batches(session.position.cursor)
     train_step = runs.compile_step(train_step, session.state, meshes.place(parts.mesh, example))
-    session = runs.evaluate_start(parts, session, log)
+    session, seconds = runs.evaluate_start(parts, session, log, stop), 0.0
     while not parts.limits.over(session.position):
       began = time.perf_counter()
       batch, cursor = batches(session.position.cursor)
+      stop.consume(seconds)
       state, metrics = train_step(session.state, meshes.place(parts.mesh, batch))
       jax.block_until_ready(metrics["loss"])
       seconds = time.perf_counter() - began
       position = session.position.ahead(cursor, rows * length, seconds, train=cost)
-      session = runs.after_step(parts, session, state, position, metrics, {"timing_s/step": seconds}, log)
-      runs.stop_if_told(session, received, log)
+      session = runs.after_step(parts, session, state, position, metrics, {"timing_s/step": seconds}, log, stop)
     runs.finish(parts, session, log)

@@ -59,14 +59,18 @@ def _finite(value):
   return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def cut_after(path: Path, step: int) -> None:
-  """Drops lines past a restored step, and a torn last one, so that every step is written once."""
+def cut_after(path: Path, step: int, again=lambda line: False) -> None:
+  """Drops lines past a restored step, and a torn last one, so that every step is written once.
+
+  again: which lines of that very step are dropped too, because they will be written again.
+  """
   if not path.is_file():
     return
   kept = []
   for line in path.read_text().splitlines():
     try:
-      if json.loads(line)["step"] <= step:
+      told = json.loads(line)
+      if told["step"] < step or (told["step"] == step and not again(told)):
         kept.append(line)
     except (ValueError, KeyError, TypeError):
       continue
@@ -84,10 +88,14 @@ class Log:
 
   def __init__(self, workdir: Path, config: LogConfig, limits: Limits, name: str, writes: bool = True):
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
-    self._board, self._told, self._started, self._from = None, 0.0, time.time(), None
+    self._board, self._told, self._started, self._from, self._purge = None, 0.0, time.time(), None, None
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
                      bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining} {postfix}")
+
+  def resumed(self, position: Position) -> None:
+    """What TensorBoard shows past this step is written again."""
+    self._purge = position.step + 1
 
   def metrics(self, position: Position, metrics: dict[str, float]) -> None:
     if not self.writes:
@@ -142,7 +150,7 @@ class Log:
       return
     if self._board is None:
       from tensorboardX import SummaryWriter
-      self._board = SummaryWriter(str(self.workdir / "tensorboard"))
+      self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=self._purge)
     for name, value in metrics.items():
       if isinstance(value, int | float):
         self._board.add_scalar(prefix + name, value, step)

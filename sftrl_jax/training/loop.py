@@ -17,6 +17,7 @@ class Position:
   train_flops: float = 0.0
   rollout_flops: float = 0.0
   score_flops: float = 0.0
+  skipped: int = 0  # steps in a row of which an update was skipped, its loss or gradient not being finite
 
   @property
   def total_flops(self) -> float:
@@ -26,7 +27,7 @@ class Position:
             score: float = 0.0) -> "Position":
     """One step further."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
-                    self.rollout_flops + rollout, self.score_flops + score)
+                    self.rollout_flops + rollout, self.score_flops + score, self.skipped)
 
   def log(self) -> dict:
     """The first keys of a line of metrics.jsonl."""

@@ -10,6 +10,7 @@ import pytest
 from sftrl_jax.metrics import Mean, Peak
 from sftrl_jax.programs import run as runs
 from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.stop import Stop
 
 
 def arrays_of(workdir, step):
@@ -22,35 +23,110 @@ class Stopped(Exception):
   pass
 
 
-@pytest.mark.parametrize("verb", ["sft", "rl"])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of, lines_of, tmp_path, monkeypatch, verb):
-  workdir, after_step = tmp_path / "stopped", runs.after_step
-  config = tiny(verb, checkpoint__every=1)
-
-  def stop(parts, session, state, position, *rest):
-    after = after_step(parts, session, state, position, *rest)
-    if position.step == 1:
-      after.store.wait_until_finished()
-      (workdir / "metrics.jsonl").open("a").write('{"step": 2, "tok')   # a line of the future, torn
-      raise Stopped
-    return after
-
-  monkeypatch.setattr(runs, "after_step", stop)
-  with pytest.raises(Stopped):
-    run_of(config, workdir)
-  assert json.loads((workdir / "progress.json").read_text())["phase"] != "complete"
-  monkeypatch.setattr(runs, "after_step", after_step)
-  run_of(config, workdir)
-  straight = finished(verb)
-  jax.tree.map(np.testing.assert_array_equal, arrays_of(workdir, 2), arrays_of(straight, 2))
-  assert [line["step"] for line in lines_of(workdir, "metrics.jsonl")] == [1, 2]
-  evals = [(line["step"], line["variant"], line["temperature"]) for line in lines_of(workdir, "evals.jsonl")]
-  assert len(evals) == len(set(evals))
+def timeless(lines):
+  """Lines without what depends on the clock."""
   clocks = ("seconds", "timing_s", "compile/count")
-  for name in ("metrics.jsonl", "evals.jsonl"):
-    timeless = [[{k: v for k, v in line.items() if not k.startswith(clocks)} for line in lines_of(at, name)]
-                for at in (workdir, straight)]
-    assert timeless[0] == timeless[1]
+  return [{key: value for key, value in line.items() if not key.startswith(clocks)} for line in lines]
+
+
+def assert_equal_runs(one, other, lines_of, step):
+  """Bit for bit: every array of the checkpoint, every line of every file, each step once."""
+  jax.tree.map(np.testing.assert_array_equal, arrays_of(one, step), arrays_of(other, step))
+  for name in ("metrics.jsonl", "evals.jsonl", "episodes.jsonl"):
+    assert timeless(lines_of(one, name)) == timeless(lines_of(other, name))
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+  """stop_after(step, do): the run breaks off after that step is written down, when do(session) is done."""
+  real = runs.after_step
+
+  def arrange(step, do):
+    def after_step(parts, session, state, position, *rest):
+      after = real(parts, session, state, position, *rest)
+      if position.step == step:
+        after.store.wait_until_finished()
+        do(after)
+        raise Stopped
+      return after
+    monkeypatch.setattr(runs, "after_step", after_step)
+
+  yield arrange
+  monkeypatch.setattr(runs, "after_step", real)
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of, lines_of, tmp_path, stop_after, verb):
+  config = tiny(verb, checkpoint__every=1)
+  torn = '{"step": 2, "tok'   # a line of the future
+  stop_after(1, lambda session: (session.workdir / "metrics.jsonl").open("a").write(torn))
+  with pytest.raises(Stopped):
+    run_of(config, tmp_path)
+  assert json.loads((tmp_path / "progress.json").read_text())["phase"] != "complete"
+  stop_after(-1, None)
+  run_of(config, tmp_path)
+  assert_equal_runs(tmp_path, finished(verb), lines_of, 2)
+  assert [line["step"] for line in lines_of(tmp_path, "metrics.jsonl")] == [1, 2]
+  evals = [(line["step"], line["variant"], line["temperature"]) for line in lines_of(tmp_path, "evals.jsonl")]
+  assert len(evals) == len(set(evals))
+
+
+def test_metrics_between_two_lines_and_averaged_parameters_survive_a_stop(tiny, run_of, lines_of, tmp_path, stop_after):
+  config = tiny("rl", steps=3, log__every=2, checkpoint__every=1, evals__variants="()",
+                optimizer__name="schedule_free_adamw")
+  run_of(config, tmp_path / "straight")
+  stop_after(1, lambda session: None)   # step 1 is in no line yet
+  with pytest.raises(Stopped):
+    run_of(config, tmp_path / "stopped")
+  stop_after(-1, None)
+  run_of(config, tmp_path / "stopped")
+  jax.tree.map(np.testing.assert_array_equal, *(arrays_of(tmp_path / name, 3) for name in ("straight", "stopped")))
+  straight, stopped = (timeless(lines_of(tmp_path / name, "metrics.jsonl")) for name in ("straight", "stopped"))
+  assert straight == stopped and [line["step"] for line in straight] == [2, 3]
+
+
+def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, lines_of, tmp_path, monkeypatch):
+  kept, real = [], runs.evaluate
+  monkeypatch.setattr(Stop, "kept", lambda self, save, between=False: kept.append(save))
+
+  def evaluate(parts, params, start, position, log):
+    lines = real(parts, params, start, position, log)
+    if position.step == 1:
+      kept[-1]()   # what the thread that heard SIGTERM does
+      raise Stopped
+    return lines
+
+  monkeypatch.setattr(runs, "evaluate", evaluate)
+  with pytest.raises(Stopped):
+    run_of(tiny("sft"), tmp_path)
+  path = tmp_path / "evals.jsonl"
+  path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))   # not all variants were written
+  monkeypatch.setattr(runs, "evaluate", real)
+  run_of(tiny("sft"), tmp_path)
+  assert_equal_runs(tmp_path, finished("sft"), lines_of, 2)
+
+
+def test_a_damaged_newest_step_is_trained_again(finished, tiny, run_of, lines_of, tmp_path, stop_after, capsys):
+  config = tiny("sft", checkpoint__every=1, checkpoint__keep=2)
+  run_of(config, tmp_path)
+  largest = max((tmp_path / "checkpoints" / "2" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(content)
+  (tmp_path / "progress.json").unlink()
+  run_of(config, tmp_path)
+  assert "going on from step 1" in capsys.readouterr().out and (tmp_path / "checkpoints" / "2.corrupt").is_dir()
+  assert_equal_runs(tmp_path, finished("sft"), lines_of, 2)
+
+
+def test_a_run_that_is_no_longer_finite_stops_and_names_its_last_good_step(tiny, run_of, lines_of, tmp_path):
+  config = tiny("sft", steps=9, max_nonfinite=3, checkpoint__every=1, evals__variants="()",
+                optimizer__learning_rate=1e30, optimizer__clip=0.0, schedule__warmup=0)
+  with pytest.raises(RuntimeError, match=r"last 3 steps .*the last good step is 1\. .*config.start=\S+@3 "):
+    run_of(config, tmp_path)
+  lines = lines_of(tmp_path, "metrics.jsonl")
+  assert [line["nonfinite_steps"] for line in lines] == [0, 1, 1, 1]
+  assert [line.get("alarm/nonfinite") for line in lines] == [None, 1, 1, 1]
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])

@@ -1,0 +1,122 @@
+"""SIGTERM and Ctrl-C: the step is finished and saved; one that would take too long is dropped, to be redone.
+
+A thread hears the signals, since Python's own handlers wait for the main thread, which may be inside one long
+computation. Between steps the state belongs to nobody and anyone can save it; while an update consumes it, nobody can.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+STOPPED, INTERRUPTED = 75, 130  # exit codes after SIGTERM and after Ctrl-C
+CODES = {signal.SIGTERM: STOPPED, signal.SIGINT: INTERRUPTED}
+
+
+class Stop:
+  """What the loop of a run and the thread that hears signals know of one another.
+
+  grace: seconds from the first signal until the step going on is dropped.
+  """
+
+  def __init__(self, grace: float):
+    self.grace, self.received, self._heard = grace, [], 0.0
+    self._changed = threading.Condition()
+    self._save: Callable[[], None] | None = lambda: None  # None: an update is consuming the state
+    self._between = False  # whether the step is done and what goes on (an evaluation) may be dropped at once
+
+  @property
+  def told(self) -> bool:
+    return bool(self.received)
+
+  def kept(self, save: Callable[[], None], between: bool = False) -> None:
+    """From now on `save()` writes all there is. between: the step is done, and what follows is redone if dropped."""
+    with self._changed:
+      self._save, self._between = save, between
+      self._changed.notify_all()
+
+  def consume(self, seconds: float) -> None:
+    """The state is about to be consumed by an update of about so many seconds: until `kept`, nothing can be saved.
+
+    If a signal has come and the update would not end in time, the step is dropped instead: this does not return.
+    """
+    with self._changed:
+      if self.told and time.monotonic() + seconds > self._heard + self.grace:
+        self._leave()
+      self._save = None
+
+  def exclusive(self, write: Callable[[], None]) -> None:
+    """write(), which the thread does not interrupt by leaving."""
+    with self._changed:
+      write()
+
+  def hear(self, number: int) -> None:
+    """A signal has come. The first begins the grace; a second ends the process at once."""
+    if self.received:
+      os.write(2, b"A second signal: ended at once; the same command goes on from the last checkpoint.\n")
+      os._exit(CODES[self.received[0]])
+    self._heard = time.monotonic()
+    self.received.append(number)
+    threading.Thread(target=self._wait, name="grace", daemon=True).start()
+
+  def _wait(self) -> None:
+    with self._changed:
+      while self._save is None or not self._between:
+        left = self._heard + self.grace - time.monotonic()
+        if left <= 0 and self._save is not None:
+          break
+        self._changed.wait(max(left, 0.05))
+      self._leave()
+
+  def _leave(self) -> None:
+    """Saves what there is and ends the process, whatever its main thread is doing."""
+    code = CODES[self.received[0]]
+    try:
+      self._save()
+    except BaseException as error:  # nothing above this thread could tell it
+      print(f"error: {error}", file=sys.stderr)
+      code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+  def leave(self, save: Callable[[], None]) -> None:
+    """save(), then the end in good order, from the run's own thread: KeyboardInterrupt or SystemExit(75)."""
+    with self._changed:
+      save()
+      self._save = None
+    raise KeyboardInterrupt if self.received[0] == signal.SIGINT else SystemExit(STOPPED)
+
+
+@contextlib.contextmanager
+def stopping(grace: float):
+  """A Stop that hears SIGINT and SIGTERM for as long as the block lasts."""
+  stop = Stop(grace)
+  inner, outer = socket.socketpair()
+  inner.setblocking(False)
+  before = {number: signal.signal(number, lambda got, frame: None) for number in CODES}
+  wakeup = signal.set_wakeup_fd(inner.fileno(), warn_on_full_buffer=False)
+
+  def listen():
+    while (byte := outer.recv(1)) and byte != b"\0":
+      if byte[0] in CODES:
+        stop.hear(byte[0])
+
+  thread = threading.Thread(target=listen, name="signals", daemon=True)
+  thread.start()
+  try:
+    yield stop
+  finally:
+    with stop._changed:
+      stop._save = None  # whatever comes now, there is nothing more to drop
+    signal.set_wakeup_fd(wakeup)
+    for number, handler in before.items():
+      signal.signal(number, handler)
+    inner.send(b"\0")
+    thread.join()
+    inner.close()
+    outer.close()
