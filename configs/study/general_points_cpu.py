@@ -3,6 +3,9 @@ r"""SFT memorizes, RL generalizes: the paper's claim on a laptop, with base mode
   sftrl study --config=configs/study/general_points_cpu.py --workdir=runs/study          (five bases, two cores)
   sftrl study --config=configs/study/general_points_cpu.py:quick --workdir=runs/quick    (two shipped bases)
 
+Hardware: two CPU cores. Minutes: 40 (quick: 6).
+Result: the table in README.md; on the shifted rule, greedy, PPO ends 4 points above its start and SFT 29 points below.
+
 Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on hands with J = Q = K = 10, and both are
 evaluated on hands with at least one face card where these count 10 (seen and held-out pairs) or 11, 12, 13 (the shift).
 
@@ -33,7 +36,7 @@ def get_config(choice=""):
       id="id_seen",
       ood="rule_ood",
       hands=512 if quick else 1024,
-      at=() if quick else (0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8),  # early: SFT passes PPO's last id_seen there
+      at=() if quick else (0.1, 0.15, 0.2, 0.4, 0.7),  # early: SFT passes PPO's last id_seen there
       jobs=2,
       disclosure=(
           "The recipe (half of the base's answers careless, three attempts, learning rate 3e-4 for both methods) was "
@@ -46,8 +49,9 @@ def get_config(choice=""):
           "in greedy decoding on the shifted rule, so the budget of both methods was set to 3e12 "
           "(133 PPO iterations; the prototype's 119 cost 2.4e12 because it did not charge attention). A larger "
           "learning rate for the value head was tried there too and left out.",
-          "A first run of the full study was evaluated at fifths of the budget; the evaluations at 5, 10 and 15% were "
-          "added afterwards, because SFT passed PPO's last success on id_seen before its first fifth and the matched "
-          "comparison had to read between two points that were 35 points of id_seen apart. Training did not change.",
+          "A first run of the full study was evaluated at fifths of the budget, a second until a third of its runs was "
+          "done at 5, 10, 15, 20, 40, 60 and 80%. Now it is 10, 15, 20, 40 and 70%: SFT passes PPO's last success on "
+          "id_seen before its first fifth, and the matched comparison had to read between two points that were 35 "
+          "points of id_seen apart. Training did not change.",
       ))
   return config

@@ -56,8 +56,7 @@ def is_complete(run) -> bool:
 def supervise(runs, jobs, environment, received, keep=(), pause=0.2):
   """Runs everything, at most `jobs` at once, and yields a Moment every `pause` seconds.
 
-  runs: in order of preference, but whoever waited for another run goes before those that did not, so that the first
-  comparison comes early. A run whose `needs` failed is left out. environment: variables added for the children.
+  runs: in order of preference; of those that may go the first is started. A run whose `needs` failed is left out. environment: variables added for the children.
   received: a list to which signal numbers are added while this goes on; the first is handed to every child and ends the
   iteration when they have all ended, a second kills them. keep: file descriptors that the children inherit.
   """
@@ -104,9 +103,8 @@ def tail(run, lines=12) -> str:
 
 
 def _next(waiting, complete):
-  """The run to start now: one that waited for another and may go, else one that needs nothing, else None."""
-  ready = [run for run in waiting if run.needs in complete]
-  return next(iter(ready or [run for run in waiting if not run.needs]), None)
+  """The run to start now: the first one that may go, None if there is none."""
+  return next((run for run in waiting if not run.needs or run.needs in complete), None)
 
 
 def _still_possible(waiting, complete, live) -> list:
