@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs import start as starts
+from sftrl_jax.programs import origin as origins, start as starts
 from sftrl_jax.programs.evaluate import evaluate
+from sftrl_jax.programs.origin import Origin
 from sftrl_jax.programs.settings import ConfigError, resolve
 from sftrl_jax.programs.setup import SCHEMAS, Parts, assemble
 from sftrl_jax.rollout.policy import compile_all
@@ -21,8 +22,14 @@ from sftrl_jax.training.loop import Limits, Position
 
 def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
   """Lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>."""
-  home, step = parse(source)
+  origin = parse(source)
+  home, step = origin.home, origin.step
+  if workdir and (Path(workdir) / "config.json").is_file():
+    raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
+                      f"leave it out to write to {home / 'evaluate'}.")
   parts = assemble(config_of(home, overrides), verb_of(home))
+  if origin.note:
+    print(origin.note)
   if not parts.settings["evals"].variants:
     raise ConfigError(f"{home} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
   with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
@@ -40,15 +47,13 @@ def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
   return lines
 
 
-def parse(source: str) -> tuple[Path, int | None]:
-  """(workdir, step or None for the newest) of WORKDIR[@step]; ConfigError for what is no workdir of a run."""
-  name, at, step = source.rpartition("@") if "@" in source else (source, "", "")
-  home = Path(name)
-  if at and not step.isdecimal():
-    raise ConfigError(f"{source!r}: after @ comes the number of a step, for example {name}@100.")
+def parse(source: str) -> Origin:
+  """What WORKDIR, WORKDIR@STEP or WORKDIR@best:VARIANT means; ConfigError for what is no workdir of a run."""
+  home = origins.home_of(source)
   if not (home / "config.json").is_file():
     raise ConfigError(f"{home} is no workdir of a run: it holds no config.json.")
-  return home, int(step) if step else None
+  _read(home)
+  return origins.parse(source)
 
 
 def verb_of(home: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where a run's parameters come from."""
+"""Where a run's parameters come from: newborn, shipped, or a step of a run (origin.py says which)."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,14 @@ import numpy as np
 
 from sftrl_jax import trees
 from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.models import Model
+from sftrl_jax.models import DecoderConfig, Model
 from sftrl_jax.parallel import rules
+from sftrl_jax.programs import origin as origins
+from sftrl_jax.programs.origin import Origin
 from sftrl_jax.programs.settings import ConfigError
 
 BASES = Path(__file__).parents[1] / "bases"
+SHAPING = ("width", "layers", "heads", "kv_heads", "channels", "ffn", "mlp", "tied")  # what parameters depend on
 
 
 def check(start: str, model: Model | None = None) -> None:
@@ -26,14 +29,9 @@ def check(start: str, model: Model | None = None) -> None:
     if model is not None:
       _read(_base(start), jax.eval_shape(model.init, jax.random.key(0)))
     return
-  workdir, _, step = start.rpartition("@") if "@" in start else (start, "", "")
-  if not (Path(workdir) / "checkpoints").is_dir():
-    raise ConfigError(f"config.start is {start!r}, but {workdir} has no checkpoints/: give scratch, base:NAME, or the "
-                      "workdir of a run, WORKDIR[@step].")
-  if step and not step.isdecimal():
-    raise ConfigError(f"config.start is {start!r}; after @ comes the number of a step.")
+  origin = _origin(start)
   if model is not None:
-    _same_words(Path(workdir), model)
+    _same_shape(origin, model)
 
 
 def load(start: str, model: Model, seed: int, mesh) -> dict:
@@ -45,10 +43,16 @@ def load(start: str, model: Model, seed: int, mesh) -> dict:
                       jax.eval_shape(model.init, jax.random.key(0)), where)
   if start.startswith("base:"):
     return _shipped(_base(start), like)
-  workdir, _, step = start.rpartition("@") if "@" in start else (start, "", "")
-  _same_words(Path(workdir), model)
-  params, _ = stores.restore_params(Path(workdir), int(step) if step else None, like)
+  origin = _origin(start)
+  _same_shape(origin, model)
+  params, _ = stores.restore_params(origin.home, origin.step, like)
   return params
+
+
+def _origin(start: str) -> Origin:
+  if not start:
+    raise ConfigError("config.start is '': give scratch, base:NAME, or the workdir of a run, WORKDIR[@STEP].")
+  return origins.parse(start, origins.said(start))
 
 
 def _base(start: str) -> Path:
@@ -75,12 +79,18 @@ def _read(path: Path, like: dict) -> dict:
   return there
 
 
-def _same_words(workdir: Path, model: Model) -> None:
-  recorded = workdir / "config.json"
+def _same_shape(origin: Origin, model: Model) -> None:
+  """ConfigError naming the key in which the model of a run differs from this one."""
+  recorded = origin.home / "config.json"
   if not recorded.is_file():
     return
-  there = json.loads(recorded.read_text()).get("model", {})
-  for name in ("width", "layers", "heads", "ffn"):
-    ours, theirs = getattr(model.config, name), there.get(name)
-    if theirs and theirs != ours:
-      raise ConfigError(f"config.start={workdir} was trained with model.{name} = {theirs}, but this config has {ours}.")
+  try:
+    model_there = json.loads(recorded.read_text())["model"]
+    there = DecoderConfig(**{name: model_there[name] for name in SHAPING})
+  except (ValueError, TypeError, KeyError):
+    return  # another version's, or torn: restoring compares every shape
+  for name in SHAPING:
+    ours, theirs = getattr(model.config, name), getattr(there, name)
+    if theirs != ours:
+      raise ConfigError(f"config.start={origin} was trained with model.{name} = {theirs}, but this config has {ours}: "
+                        f"keep the model of the run it starts from, --config.model.{name}={theirs}.")

@@ -19,19 +19,28 @@ def test_evaluating_a_checkpoint_repeats_what_the_run_measured_at_its_end(finish
   assert "rule_ood" in capsys.readouterr().out
 
 
-def test_overrides_change_what_is_evaluated_and_nothing_in_the_run(finished, tmp_path):
+def test_overrides_change_what_is_evaluated_and_nothing_in_the_run(finished, tmp_path, capsys):
   home = finished("sft")
   before = (home / "config.json").read_text(), (home / "evals.jsonl").read_text()
-  lines = recorded.evaluate_recorded(f"{home}@2", [("evals.episodes", "5"), ("evals.temperatures", "(0.0,)")],
-                                     str(tmp_path))
-  assert [line["episodes"] for line in lines] == [5, 5]
+  lines = recorded.evaluate_recorded(f"{home}@best:rule_ood", [("evals.episodes", "5"),
+                                                               ("evals.temperatures", "(0.0,)")], str(tmp_path))
+  assert [line["episodes"] for line in lines] == [5, 5] and {line["step"] for line in lines} == {2}
+  assert f"{home}@best:rule_ood is step 2" in capsys.readouterr().out
   assert before == ((home / "config.json").read_text(), (home / "evals.jsonl").read_text())
 
 
-@pytest.mark.parametrize("source, told", [("nowhere", "no config.json"), ("nowhere@x", "number of a step")])
-def test_what_is_no_workdir_is_refused(source, told, tmp_path):
-  with pytest.raises(ConfigError, match=told):
+@pytest.mark.parametrize("source", ["nowhere", "nowhere@x", "nowhere@best:id_seen"])
+def test_what_is_no_workdir_is_refused(source, tmp_path):
+  with pytest.raises(ConfigError, match="nowhere is no workdir of a run: it holds no config.json"):
     recorded.parse(str(tmp_path / source))
+
+
+def test_an_evaluation_never_replaces_the_measurements_of_a_run(finished):
+  home = finished("sft")
+  before = (home / "evals.jsonl").read_text()
+  with pytest.raises(ConfigError, match="is the workdir of a run"):
+    recorded.evaluate_recorded(str(home), [], str(home))
+  assert (home / "evals.jsonl").read_text() == before
 
 
 def test_a_missing_step_names_the_steps_there_are(finished, tmp_path):

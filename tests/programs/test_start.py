@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from sftrl_jax.models import DecoderConfig, build
-from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs import start as starts
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import assemble
@@ -33,6 +32,13 @@ def test_a_run_can_begin_where_another_ended(finished, parts, verb):
   assert equal(params, newest) and not equal(params, starts.load("scratch", parts.model, 0, parts.mesh))
 
 
+def test_the_best_step_loads_as_by_its_number(finished, parts):
+  best = f"{finished('sft')}@best:rule_ood"
+  starts.check(best, parts.model)
+  params = starts.load(best, parts.model, 0, parts.mesh)
+  assert equal(params, starts.load(f"{finished('sft')}@2", parts.model, 0, parts.mesh))
+
+
 def test_shipped_parameters_come_back(parts, tmp_path, monkeypatch):
   from sftrl_jax import trees
   params = starts.load("scratch", parts.model, 5, parts.mesh)
@@ -55,8 +61,10 @@ def test_a_start_that_cannot_be_is_told(finished, parts, tmp_path):
     starts.check(str(tmp_path))
   with pytest.raises(ConfigError, match="after @ comes the number of a step"):
     starts.check(f"{finished('sft')}@last")
-  with pytest.raises(ValueError, match="no checkpoint 9; steps there: 2"):
-    starts.load(f"{finished('sft')}@9", parts.model, 0, meshes.make(meshes.MeshConfig(), jax.devices()[:1]))
+  with pytest.raises(ConfigError, match="no checkpoint 9; steps there: 2"):
+    starts.check(f"{finished('sft')}@9")
+  with pytest.raises(ConfigError, match="give scratch, base:NAME"):
+    starts.check("")
   wider = build(DecoderConfig(vocab=parts.model.config.vocab, width=32, layers=1, heads=2, mlp="plain"))
   with pytest.raises(ConfigError, match="trained with model.width = 16, but this config has 32"):
     starts.load(str(finished("sft")), wider, 0, parts.mesh)
