@@ -31,15 +31,20 @@ class Verb:
 
 
 RUN_FLAGS = ("--config", "--workdir")
-RUN_USAGE = "--config=FILE.py[:choice] --workdir=DIR [--config.some.key=value ...]"
+RUN_USAGE = "--config=FILE.py[:choice][:smoke] --workdir=DIR [--config.some.key=value ...]"
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
+                  "--config=FILE.py[:choice][:smoke] [--config.some.key=value ...]", ("--config",), ("--config",)),
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"
-                     "  FROM is the workdir of a run, or workdir@step", ("--workdir",), (), (1, 1)),
+                     "  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT",
+                     ("--workdir",), (), (1, 1)),
     "report": Verb("tables and figures of runs or of a study", "DIR [DIR ...] [--out=DIR]\n"
                    "  several directories are drawn over one another", ("--out",), (), (1, 1000), overrides=False),
+    "configs": Verb("every experiment there is: claim, hardware, minutes, command", "[DIR]\n  DIR holds config files; "
+                    "configs if left out", (), (), (0, 1), overrides=False),
 }
 SWITCHES = ("--help", "--debug")
 
@@ -98,6 +103,7 @@ def _run(arguments) -> int:
     print(_help(command))
     return COMPLETE
   _require(command)
+  _refuse_files(command)
   PROGRAMS[command.verb](command)
   return COMPLETE
 
@@ -162,6 +168,17 @@ def _require(command) -> None:
     raise Misuse(f"{command.positionals[most]!r} is one word too many for {command.verb}:{usage}")
 
 
+def _refuse_files(command) -> None:
+  """ConfigError where a directory that will be written is a file, or lies in one; nothing is made."""
+  from sftrl_jax.programs.mistakes import ConfigError
+  for flag in ("--workdir", "--out"):
+    path = Path(command.flags.get(flag, "."))
+    taken = next((above for above in (path, *path.parents) if above.exists() and not above.is_dir()), None)
+    if taken:
+      what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
+      raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
+
+
 def _nearest(word, names) -> str:
   close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
   return f": did you mean {close[0]}?" if close else "."
@@ -183,6 +200,7 @@ def _overview() -> str:
       "sftrl VERB ...   SFT and RL post-training compared, in JAX", "", "Verbs:", *lines, "",
       "sftrl VERB --help                   the words a verb takes",
       "sftrl VERB --config=FILE.py --help  every key of a config: value, type, choices, meaning",
+      "--config=FILE.py:smoke              any config on a toy scale, on one CPU in under a minute",
       "--debug                             a traceback with an error",
       "",
       "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong words; 75 stopped by SIGTERM and 130 by Ctrl-C,",
@@ -211,15 +229,22 @@ def _optimizers(command) -> str:
 
 def _config(command):
   """(resolved config, schema) of a verb that takes --config; the process is prepared for JAX on the way."""
-  from sftrl_jax.programs import settings
+  from sftrl_jax.programs import settings, smoke
   config = settings.load(command.flags["--config"])
-  if command.verb == "study":
+  if smoke.split(command.flags["--config"])[2]:
+    for name, value in smoke.ENVIRONMENT.items():
+      os.environ.setdefault(name, value)
+  verb = command.verb
+  if verb == "check":
+    from sftrl_jax.programs.check import verb_of
+    verb = verb_of(config, command.overrides)
+  if verb == "study":
     from sftrl_jax.programs.study import SCHEMA
     return settings.resolve(config, command.overrides, SCHEMA), SCHEMA
   prepare(_threads(config.to_dict(), command.overrides))
-  resolved = settings.resolve_for(command.verb, config, command.overrides)
+  resolved = settings.resolve_for(verb, config, command.overrides)
   from sftrl_jax.programs.setup import SCHEMAS
-  return resolved, SCHEMAS[command.verb]
+  return resolved, SCHEMAS[verb]
 
 
 def _threads(config, overrides) -> int:
@@ -246,18 +271,37 @@ def _study(command):
   study.run(config, Path(command.flags["--workdir"]), command.text)
 
 
-def _sft(command):
+def _training_config(command):
+  """The config of a run, its start pinned to a step where that is to be the best one."""
+  from sftrl_jax.programs import origin
   config, _ = _config(command)
+  if origin.BEST in config.get("start", ""):
+    with config.unlocked():
+      config.start = origin.pinned(config.start)
+  return config
+
+
+def _sft(command):
+  config = _training_config(command)
   from sftrl_jax.programs import sft
   sft.run(config, Path(command.flags["--workdir"]))
   _report_run(config, Path(command.flags["--workdir"]))
 
 
 def _rl(command):
-  config, _ = _config(command)
+  config = _training_config(command)
   from sftrl_jax.programs import rl
   rl.run(config, Path(command.flags["--workdir"]))
   _report_run(config, Path(command.flags["--workdir"]))
+
+
+def _check(command):
+  from sftrl_jax.programs import check, smoke
+  if smoke.split(command.flags["--config"])[2]:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  cases = check.cases(command.flags["--config"], command.overrides)
+  prepare(check.threads(cases))
+  check.run(cases)
 
 
 def _report_run(config, workdir) -> None:
@@ -268,9 +312,13 @@ def _report_run(config, workdir) -> None:
 
 
 def _evaluate(command):
+  from sftrl_jax.programs import origin
   source = command.positionals[0]
-  recorded = Path(source.rpartition("@")[0] or source) / "config.json"
-  config = json.loads(recorded.read_text()) if recorded.is_file() else {}
+  recorded = origin.home_of(source) / "config.json"
+  try:
+    config = json.loads(recorded.read_text()) if recorded.is_file() else {}
+  except json.JSONDecodeError:
+    config = {}   # the program tells of it
   prepare(_threads(config, command.overrides))
   from sftrl_jax.programs import evaluate
   evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
@@ -293,4 +341,10 @@ def _report(command):
   print(f"Report: {path}")
 
 
-PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "evaluate": _evaluate, "report": _report}
+def _configs(command):
+  from sftrl_jax.programs import catalogue
+  print(catalogue.page(Path(*command.positionals or ("configs",))))
+
+
+PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "report": _report,
+            "configs": _configs}

@@ -162,6 +162,19 @@ def test_evaluate_uses_the_threads_of_its_run(program, tmp_path):
   assert os.environ["NPROC"] == "5"
 
 
+def test_the_best_start_is_pinned_to_its_step(config, program, tmp_path, monkeypatch, capsys):
+  home = tmp_path / "first"
+  (home / "checkpoints" / "7").mkdir(parents=True)
+  (home / "evals.jsonl").write_text('{"step": 7, "variant": "x", "temperature": 0.0, "success": 0.5}\n')
+  monkeypatch.setitem(sys.modules["sftrl_jax.programs.setup"].SCHEMAS["rl"], "start", "scratch")
+  assert main(["rl", config, f"--workdir={tmp_path / 'w'}", f"--config.start={home}@best:x"]) == 0
+  (settled, _), = program.calls
+  assert settled.start == f"{home}@7" and settled.is_locked
+  assert "is step 7: success 50.0%, greedy" in capsys.readouterr().out
+  assert main(["rl", config, f"--workdir={tmp_path / 'w'}", f"--config.start={home}@best:y"]) == 1
+  assert "no evaluation on 'y'" in capsys.readouterr().err and len(program.calls) == 1
+
+
 def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
   from sftrl_jax.study import report
   asked = []

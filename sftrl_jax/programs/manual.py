@@ -5,26 +5,33 @@ import inspect
 import re
 import textwrap
 import types
+from collections.abc import Iterator
 
 from sftrl_jax.programs import values
 from sftrl_jax.programs.schema import keys_of
+
+WIDTH = 120
 
 # The keys that stand in no section, and the sections: what every training config has.
 MEANINGS = {
     "seed": "of everything random; runs with equal configs and seeds are equal",
     "steps": "SFT updates, or RL iterations",
     "batch": "rows of one SFT update, or episodes of one RL iteration",
-    "start": "scratch, a workdir[@step|@best:VARIANT], a model directory or id, or a name the config explains",
+    "start": "scratch, base:NAME (a shipped one), or the workdir of a run: DIR, DIR@STEP or DIR@best:VARIANT",
+    "max_nonfinite": "steps in a row with a skipped update (loss or gradient not finite) after which the run stops",
     "flops": "total FLOPs at which the run stops; 0 for no limit",
     "algorithm": "the method of rl",
     "env": "the task: fields of the environment named by env.name",
-    "model": "the decoder",
+    "reward": "path/to/file.py:function(chat, response, verdict) -> float; empty for the environment's own rewards",
+    "tokenizer": "how text becomes ids",
+    "model": "the decoder, or a family of your own by path in model.name",
     "data": "what SFT is shown",
     "evals": "when and how success is measured, per variant",
     "rollout": "how responses are sampled in training",
     "ppo": "the objective",
     "optimizer": "the rule that updates the parameters; args are its own",
     "schedule": "of the learning rate, in optimizer updates",
+    "compute": "how a batch is cut into pieces; changes no result but for rounding",
     "mesh": "how arrays lie on the devices, and CPU threads",
     "checkpoint": "when the state is written and which are kept",
     "log": "when metrics are written",
@@ -32,53 +39,91 @@ MEANINGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One key of a resolved config. section: "" for a key that stands in none. kind: its type, with choices if closed."""
+
+  section: str
+  path: str
+  value: object
+  kind: str
+  meaning: str
+
+
 def page(config, schema) -> str:
   """The keys of a resolved config as text, section by section; no device is needed."""
-  tree = config.to_dict()
-  lines = [_line(f"--config.{name}", tree[name], key, MEANINGS.get(name, ""))
-           for name, key in keys_of(tree, schema).items() if not isinstance(key, dict) and not _free(tree[name])]
-  for name, key in keys_of(tree, schema).items():
-    if isinstance(key, dict) or _free(tree[name]):
-      lines += ["", f"{name}: {MEANINGS[name]}" if name in MEANINGS else name]
-      lines += _section(f"--config.{name}", tree[name], key, schema[name])
+  lines, section = [], ""
+  for row in rows(config, schema):
+    if row.section != section:
+      section = row.section
+      lines += ["", f"{section}: {MEANINGS[section]}" if section in MEANINGS else section]
+    lines += _lines(row)
   return "\n".join(lines)
 
 
+def rows(config, schema) -> Iterator[Row]:
+  """Every key with what is said of it: first those in no section, then section by section."""
+  tree = config.to_dict()
+  keys = keys_of(tree, schema)
+  sections = [name for name, key in keys.items() if isinstance(key, dict) or isinstance(tree[name], dict)]
+  for name, key in keys.items():
+    if name not in sections:
+      yield Row("", name, tree[name], values.describe(key.kind), MEANINGS.get(name, ""))
+  for name in sections:
+    if isinstance(keys[name], dict):
+      chosen = schema[name]
+      yield from _section(name, name, tree[name], keys[name], chosen)
+    else:
+      yield from (Row(name, f"{name}.{key}", value, type(value).__name__, "") for key, value in tree[name].items())
+
+
+def _section(section, path, tree, keys, dataclass) -> Iterator[Row]:
+  dataclass = dataclass(tree) if isinstance(dataclass, types.FunctionType) else dataclass
+  said = {"name": "which class the other keys belong to", **meanings(dataclass)}
+  for name, key in keys.items():
+    if isinstance(key, dict):
+      nested = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
+      yield from _section(section, f"{path}.{name}", tree[name], key, nested)
+    else:
+      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), said.get(name, ""))
+
+
 def meanings(section) -> dict[str, str]:
-  """{field: meaning} of a dataclass: the field's metadata "help", else `field: meaning` in the docstring of the class,
-  else the comment at the end of the field's line."""
+  """{field: meaning} of a dataclass: the field's metadata "help", else `field: meaning` in the docstring of the class
+  (with the deeper lines that follow), else the comment at the end of the field's line."""
   document = inspect.getdoc(section) or ""
   source = inspect.getsource(section)
   found = {}
   for field in dataclasses.fields(section):
-    described = re.search(rf"^\s*(?:\w+, )*{field.name}(?:, \w+)*: (.+)$", document, re.MULTILINE)
-    commented = re.search(rf"^\s+{field.name}: .*?  # (.+)$", source, re.MULTILINE)
+    described = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (?P<told>.+(?:\n\1 +.+)*)", document, re.MULTILINE)
+    commented = re.search(rf"^\s+{field.name}: .*?  # (?P<told>.+)$", source, re.MULTILINE)
     said = described or commented
-    found[field.name] = field.metadata.get("help", said.group(1).strip() if said else "")
+    found[field.name] = field.metadata.get("help", " ".join(said["told"].split()) if said else "")
   return found
 
 
-def _free(value) -> bool:
-  return isinstance(value, dict)
+def choices(path) -> tuple[str, ...]:
+  """The names that a key takes where its type does not say so; () for any other key. Imports what knows them."""
+  own = "path/to/file.py:Class"
+  if path == "env.name":
+    from sftrl_jax.envs import ENVS
+    return (*ENVS, own)
+  if path == "optimizer.name":
+    from sftrl_jax.training.catalogue import catalogue
+    return tuple(catalogue().entries)
+  return {"algorithm": ("ppo",), "tokenizer.name": ("words", "bytes"), "model.name": ("decoder", own)}.get(path, ())
 
 
-def _section(prefix, tree, keys, section) -> list[str]:
-  if not isinstance(keys, dict):
-    return [_line(f"{prefix}.{name}", value, None, "") for name, value in tree.items()] or ["  (no keys)"]
-  chosen = section(tree) if isinstance(section, types.FunctionType) else section
-  said = {"name": "which class the other keys belong to", **meanings(chosen)}
-  lines = []
-  for name, key in keys.items():
-    if isinstance(key, dict):
-      nested = next(field.type for field in dataclasses.fields(chosen) if field.name == name)
-      lines += _section(f"{prefix}.{name}", tree[name], key, nested)
-    else:
-      lines.append(_line(f"{prefix}.{name}", tree[name], key, said.get(name, "")))
-  return lines
+def _lines(row) -> list[str]:
+  """A row on one line if it fits, else its meaning and its names below."""
+  shown = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
+  key = f"  --config.{row.path}={textwrap.shorten(shown, 60, placeholder=' ...')}"
+  whole = f"{key:<48} {row.kind:<18} {row.meaning}".rstrip()
+  named = f"One of: {', '.join(choices(row.path))}." if choices(row.path) else ""
+  if len(whole) <= WIDTH:
+    return [whole, *_below(named)]
+  return [f"{key:<48} {row.kind}", *_below(row.meaning), *_below(named)]
 
 
-def _line(flag, value, key, meaning) -> str:
-  kind = values.describe(key.kind) if key else type(value).__name__
-  shown = str(value).lower() if isinstance(value, bool) else str(value)
-  head = f"  {flag}={textwrap.shorten(shown, 60, placeholder=' ...')}"
-  return f"{head:<48} {kind:<18} {meaning}".rstrip()
+def _below(text) -> list[str]:
+  return textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)

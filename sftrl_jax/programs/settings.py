@@ -5,6 +5,7 @@
 a wrong word is refused in a second.
 """
 
+import dataclasses
 import difflib
 import importlib.util
 import inspect
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sftrl_jax.programs import dotted, values
+from sftrl_jax.programs import dotted, own, values
 from sftrl_jax.programs.mistakes import ConfigError, nearest
 from sftrl_jax.programs.schema import REQUIRED, Key, keys_of
+from sftrl_jax.programs.smoke import smoke, split
 
 __all__ = ["ConfigError", "build", "differences", "load", "parse_overrides", "refuse_another", "resolve",
            "resolve_for"]
@@ -27,17 +29,18 @@ MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs")
 
 
 def load(spec) -> ConfigDict:
-  """The config of `FILE.py` or `FILE.py:choice`: what the file's get_config returns, given the choice ("" if absent).
+  """The config of `FILE.py[:choice][:smoke]`: what the file's get_config returns, given the choice ("" if absent).
 
-  The folder that holds the file's `configs/` is put on sys.path, so that a config may import its neighbours. Raises
-  ConfigError naming the file, and the line for whatever goes wrong inside it.
+  A last `:smoke` never reaches the file, it makes the config small (smoke.py). The folder that holds the file's
+  `configs/` is put on sys.path, so that a config may import its neighbours. Raises ConfigError naming the file, and the
+  line for whatever goes wrong inside it.
   """
-  name, _, choice = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
+  name, choice, small = split(spec)
   path = Path(name)
   if path.suffix != ".py":
-    raise ConfigError(f"--config={spec} names no Python file: write --config=FILE.py or --config=FILE.py:choice.")
+    raise ConfigError(f"--config={spec} names no Python file: write --config=FILE.py, FILE.py:choice or FILE.py:smoke.")
   if not path.is_file():
-    there = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+    there = sorted(str(other) for other in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
     hint = nearest(name, there) if there else f"; paths are relative to {Path.cwd()}."
     raise ConfigError(f"--config={spec}: there is no file {name}{hint}")
   path = path.resolve()
@@ -45,6 +48,7 @@ def load(spec) -> ConfigDict:
   _search_first(root)
   module_spec = importlib.util.spec_from_file_location(f"_config_{abs(hash(str(path)))}", path)
   module = importlib.util.module_from_spec(module_spec)
+  sys.modules[module_spec.name] = module   # a task's dataclasses may be defined in the same file
   _inside(name, root, lambda: module_spec.loader.exec_module(module))
   make = getattr(module, "get_config", None)
   if not callable(make):
@@ -56,7 +60,7 @@ def load(spec) -> ConfigDict:
   if not isinstance(config, (dict, ConfigDict)):
     kind = type(config).__name__
     raise ConfigError(f"get_config of {name} returned {kind}, but should return an ml_collections.ConfigDict.")
-  return ConfigDict(dotted.plain(config))
+  return smoke(config) if small else ConfigDict(dotted.plain(config))
 
 
 def parse_overrides(arguments) -> list[tuple[str, str]]:
@@ -80,7 +84,7 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
   Raises ConfigError for an unknown key, a missing one, a value of another type, and None.
   """
   overrides = [(path, text) for path, text in overrides]
-  tree = _choose_sections(dotted.plain(config), overrides, schema)
+  tree = _choose_sections(dotted.plain(config), overrides, schema, note)
   keys = keys_of(tree, schema)
   tree = _complete(tree, keys, "config", {path for path, _ in overrides})
   changes = {path: change for path, change in (on_override or {}).items() if path in dotted.flat(tree)}
@@ -98,6 +102,9 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
     for key, value in dotted.at(tree, above).items():
       path = f"{above}.{key}"
       dotted.at(tree, above)[key] = _told(f"config.{path}", values.fit, value, _free_kind(tree, free, path))
+  for path in own.KEYS:   # a user's own file is found from any directory
+    if path in dotted.flat(tree) and own.is_path(dotted.at(tree, path)):
+      dotted.put(tree, path, own.absolute(dotted.at(tree, path)))
   return ConfigDict(tree).lock()
 
 
@@ -158,13 +165,29 @@ def refuse_another(recorded, config, workdir) -> None:
                       "give the same config to go on with it, or another --workdir to start afresh.")
 
 
-def _choose_sections(tree, overrides, schema):
+def _choose_sections(tree, overrides, schema, note):
   """`--config.env.name=...` comes before everything else in env, because the name says which keys there are."""
   for path, text in overrides:
     section, _, key = path.partition(".")
     if key == "name" and isinstance(schema.get(section), types.FunctionType):
-      tree.setdefault(section, {})["name"] = text
+      tree[section] = _renamed(section, tree.get(section, {}), schema[section], text, note)
   return tree
+
+
+def _renamed(section, settings, choose, name, note) -> dict:
+  """A section whose class is another one now: what the file set for the old one goes, unless one is derived from the
+  other; then what both have stays."""
+  try:
+    old, new = choose(settings), choose({**settings, "name": name})
+  except ValueError:
+    return {**settings, "name": name}   # `keys_of` tells what is wrong with it
+  if old is new:
+    return {**settings, "name": name}
+  shared = {field.name for field in dataclasses.fields(new)} if issubclass(new, old) or issubclass(old, new) else ()
+  dropped = [key for key in settings if key != "name" and key not in shared]
+  if dropped:
+    note(f"{section}.name: {settings.get('name', old.__name__)} -> {name}; dropped: {', '.join(dropped)}")
+  return {**{key: value for key, value in settings.items() if key not in dropped}, "name": name}
 
 
 def _search_first(root) -> None:
@@ -187,7 +210,7 @@ def _inside(name, root, run):
     return run()
   except SyntaxError as error:
     raise ConfigError(f"{error.filename or name}, line {error.lineno}: {error.msg}.") from error
-  except Exception as error:
+  except (Exception, SystemExit) as error:   # a file that exits by itself would look like a run that is complete
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).parents[1])
     own = [frame for frame in frames if frame.filename.startswith(str(root)) and not frame.filename.startswith(package)
@@ -281,7 +304,7 @@ def _called(where) -> str:
 
 def _told(path, read, value, kind):
   try:
-    read_value = read(value, kind)
+    read_value = dotted.plain(read(value, kind))   # {"a.b": 1} is nested wherever it is written
     _no_none(read_value)
     return read_value
   except ValueError as error:

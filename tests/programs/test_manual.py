@@ -1,9 +1,19 @@
 """The page of keys: each with value, type, choices and meaning."""
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Literal
 
-from sftrl_jax.programs import manual, settings
+import pytest
+
+from sftrl_jax.programs import catalogue, manual, settings, study
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.setup import SCHEMAS
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +21,8 @@ class Objective:
   """What is minimized.
 
   gamma: discount inside a turn
-  clip, floor: how far the ratio may go
+  clip, floor: how far the ratio
+    may go
   """
 
   gamma: float = 1.0
@@ -51,3 +62,52 @@ def test_meanings_come_from_metadata_docstring_or_comment():
   assert manual.meanings(Objective) == {
       "gamma": "discount inside a turn", "clip": "how far the ratio may go", "floor": "how far the ratio may go",
       "kind": "which of the two", "whiten": "advantages over the batch", "unsaid": ""}
+
+
+@pytest.fixture(scope="module")
+def real():
+  """{verb: (a resolved config of it, its schema)} for every verb that takes --config."""
+  found = {}
+  for entry in catalogue.find(ROOT / "configs"):
+    verb = entry.commands[0].split()[1]
+    schema = study.SCHEMA if verb == "study" else SCHEMAS[verb]
+    config = settings.load(str(entry.path))
+    found[verb] = (settings.resolve(config, [], schema) if verb == "study" else
+                   settings.resolve_for(verb, config, [], lambda _: None)), schema
+  return found
+
+
+def test_every_key_of_every_verb_has_a_meaning_and_every_section_a_heading(real):
+  assert real.keys() == {"study", *SCHEMAS}
+  for verb, (config, schema) in real.items():
+    rows = list(manual.rows(config, schema))
+    silent = [row.path for row in rows if not row.meaning]
+    assert not silent, f"{verb}: say in the docstring of their class, or in manual.MEANINGS, what {silent} mean."
+    assert {row.section for row in rows} - {""} <= manual.MEANINGS.keys()
+    pages = manual.page(config, schema)
+    assert all(f"--config.{row.path}=" in pages for row in rows)
+
+
+def test_names_that_a_key_takes_are_listed_and_taken(real):
+  """What a type does not say: the list of the manual is the one that is enforced."""
+  from sftrl_jax.programs.setup import assemble
+  config, schema = real["rl"]
+  pages = manual.page(config, schema)
+  closed = {row.path: manual.choices(row.path) for row in manual.rows(config, schema) if manual.choices(row.path)}
+  assert closed.keys() >= {"env.name", "optimizer.name", "algorithm", "tokenizer.name"}
+  for path, names in closed.items():
+    assert all(name in pages for name in names)
+    with pytest.raises(ConfigError) as error:
+      assemble(settings.resolve_for("rl", config, [(path, "nameless")], lambda _: None), "rl")
+    named = [name for name in names if ".py" not in name]
+    assert "nameless" in str(error.value) and all(name in str(error.value) for name in named), path
+  assert "'token' | 'turn'" in pages and "'none' | 'full'" in pages
+
+
+def test_help_needs_no_device_and_starts_nothing(tmp_path):
+  """A platform that is not there: whoever asks for a device fails."""
+  words = ["rl", "--config=configs/general_points/rl.py", f"--workdir={tmp_path / 'run'}", "--help"]
+  done = subprocess.run([sys.executable, "-m", "sftrl_jax", *words], capture_output=True, text=True, cwd=ROOT,
+                        check=False, env={**os.environ, "JAX_PLATFORMS": "tpu"})
+  assert done.returncode == 0, done.stderr
+  assert "--config.ppo.clip=0.2" in done.stdout and not list(tmp_path.iterdir())

@@ -110,6 +110,7 @@ def test_overrides_are_converted_and_the_last_one_counts():
   assert config.env.to_dict() == {"cards": 5, "deck": 52}
   assert config.optimizer.args.to_dict() == {"b1": 0.9, "b2": 0.95}
   assert config.start == "runs/base=1"
+  assert resolve("optimizer.args={'b3': 1, 'deep.er': 2}").optimizer.args.to_dict() == {"b3": 1, "deep": {"er": 2}}
 
 
 @pytest.mark.parametrize(("override", "told"), [

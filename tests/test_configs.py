@@ -1,0 +1,70 @@
+"""What SFT and RL are compared on is the same, word for word; only what belongs to a method may differ."""
+
+import itertools
+import pathlib
+
+import pytest
+
+from sftrl_jax.programs import catalogue, settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# What may differ between two methods of a study, and why. Whatever else differed would be a second cause.
+METHOD = {
+    "data": "what SFT is shown; RL has no demonstrations",
+    "algorithm": "which method of RL; SFT has none",
+    "ppo": "the objective of RL",
+    "batch": "rows of packed demonstrations here, episodes there: another unit",
+    "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
+    "optimizer.learning_rate": "a rate is good for a loss, not for a task",
+    "optimizer.args": "as the rate",
+    "schedule": "counts updates, of which the methods make different numbers",
+    "compute": "how a batch is cut into pieces: speed and rounding",
+    "checkpoint": "counts steps: another unit; what is kept does not change what is trained",
+    "log": "counts steps: another unit",
+}
+STUDIES = [catalogue.config_of(command) for entry in catalogue.find(ROOT / "configs") for command in entry.commands
+           if command.split()[1] == "study"]
+
+
+def resolved(spec, overrides=()):
+  config = settings.load(spec)
+  verb = "rl" if "algorithm" in config else "sft"
+  return settings.resolve_for(verb, config, list(overrides), lambda _: None)
+
+
+def alien(one, other):
+  """Keys in which two configs differ and may not."""
+  differing = [key for key, _, _ in settings.differences(one, other)]
+  return [key for key in differing if not any(key == free or key.startswith(f"{free}.") for free in METHOD)]
+
+
+@pytest.mark.parametrize("spec", STUDIES)
+def test_the_methods_of_a_study_differ_in_nothing_but_the_method(spec, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  methods = settings.load(spec).study.methods.to_dict()
+  configs = {method: resolved(path) for method, path in methods.items()}
+  assert len(configs) > 1
+  for one, other in itertools.combinations(configs, 2):
+    assert not alien(configs[one], configs[other]), f"{one} and {other} of {spec} differ in more than the method."
+
+
+def test_another_task_model_or_evaluation_would_be_seen(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  sft = resolved("configs/general_points/sft.py")
+  for override in (("env.cards", "4"), ("model.width", "128"), ("evals.episodes", "7"), ("start", "scratch"),
+                   ("rollout.max_new_tokens", "20"), ("flops", "1e12"), ("optimizer.name", "lion"), ("seed", "5")):
+    assert alien(resolved("configs/general_points/rl.py", [override]), sft) == [override[0]]
+
+
+def test_both_come_from_the_one_function_of_their_task(monkeypatch):
+  """A change of the task function reaches both."""
+  monkeypatch.chdir(ROOT)
+  for name in ("sft", "rl"):
+    settings.load(f"configs/general_points/{name}.py")
+    from configs.general_points import task
+    shared = task.shared
+    monkeypatch.setattr(task, "shared", lambda shared=shared: shared(cards=5))
+    assert settings.load(f"configs/general_points/{name}.py").env.cards == 5
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
