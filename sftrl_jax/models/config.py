@@ -51,6 +51,9 @@ class DecoderConfig:
     for name in ("kv_heads", "channels", "ffn"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
+    for name in ("rope_theta", "norm_eps", "init_std"):
+      if not getattr(self, name) > 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
     fill("kv_heads", self.heads)
     if self.heads % self.kv_heads:
       raise ValueError(f"kv_heads is {self.kv_heads}; it must divide heads = {self.heads}.")

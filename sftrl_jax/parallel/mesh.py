@@ -32,8 +32,9 @@ class MeshConfig:
         raise ValueError(f"{name} is {size}; it must be at least 1, or -1 for the devices that are left.")
     if sum(getattr(self, name) == -1 for name in AXES) > 1:
       raise ValueError("data, fsdp and tensor: only one of them may be -1.")
-    if self.cpu_threads < 0:
-      raise ValueError(f"cpu_threads is {self.cpu_threads}; it must be 0 (the default) or a number of threads.")
+    if not 0 <= self.cpu_threads <= 4096:
+      raise ValueError(f"cpu_threads is {self.cpu_threads}; it must be 0 (the default) or a number of threads, at most "
+                       "4096.")
 
 
 def make(config: MeshConfig, devices=None) -> Mesh:

@@ -17,6 +17,9 @@ from sftrl_jax.rollout.tally import Tally, tally, wilson
 from sftrl_jax.training.log import chat_json
 
 
+_AT = (0.2, 0.4, 0.6, 0.8)
+
+
 @dataclasses.dataclass(frozen=True)
 class Evals:
   """What is measured along the way. Step 0 and the end always are.
@@ -33,7 +36,7 @@ class Evals:
   """
 
   every: int = 0
-  at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+  at: tuple[float, ...] = _AT
   variants: tuple[str, ...] = ()
   env: dict = dataclasses.field(default_factory=dict)
   episodes: int = 512
@@ -50,8 +53,11 @@ class Evals:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     if not all(0 < share < 1 for share in self.at):
       raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
-    if not self.temperatures or min(self.temperatures) < 0:
-      raise ValueError(f"temperatures is {self.temperatures}; it needs at least one, none negative; 0 is greedy.")
+    if self.every and tuple(self.at) not in ((), _AT):   # the default may stay: nobody asked for it
+      raise ValueError(f"every is {self.every} and at is {self.at}, but only one of them says when: use "
+                       "--config.evals.at='()' or --config.evals.every=0.")
+    if not self.temperatures or not all(0 <= temperature <= 100 for temperature in self.temperatures):
+      raise ValueError(f"temperatures is {self.temperatures}; it needs at least one, each from 0 (greedy) to 100.")
 
 
 @functools.cache

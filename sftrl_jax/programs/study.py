@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import time
+import types
 from pathlib import Path
 
 from sftrl_jax.programs import dotted, pool, settings
@@ -31,7 +32,7 @@ class Study:
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
-  shipped: name of the shipped bases, which are base:NAME_0, base:NAME_1, ...
+  shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for newborn models
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs
   id: the variant that is trained on
@@ -70,6 +71,12 @@ class Study:
       for method in getattr(self, key):
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")
+    for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}")):
+      for method, value in getattr(self, key).items():
+        if not isinstance(value, kind) or value == "":
+          raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
+    if not all(0 < share < 1 for share in self.at):
+      raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
     for method in self.methods:
       if not method.replace("_", "").isalnum() or method == "base":
         raise ValueError(f"methods has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
@@ -107,17 +114,23 @@ def expand(study, workdir) -> list[pool.Run]:
   runs = [_run(f"base-{base}", "sft", study.base, workdir, jobs,
                {**_dotted(study.overrides.get("base", {})), "seed": base}) for base in range(study.bases) if study.base]
   budget = {"flops": study.flops} if study.flops else {}
-  evals = {"evals.episodes": study.hands, "evals.at": tuple(study.at)}
-  shared = {**budget, **{key: value for key, value in evals.items() if value}}
+  evals = {**({"evals.episodes": study.hands} if study.hands else {}),
+           **({"evals.at": tuple(study.at), "evals.every": 0} if study.at else {})}
+  shared = {**budget, **evals}
   for seed in range(study.seeds):
     for base in range(study.bases):
       for method, spec in study.methods.items():
         name = f"base-{base}-{method}-{seed}"
-        begin = str(workdir / "runs" / f"base-{base}") if study.base else f"base:{study.shipped}_{base}"
+        begin = str(workdir / "runs" / f"base-{base}") if study.base else _shipped(study, base)
         keys = {**shared, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
                 "start": begin}
         runs.append(_run(name, verb_of(spec), spec, workdir, jobs, keys, needs=f"base-{base}" if study.base else ""))
   return runs
+
+
+def _shipped(study, base) -> str:
+  """Where a base comes from that the study does not train itself."""
+  return study.shipped if study.shipped == "scratch" else f"base:{study.shipped}_{base}"
 
 
 def verb_of(spec) -> str:
@@ -154,15 +167,27 @@ def _threads(home, jobs) -> int:
 
 
 def _check(study) -> None:
-  """Resolves every config of the study with its overrides, so that a wrong key is told before a run is started."""
+  """Builds the sections of every config with the study's overrides: what is wrong is told before a run is started."""
   specs = {**({"base": study.base} if study.base else {}), **study.methods}
   for method, spec in specs.items():
     verb = "sft" if method == "base" else verb_of(spec)
     overrides = [(key, _text(value)) for key, value in _dotted(study.overrides.get(method, {})).items()]
     try:
-      settings.resolve_for(verb, settings.load(spec), overrides, note=lambda message: None)
+      agree(verb, settings.resolve_for(verb, settings.load(spec), overrides, note=lambda message: None))
     except ConfigError as error:
       raise ConfigError(f"{method} of the study, {spec}: {error}") from error
+
+
+def agree(verb, config) -> None:
+  """ConfigError for a value that its section refuses. No device is asked for: the runs need them, and a process that
+  has begun to use one should not fork."""
+  from sftrl_jax.programs.setup import SCHEMAS
+  for name, kind in SCHEMAS[verb].items():
+    if isinstance(kind, types.FunctionType) or dataclasses.is_dataclass(kind):
+      section = config[name].to_dict()
+      chosen = kind if dataclasses.is_dataclass(kind) else kind(section)
+      named = {} if chosen is kind else {"name"}
+      settings.build(chosen, {key: value for key, value in section.items() if key not in named}, f"config.{name}")
 
 
 def _check_recorded(config, workdir) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 UNIONS = (typing.Union, types.UnionType)
 CONTAINERS = (tuple, list, dict)
+LARGEST = 2**31 - 1   # what counts, sizes and seeds are on a device: 32 bits
 
 
 def describe(kind) -> str:
@@ -39,6 +40,7 @@ def fit(value, kind):
     raise ValueError("is None, and a config holds no None: leave the key out to get its default")
   origin = get_origin(kind)
   if kind in (Any, object):
+    _refuse_alien(value)
     return value
   if origin is Literal:
     return _chosen(value, get_args(kind), lambda choice: choice == value and type(choice) is type(value))
@@ -50,7 +52,8 @@ def fit(value, kind):
     return float(value)
   if kind in (bool, int) and type(value) is not kind or not isinstance(value, kind):
     raise ValueError(f"is {value!r}, but should be {describe(kind)}")
-  return value
+  _refuse_alien(value)
+  return _whole(value) if kind is int else value
 
 
 def parse(text, kind):
@@ -64,7 +67,7 @@ def parse(text, kind):
     return _parse_container(text, kind)
   if kind in SCALARS:
     return SCALARS[kind](text)
-  return literal(text)
+  return fit(literal(text), object)
 
 
 def literal(text):
@@ -85,12 +88,12 @@ def _parse_bool(text):
 
 def _parse_int(text):
   try:
-    return int(text)
+    return _whole(int(text))
   except ValueError:
     number = _number(text)
     if number is None or number != int(number):
       raise ValueError(f"is {text!r}, but should be int: write a whole number such as 8 or 1e6") from None
-    return int(number)
+    return _whole(int(number))
 
 
 def _parse_float(text):
@@ -110,6 +113,24 @@ def _number(text):
 
 
 SCALARS = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: str}
+
+
+def _whole(value):
+  if abs(value) > LARGEST:
+    raise ValueError(f"is {str(value)[:40]}, but should be int from {-LARGEST} to {LARGEST}")
+  return value
+
+
+def _refuse_alien(value) -> None:
+  """ValueError for what a config cannot hold, because config.json cannot."""
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(f"is {value}, but should be a finite number")
+  if isinstance(value, CONTAINERS):
+    for item in value.values() if isinstance(value, dict) else value:
+      _refuse_alien(item)
+  elif value is not None and not isinstance(value, (bool, int, float, str)):   # None has an error of its own
+    raise ValueError(f"is {str(value)[:60]} ({type(value).__name__}), but a config holds only numbers, text, true, "
+                     "false, tuples, lists and dicts")
 
 
 def _chosen(value, choices, accepts):

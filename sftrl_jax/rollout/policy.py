@@ -48,8 +48,9 @@ class Rollout:
     for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-    if self.temperature <= 0:
-      raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0, for example 1.0.")
+    if not 0 < self.temperature <= 100:
+      raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0 and at most 100, for "
+                       "example 1.0.")
     if any(not 0 < share < 1 for share in self.shrink):
       raise ValueError(f"shrink is {self.shrink}; its shares must lie between 0 and 1, for example (0.75, 0.5).")
 

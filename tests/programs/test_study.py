@@ -47,6 +47,7 @@ def reports(monkeypatch):
   stand_in = Reports()
   monkeypatch.setattr(study, "report", stand_in)
   monkeypatch.setattr(settings, "resolve_for", lambda verb, config, overrides, note=print: config)
+  monkeypatch.setattr(study, "agree", lambda verb, config: None)
   return stand_in
 
 
@@ -178,6 +179,8 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(files, tmp_
     ({"overrides": {"pp": {"a": 1}}}, r"overrides has 'pp'.*did you mean ppo"),
     ({"methods": {"base": "x.py"}}, "methods has 'base'"),
     ({"methods": {"sft": "nowhere.py"}}, "there is no file nowhere.py"),
+    ({"methods": {"sft": ""}}, r"methods\.sft is ''"), ({"overrides": {"ppo": 3}}, r"overrides\.ppo is 3"),
+    ({"at": (0.5, 2.0)}, r"config\.study\.at is \(0\.5, 2\.0\)"),
 ])
 def test_a_wrong_study_is_told_and_nothing_is_made(files, tmp_path, reports, changes, told):
   with pytest.raises(ConfigError, match=told):
@@ -192,6 +195,18 @@ def test_a_wrong_key_for_a_method_is_told_before_anything_is_made(files, tmp_pat
   monkeypatch.setattr(settings, "resolve_for", refuse)
   with pytest.raises(ConfigError, match=r"ppo of the study, .*ppo\.py: config\.ppo\.gama is not a key"):
     study.run(config_of(files), tmp_path / "study")
+  assert not (tmp_path / "study").exists()
+
+
+def test_a_wrong_value_for_a_method_is_told_before_its_base_is_trained(tmp_path, monkeypatch):
+  monkeypatch.chdir(pathlib.Path(__file__).parents[2])
+  file = settings.load("configs/study/general_points_cpu.py")
+  for override, told in (("{'ppo.gamma': 2}", "config.ppo.gamma is 2.0"),
+                         ("{'env': {'cards': 9}}", "config.env.cards is 9"),
+                         ("{'model': {'heads': 3}}", "config.model.heads is 3")):
+    config = settings.resolve(file, [("study.overrides.ppo", override)], study.SCHEMA)
+    with pytest.raises(ConfigError, match=f"ppo of the study, configs/general_points/rl.py: {told}"):
+      study.run(config, tmp_path / "study")
   assert not (tmp_path / "study").exists()
 
 

@@ -27,7 +27,9 @@ def test_text_becomes_the_declared_kind(text, kind, value):
     ("nan", float, "finite"), ("x", float, "finite"), ("c", Literal["a", "b"], "'a', 'b'"),
     ("3", tuple[int, ...], "tuple of int"), ("(1, 'x')", tuple[int, ...], "int"),
     ("(1, 2)", tuple[int, int, int], "3 values"),
-    ("[1]", dict, "dict"), ("(" * 5000, tuple, "tuple"), ("None", tuple, "tuple"),
+    ("[1]", dict, "dict"), ("(" * 5000, tuple, "tuple"), ("None", tuple, "tuple"), ("2147483648", int, "from"),
+    ("-1e12", int, "from -2147483647 to 2147483647"), ("9" * 400, int, "from|whole"), ("1e999", object, "finite"),
+    ("(1.0, 1e999)", tuple[float, ...], "finite"), ("{1, 2}", object, "holds only numbers"), ("b'x'", object, "only"),
 ])
 def test_a_wrong_text_is_told_the_rule(text, kind, rule):
   with pytest.raises(ValueError, match=rule):
@@ -54,6 +56,15 @@ def test_a_file_value_keeps_its_meaning(value, kind, fitted):
 ])
 def test_a_file_value_of_another_kind_is_refused(value, kind):
   with pytest.raises(ValueError, match=r"should be|None"):
+    values.fit(value, kind)
+
+
+@pytest.mark.parametrize(("value", "kind", "rule"), [
+    (float("nan"), float, "finite"), ((1.0, float("inf")), tuple[float, ...], "finite"), (2**31, int, "2147483647"),
+    ({"a": {"b": float("nan")}}, dict, "finite"), (len, object, "holds only numbers"), ({"a": {1}}, dict, "only"),
+])
+def test_what_config_json_or_a_device_cannot_hold_is_refused(value, kind, rule):
+  with pytest.raises(ValueError, match=rule):
     values.fit(value, kind)
 
 

@@ -36,6 +36,16 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(make_run, tmp_pat
     tables.read_run(directory)
 
 
+def test_a_run_of_many_attempts_reads_back(make_run, tmp_path):
+  """As rollout/tally.py writes them: a character a hand, letters from the tenth attempt on."""
+  directory = make_run(tmp_path / "run", "ppo", hands=20)
+  line = {"step": 900, "variant": "x", "temperature": 0.0, "attempts": 40, "episodes": 5, "success": 0.8, "flops": 1.0,
+          "outcomes": "09acz", "seed": 1}
+  append(directory / "evals.jsonl", json.dumps(line) + "\n")
+  read, = tables.read_run(directory).curve("x", 0.0)
+  assert read.outcomes.tolist() == [0, 9, 10, 12, 35] and read.within(10).tolist() == [0, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -45,7 +55,8 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(make_run, tmp_pat
     ({"success": 0.9}, "outcomes are right on"),
     ({"flops": float("inf")}, "flops"),
     ({"outcomes": "01"}, "outcomes must be 4 digits"),
-    ({"outcomes": "01x1"}, "outcomes must be 4 digits"),
+    ({"outcomes": "01X1"}, "outcomes must be 4 digits"),
+    ({"outcomes": "01b1"}, "name attempt 11, but attempts is 3"),
     ({"outcomes": "0191"}, "attempts is 3"),
     ({"episodes": 0}, "episodes"),
     ({"step": 10**400}, "step"),

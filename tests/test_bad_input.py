@@ -1,0 +1,211 @@
+"""What is wrong in a command or a config is told in one message, with key or file and way out, and nothing is made."""
+
+import json
+import os
+import pathlib
+import re
+
+import pytest
+
+from sftrl_jax.main import main
+from sftrl_jax.programs import dotted, settings
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.values import LARGEST
+
+ROOT = pathlib.Path(__file__).parents[1]
+SFT, RL, STUDY = "configs/general_points/sft.py", "configs/general_points/rl.py", "configs/study/general_points_cpu.py"
+
+# A message that shows a person Python instead of what to do; of an error in a person's own file, its kind is told.
+PYTHON = re.compile(r"(?<!line \d: )(?<!line \d\d: )\b\w+Error\b|Traceback|\bNoneType\b|__\w+__|positional argument|"
+                    r"unexpected keyword|object at 0x|has no attribute|not subscriptable|not iterable|unhashable")
+
+
+@pytest.fixture
+def sandbox(tmp_path, monkeypatch):
+  """A folder to be left as it is, with the repository's configs in reach."""
+  for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL"):
+    monkeypatch.setenv(name, os.environ.get(name, ""))
+  (tmp_path / "configs").symlink_to(ROOT / "configs")
+  (tmp_path / "file").write_text("mine")
+  for name, verb in (("run", "sft"), ("rl", "rl"), ("study", "study")):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text(json.dumps({"verb": verb, "seed": 5}))
+  (tmp_path / "study" / "study.json").write_text("{}")
+  (tmp_path / "torn").mkdir()
+  (tmp_path / "torn" / "config.json").write_text('{"verb": "sf')
+  texts = {"syntax": "def get_config(:\n", "raises": "def get_config():\n  return 1 / 0\n", "none": "x = 1\n",
+           "exits": "def get_config():\n  raise SystemExit(0)\n", "list": "def get_config():\n  return []\n",
+           "imports": "import nothing_like_this\n", "deep": "def get_config():\n  return get_config()\n"}
+  values = {"alien": "evals=dict(env=dict(cards=lambda: 0))", "nan": "model=dict(init_std=float('nan'))",
+            "inf": "evals=dict(env=dict(cards=[float('inf')]))", "none": "batch=None", "empty": ""}
+  for name, text in values.items():
+    texts[f"config_{name}"] = f"def get_config():\n  return dict(env=dict(name='general_points'), {text})\n"
+  for name, text in texts.items():
+    (tmp_path / f"{name}.py").write_text(text)
+  (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def listing(folder):
+  return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")
+          if "__pycache__" not in path.parts}
+
+
+def run(verb, *keys, config=None, workdir="new"):
+  config = config or {"sft": SFT, "rl": RL, "study": STUDY}[verb]
+  return [verb, f"--config={config}", f"--workdir={workdir}", *(f"--config.{key}" for key in keys)]
+
+
+WRONG = {
+    # a key or a value
+    "a misspelt key": (run("rl", "ppo.gama=1"), 1, "config.ppo.gama is not a key", "did you mean config.ppo.gamma"),
+    "a misspelt section": (run("rl", "pppo.gamma=1"), 1, "did you mean config.ppo?"),
+    "a key of the other verb": (run("sft", "ppo.gamma=1"), 1, "config.ppo is not a key of this config"),
+    "a section as a value": (run("rl", "ppo=1"), 1, "config.ppo is a section"),
+    "a word for a number": (run("rl", "ppo.gamma=high"), 1, "config.ppo.gamma is 'high'", "float"),
+    "half a step": (run("sft", "steps=1.5"), 1, "config.steps is '1.5'", "whole number"),
+    "more than a device can count": (run("sft", "steps=1e12"), 1, "config.steps is 1000000000000", str(LARGEST)),
+    "a number that is none": (run("rl", "optimizer.learning_rate=nan"), 1, "learning_rate is 'nan'", "finite"),
+    "neither true nor false": (run("rl", "ppo.whiten=yes"), 1, "config.ppo.whiten is 'yes'", "true or false"),
+    "none of the choices": (run("rl", "ppo.level=word"), 1, "'token', 'turn'"),
+    "gamma out of range": (run("rl", "ppo.gamma=1.5"), 1, "config.ppo.gamma is 1.5", "[0, 1]"),
+    "clip out of range": (run("rl", "ppo.clip=0"), 1, "config.ppo.clip is 0.0", "between 0 and 1"),
+    "temperature out of range": (run("rl", "rollout.temperature=0"), 1, "config.rollout.temperature is 0.0", "above 0"),
+    "no such heat": (run("rl", "rollout.temperature=1e9"), 1, "config.rollout.temperature is 1000000000.0", "100"),
+    "evaluating below zero": (run("sft", "evals.temperatures=(-1.0,)"), 1, "config.evals.temperatures is [-1.0]"),
+    "no batch": (run("sft", "batch=0"), 1, "config.batch is 0", "at least 1"),
+    "a negative rate": (run("sft", "optimizer.learning_rate=-1"), 1, "config.optimizer.learning_rate is -1.0"),
+    "an unknown optimizer": (run("sft", "optimizer.name=adamwx"), 1, "adamwx", "did you mean", "adamw"),
+    "an unknown environment": (run("sft", "env.name=general_point"), 1, "did you mean", "general_points"),
+    "an unknown variant": (run("sft", "evals.variants=id_sen,"), 1, "config.evals.variants names 'id_sen'", "id_seen"),
+    "an unknown algorithm": (run("rl", "algorithm=dqn"), 1, "config.algorithm is 'dqn'", "ppo"),
+    "threads beyond any machine": (run("sft", "mesh.cpu_threads=1000000"), 1, "config.mesh.cpu_threads is 1000000"),
+    "more devices than there are": (run("sft", "mesh.data=64"), 1, "config.mesh is data=64", "--config.mesh.fsdp=-1"),
+    # what contradicts
+    "top-k in training": (run("rl", "rollout.top_k=5"), 1, "config.rollout.top_k is not a key of config.rollout"),
+    "two cadences": (run("rl", "evals.every=5", "evals.at=(0.5,)"), 1, "config.evals.every is 5 and at is", "only one"),
+    "minibatches that do not divide": (run("rl", "ppo.minibatches=7"), 1, "config.ppo.minibatches is 7", "divide"),
+    "microbatches that do not divide": (run("sft", "compute.microbatches=7"), 1, "config.compute.microbatches is 7"),
+    "heads that do not divide": (run("sft", "model.heads=7"), 1, "config.model.heads is 7", "divide"),
+    "a vocabulary that is too small": (run("sft", "model.vocab=5"), 1, "config.model.vocab is 5"),
+    "held out of nothing": (run("sft", "env.holdout=0"), 1, "config.env.variant is 'id_unseen'", "holdout"),
+    # where a run begins
+    "an unknown base": (run("sft", "start=base:nobody"), 1, "config.start is 'base:nobody'", "general_points_0"),
+    "a start that is no run": (run("sft", "start=nowhere"), 1, "config.start is 'nowhere'", "has no checkpoints/"),
+    "a start that is a study": (run("rl", "start=study"), 1, "config.start is 'study'", "is a study; give one of"),
+    "the best of nothing": (run("rl", "start=nowhere@best:id_seen"), 1, "config.start is 'nowhere@best:id_seen'"),
+    "an empty start": (run("rl", "start="), 1, "config.start is ''", "scratch"),
+    # the workdir
+    "the workdir of another config": (run("sft", workdir="run"), 1, "run holds a run of another config", "config.seed"),
+    "the workdir of another verb": (run("sft", workdir="rl"), 1, "rl holds a run of `rl`", "another --workdir"),
+    "a workdir that is a file": (run("sft", workdir="file"), 1, "--workdir=file is a file", "give a directory"),
+    "a workdir in a file": (run("rl", workdir="file/in/it"), 1, "file is a file", "give a directory"),
+    "a study's workdir that is a file": (run("study", workdir="file"), 1, "--workdir=file is a file"),
+    "a study in a run": (run("study", workdir="run"), 1, "run is the workdir of one sft run", "another --workdir"),
+    "a study of no key": (run("study", "study.basis=3"), 1, "did you mean config.study.bases?"),
+    "a study of no bases": (run("study", "study.bases=0"), 1, "config.study.bases is 0", "from 1 to 99"),
+    # the config file
+    "no file": (run("sft", config="nowhere.py"), 1, "there is no file nowhere.py"),
+    "the file next to it": (run("sft", config="configs/general_points/sfd.py"), 1, "did you mean configs/general_poi"),
+    "no Python": (run("sft", config="file"), 1, "names no Python file"),
+    "a folder": (run("sft", config="configs"), 1, "names no Python file"),
+    "a syntax error": (run("sft", config="syntax.py"), 1, "syntax.py, line 1"),
+    "bytes": (run("sft", config="bytes.py"), 1, "bytes.py"),
+    "a file that exits": (run("sft", config="exits.py"), 1, "exits.py, line 2"),
+    "no get_config": (run("sft", config="none.py"), 1, "none.py defines no get_config"),
+    "a config that is a list": (run("sft", config="list.py"), 1, "returned list"),
+    "an unwanted choice": (run("sft", config="config_empty.py:x"), 1, "takes no choice"),
+    "an unknown choice": (run("study", config=f"{STUDY}:fast"), 1, "choice is 'fast'", "quick"),
+    "an import that fails": (run("sft", config="imports.py"), 1, "imports.py, line 1", "nothing_like_this"),
+    "a config without end": (run("sft", config="deep.py"), 1, "deep.py, line 2", "recursion"),
+    "a function in a config": (run("sft", "steps=1", "batch=8", config="config_alien.py"), 1,
+                               "config.evals.env is <function", "only numbers, text"),
+    "no number in a config": (run("sft", "steps=1", "batch=8", config="config_nan.py"), 1,
+                              "config.model.init_std is nan", "finite"),
+    "deep in a config": (run("sft", "steps=1", "batch=8", config="config_inf.py"), 1, "config.evals.env is inf"),
+    "None in a config": (run("sft", "steps=1", config="config_none.py"), 1, "config.batch is None", "leave the key"),
+    "a config that lacks all": (run("sft", config="config_empty.py"), 1, "config.steps is missing", "add it to the"),
+    # the words
+    "an unknown verb": (["tarin"], 2, "'tarin' is no verb", "Verbs: "),
+    "a verb nearly": (["evalute", "run"], 2, "did you mean evaluate?"),
+    "an unknown flag": (["sft", "--confg=x"], 2, "did you mean --config?"),
+    "no workdir": (["rl", f"--config={RL}"], 2, "rl needs --workdir"),
+    "a key without config": (["rl", "--ppo.gamma=1"], 2, "--config.ppo.gamma=VALUE"),
+    # what is read back
+    "evaluating nothing": (["evaluate", "nowhere"], 1, "nowhere is no workdir of a run"),
+    "evaluating a torn run": (["evaluate", "torn"], 1, "config.json is no JSON", "another workdir"),
+    "evaluating a study": (["evaluate", "study"], 1, "is a study; give one of its runs"),
+    "evaluating into a file": (["evaluate", "run", "--workdir=file"], 1, "--workdir=file is a file"),
+    "a report on nothing": (["report", "nowhere"], 1, "nowhere is no workdir"),
+    "a report into a file": (["report", "run", "--out=file"], 1, "--out=file is a file"),
+    "configs of nowhere": (["configs", "nowhere"], 1, "no folder nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
+  words, code, *told = WRONG[case]
+  before = listing(sandbox)
+  assert main(words) == code
+  said = capsys.readouterr()
+  assert said.err.startswith("error: ") and said.err.count("error: ") == 1
+  for part in told:
+    assert part in said.err, said.err
+  assert not PYTHON.search(said.err), said.err
+  assert listing(sandbox) == before
+
+
+# Numeric keys that take 0, and -1. A new key that does so belongs here; one that does not has to refuse it.
+ZERO = {
+    "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.channels", "model.ffn", "evals.every",
+    "evals.seed", "evals.temperatures", "evals.shown", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
+    "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
+    "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "data.careless", "data.misread", "ppo.value_clip",
+    "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
+NEGATIVE = {"mesh.fsdp", "env.rewards"}
+OWED = {"seed"}   # programs/setup.py takes a negative one, and RL stops at its first shuffle; to be emptied
+
+
+def numeric(config):
+  """{dotted key: how a number is written for it} of every key that holds a number, or several."""
+  found = {}
+  for path, value in dotted.flat(config.to_dict()).items():
+    items = value if isinstance(value, tuple) else (value,)
+    if items and all(type(item) in (int, float) for item in items):
+      found[path] = "{}" if items is not value else f"({', '.join(['{}'] * len(items))},)"
+  return found
+
+
+@pytest.fixture(scope="module")
+def judged():
+  """judged(verb, path, text) -> what is said of one override, "" where nothing is; every part is built, none run."""
+  from sftrl_jax.programs import setup, start
+  files = {verb: settings.load(str(ROOT / path)) for verb, path in (("sft", SFT), ("rl", RL))}
+
+  def judge(verb, *override):
+    overrides = [override] if override else []
+    try:
+      parts = setup.assemble(settings.resolve_for(verb, files[verb], overrides, lambda _: None), verb)
+      start.check(parts.config["start"])
+    except ConfigError as error:
+      return str(error)
+    return ""
+
+  judge.keys = {verb: numeric(settings.resolve_for(verb, file, [], lambda _: None)) for verb, file in files.items()}
+  return judge
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_no_number_is_taken_that_makes_no_sense(verb, judged):
+  """-1, 0, what is no number, what is none at all, and what no device can count, for every numeric key."""
+  assert not judged(verb) and len(judged.keys[verb]) > 40
+  wrong = []
+  for path, form in judged.keys[verb].items():
+    for text in ("-1", "0", "nan", "inf", "word", "1e30", str(10**12), str(-(10**12))):
+      said = judged(verb, path, form.format(*[text] * form.count("{}")))
+      expected = {"0": path in ZERO, "-1": path in NEGATIVE | OWED, "nan": False, "inf": False, "word": False}.get(text)
+      named = re.search(rf"\b{path.rpartition('.')[2]}\b", said) or not said
+      if PYTHON.search(said) or not named or expected not in (None, not said):
+        wrong.append(f"--config.{path}={text}: {said or 'is taken'}")
+  assert not wrong, "\n".join(wrong)
