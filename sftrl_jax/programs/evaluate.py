@@ -16,7 +16,6 @@ from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.tally import Tally, tally, wilson
 from sftrl_jax.training.log import chat_json
 
-
 _AT = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -103,7 +102,7 @@ def evaluate(parts, params, start, position, log) -> list[dict]:
   todo = [(variant, temperature) for variant in evals.variants for temperature in evals.temperatures]
   for number, (variant, temperature) in enumerate(todo):
     log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
-    env = _variant(parts, variant)
+    env = parts.env_variant(variant)
     episodes = episodes_of(parts.actor, decoding, env, seeds, temperature, key)
     counts = tally(episodes, env.codes)
     line = _line(parts, position, variant, temperature, counts)
@@ -116,11 +115,6 @@ def evaluate(parts, params, start, position, log) -> list[dict]:
         log.episode(episode_line(position.step, "eval", variant, temperature, episode))
   log.say(_summary(position, lines, time.perf_counter() - began))
   return lines
-
-
-def _variant(parts, variant: str):
-  from sftrl_jax.programs.setup import variant_env
-  return variant_env({**parts.config["env"], **parts.settings["evals"].env}, variant)
 
 
 def _line(parts, position, variant: str, temperature: float, counts: Tally) -> dict:

@@ -108,8 +108,11 @@ def run(config, workdir, command="sftrl study") -> None:
 
 
 def expand(study, workdir) -> list[pool.Run]:
-  """The study's runs in the order in which they are wanted: bases, then seed by seed, so that all bases are compared
-  early."""
+  """The study's runs in the order in which they are wanted.
+
+  The first comparison first; then the other bases, since two runs wait for each and a core would idle at the end while
+  the last one trains; then seed by seed, so that all bases are compared early.
+  """
   jobs = study.jobs or _cores()
   runs = [_run(f"base-{base}", "sft", study.base, workdir, jobs,
                {**_dotted(study.overrides.get("base", {})), "seed": base}) for base in range(study.bases) if study.base]
@@ -125,7 +128,14 @@ def expand(study, workdir) -> list[pool.Run]:
         keys = {**shared, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
                 "start": begin}
         runs.append(_run(name, verb_of(spec), spec, workdir, jobs, keys, needs=f"base-{base}" if study.base else ""))
-  return runs
+  return sorted(runs, key=lambda run: _rank(run.name))
+
+
+def _rank(name) -> int:
+  """Stages of a study: what the first comparison needs, that comparison, the other bases, the other runs."""
+  if name == "base-0":
+    return 0
+  return 1 if name.startswith("base-0-") and name.endswith("-0") else 2 if name.count("-") == 1 else 3
 
 
 def _shipped(study, base) -> str:

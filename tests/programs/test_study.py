@@ -63,7 +63,7 @@ def expanded(files, workdir=pathlib.Path("runs/x"), **changes):
 
 def test_runs_are_the_bases_and_every_method_on_each(files):
   runs = {run.name: run for run in expanded(files, seeds=2)}
-  assert list(runs)[:2] == ["base-0", "base-1"]
+  assert {"base-0", "base-1"} < runs.keys()
   assert len(runs) == 2 + 2 * 2 * 2
   run = runs["base-1-ppo-1"]
   assert run.needs == "base-1"
@@ -79,6 +79,12 @@ def test_no_two_runs_share_a_seed_and_methods_of_a_base_are_paired(files):
   seeds = [next(word for word in run.words if word.startswith("--config.seed=")) for run in runs]
   assert len(set(seeds)) == 9
   assert all(seeds.count(seed) == 2 for seed in seeds)
+
+
+def test_the_first_comparison_comes_first_and_the_other_bases_before_the_other_runs(files):
+  names = [run.name for run in expanded(files, bases=3, seeds=2)]
+  assert names[:5] == ["base-0", "base-0-ppo-0", "base-0-sft-0", "base-1", "base-2"]
+  assert names[5:9] == ["base-1-ppo-0", "base-1-sft-0", "base-2-ppo-0", "base-2-sft-0"]
 
 
 def test_shipped_bases_are_named_and_need_nothing(files):
