@@ -37,7 +37,7 @@ def of_episodes(parts: Parts, episodes) -> str:
   wanted = Counter(turn.reply.tokens for episode in episodes for turn in episode.turns)
   trained, found = Counter(), 0
   for row, episode in enumerate(episodes):
-    said = [token for turn in episode.turns for token in (*turn.reply.context, *turn.reply.tokens)]
+    said = _ids(episode)
     found += rows.inputs.tokens_BT[row][: len(said) - 1].tolist() == said[:-1]
     for number, turn in enumerate(episode.turns):
       here = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
@@ -46,7 +46,13 @@ def of_episodes(parts: Parts, episodes) -> str:
       if tokenizer.decode(ids[:-1] if turn.reply.stopped else ids) != turn.reply.text:
         raise Wrong(f"the environment judged {turn.reply.text!r}, but {tokenizer.decode(ids)!r} is trained",
                     "let the policy's text be its tokens, decoded")
+  row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest tells most
+  said = _ids(episodes[row])
   return told(tokenizer, trained, wanted, found, len(episodes), (said, [0.0, *rows.mask_BT[row][: len(said) - 1]]))
+
+
+def _ids(episode: Episode) -> list[int]:
+  return [token for turn in episode.turns for token in (*turn.reply.context, *turn.reply.tokens)]
 
 
 def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, chats: int, shown) -> str:

@@ -21,6 +21,7 @@ from sftrl_jax.programs.board import clock
 from sftrl_jax.programs.course import Unplayable, Wrong
 from sftrl_jax.programs.examination import find
 from sftrl_jax.programs.setup import Parts, assemble
+from sftrl_jax.rollout.policy import compile_all
 
 PROGRAMS = {"sft": sft.run, "rl": rl.run}
 STEPS = 3
@@ -44,6 +45,7 @@ def _parts(parts: Parts, verb: str, played: dict):
     params = starts.load(parts.config["start"], parts.model, parts.config["seed"], parts.mesh)
 
     def play() -> str:
+      compile_all(parts.actor, parts.actor.compiled[2](params))   # so that the seconds are those of playing
       for name, temperature in (("greedy", 0.0), ("sampled", parts.actor.rollout.temperature)):
         played[name], played["seconds"] = agreement.episodes_of(parts, params, temperature)
       episodes = played["sampled"]

@@ -45,17 +45,18 @@ def config(stranger, tmp_path, one_device):
   path = stranger(tmp_path)
   small = {"model.name": f"{tmp_path}/mine.py:Family", "reward": f"{tmp_path}/mine.py:half", "batch": "8",
            "model.layers": "1", "model.width": "16", "model.heads": "2", "rollout.rows": "8", "rollout.shrink": "()",
-           "steps": "100", "evals.episodes": "64"}
+           "steps": "100", "evals.episodes": "64", "optimizer.name": "sgd", "data.length": "16"}
 
   def make(verb, **overrides):
     changed = {**small, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    changed = {key: value for key, value in changed.items() if verb == "sft" or not key.startswith("data")}
     return settings.resolve_for(verb, settings.load(f"{path}:{verb}"), list(changed.items()), lambda _: None)
   return make
 
 
 def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
   made = sorted(tmp_path.rglob("*"))
-  found = {finding.name: finding for finding in trial.attempt(config("rl", ppo__minibatches="1"), "rl")}
+  found = {finding.name: finding for finding in trial.attempt(config("sft"), "sft")}
   assert all(finding.ok for finding in found.values()), found
   assert list(found) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
                          "the responses are trained", "3 steps"]
@@ -66,12 +67,12 @@ def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
 
 
 def test_a_model_that_decodes_otherwise_is_seen_and_a_failure_is_told(config, monkeypatch):
-  torn = config("sft", model__torn="true")
+  torn = config("rl", model__torn="true")
 
   def short(config, workdir):
     raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-  monkeypatch.setitem(trial.PROGRAMS, "sft", short)
-  found = {finding.name: finding for finding in trial.attempt(torn, "sft")}
+  monkeypatch.setitem(trial.PROGRAMS, "rl", short)
+  found = {finding.name: finding for finding in trial.attempt(torn, "rl")}
   assert not found["decoding is the full forward"].ok and not found["sampler and trainer agree"].ok
   assert "change hidden and extend alike" in found["decoding is the full forward"].way_out
   assert found["the responses are trained"].ok
