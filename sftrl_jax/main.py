@@ -103,7 +103,9 @@ def _run(arguments) -> int:
     print(_help(command))
     return COMPLETE
   _require(command)
-  _refuse_files(command)
+  from sftrl_jax.programs import mistakes
+  for flag in {"--workdir", "--out"} & command.flags.keys():
+    mistakes.refuse_file(flag, Path(command.flags[flag]))
   PROGRAMS[command.verb](command)
   return COMPLETE
 
@@ -166,17 +168,6 @@ def _require(command) -> None:
     raise Misuse(f"{command.verb} needs {verb.usage.split()[0]}:{usage}")
   if len(command.positionals) > most:
     raise Misuse(f"{command.positionals[most]!r} is one word too many for {command.verb}:{usage}")
-
-
-def _refuse_files(command) -> None:
-  """ConfigError where a directory that will be written is a file, or lies in one; nothing is made."""
-  from sftrl_jax.programs.mistakes import ConfigError
-  for flag in ("--workdir", "--out"):
-    path = Path(command.flags.get(flag, "."))
-    taken = next((above for above in (path, *path.parents) if above.exists() and not above.is_dir()), None)
-    if taken:
-      what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
-      raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
 
 
 def _nearest(word, names) -> str:

@@ -13,3 +13,11 @@ def nearest(word, names, prefix="") -> str:
   close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
   guess = f": did you mean {prefix}{close[0]}?" if close else "."
   return f"{guess} Valid: {', '.join(names)}." if names else f"{guess} It has no keys."
+
+
+def refuse_file(flag, path) -> None:
+  """ConfigError where a directory that will be written is a file, or lies in one; nothing is made."""
+  taken = next((above for above in (path, *path.parents) if above.exists() and not above.is_dir()), None)
+  if taken:
+    what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
+    raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")

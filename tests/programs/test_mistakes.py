@@ -1,6 +1,8 @@
-"""Messages about unknown words."""
+"""Messages about unknown words, and about files where directories should be."""
 
-from sftrl_jax.programs.mistakes import ConfigError, nearest
+import pytest
+
+from sftrl_jax.programs.mistakes import ConfigError, nearest, refuse_file
 
 
 def test_the_nearest_name_is_offered_with_all_valid_ones():
@@ -14,3 +16,12 @@ def test_nothing_is_guessed_when_nothing_is_near():
 
 def test_a_config_error_is_a_value_error():
   assert issubclass(ConfigError, ValueError)
+
+
+def test_a_directory_to_be_written_is_no_file_and_lies_in_none(tmp_path):
+  (tmp_path / "file").write_text("mine")
+  refuse_file("--workdir", tmp_path)
+  refuse_file("--workdir", tmp_path / "new" / "er")
+  for path in (tmp_path / "file", tmp_path / "file" / "in" / "it"):
+    with pytest.raises(ConfigError, match=f"--out={path}.* is a file: give a directory"):
+      refuse_file("--out", path)
