@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from sftrl_jax.checkpoints.store import Checkpoint
-from sftrl_jax.data.demonstrations import Demonstrations, refuse
-from sftrl_jax.models import DecoderConfig, Model, build as build_model
+from sftrl_jax.data.batches import example
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
+from sftrl_jax.models import DecoderConfig, Model, build as build_model, heads
 from sftrl_jax.objectives.ppo import PPO
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -25,10 +26,14 @@ from sftrl_jax.programs.task import env_section, make_env, variant_env
 from sftrl_jax.rollout.policy import Actor, Rollout
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.render import render
+from sftrl_jax.training import paths
 from sftrl_jax.training.log import Log, LogConfig, write_json
 from sftrl_jax.training.loop import Limits
 from sftrl_jax.training.optimizer import Optimizer
 from sftrl_jax.training.schedule import Schedule
+
+PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +144,39 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
                       "flops 0 (no budget) or positive.")
   if plain["max_nonfinite"] < 1:
     raise ConfigError(f"config.max_nonfinite is {plain['max_nonfinite']}; it must be at least 1.")
+  if plain["seed"] < 0:
+    raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
   limits = Limits(plain["steps"], plain["flops"])
-  return Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
+  parts = Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
+  _told(lambda: _probe(parts, verb))
+  return parts
+
+
+def _probe(parts: Parts, verb: str) -> None:
+  """What compiling would have to wait for: a few texts against their room, and the optimizer's patterns against paths.
+
+  `sftrl check` looks at hundreds of episodes; here the first ones tell of a mistake before a workdir is made.
+  """
+  prompts, most = parts.actor.rollout.prompt_tokens, 0
+  for env, seed in [(parts.env, f"{parts.config['seed']} "), *(
+      (parts.env_variant(variant), "") for variant in parts.settings["evals"].variants)]:
+    most = max(most, *(len(render(parts.tokenizer, env.reset(f"{seed}{number}")[1])[0]) for number in range(PROBED)))
+  if most > prompts:
+    raise ValueError(f"config.rollout.prompt_tokens is {prompts}, but a prompt has {most} tokens: use "
+                     f"--config.rollout.prompt_tokens={most} or more.")
+  if verb == "sft":
+    data = parts.settings["data"]
+    ids = [example(parts.tokenizer, demonstration(parts.env, data, parts.config["seed"], number))[0]
+           for number in range(PROBED)]
+    if max(map(len, ids)) - 1 > data.length:
+      raise ValueError(f"config.data.length is {data.length}, but an example has {max(map(len, ids))} tokens: use "
+                       f"--config.data.length={max(map(len, ids)) - 1} or more.")
+  optimizer = parts.settings["optimizer"]
+  if optimizer.freeze or optimizer.factors:
+    params = {"model": jax.eval_shape(parts.model.init, jax.random.key(0))}
+    if verb == "rl":
+      params["value"] = jax.eval_shape(lambda: heads.init(parts.model.config.width))
+    paths.check(params, optimizer.factors, optimizer.freeze)
 
 
 def _divides(name: str, value: int, by_name: str, by: int) -> None:
@@ -175,13 +211,13 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
     raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
   recorded = workdir / "config.json"
   if recorded.is_file():
-    old = json.loads(recorded.read_text())
+    old = _recorded(recorded)
     if old.get("verb") != verb:
       raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
     refuse_another(old, record, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with only_writer(workdir):
-    if not recorded.is_file() or differences(json.loads(recorded.read_text()), record):
+    if not recorded.is_file() or differences(_recorded(recorded), record):
       write_json(recorded, record)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
     try:
@@ -190,6 +226,13 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
         yield log, stop
     finally:
       log.close()
+
+
+def _recorded(path: Path) -> dict:
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ConfigError(f"{path} is no JSON ({error}): restore it, or give another --workdir.") from error
 
 
 def complete(workdir: Path, parts: Parts) -> bool:
