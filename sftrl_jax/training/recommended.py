@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, Start]] = {
         "nadamw": Start(3e-4, _SHORT, "adamw with Nesterov's look ahead (Dozat 2016)"),
         "nadam": Start(3e-4, _SHORT, "adam with Nesterov's look ahead (Dozat 2016)"),
         "amsgrad": Start(3e-4, _SHORT, "steps never grow again (Reddi 2018)"),
-        "radam": Start(3e-4, {}, "warms itself up (Liu 2020); adam's rate"),
+        "radam": Start(3e-4, _SHORT, "warms itself up (Liu 2020); adam's rate"),
         "adabelief": Start(3e-4, {}, "adam's rate (Zhuang 2020)"),
         "adamax": Start(6e-4, {}, "twice adam's rate (Kingma & Ba 2015)"),
         "adamaxw": Start(6e-4, {}, "the same as adamax"),

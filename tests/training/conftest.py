@@ -37,7 +37,8 @@ def tiny():
       inner = tree
       for name in above:
         inner = inner.setdefault(name, {})
-      inner[last] = 0.5 + 0.1 * jnp.cos(jnp.arange(float(np.prod(shapes[path])))).reshape(shapes[path])
+      numbers = np.cos(np.arange(np.prod(shapes[path]))).reshape(shapes[path])
+      inner[last] = jnp.asarray(0.5 + 0.1 * numbers, jnp.float32)
     return tree
 
   return make
