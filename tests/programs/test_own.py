@@ -51,7 +51,6 @@ TASK = """
 
 @pytest.fixture
 def file(tmp_path):
-  (tmp_path / "neighbour.py").write_text("TABLE = {number: number for number in range(10)}\n")
   path = tmp_path / "mine" / "task.py"
   path.parent.mkdir()
   path.write_text(textwrap.dedent(TASK))
