@@ -34,7 +34,7 @@ GROUPS: dict[str, dict[str, Start]] = {
         "adopt": Start(3e-4, {}, "converges with any b2 (Taniguchi 2024); adam's rate"),
         "ademamix": Start(3e-4, {"b3": 0.999}, "remembers old gradients; for short runs its paper takes b3 0.999 "
                           "(Pagliardini 2024); adamw's rate"),
-        "simplified_ademamix": Start(3e-6, {}, "sums gradients: adam's rate times 1 - b1 (Morwani 2025)"),
+        "simplified_ademamix": Start(1e-5, {}, "sums gradients: adam's rate times about 1 - b1 (Morwani 2025)"),
         "acprop": Start(3e-4, {}, "adam's rate (Zhuang 2021)"),
         "adan": Start(1e-3, {}, "a few times adam's rate (Xie 2022)"),
         "yogi": Start(1e-3, {}, "v changes slowly and eps 1e-3 is part of the rule (Zaheer 2018)"),
@@ -49,14 +49,15 @@ GROUPS: dict[str, dict[str, Start]] = {
         "sm3": Start(1e-2, {}, "second moments by axes, as adagrad's (Anil 2019); wants warm-up"),
         "galore": Start(1e-3, {}, "adam in a subspace of every matrix inside blocks, found by SVD (Zhao 2024); adam "
                         "elsewhere"),
-        "lion": Start(3e-5, {}, "signs of momentum: a tenth of adamw's rate, and 3 to 10 times its decay (Chen 2023)"),
-        "signum": Start(3e-5, {}, "as long steps as lion's (Bernstein 2018)"),
-        "sign_sgd": Start(3e-5, {}, "as long steps as lion's (Bernstein 2018)"),
+        "lion": Start(1e-4, {}, "signs of momentum: 3 to 10 times less than adamw's rate, and so much more decay (Chen "
+                      "2023)"),
+        "signum": Start(1e-4, {}, "as long steps as lion's (Bernstein 2018)"),
+        "sign_sgd": Start(1e-4, {}, "as long steps as lion's (Bernstein 2018)"),
     },
     "Matrices, layer by layer": {
         "muon": Start(3e-4, {"consistent_rms": 0.2, "adam_b2": 0.98}, "matrices inside blocks, adam elsewhere (Jordan "
                       "2024); consistent_rms 0.2 makes adamw's rate and decay right for both (Liu 2025)"),
-        "lamb": Start(1e-3, {}, "for large batches (You 2020); steps in proportion to a layer's norm"),
+        "lamb": Start(3e-3, {}, "for large batches (You 2020); steps in proportion to a layer's norm"),
         "lars": Start(1.0, {}, "for large batches (You 2017): trust_coefficient times this, per layer"),
         "fromage": Start(1e-2, {}, "its paper's rate (Bernstein 2020); keeps norms, so all parameters shrink by "
                          "rate^2 / 2"),

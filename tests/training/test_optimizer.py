@@ -128,9 +128,9 @@ def test_args_reach_the_optimizer():
 
 def test_swapping_brings_defaults_and_rate_and_says_so():
   new, message = swap(FILE, "lion")
-  assert new == {**FILE, "name": "lion", "learning_rate": 3e-5, "args": {"b1": 0.9, "b2": 0.99}}
+  assert new == {**FILE, "name": "lion", "learning_rate": 1e-4, "args": {"b1": 0.9, "b2": 0.99}}
   assert FILE["args"] == {"b1": 0.8}
-  assert message == "optimizer.name adamw -> lion: learning_rate 1 -> 3e-05; without b1=0.8; with b1=0.9, b2=0.99"
+  assert message == "optimizer.name adamw -> lion: learning_rate 1 -> 0.0001; without b1=0.8; with b1=0.9, b2=0.99"
   told = swap(FILE, "lion", {"learning_rate", "args.b1"})[1]
   assert told == "optimizer.name adamw -> lion: without b1=0.8; with b2=0.99"
   assert swap({**FILE, "args": {}}, "sign_sgd", {"learning_rate"})[1] == "optimizer.name adamw -> sign_sgd"
