@@ -41,7 +41,8 @@ class Demonstrations:
 def refuse(env: Env, shown: Demonstrations) -> None:
   """ValueError for demonstrations that this environment cannot give: too many attempts, or ones it cannot get wrong."""
   if len(shown.attempts) > env.attempts:
-    raise ValueError(f"config.data.attempts has {len(shown.attempts)} entries, but config.env.attempts is {env.attempts}.")
+    raise ValueError(f"config.data.attempts has {len(shown.attempts)} entries, but config.env.attempts is "
+                     f"{env.attempts}.")
   earlier = sum(shown.attempts[1:]) > 0
   wanted = {"careless": shown.careless > 0 or (earlier and shown.misread < 1), "misread": earlier and shown.misread > 0}
   way_out = {"careless": "--config.data.careless=0 and one attempt or --config.data.misread=1",

@@ -56,9 +56,10 @@ def is_complete(run) -> bool:
 def supervise(runs, jobs, environment, received, keep=(), pause=0.2):
   """Runs everything, at most `jobs` at once, and yields a Moment every `pause` seconds.
 
-  runs: in order of preference; of those that may go the first is started. A run whose `needs` failed is left out. environment: variables added for the children.
-  received: a list to which signal numbers are added while this goes on; the first is handed to every child and ends the
-  iteration when they have all ended, a second kills them. keep: file descriptors that the children inherit.
+  runs: in order of preference; of those that may go the first is started. A run whose `needs` failed is left out.
+  environment: variables added for the children. received: a list to which signal numbers are added while this goes on;
+  the first is handed to every child and ends the iteration when they have all ended, a second kills them. keep: file
+  descriptors that the children inherit.
   """
   complete = {run.name for run in runs if is_complete(run)}
   waiting = [run for run in runs if run.name not in complete]

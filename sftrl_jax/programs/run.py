@@ -187,10 +187,9 @@ def _nonfinite(session: Session) -> str:
   step, bad = session.position.step, session.position.skipped
   saved = session.store.latest_step()
   begin = f"--config.start={session.workdir}@{saved}" if saved is not None else "its start"
-  return (f"{session.workdir}: loss or gradient was not finite in each of the last {bad} steps (config.max_nonfinite is "
-          f"{bad}). Their updates were skipped; the last good step is {step - bad}. Begin another workdir from {begin} "
-          "with a lower config.optimizer.learning_rate, a longer config.schedule.warmup or a smaller "
-          "config.optimizer.clip.")
+  return (f"{session.workdir}: loss or gradient was not finite in each of the last {bad} steps (config.max_nonfinite). "
+          f"Their updates were skipped; the last good step is {step - bad}. Begin another workdir from {begin} with a "
+          "lower config.optimizer.learning_rate, a longer config.schedule.warmup or a smaller config.optimizer.clip.")
 
 
 def add_up(fetched: list[dict]) -> dict:

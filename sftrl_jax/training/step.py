@@ -59,8 +59,8 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedul
     params = optax.apply_updates(state.params, updates)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     after = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state))
-    metrics = {**metrics, "loss": value, "label_tokens": value.weight, "grad_norm": grad_norm, "learning_rate": schedule(state.step),
-               "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
+    metrics = {**metrics, "loss": value, "label_tokens": value.weight, "grad_norm": grad_norm,
+               "learning_rate": schedule(state.step), "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
     return after, metrics
 
   return train_step
