@@ -3,6 +3,7 @@
 The environment is set before anyone imports jax. That rooms without jax stay without it is asked in fresh processes.
 """
 
+import importlib.metadata
 import os
 import sys
 
@@ -10,6 +11,8 @@ import sys
 # last bits. Whoever sets a flag of these outside keeps it.
 FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_backend_optimization_level": "0",
          "--xla_llvm_disable_expensive_passes": "true"}
+if importlib.metadata.version("jax").startswith("0.10."):  # a third of the time; XLA ends a process for unknown flags
+  FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
