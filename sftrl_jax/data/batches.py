@@ -7,15 +7,15 @@ import numpy as np
 from sftrl_jax.chat import Chat
 from sftrl_jax.inputs import first_fit, pack
 from sftrl_jax.objectives.batches import TokenBatch
-from sftrl_jax.text.render import render
+from sftrl_jax.text.render import message_ids, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
 def example(tokenizer: Tokenizer, chat: Chat) -> tuple[list[int], list[float]]:
   """(ids, weights): weight 1 on the tokens of the last response and its <eos>, 0 on everything before."""
   ids, _ = render(tokenizer, chat)
-  known, _ = render(tokenizer, chat[:-1])
-  return ids, [0.0] * len(known) + [1.0] * (len(ids) - len(known))
+  response = len(message_ids(tokenizer, chat[-1]))
+  return ids, [0.0] * (len(ids) - response) + [1.0] * response
 
 
 def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer, rows: int, length: int,
