@@ -27,7 +27,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # Imported before JAX may be: threads are not decided yet, or a mistake has to be told at once.
 LIGHT_ROOMS = {"envs", "study", "chat", "alarms"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
-    "settings", "schema", "values", "dotted", "mistakes", "manual", "board", "pool", "lock", "study", "smoke",
+    "settings", "schema", "values", "dotted", "mistakes", "manual", "board", "pool", "lock", "stop", "study", "smoke",
     "catalogue", "origin", "own", "task", "course", "hostile", "examination", "check"))}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
 LONGEST = 350

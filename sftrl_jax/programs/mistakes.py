@@ -1,6 +1,7 @@
 """What a person is told when a word of a command or a config is wrong."""
 
 import difflib
+import json
 
 
 class ConfigError(ValueError):
@@ -21,3 +22,12 @@ def refuse_file(flag, path) -> None:
   if taken:
     what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
     raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
+
+
+def recorded(workdir) -> dict:
+  """The config that a workdir was begun with; ConfigError for one that is torn."""
+  path = workdir / "config.json"
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ConfigError(f"{path} is no JSON ({error}): restore it, or give another workdir.") from error

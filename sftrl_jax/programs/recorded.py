@@ -1,7 +1,6 @@
 """A finished run read back: its config with changes, its parameters, evaluated anew."""
 
 import contextlib
-import json
 from pathlib import Path
 
 import flax.linen as nn
@@ -12,8 +11,9 @@ from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs import origin as origins, start as starts
 from sftrl_jax.programs.evaluate import evaluate
+from sftrl_jax.programs.mistakes import ConfigError, recorded
 from sftrl_jax.programs.origin import Origin
-from sftrl_jax.programs.settings import ConfigError, resolve
+from sftrl_jax.programs.settings import resolve
 from sftrl_jax.programs.setup import SCHEMAS, Parts, assemble
 from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training.log import Log
@@ -52,12 +52,12 @@ def parse(source: str) -> Origin:
   home = origins.home_of(source)
   if not (home / "config.json").is_file():
     raise ConfigError(f"{home} is no workdir of a run: it holds no config.json.")
-  _read(home)
+  recorded(home)
   return origins.parse(source)
 
 
 def verb_of(home: Path) -> str:
-  verb = _read(home).get("verb")
+  verb = recorded(home).get("verb")
   if verb not in SCHEMAS:
     raise ConfigError(f"{home} is the workdir of `{verb}`: give the workdir of one of its runs.")
   return verb
@@ -65,15 +65,8 @@ def verb_of(home: Path) -> str:
 
 def config_of(home: Path, overrides) -> ConfigDict:
   """The config recorded in a workdir, with overrides."""
-  recorded = {key: value for key, value in _read(home).items() if key != "verb"}
-  return resolve(ConfigDict(recorded), list(overrides), SCHEMAS[verb_of(home)])
-
-
-def _read(home: Path) -> dict:
-  try:
-    return json.loads((home / "config.json").read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f"{home / 'config.json'} is no JSON ({error}): restore it, or give another workdir.") from error
+  there = {key: value for key, value in recorded(home).items() if key != "verb"}
+  return resolve(ConfigDict(there), list(overrides), SCHEMAS[verb_of(home)])
 
 
 def parameters(parts: Parts, home: Path, step: int | None):

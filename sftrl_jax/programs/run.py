@@ -1,7 +1,6 @@
 """What every training run does, whatever its method: begin or resume, write down, evaluate, save, stop, finish."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,8 +203,3 @@ def add_up(fetched: list[dict]) -> dict:
 def _merged(pending: tuple) -> dict[str, float]:
   """What is written for the steps between two lines."""
   return floats(add_up([{**metrics, **extra} for metrics, extra in pending]))
-
-
-def read_meta(workdir: Path) -> dict:
-  """The config recorded in a workdir."""
-  return json.loads((workdir / "config.json").read_text())

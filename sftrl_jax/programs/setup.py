@@ -20,7 +20,8 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs import own
 from sftrl_jax.programs.evaluate import Evals
 from sftrl_jax.programs.lock import only_writer
-from sftrl_jax.programs.settings import ConfigError, build, differences, refuse_another
+from sftrl_jax.programs.mistakes import ConfigError, recorded
+from sftrl_jax.programs.settings import build, differences, refuse_another
 from sftrl_jax.programs.stop import stopping
 from sftrl_jax.programs.task import env_section, make_env, variant_env
 from sftrl_jax.rollout.policy import Actor, Rollout
@@ -209,16 +210,16 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
   record = {**parts.config, "verb": verb}
   if workdir.exists() and not workdir.is_dir():
     raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
-  recorded = workdir / "config.json"
-  if recorded.is_file():
-    old = _recorded(recorded)
+  path = workdir / "config.json"
+  if path.is_file():
+    old = recorded(workdir)
     if old.get("verb") != verb:
       raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
     refuse_another(old, record, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with only_writer(workdir):
-    if not recorded.is_file() or differences(_recorded(recorded), record):
-      write_json(recorded, record)
+    if not path.is_file() or differences(recorded(workdir), record):
+      write_json(path, record)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
     try:
       grace = parts.settings["checkpoint"].grace_seconds
@@ -226,13 +227,6 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
         yield log, stop
     finally:
       log.close()
-
-
-def _recorded(path: Path) -> dict:
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f"{path} is no JSON ({error}): restore it, or give another --workdir.") from error
 
 
 def complete(workdir: Path, parts: Parts) -> bool:

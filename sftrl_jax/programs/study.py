@@ -14,10 +14,9 @@ from pathlib import Path
 from sftrl_jax.programs import dotted, pool, settings
 from sftrl_jax.programs.board import board, clock
 from sftrl_jax.programs.lock import only_writer
-from sftrl_jax.programs.mistakes import ConfigError, nearest
+from sftrl_jax.programs.mistakes import ConfigError, nearest, recorded
+from sftrl_jax.programs.stop import STOPPED
 from sftrl_jax.study import report
-
-STOPPED = 75   # exit code after SIGTERM
 
 LIMITS = (("bases", 1, 99), ("seeds", 1, 99), ("jobs", 0, 1024), ("flops", 0, 1e30), ("hands", 0, 10**6))
 
@@ -202,13 +201,9 @@ def agree(verb, config) -> None:
 
 def _check_recorded(config, workdir) -> None:
   """ConfigError when the directory holds another study, or a single run."""
-  recorded = workdir / "config.json"
-  if not recorded.is_file():
+  if not (workdir / "config.json").is_file():
     return
-  try:
-    before = json.loads(recorded.read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f"{recorded} is no JSON ({error}): remove it, or give another --workdir.") from error
+  before = recorded(workdir)
   verb = before.pop("verb", "study")
   if verb != "study":
     raise ConfigError(f"{workdir} is the workdir of one {verb} run: give another --workdir.")

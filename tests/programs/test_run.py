@@ -155,7 +155,3 @@ def test_metrics_of_several_updates_add_up_by_their_kind():
   total = runs.add_up(metrics)
   assert (total["loss"].total, total["loss"].weight) == (12.0, 4.0)
   assert total["top"].top == 3 and total["nonfinite_steps"] == 2.0 and total["learning_rate"] == 1.0
-
-
-def test_the_recorded_config_can_be_read_back(finished):
-  assert runs.read_meta(finished("sft"))["verb"] == "sft"
