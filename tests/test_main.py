@@ -9,7 +9,6 @@ import types
 
 import pytest
 
-from sftrl_jax import main as roof
 from sftrl_jax.main import Misuse, main, scan
 
 
@@ -175,29 +174,7 @@ def test_the_best_start_is_pinned_to_its_step(config, program, tmp_path, monkeyp
   assert "no evaluation on 'y'" in capsys.readouterr().err and len(program.calls) == 1
 
 
-def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
-  from sftrl_jax.study import report
-  asked = []
-  for name in ("write_run", "write_study", "write_overlay"):
-    monkeypatch.setattr(report, name, lambda *arguments, name=name: asked.append((name, *arguments)) or "report.html")
-  run, study = tmp_path / "run", tmp_path / "study"
-  for directory, file in ((run, "config.json"), (study, "study.json")):
-    directory.mkdir()
-    (directory / file).write_text("{}")
-  assert main(["report", str(run)]) == 0
-  assert main(["report", str(study), "--out", str(tmp_path / "o")]) == 0
-  assert main(["report", str(run), str(study)]) == 0
-  assert asked == [("write_run", run), ("write_study", study, tmp_path / "o"),
-                   ("write_overlay", [run, study], run / "overlay")]
-  assert main(["report", str(tmp_path)]) == 1
-  assert "is no workdir" in capsys.readouterr().err
-
-
 def test_the_module_is_the_command():
   done = subprocess.run([sys.executable, "-m", "sftrl_jax", "trian"], capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert "is no verb" in done.stderr
-
-
-def test_every_verb_has_its_program():
-  assert set(roof.PROGRAMS) == set(roof.VERBS)

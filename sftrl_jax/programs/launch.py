@@ -1,0 +1,141 @@
+"""What each verb does with its words: reads the config, prepares the process for JAX, and calls a program.
+
+Nothing heavy is imported before the words are known to be right; main.py says which words a verb takes.
+"""
+
+import json
+import os
+from pathlib import Path
+
+
+def optimizers_page(command) -> str:
+  from sftrl_jax.programs import settings
+  settings.load(command.flags["--config"])
+  os.environ["JAX_PLATFORMS"] = "cpu"   # only shapes are looked at
+  from sftrl_jax.programs import optimizers
+  return optimizers.page()
+
+
+def configured(command):
+  """(resolved config, schema) of a verb that takes --config; the process is prepared for JAX on the way."""
+  from sftrl_jax.programs import settings, smoke
+  config = settings.load(command.flags["--config"])
+  if smoke.split(command.flags["--config"])[2]:
+    for name, value in smoke.ENVIRONMENT.items():
+      os.environ.setdefault(name, value)
+  verb = command.verb
+  if verb == "check":
+    from sftrl_jax.programs.check import verb_of
+    verb = verb_of(config, command.overrides)
+  if verb == "study":
+    from sftrl_jax.programs.study import SCHEMA
+    return settings.resolve(config, command.overrides, SCHEMA), SCHEMA
+  prepare(_threads(config.to_dict(), command.overrides))
+  resolved = settings.resolve_for(verb, config, command.overrides)
+  from sftrl_jax.programs.setup import SCHEMAS
+  return resolved, SCHEMAS[verb]
+
+
+def _threads(config, overrides) -> int:
+  """mesh.cpu_threads before the config is checked; anything strange is 0 here and an error of `resolve` later."""
+  mesh = config.get("mesh", {})
+  value = dict(overrides).get("mesh.cpu_threads", mesh.get("cpu_threads", 0) if isinstance(mesh, dict) else 0)
+  return int(value) if str(value).isdecimal() else 0
+
+
+def prepare(threads) -> None:
+  """Sets the environment that JAX reads when it is imported: CPU threads (0 leaves them alone) and quiet logs."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if not threads:
+    return
+  os.environ["NPROC"] = str(threads)
+  flags = ("--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1") if threads == 1 else ()
+  present = os.environ.get("XLA_FLAGS", "").split()
+  os.environ["XLA_FLAGS"] = " ".join([*present, *(flag for flag in flags if flag not in present)])
+
+
+def _study(command):
+  from sftrl_jax.programs import study
+  config, _ = configured(command)
+  study.run(config, Path(command.flags["--workdir"]), command.text)
+
+
+def _training_config(command):
+  """The config of a run, its start pinned to a step where that is to be the best one."""
+  from sftrl_jax.programs import origin
+  config, _ = configured(command)
+  if origin.BEST in config.get("start", ""):
+    with config.unlocked():
+      config.start = origin.pinned(config.start)
+  return config
+
+
+def _sft(command):
+  config = _training_config(command)
+  from sftrl_jax.programs import sft
+  sft.run(config, Path(command.flags["--workdir"]))
+  _report_run(config, Path(command.flags["--workdir"]))
+
+
+def _rl(command):
+  config = _training_config(command)
+  from sftrl_jax.programs import rl
+  rl.run(config, Path(command.flags["--workdir"]))
+  _report_run(config, Path(command.flags["--workdir"]))
+
+
+def _check(command):
+  from sftrl_jax.programs import check, smoke
+  if smoke.split(command.flags["--config"])[2]:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  cases = check.cases(command.flags["--config"], command.overrides)
+  prepare(check.threads(cases))
+  check.run(cases)
+
+
+def _report_run(config, workdir) -> None:
+  """The report of one run; a run without evaluations has nothing to show."""
+  if (workdir / "evals.jsonl").is_file() and config.log.report:
+    from sftrl_jax.study import report
+    print(f"Report: {report.write_run(workdir)}")
+
+
+def _evaluate(command):
+  from sftrl_jax.programs import origin
+  source = command.positionals[0]
+  recorded = origin.home_of(source) / "config.json"
+  try:
+    config = json.loads(recorded.read_text()) if recorded.is_file() else {}
+  except json.JSONDecodeError:
+    config = {}   # the program tells of it
+  prepare(_threads(config, command.overrides))
+  from sftrl_jax.programs import evaluate
+  evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+
+
+def _report(command):
+  from sftrl_jax.programs.mistakes import ConfigError, refuse_file
+  from sftrl_jax.study import report
+  if "--out" in command.flags:
+    refuse_file("--out", Path(command.flags["--out"]))
+  directories = [Path(directory) for directory in command.positionals]
+  for directory in directories:
+    if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
+      raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
+  out = Path(command.flags["--out"]) if "--out" in command.flags else ""
+  if len(directories) > 1:
+    path = report.write_overlay(directories, out or directories[0] / "overlay")
+  elif (directories[0] / "study.json").is_file():
+    path = report.write_study(directories[0], *([out] if out else []))
+  else:
+    path = report.write_run(directories[0], *([out] if out else []))
+  print(f"Report: {path}")
+
+
+def _configs(command):
+  from sftrl_jax.programs import catalogue
+  print(catalogue.page(Path(*command.positionals or ("configs",))))
+
+
+PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "report": _report,
+            "configs": _configs}

@@ -1,0 +1,34 @@
+"""What verbs do with their words, beyond what tests/test_main.py asks of the whole command line."""
+
+from sftrl_jax import main as roof
+from sftrl_jax.main import main
+from sftrl_jax.programs import launch
+
+
+def test_every_verb_has_its_program():
+  assert set(launch.PROGRAMS) == set(roof.VERBS)
+
+
+def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
+  from sftrl_jax.study import report
+  asked = []
+  for name in ("write_run", "write_study", "write_overlay"):
+    monkeypatch.setattr(report, name, lambda *arguments, name=name: asked.append((name, *arguments)) or "report.html")
+  run, study = tmp_path / "run", tmp_path / "study"
+  for directory, file in ((run, "config.json"), (study, "study.json")):
+    directory.mkdir()
+    (directory / file).write_text("{}")
+  assert main(["report", str(run)]) == 0
+  assert main(["report", str(study), "--out", str(tmp_path / "o")]) == 0
+  assert main(["report", str(run), str(study)]) == 0
+  assert asked == [("write_run", run), ("write_study", study, tmp_path / "o"),
+                   ("write_overlay", [run, study], run / "overlay")]
+  assert main(["report", str(tmp_path)]) == 1
+  assert "is no workdir" in capsys.readouterr().err
+
+
+def test_a_report_is_not_written_into_a_file(tmp_path, capsys):
+  taken = tmp_path / "file"
+  taken.write_text("mine")
+  assert main(["report", str(tmp_path), f"--out={taken}"]) == 1
+  assert f"--out={taken} is a file" in capsys.readouterr().err and taken.read_text() == "mine"
