@@ -16,10 +16,10 @@ from collections import Counter
 from typing import ClassVar
 
 from sftrl_jax.chat import Chat, Message
-from sftrl_jax.envs import arithmetic, cards, compact, fields, paper
+from sftrl_jax.envs import arithmetic, cards, compact, fields, paper, short
 from sftrl_jax.envs.env import Verdict
 
-STYLES = {"paper": paper, "compact": compact}
+STYLES = {"paper": paper, "short": short, "compact": compact}
 VARIANTS = ("id_seen", "id_unseen", "rule_ood")
 CODES = ("correct", "value", "numbers", "misread", "illegal")
 DRAWS = 20_000  # hands drawn for one reset before the conditions count as impossible
@@ -57,7 +57,7 @@ class GeneralPoints:
     each from 1 to 13).
   deck: "uniform" deals with replacement (the released code), "52" without (the paper's text).
   attempts: scored responses of an episode at most.
-  style: "paper" (English and JSON) or "compact" (59 words).
+  style: "paper" (English and JSON), "short" (a line and JSON) or "compact" (59 words).
   holdout: share of the (sorted values, target) pairs that training never sees, chosen by a hash of the pair.
   rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula.
   variant: "train" (all but held-out pairs), "id_seen" (the same), "id_unseen" (held-out pairs only), or "rule_ood" (the
@@ -94,7 +94,7 @@ class GeneralPoints:
 
   @property
   def words(self) -> tuple[str, ...]:
-    """The vocabulary of the compact style; () in the paper's."""
+    """The vocabulary of the compact style; () in the others."""
     return compact.WORDS if self.style == "compact" else ()
 
   def reset(self, seed: int | str) -> tuple[Hand, Chat]:

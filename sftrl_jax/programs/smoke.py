@@ -25,6 +25,10 @@ EXACTLY = {
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "ppo.epochs": 2,
     "ppo.minibatches": 2, "schedule.warmup": 1, "schedule.updates": 3}
+# A pretrained model needs its weights, which a toy does without: our decoder reads bytes instead, of which a token of a
+# real vocabulary is a few.
+BYTES = ("rollout.prompt_tokens", "rollout.feedback_tokens", "rollout.max_new_tokens", "data.length")
+BYTES_PER_TOKEN, MOST_BYTES = 5, 640
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.hands": ROWS, "study.at": (),
          "study.shipped": "scratch"}
@@ -51,12 +55,24 @@ def smoke(config) -> ConfigDict:
 
 
 def _run(tree: dict) -> dict:
+  if _at(tree, "model.name") == "pretrained":
+    tree = _without_weights(tree)
   for path, most in AT_MOST.items():
     value = _at(tree, path)
     if type(value) is int and value > most:
       dotted.put(tree, path, most)
   never = {"rollout.shrink"} if _at(tree, "rollout.shrink") in ((), []) else set()
   return _put(tree, {path: value for path, value in EXACTLY.items() if path not in never})
+
+
+def _without_weights(tree: dict) -> dict:
+  """The config of a pretrained model as one of our decoder over bytes."""
+  for path in BYTES:
+    value = _at(tree, path)
+    if type(value) is int:
+      dotted.put(tree, path, min(BYTES_PER_TOKEN * value, MOST_BYTES))
+  tree["model"] = {key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}
+  return {**tree, "tokenizer": {"name": "bytes"}}
 
 
 def _study(tree: dict) -> dict:
