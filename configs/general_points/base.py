@@ -2,7 +2,7 @@ r"""A base model for GeneralPoints: a small decoder that reads any rule from its
 
   sftrl sft --config=configs/general_points/base.py --workdir=runs/base
 
-Hardware: one CPU core. Minutes: 7.
+Hardware: one CPU core. Minutes: 6.
 Result: greedy, within 3 attempts, id_seen and rule_ood are both near 30%.
 
 The mixture is an assumption of the study, and the report says so: half of the final answers aim at some other target,
@@ -15,7 +15,7 @@ from configs.general_points import task
 def get_config():
   config = task.shared(faces="mixed", holdout=0.0)
   config.start = "scratch"
-  config.steps = 4000
+  config.steps = 3600
   config.batch = 32
   config.data = dict(length=76, attempts=(0.5, 0.3, 0.2), careless=0.5, misread=0.2, choices=4)
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
