@@ -1,11 +1,11 @@
 """Chats to packed batches, with a cursor from which the stream goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.inputs import first_fit, pack
+from sftrl_jax.inputs import Slot, first_fit, pack
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.text.render import message_ids, render
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -37,10 +37,15 @@ def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer, rows: int, le
     sequences.append(ids)
     weights.append(weight)
     slots.append(slot)
+  return lay(sequences, weights, slots, rows, length), cursor + len(sequences)
+
+
+def lay(sequences, weights, slots: Sequence[Slot], rows: int, length: int) -> TokenBatch:
+  """One batch of sequences of ids with their weights, each in its slot; column t is about the token after it."""
   inputs = pack([ids[:-1] for ids in sequences], slots, rows, length)
   targets_BT, weights_BT = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
   for ids, weight, slot in zip(sequences, weights, slots, strict=True):
     span = slice(slot.start, slot.start + len(ids) - 1)
     targets_BT[slot.row, span] = ids[1:]
     weights_BT[slot.row, span] = weight[1:]
-  return TokenBatch(inputs, targets_BT, weights_BT), cursor + len(sequences)
+  return TokenBatch(inputs, targets_BT, weights_BT)
