@@ -13,7 +13,7 @@ from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.values import LARGEST
 
 ROOT = pathlib.Path(__file__).parents[1]
-SFT, RL, STUDY = "configs/general_points/sft.py", "configs/general_points/rl.py", "configs/study/general_points_cpu.py"
+SFT, RL, STUDY = "configs/general_points/sft.py", "configs/general_points/ppo.py", "configs/study/general_points_cpu.py"
 
 # A message that shows a person Python instead of what to do; of an error in a person's own file, its kind is told.
 PYTHON = re.compile(r"(?<!line \d: )(?<!line \d\d: )\b\w+Error\b|Traceback|\bNoneType\b|__\w+__|positional argument|"

@@ -54,13 +54,13 @@ def test_another_task_model_or_evaluation_would_be_seen(monkeypatch):
   sft = resolved("configs/general_points/sft.py")
   for override in (("env.cards", "4"), ("model.width", "128"), ("evals.episodes", "7"), ("start", "scratch"),
                    ("rollout.max_new_tokens", "20"), ("flops", "1e12"), ("optimizer.name", "lion"), ("seed", "5")):
-    assert alien(resolved("configs/general_points/rl.py", [override]), sft) == [override[0]]
+    assert alien(resolved("configs/general_points/ppo.py", [override]), sft) == [override[0]]
 
 
 def test_both_come_from_the_one_function_of_their_task(monkeypatch):
   """A change of the task function reaches both."""
   monkeypatch.chdir(ROOT)
-  for name in ("sft", "rl"):
+  for name in ("sft", "ppo"):
     settings.load(f"configs/general_points/{name}.py")
     from configs.general_points import task
     shared = task.shared

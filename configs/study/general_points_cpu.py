@@ -30,7 +30,7 @@ def get_config(choice=""):
       bases=2 if quick else 5,
       seeds=1,
       base="" if quick else "configs/general_points/base.py",
-      methods=dict(sft="configs/general_points/sft.py", ppo="configs/general_points/rl.py"),
+      methods=dict(sft="configs/general_points/sft.py", ppo="configs/general_points/ppo.py"),
       labels=dict(sft="SFT", ppo="PPO"),
       flops=1.5e12 if quick else 3e12,
       id="id_seen",

@@ -10,7 +10,7 @@ from sftrl_jax.programs.settings import ConfigError, build, load, resolve_for
 from sftrl_jax.training.catalogue import catalogue
 from sftrl_jax.training.optimizer import Optimizer
 
-CONFIGS = {"sft": "configs/general_points/sft.py", "rl": "configs/general_points/rl.py"}
+CONFIGS = {"sft": "configs/general_points/sft.py", "rl": "configs/general_points/ppo.py"}
 
 
 @pytest.fixture(scope="module")

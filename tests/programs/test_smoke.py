@@ -108,7 +108,7 @@ def test_the_last_word_is_never_the_files_own_choice(tmp_path):
 def test_whatever_the_scale_of_a_config_its_parts_fit_when_small(changes, one_device):
   """A config for a pod becomes one for one CPU device."""
   from sftrl_jax.programs.setup import assemble
-  tree = settings.load(str(ROOT / "configs/general_points/rl.py")).to_dict()
+  tree = settings.load(str(ROOT / "configs/general_points/ppo.py")).to_dict()
   for section, keys in changes.items():
     tree[section] = {**tree[section], **keys} if isinstance(keys, dict) else keys
   parts = assemble(settings.resolve_for("rl", smoke.smoke(tree), [], lambda _: None), "rl")
@@ -128,7 +128,7 @@ def test_what_is_wrong_in_a_config_is_still_told():
   small = smoke.smoke(ConfigDict({"model": 5, "ppo": {"gama": 1.0, "epochs": "many"}, "compute": "x"}))
   assert (small.model, small.compute, small.ppo.gama, small.ppo.epochs) == (5, "x", 1.0, "many")
   with pytest.raises(ConfigError, match=r"config\.ppo\.gama is not a key"):
-    tree = settings.load(str(ROOT / "configs/general_points/rl.py")).to_dict()
+    tree = settings.load(str(ROOT / "configs/general_points/ppo.py")).to_dict()
     settings.resolve_for("rl", smoke.smoke({**tree, "ppo": {"gama": 1.0}}), [])
 
 

@@ -211,7 +211,7 @@ def test_a_wrong_value_for_a_method_is_told_before_its_base_is_trained(tmp_path,
                          ("{'env': {'cards': 9}}", "config.env.cards is 9"),
                          ("{'model': {'heads': 3}}", "config.model.heads is 3")):
     config = settings.resolve(file, [("study.overrides.ppo", override)], study.SCHEMA)
-    with pytest.raises(ConfigError, match=f"ppo of the study, configs/general_points/rl.py: {told}"):
+    with pytest.raises(ConfigError, match=f"ppo of the study, configs/general_points/ppo.py: {told}"):
       study.run(config, tmp_path / "study")
   assert not (tmp_path / "study").exists()
 

@@ -1,6 +1,6 @@
 r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three attempts. Does it carry over to 11, 12, 13?
 
-  sftrl rl --config=configs/general_points/rl.py --workdir=runs/gp_ppo
+  sftrl rl --config=configs/general_points/ppo.py --workdir=runs/gp_ppo
 
 Hardware: one CPU core. Minutes: 3.
 Result: on five bases, greedy, within 3 attempts, id_seen goes from 33% to 61%, and rule_ood from 30% to 34%: up instead
