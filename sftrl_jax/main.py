@@ -27,10 +27,27 @@ class Verb:
   required: tuple[str, ...] = ()
   positionals: tuple[int, int] = (0, 0)   # how many at least, how many at most
   overrides: bool = True            # whether --config.key=value is taken
+  repeated: tuple[str, ...] = ()    # flags that may be given several times; their value is the list
+  switches: tuple[str, ...] = ()    # flags without a value, besides those of every verb
 
 
 RUN_FLAGS = ("--config", "--workdir")
 RUN_USAGE = "--config=FILE.py[:choice][:smoke] --workdir=DIR [--config.some.key=value ...]"
+SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FLAGS] [--config.some.key=value ...]
+  FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
+  without --prompt and --in: a prompt that is piped in, or a conversation in a terminal
+  rows of --in have `prompt` (a text) or `messages`; those of --out repeat them and add response, finish (stop,
+  stop_string or length), tokens (how many) and logprob (their sum); the same command goes on with the missing ones
+  --on-bad-row=skip     leaves out rows that cannot be answered (default: error)
+  --rows=16             rows that are answered together
+  --temperature=0.7     0 is greedy; with top-k and top-p, the model's generation_config.json has the default
+  --top-k=0 --top-p=1   0 and 1: all tokens
+  --stop=TEXT           ends a response, and is left out of it; may be given several times
+  --max-new-tokens=512  tokens of a response at most
+  --seed=0              with the same seed and rows, the same answers
+  --system=TEXT         the system message
+  --dtype=float32       or bfloat16 (default: a run's own; else float32 on CPUs, bfloat16 on accelerators)
+  --raw                 the prompt as it is, without the chat template"""
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
@@ -40,6 +57,16 @@ VERBS = {
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"
                      "  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT",
                      ("--workdir",), (), (1, 1)),
+    "sample": Verb("a model answers: in a conversation, once, or row by row of a file", SAMPLE_USAGE,
+                   ("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p",
+                    "--stop", "--max-new-tokens", "--seed", "--system", "--dtype"), (), (1, 1),
+                   repeated=("--stop",), switches=("--raw",)),
+    "bench": Verb("speed of training and decoding against the machine's peak, and against torch", "--config=FILE.py"
+                  "[:choice][:smoke] [--against=hf] [--out=DIR] [--config.some.key=value ...]\n"
+                  "  --against=hf  transformers and torch on the same shapes and weights, in turns with ours\n"
+                  "  --only=KINDS  some of prefill,decode,sft,rl     --pairs=5  repetitions of each\n"
+                  "  --out=DIR     writes bench.json there", ("--config", "--against", "--out", "--only", "--pairs"),
+                  ("--config",)),
     "report": Verb("tables and figures of runs or of a study", "DIR [DIR ...] [--out=DIR]\n"
                    "  several directories are drawn over one another", ("--out",), (), (1, 1000), overrides=False),
     "configs": Verb("every experiment there is: claim, hardware, minutes, command", "[DIR]\n  DIR holds config files; "
@@ -119,7 +146,7 @@ def scan(arguments) -> Command:
   while words:
     word = words.pop(0)
     flag, equals, value = word.partition("=")
-    if word in ("-h", *SWITCHES):
+    if word in ("-h", *SWITCHES, *verb.switches):
       switches.add("--help" if word == "-h" else word)
     elif not word.startswith("-"):
       positionals.append(word)
@@ -128,29 +155,31 @@ def scan(arguments) -> Command:
         if not words or words[0].startswith("--"):
           raise Misuse(f"{flag} needs a value: write {flag}=VALUE.")
         value = words.pop(0)
-      _take(flag, value, flags, overrides)
+      _take(verb, flag, value, flags, overrides)
     else:
       raise Misuse(_unknown_flag(name, verb, flag))
   return Command(name, flags, tuple(positionals), tuple(overrides), frozenset(switches),
                  shlex.join(["sftrl", *arguments]))
 
 
-def _take(flag, value, flags, overrides) -> None:
+def _take(verb, flag, value, flags, overrides) -> None:
   if flag.startswith("--config."):
     path = flag.removeprefix("--config.")
     if not all(path.split(".")):
       raise Misuse(f"{flag} names no key: write --config.section.key=value.")
     overrides.append((path, value))
-  elif flag in flags:
+  elif flag in flags and flag not in verb.repeated:
     raise Misuse(f"{flag} is given twice: {flags[flag]!r} and {value!r}; give one.")
   elif not value:
     raise Misuse(f"{flag} is empty: write {flag}=VALUE.")
+  elif flag in verb.repeated:
+    flags[flag] = [*flags.get(flag, ()), value]
   else:
     flags[flag] = value
 
 
 def _unknown_flag(name, verb, flag) -> str:
-  known = [*verb.flags, *SWITCHES, *(["--config.KEY"] if verb.overrides else [])]
+  known = [*verb.flags, *verb.switches, *SWITCHES, *(["--config.KEY"] if verb.overrides else [])]
   if verb.overrides and flag.count(".") and not flag.startswith("--config."):
     return f"{flag} is no flag of {name}: a key of the config is written --config.{flag.lstrip('-')}=VALUE."
   return f"{flag} is no flag of {name}{_nearest(flag, known)} Flags: {', '.join(known)}."

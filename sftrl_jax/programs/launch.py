@@ -24,7 +24,7 @@ def configured(command):
     for name, value in smoke.ENVIRONMENT.items():
       os.environ.setdefault(name, value)
   verb = command.verb
-  if verb == "check":
+  if verb in ("check", "bench"):
     from sftrl_jax.programs.check import verb_of
     verb = verb_of(config, command.overrides)
   if verb == "study":
@@ -100,7 +100,8 @@ def _report_run(config, workdir) -> None:
     print(f"Report: {report.write_run(workdir)}")
 
 
-def _evaluate(command):
+def _prepare_from(command) -> str:
+  """FROM of a verb that reads a workdir; the process is prepared with the threads that its run had."""
   from sftrl_jax.programs import origin
   source = command.positionals[0]
   recorded = origin.home_of(source) / "config.json"
@@ -108,9 +109,40 @@ def _evaluate(command):
     config = json.loads(recorded.read_text()) if recorded.is_file() else {}
   except json.JSONDecodeError:
     config = {}   # the program tells of it
-  prepare(_threads(config, command.overrides))
+  prepare(_threads(config if isinstance(config, dict) else {}, command.overrides))
+  return source
+
+
+def _evaluate(command):
+  source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
   evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+
+
+def _sample(command):
+  source = _prepare_from(command)
+  from sftrl_jax.programs import sample
+  sample.run(source, sample.asked(command.flags, command.switches), command.overrides)
+
+
+def _bench(command):
+  from sftrl_jax.programs import settings
+  from sftrl_jax.programs.check import verb_of
+  from sftrl_jax.programs.mistakes import ConfigError, refuse_file
+  if "--out" in command.flags:
+    refuse_file("--out", Path(command.flags["--out"]))
+  verb = verb_of(settings.load(command.flags["--config"]), command.overrides)
+  if verb == "study":
+    raise ConfigError(f"--config={command.flags['--config']} is a study; bench takes the config of one run.")
+  pairs = command.flags.get("--pairs", "5")
+  if not pairs.isdecimal():
+    raise ConfigError(f"--pairs={pairs} is no whole number.")
+  if "--against" in command.flags:   # two frameworks share the device's memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  config = _training_config(command)
+  from sftrl_jax.programs import bench
+  only = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
+  bench.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), only)
 
 
 def _report(command):
@@ -137,5 +169,5 @@ def _configs(command):
   print(catalogue.page(Path(*command.positionals or ("configs",))))
 
 
-PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "report": _report,
-            "configs": _configs}
+PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "sample": _sample,
+            "bench": _bench, "report": _report, "configs": _configs}

@@ -1,0 +1,161 @@
+"""A chat in a terminal: a line in, a streamed response out, the cache carried from turn to turn."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sftrl_jax.chat import Chat, Message
+from sftrl_jax.programs.ending import Said, Until, shown
+from sftrl_jax.programs.speaker import Speaker, Thread, begin, go_on, responses
+from sftrl_jax.text import render as renders
+
+HELP = """/reset          begins anew, with the same system text
+/system TEXT    begins anew with this system text; without TEXT, with none
+/help           prints this
+Ctrl-C          stops a response; Ctrl-D ends"""
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """A conversation between two lines.
+
+  thread: what the model has read, or None before its first response
+  closed: the last response ended with the id that closes a turn
+  turn: responses so far, from which random keys are folded
+  """
+
+  chat: Chat = ()
+  thread: Thread | None = None
+  closed: bool = True
+  turn: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Talk:
+  """What stays the same throughout a conversation."""
+
+  speaker: Speaker
+  until: Until
+  temperature: float
+  key: jax.Array
+
+  @property
+  def carries(self) -> bool:
+    """Whether the cache can be kept: some templates tell earlier turns differently once there are later ones."""
+    try:
+      renders.refuse_reuse(self.speaker.tokenizer)
+    except ValueError:
+      return False
+    return True
+
+
+def opening(system: str) -> Chat:
+  return (Message("system", system),) if system else ()
+
+
+def answer(talk: Talk, state: State, text: str, show: Callable[[str], None], stopped: Callable[[], bool]):
+  """(the state after `text` was said and answered, the response)."""
+  chat = (*state.chat, Message("user", text))
+  thread, said = stream(talk, _told(talk, state, chat), state.turn, show, stopped)
+  closed = bool(said.tokens) and said.tokens[-1] == talk.speaker.tokenizer.eos
+  return State((*chat, Message("assistant", said.text)), thread, closed, state.turn + 1), said
+
+
+def stream(talk: Talk, thread: Thread, number: int, show: Callable[[str], None],
+           stopped: Callable[[], bool] = lambda: False) -> tuple[Thread, Said]:
+  """(thread, the response of its only conversation), shown piece by piece as far as it is certain."""
+  told, said = 0, Said()
+  for after, (said,) in responses(talk.speaker, thread, talk.until, talk.temperature, talk.key, [number]):
+    thread, certain = after, shown(said, talk.until.strings)
+    show(certain[told:])
+    told = len(certain)
+    if stopped():
+      break
+  show(said.text[told:])   # a response that was stopped keeps what was held back
+  return thread, said
+
+
+def _told(talk: Talk, state: State, chat: Chat) -> Thread:
+  """The chat read: only what is new of it where the cache can be kept."""
+  tokenizer = talk.speaker.tokenizer
+  if state.thread is None or not talk.carries:
+    return begin(talk.speaker, [renders.render(tokenizer, chat)[0]], talk.until.max_new_tokens)
+  missing = [] if state.closed else [tokenizer.eos]
+  return go_on(talk.speaker, state.thread, [missing + renders.continued(tokenizer, chat)], talk.until.max_new_tokens)
+
+
+def converse(talk: Talk, system: str, ask: Callable[[], str], show: Callable[[str], Any]) -> None:
+  """Answers line after line until `ask` raises EOFError. A line that cannot be read leaves the chat as it was."""
+  state = State(opening(system))
+  while True:
+    try:
+      line = ask().strip()
+    except EOFError:
+      show("\n")
+      return
+    except KeyboardInterrupt:
+      show("\n(Ctrl-D ends)\n")
+      continue
+    if not line:
+      continue
+    if line.startswith("/"):
+      state, reply = command(line, state, system)
+      system = state.chat[0].text if state.chat and state.chat[0].role == "system" else ""
+      show(f"{reply}\n")
+      continue
+    began = time.perf_counter()
+    try:
+      with interrupts() as stopped:
+        state, said = answer(talk, state, line, show, stopped)
+    except ValueError as error:   # a word that the tokenizer does not have: nothing was read
+      show(f"({error})\n")
+      continue
+    except KeyboardInterrupt:   # the second one in one response
+      show("\n")
+      return
+    show(f"\n{summary(said, time.perf_counter() - began)}\n")
+
+
+def command(line: str, state: State, system: str) -> tuple[State, str]:
+  """(state, what is said to it) after a line that begins with a slash."""
+  word, _, text = line.partition(" ")
+  if word == "/reset":
+    return State(opening(system)), "(a new conversation)"
+  if word == "/system":
+    text = text.strip()
+    return State(opening(text)), f"(a new conversation; system: {text})" if text else "(a new conversation)"
+  if word == "/help":
+    return state, HELP
+  return state, f"({word} is no command)\n{HELP}"
+
+
+@contextlib.contextmanager
+def interrupts():
+  """Yields a function that tells whether Ctrl-C was pressed; a second one interrupts as usual.
+
+  The first is only noted: an exception between two pieces could lose a cache that was handed over and not yet back.
+  """
+  heard = []
+
+  def note(number, frame):
+    if heard:
+      raise KeyboardInterrupt
+    heard.append(number)
+
+  before = signal.signal(signal.SIGINT, note)
+  try:
+    yield lambda: bool(heard)
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def summary(said: Said, seconds: float) -> str:
+  """A line about a response: how many tokens, how fast, and what ended it if it did not end itself."""
+  reasons = {"": "stopped by Ctrl-C", "length": "cut at --max-new-tokens", "stop_string": "ended by a stop string"}
+  told = f"{len(said.tokens)} tokens, {len(said.tokens) / max(seconds, 1e-9):.1f} a second"
+  return f"({told}; {reasons[said.finish]})" if said.finish in reasons else f"({told})"
