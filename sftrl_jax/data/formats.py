@@ -1,0 +1,158 @@
+"""A row as ids and which of them are learned, by the names of its columns, which are TRL's.
+
+messages: a chat, a list of {role, content}; also ShareGPT's `conversations`, a list of {from, value}. Learned is what
+  the assistant wrote, in every turn, with the end of each turn; what follows its last message is left out.
+prompt_completion: two texts, of which the completion and its end are learned; or two lists of messages, of which what
+  the assistant wrote in the completion is.
+text: every token and an end.
+"""
+
+from collections.abc import Callable
+
+from sftrl_jax.chat import ROLES, Chat, Message
+from sftrl_jax.data.read import NEEDED, BadRow
+from sftrl_jax.text.render import render
+from sftrl_jax.text.tokenizer import Tokenizer
+
+SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", **{role: role for role in ROLES}}
+KEYS = (("role", "content"), ("from", "value"))
+AUTO = "auto"
+# What a row must have to be of a format; one of the two names of a chat's column is enough.
+FORMATS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion"), "text": ("text",)}
+
+Example = tuple[list[int], list[bool]]
+
+
+def format_of(columns) -> str:
+  """The format that the names of the columns tell; BadRow where they tell none, or more than one."""
+  there = set(columns) | ({"messages"} if "conversations" in columns else set())
+  found = [name for name, needed in FORMATS.items() if there >= set(needed)]
+  if not found:
+    raise BadRow("unknown columns", f"has the columns {', '.join(map(repr, columns)) or '(none)'}, but needs {NEEDED}")
+  if len(found) > 1:
+    raise BadRow("columns of several formats", f"has the columns of several formats: choose with --config.data.format="
+                                               f"{' or '.join(found)}")
+  return found[0]
+
+
+def example(name: str, value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  """((ids, learned), whether messages after the assistant's last one were left out) of a row; BadRow names the column
+  and what is wrong."""
+  try:
+    return READERS[name](value, tokenizer)
+  except BadRow:
+    raise
+  except (ValueError, TypeError) as error:   # a template that refuses a chat, a word of no closed vocabulary
+    raise BadRow("cannot be rendered", f"cannot be rendered: {str(error).rstrip('.')}", name) from error
+
+
+def _messages(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  column = "conversations" if "conversations" in value and "messages" not in value else "messages"
+  chat = _chat(value, column)
+  last = max((index for index, message in enumerate(chat) if message.role == "assistant"), default=-1)
+  if last < 0:
+    raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", column)
+  ids, written = render(tokenizer, chat[: last + 1])
+  return (list(ids), list(written)), last + 1 < len(chat)
+
+
+def _prompt_completion(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  kinds = [type(value.get(column)) for column in ("prompt", "completion")]
+  if kinds == [list, list]:
+    return _continued(_chat(value, "prompt"), _chat(value, "completion"), tokenizer)
+  if list in kinds:
+    raise BadRow("text and messages", f"prompt is a {kinds[0].__name__} and completion a {kinds[1].__name__}, but both "
+                                      "should be texts, or both lists of messages", "completion")
+  prompt, completion = _text(value, "prompt", empty=True), _text(value, "completion")
+  before = [*opening(tokenizer), *tokenizer.encode(prompt)]
+  after = [*tokenizer.encode(completion), tokenizer.eos]
+  return ([*before, *after], [False] * len(before) + [True] * len(after)), False
+
+
+def _continued(prompt: Chat, completion: Chat, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  """What the assistant wrote in the completion alone, although the prompt may hold messages of its own."""
+  last = max((index for index, message in enumerate(completion) if message.role == "assistant"), default=-1)
+  if last < 0:
+    raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", "completion")
+  ids, written = render(tokenizer, (*prompt, *completion[: last + 1]))
+  ids, written = list(ids), list(written)
+  if any(message.role == "assistant" for message in prompt):
+    before = list(render(tokenizer, prompt)[0])
+    if ids[: len(before)] != before:
+      raise BadRow("prompt rendered otherwise", "the chat template renders the prompt otherwise once the completion "
+                   "follows, so what was written where cannot be told: use messages", "prompt")
+    written[: len(before)] = [False] * len(before)
+  return (ids, written), last + 1 < len(completion)
+
+
+def _plain(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  before = opening(tokenizer)
+  ids = [*before, *tokenizer.encode(_text(value, "text")), tokenizer.eos]
+  return (ids, [False] * len(before) + [True] * (len(ids) - len(before))), False
+
+
+READERS: dict[str, Callable[[dict, Tokenizer], tuple[Example, bool]]] = {
+    "messages": _messages, "prompt_completion": _prompt_completion, "text": _plain}
+
+
+def opening(tokenizer: Tokenizer) -> list[int]:
+  """The ids that a text without a template begins with: <bos>, where the tokenizer has one."""
+  return [] if tokenizer.bos is None else [tokenizer.bos]
+
+
+def _chat(value: dict, column: str) -> Chat:
+  """A list of messages as a Chat; BadRow names the first that is none."""
+  listed = _column(value, column)
+  if not isinstance(listed, list):
+    raise BadRow("no list of messages", f"is {_kind(listed)}, but should be a list of messages", column)
+  if not listed:
+    raise BadRow("empty", "is an empty list", column)
+  return tuple(_message(said, f"{column}[{index}]") for index, said in enumerate(listed))
+
+
+def _message(said, where: str) -> Message:
+  if not isinstance(said, dict):
+    raise BadRow("no message", f'is {_kind(said)}, but should be an object {{"role": ..., "content": ...}}', where)
+  keys = next((keys for keys in KEYS if keys[0] in said), None)
+  if keys is None:
+    raise BadRow("no message", f"has the keys {', '.join(map(repr, said)) or '(none)'}, but needs 'role' and 'content'",
+                 where)
+  role = said[keys[0]]
+  known = SHAREGPT if keys[0] == "from" else {name: name for name in ROLES}
+  if not isinstance(role, str) or role not in known:
+    raise BadRow("unknown role", f"is {str(role)[:40]!r}, but should be one of {', '.join(known)}",
+                 f"{where}.{keys[0]}")
+  if said.get("tool_calls"):
+    raise BadRow("calls of tools", "calls tools, which are not rendered", where)
+  return Message(known[role], _text(said, keys[1], f"{where}.{keys[1]}", empty=known[role] != "assistant"))
+
+
+def _text(value: dict, key: str, where: str = "", empty: bool = False) -> str:
+  """The text of a column or of a message; BadRow for what no tokenizer should be given."""
+  where = where or key
+  text = _column(value, key, where)
+  if not isinstance(text, str):
+    raise BadRow("no text", f"is {_kind(text)}, but should be text", where)
+  if not text and not empty:
+    raise BadRow("empty", "is empty, so there is nothing to learn", where)
+  if "\0" in text:
+    raise BadRow("NUL in text", f"has a NUL at character {text.index(chr(0)) + 1}", where)
+  if not text.isascii():
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise BadRow("no Unicode", f"has half a surrogate pair at character {error.start + 1}, which no text "
+                                 "has", where) from error
+  return text
+
+
+def _column(value: dict, key: str, where: str = ""):
+  if key not in value:
+    raise BadRow("column missing", f"is missing; the row has {', '.join(map(repr, value)) or 'none of the columns'}",
+                 where or key)
+  return value[key]
+
+
+def _kind(value) -> str:
+  return {list: "a list", dict: "an object", bool: "true or false", type(None): "null", str: "text"}.get(
+      type(value), "a number")

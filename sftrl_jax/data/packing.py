@@ -1,0 +1,117 @@
+"""A corpus as an endless stream of packed batches. All that a resume needs is how many examples were read.
+
+Every pass goes over the examples in its own order, a function of (seed, pass). They are laid into rows by best fit
+among a few open ones; a row is closed when more would be open, so neighbours in the order stay near one another, and
+rows are filled almost whole. A batch is the next rows, over the end of a pass too, so no example is left out or read
+twice.
+"""
+
+import functools
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from sftrl_jax.data.batches import lay
+from sftrl_jax.data.report import Packed
+from sftrl_jax.data.rows import Corpus, Rows
+from sftrl_jax.inputs import Slot
+from sftrl_jax.objectives.batches import TokenBatch
+
+OPEN = 64        # rows that examples may still go into
+HELD_OUT = 2**31   # the stream by which examples are held out: the same for every seed, so that runs can be compared
+
+
+def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = True) -> tuple[np.ndarray, np.ndarray]:
+  """(examples row by row, how many there are up to the end of each row). together: several examples may share a row."""
+  if not together:
+    return order, np.arange(1, len(order) + 1)
+  free: list[tuple[int, int]] = []   # (free places, number) of open rows, the fullest first
+  members: list[list[int]] = []
+  closed: list[int] = []
+  for example, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+    place = bisect_left(free, (size, -1))   # the fullest row with room
+    if place < len(free):
+      room, row = free.pop(place)
+    else:
+      room, row = length, len(members)
+      members.append([])
+    members[row].append(example)
+    if room > size:
+      insort(free, (room - size, row))
+    else:
+      closed.append(row)
+    if len(free) > OPEN:
+      closed.append(free.pop(0)[1])
+  closed += sorted(row for _, row in free)
+  ends = np.cumsum([len(members[row]) for row in closed])
+  return np.array([example for row in closed for example in members[row]], np.int64), ends
+
+
+def split(corpus: Corpus, share: float) -> tuple[np.ndarray, np.ndarray]:
+  """(examples that are trained on, examples held out), at random but the same for every seed."""
+  held = round(corpus.count * share)
+  if share and not 0 < held < corpus.count:
+    raise ValueError(f"config.data.validation is {share:g}, which is {held} of {corpus.count} examples: hold out at "
+                     "least one, and leave one to train on.")
+  order = np.random.default_rng(HELD_OUT).permutation(corpus.count)
+  return np.sort(order[held:]), np.sort(order[:held])
+
+
+def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int,
+                 batch: int) -> Callable[[int], tuple[TokenBatch, int]]:
+  """next_batch(cursor) -> (batch, cursor): the next `batch` rows after so many examples were read."""
+  pass_ = make_pass(corpus, rows, examples, seed)
+
+  def next_batch(cursor: int) -> tuple[TokenBatch, int]:
+    picked = []
+    while len(picked) < batch:
+      number, done = divmod(cursor, len(examples))
+      members, ends = pass_(number)
+      end = ends[np.searchsorted(ends, done, side="right")]
+      picked.append(members[done:end])
+      cursor += int(end) - done
+    return _laid(corpus, picked, batch, rows.length), cursor
+
+  return next_batch
+
+
+def make_pass(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int):
+  """pass(number) -> what `packed` tells of that pass over the examples; the last two are kept."""
+  sizes = corpus.sizes
+
+  @functools.lru_cache(maxsize=2)
+  def one(number: int):
+    shuffled = np.random.default_rng((seed, number)).permutation(examples) if rows.shuffle else examples
+    return packed(sizes, shuffled, rows.length, rows.pack)
+
+  return one
+
+
+def held_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, batch: int) -> Iterator[TokenBatch]:
+  """Every held-out example once, in batches of one shape; the rows that the last one lacks are padding."""
+  members, ends = packed(corpus.sizes, examples, rows.length, rows.pack)
+  spans = np.split(members, ends[:-1])
+  for first in range(0, len(spans), batch):
+    yield _laid(corpus, spans[first : first + batch], batch, rows.length)
+
+
+def account(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int, batch: int) -> Packed:
+  """How the first pass lies in rows."""
+  _, ends = make_pass(corpus, rows, examples, seed)(0)
+  filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)
+  return Packed(len(ends), filled, len(ends) / batch, corpus.count - len(examples))
+
+
+def _laid(corpus: Corpus, spans, rows: int, length: int) -> TokenBatch:
+  """A batch whose row r holds the examples spans[r], each its own segment."""
+  sequences, weights, slots = [], [], []
+  for row, span in enumerate(spans):
+    start = 0
+    for segment, index in enumerate(span.tolist(), start=1):
+      ids, learned = corpus.example(index)
+      sequences.append(ids)
+      weights.append(learned)
+      slots.append(Slot(row, start, segment))
+      start += len(ids) - 1
+  return lay(sequences, weights, slots, rows, length)

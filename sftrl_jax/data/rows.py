@@ -1,0 +1,187 @@
+"""A person's own rows as one corpus of token ids, read once, with an account of every row that is not in it.
+
+Tokens of all rows lie in one flat int32 array beside one flag each, so that millions of rows are never a million Python
+objects. A row that is too long is cut and counted; one that then has nothing left to learn is dropped and counted.
+"""
+
+import array
+import dataclasses
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from sftrl_jax.data import formats
+from sftrl_jax.data.read import BadRow, Raw, read
+from sftrl_jax.data.report import Dropped, Report, reasons
+from sftrl_jax.text.tokenizer import Tokenizer
+
+SHOWN = 3   # places named of every reason why rows were dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Own data: a file, a directory of files, or a data set of the hub.
+
+  path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
+    demonstrations
+  length: tokens of a packed row; a longer example is cut
+  format: messages, prompt_completion or text; auto tells it from the names of the columns
+  subset: of a data set of the hub
+  split: of a data set of the hub
+  on_bad_row: stop at a row that cannot be read, or skip and count it
+  max_dropped: largest share of rows that may be dropped before the run is refused
+  truncate: cut an example that is longer than length; off drops and counts it
+  shuffle: another order in every pass, by the seed; off keeps the order of the file
+  pack: several examples a row, none sees another; off is one example a row
+  validation: share of the examples that is held out, of which eval/loss is measured
+  """
+
+  path: str
+  length: int = 1024
+  format: Literal["auto", "messages", "prompt_completion", "text"] = formats.AUTO
+  subset: str = ""
+  split: str = "train"
+  on_bad_row: Literal["error", "skip"] = "error"
+  max_dropped: float = 0.05
+  truncate: bool = True
+  shuffle: bool = True
+  pack: bool = True
+  validation: float = 0.0
+
+  def __post_init__(self):
+    if self.length < 2:
+      raise ValueError(f"length is {self.length}; a row needs at least 2 tokens.")
+    if not 0 <= self.max_dropped <= 1:
+      raise ValueError(f"max_dropped is {self.max_dropped}; it is a share of the rows, from 0 to 1.")
+    if not 0 <= self.validation < 1:
+      raise ValueError(f"validation is {self.validation}; it is a share of the examples, from 0 to below 1.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+  """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` says which of its
+  tokens are to be learned."""
+
+  tokens: np.ndarray    # int32
+  learned: np.ndarray   # bool
+  offsets: np.ndarray   # int64, one more than there are examples
+  report: Report
+
+  @property
+  def count(self) -> int:
+    return len(self.offsets) - 1
+
+  @property
+  def sizes(self) -> np.ndarray:
+    """Places that each example takes in a row: its last token is only ever a target."""
+    return np.diff(self.offsets) - 1
+
+  def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    span = slice(self.offsets[index], self.offsets[index + 1])
+    return self.tokens[span], self.learned[span]
+
+
+def load(rows: Rows, tokenizer: Tokenizer) -> Corpus:
+  """All rows as ids. ValueError for the first bad row (or where on_bad_row is skip, for too many), and for nothing to
+  train on; every message names file, row and column."""
+  tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
+  counts, places, ignored = Counter(), {}, {}
+  kind, first = rows.format, None
+  for raw in _shown(read(rows.path, rows.subset, rows.split)):
+    counts["read"] += 1
+    ignored |= dict.fromkeys(raw.columns)
+    try:
+      kind = formats.format_of(raw.columns) if kind == formats.AUTO and raw.fault is None else kind
+      ids, flags = _fitted(rows, raw, kind, tokenizer, counts)
+    except BadRow as error:
+      if error.reason not in LONG and rows.on_bad_row == "error":
+        raise ValueError(_told(raw, error)) from error
+      places.setdefault(error.reason, [])
+      if counts["dropped", error.reason] < SHOWN:
+        places[error.reason].append(_spot(raw))
+      counts["dropped", error.reason] += 1
+      continue
+    first = first or _spot(raw)
+    tokens.extend(ids)
+    learned.extend(flags)
+    offsets.append(len(tokens))
+    counts["ends"] += ids[-1] == tokenizer.eos
+  arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
+  dropped = tuple(Dropped(reason, counts["dropped", reason], tuple(there)) for reason, there in places.items())
+  used = (*formats.FORMATS.get(kind, ()), *(["conversations"] if kind == "messages" else []))
+  report = Report(rows.path, kind, counts["read"], counts["read"] - sum(each.count for each in dropped), dropped,
+                  counts["truncated"], counts["trailing"], rows.length, len(tokens), int(arrays[1].sum()),
+                  counts["ends"], tuple(name for name in ignored if name not in used), _digest(*arrays), first or "",
+                  _histogram(np.diff(arrays[2])))
+  _refuse(rows, report)
+  return Corpus(*arrays, report)
+
+
+TOO_LONG, CUT_OFF = "longer than data.length", "nothing to learn within data.length"
+LONG = (TOO_LONG, CUT_OFF)   # no mistake of the row: always counted, never an error by itself
+
+
+def _fitted(rows: Rows, raw: Raw, kind: str, tokenizer: Tokenizer, counts: Counter) -> formats.Example:
+  """The example of a row, cut to the length of a row."""
+  if raw.fault is not None:
+    raise raw.fault
+  (ids, flags), trailing = formats.example(kind, raw.value, tokenizer)
+  most = rows.length + 1
+  if len(ids) > most and not rows.truncate:
+    raise BadRow(TOO_LONG, f"has {len(ids)} tokens")
+  if not any(flags[1:most]):   # the first token is never a target
+    raise BadRow(CUT_OFF if len(ids) > most else "nothing to learn", f"has nothing to learn in {len(ids)} tokens")
+  counts["truncated"] += len(ids) > most
+  counts["trailing"] += trailing
+  return ids[:most], flags[:most]
+
+
+def _refuse(rows: Rows, report: Report) -> None:
+  """ValueError for a corpus that nobody can have meant to train on."""
+  if not report.read:
+    raise ValueError(f"{rows.path} has no rows: it is empty. Give a file with one row a line, such as "
+                     '{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}.')
+  lost = report.read - report.kept
+  why = "; ".join(reasons(report))
+  if not report.kept or not report.label_tokens:
+    raise ValueError(f"{rows.path}: none of {report.read} rows can be trained on: {why}.")
+  if lost > rows.max_dropped * report.read:
+    raise ValueError(f"config.data.max_dropped is {rows.max_dropped:g}, but {lost} of {report.read} rows "
+                     f"({lost / report.read:.1%}) of {rows.path} cannot be used: {why}. Mend them, or use "
+                     f"--config.data.max_dropped={-(-1000 * lost // report.read) / 1000:g} or more.")
+
+
+def _told(raw: Raw, error: BadRow) -> str:
+  column = f", column {error.column}" if error.column else ""
+  return (f"{raw.file}, row {raw.number}{column}: {error.told}. Mend the row, or skip and count such rows with "
+          "--config.data.on_bad_row=skip.")
+
+
+def _spot(raw: Raw) -> str:
+  return f"{Path(raw.file).name}:{raw.number}"
+
+
+def _shown(raws):
+  """The rows, with a bar on a terminal: tokenizing millions takes minutes."""
+  return tqdm(raws, desc="reading rows", unit=" rows", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+  """What a resume compares: ids, flags and where examples begin, so that no other order passes for the same."""
+  digest = hashlib.sha256()
+  for each in arrays:
+    digest.update(memoryview(np.ascontiguousarray(each)).cast("B"))
+  return digest.hexdigest()
+
+
+def _histogram(sizes: np.ndarray) -> tuple[tuple[int, int], ...]:
+  """(largest size of the bin, examples in it), by powers of two."""
+  if not len(sizes):
+    return ()
+  powers = np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
+  return tuple((2**power, int((powers == power).sum())) for power in range(powers.min(), powers.max() + 1))

@@ -1,0 +1,115 @@
+"""What of a row is learned, format by format, and what is told of a row that is none."""
+
+import pytest
+
+from sftrl_jax.data.formats import FORMATS, READERS, example, format_of
+from sftrl_jax.data.read import BadRow
+from sftrl_jax.text.tokenizer import byte, words
+
+TOKENIZER = byte()
+
+
+def said(*pairs):
+  return [{"role": role, "content": content} for role, content in pairs]
+
+
+def learned(name, value):
+  """The spans that are learned, as text, and everything."""
+  (ids, flags), _ = example(name, value, TOKENIZER)
+  assert len(ids) == len(flags)
+  spans, open_ = [], False
+  for token, flag in zip(ids, flags, strict=True):
+    if flag and not open_:
+      spans.append([])
+    if flag:
+      spans[-1].append(token)
+    open_ = flag
+  return [TOKENIZER.decode(span) for span in spans], TOKENIZER.decode(ids)
+
+
+def test_every_turn_of_the_assistant_is_learned_with_its_end():
+  chat = said(("system", "S"), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
+  assert learned("messages", {"messages": chat}) == (["a<eos>", "b<eos>"], "<bos>S<end>q<end>a<eos>r<end>b<eos>")
+
+
+def test_sharegpt_is_the_same_chat():
+  turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+  same = {"messages": said(("user", "q"), ("assistant", "a"))}
+  assert example("messages", {"conversations": turns}, TOKENIZER) == example("messages", same, TOKENIZER)
+
+
+def test_what_follows_the_last_answer_is_left_out_and_told():
+  chat = said(("user", "q"), ("assistant", "a"), ("user", "r"))
+  found, trailing = example("messages", {"messages": chat}, TOKENIZER)
+  assert trailing and found == example("messages", {"messages": chat[:2]}, TOKENIZER)[0]
+
+
+def test_of_prompt_and_completion_the_completion_is_learned():
+  assert learned("prompt_completion", {"prompt": "2+2=", "completion": "4"}) == (["4<eos>"], "<bos>2+2=4<eos>")
+  prompt = said(("user", "q"), ("assistant", "wrong"), ("user", "no"))
+  value = {"prompt": prompt, "completion": said(("assistant", "a"))}
+  assert learned("prompt_completion", value) == (["a<eos>"], "<bos>q<end>wrong<eos>no<end>a<eos>")
+
+
+def test_of_text_all_is_learned():
+  assert learned("text", {"text": "abc"}) == (["abc<eos>"], "<bos>abc<eos>")
+
+
+def test_the_columns_tell_the_format():
+  assert FORMATS.keys() == READERS.keys()
+  assert format_of(("id", "messages", "prompt")) == format_of(("conversations",)) == "messages"
+  assert format_of(("prompt", "completion")) == "prompt_completion" and format_of(("text", "url")) == "text"
+  for columns, told in {("question", "answer"): "has the columns 'question', 'answer', but needs `messages`",
+                        (): r"has the columns \(none\)",
+                        ("text", "messages"): "choose with --config.data.format=messages or text"}.items():
+    with pytest.raises(BadRow, match=told):
+      format_of(columns)
+
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+BAD = {
+    "no answer": ([USER], "messages", "no message of the assistant"),
+    "no list": ("hello", "messages", "is text, but should be a list"),
+    "null": (None, "messages", "is null"),
+    "nothing": ([], "messages", "is an empty list"),
+    "a message of text": ([USER, "a"], "messages[1]", "is text, but should be an object"),
+    "other keys": ([{"speaker": "x"}], "messages[0]", "has the keys 'speaker'"),
+    "no content": ([{"role": "user"}], "messages[0].content", "is missing"),
+    "nested content": ([USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}],
+                       "messages[1].content", "is a list, but should be text"),
+    "an object": ([{"role": "user", "content": {"a": 1}}], "messages[0].content", "is an object"),
+    "a number": ([{"role": "user", "content": 4}], "messages[0].content", "is a number"),
+    "an unknown role": ([USER, {"role": "tool", "content": "x"}], "messages[1].role", "'tool', but should be one"),
+    "a role that is none": ([{"role": 7, "content": "x"}], "messages[0].role", "is '7'"),
+    "a list for a role": ([{"role": [], "content": "x"}], "messages[0].role", "is '[]'"),
+    "an empty answer": ([USER, {**ANSWER, "content": ""}], "messages[1].content", "is empty"),
+    "NUL": ([{"role": "user", "content": "a\0"}, ANSWER], "messages[0].content", "a NUL at character 2"),
+    "half a pair": ([{"role": "user", "content": "\ud83d"}, ANSWER], "messages[0].content", "half a surrogate pair"),
+    "a call of tools": ([USER, {**ANSWER, "tool_calls": [{}]}], "messages[1]", "calls tools"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_chat_is_told_with_its_place_in_the_row(case):
+  listed, column, told = BAD[case]
+  with pytest.raises(BadRow) as error:
+    example("messages", {"messages": listed}, TOKENIZER)
+  assert error.value.column == column and told in error.value.told
+
+
+@pytest.mark.parametrize(("name", "value", "column", "told"), [
+    ("text", {"text": ""}, "text", "is empty"), ("text", {"text": ["a"]}, "text", "is a list"),
+    ("text", {}, "text", "is missing"), ("messages", {"text": "a"}, "messages", "is missing; the row has 'text'"),
+    ("prompt_completion", {"prompt": "a"}, "completion", "is missing"),
+    ("prompt_completion", {"prompt": "a", "completion": ""}, "completion", "is empty"),
+    ("prompt_completion", {"prompt": "a", "completion": [ANSWER]}, "completion", "both should be texts"),
+    ("prompt_completion", {"prompt": [USER], "completion": [USER]}, "completion", "no message of the assistant")])
+def test_a_bad_row_of_another_format_is_told_too(name, value, column, told):
+  with pytest.raises(BadRow) as error:
+    example(name, value, TOKENIZER)
+  assert error.value.column == column and told in error.value.told
+
+
+def test_a_word_that_the_tokenizer_has_not_is_a_bad_row():
+  with pytest.raises(BadRow, match="cannot be rendered: 'maybe' is no word"):
+    example("text", {"text": "yes maybe"}, words(("yes", "no")))
