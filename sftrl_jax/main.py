@@ -67,6 +67,10 @@ VERBS = {
                   "  --only=KINDS  some of prefill,decode,sft,rl     --pairs=5  repetitions of each\n"
                   "  --out=DIR     writes bench.json there", ("--config", "--against", "--out", "--only", "--pairs"),
                   ("--config",)),
+    "convert": Verb("a model from anywhere as a directory that transformers opens", """FROM TO [--dtype=DTYPE]
+  FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
+  TO is a new directory, or an earlier one of these, which is replaced
+  --dtype=float32    or bfloat16 (default: as the weights are)""", ("--dtype",), (), (2, 2), overrides=False),
     "report": Verb("tables and figures of runs or of a study", "DIR [DIR ...] [--out=DIR]\n"
                    "  several directories are drawn over one another", ("--out",), (), (1, 1000), overrides=False),
     "configs": Verb("every experiment there is: claim, hardware, minutes, command", "[DIR]\n  DIR holds config files; "

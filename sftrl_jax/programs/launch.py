@@ -145,6 +145,13 @@ def _bench(command):
   bench.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), only)
 
 
+def _convert(command):
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")   # nothing is computed, and hosts have room for more
+  prepare(0)
+  from sftrl_jax.programs import convert
+  convert.run(*command.positionals, command.flags.get("--dtype", ""))
+
+
 def _report(command):
   from sftrl_jax.programs.mistakes import ConfigError, refuse_file
   from sftrl_jax.study import report
@@ -170,4 +177,4 @@ def _configs(command):
 
 
 PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "sample": _sample,
-            "bench": _bench, "report": _report, "configs": _configs}
+            "bench": _bench, "convert": _convert, "report": _report, "configs": _configs}

@@ -1,0 +1,146 @@
+"""A model written as a Hugging Face directory, tensor by tensor, beside its place and then moved there.
+
+A killed export leaves a hidden directory beside, which the next one removes, and nothing that looks like a model.
+"""
+
+import collections
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sftrl_jax import __version__, trees
+from sftrl_jax.checkpoints import families, fill, safetensors
+from sftrl_jax.checkpoints.families.table import STACK, Tensor
+from sftrl_jax.models import DecoderConfig
+
+LARGEST = 5_000_000_000   # bytes of a file of weights
+MARK = "sftrl_jax_version"   # the key of config.json by which an export of ours is known
+
+
+def refuse_occupied(directory: Path) -> None:
+  """ValueError for a place that holds anything but an earlier export."""
+  if not directory.exists():
+    return
+  if not directory.is_dir():
+    raise ValueError(f"{directory} is a file: give the name of a directory.")
+  there = sorted(path.name for path in directory.iterdir())
+  if there and not _is_ours(directory):
+    raise ValueError(f"{directory} is not empty ({', '.join(there[:3])}) and is no export of sftrl: give another "
+                     "directory, or empty it.")
+
+
+def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, like: Path | None) -> None:
+  """Every process takes part, and the first one writes."""
+  refuse_occupied(directory)
+  family = families.FAMILIES[families.of(config)]
+  dtype = np.dtype(params["embed"].dtype)
+  if dtype not in safetensors.NAMES:
+    raise ValueError(f"The parameters are {dtype}, which is not written; cast them to float32 or bfloat16.")
+  writes = jax.process_index() == 0
+  part = directory.absolute().with_name(f".{directory.absolute().name}.partial")
+  try:
+    if writes:
+      shutil.rmtree(part, ignore_errors=True)
+      part.mkdir(parents=True)
+    _write_weights(part, family.NAMES, params, dtype, writes)
+    if writes:
+      write_words(part, config, tokenizer, like, str(dtype))
+      _move(part, directory.absolute())
+  except BaseException:
+    if writes:
+      shutil.rmtree(part, ignore_errors=True)
+    raise
+
+
+def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np.dtype, writes: bool) -> None:
+  """One file, or, above LARGEST, several and an index. Parameters come one by one, so that a stack is fetched once."""
+  shapes = fill.named(params, names)
+  bytes_of = lambda name: math.prod(shapes[name]) * dtype.itemsize
+  tensors = _tensors(names, params, dtype)
+  if not writes:
+    collections.deque(tensors, maxlen=0)   # gathering is everybody's work
+    return
+  files, size = [[]], 0
+  for name in shapes:
+    if files[-1] and size + bytes_of(name) > LARGEST:
+      files.append([])
+      size = 0
+    files[-1].append(name)
+    size += bytes_of(name)
+  called = [safetensors.SINGLE] if len(files) == 1 else [
+      f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+  for file, held in zip(called, files, strict=True):
+    safetensors.write(part / file, {name: shapes[name] for name in held}, dtype, (next(tensors) for _ in held))
+  if len(files) > 1:
+    where = {name: file for file, held in zip(called, files, strict=True) for name in held}
+    _json(part / safetensors.INDEX, {"metadata": {"total_size": sum(map(bytes_of, shapes))}, "weight_map": where})
+
+
+def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+  for path, leaf in trees.leaves(params).items():
+    whole = np.asarray(_gathered(leaf), dtype)
+    for n in range(leaf.shape[0] if path.startswith(STACK) else 1):
+      yield names[path].name.format(n=n), names[path].outward(whole[n] if path.startswith(STACK) else whole)
+
+
+def _gathered(leaf):
+  if leaf.is_fully_addressable:
+    return leaf
+  from jax.experimental import multihost_utils
+  return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def write_words(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:
+  """config.json, generation_config.json, and the tokenizer with its chat template, into a directory that is there."""
+  ends = {}
+  if tokenizer is not None:
+    last = [tokenizer.eos, *(end for end in tokenizer.stops if end != tokenizer.eos)]
+    known = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad,
+             "eos_token_id": last if last[1:] else last[0]}
+    ends = {name: value for name, value in known.items() if value is not None}
+  if hasattr(tokenizer, "save"):   # those of our own vocabularies have no files
+    tokenizer.save(part)
+  told, generation = _kept(like, config, "config.json"), _kept(like, config, "generation_config.json")
+  if told is None:
+    name = families.of(config)
+    family = families.FAMILIES[name]
+    told = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config), **ends}
+  _json(part / "config.json", {**told, "dtype": dtype, "torch_dtype": dtype, MARK: __version__})
+  _json(part / "generation_config.json", {**ends} if generation is None else generation)
+
+
+def _kept(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
+  """A JSON file of where the model came from, None unless that is (still) this model."""
+  if like is None or not (like / "config.json").is_file() or not (like / name).is_file():
+    return None
+  there = families.describe(json.loads((like / "config.json").read_text()), str(like / "config.json"))
+  return None if families.differences(config, there) else json.loads((like / name).read_text())
+
+
+def _move(part: Path, directory: Path) -> None:
+  if directory.exists() and any(directory.iterdir()):
+    aside = directory.with_name(f".{directory.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.rename(aside)
+    os.replace(part, directory)
+    shutil.rmtree(aside)
+  else:
+    os.replace(part, directory)   # also over an empty directory
+
+
+def _is_ours(directory: Path) -> bool:
+  try:
+    return MARK in json.loads((directory / "config.json").read_text())
+  except (OSError, ValueError, TypeError):
+    return False
+
+
+def _json(path: Path, value: dict) -> None:
+  path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,67 @@
+"""The families of Hugging Face checkpoints: a table of names each, and config.json both ways.
+
+A family file holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (what a key means where
+config.json leaves it out), describe (config.json -> DecoderConfig) and written (the other way round).
+"""
+
+import dataclasses
+import math
+from types import ModuleType
+
+from sftrl_jax.checkpoints.families import gemma3, llama, mistral, qwen2, qwen3
+from sftrl_jax.checkpoints.families.keys import Keys
+from sftrl_jax.models import DecoderConfig
+
+# In the order in which `of` tries them.
+FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3}
+TOLD = ("dtype", "remat", "unroll", "init_std", "context")   # how a model is run, or was made: not what it computes
+
+
+def named(values: dict, where: str) -> ModuleType:
+  """The family of a config.json; ValueError for one that is not known."""
+  name = values.get("model_type")
+  if name == "gemma3":
+    raise ValueError(f"{where}: model_type is 'gemma3', which sees pictures; of Gemma 3 only the text models are known "
+                     "(gemma3_text: 270m and 1b).")
+  if name not in FAMILIES:
+    raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.")
+  return FAMILIES[name]
+
+
+def describe(values: dict, where: str = "config.json") -> DecoderConfig:
+  """The model of a config.json's values."""
+  family = named(values, where)
+  try:
+    return family.describe(Keys(values, where, family.DEFAULTS))
+  except ValueError as error:
+    raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from None
+
+
+def of(config: DecoderConfig) -> str:
+  """The first family that has this model; ValueError, naming what the nearest one lacks, where none has."""
+  if type(config) is not DecoderConfig:
+    raise ValueError(f"{type(config).__name__} is a model of your own, which no family of Hugging Face models has: it "
+                     "can be kept as a workdir only.")
+  lacking = {name: differences(config, _through(name, config)) for name in FAMILIES}
+  name = min(lacking, key=lambda name: len(lacking[name]))
+  if lacking[name]:
+    told = ", ".join(f"{field}={getattr(config, field)!r}" for field in lacking[name])
+    raise ValueError(f"No family of Hugging Face models ({', '.join(FAMILIES)}) has this one: {name} comes nearest, "
+                     f"but has no {told}.")
+  return name
+
+
+def differences(one: DecoderConfig, other: DecoderConfig) -> list[str]:
+  """Fields in which two models compute differently."""
+  def same(name):
+    left, right = getattr(one, name), getattr(other, name)
+    return math.isclose(left, right, rel_tol=1e-6) if isinstance(left, float) else left == right
+
+  names = [field.name for field in dataclasses.fields(DecoderConfig) if field.name not in (*TOLD, "pattern")]
+  return [name for name in names if not same(name)] + (["pattern"] if one.kinds != other.kinds else [])
+
+
+def _through(name: str, config: DecoderConfig) -> DecoderConfig:
+  """What is left of a model when it is written as this family and read again."""
+  family = FAMILIES[name]
+  return family.describe(Keys(family.written(config), "config.json", family.DEFAULTS))

@@ -1,0 +1,71 @@
+"""Gemma 3, the text models: local layers that rotate faster, norms on both sides of each part, scaled embeddings."""
+
+from sftrl_jax.checkpoints.families import keys as reading, rope, table
+from sftrl_jax.models import DecoderConfig
+
+ARCHITECTURE = "Gemma3ForCausalLM"
+NAMES = {
+    **table.LLAMA, **table.HEAD_NORMS,
+    **table.of_layers({
+        "attn_post_norm/scale": ("post_attention_layernorm.weight", "d -> d"),
+        "mlp_norm/scale": ("pre_feedforward_layernorm.weight", "d -> d"),
+        "mlp_post_norm/scale": ("post_feedforward_layernorm.weight", "d -> d"),
+    }),
+}
+DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 131_072, "num_key_value_heads": 4, "head_dim": 256,
+            "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True, "query_pre_attn_scalar": 256,
+            "sliding_window": 4096, "sliding_window_pattern": 6, "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0}
+
+
+def describe(keys: reading.Keys) -> DecoderConfig:
+  """The model of a config.json."""
+  for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+    keys.only(name, (None,))
+  keys.only("use_bidirectional_attention", (None, False))
+  shape = reading.shape(keys)
+  if keys.get("layer_types") is not None:
+    pattern = keys.kinds(shape["layers"])
+  else:
+    every = keys.integer("sliding_window_pattern")
+    kinds = ("local" if (index + 1) % every else "global" for index in range(shape["layers"]))
+    pattern = reading.shortest(tuple(kinds))
+  local = {"window": keys.integer("sliding_window")} if "local" in pattern else {}
+  scalar = keys.number("query_pre_attn_scalar")
+  return DecoderConfig(
+      **shape, **_rotary(keys, bool(local)), **local, pattern=pattern, activation=keys.activation("hidden_activation"),
+      qk_norm=True, post_norms=True, norm_plus_one=True, embed_scale=shape["width"] ** 0.5,
+      query_scale=0.0 if scalar == shape["channels"] else scalar**-0.5)
+
+
+def _rotary(keys: reading.Keys, local: bool) -> dict:
+  told = keys.get("rope_parameters") or {}
+  wide, near = told.get("full_attention") or {}, told.get("sliding_attention") or {}
+  if rope.scaling(keys, near):
+    raise ValueError(f"{keys.where}: rope_parameters of sliding_attention is {near}; local layers are never stretched "
+                     "in a model here.")
+  wide = {**wide, **(keys.get("rope_scaling") or {})}
+  where = f"{keys.where}: rope_"
+  fields = {"rope_theta": reading.positive(wide.get("rope_theta", keys.get("rope_theta")), f"{where}theta"),
+            **rope.scaling(keys, wide)}
+  if local:
+    theta = near.get("rope_theta", keys.get("rope_local_base_freq"))
+    fields["rope_local_theta"] = reading.positive(theta, f"{where}local_base_freq")
+  return fields
+
+
+def written(config: DecoderConfig) -> dict:
+  """A config.json as near to this model as the family comes."""
+  scaling = rope.write_scaling(config)
+  local = config.rope_local_theta or DEFAULTS["rope_local_base_freq"]
+  scalar = config.channels if not config.query_scale else round(config.query_scale**-2)
+  return {
+      **reading.write_shape(config), "hidden_activation": reading.WRITTEN[config.activation],
+      "query_pre_attn_scalar": scalar, "attn_logit_softcapping": None, "final_logit_softcapping": None,
+      "sliding_window": config.window or DEFAULTS["sliding_window"],
+      "layer_types": [reading.KINDS[kind] for kind in config.kinds],
+      "rope_theta": config.rope_theta, "rope_local_base_freq": local, "rope_scaling": scaling,
+      "rope_parameters": {
+          "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
+          "sliding_attention": {"rope_type": "default", "rope_theta": local}},
+  }

@@ -1,0 +1,101 @@
+"""A config.json, read key by key: what we have no model for is told by key and value, never passed over."""
+
+import dataclasses
+import math
+from typing import Any
+
+from sftrl_jax.models import DecoderConfig
+
+ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
+WRITTEN = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
+LAYERS = {"full_attention": "global", "sliding_attention": "local"}
+KINDS = {kind: name for name, kind in LAYERS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+  """values: of config.json. where: the file, for errors. defaults: what a key means that the file leaves out."""
+
+  values: dict
+  where: str = "config.json"
+  defaults: dict = dataclasses.field(default_factory=dict)
+
+  def get(self, name: str, default: Any = None) -> Any:
+    """The value of a key, also None where it says null."""
+    return self.values.get(name, self.defaults.get(name, default))
+
+  def integer(self, name: str, least: int = 1) -> int:
+    value = self.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+      raise ValueError(f"{self.where}: {name} is {value!r}; it must be a whole number of at least {least}.")
+    return value
+
+  def number(self, name: str) -> float:
+    return positive(self.get(name), f"{self.where}: {name}")
+
+  def flag(self, name: str, default: bool = False) -> bool:
+    value = self.get(name, default)
+    if value is not None and not isinstance(value, bool):
+      raise ValueError(f"{self.where}: {name} is {value!r}; it must be true or false.")
+    return bool(value)
+
+  def only(self, name: str, known: tuple, default: Any = None) -> Any:
+    """The value, which must be one of those that our models have."""
+    value = self.get(name, default)
+    if value not in known:
+      told = ", ".join("null" if each is None else repr(each) for each in known)
+      raise ValueError(f"{self.where}: {name} is {value!r}, which no model here has; known: {told}.")
+    return value
+
+  def activation(self, name: str = "hidden_act") -> str:
+    return ACTIVATIONS[self.only(name, tuple(ACTIVATIONS), "silu")]
+
+  def kinds(self, layers: int) -> tuple[str, ...]:
+    """`layer_types` as a pattern: the shortest that repeats."""
+    told = self.get("layer_types")
+    if not isinstance(told, list) or len(told) != layers or any(kind not in LAYERS for kind in told):
+      raise ValueError(f"{self.where}: layer_types is {told!r}; it must name one of {', '.join(LAYERS)} for each of "
+                       f"{layers} layers.")
+    return shortest(tuple(LAYERS[kind] for kind in told))
+
+
+def positive(value: Any, name: str) -> float:
+  """A number above 0 and finite, or a ValueError that names it."""
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    raise ValueError(f"{name} is {value!r}; it must be a positive number.")
+  return float(value)
+
+
+def shortest(kinds: tuple[str, ...]) -> tuple[str, ...]:
+  """The shortest pattern that gives these kinds when it is repeated and cut off."""
+  sizes = range(1, len(kinds) + 1)
+  size = next(size for size in sizes if all(kind == kinds[index % size] for index, kind in enumerate(kinds)))
+  return kinds[:size]
+
+
+def shape(keys: Keys) -> dict:
+  """The fields of DecoderConfig that every family spells the same."""
+  for name in ("mlp_bias", "attention_bias", "rope_interleaved"):
+    keys.only(name, (False, None))
+  keys.only("quantization_config", (None,))   # weights that are not plain numbers
+  heads = keys.integer("num_attention_heads")
+  width = keys.integer("hidden_size")
+  if not keys.get("head_dim") and width % heads:
+    raise ValueError(f"{keys.where}: hidden_size is {width}, which num_attention_heads = {heads} does not divide; then "
+                     "head_dim is needed.")
+  return dict(
+      vocab=keys.integer("vocab_size"), width=width, layers=keys.integer("num_hidden_layers"), heads=heads,
+      kv_heads=keys.integer("num_key_value_heads") if keys.get("num_key_value_heads") else heads,
+      channels=keys.integer("head_dim") if keys.get("head_dim") else width // heads,
+      ffn=keys.integer("intermediate_size"), norm_eps=keys.number("rms_norm_eps"),
+      tied=keys.flag("tie_word_embeddings"), context=keys.integer("max_position_embeddings"))
+
+
+def write_shape(config: DecoderConfig) -> dict:
+  """The other way round; `context` is only told, and a model that knows of none is given room."""
+  return dict(
+      vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
+      num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.channels,
+      intermediate_size=config.ffn, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tied,
+      max_position_embeddings=config.context or 8192, initializer_range=config.init_std, use_cache=True,
+      attention_bias=False, attention_dropout=0.0)

@@ -1,0 +1,174 @@
+"""GGUF files of llama.cpp: the model, its parameters with blocks multiplied out, and its tokenizer."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sftrl_jax.checkpoints import fill, gguf_file, gguf_tokenizer, hf, source
+from sftrl_jax.checkpoints.families.keys import shortest
+from sftrl_jax.checkpoints.families.table import LLAMA, STACK, Tensor
+from sftrl_jax.checkpoints.fill import Loaded
+from sftrl_jax.checkpoints.gguf_file import GgufFile
+from sftrl_jax.models import DecoderConfig
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
+# Weights lie as in Hugging Face's files, under names of their own: one table for all architectures.
+_TOP = {"embed": "token_embd.weight", "unembed": "output.weight", "final_norm/scale": "output_norm.weight"}
+_LAYER = {
+    "attn_norm/scale": "attn_norm.weight", "attn/q/kernel": "attn_q.weight", "attn/k/kernel": "attn_k.weight",
+    "attn/v/kernel": "attn_v.weight", "attn/o/kernel": "attn_output.weight", "mlp_norm/scale": "ffn_norm.weight",
+    "mlp/gate/kernel": "ffn_gate.weight", "mlp/up/kernel": "ffn_up.weight", "mlp/down/kernel": "ffn_down.weight",
+    "attn/q/bias": "attn_q.bias", "attn/k/bias": "attn_k.bias", "attn/v/bias": "attn_v.bias",
+    "attn/q_norm/scale": "attn_q_norm.weight", "attn/k_norm/scale": "attn_k_norm.weight",
+    "attn_post_norm/scale": "post_attention_norm.weight", "mlp_post_norm/scale": "post_ffw_norm.weight",
+}
+_VECTORS = {"attn/q/bias": "hc -> hc", "attn/k/bias": "kc -> kc", "attn/v/bias": "kc -> kc"}
+NAMES = {
+    **{path: Tensor(name, LLAMA[path].axes) for path, name in _TOP.items()},
+    **{STACK + path: Tensor("blk.{n}." + name, LLAMA[STACK + path].axes if STACK + path in LLAMA else
+                            _VECTORS.get(path, "d -> d")) for path, name in _LAYER.items()},
+}
+FREQUENCIES = "rope_freqs.weight"   # how far each frequency is stretched, which config.json says in four numbers
+LLAMA3 = {"rope_low": 1.0, "rope_high": 4.0, "rope_context": 8192}   # the same in every Llama from 3.1 on
+
+
+def load(path: Path | str, dtype: str = "float32", mesh=None) -> Loaded:
+  """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer."""
+  config = dataclasses.replace(describe(path), dtype=dtype)
+  words = tokenizer(path)
+  return Loaded(config, load_params(path, config, dtype, hf.over(config, mesh)), words)
+
+
+def describe(path: Path | str) -> DecoderConfig:
+  """The model of the file's metadata; ValueError for an architecture, or a feature of it, that is not known."""
+  file = opened(path)
+  name = file.metadata.get("general.architecture")
+  if name not in ARCHITECTURES:
+    raise ValueError(f"{path}: general.architecture is {name!r}, an unknown architecture; known: "
+                     f"{', '.join(ARCHITECTURES)}.")
+  try:
+    return _described(file, name)
+  except KeyError as error:
+    raise ValueError(f"{path}: its metadata lacks {error.args[0]}.") from None
+
+
+def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
+  """The parameters, tensor by tensor into this host's shards. shardings: a tree, or None for one device."""
+  file = opened(path)
+  there = {name: entry.shape for name, entry in file.tensors.items()}
+  fill.refuse_others(str(path), there, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
+  if any(gguf_file.TYPES[entry.kind][0] != "F32" for entry in file.tensors.values()):
+    _need_package()
+  read = functools.partial(_read, file, config, file.metadata["general.architecture"])
+  return jax.block_until_ready(fill.fill(config, NAMES, dtype, shardings, read))
+
+
+def tokenizer(path: Path | str):
+  """The tokenizer and chat template of the metadata; made into Hugging Face files once, and kept with the cache."""
+  file = opened(path)
+  vocab = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0
+  words = len(file.metadata.get("tokenizer.ggml.tokens") or ())
+  if not words:
+    return None
+  if words > vocab:
+    raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is another "
+                     "model's.")
+  directory = gguf_tokenizer.kept(file, source.cache() / f"gguf-{source.stamp(file.path)}")
+  from sftrl_jax.text import pretrained
+  return pretrained.load(directory, stops=hf.stops(directory))
+
+
+def opened(path: Path | str) -> GgufFile:
+  """The file's header, read once as long as the file stays what it is."""
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(f"There is no file {path}.")
+  return _opened(path, source.stamp(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: Path, stamp: str) -> GgufFile:
+  return gguf_file.read(path)
+
+
+def _need_package() -> None:
+  try:
+    import gguf  # noqa: F401
+  except ImportError:
+    raise ValueError("To read quantised GGUF files needs the package gguf: pip install 'sftrl-jax[gguf]'.") from None
+
+
+def _described(file: GgufFile, name: str) -> DecoderConfig:
+  told = lambda key: file.metadata[f"{name}.{key}"]
+  maybe = lambda key, default: file.metadata.get(f"{name}.{key}", default)
+  for key in ("attention.head_count", "attention.head_count_kv", "embedding_length", "block_count",
+              "feed_forward_length"):
+    if type(maybe(key, 1)) is not int or maybe(key, 1) < 1:
+      raise ValueError(f"{file.path}: {name}.{key} is {told(key)!r}; it must be one whole number of at least 1.")
+  heads, width, layers = told("attention.head_count"), told("embedding_length"), told("block_count")
+  channels = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
+  if maybe("rope.dimension_count", channels) != channels:
+    raise ValueError(f"{file.path}: {name}.rope.dimension_count is {told('rope.dimension_count')}; only rotating all "
+                     f"{channels} channels is known.")
+  if name == "llama" and maybe("expert_count", 0):
+    raise ValueError(f"{file.path}: {name}.expert_count is {told('expert_count')}; experts are not known.")
+  fields = dict(
+      vocab=file.tensors["token_embd.weight"].shape[0], width=width, layers=layers, heads=heads,
+      kv_heads=maybe("attention.head_count_kv", heads), channels=channels, ffn=told("feed_forward_length"),
+      norm_eps=_short(told("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
+      rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tied="output.weight" not in file.tensors,
+      qkv_bias="blk.0.attn_q.bias" in file.tensors, qk_norm="blk.0.attn_q_norm.weight" in file.tensors)
+  if name == "gemma3":
+    fields.update(_gemma3(maybe, layers, width, heads))
+  config = DecoderConfig(**{**fields, **_stretched(file.path, name, maybe)})
+  return _with_frequencies(file, config) if FREQUENCIES in file.tensors else config
+
+
+def _gemma3(maybe, layers: int, width: int, heads: int) -> dict:
+  """What llama.cpp knows of Gemma 3 by heart."""
+  scale = (width / heads) ** -0.5 if layers == 62 else 0.0   # only the 27B has another than channels ** -0.5
+  pattern = shortest(tuple("global" if n % 6 == 5 else "local" for n in range(layers)))
+  theta, local = _short(maybe("rope.freq_base", 1e6)), _short(maybe("rope.freq_base_swa", 1e4))
+  return dict(activation="gelu", post_norms=True, norm_plus_one=True, embed_scale=width**0.5, query_scale=scale,
+              window=maybe("attention.sliding_window", 4096), pattern=pattern, rope_theta=theta,
+              rope_local_theta=local)
+
+
+def _stretched(path: Path, name: str, maybe) -> dict:
+  kind, factor = maybe("rope.scaling.type", "none"), maybe("rope.scaling.factor", 1.0)
+  if kind not in ("none", "linear"):
+    raise ValueError(f"{path}: {name}.rope.scaling.type is {kind!r}, which no model here has; known: none, linear.")
+  return {} if kind == "none" or factor == 1 else {"rope_scaling": "linear", "rope_factor": _short(factor)}
+
+
+def _with_frequencies(file: GgufFile, config: DecoderConfig) -> DecoderConfig:
+  """The llama3 stretching whose result the file holds; ValueError for any other."""
+  there = file.read(FREQUENCIES)
+  factor = float(there.max())
+  context, low, high = LLAMA3["rope_context"], LLAMA3["rope_low"], LLAMA3["rope_high"]
+  turns = context / (2 * np.pi) * config.rope_theta ** -(np.arange(0, config.channels, 2) / config.channels)
+  smooth = np.clip((turns - low) / (high - low), 0, 1)
+  if there.shape != turns.shape or not np.allclose(there, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
+    raise ValueError(f"{file.path}: {FREQUENCIES} is no stretching of frequencies as in Llama 3; none else is known.")
+  return config if factor == 1 else dataclasses.replace(config, rope_scaling="llama3", rope_factor=factor, **LLAMA3)
+
+
+def _read(file: GgufFile, config: DecoderConfig, architecture: str, name: str) -> np.ndarray:
+  """A tensor as Hugging Face has it."""
+  array = file.read(name)
+  if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
+    # llama.cpp rotates neighbours, and so moves channel i and i + C/2 next to one another.
+    pairs = array.reshape(-1, config.channels // 2, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
+  if architecture == "gemma3" and name.endswith("norm.weight"):
+    return array - 1   # llama.cpp adds the one when it writes
+  return array
+
+
+def _short(value: float) -> float:
+  """9.99999975e-06 is what f32 makes of 1e-5: the shortest number that f32 makes the same of."""
+  return float(str(np.float32(value)))

@@ -1,0 +1,135 @@
+"""Safetensors files (https://github.com/huggingface/safetensors), read part by part and written tensor by tensor.
+
+A file is 8 bytes of length, a JSON header {name: {dtype, shape, data_offsets}}, and the numbers, little-endian and
+row-major. The package of that name is not needed: it maps whole files into memory, and writes all tensors at once.
+"""
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+FLOATS = {"F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
+          "BF16": np.dtype(ml_dtypes.bfloat16)}
+SIZES = {**{name: dtype.itemsize for name, dtype in FLOATS.items()}, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2,
+         "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+NAMES = {dtype: name for name, dtype in FLOATS.items()}
+LONGEST_HEADER = 100_000_000   # bytes, the format's own limit
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Where one tensor stands: file, bytes from its start, shape, and the format's name of its dtype."""
+
+  path: Path
+  offset: int
+  shape: tuple[int, ...]
+  dtype: str
+
+  def read(self) -> np.ndarray:
+    """The tensor as a map of the file: what is looked at is read, and let go with the array."""
+    if self.dtype not in FLOATS:
+      raise ValueError(f"{self.path}: a tensor is of dtype {self.dtype}; known are {', '.join(FLOATS)}. Quantised "
+                       "weights have to be made plain ones first.")
+    if not math.prod(self.shape):
+      return np.empty(self.shape, FLOATS[self.dtype])
+    return np.memmap(self.path, FLOATS[self.dtype], "r", self.offset, self.shape)
+
+
+def entries(directory: Path) -> dict[str, Entry]:
+  """{name: entry} of a directory's model.safetensors, or of the files its index names. Only headers are read."""
+  if (directory / SINGLE).is_file():
+    return header(directory / SINGLE)
+  if (directory / INDEX).is_file():
+    return _indexed(directory)
+  others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack") for path in
+                  directory.glob(pattern))
+  if others:
+    raise ValueError(f"{directory} holds {', '.join(others[:3])} and no {SINGLE}: such files can run code when they "
+                     "are read, so they are not. Take a version with safetensors, or make one where you trust the "
+                     "file: transformers' AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW).")
+  raise ValueError(f"{directory} holds neither {SINGLE} nor {INDEX}: it has no weights.")
+
+
+def header(path: Path) -> dict[str, Entry]:
+  """{name: entry} of one file; ValueError where it is cut off, or says what cannot be."""
+  size = path.stat().st_size
+  with path.open("rb") as file:
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+      raise ValueError(f"{path} is no whole safetensors file: it has {size} bytes, and its header claims {length}.")
+    text = file.read(length)
+  try:
+    told = json.loads(text)
+    entries = {name: _entry(path, 8 + length, name, value) for name, value in told.items() if name != "__metadata__"}
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    raise ValueError(f"{path} is no sound safetensors file: its header is damaged ({error}).") from None
+  spans = sorted((entry.offset, entry.offset + _bytes(entry), name) for name, entry in entries.items())
+  end = 8 + length
+  for first, last, name in spans:
+    if first < end:
+      raise ValueError(f"{path} is no sound safetensors file: {name} begins inside another tensor.")
+    end = last
+  if end > size:
+    raise ValueError(f"{path} is cut off: its header tells of {end} bytes, and there are {size}. Fetch it again.")
+  return entries
+
+
+def _entry(path: Path, start: int, name: str, value: dict) -> Entry:
+  first, last = value["data_offsets"]
+  entry = Entry(path, start + first, tuple(value["shape"]), value["dtype"])
+  if any(type(number) is not int or number < 0 for number in (first, last, *entry.shape)):
+    raise ValueError(f"{name} has shape {value['shape']} at {value['data_offsets']}")
+  if entry.dtype in SIZES and last - first != _bytes(entry):
+    raise ValueError(f"{name} of dtype {entry.dtype} and shape {list(entry.shape)} takes {last - first} bytes")
+  return entry
+
+
+def _bytes(entry: Entry) -> int:
+  return math.prod(entry.shape) * SIZES.get(entry.dtype, 0)
+
+
+def _indexed(directory: Path) -> dict[str, Entry]:
+  """The tensors an index names, from the files it names; ValueError for a file that is gone or lies elsewhere."""
+  path = directory / INDEX
+  try:
+    where = json.loads(path.read_text())["weight_map"]
+    pairs = [(str(name), Path(file)) for name, file in where.items()]
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f"{path} is damaged: it holds no weight_map of names and files ({error}).") from None
+  files = sorted({file for _, file in pairs})
+  strays = [str(file) for file in files if file.name != str(file)]
+  if strays:
+    raise ValueError(f"{path} names {', '.join(strays[:3])}: an index may only name files beside it.")
+  missing = [str(file) for file in files if not (directory / file).is_file()]
+  if missing:
+    raise ValueError(f"{directory} lacks {', '.join(missing[:5])}, which its index names ({len(missing)} of "
+                     f"{len(files)} files): fetch them.")
+  headers = {file: header(directory / file) for file in files}
+  return {name: headers[file][name] for name, file in pairs if name in headers[file]}
+
+
+def write(path: Path, shapes: Mapping[str, tuple], dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+  """Writes a file whose header lists `shapes` in order; `tensors` gives them in that order, one at a time."""
+  table, end = {"__metadata__": {"format": "pt"}}, 0
+  for name, shape in shapes.items():
+    begin, end = end, end + math.prod(shape) * dtype.itemsize
+    table[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+  text = json.dumps(table, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)
+  names = iter(shapes)
+  with path.open("wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text)
+    for name, array in tensors:
+      if name != next(names) or array.shape != tuple(shapes[name]) or array.dtype != dtype:
+        raise ValueError(f"{path}: {name} {array.dtype}{array.shape} is not what the header says.")
+      file.write(np.ascontiguousarray(array).view(np.uint8).data)
+    if file.tell() != 8 + len(text) + end:
+      raise ValueError(f"{path}: fewer tensors than the header says.")
