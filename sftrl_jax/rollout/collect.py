@@ -36,6 +36,15 @@ class Grid:
   goes_on_E: np.ndarray  # f32: the episode was truncated, so that state has a value
 
 
+@struct.dataclass
+class Outcomes:
+  """One number an episode, for methods that compare the episodes of a group; those stand together."""
+
+  rewards_E: np.ndarray  # f32: the sum of its turns' rewards, penalties for length subtracted
+  learned_E: np.ndarray  # f32: 0 where the episode is left out of the loss
+  judged_E: np.ndarray  # f32: 0 where its group only fills the batch, and has no advantage
+
+
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
   """Rows of `length` tokens. closing: ids said after each episode's last response, () where nothing is read there."""
   texts, marks, turns, logprobs = [], [], [], []
@@ -96,3 +105,29 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
     last_column_E[e] = max(at + len(closing[e]) - 1, 0)
     goes_on_E[e] = float(episode.truncated and len(closing[e]) > 0)
   return Grid(row_EL, column_EL, live_EL, rewards_EL, ends_EL, last_column_E, goes_on_E)
+
+
+def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool = False, longest: int = 0,
+             buffer: int = 0, penalty: float = 0.0, fillers: int = 0) -> Outcomes:
+  """turn_gamma: discount from a turn to the next. mask: leave out what was `cut`. buffer, penalty: a response loses
+  `penalty` at `longest` tokens and nothing at `buffer` fewer, linearly. fillers: episodes at the end that only fill."""
+  rewards = []
+  for episode in episodes:
+    total = 0.0
+    for number, turn in enumerate(episode.turns):
+      over = max(0.0, len(turn.reply.tokens) - (longest - buffer)) / buffer if buffer else 0.0
+      total += turn_gamma**number * (turn.verdict.reward - penalty * min(1.0, over))
+    rewards.append(total)
+  learned = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
+  judged = np.ones(len(episodes), np.float32)
+  judged[len(episodes) - fillers:] = 0.0
+  return Outcomes(np.asarray(rewards, np.float32), np.asarray(learned, np.float32), judged)
+
+
+def cut(episode: Episode) -> bool:
+  """Whether a limit of the rollout ended something: a response without its end, or a chat that no longer fitted.
+
+  An episode that is out of attempts is truncated too, but by its task.
+  """
+  refused = episode.truncated and not (episode.turns and episode.turns[-1].verdict.truncated)
+  return refused or any(not turn.reply.stopped for turn in episode.turns)

@@ -2,6 +2,7 @@
 
 All shapes are known beforehand: turn u reads at most `reads(u)` tokens a row into a cache of `room(u)`, and rows come
 in a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all` meets each once.
+Conversations that begin alike, as those of a group do, read their prompt once.
 """
 
 import dataclasses
@@ -69,7 +70,10 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-  """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run."""
+  """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run.
+
+  group: conversations of training that begin with one prompt; it divides rollout.rows.
+  """
 
   model: Model
   tokenizer: Tokenizer
@@ -77,6 +81,7 @@ class Actor:
   sampling: Sampling
   turns: int
   mesh: Any
+  group: int = 1
 
   @functools.cached_property
   def sizes(self) -> tuple[int, ...]:
@@ -102,9 +107,11 @@ class Actor:
       return self.reads(turn) + write
     return sum(self.reads(u) + write for u in range(self.turns))
 
-  def shapes(self) -> list[tuple[int, int]]:
-    """(turn, rows) of every compiled program; the first turn always has all rows, 1 stands for all later turns."""
-    return [(0, self.rollout.rows), *((1, size) for size in self.sizes if self.turns > 1)]
+  def shapes(self) -> list[tuple[int, int, int]]:
+    """(turn, rows, rows that share a prompt) of every compiled program; the first turn always has all rows, 1 stands
+    for all later turns. Evaluation has no groups, so both kinds of a first turn are there."""
+    first = [(0, self.rollout.rows, group) for group in sorted({1, self.group})]
+    return [*first, *((1, size, 1) for size in self.sizes if self.turns > 1)]
 
   @functools.cached_property
   def compiled(self):
@@ -113,12 +120,12 @@ class Actor:
     rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
     split = caches.Cache(rows, rows, rows, rows, whole)  # said, not left to XLA: another split is another program
 
-    @functools.partial(jax.jit, static_argnames=("room",), out_shardings=(split, None))
-    def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0):
+    @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, None))
+    def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
       cache = caches.empty(self.model.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
       keys_B = row_keys(key, episodes_B, number)
       return respond(*parts, params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT,
-                     next_positions_B, live_B, keys_B, temperature)
+                     next_positions_B, live_B, keys_B, temperature, group)
 
     @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
     def regroup(cache, rows_B, room):
@@ -126,23 +133,24 @@ class Actor:
 
     return turn, regroup, jax.jit(self.model.decoding)
 
-  def flops(self, turn: int, rows: int, steps: int) -> float:
-    """What a turn cost: every row of the compiled shape, alive or not, at every step taken."""
-    read, decode = self.reads(turn) * rows, (steps - 1) * rows
+  def flops(self, turn: int, rows: int, steps: int, group: int = 1) -> float:
+    """What a turn cost: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""
+    read, decode = self.reads(turn) * rows // group, (steps - 1) * rows
     return flops.forward(self.model.config, read + decode, self.room(turn), unembedded=rows * steps)
 
 
 def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int],
-           spent: list | None = None):
+           spent: list | None = None, group: int = 1):
   """A Policy (rollout/episodes.py) that answers with `params`, which are decoding parameters.
 
   episodes: a number for each of the first call's chats, from which its random keys are folded.
   spent: FLOPs are appended to it, a number a turn.
+  group: so many of the first call's chats, standing together, are the same; 1 or the actor's own, which is compiled.
   """
 
   def answer(chats: Sequence[Chat], kept: Sequence[int] | None, memory: Memory | None):
     if kept is None:
-      return _turn(actor, params, key, temperature, _opening(actor, chats, episodes), spent)
+      return _turn(actor, params, key, temperature, _opening(actor, chats, episodes, group), spent)
     return _turn(actor, params, key, temperature, _continued(actor, chats, kept, memory), spent)
 
   return answer
@@ -159,18 +167,22 @@ class _Reading:
   ids: list[tuple[int, ...]]
   episodes: tuple[int, ...]
   cache: Any
+  group: int = 1  # live rows that stand together and read the same
 
 
-def _opening(actor: Actor, chats, episodes) -> _Reading:
+def _opening(actor: Actor, chats, episodes, group: int) -> _Reading:
   if len(chats) > actor.rollout.rows:
     raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
-  contexts = [render(actor.tokenizer, chat)[0] for chat in chats]
+  if any(chat != chats[place - place % group] for place, chat in enumerate(chats)):
+    raise ValueError("Episodes of one seed begin with different chats: reset(seed) of the environment must depend on "
+                     "the seed alone, for config.rollout gives a group one prompt.")
+  contexts = [ids for chat in chats[::group] for ids in [render(actor.tokenizer, chat)[0]] * group]
   longest = max(map(len, contexts))
   if longest > actor.rollout.prompt_tokens:
     raise ValueError(f"config.rollout.prompt_tokens is {actor.rollout.prompt_tokens}, but a prompt has {longest} "
                      f"tokens: use --config.rollout.prompt_tokens={longest} or more.")
   blank = [[] for _ in chats]
-  return _Reading(0, actor.rollout.rows, contexts, blank, [()] * len(chats), tuple(episodes), None)
+  return _Reading(0, actor.rollout.rows, contexts, blank, [()] * len(chats), tuple(episodes), None, group)
 
 
 def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
@@ -196,21 +208,22 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
   refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
   spoken = [[] if no else lead + context
             for no, lead, context in zip(refused, reading.leads, reading.contexts, strict=True)]
-  inputs = left_pad(spoken, width, reading.rows)
+  inputs = left_pad(spoken[:: reading.group], width, reading.rows // reading.group)
   next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
   for row in range(count):
     behind = len(reading.ids[row]) - len(reading.leads[row])
-    inputs.positions_BT[row] += behind * inputs.segments_BT[row]
+    if reading.turn:
+      inputs.positions_BT[row] += behind * inputs.segments_BT[row]
     next_positions_B[row] = behind + len(spoken[row])
     live_B[row] = not refused[row]
   episodes_B[:count] = [episode & 0xFFFFFFFF for episode in reading.episodes]
   placed = meshes.place(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
   cache, response = actor.compiled[0](params, reading.cache, *placed, key, np.int32(reading.turn),
-                                      np.float32(temperature), room=actor.room(reading.turn))
+                                      np.float32(temperature), room=actor.room(reading.turn), group=reading.group)
   tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = jax.device_get(
       (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
   if spent is not None:
-    spent.append(actor.flops(reading.turn, reading.rows, int(steps)))
+    spent.append(actor.flops(reading.turn, reading.rows, int(steps), reading.group))
   replies, ids = [], []
   rows = zip(tokens_BR.tolist(), logprobs_BR.tolist(), lengths_B.tolist(), stopped_B.tolist(), strict=True)
   for row, (tokens, logprobs, length, stopped) in zip(range(count), rows, strict=False):
@@ -229,8 +242,8 @@ def compile_all(actor: Actor, params) -> None:
   turn, regroup, _ = actor.compiled
   key = jax.random.key(0)
   made: dict[tuple[int, int], Any] = {}  # caches by shape; sizes descend
-  for number, rows in actor.shapes():
-    blank = Inputs(*(np.zeros((rows, actor.reads(number)), np.int32) for _ in range(3)))
+  for number, rows, group in actor.shapes():
+    blank = Inputs(*(np.zeros((rows // group, actor.reads(number)), np.int32) for _ in range(3)))
     cache = None
     if number and actor.rollout.carry:
       room, nobody = actor.room(number), np.zeros(rows, np.int32)
@@ -239,6 +252,7 @@ def compile_all(actor: Actor, params) -> None:
       regroup(cache, nobody, room=room)
     zeros = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
     placed = meshes.place(actor.mesh, (blank, *zeros))
-    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number))
+    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number),
+                    group=group)
     made[number, rows] = cache
   jax.block_until_ready(made)

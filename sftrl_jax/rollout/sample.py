@@ -81,16 +81,21 @@ def row_keys(key: jax.Array, episodes_B: jax.Array, turn) -> jax.Array:
 
 
 def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache, tokens_BT, positions_BT, segments_BT,
-            next_positions_B, live_B, keys_B, temperature):
+            next_positions_B, live_B, keys_B, temperature, group: int = 1):
   """(cache, Response): reads T more tokens a row, then samples until every live row has stopped.
 
   params: decoding parameters. cache: with room for T + max_new_tokens - 1 more tokens. next_positions_B: where the
   first sampled token stands in its chat. The last sampled token is not in the cache yet: it leads the next reading.
+  group: rows that go on from each row that is read, next to one another; what was read is computed once for them all.
   """
-  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, live_B=live_B,
-        next_positions_B=next_positions_B)
-  rows, longest = tokens_BT.shape[0], sampling.max_new_tokens
+  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  rows, longest = check(live_B=live_B, next_positions_B=next_positions_B)["B"], sampling.max_new_tokens
+  if tokens_BT.shape[0] * group != rows:
+    raise ValueError(f"{tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
   hidden_BTD, cache = model.extend(params, cache, tokens_BT, positions_BT, segments_BT)
+  last_BD = hidden_BTD[:, -1]
+  if group > 1:  # the write index, a scalar, is everybody's
+    last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
 
   def pick(hidden_BD, step, done_B):
     uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(keys_B)
@@ -118,7 +123,7 @@ def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache,
     return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B
 
   blank = (jnp.full((rows, longest), pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32))
-  token_B, done_B, *written = put(0, ~live_B, hidden_BTD[:, -1], *blank)
+  token_B, done_B, *written = put(0, ~live_B, last_BD, *blank)
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
   steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(more, body, start)
   return cache, Response(tokens_BR, logprobs_BR, lengths_B, done_B, steps)

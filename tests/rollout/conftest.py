@@ -80,10 +80,10 @@ def make_actor(model, tokenizer):
   """make_actor(devices=1, **rollout): compiled once a session."""
 
   @functools.cache
-  def make(devices=1, turns=3, **rollout):
+  def make(devices=1, turns=3, group=1, **rollout):
     settings = {**dict(rows=16, prompt_tokens=5, feedback_tokens=2, max_new_tokens=4), **rollout}
     mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:devices])
-    return Actor(model, tokenizer, Rollout(**settings), Sampling(settings["max_new_tokens"]), turns, mesh)
+    return Actor(model, tokenizer, Rollout(**settings), Sampling(settings["max_new_tokens"]), turns, mesh, group)
 
   return make
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.collect import grid, rows
+from sftrl_jax.rollout.collect import cut, grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Reply, Turn
 
 LENGTH = 12
@@ -92,3 +92,31 @@ def test_only_a_truncated_episode_whose_end_was_read_goes_on():
   assert collected.inputs.tokens_BT[1, last] == CLOSING[1][-1] and collected.inputs.segments_BT[1, last] == 1
   assert collected.inputs.segments_BT[1, last + 1] == 0
   assert grid(EPISODES, "turn", 3, 4, ((), (), ())).goes_on_E.tolist() == [0, 0, 0]
+
+
+def test_the_outcome_of_an_episode_is_the_discounted_sum_of_its_turns():
+  found = outcomes(EPISODES)
+  np.testing.assert_allclose(found.rewards_E, [0.5, -0.25, 0.0])
+  assert found.learned_E.all() and found.judged_E.all()
+  np.testing.assert_allclose(outcomes(EPISODES, turn_gamma=0.5).rewards_E, [-0.5 + 0.5 * 1.0, -0.25, 0.0])
+
+
+def test_long_responses_lose_reward_linearly_over_the_buffer():
+  """At most 6 tokens, a buffer of 4: nothing up to 2, a quarter for 3, half for 4, all of it for 6."""
+  one = lambda length: Episode(0, (turn([1], [9] * length, 1.0),), (), False)
+  found = outcomes([one(length) for length in (1, 2, 3, 4, 6)], longest=6, buffer=4, penalty=0.8)
+  np.testing.assert_allclose(found.rewards_E, 1.0 - 0.8 * np.asarray([0, 0, 0.25, 0.5, 1.0]), rtol=1e-6)
+  twice = Episode(0, (turn([1], [9] * 6, 1.0), turn([1], [9] * 6, 1.0)), (), False)
+  np.testing.assert_allclose(outcomes([twice], turn_gamma=0.5, longest=6, buffer=4, penalty=0.8).rewards_E, [0.2 * 1.5],
+                             rtol=1e-6)
+
+
+def test_an_episode_is_cut_by_a_limit_of_the_rollout_and_not_by_running_out_of_attempts():
+  attempts = Verdict(0.0, False, True, False, False, "", None, "value")
+  whole, torso = Reply("", (1,), (2,), (0.0,)), Reply("", (1,), (2,), (0.0,), stopped=False)
+  episodes = [Episode(0, (Turn(whole, attempts),), (), True), Episode(1, (Turn(torso, attempts),), (), True),
+              Episode(2, (Turn(torso, TWO.turns[0].verdict), TWO.turns[1]), (), False),
+              Episode(3, (Turn(whole, TWO.turns[0].verdict),), (), True), TWO]   # 3: what was said then did not fit
+  assert [cut(episode) for episode in episodes] == [False, True, True, True, False]
+  np.testing.assert_array_equal(outcomes(episodes, mask=True).learned_E, [1, 0, 0, 0, 1])
+  np.testing.assert_array_equal(outcomes(episodes, fillers=2).judged_E, [1, 1, 1, 0, 0])

@@ -16,9 +16,10 @@ SIZES = (0.5,)
 WAYS = {"carried": dict(shrink=SIZES), "recomputed": dict(carry=False, shrink=()), "whole batch": dict(shrink=())}
 
 
-def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY):
+def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY, group=1):
   numbers = list(seeds) if numbers is None else numbers
-  return play(env, policy(actor, decoding, jax.random.key(key), temperature, numbers), list(seeds))[0]
+  answer = policy(actor, decoding, jax.random.key(key), temperature, numbers, group=group)
+  return play(env, answer, list(seeds))[0]
 
 
 def ids_of(episode):
@@ -33,8 +34,8 @@ def ids_of(episode):
 
 
 # The first test of this file: nothing of these actors has been compiled before it.
-@pytest.mark.parametrize("settings", [*WAYS.values(), dict(devices=2, shrink=SIZES)],
-                         ids=[*WAYS, "2 devices"])
+@pytest.mark.parametrize("settings", [*WAYS.values(), dict(devices=2, shrink=SIZES), dict(group=4, shrink=SIZES)],
+                         ids=[*WAYS, "2 devices", "groups"])
 def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
   actor, env = make_actor(**settings), guess()
   decoding = actor.compiled[2](params)
@@ -43,6 +44,9 @@ def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings)
   before = compiles.count()
   for key, seeds, temperature in zip(keys, (range(16), range(20, 27), range(40, 56)), (0.7, 0.0, 1.5), strict=True):
     play(env, policy(actor, decoding, key, temperature, list(seeds)), list(seeds))
+    if actor.group > 1:
+      seeds = [number // 4 for number in range(8)]
+      play(env, policy(actor, decoding, key, temperature, range(8), group=4), seeds)
   assert compiles.count() == before
 
 
@@ -152,6 +156,36 @@ def test_more_devices_change_no_token(guess, make_actor, decoding, sampled):
   actor = make_actor(devices=2, shrink=SIZES)
   for one, other in zip(sampled["carried"], talk(guess(), actor, decoding, 0.7), strict=True):
     assert ids_of(one)[:2] == ids_of(other)[:2]
+
+
+@pytest.mark.parametrize("way", [dict(shrink=SIZES), dict(devices=2, shrink=SIZES), dict(carry=False, shrink=())],
+                         ids=["carried", "2 devices", "recomputed"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_actor, decoding, way, temperature):
+  seeds = [number // 4 for number in range(12)]   # three groups and a part of the batch that is not there
+  shared, alone = (talk(guess(), make_actor(**way, group=4), decoding, temperature, seeds, range(12), group=group)
+                   for group in (4, 1))
+  assert max(len(episode.turns) for episode in shared) == 3
+  for one, other in zip(shared, alone, strict=True):
+    assert (one.chat, one.truncated, ids_of(one)[:2]) == (other.chat, other.truncated, ids_of(other)[:2])
+    np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
+  answers = {tuple(ids_of(episode)[0]) for episode in shared[:4]}
+  assert (len(answers) == 1) == (temperature == 0)   # keys are folded from episodes, not from groups
+
+
+def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):
+  actor, spent = make_actor(shrink=(), group=4), []
+  play(guess(), policy(actor, decoding, jax.random.key(KEY), 0.7, range(16), spent, 4), [n // 4 for n in range(16)])
+  steps = next(steps for steps in range(1, 5) if spent[0] == actor.flops(0, 16, steps, 4))
+  alone = actor.flops(0, 16, steps) - spent[0]
+  one = actor.flops(0, 16, steps) - actor.flops(0, 16, steps, 2)
+  assert 0 < one < alone and alone / one == pytest.approx((1 - 1 / 4) / (1 - 1 / 2))
+
+
+def test_a_group_whose_chats_differ_is_refused(make_actor, decoding):
+  answer = policy(make_actor(shrink=SIZES, group=4), decoding, jax.random.key(0), 1.0, range(4), group=4)
+  with pytest.raises(ValueError, match="reset.seed. of the environment must depend on the seed alone"):
+    answer([(Message("user", word),) for word in "aaab"], None, None)
 
 
 def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, decoding):
