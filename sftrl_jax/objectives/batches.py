@@ -31,6 +31,18 @@ class PolicyBatch:
   returns_BT: jax.Array  # f32, 0 off the mask
 
 
+@struct.dataclass
+class GroupBatch:
+  """Rows a policy sampled, an episode a row, judged against the others of its group: no values, no returns."""
+
+  inputs: Inputs
+  targets_BT: jax.Array  # int32
+  mask_BT: jax.Array  # f32 0/1: the policy chose the target, and its episode is learned from
+  old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
+  ref_logprobs_BT: jax.Array | None  # f32, of the start; None where the loss has no KL
+  advantages_B: jax.Array  # f32, of all tokens of the episode
+
+
 class Scores(NamedTuple):
   """What an objective asks a model for."""
 

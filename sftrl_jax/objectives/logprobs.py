@@ -39,6 +39,12 @@ def _score(hidden_BTD, unembed_DV, targets_BT, temperature):
   return chosen_BT, entropy_BT, jnp.argmax(still, -1) == targets_BT
 
 
+def entropy_bonus(logprobs):
+  """Of sampled tokens: -log p, with a gradient that is in expectation the entropy's, -E[log p grad log p]."""
+  still = jax.lax.stop_gradient(logprobs)
+  return -still * (1.0 + logprobs - still)
+
+
 def kl(hidden_BTD, unembed_DV, ref_hidden_BTD, ref_unembed_DV, *, temperature: float = 1.0) -> jax.Array:
   """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
   logits = lambda h, w: jnp.einsum("btd,dv->btv", h, w.astype(h.dtype), preferred_element_type=jnp.float32)

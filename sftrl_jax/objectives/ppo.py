@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak
 from sftrl_jax.objectives.batches import PolicyBatch
+from sftrl_jax.objectives.logprobs import entropy_bonus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tupl
   value = masked_mean(0.5 * error, mask)
   total = policy.total + ppo.value_coef * value.total
   if ppo.entropy_coef:
-    total = total - ppo.entropy_coef * _entropy_bonus(scores.logprobs_BT, mask_BT)
+    total = total - ppo.entropy_coef * jnp.sum(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
   metrics = {
       "loss/policy_avg": policy, "loss/value_avg": value,
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap), mask),
@@ -99,12 +100,6 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tupl
       "val/ratio": masked_mean(ratio, mask),
       "val/ratio_max": masked_peak(ratio, mask)}
   return Mean(total, policy.weight), metrics
-
-
-def _entropy_bonus(logprobs_BT, mask_BT) -> jax.Array:
-  """A sum with the value -sum log p and the gradient of sum H over sampled tokens: grad H = -E[log p grad log p]."""
-  still = jax.lax.stop_gradient(logprobs_BT)
-  return jnp.sum(jnp.where(mask_BT > 0, -still * (1.0 + logprobs_BT - still), 0.0))
 
 
 def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_BT, returns_BT, mask_BT):

@@ -7,6 +7,8 @@ How an episode ends decides what follows its last step:
   terminated   nothing: V = 0
   truncated    stopped from outside while it could have gone on: V of the state after the last step
   boundary     the rollout stopped in the middle: V of that state likewise, and never the next episode's
+
+Group methods have no V: one reward an episode is compared with the others of its group, which stand next to it.
 """
 
 import jax
@@ -52,3 +54,32 @@ def whiten(advantages, mask, epsilon: float = 1e-5):
   variance = jnp.sum(jnp.square(advantages - mean) * mask) / jnp.maximum(count, 1.0)
   white = (advantages - mean) / (jnp.sqrt(variance) + epsilon) * mask
   return jnp.where(count >= 2, white, 0.0)
+
+
+def group_relative(rewards_E, group: int, scale: bool = True, epsilon: float = 1e-4):
+  """R - mean of the group, over its standard deviation (n - 1, as all peers have it) + epsilon with `scale`.
+
+  Exactly 0 where all rewards of a group are equal, whatever the mean was rounded to.
+  """
+  rewards_GE, alike_1E = _in_groups(rewards_E, group)
+  advantages_GE = rewards_GE - jnp.mean(rewards_GE, axis=0, keepdims=True)
+  if scale:
+    advantages_GE = advantages_GE / (jnp.std(rewards_GE, axis=0, ddof=1, keepdims=True) + epsilon)
+  return _in_line(advantages_GE, alike_1E)
+
+
+def leave_one_out(rewards_E, group: int):
+  """R - mean of the group's other rewards; exactly 0 where all of them are equal."""
+  rewards_GE, alike_1E = _in_groups(rewards_E, group)
+  others_GE = (jnp.sum(rewards_GE, axis=0, keepdims=True) - rewards_GE) / (group - 1)
+  return _in_line(rewards_GE - others_GE, alike_1E)
+
+
+def _in_groups(rewards_E, group: int):
+  """(a column a group, which of them are constant)."""
+  rewards_GE = rewards_E.astype(jnp.float32).reshape(-1, group).T
+  return rewards_GE, jnp.max(rewards_GE, axis=0, keepdims=True) == jnp.min(rewards_GE, axis=0, keepdims=True)
+
+
+def _in_line(advantages_GE, alike_1E):
+  return jnp.where(alike_1E, 0.0, advantages_GE).T.reshape(-1)

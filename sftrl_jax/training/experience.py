@@ -1,12 +1,15 @@
 """Sampled rows to a batch that can be learned from: old log-probabilities, values, returns, advantages."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.objectives.batches import PolicyBatch
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
+from sftrl_jax.objectives.groups import Groups
 from sftrl_jax.objectives.ppo import PPO, explained_variance
 from sftrl_jax.objectives.returns import gae, whiten
-from sftrl_jax.rollout.collect import Grid, Rows
+from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.training.score import Score
 
 
@@ -25,7 +28,7 @@ def make_prepare(score: Score, ppo: PPO, pieces: int):
       ref_logprobs_BT, _ = _scored(score, {**params, **ref}, rows, pieces)
       kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
       rewards_EL = rewards_EL - ppo.kl_coef * _penalty(kl_BT, rows, grid, ppo.level)
-      metrics["objective/kl"] = jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
+      metrics["objective/kl"] = _per_episode(kl_BT, rows)
     values_EL = values_BT[grid.row_EL, grid.column_EL] * grid.live_EL
     discounts_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, ppo.gamma)
     last_values_E = values_BT[grid.row_EL[:, 0], grid.last_column_E] * grid.goes_on_E
@@ -42,14 +45,41 @@ def make_prepare(score: Score, ppo: PPO, pieces: int):
   return prepare
 
 
+def make_group_prepare(score: Score, section: Groups, pieces: int, *, advantages: Callable, kl_in_reward: bool):
+  """prepare(params, ref, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
+
+  advantages: rewards_E -> advantages_E, of which those of a group stand together.
+  kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss has the KL, and
+  the batch what it needs for it. ref: {"model": ...}, or None without a KL penalty.
+  """
+
+  def prepare(params, ref, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
+    logprobs_BT, _ = _scored(score, params, rows, pieces)
+    rewards_E, ref_logprobs_BT, metrics = outcomes.rewards_E, None, {}
+    if ref is not None:
+      ref_logprobs_BT, _ = _scored(score, {**params, **ref}, rows, pieces)
+      kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
+      metrics["objective/kl"] = _per_episode(kl_BT, rows)
+      if kl_in_reward:
+        rewards_E, ref_logprobs_BT = rewards_E - section.kl_coef * jnp.sum(kl_BT, axis=1), None
+    mask_BT = rows.mask_BT * outcomes.learned_E[:, None]
+    if ref_logprobs_BT is not None:
+      ref_logprobs_BT = ref_logprobs_BT * mask_BT
+    batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
+                       advantages(rewards_E) * outcomes.judged_E)
+    return batch, metrics
+
+  return prepare
+
+
 @jax.jit
-def take(batch: PolicyBatch, order_B: jax.Array) -> PolicyBatch:
+def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch:
   """The chosen rows: a minibatch."""
   return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
 
 
 def _scored(score: Score, params, rows: Rows, pieces: int):
-  """(logprobs_BT, values_BT), a piece of the rows at a time."""
+  """(logprobs_BT, values_BT or None), a piece of the rows at a time."""
   split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
   join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
@@ -58,7 +88,12 @@ def _scored(score: Score, params, rows: Rows, pieces: int):
     return scores.logprobs_BT, scores.values_BT
 
   scored = jax.lax.map(one, jax.tree.map(split, (rows.inputs, rows.targets_BT)))
-  return tuple(map(join, scored))
+  return jax.tree.map(join, scored)
+
+
+def _per_episode(kl_BT, rows: Rows):
+  """Nats an episode; rows without a sampled token do not count."""
+  return jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
 
 
 def _penalty(kl_BT, rows: Rows, grid: Grid, level: str):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.objectives.returns import gae, whiten
+from sftrl_jax.objectives.returns import gae, group_relative, leave_one_out, whiten
 
 compiled = jax.jit(gae)
 
@@ -141,3 +141,33 @@ def test_fewer_than_two_advantages_are_whitened_to_zero(count):
 
 def test_equal_advantages_are_whitened_to_zero():
   np.testing.assert_allclose(whiten(np.full(4, 3.0, np.float32), np.ones(4)), 0, atol=1e-6)
+
+
+def test_advantages_within_a_group_by_hand():
+  """Groups (1, 0, 0, 1) and (3, 1, -1, 1); deviations with n - 1: sqrt(1/3) and sqrt(8/3)."""
+  rewards = np.float32([1, 0, 0, 1, 3, 1, -1, 1])
+  centred = np.float32([0.5, -0.5, -0.5, 0.5, 2, 0, -2, 0])
+  np.testing.assert_allclose(group_relative(rewards, 4, scale=False), centred, rtol=1e-6)
+  deviations = np.repeat(np.sqrt([1 / 3, 8 / 3]), 4)
+  np.testing.assert_allclose(group_relative(rewards, 4), centred / (deviations + 1e-4), rtol=1e-5)
+  others = np.float32([1 / 3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 1, 5 / 3, 1])
+  np.testing.assert_allclose(leave_one_out(rewards, 4), rewards - others, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("advantages", [group_relative, leave_one_out])
+@pytest.mark.parametrize("reward", [0.0, 0.1, -0.6, 1e6])
+def test_a_group_of_equals_has_exactly_no_advantage(advantages, reward):
+  """Whatever the mean of thirds is rounded to."""
+  rewards = np.float32([reward] * 3 + [1, 2, 3])
+  found = np.asarray(advantages(rewards, 3))
+  assert not found[:3].any() and found[3] < 0 < found[5]
+
+
+@pytest.mark.parametrize("advantages", [group_relative, leave_one_out])
+def test_a_group_is_judged_by_itself_and_adds_up_to_nothing(advantages):
+  rewards = np.random.default_rng(0).normal(size=12).astype(np.float32)
+  before = np.asarray(advantages(rewards, 4))
+  after = np.asarray(advantages(np.concatenate([rewards[:4] + 100, rewards[4:]]), 4))
+  np.testing.assert_array_equal(before[4:], after[4:])
+  np.testing.assert_allclose(before.reshape(3, 4).sum(1), 0, atol=1e-5)
+  np.testing.assert_allclose(before[:4], after[:4], atol=1e-3)   # a better hand for all changes nothing

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.objectives.batches import PolicyBatch, Scores
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, Scores
+from sftrl_jax.objectives.grpo import GRPO
 from sftrl_jax.objectives.ppo import PPO
-from sftrl_jax.rollout.collect import grid, rows
+from sftrl_jax.objectives.returns import group_relative, leave_one_out
+from sftrl_jax.rollout.collect import grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Reply, Turn
-from sftrl_jax.training.experience import make_prepare, take
+from sftrl_jax.training.experience import make_group_prepare, make_prepare, take
 
 TURNS, TOKENS, LENGTH = 2, 3, 10
 
@@ -121,3 +123,51 @@ def test_a_minibatch_is_the_chosen_rows():
   chosen = jax.device_get(take(batch, np.array([1, 0, 1])))
   assert isinstance(chosen, PolicyBatch)
   jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[[1, 0, 1]]), chosen, batch)
+
+
+def grouped(advantages=group_relative, ref=None, in_reward=False, pieces=1, **how):
+  """(batch, metrics, rows) of the two episodes as one group, whose rewards are 0.5 and -0.2."""
+  score_alone = lambda *given: score(*given)._replace(values_BT=None)
+  prepare = make_group_prepare(score_alone, GRPO(kl_coef=0.5), pieces, kl_in_reward=in_reward,
+                               advantages=functools.partial(advantages, group=2))
+  arrays = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES, **how)
+  batch, metrics = jax.jit(prepare)({"model": 1.0}, ref, *arrays)
+  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+
+
+def test_an_episode_of_a_group_has_one_advantage_and_no_values():
+  batch, metrics, arrays = grouped(leave_one_out)
+  assert isinstance(batch, GroupBatch) and batch.ref_logprobs_BT is None and not metrics
+  np.testing.assert_allclose(batch.advantages_B, [0.5 + 0.2, -0.2 - 0.5], rtol=1e-5)
+  np.testing.assert_array_equal(batch.mask_BT, arrays.mask_BT)
+  np.testing.assert_allclose(batch.old_logprobs_BT, -arrays.targets_BT / 10.0 * arrays.mask_BT, rtol=1e-6)
+  discounted, *_ = grouped(leave_one_out, turn_gamma=0.5)   # -0.5 + 0.5 * 1.0
+  np.testing.assert_allclose(discounted.advantages_B, [0.2, -0.2], atol=1e-6)
+
+
+def test_the_kl_of_a_group_lowers_rewards_or_is_left_to_the_loss():
+  batch, metrics, arrays = grouped(leave_one_out, ref={"model": 1.5}, in_reward=True)
+  k1_E = (0.05 * arrays.targets_BT * arrays.mask_BT).sum(1)
+  rewards = np.asarray([0.5, -0.2]) - 0.5 * k1_E
+  np.testing.assert_allclose(batch.advantages_B, [rewards[0] - rewards[1], rewards[1] - rewards[0]], rtol=1e-5)
+  np.testing.assert_allclose(metrics["objective/kl"], k1_E.mean(), rtol=1e-6)
+  assert batch.ref_logprobs_BT is None
+  batch, told, arrays = grouped(leave_one_out, ref={"model": 1.5})
+  np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)
+  np.testing.assert_allclose(batch.ref_logprobs_BT, -0.15 * arrays.targets_BT * arrays.mask_BT, rtol=1e-6)
+  assert told["objective/kl"] == metrics["objective/kl"]
+
+
+def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage():
+  batch, _, arrays = grouped(leave_one_out, mask=True)   # the second episode was ended because its chat did not fit
+  np.testing.assert_array_equal(batch.mask_BT[0], arrays.mask_BT[0])
+  assert not batch.mask_BT[1].any() and not batch.old_logprobs_BT[1].any()
+  np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)   # it still counts in its group's mean
+  filled, _, arrays = grouped(fillers=2)
+  assert not filled.advantages_B.any()
+  np.testing.assert_array_equal(filled.mask_BT, arrays.mask_BT)
+
+
+def test_pieces_change_nothing_of_a_group():
+  one, two = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
+  jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -1,0 +1,85 @@
+"""Group relative policy optimisation, with Dr. GRPO and DAPO as settings of it."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+from sftrl_jax.metrics import Mean, masked_mean, masked_peak
+from sftrl_jax.objectives.batches import GroupBatch
+from sftrl_jax.objectives.groups import Groups, refuse, weigh
+from sftrl_jax.objectives.logprobs import entropy_bonus
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPO(Groups):
+  """GRPO (Shao et al. 2024) with the mean over tokens. Others of its kind are settings:
+
+    as published   mean="sequence", kl_coef=0.04
+    Dr. GRPO       scale=False, mean="constant" (Liu et al. 2025)
+    DAPO           clip_high=0.28, max_rounds=10, truncated="mask" or overlong_buffer (Yu et al. 2025)
+
+  clip_high: epsilon of the ratio above 1 (0: the same as clip); a larger one lets rare tokens grow
+  scale: divide advantages by the standard deviation of their group
+  mean: of the loss: "token", over all tokens; "sequence", over each episode's tokens and then over episodes, which
+    favours short right and long wrong answers; "constant", by the most tokens that an episode may have
+  kl: where the KL to the start goes: into the "loss", or into the "reward" (k1, summed over the episode)
+  kl_estimator: of the KL in the loss: "k3" is the usual one; its gradient is not that of the KL, while that of "k2" is
+  entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
+  """
+
+  clip_high: float = 0.0
+  scale: bool = True
+  mean: Literal["token", "sequence", "constant"] = "token"
+  kl: Literal["loss", "reward"] = "loss"
+  kl_estimator: Literal["k3", "k2"] = "k3"
+  entropy_coef: float = 0.0
+
+  def __post_init__(self):
+    refuse(self)
+    for name in ("clip_high", "entropy_coef"):
+      if not getattr(self, name) >= 0:  # so that nan is refused too
+        raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+
+
+def grpo_loss(params, batch: GroupBatch, *, grpo: GRPO, score, longest: int) -> tuple[Mean, dict]:
+  """The clipped surrogate of PPO per token, all tokens of an episode with the advantage of the episode.
+
+    rho_t = exp(log pi - log pi_old)    L = mean_t -min(rho_t A, clip(rho_t, 1 - e, 1 + e_high) A) + beta KL_t
+
+  On the first update of a batch every ratio is 1, advantages of a group sum to 0, and so does the loss where episodes
+  are of one length: it is the gradient that counts.
+  KL_t, with d = log pi - log pi_ref: k3 = exp(-d) - 1 + d, k2 = d^2 / 2.
+  score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. longest: most tokens of an episode.
+  """
+  scores = score(params, batch.inputs, batch.targets_BT)
+  mask_BT = batch.mask_BT
+  hide = lambda x_BT: jnp.where(mask_BT > 0, x_BT, 0.0)  # before any arithmetic: off the mask may be NaN, as 0 * NaN is
+  gap_BT, advantages_B1 = hide(scores.logprobs_BT - batch.old_logprobs_BT), batch.advantages_B[:, None]
+  low, high = 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
+  ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
+  surrogate_BT = -jnp.minimum(ratio_BT * advantages_B1, jnp.clip(ratio_BT, low, high) * advantages_B1)
+  weights_BT, count = weigh(mask_BT, grpo.mean, longest)
+  mean = lambda x_BT: Mean(jnp.sum(weights_BT * hide(x_BT)), count)
+  policy, kl = mean(surrogate_BT), None
+  total = policy.total
+  if batch.ref_logprobs_BT is not None:
+    kl = mean(_estimate(hide(scores.logprobs_BT - batch.ref_logprobs_BT), grpo.kl_estimator))
+    total = total + grpo.kl_coef * kl.total
+  if grpo.entropy_coef:
+    total = total - grpo.entropy_coef * mean(entropy_bonus(hide(scores.logprobs_BT))).total
+  low_BT, high_BT = (ratio_BT < low) & (advantages_B1 < 0), (ratio_BT > high) & (advantages_B1 > 0)
+  metrics = {
+      "loss/policy_avg": policy, **({} if kl is None else {"loss/kl_avg": kl}), "label_tokens": jnp.sum(mask_BT),
+      "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap_BT), mask_BT),
+      "policy/clipfrac_avg": masked_mean((ratio_BT < low) | (ratio_BT > high), mask_BT),
+      "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),
+      "clip_ratio/low_mean": masked_mean(low_BT, mask_BT), "clip_ratio/high_mean": masked_mean(high_BT, mask_BT),
+      "clip_ratio/region_mean": masked_mean(low_BT | high_BT, mask_BT),
+      "val/ratio": masked_mean(ratio_BT, mask_BT), "val/ratio_max": masked_peak(ratio_BT, mask_BT)}
+  return Mean(total, count), metrics
+
+
+def _estimate(gap_BT, estimator: str):
+  gap_BT = jnp.clip(gap_BT, -20.0, 20.0)
+  return 0.5 * jnp.square(gap_BT) if estimator == "k2" else jnp.expm1(-gap_BT) + gap_BT

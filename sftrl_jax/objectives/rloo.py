@@ -1,0 +1,52 @@
+"""REINFORCE with the other episodes of a group as the baseline."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+from sftrl_jax.metrics import Mean, masked_mean, masked_peak
+from sftrl_jax.objectives.batches import GroupBatch
+from sftrl_jax.objectives.groups import Groups, refuse
+
+
+@dataclasses.dataclass(frozen=True)
+class RLOO(Groups):
+  """REINFORCE leave-one-out (Ahmadian et al. 2024). The KL to the start, k1 summed over an episode, lowers its reward.
+
+  ratio: "sequence": an episode's answer is one action, its ratio the product over its tokens (TRL; the paper has no
+    ratio, being on-policy); "token": clipped token by token and averaged over all tokens (verl)
+  """
+
+  ratio: Literal["sequence", "token"] = "sequence"
+
+  def __post_init__(self):
+    refuse(self)
+
+
+def rloo_loss(params, batch: GroupBatch, *, rloo: RLOO, score) -> tuple[Mean, dict]:
+  """A clipped surrogate with the leave-one-out advantage, per episode or per token.
+
+    rho = exp(sum_t log pi - log pi_old)       L = mean over episodes of -min(rho A, clip(rho, 1 - e, 1 + e) A)
+
+  At ratio 1 its gradient is that of REINFORCE, -A sum_t grad log pi. With ratio "token", rho_t stands for rho, and the
+  mean is over tokens.
+  score: (params, inputs, targets_BT) -> Scores at the rollout's temperature.
+  """
+  scores = score(params, batch.inputs, batch.targets_BT)
+  mask_BT = batch.mask_BT
+  gap_BL = jnp.where(mask_BT > 0, scores.logprobs_BT - batch.old_logprobs_BT, 0.0)  # L: actions, here tokens
+  mask_BL, advantages_B1 = mask_BT, batch.advantages_B[:, None]
+  if rloo.ratio == "sequence":
+    gap_BL = jnp.sum(gap_BL, axis=1, keepdims=True)
+    mask_BL = (jnp.sum(mask_BT, axis=1, keepdims=True) > 0).astype(jnp.float32)
+  ratio_BL = jnp.exp(jnp.clip(gap_BL, -20.0, 20.0))
+  clipped_BL = jnp.clip(ratio_BL, 1 - rloo.clip, 1 + rloo.clip)
+  loss = masked_mean(-jnp.minimum(ratio_BL * advantages_B1, clipped_BL * advantages_B1), mask_BL)
+  metrics = {
+      "loss/policy_avg": loss, "label_tokens": jnp.sum(mask_BT),
+      "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap_BL), mask_BL),
+      "policy/clipfrac_avg": masked_mean(jnp.abs(ratio_BL - 1.0) > rloo.clip, mask_BL),
+      "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),
+      "val/ratio": masked_mean(ratio_BL, mask_BL), "val/ratio_max": masked_peak(ratio_BL, mask_BL)}
+  return loss, metrics
