@@ -31,6 +31,12 @@ ALARMS = {
         "penalties learn.",
         "All wrong: start from a better model (--config.start), an easier task (--config.env) or more attempts. All "
         "right: the task is solved. Else a larger --config.batch or --config.rollout.temperature."),
+    "constant_groups": Alarm(
+        "In every group all episodes got the same reward: no episode has an advantage, so nothing is learned but a "
+        "penalty to the start.",
+        "All wrong: start from a better model (--config.start) or an easier task (--config.env). Else a larger "
+        "--config.grpo.group or --config.rollout.temperature, so that episodes of a group differ, or a larger "
+        "--config.grpo.max_rounds, which plays until groups do (of rloo alike)."),
     "all_truncated": Alarm(
         "Every response was cut off at rollout.max_new_tokens: none was finished, so the verifier saw only torsos.",
         "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
@@ -38,8 +44,8 @@ ALARMS = {
     "entropy_collapse": Alarm(
         "The policy gives nearly the same response every time (under 0.1 nats a response): it no longer explores. "
         "Harmless where success is near 1.",
-        "Raise --config.ppo.entropy_coef or --config.ppo.kl_coef, or lower --config.optimizer.learning_rate, and go on "
-        "from an earlier step: --config.start=WORKDIR@STEP."),
+        "Raise --config.ppo.entropy_coef or --config.ppo.kl_coef (of grpo alike, or its clip_high), or lower "
+        "--config.optimizer.learning_rate, and go on from an earlier step: --config.start=WORKDIR@STEP."),
     "sampler_gap": Alarm(
         "The sampler's log-probabilities differ from the training graph's by more than 0.02 a token on average: "
         "episodes come from another distribution than the one that is updated.",
@@ -76,8 +82,14 @@ def _no_trainable_tokens(metrics) -> bool:
 
 
 def _constant_rewards(metrics) -> bool:
+  if "frac_reward_zero_std" in metrics:  # groups are judged by themselves
+    return False
   size = max(1.0, abs(metrics.get("objective/scores", 0.0)))
   return metrics.get("objective/scores_std", math.inf) <= SAME_REWARD * size
+
+
+def _constant_groups(metrics) -> bool:
+  return metrics.get("frac_reward_zero_std", 0.0) >= 1.0 - 1e-9
 
 
 def _all_truncated(metrics) -> bool:
@@ -95,4 +107,5 @@ def _sampler_gap(metrics) -> bool:
 
 _RULES = {
     "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
-    "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse, "sampler_gap": _sampler_gap}
+    "constant_groups": _constant_groups, "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse,
+    "sampler_gap": _sampler_gap}

@@ -18,6 +18,7 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
   assert raised(HEALTHY) == {}
   assert raised({}) == {}
   assert raised({**HEALTHY, "response_length/clip_ratio": 0.999, "policy/entropy_avg": 0.02}) == {}
+  assert raised({**HEALTHY, "frac_reward_zero_std": 0.9}) == {}
 
 
 @pytest.mark.parametrize("name, changed", [
@@ -25,6 +26,8 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
     ("nonfinite", {"loss": math.inf}), ("no_trainable_tokens", {"label_tokens": 0.0}),
     ("constant_rewards", {"objective/scores_std": 0.0}),
     ("constant_rewards", {"objective/scores": -1000.0, "objective/scores_std": 1e-5}),
+    ("constant_groups", {"frac_reward_zero_std": 1.0}),
+    ("constant_groups", {"frac_reward_zero_std": 1.0, "objective/scores_std": 0.0}),   # the same, said once
     ("all_truncated", {"response_length/clip_ratio": 1.0}),
     ("entropy_collapse", {"policy/entropy_avg": 0.001}), ("entropy_collapse", {"policy/entropy_avg": 0.0}),
     ("sampler_gap", {"sampling/sampling_logp_difference/mean": 0.05}),
@@ -41,10 +44,12 @@ def test_entropy_is_judged_by_the_response():
 
 
 def test_every_alarm_says_why_and_names_keys_that_exist():
+  from sftrl_jax.programs.algorithms import ALGORITHMS
   from sftrl_jax.programs.dotted import flat
   from sftrl_jax.programs.schema import keys_of
   from sftrl_jax.programs.setup import SCHEMAS
-  known = {key for schema in SCHEMAS.values() for key in flat(keys_of({"env": {"name": "general_points"}}, schema))}
+  trees = [{"env": {"name": "general_points"}, "algorithm": name} for name in ALGORITHMS]
+  known = {key for schema in SCHEMAS.values() for tree in trees for key in flat(keys_of(tree, schema))}
   sections = {key.split(".")[0] for key in known}
   for alarm in ALARMS.values():
     assert alarm.cause.endswith(".") and alarm.knob.endswith(".")

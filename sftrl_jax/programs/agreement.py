@@ -11,6 +11,7 @@ import numpy as np
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.course import Wrong
 from sftrl_jax.programs.evaluate import row_length
+from sftrl_jax.programs.rounds import hand
 from sftrl_jax.programs.setup import Parts
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, play
@@ -28,8 +29,8 @@ def episodes_of(parts: Parts, params, temperature: float) -> tuple[list[Episode]
   """(training's first episodes, as many as are decoded together; the seconds they took)."""
   actor, seed = parts.actor, parts.config["seed"]
   numbers, began = range(actor.rollout.rows), time.perf_counter()
-  decide = policy(actor, actor.compiled[2](params), jax.random.key(seed), temperature, numbers)
-  episodes, _ = play(parts.env, decide, [f"{seed} {number}" for number in numbers])
+  decide = policy(actor, actor.compiled[2](params), jax.random.key(seed), temperature, numbers, group=actor.group)
+  episodes, _ = play(parts.env, decide, [hand(parts, number) for number in numbers])
   return episodes, time.perf_counter() - began
 
 

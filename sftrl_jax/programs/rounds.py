@@ -1,0 +1,113 @@
+"""The episodes of one iteration of RL: rounds of play until the batch is full of what can be learned from."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sftrl_jax.objectives.groups import Groups
+from sftrl_jax.rollout.episodes import Clock, Episode, play
+from sftrl_jax.rollout.policy import policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+  """What an iteration learns from, and what it cost to get.
+
+  episodes: as many as config.batch, groups standing together; the last `fillers` of them only fill the batch
+  everything: all that were played, learned from or not
+  cursor: the number of the next iteration's first episode
+  spent: FLOPs a turn of every round
+  rounds, dropped: how often episodes were played, and how many groups were looked at and dropped
+  """
+
+  episodes: list[Episode]
+  everything: list[Episode]
+  cursor: int
+  clock: Clock
+  spent: list[float]
+  rounds: int
+  dropped: int
+  fillers: int
+
+
+def play_batch(parts, params, first: int) -> Played:
+  """Episodes from number `first` on: their seeds and random numbers follow from their numbers alone.
+
+  With one round, they are the batch. With more (dynamic sampling, Yu et al. 2025), groups whose episodes all fare alike
+  are dropped, and others are played in their stead, as many at once as are decoded together; an iteration goes on
+  where the last one looked last. After the last round dropped groups fill what is missing, from the first one on.
+  """
+  actor, section, wanted = parts.actor, _section(parts), parts.config["batch"] // parts.actor.group
+  most = section.max_rounds if section else 1
+  decoding, key = actor.compiled[2](params["model"]), jax.random.key(parts.config["seed"])
+  kept, dropped, everything, spent, clock, number, played = [], [], [], [], Clock(0.0, 0.0), first, 0
+  while len(kept) < wanted and played < most:
+    rows, missing = actor.rollout.rows, (wanted - len(kept)) * actor.group
+    episodes, took = _play(parts, decoding, key, number, -(-missing // rows) * rows if played else missing, spent)
+    clock, played = Clock(clock.rollout + took.rollout, clock.verify + took.verify), played + 1
+    everything += episodes
+    for group in in_groups(episodes, actor.group):
+      if len(kept) < wanted:
+        number += actor.group
+        (dropped if most > 1 and fare_alike(group, section.filter_by) else kept).append(group)
+  missing = wanted - len(kept)
+  chosen = [episode for group in (*kept, *dropped[:missing]) for episode in group]
+  return Played(chosen, everything, number, clock, spent, played, len(dropped), missing * actor.group)
+
+
+def in_groups(episodes: Sequence, group: int) -> list:
+  return [episodes[start : start + group] for start in range(0, len(episodes), group)]
+
+
+def fare_alike(group: Sequence[Episode], by: str) -> bool:
+  """Whether nothing tells the episodes of a group apart: not their success, or not the environment's own reward.
+
+  Rewards with a method's own penalties in them would let groups pass that are all wrong, and teach them length alone.
+  """
+  told = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group}
+  return len(told) == 1
+
+
+def measured(parts, played: Played, outcomes) -> dict[str, float]:
+  """Of groups, under TRL's names: the mean of their standard deviations, and the share of them without an advantage.
+
+  outcomes: rollout.collect.Outcomes of a method that has groups; {} for one that has none.
+  """
+  group, section = parts.actor.group, _section(parts)
+  if section is None:
+    return {}
+  rewards_EG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
+  alike_E = (rewards_EG.max(axis=1) == rewards_EG.min(axis=1)) | (outcomes.judged_E[::group] == 0)
+  told = {"reward_std": float(rewards_EG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_E.mean())}
+  if section.max_rounds > 1:
+    told |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
+             "groups/filled": float(played.fillers // group)}
+  return told
+
+
+def hand(parts, number: int) -> str:
+  """The environment's seed of an episode: that of its group."""
+  return f"{parts.config['seed']} {number // parts.actor.group}"
+
+
+def _section(parts) -> Groups | None:
+  section = parts.settings[parts.config["algorithm"]]
+  return section if isinstance(section, Groups) else None
+
+
+def _play(parts, decoding, key, first: int, count: int, spent: list):
+  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
+  actor, played, rollout, verify = parts.actor, [], 0.0, 0.0
+  for start in range(first, first + count, actor.rollout.rows):
+    numbers = range(start, min(start + actor.rollout.rows, first + count))
+    answer = policy(actor, decoding, key, actor.rollout.temperature, numbers, spent, actor.group)
+    some, clock = play(parts.env, answer, [hand(parts, number) for number in numbers])
+    played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
+  for episode in played:
+    for reward in episode.rewards:
+      if reward is None or not np.isfinite(reward):
+        raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
+                         "number.")
+  return played, Clock(rollout, verify)
