@@ -7,18 +7,19 @@ import numpy as np
 from sftrl_jax.chat import Chat
 from sftrl_jax.inputs import Slot, first_fit, pack
 from sftrl_jax.objectives.batches import TokenBatch
-from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.pretrained import Pretrained
+from sftrl_jax.text.render import last_response, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
-def example(tokenizer: Tokenizer, chat: Chat) -> tuple[list[int], list[float]]:
-  """(ids, weights): weight 1 on the tokens of the last response and its <eos>, 0 on everything before."""
-  ids, _ = render(tokenizer, chat)
-  response = len(message_ids(tokenizer, chat[-1]))
-  return ids, [0.0] * (len(ids) - response) + [1.0] * response
+def example(tokenizer: Tokenizer | Pretrained, chat: Chat) -> tuple[list[int], list[float]]:
+  """(ids, weights): weight 1 on the tokens of the last response and the id that closes it, 0 on everything else."""
+  ids, written = render(tokenizer, chat)
+  learned = last_response(tokenizer, ids, written)
+  return ids, [0.0] * learned.start + [1.0] * (learned.stop - learned.start) + [0.0] * (len(ids) - learned.stop)
 
 
-def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer, rows: int, length: int,
+def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, rows: int, length: int,
                cursor: int) -> tuple[TokenBatch, int]:
   """(batch, cursor): packs chats(cursor), chats(cursor + 1), ... until the next one finds no room.
 

@@ -12,7 +12,7 @@ from sftrl_jax.objectives.rloo import RLOO, rloo_loss
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.rollout import collect
-from sftrl_jax.text.render import message_ids
+from sftrl_jax.text.render import continued
 from sftrl_jax.training.experience import make_group_prepare, make_prepare
 
 
@@ -108,7 +108,6 @@ def _closing(parts, episode) -> list[int]:
 
   Nothing if they are more than fit: a message that did not fit ended the episode, and there is no state to value.
   """
-  tokenizer, said = parts.tokenizer, episode.chat[-1]
-  missing = [] if episode.turns[-1].reply.stopped else [tokenizer.eos]
-  ids = missing + (message_ids(tokenizer, said) if said.role == "user" else [])
+  closed = episode.turns[-1].reply.tokens[-1:] == (parts.tokenizer.eos,)   # not by another end id
+  ids = ([] if closed else [parts.tokenizer.eos]) + continued(parts.tokenizer, episode.chat)
   return ids if len(ids) <= parts.actor.rollout.feedback_tokens + 1 else []

@@ -17,7 +17,7 @@ from sftrl_jax.programs import hostile
 from sftrl_jax.programs.course import Course, Unplayable, Wrong, courses as play_all, episode, line, short, span
 from sftrl_jax.programs.settings import build
 from sftrl_jax.text import tokenizer as tokenizers
-from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.render import continued, render, response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,11 @@ def _apart(courses: list[Course], inside: str, training: bool) -> str:
 
 
 def _tokenizer(courses: list[Course], config: dict):
-  return tokenizers.words(courses[0].env.words) if config["tokenizer"]["name"] == "words" else tokenizers.byte()
+  name = config["tokenizer"]["name"]
+  if name == "pretrained":
+    from sftrl_jax.programs import pretrained   # it knows models, and with them JAX
+    return pretrained.tokenizer(config["start"])
+  return tokenizers.words(courses[0].env.words) if name == "words" else tokenizers.byte()
 
 
 def _fit(courses: list[Course], config: dict) -> str:
@@ -173,12 +177,14 @@ def _fit(courses: list[Course], config: dict) -> str:
     for steps in course.episodes:
       chat = steps[0].chat
       measure("prompt_tokens", course, "reset", chat[-1].text, lambda chat=chat: render(tokenizer, chat)[0])
-      for said in [Message("assistant", step.response) for step in steps]:
-        measure("max_new_tokens", course, "expert", said.text, lambda said=said: message_ids(tokenizer, said))
+      for step in steps:
+        said = (*step.chat, Message("assistant", step.response))
+        measure("max_new_tokens", course, "expert", step.response, lambda said=said: response(tokenizer, said))
     for steps in course.episodes[:20]:
-      for response in (*answers, "", *course.env.words):
-        said = Message("user", course.env.step(steps[0].state, response)[1].feedback)
-        measure("feedback_tokens", course, "step", said.text, lambda said=said: message_ids(tokenizer, said))
+      for answer in (*answers, "", *course.env.words):
+        feedback = course.env.step(steps[0].state, answer)[1].feedback
+        said = (*steps[0].chat, Message("assistant", answer), Message("user", feedback))
+        measure("feedback_tokens", course, "step", feedback, lambda said=said: continued(tokenizer, said))
   for key, (length, text) in longest.items():
     if length > rollout[key] and (key != "feedback_tokens" or courses[0].env.attempts > 1):
       raise Unplayable(f"config.rollout.{key} is {rollout[key]}, but {short(text)} has {length} tokens",

@@ -11,7 +11,7 @@ from sftrl_jax.programs.evaluate import row_length
 from sftrl_jax.programs.setup import Parts
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, Reply, Turn
-from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.render import continued, render, response
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
@@ -20,7 +20,7 @@ def of_demonstrations(parts: Parts) -> str:
   tokenizer, data = parts.tokenizer, parts.settings["data"]
   chats = functools.partial(demonstration, parts.env, data, parts.config["seed"])
   batch, count = next_batch(chats, tokenizer, parts.config["batch"], data.length, 0)
-  wanted = Counter(tuple(message_ids(tokenizer, chats(index)[-1])) for index in range(count))
+  wanted = Counter(tuple(response(tokenizer, chats(index))) for index in range(count))
   trained, found = Counter(), 0
   for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT, strict=True):
     for segment in range(1, segments.max() + 1):
@@ -66,7 +66,7 @@ def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, ch
                 f"{tokenizer.decode(strange)!r}", "train what text/render.py calls written, and nothing else")
   if found != chats:
     raise Wrong(f"{chats} chats lie in {found} unbroken rows", "let a chat only grow from turn to turn")
-  ended = sum(number for ids, number in trained.items() if ids[-1:] == (tokenizer.eos,))
+  ended = sum(number for ids, number in trained.items() if ids and ids[-1] in tokenizer.stops)
   if not ended:
     raise Wrong("no trained response ends in <eos>, so the model never learns to stop",
                 "raise config.rollout.max_new_tokens")
@@ -83,7 +83,7 @@ def marked(tokenizer: Tokenizer, ids, weights) -> str:
       runs.append((weight > 0, []))
     runs[-1][1].append(token)
   texts = [f"[[{tokenizer.decode(some)}]]" if trained else tokenizer.decode(some) for trained, some in runs]
-  return ("" if tokenizer.kind == "bytes" else " ").join(texts)
+  return (" " if tokenizer.kind == "words" else "").join(texts)
 
 
 def spoken(parts: Parts, seed) -> Episode:
@@ -92,9 +92,9 @@ def spoken(parts: Parts, seed) -> Episode:
   context, turns = render(parts.tokenizer, chat)[0], []
   while True:
     text = parts.env.expert(state)
-    tokens = tuple(message_ids(parts.tokenizer, Message("assistant", text)))
+    tokens = tuple(response(parts.tokenizer, (*chat, Message("assistant", text))))
     state, verdict = parts.env.step(state, text)
     turns.append(Turn(Reply(text, tuple(context), tokens, (0.0,) * len(tokens)), verdict))
     if verdict.chat is None:
       return Episode(seed, tuple(turns), chat, verdict.truncated)
-    chat, context = verdict.chat, message_ids(parts.tokenizer, verdict.chat[-1])
+    chat, context = verdict.chat, continued(parts.tokenizer, verdict.chat)

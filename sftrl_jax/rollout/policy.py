@@ -19,7 +19,8 @@ from sftrl_jax.models import Model, cache as caches, flops
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout.episodes import Reply
 from sftrl_jax.rollout.sample import Sampling, respond, row_keys
-from sftrl_jax.text.render import message_ids, render
+from sftrl_jax.text.pretrained import Pretrained
+from sftrl_jax.text.render import continued, refuse_reuse, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
@@ -76,12 +77,16 @@ class Actor:
   """
 
   model: Model
-  tokenizer: Tokenizer
+  tokenizer: Tokenizer | Pretrained
   rollout: Rollout
   sampling: Sampling
   turns: int
   mesh: Any
   group: int = 1
+
+  def __post_init__(self):
+    if self.turns > 1 and self.rollout.carry:
+      refuse_reuse(self.tokenizer)
 
   @functools.cached_property
   def sizes(self) -> tuple[int, ...]:
@@ -116,7 +121,7 @@ class Actor:
   @functools.cached_property
   def compiled(self):
     """(turn, regroup, decoding): the three compiled functions of a rollout."""
-    parts = (self.model, self.sampling, self.tokenizer.eos, self.tokenizer.pad)
+    parts = (self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
     rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
     split = caches.Cache(rows, rows, rows, rows, whole)  # said, not left to XLA: another split is another program
 
@@ -189,8 +194,8 @@ def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
   turn = memory.turn + 1
   contexts = []
   for chat, place in zip(chats, kept, strict=True):
-    missing = [] if memory.stopped[place] else [actor.tokenizer.eos]
-    contexts.append(missing + message_ids(actor.tokenizer, chat[-1]))
+    closed = memory.ids[place][-1:] == (actor.tokenizer.eos,)   # it may be cut off, or have stopped at another end id
+    contexts.append([*(() if closed else (actor.tokenizer.eos,)), *continued(actor.tokenizer, chat)])
   ids = [memory.ids[place] for place in kept]
   rows = next(size for size in reversed(actor.sizes) if size >= len(chats))
   rows = min(rows, memory.rows)

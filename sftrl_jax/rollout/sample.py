@@ -80,18 +80,20 @@ def row_keys(key: jax.Array, episodes_B: jax.Array, turn) -> jax.Array:
   return jax.vmap(lambda episode: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B)
 
 
-def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache, tokens_BT, positions_BT, segments_BT,
+def respond(model: Model, sampling: Sampling, stops, pad: int, params, cache, tokens_BT, positions_BT, segments_BT,
             next_positions_B, live_B, keys_B, temperature, group: int = 1):
   """(cache, Response): reads T more tokens a row, then samples until every live row has stopped.
 
-  params: decoding parameters. cache: with room for T + max_new_tokens - 1 more tokens. next_positions_B: where the
-  first sampled token stands in its chat. The last sampled token is not in the cache yet: it leads the next reading.
+  stops: ids, or one id, at which a response ends. params: decoding parameters. cache: with room for
+  T + max_new_tokens - 1 more tokens. next_positions_B: where the first sampled token stands in its chat. The last
+  sampled token is not in the cache yet: it leads the next reading.
   group: rows that go on from each row that is read, next to one another; what was read is computed once for them all.
   """
   check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   rows, longest = check(live_B=live_B, next_positions_B=next_positions_B)["B"], sampling.max_new_tokens
   if tokens_BT.shape[0] * group != rows:
     raise ValueError(f"{tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
+  ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
   hidden_BTD, cache = model.extend(params, cache, tokens_BT, positions_BT, segments_BT)
   last_BD = hidden_BTD[:, -1]
   if group > 1:  # the write index, a scalar, is everybody's
@@ -107,7 +109,7 @@ def respond(model: Model, sampling: Sampling, eos: int, pad: int, params, cache,
     tokens_BR = jax.lax.dynamic_update_slice(tokens_BR, token_B[:, None], (0, step))
     logprobs_BR = jax.lax.dynamic_update_slice(logprobs_BR, logprob_B[:, None], (0, step))
     lengths_B = lengths_B + (~done_B).astype(jnp.int32)
-    return token_B, done_B | (token_B == eos), tokens_BR, logprobs_BR, lengths_B
+    return token_B, done_B | jnp.any(token_B[:, None] == ends, axis=1), tokens_BR, logprobs_BR, lengths_B
 
   def more(carry):
     step, _, _, done_B, *_ = carry

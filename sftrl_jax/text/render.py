@@ -1,25 +1,98 @@
 """A chat as ids, and which of them the policy wrote. The only place where that mask is decided."""
 
+from collections.abc import Iterable, Sequence
+
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.tokenizer import Tokenizer
 
+Rendered = tuple[list[int], list[bool]]
 
-def render(tokenizer: Tokenizer, chat: Chat) -> tuple[list[int], list[bool]]:
-  """(ids, written): every message in order; written is True on a response's own tokens and the <eos> that closes it.
 
-  The rendering is prefix-preserving: a longer chat begins with the ids of a shorter one, so a cache can be carried.
+def render(tokenizer: Tokenizer | Pretrained, chat: Chat) -> Rendered:
+  """(ids, written): every message in order; written is True on a response's own tokens and the id that closes it.
+
+  With a pretrained tokenizer the ids are those of its chat template, and end in its generation prompt if the chat
+  awaits an answer. A response begins where that prompt ends: words that a template puts into it count as written.
+  With ours the rendering is prefix-preserving: a longer chat begins with the ids of a shorter one.
   """
+  answer = next(iter(render_all(tokenizer, [chat])))
+  if isinstance(answer, ValueError):
+    raise answer
+  return answer
+
+
+def render_all(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat]) -> list[Rendered | ValueError]:
+  """`render` of many chats at once, which is faster; in place of one that cannot be rendered stands its ValueError."""
+  refused = {number: error for number, chat in enumerate(chats) if (error := _refusal(chat))}
+  good = [chat for number, chat in enumerate(chats) if number not in refused]
+  answers = iter(tokenizer.chats(good) if isinstance(tokenizer, Pretrained) else [_ours(tokenizer, c) for c in good])
+  return [refused[number] if number in refused else next(answers) for number in range(len(chats))]
+
+
+def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
+  """The ids said after the last response, whose end is already there, up to and including the generation prompt.
+
+  A chat goes on by these: what was sampled stays as it was sampled, and is not read from text again.
+  """
+  said = len(chat)
+  while said and chat[said - 1].role != "assistant":
+    said -= 1
+  if said == len(chat):
+    return []
+  if isinstance(tokenizer, Pretrained):
+    if error := _refusal(chat):
+      raise error
+    return tokenizer.after(chat)
+  return [token for message in chat[said:] for token in _message_ids(tokenizer, message)]
+
+
+def last_response(tokenizer: Tokenizer | Pretrained, ids: Sequence[int], written: Sequence[bool]) -> slice:
+  """Where in a rendered chat the last response stands, its end included; an empty slice if nobody has answered."""
+  stop = len(ids)
+  while stop and not written[stop - 1]:
+    stop -= 1
+  start = max(0, stop - 1)
+  while start and written[start - 1] and ids[start - 1] != tokenizer.eos:
+    start -= 1
+  return slice(start, stop)
+
+
+def response(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
+  """The ids that a policy would have to write for the chat's last message, its end included."""
+  ids, written = render(tokenizer, chat)
+  return ids[last_response(tokenizer, ids, written)]
+
+
+def refuse_reuse(tokenizer: Tokenizer | Pretrained) -> None:
+  """ValueError for a chat template by which a longer chat does not begin with the shorter one and its response."""
+  fault = tokenizer.template.fault if isinstance(tokenizer, Pretrained) and tokenizer.template else ""
+  if fault:
+    raise ValueError(f"The chat template of {tokenizer.title} does not keep a chat's beginning: {fault}. A cache that "
+                     "is carried from turn to turn would hold another chat than the template's. Use one attempt "
+                     "(config.env.attempts=1), or --config.rollout.carry=False, by which the model reads all that it "
+                     "wrote again.")
+
+
+def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendered | ValueError:
   ids, written = [tokenizer.bos], [False]
-  for message in chat:
-    more = message_ids(tokenizer, message)
-    ids += more
-    written += [message.role == "assistant"] * len(more)
+  try:
+    for message in chat:
+      more = _message_ids(tokenizer, message)
+      ids += more
+      written += [message.role == "assistant"] * len(more)
+  except ValueError as error:
+    return error
   return ids, written
 
 
-def message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
+def _message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
   """The ids one message adds."""
-  if message.image is not None:
-    raise ValueError("This tokenizer renders text only, but a message carries an image: use a vision-language model.")
   closing = [tokenizer.eos] if message.role == "assistant" else list(tokenizer.after_user)
   return tokenizer.encode(message.text) + closing
+
+
+def _refusal(chat: Iterable[Message]) -> ValueError | None:
+  if any(message.image is not None for message in chat):
+    return ValueError("This tokenizer renders text only, but a message carries an image: use a vision-language model.")
+  return None

@@ -25,6 +25,11 @@ class Tokenizer:
   def size(self) -> int:
     return len(self.names)
 
+  @property
+  def stops(self) -> tuple[int, ...]:
+    """Ids at which a response ends."""
+    return (self.eos,)
+
   def encode(self, text: str) -> list[int]:
     """ids of a text; ValueError for a word that is not in the vocabulary."""
     if self.kind == "bytes":
