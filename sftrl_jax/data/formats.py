@@ -7,11 +7,12 @@ prompt_completion: two texts, of which the completion and its end are learned; o
 text: every token and an end.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 from sftrl_jax.chat import ROLES, Chat, Message
 from sftrl_jax.data.read import NEEDED, BadRow
-from sftrl_jax.text.render import render
+from sftrl_jax.text.render import render, render_all
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", **{role: role for role in ROLES}}
@@ -21,6 +22,21 @@ AUTO = "auto"
 FORMATS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion"), "text": ("text",)}
 
 Example = tuple[list[int], list[bool]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+  """A row that has been understood.
+
+  chat: is to be rendered; () where the example is ready
+  asked: so many messages at its beginning are a prompt, in which nothing is learned
+  trailing: messages after the assistant's last one were left out
+  """
+
+  chat: Chat = ()
+  asked: int = 0
+  trailing: bool = False
+  ready: Example = ((), ())
 
 
 def format_of(columns) -> str:
@@ -35,64 +51,84 @@ def format_of(columns) -> str:
   return found[0]
 
 
-def example(name: str, value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
-  """((ids, learned), whether messages after the assistant's last one were left out) of a row; BadRow names the column
-  and what is wrong."""
+def examples(name: str, values: Sequence[dict], tokenizer: Tokenizer) -> list[tuple[Example, bool] | BadRow]:
+  """((ids, learned), whether messages after the assistant's last one were left out) of each row, up to the last token
+  that is learned; in place of one that cannot be used a BadRow that names the column and what is wrong."""
+  drafts = [_tried(lambda value=value: READERS[name](value, tokenizer), name) for value in values]
+  chats = [draft.chat for draft in drafts if isinstance(draft, Draft) and draft.chat]
+  rendered = iter(render_all(tokenizer, chats))
+  found = []
+  for draft in drafts:
+    answer = next(rendered) if isinstance(draft, Draft) and draft.chat else None
+    found.append(draft if isinstance(draft, BadRow) else
+                 _tried(lambda draft=draft, answer=answer: _finished(draft, answer, tokenizer), name))
+  return found
+
+
+def _tried(make: Callable, name: str):
+  """make(), or the BadRow that it raises. Any other ValueError is a chat that a template refuses, or a word that is in
+  no vocabulary."""
   try:
-    return READERS[name](value, tokenizer)
-  except BadRow:
-    raise
-  except (ValueError, TypeError) as error:   # a template that refuses a chat, a word of no closed vocabulary
-    raise BadRow("cannot be rendered", f"cannot be rendered: {str(error).rstrip('.')}", name) from error
+    return make()
+  except BadRow as error:
+    return error
+  except ValueError as error:
+    return BadRow("cannot be rendered", f"cannot be rendered: {str(error).rstrip('.')}", "/".join(FORMATS[name]))
 
 
-def _messages(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
-  column = "conversations" if "conversations" in value and "messages" not in value else "messages"
-  chat = _chat(value, column)
-  last = max((index for index, message in enumerate(chat) if message.role == "assistant"), default=-1)
-  if last < 0:
-    raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", column)
-  ids, written = render(tokenizer, chat[: last + 1])
-  return (list(ids), list(written)), last + 1 < len(chat)
-
-
-def _prompt_completion(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
-  kinds = [type(value.get(column)) for column in ("prompt", "completion")]
-  if kinds == [list, list]:
-    return _continued(_chat(value, "prompt"), _chat(value, "completion"), tokenizer)
-  if list in kinds:
-    raise BadRow("text and messages", f"prompt is a {kinds[0].__name__} and completion a {kinds[1].__name__}, but both "
-                                      "should be texts, or both lists of messages", "completion")
-  prompt, completion = _text(value, "prompt", empty=True), _text(value, "completion")
-  before = [*opening(tokenizer), *tokenizer.encode(prompt)]
-  after = [*tokenizer.encode(completion), tokenizer.eos]
-  return ([*before, *after], [False] * len(before) + [True] * len(after)), False
-
-
-def _continued(prompt: Chat, completion: Chat, tokenizer: Tokenizer) -> tuple[Example, bool]:
-  """What the assistant wrote in the completion alone, although the prompt may hold messages of its own."""
-  last = max((index for index, message in enumerate(completion) if message.role == "assistant"), default=-1)
-  if last < 0:
-    raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", "completion")
-  ids, written = render(tokenizer, (*prompt, *completion[: last + 1]))
-  ids, written = list(ids), list(written)
+def _finished(draft: Draft, rendered, tokenizer: Tokenizer) -> tuple[Example, bool]:
+  if isinstance(rendered, ValueError):
+    raise rendered
+  ids, learned = map(list, draft.ready if rendered is None else rendered)
+  prompt = draft.chat[: draft.asked]
   if any(message.role == "assistant" for message in prompt):
     before = list(render(tokenizer, prompt)[0])
     if ids[: len(before)] != before:
       raise BadRow("prompt rendered otherwise", "the chat template renders the prompt otherwise once the completion "
                    "follows, so what was written where cannot be told: use messages", "prompt")
-    written[: len(before)] = [False] * len(before)
-  return (ids, written), last + 1 < len(completion)
+    learned[: len(before)] = [False] * len(before)
+  stop = len(learned)
+  while stop and not learned[stop - 1]:   # what a template puts behind the last end teaches nothing
+    stop -= 1
+  return (ids[:stop], learned[:stop]), draft.trailing
 
 
-def _plain(value: dict, tokenizer: Tokenizer) -> tuple[Example, bool]:
-  before = opening(tokenizer)
-  ids = [*before, *tokenizer.encode(_text(value, "text")), tokenizer.eos]
-  return (ids, [False] * len(before) + [True] * (len(ids) - len(before))), False
+def _messages(value: dict, tokenizer: Tokenizer) -> Draft:
+  column = "conversations" if "conversations" in value and "messages" not in value else "messages"
+  return _drafted((), _chat(value, column), column)
 
 
-READERS: dict[str, Callable[[dict, Tokenizer], tuple[Example, bool]]] = {
+def _prompt_completion(value: dict, tokenizer: Tokenizer) -> Draft:
+  kinds = [type(value.get(column)) for column in ("prompt", "completion")]
+  if kinds == [list, list]:
+    return _drafted(_chat(value, "prompt"), _chat(value, "completion"), "completion")
+  if list in kinds:
+    raise BadRow("text and messages", f"prompt is a {kinds[0].__name__} and completion a {kinds[1].__name__}, but both "
+                                      "should be texts, or both lists of messages", "completion")
+  prompt, completion = _text(value, "prompt", empty=True), _text(value, "completion")
+  return _unrendered(opening(tokenizer) + tokenizer.encode(prompt), tokenizer.encode(completion), tokenizer)
+
+
+def _plain(value: dict, tokenizer: Tokenizer) -> Draft:
+  return _unrendered(opening(tokenizer), tokenizer.encode(_text(value, "text")), tokenizer)
+
+
+READERS: dict[str, Callable[[dict, Tokenizer], Draft]] = {
     "messages": _messages, "prompt_completion": _prompt_completion, "text": _plain}
+
+
+def _drafted(prompt: Chat, chat: Chat, column: str) -> Draft:
+  """Of the chat what comes up to the assistant's last message, after the prompt."""
+  last = max((index for index, message in enumerate(chat) if message.role == "assistant"), default=-1)
+  if last < 0:
+    raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", column)
+  return Draft((*prompt, *chat[: last + 1]), len(prompt), last + 1 < len(chat))
+
+
+def _unrendered(before: list[int], after: list[int], tokenizer: Tokenizer) -> Draft:
+  """No template surrounds a text: the last ids and an end are learned."""
+  after = [*after, tokenizer.eos]
+  return Draft(ready=([*before, *after], [False] * len(before) + [True] * len(after)))
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:

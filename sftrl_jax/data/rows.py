@@ -7,8 +7,10 @@ objects. A row that is too long is cut and counted; one that then has nothing le
 import array
 import dataclasses
 import hashlib
+import itertools
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +22,8 @@ from sftrl_jax.data.read import BadRow, Raw, read
 from sftrl_jax.data.report import Dropped, Report, reasons
 from sftrl_jax.text.tokenizer import Tokenizer
 
-SHOWN = 3   # places named of every reason why rows were dropped
+SHOWN = 3     # places named of every reason why rows were dropped
+CHUNK = 256   # rows rendered at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,32 +94,33 @@ def load(rows: Rows, tokenizer: Tokenizer) -> Corpus:
   train on; every message names file, row and column."""
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
   counts, places, ignored = Counter(), {}, {}
-  kind, first = rows.format, None
-  for raw in _shown(read(rows.path, rows.subset, rows.split)):
-    counts["read"] += 1
-    ignored |= dict.fromkeys(raw.columns)
-    try:
-      kind = formats.format_of(raw.columns) if kind == formats.AUTO and raw.fault is None else kind
-      ids, flags = _fitted(rows, raw, kind, tokenizer, counts)
-    except BadRow as error:
-      if error.reason not in LONG and rows.on_bad_row == "error":
-        raise ValueError(_told(raw, error)) from error
-      places.setdefault(error.reason, [])
-      if counts["dropped", error.reason] < SHOWN:
-        places[error.reason].append(_spot(raw))
-      counts["dropped", error.reason] += 1
-      continue
-    first = first or _spot(raw)
-    tokens.extend(ids)
-    learned.extend(flags)
-    offsets.append(len(tokens))
-    counts["ends"] += ids[-1] == tokenizer.eos
+  kind, first, raws = rows.format, "", iter(_shown(read(rows.path, rows.subset, rows.split)))
+  while some := list(itertools.islice(raws, CHUNK)):
+    kind = _kind(kind, some)
+    for raw, found in zip(some, _examples(kind, some, tokenizer), strict=True):
+      counts["read"] += 1
+      ignored |= dict.fromkeys(raw.columns)
+      try:
+        ids, flags = _fitted(rows, found, counts)
+      except BadRow as error:
+        if error.reason not in LONG and rows.on_bad_row == "error":
+          raise ValueError(_told(raw, error)) from error
+        places.setdefault(error.reason, [])
+        if counts["dropped", error.reason] < SHOWN:
+          places[error.reason].append(_spot(raw))
+        counts["dropped", error.reason] += 1
+        continue
+      first = first or _spot(raw)
+      tokens.extend(ids)
+      learned.extend(flags)
+      offsets.append(len(tokens))
+      counts["ends"] += ids[-1] == tokenizer.eos
   arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
   dropped = tuple(Dropped(reason, counts["dropped", reason], tuple(there)) for reason, there in places.items())
   used = (*formats.FORMATS.get(kind, ()), *(["conversations"] if kind == "messages" else []))
   report = Report(rows.path, kind, counts["read"], counts["read"] - sum(each.count for each in dropped), dropped,
                   counts["truncated"], counts["trailing"], rows.length, len(tokens), int(arrays[1].sum()),
-                  counts["ends"], tuple(name for name in ignored if name not in used), _digest(*arrays), first or "",
+                  counts["ends"], tuple(name for name in ignored if name not in used), _digest(*arrays), first,
                   _histogram(np.diff(arrays[2])))
   _refuse(rows, report)
   return Corpus(*arrays, report)
@@ -126,11 +130,38 @@ TOO_LONG, CUT_OFF = "longer than data.length", "nothing to learn within data.len
 LONG = (TOO_LONG, CUT_OFF)   # no mistake of the row: always counted, never an error by itself
 
 
-def _fitted(rows: Rows, raw: Raw, kind: str, tokenizer: Tokenizer, counts: Counter) -> formats.Example:
-  """The example of a row, cut to the length of a row."""
-  if raw.fault is not None:
-    raise raw.fault
-  (ids, flags), trailing = formats.example(kind, raw.value, tokenizer)
+def _kind(kind: str, raws: Sequence[Raw]) -> str:
+  """The format, told by the first row that tells one."""
+  for raw in raws if kind == formats.AUTO else ():
+    try:
+      if raw.fault is None:
+        return formats.format_of(raw.columns)
+    except BadRow:
+      continue
+  return kind
+
+
+def _examples(kind: str, raws: Sequence[Raw], tokenizer: Tokenizer) -> Iterator:
+  """What formats.examples gives for each row, or its own fault."""
+  if kind == formats.AUTO:
+    return (raw.fault or _unknown(raw) for raw in raws)
+  found = iter(formats.examples(kind, [raw.value for raw in raws if raw.fault is None], tokenizer))
+  return (raw.fault or next(found) for raw in raws)
+
+
+def _unknown(raw: Raw) -> BadRow:
+  try:
+    formats.format_of(raw.columns)
+  except BadRow as error:
+    return error
+  raise AssertionError("a row that tells its format was not asked")
+
+
+def _fitted(rows: Rows, found, counts: Counter) -> formats.Example:
+  """An example cut to the length of a row."""
+  if isinstance(found, BadRow):
+    raise found
+  (ids, flags), trailing = found
   most = rows.length + 1
   if len(ids) > most and not rows.truncate:
     raise BadRow(TOO_LONG, f"has {len(ids)} tokens")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftrl_jax.data.formats import FORMATS, READERS, example, format_of
+from sftrl_jax.data.formats import FORMATS, READERS, examples, format_of
 from sftrl_jax.data.read import BadRow
 from sftrl_jax.text.tokenizer import byte, words
 
@@ -11,6 +11,13 @@ TOKENIZER = byte()
 
 def said(*pairs):
   return [{"role": role, "content": content} for role, content in pairs]
+
+
+def example(name, value, tokenizer):
+  found, = examples(name, [value], tokenizer)
+  if isinstance(found, BadRow):
+    raise found
+  return found
 
 
 def learned(name, value):

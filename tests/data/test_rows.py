@@ -31,7 +31,7 @@ def test_every_example_is_there_as_it_was_rendered(corpus_of):
   corpus = corpus_of(*rows)
   assert corpus.count == 20 and corpus.report.kept == corpus.report.read == 20
   for index, row in enumerate(rows):
-    (ids, learned), _ = formats.example("messages", row, TOKENIZER)
+    ((ids, learned), _), = formats.examples("messages", [row], TOKENIZER)
     assert [part.tolist() for part in corpus.example(index)] == [ids, learned]
     assert corpus.sizes[index] == len(ids) - 1
   assert (corpus.tokens.dtype, corpus.learned.dtype) == (np.int32, bool)

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on data of one's own."""

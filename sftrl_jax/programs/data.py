@@ -1,0 +1,111 @@
+"""`sftrl data`: an environment's demonstrations as a file that TRL, and `sftrl sft` with data.path, read.
+
+A row is `prompt` and `completion`, both lists of messages: of such rows TRL trains on the completion alone, which is
+what our own SFT learns from a demonstration. Row i is demonstration i of the config's seed.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from sftrl_jax.chat import Chat
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
+from sftrl_jax.data.read import needed
+from sftrl_jax.envs import nothing
+from sftrl_jax.programs.mistakes import ConfigError, refuse_file
+from sftrl_jax.programs.settings import build
+from sftrl_jax.programs.task import make_env, variant_env
+
+COUNT = 1000
+CHUNK = 1024   # rows of Parquet that are in memory at once
+
+
+def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
+  """Writes `count` demonstrations of the training task, or of one of its variants, to `out`, and says so.
+
+  config: a resolved config as plain dicts, of sft or rl.
+  """
+  refuse_out(out)
+  chats = stream(config, variant)
+  rows = (row(chats(index)) for index in range(count))
+  seen = set()
+  told = _counted(rows, seen)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  part = out.with_name(f".{out.name}.part")
+  try:
+    WRITERS[out.suffix](told, part)
+    part.replace(out)
+  finally:
+    part.unlink(missing_ok=True)
+  print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(seen):,} of them "
+        f"different.\nTo train on it: sftrl sft --config=configs/sft/chat.py --config.data.path={out} --workdir=...")
+
+
+def refuse_out(out: Path) -> None:
+  """ConfigError for a file that cannot be, or must not be, written."""
+  if out.suffix not in WRITERS:
+    raise ConfigError(f"--out={out}: rows are written as {' or '.join(WRITERS)}: give such a file.")
+  if out.exists():
+    raise ConfigError(f"--out={out} is there already: remove it, or give another file.")
+  refuse_file("--out", out.parent)
+
+
+def parse_count(text: str) -> int:
+  """--count as a number; ConfigError for what is none."""
+  if not text.isdecimal() or not 0 < int(text) < 10**9:
+    raise ConfigError(f"--count is {text!r}, but should be a number of rows from 1 to 999999999.")
+  return int(text)
+
+
+def stream(config: dict, variant: str):
+  """index -> demonstration of a config's task."""
+  if config["env"]["name"] == nothing.NAME:
+    raise ConfigError(f"config.env.name is {nothing.NAME!r}, which has no demonstrations to write: give the config of "
+                      "a task, such as configs/general_points/sft.py.")
+  env = make_env(config["env"], config["reward"])
+  if variant:
+    if variant not in env.variants:
+      raise ConfigError(f"--variant is {variant!r}, but {config['env']['name']} has {', '.join(env.variants)}.")
+    env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"])
+  own = config.get("data", {}).get("path")
+  fields = {} if own else {key: value for key, value in config.get("data", {}).items() if key != "path"}
+  shown = build(Demonstrations, fields, "config.data")
+  try:
+    refuse(env, shown)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return functools.partial(demonstration, env, shown, config["seed"])
+
+
+def row(chat: Chat) -> dict:
+  """A demonstration as a row: its last message is what is to be learned."""
+  if any(message.image is not None for message in chat):
+    raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
+  said = [{"role": message.role, "content": message.text} for message in chat]
+  return {"prompt": said[:-1], "completion": said[-1:]}
+
+
+def _counted(rows: Iterator[dict], seen: set) -> Iterator[dict]:
+  for each in rows:
+    seen.add(hash(json.dumps(each)))
+    yield each
+
+
+def _lines(rows: Iterator[dict], path: Path) -> None:
+  with path.open("w", encoding="utf-8") as file:
+    for each in rows:
+      file.write(json.dumps(each, ensure_ascii=False) + "\n")
+
+
+def _parquet(rows: Iterator[dict], path: Path) -> None:
+  pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
+  message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+  schema = pyarrow.schema([("prompt", pyarrow.list_(message)), ("completion", pyarrow.list_(message))])
+  with parquet.ParquetWriter(path, schema) as file:
+    while some := list(itertools.islice(rows, CHUNK)):
+      file.write_table(pyarrow.Table.from_pylist(some, schema))
+
+
+WRITERS = {".jsonl": _lines, ".parquet": _parquet}

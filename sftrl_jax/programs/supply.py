@@ -1,0 +1,92 @@
+"""Where the batches of supervised training come from: an environment's demonstrations, or rows of one's own.
+
+Demonstrations follow from the config, which a workdir records; rows are in a file that may change. So what was read is
+told and written down before the first step (data.json), and a run goes on with the same data or not at all.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sftrl_jax.data import packing, report as reports
+from sftrl_jax.data.batches import next_batch
+from sftrl_jax.data.demonstrations import Demonstrations, demonstration
+from sftrl_jax.data.rows import Corpus, Rows, load
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.setup import Parts
+from sftrl_jax.training.log import write_json
+
+RECORD = "data.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supply:
+  """What SFT reads.
+
+  batches: cursor -> (batch, cursor), the cursor being how many examples were read
+  record: what data.json holds; {} for demonstrations
+  told: the same for a person
+  corpus, held: of own rows; the examples that are held out
+  """
+
+  batches: Callable[[int], tuple[TokenBatch, int]]
+  record: dict = dataclasses.field(default_factory=dict)
+  told: str = ""
+  corpus: Corpus | None = None
+  held: np.ndarray | None = None
+
+
+def of(parts: Parts) -> Supply:
+  """The supply of a run; own rows are read here, whole. ConfigError for what nobody would train on."""
+  data, seed, rows = parts.settings["data"], parts.config["seed"], parts.config["batch"]
+  if isinstance(data, Demonstrations):
+    chats = functools.partial(demonstration, parts.env, data, seed)
+    return Supply(functools.partial(next_batch, chats, parts.tokenizer, rows, data.length))
+  try:
+    corpus = load(data, parts.tokenizer)
+    trained, held = packing.split(corpus, data.validation)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return _own(parts, data, corpus, trained, held)
+
+
+def _own(parts: Parts, data: Rows, corpus: Corpus, trained: np.ndarray, held: np.ndarray) -> Supply:
+  seed, rows = parts.config["seed"], parts.config["batch"]
+  packed = packing.account(corpus, data, trained, seed, rows)
+  plain, shown = (reports.marked(parts.tokenizer, *corpus.example(0), colour)
+                  for colour in (False, sys.stdout.isatty()))
+  return Supply(packing.make_batches(corpus, data, trained, seed, rows), reports.plain(corpus.report, packed, plain),
+                reports.text(corpus.report, packed, shown), corpus, held)
+
+
+def refuse_changed(supply: Supply, workdir: Path) -> None:
+  """ConfigError when the run in this workdir was begun with other data."""
+  path = workdir / RECORD
+  if not supply.record or not path.is_file():
+    return
+  try:
+    before = json.loads(path.read_text())
+    sha256, kept = before["sha256"], before["kept"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise ConfigError(f"{path} is damaged ({error}): delete it to go on with the data as it is now, or give another "
+                      "workdir.") from error
+  if sha256 != supply.record["sha256"]:
+    now = supply.record
+    raise ConfigError(f"{workdir} was begun with other data: {now['path']} gave {kept:,} examples then (sha256 "
+                      f"{sha256[:12]}) and gives {now['kept']:,} now (sha256 {now['sha256'][:12]}). Put the data, or "
+                      "the tokenizer, back as it was, or give another --workdir.")
+
+
+def record(supply: Supply, workdir: Path, log) -> None:
+  """Tells what was read, and writes it down once."""
+  if not supply.record:
+    return
+  log.say(supply.told)
+  if log.writes and not (workdir / RECORD).is_file():
+    write_json(workdir / RECORD, supply.record)

@@ -1,0 +1,106 @@
+"""Demonstrations as rows: what TRL's names say, and what our own SFT would learn from the same stream."""
+
+import json
+import pathlib
+
+import pytest
+
+from sftrl_jax.data import batches, rows
+from sftrl_jax.main import main
+from sftrl_jax.programs import data, dotted
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.text import tokenizer as tokenizers
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+SFT = CONFIGS / "general_points" / "sft.py"
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+  """config(**overrides) -> the plain resolved config of the small task, several attempts shown."""
+  def make(**overrides):
+    shown = {"data__attempts": "(0.5,0.5)", "data__length": "48", "env__attempts": "3", **overrides}
+    return json.loads(json.dumps(dotted.plain(tiny("sft", **shown))))
+  return make
+
+
+def test_rows_are_the_demonstrations_of_the_config(config, tmp_path, capsys):
+  data.run(config(), tmp_path / "a" / "rows.jsonl", count=40)
+  assert "40 demonstrations of the training task" in capsys.readouterr().out
+  written = [json.loads(line) for line in (tmp_path / "a" / "rows.jsonl").read_text().splitlines()]
+  chats = data.stream(config(), "")
+  assert len(written) == 40 and {len(row["prompt"]) for row in written} == {1, 3}
+  for index, row in enumerate(written):
+    assert row.keys() == {"prompt", "completion"} and len(row["completion"]) == 1
+    said = [(message["role"], message["content"]) for message in (*row["prompt"], *row["completion"])]
+    assert said == [(message.role, message.text) for message in chats(index)]
+    assert row["completion"][0]["role"] == "assistant"
+  assert [path.name for path in (tmp_path / "a").iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_training_on_the_file_is_training_on_the_stream(suffix, config, tmp_path):
+  """Ids and labels of a row are those of the demonstration: wrong attempts in the prompt are never learned."""
+  if suffix == ".parquet":
+    pytest.importorskip("pyarrow")
+  data.run(config(), tmp_path / f"rows{suffix}", count=30)
+  chats = data.stream(config(), "")
+  from sftrl_jax.programs.task import make_env
+  for tokenizer in (tokenizers.byte(), tokenizers.words(make_env(config()["env"]).words)):
+    corpus = rows.load(rows.Rows(str(tmp_path / f"rows{suffix}"), length=4000), tokenizer)
+    assert corpus.count == 30 and corpus.report.format == "prompt_completion"
+    for index in range(30):
+      ids, weights = batches.example(tokenizer, chats(index))
+      assert [part.tolist() for part in corpus.example(index)] == [ids, [weight > 0 for weight in weights]]
+
+
+def test_the_library_datasets_reads_both_files_alike(config, tmp_path):
+  datasets = pytest.importorskip("datasets")
+  for kind, suffix in (("json", ".jsonl"), ("parquet", ".parquet")):
+    data.run(config(), tmp_path / f"rows{suffix}", count=5)
+    read = datasets.load_dataset(kind, data_files=str(tmp_path / f"rows{suffix}"), split="train",
+                                 cache_dir=str(tmp_path / "cache"))
+    assert read.column_names == ["prompt", "completion"] and len(read) == 5
+    assert read[0]["completion"][0]["role"] == "assistant" and read[0]["prompt"][0]["content"]
+
+
+def test_a_variant_shows_its_own_task(config, tmp_path):
+  for variant in ("", "rule_ood"):
+    data.run(config(), tmp_path / f"{variant}.jsonl", variant, 20)
+  assert (tmp_path / ".jsonl").read_text() != (tmp_path / "rule_ood.jsonl").read_text()
+  with pytest.raises(ConfigError, match="--variant is 'rule_odd', but general_points has id_seen, id_unseen, rule_ood"):
+    data.run(config(), tmp_path / "x.jsonl", "rule_odd")
+
+
+def test_rl_shows_one_right_answer_a_prompt(tiny, tmp_path):
+  data.run(json.loads(json.dumps(dotted.plain(tiny("rl")))), tmp_path / "rows.jsonl", count=5)
+  assert all(len(json.loads(line)["prompt"]) == 1 for line in (tmp_path / "rows.jsonl").read_text().splitlines())
+
+
+def test_wrong_words_are_told_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "there.jsonl").write_text("mine")
+  before = sorted(tmp_path.rglob("*"))
+  for words, code, told in (
+      ([f"--config={SFT}"], 2, "data needs --out"), (["--out=x.jsonl"], 2, "data needs --config"),
+      ([f"--config={SFT}", "--out=x.csv"], 1, "--out=x.csv: rows are written as .jsonl or .parquet"),
+      ([f"--config={SFT}", "--out=there.jsonl"], 1, "--out=there.jsonl is there already"),
+      ([f"--config={SFT}", "--out=there.jsonl/x.jsonl"], 1, "--out=there.jsonl is a file"),
+      ([f"--config={SFT}", "--out=x.jsonl", "--count=0"], 1, "--count is '0', but should be a number of rows"),
+      ([f"--config={SFT}", "--out=x.jsonl", "--count=many"], 1, "--count is 'many'"),
+      ([f"--config={CONFIGS / 'study' / 'general_points_cpu.py'}", "--out=x.jsonl"], 1, "is a study; data takes"),
+      ([f"--config={CONFIGS / 'sft' / 'chat.py'}:smoke", "--out=x.jsonl"], 1, "which has no demonstrations to write")):
+    assert main(["data", *words]) == code
+    said = capsys.readouterr().err
+    assert told in said, said
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_half_a_file_is_never_left(config, tmp_path, monkeypatch):
+  def torn(rows, path):
+    path.write_text(json.dumps(next(rows)))
+    raise OSError("No space left on device")
+  monkeypatch.setitem(data.WRITERS, ".jsonl", torn)
+  with pytest.raises(OSError, match="No space"):
+    data.run(config(), tmp_path / "rows.jsonl")
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,181 @@
+"""Training on rows of one's own: told before the first step, gone on with exactly, refused if the file has changed."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from sftrl_jax.main import main
+from sftrl_jax.programs import run as runs, settings, sft, supply
+from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.setup import assemble
+from sftrl_jax.programs.stop import Stop
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "sft" / "chat.py"
+SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.tensorboard": "False",
+         "mesh.cpu_threads": "0", "model.layers": "1", "schedule.warmup": "1", "evals.at": "(0.5,)"}
+
+
+@pytest.fixture
+def config(one_device, tmp_path):
+  """config(**overrides) -> the little chats on a tiny decoder that reads bytes; __ is a dot. The file is a copy."""
+  path = tmp_path / "chats.jsonl"
+  path.write_bytes(CONFIG.with_name("chat_sample.jsonl").read_bytes())
+
+  def make(**overrides):
+    changed = {**SMALL, "data.path": str(path), **{key.replace("__", "."): str(value)
+                                                   for key, value in overrides.items()}}
+    return settings.resolve_for("sft", settings.load(f"{CONFIG}:smoke"), list(changed.items()), lambda _: None)
+  make.path = path
+  return make
+
+
+class Stopped(Exception):
+  pass
+
+
+def story(lines_of, workdir):
+  """The lines of metrics.jsonl without what depends on the clock."""
+  return [{key: value for key, value in line.items() if not key.startswith(("seconds", "timing_s", "compile/count"))}
+          for line in lines_of(workdir, "metrics.jsonl")]
+
+
+def arrays_of(workdir, step):
+  path = (workdir / "checkpoints" / str(step) / "state").absolute()
+  return jax.device_get(ocp.StandardCheckpointer().restore(path))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """The workdir and output of a run with held-out rows that nobody stopped, trained by the first test that asks."""
+  return {"workdir": tmp_path_factory.mktemp("straight") / "run", "told": ""}
+
+
+def trained(straight, config, capsys):
+  if not straight["told"]:
+    sft.run(config(data__validation=0.2, log__every=2), straight["workdir"])
+    straight["told"] = capsys.readouterr().out
+  return straight["workdir"], straight["told"]
+
+
+def test_a_run_tells_what_it_read_and_measures_what_it_held_out(straight, config, lines_of, capsys):
+  workdir, told = trained(straight, config, capsys)
+  assert "32 read, 32 kept, 0 dropped (0.0%)" in told and "6 examples, for eval/loss" in told
+  assert told.index("32 read") < told.index("programs compiled")
+  lines = lines_of(workdir, "metrics.jsonl")
+  assert [line["step"] for line in lines] == [0, 2, 4]
+  assert all(0 < line["eval/loss"] < 10 and 0 <= line["eval/mean_token_accuracy"] <= 1 for line in lines)
+  assert lines[-1]["eval/loss"] < lines[0]["eval/loss"] and "loss" not in lines[0]
+  assert len({line["compile/count"] for line in lines}) == 1   # nothing is compiled once it trains
+  record = json.loads((workdir / "data.json").read_text())
+  assert (record["read"], record["format"], record["packed"]["held"]) == (32, "messages", 6)
+  assert "[[100 degrees" in record["example"]
+
+
+@pytest.mark.parametrize("where", ["between two steps", "in an evaluation"])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(where, straight, config, lines_of, tmp_path, capsys, monkeypatch):
+  """In the middle of a pass: the same rows follow, in the same order, and every line is there once."""
+  workdir, _ = trained(straight, config, capsys)
+  settled = config(data__validation=0.2, log__every=2, checkpoint__every=1)
+  step, evaluation, save = runs.after_step, runs._evaluate, {}
+  kept = Stop.kept
+
+  def keeping(stop, what, between=False):
+    save["now"] = what
+    kept(stop, what, between)
+
+  def stopping(parts, session, state, position, *rest):
+    session = step(parts, session, state, position, *rest)
+    if position.step == 3 and where == "between two steps":
+      session.store.wait_until_finished()
+      raise Stopped
+    return session
+
+  def dropping(parts, session, log):
+    session = evaluation(parts, session, log)   # its line is written, but the state saved is that of before
+    if session.position.step == 2 and where == "in an evaluation":
+      save["now"]()
+      raise Stopped
+    return session
+  monkeypatch.setattr(Stop, "kept", keeping)
+  monkeypatch.setattr(runs, "after_step", stopping)
+  monkeypatch.setattr(runs, "_evaluate", dropping)
+  with pytest.raises(Stopped):
+    sft.run(settled, tmp_path / "stopped")
+  monkeypatch.undo()
+  sft.run(settled, tmp_path / "stopped")
+  assert story(lines_of, tmp_path / "stopped") == story(lines_of, workdir)
+  jax.tree.map(np.testing.assert_array_equal, arrays_of(tmp_path / "stopped", 4), arrays_of(workdir, 4))
+
+
+def test_changed_data_are_refused_and_nothing_is_touched(config, tmp_path):
+  workdir = tmp_path / "run"
+  sft.run(config(steps=1), workdir)
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+  rows = config.path.read_text().splitlines()
+  config.path.write_text("\n".join(rows[1:]))
+  with pytest.raises(ConfigError, match="begun with other data: .* gave 32 examples then .* 31 now"):
+    sft.run(config(), workdir)
+  config.path.write_text("\n".join([rows[1], rows[0], *rows[2:]]))   # another order is other data
+  with pytest.raises(ConfigError, match="begun with other data"):
+    sft.run(config(), workdir)
+  assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+  config.path.write_text("\n".join(rows))
+  (workdir / supply.RECORD).write_text("{")
+  with pytest.raises(ConfigError, match="data.json is damaged"):
+    sft.run(config(), workdir)
+
+
+def test_demonstrations_follow_from_the_config_and_are_not_recorded(tiny, finished):
+  parts = assemble(tiny("sft"), "sft")
+  made = supply.of(parts)
+  assert made.record == {} and made.held is None and not (finished("sft") / supply.RECORD).exists()
+  batch, cursor = made.batches(3)
+  assert batch.targets_BT.shape == (16, 23) and cursor > 3
+
+
+BAD = {
+    "empty": (b"", "has no rows: it is empty"),
+    "bad UTF-8": (b'{"text": "ok"}\n{"text": "\xff"}\n', "rows.jsonl, row 2: byte 11 of the line (0xff) is no UTF-8"),
+    "no answer": (b'{"messages": [{"role": "user", "content": "q"}]}', "row 1, column messages: has no message of"),
+    "unknown columns": (b'{"question": "q"}', "row 1: has the columns 'question', but needs `messages`"),
+    "nested": (b'{"messages": [{"role": "assistant", "content": [1]}]}', "column messages[0].content: is a list"),
+    "unknown role": (b'{"messages": [{"role": "bot", "content": "a"}]}', "column messages[0].role: is 'bot'"),
+    "NUL": (b'{"text": "a\0"}', "row 1: byte 12 of the line is NUL"),
+    "an escaped NUL": (b'{"text": "a\\u0000"}', "row 1, column text: has a NUL at character 2"),
+    "50 MB": (b'{"text": "' + b"x" * 50_000_000 + b'"}', "row 1: the line has 50,000,012 bytes"),
+    "an array": (b'[{"text": "a"}]', "row 1: begins with '['"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_error_and_nothing_is_written(case, config, tmp_path, capsys, monkeypatch):
+  written, told = BAD[case]
+  (tmp_path / "rows.jsonl").write_bytes(written)
+  monkeypatch.chdir(tmp_path)
+  before = sorted(tmp_path.rglob("*"))
+  overrides = [f"--config.{key}={value}" for key, value in SMALL.items()]
+  assert main(["sft", f"--config={CONFIG}:smoke", "--workdir=run", "--config.data.path=rows.jsonl", *overrides]) == 1
+  said = capsys.readouterr()
+  assert said.err.startswith("error: ") and said.err.count("error: ") == 1 and told in said.err, said.err
+  assert "debug" not in said.err and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_pass_over_rows_apart_and_the_batches_of_a_supply(config):
+  parts = assemble(config(data__pack=False, data__shuffle=False), "sft")
+  made = supply.of(parts)
+  batch, cursor = made.batches(0)
+  assert cursor == 4 and set(np.asarray(batch.inputs.segments_BT).max(axis=1)) == {1}
+  first, _ = made.corpus.example(0)
+  assert batch.inputs.tokens_BT[0][: len(first) - 1].tolist() == first[:-1].tolist()
+  assert jax.tree.all(jax.tree.map(np.array_equal, batch, made.batches(0)[0]))
+
+
+def test_nothing_to_play_and_nothing_to_read_is_told(config, capsys):
+  for overrides, told in ((dict(data__path=""), "or give rows of your own with --config.data.path=FILE"),
+                          (dict(evals__variants="('id_seen',)"), "config.evals.variants names 'id_seen'")):
+    with pytest.raises(ConfigError, match=told):
+      assemble(config(**overrides), "sft")
