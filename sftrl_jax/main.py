@@ -48,12 +48,17 @@ SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FL
   --system=TEXT         the system message
   --dtype=float32       or bfloat16 (default: a run's own; else float32 on CPUs, bfloat16 on accelerators)
   --raw                 the prompt as it is, without the chat template"""
+DATA_USAGE = """--config=FILE.py[:choice] --out=FILE.jsonl|.parquet [--variant=V --count=N] [--config.KEY=VALUE ...]
+  --variant=V    of the task, instead of what it trains on
+  --count=1000   rows"""
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
                   "--config=FILE.py[:choice][:smoke] [--config.some.key=value ...]", ("--config",), ("--config",)),
+    "data": Verb("write demonstrations of a task as rows that TRL reads", DATA_USAGE,
+                 ("--config", "--out", "--variant", "--count"), ("--config", "--out")),
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"
                      "  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT",
                      ("--workdir",), (), (1, 1)),

@@ -24,7 +24,7 @@ def configured(command):
     for name, value in smoke.ENVIRONMENT.items():
       os.environ.setdefault(name, value)
   verb = command.verb
-  if verb in ("check", "bench"):
+  if verb in ("check", "bench", "data"):
     from sftrl_jax.programs.check import verb_of
     verb = verb_of(config, command.overrides)
   if verb == "study":
@@ -93,9 +93,21 @@ def _check(command):
   check.run(cases)
 
 
+def _data(command):
+  from sftrl_jax.programs import data, dotted, settings
+  from sftrl_jax.programs.check import verb_of
+  from sftrl_jax.programs.mistakes import ConfigError
+  out, count = Path(command.flags["--out"]), data.parse_count(command.flags.get("--count", str(data.COUNT)))
+  data.refuse_out(out)
+  if verb_of(settings.load(command.flags["--config"]), command.overrides) == "study":
+    raise ConfigError(f"--config={command.flags['--config']} is a study; data takes the config of one run.")
+  config, _ = configured(command)
+  data.run(dotted.plain(config), out, command.flags.get("--variant", ""), count)
+
+
 def _report_run(config, workdir) -> None:
-  """The report of one run; a run without evaluations has nothing to show."""
-  if (workdir / "evals.jsonl").is_file() and config.log.report:
+  """The report of one run; one that has neither evaluations nor rows of one's own has nothing to show."""
+  if any((workdir / name).is_file() for name in ("evals.jsonl", "data.json")) and config.log.report:
     from sftrl_jax.study import report
     print(f"Report: {report.write_run(workdir)}")
 
@@ -176,5 +188,5 @@ def _configs(command):
   print(catalogue.page(Path(*command.positionals or ("configs",))))
 
 
-PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "evaluate": _evaluate, "sample": _sample,
-            "bench": _bench, "convert": _convert, "report": _report, "configs": _configs}
+PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "data": _data, "evaluate": _evaluate,
+            "sample": _sample, "bench": _bench, "convert": _convert, "report": _report, "configs": _configs}

@@ -6,8 +6,11 @@ from collections import Counter
 from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
 from sftrl_jax.data.demonstrations import demonstration
+from sftrl_jax.data.report import marked
+from sftrl_jax.programs import supply as supplies
 from sftrl_jax.programs.course import Wrong
 from sftrl_jax.programs.evaluate import row_length
+from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import Parts
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, Reply, Turn
@@ -27,6 +30,27 @@ def of_demonstrations(parts: Parts) -> str:
       trained[tuple(targets[(segments == segment) & (weights > 0)].tolist())] += 1
       found += 1
   return told(tokenizer, trained, wanted, found, count, example(tokenizer, chats(0)))
+
+
+def of_rows(parts: Parts) -> str:
+  """SFT on rows of one's own: all are read, and the first batch is as they were rendered."""
+  try:
+    supply = supplies.of(parts)
+  except ConfigError as error:
+    raise Wrong(str(error), "mend the data, or config.data") from error
+  batch, count = supply.batches(0)
+  spans = Counter()
+  for index in range(supply.corpus.count):
+    ids, learned = supply.corpus.example(index)
+    spans[tuple(ids[1:][learned[1:]].tolist())] += 1
+  trained = Counter(tuple(targets[(segments == segment) & (weights > 0)].tolist())
+                    for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT,
+                                                          strict=True)
+                    for segment in range(1, segments.max() + 1))
+  if trained.total() != count or trained - spans:
+    raise Wrong(f"a batch of {count} examples trains {trained.total()} spans, of which {(trained - spans).total()} are "
+                "in no row", "train what text/render.py calls written, and nothing else")
+  return supply.told.replace("\n", "\n          ")
 
 
 def of_episodes(parts: Parts, episodes) -> str:
@@ -73,17 +97,6 @@ def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, ch
   tokens = sum(len(ids) * number for ids, number in trained.items())
   return (f"{tokens} trained tokens are {wanted.total()} responses, {ended} with their <eos>, of {chats} chats in as "
           f"many unbroken rows; in double brackets what is trained: {marked(tokenizer, *shown)}")
-
-
-def marked(tokenizer: Tokenizer, ids, weights) -> str:
-  """A row as text, with [[ ]] around what is trained."""
-  runs: list[tuple[bool, list[int]]] = []
-  for token, weight in zip(ids, weights, strict=True):
-    if not runs or runs[-1][0] != (weight > 0):
-      runs.append((weight > 0, []))
-    runs[-1][1].append(token)
-  texts = [f"[[{tokenizer.decode(some)}]]" if trained else tokenizer.decode(some) for trained, some in runs]
-  return (" " if tokenizer.kind == "words" else "").join(texts)
 
 
 def spoken(parts: Parts, seed) -> Episode:
