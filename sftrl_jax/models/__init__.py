@@ -12,9 +12,13 @@ from sftrl_jax.models.decoder import Decoder, extend, unstack
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A decoder's functions. Parameters are an argument of each; nothing here remembers anything."""
+  """A decoder's functions. Parameters are an argument of each; nothing here remembers anything.
+
+  ids: so many rows of the tables are ids, the others fill them up and are never written (0: all are ids)
+  """
 
   config: DecoderConfig
+  ids: int = 0
 
   def init(self, key: jax.Array) -> dict:
     """A newborn parameter tree, f32."""
@@ -40,7 +44,11 @@ class Model:
   def unembed(self, params: dict, hidden_BTD) -> jax.Array:
     """logits in f32 of whatever hidden states are given."""
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
-    return jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+    if not self.ids:
+      return logits
+    # The same as in objectives/logprobs.py: what is sampled from is what is trained.
+    return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
 
   def decoding(self, params: dict) -> dict:
     """Parameters as decoding wants them: layers apart, in the activations' dtype."""
@@ -52,18 +60,16 @@ class Model:
     return extend(self.config, decoding_params, past, tokens_BT, positions_BT, segments_BT)
 
 
-def build(config: DecoderConfig) -> Model:
+def build(config: DecoderConfig, ids: int = 0) -> Model:
   """The model of a config. A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns
   a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`."""
   if config.vocab < 1:
     raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")
-  if not hasattr(config, "build"):
-    return Model(config)
-  model = config.build()
+  model = config.build() if hasattr(config, "build") else Model(config)
   if not isinstance(model, Model) or model.config != config:
     raise ValueError(f"{type(config).__name__}.build() returned {model!r}, but it must return a class derived from "
                      "sftrl_jax.models.Model, made with this config: return MyModel(self).")
-  return model
+  return dataclasses.replace(model, ids=ids) if 0 < ids < config.vocab else model
 
 
 __all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads"]

@@ -82,7 +82,7 @@ def _ranked(model):
     hidden_BTD = model.hidden(params, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
 
     def column(given):
-      logits_BV = model.unembed(params, given[0])
+      logits_BV = model.unembed(params, given[0])[:, : model.ids or None]
       chosen_B = jnp.take_along_axis(logits_BV, given[1][:, None], axis=-1)[:, 0]
       return logits_BV.max(-1) - chosen_B, logits_BV.std(-1)
 

@@ -65,7 +65,7 @@ def _kl_rows(model):
 
   def run(params, ref, inputs, mask_BT):
     hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
-    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref))
+    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)
 
   return jax.jit(run)

@@ -116,7 +116,7 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
   if model_config.vocab and model_config.vocab < tokenizer.size:
     raise ConfigError(f"config.model.vocab is {model_config.vocab}, but the tokenizer has {tokenizer.size} ids: leave "
                       "it at 0 to take the tokenizer's size.")
-  model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size))
+  model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size), tokenizer.size)
   mesh = _told(lambda: meshes.make(sections["mesh"]))
   rollout, evals = sections["rollout"], sections["evals"]
   sampling = Sampling(rollout.max_new_tokens)
