@@ -101,27 +101,30 @@ def write_words(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | 
   """config.json, generation_config.json, and the tokenizer with its chat template, into a directory that is there."""
   ends = {}
   if tokenizer is not None:
-    last = [tokenizer.eos, *(end for end in tokenizer.stops if end != tokenizer.eos)]
+    last = [tokenizer.eos, *(end for end in getattr(tokenizer, "stops", ()) if end != tokenizer.eos)]
     known = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad,
              "eos_token_id": last if last[1:] else last[0]}
     ends = {name: value for name, value in known.items() if value is not None}
   if hasattr(tokenizer, "save"):   # those of our own vocabularies have no files
     tokenizer.save(part)
+    ends.update(_read(part / "generation_config.json") or {})
   told, generation = _kept(like, config, "config.json"), _kept(like, config, "generation_config.json")
   if told is None:
     name = families.of(config)
     family = families.FAMILIES[name]
     told = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config), **ends}
+  told.pop("auto_map", None)   # names code that does not come along
   _json(part / "config.json", {**told, "dtype": dtype, "torch_dtype": dtype, MARK: __version__})
-  _json(part / "generation_config.json", {**ends} if generation is None else generation)
+  if generation or ends:
+    _json(part / "generation_config.json", generation or ends)
 
 
 def _kept(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
   """A JSON file of where the model came from, None unless that is (still) this model."""
-  if like is None or not (like / "config.json").is_file() or not (like / name).is_file():
+  model = None if like is None else _read(like / "config.json")
+  if model is None or families.differences(config, families.describe(model, str(like / "config.json"))):
     return None
-  there = families.describe(json.loads((like / "config.json").read_text()), str(like / "config.json"))
-  return None if families.differences(config, there) else json.loads((like / name).read_text())
+  return _read(like / name)
 
 
 def _move(part: Path, directory: Path) -> None:
@@ -136,10 +139,16 @@ def _move(part: Path, directory: Path) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
+  return MARK in (_read(directory / "config.json") or {})
+
+
+def _read(path: Path) -> dict | None:
+  """A table in JSON; None where there is none."""
   try:
-    return MARK in json.loads((directory / "config.json").read_text())
-  except (OSError, ValueError, TypeError):
-    return False
+    told = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return None
+  return told if isinstance(told, dict) else None
 
 
 def _json(path: Path, value: dict) -> None:

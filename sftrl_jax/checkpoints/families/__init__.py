@@ -23,7 +23,7 @@ def named(values: dict, where: str) -> ModuleType:
   if name == "gemma3":
     raise ValueError(f"{where}: model_type is 'gemma3', which sees pictures; of Gemma 3 only the text models are known "
                      "(gemma3_text: 270m and 1b).")
-  if name not in FAMILIES:
+  if not isinstance(name, str) or name not in FAMILIES:
     raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.")
   return FAMILIES[name]
 

@@ -53,7 +53,7 @@ class Keys:
   def kinds(self, layers: int) -> tuple[str, ...]:
     """`layer_types` as a pattern: the shortest that repeats."""
     told = self.get("layer_types")
-    if not isinstance(told, list) or len(told) != layers or any(kind not in LAYERS for kind in told):
+    if not isinstance(told, list) or len(told) != layers or any(str(kind) not in LAYERS for kind in told):
       raise ValueError(f"{self.where}: layer_types is {told!r}; it must name one of {', '.join(LAYERS)} for each of "
                        f"{layers} layers.")
     return shortest(tuple(LAYERS[kind] for kind in told))

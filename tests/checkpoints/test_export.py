@@ -1,0 +1,85 @@
+"""An export is whole or not there, replaces nothing but an export, and says what the model is."""
+
+import json
+import types
+
+import jax
+import pytest
+
+from sftrl_jax.checkpoints import export, hf, safetensors
+from sftrl_jax.models import DecoderConfig, build
+
+CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, context=32)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return jax.jit(build(CONFIG).init)(jax.random.key(0))
+
+
+def test_large_models_are_written_as_several_files_and_an_index(params, tmp_path, monkeypatch):
+  hf.save(tmp_path / "one", CONFIG, params)
+  monkeypatch.setattr(export, "LARGEST", 1000)
+  hf.save(tmp_path / "many", CONFIG, params)
+  told = json.loads((tmp_path / "many" / safetensors.INDEX).read_text())
+  files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
+  assert files == sorted(set(told["weight_map"].values())) and files[0] == f"model-00001-of-{len(files):05}.safetensors"
+  assert 2 < len(files) and told["metadata"]["total_size"] == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  assert all(sum(entry.read().nbytes for entry in safetensors.header(tmp_path / "many" / file).values()) <= 1024
+             for file in files)
+  for name, entry in safetensors.entries(tmp_path / "one").items():
+    assert (entry.read() == safetensors.entries(tmp_path / "many")[name].read()).all()
+
+
+def test_only_exports_are_replaced(params, tmp_path):
+  home = tmp_path / "new" / "model"
+  hf.save(home, CONFIG, params)
+  (home / "leftover").touch()
+  hf.save(home, CONFIG, params)
+  assert sorted(path.name for path in home.iterdir()) == ["config.json", "model.safetensors"]
+  assert [path.name for path in home.parent.iterdir()] == ["model"]
+  (tmp_path / "mine").mkdir()
+  hf.save(tmp_path / "mine", CONFIG, params)   # empty
+  (home / "config.json").write_text("{}")
+  with pytest.raises(ValueError, match="is not empty .* and is no export of sftrl"):
+    hf.save(home, CONFIG, params)
+  (tmp_path / "file").touch()
+  with pytest.raises(ValueError, match="is a file"):
+    hf.save(tmp_path / "file", CONFIG, params)
+
+
+def test_an_export_that_fails_leaves_what_was_there(params, tmp_path):
+  def full(_):
+    raise OSError("No space left on device")
+  words = types.SimpleNamespace(eos=2, stops=(2,), bos=1, pad=0, save=full)
+  with pytest.raises(OSError, match="No space"):
+    hf.save(tmp_path / "model", CONFIG, params, words)
+  assert not list(tmp_path.iterdir())
+  hf.save(tmp_path / "model", CONFIG, params)
+  with pytest.raises(OSError, match="No space"):
+    hf.save(tmp_path / "model", CONFIG, params, words)
+  assert [path.name for path in tmp_path.iterdir()] == ["model"] and hf.load(tmp_path / "model").config == CONFIG
+
+
+def test_a_model_of_no_family_and_a_dtype_of_none_are_refused_before_anything_is_written(params, tmp_path):
+  with pytest.raises(ValueError, match="llama comes nearest, but has no mlp='plain'"):
+    hf.save(tmp_path / "model", DecoderConfig(vocab=16, width=8, layers=2, heads=2, mlp="plain"), params)
+  with pytest.raises(ValueError, match="int32, which is not written"):
+    hf.save(tmp_path / "model", CONFIG, jax.tree.map(lambda x: x.astype("int32"), params))
+  assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_open_and_end_are_written_and_a_likeness_keeps_its_own_words(params, tmp_path):
+  words = types.SimpleNamespace(eos=2, stops=(5, 2), bos=1, pad=None)
+  hf.save(tmp_path / "first", CONFIG, params, words)
+  told, generation = (json.loads((tmp_path / "first" / name).read_text()) for name in (
+      "config.json", "generation_config.json"))
+  assert generation == {"bos_token_id": 1, "eos_token_id": [2, 5]} and hf.stops(tmp_path / "first") == (2, 5)
+  assert told["architectures"] == ["LlamaForCausalLM"] and told["dtype"] == "float32" and told["bos_token_id"] == 1
+  (tmp_path / "first" / "config.json").write_text(json.dumps({**told, "own": 3, "rope_theta": 10_000}))
+  hf.save(tmp_path / "second", CONFIG, params, None, tmp_path / "first")
+  assert json.loads((tmp_path / "second" / "config.json").read_text())["own"] == 3
+  assert hf.stops(tmp_path / "second") == (2, 5)
+  (tmp_path / "first" / "config.json").write_text(json.dumps({**told, "own": 3, "rms_norm_eps": 0.1}))
+  hf.save(tmp_path / "third", CONFIG, params, None, tmp_path / "first")
+  assert "own" not in json.loads((tmp_path / "third" / "config.json").read_text())

@@ -1,0 +1,83 @@
+"""Headers as the package gguf writes them, numbers as it multiplies them out, and files that lie."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from sftrl_jax.checkpoints import gguf_file
+
+gguf = pytest.importorskip("gguf")
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+
+
+def write(path, tensors=None, **keys):
+  """{name: (array, kind)} and metadata, by the package."""
+  writer = gguf.GGUFWriter(str(path), "llama")
+  for name, value in keys.items():
+    add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
+    add.get(type(value), writer.add_array)(name.replace("__", "."), value)
+  for name, (array, kind) in (tensors or {}).items():
+    wanted = gguf.GGMLQuantizationType[kind]
+    data = array if kind == "F32" else gguf.quants.quantize(array, wanted)
+    writer.add_tensor(name, data, raw_dtype=wanted)
+  for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    step()
+  return path
+
+
+def numbers(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_those_of_the_package(tmp_path, kind, monkeypatch):
+  monkeypatch.setattr(gguf_file, "AT_ONCE", 150)   # some rows at a time
+  file = gguf_file.read(write(tmp_path / "x.gguf", {"a": (numbers(5, 64), kind), "b": (numbers(3, 32), kind)}))
+  there = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "x.gguf").tensors}
+  for name, shape in (("a", (5, 64)), ("b", (3, 32))):
+    read, told = file.read(name), gguf.quants.dequantize(there[name].data, there[name].tensor_type)
+    assert read.shape == shape and read.dtype == np.float32
+    np.testing.assert_array_equal(read, told.reshape(shape))
+    assert np.abs(read - numbers(*shape)).max() < (0.6 if kind.startswith("Q4") else 0.02)
+
+
+def test_metadata_of_every_kind_is_read(tmp_path):
+  told = dict(a__b=3, c=0.5, d="ein Wörtchen", e=True, words=["x", "", "ü"], scores=[0.5, -1.0], kinds=[1, 3])
+  file = gguf_file.read(write(tmp_path / "x.gguf", {"v": (numbers(4), "F32")}, **told))
+  for name, value in told.items():
+    assert file.metadata[name.replace("__", ".")] == value
+  assert file.metadata["general.architecture"] == "llama" and list(file.tensors) == ["v"]
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+  path = write(tmp_path / "x.gguf", {"a": (numbers(5, 64), "Q8_0")}, words=["some", "words"])
+  whole = path.read_bytes()
+  for length in range(0, len(whole) - 340, 7):
+    path.write_bytes(whole[:length])
+    with pytest.raises(ValueError, match="GGUF file|is cut off"):
+      gguf_file.read(path)
+  path.write_bytes(whole[:-1 - 340 % 32])
+  with pytest.raises(ValueError, match="is cut off: its header tells of"):
+    gguf_file.read(path)
+
+
+def test_a_header_that_lies_is_refused(tmp_path):
+  path = write(tmp_path / "x.gguf", {"a": (numbers(5, 64), "Q8_0")}, words=["some", "words"])
+  whole = path.read_bytes()
+  places = {"no GGUF file: it begins with": (0, b"FUGG"), "of version 9": (4, struct.pack("<I", 9)),
+            "cut off or damaged": (8, struct.pack("<Q", 2**60)), "header is cut off": (16, struct.pack("<Q", 2**60))}
+  for told, (at, piece) in places.items():
+    path.write_bytes(whole[:at] + piece + whole[at + len(piece):])
+    with pytest.raises(ValueError, match=told):
+      gguf_file.read(path)
+  at = whole.index(b"some") - 8   # the length of a word
+  path.write_bytes(whole[:at] + struct.pack("<Q", 2**40) + whole[at + 8:])
+  with pytest.raises(ValueError, match="1099511627776 bytes are told of"):
+    gguf_file.read(path)
+
+
+def test_other_quantisations_are_told_with_those_that_are_read(tmp_path):
+  path = write(tmp_path / "x.gguf", {"a": (numbers(5, 64), "Q5_1")})
+  with pytest.raises(ValueError, match="1 tensors are quantised in a way that is not read .*known are F32, F16, Q4_0"):
+    gguf_file.read(path)

@@ -1,0 +1,102 @@
+"""A directory becomes a model and a directory again; what is wrong with one is one error."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sftrl_jax.checkpoints import hf, safetensors
+from sftrl_jax.checkpoints.families import FAMILIES
+from sftrl_jax.parallel import mesh as meshes
+
+
+def bits(home):
+  return {name: (entry.dtype, entry.shape, np.asarray(entry.read()).tobytes())
+          for name, entry in safetensors.entries(home).items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_come_through_bit_for_bit(make, tmp_path, family, dtype):
+  home = make(family, dtype)
+  loaded = hf.load(home, dtype)
+  assert loaded.config.dtype == dtype == hf.dtype_of(home) and loaded.tokenizer is None
+  hf.save(tmp_path / "again", loaded.config, loaded.params)
+  assert bits(tmp_path / "again") == bits(home)
+  assert hf.describe(tmp_path / "again") == hf.describe(home)
+
+
+def test_a_model_is_spread_over_a_mesh(make):
+  home = make("qwen2", files=3)
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2))
+  whole, spread = hf.load(home).params, hf.load(home, mesh=mesh).params
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), whole, spread)
+  assert spread["layers"]["block"]["attn"]["q"]["kernel"].sharding.mesh == mesh
+
+
+def rewritten(home, change):
+  package = pytest.importorskip("safetensors.numpy")
+  there = package.load_file(home / "model.safetensors")
+  change(there)
+  package.save_file(there, home / "model.safetensors")
+
+
+def test_missing_surplus_and_misshapen_tensors_are_one_report(make):
+  def change(there):
+    there["model.layers.3.mlp.up_proj.weight"] = there.pop("model.layers.2.mlp.up_proj.weight")
+    there["model.norm.weight"] = np.zeros(25, np.float32)
+  home = make()
+  rewritten(home, change)
+  with pytest.raises(ValueError) as caught:
+    hf.load(home)
+  assert all(told in str(caught.value) for told in (
+      "1 missing: model.layers.2.mlp.up_proj.weight", "does not have: model.layers.3.mlp.up_proj.weight",
+      "model.norm.weight is [25] instead of [24]"))
+
+
+def test_buffers_and_a_second_copy_of_a_tied_embedding_are_let_be(make):
+  home, more = make(tie_word_embeddings=True), {
+      "lm_head.weight": np.zeros((40, 24), np.float32), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, "f")}
+  rewritten(home, lambda there: there.update(more))
+  assert "unembed" not in hf.load(home).params
+  home = make(name="untied")
+  rewritten(home, lambda there: there.pop("lm_head.weight"))
+  with pytest.raises(ValueError, match="1 missing: lm_head.weight"):
+    hf.load(home)
+
+
+def test_weights_are_held_against_the_config_before_any_is_read(make):
+  home = make(num_hidden_layers=2)
+  told = json.loads((home / "config.json").read_text())
+  (home / "config.json").write_text(json.dumps({**told, "num_hidden_layers": 1, "head_dim": 4}))
+  with pytest.raises(ValueError, match=r"9 that this model does not have: model.layers.1.*is \[32, 24\] instead of"):
+    hf.load(home)
+
+
+@pytest.mark.parametrize("text, told", [
+    ('{"model_type": "gpt2"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
+    (b"\xff\xfe", "no sound JSON"), (None, "holds no config.json")])
+def test_a_directory_of_no_known_model_is_told(tmp_path, text, told):
+  if text is not None:
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+  with pytest.raises(ValueError, match=told):
+    hf.describe(tmp_path)
+
+
+@pytest.mark.parametrize("words, beyond", [({"a": 0, "b": 40}, "'b'"), ({"a": 39}, ""), ([["a", 0.0]] * 41, "'a'")])
+def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, words, beyond):
+  (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}, "added_tokens": [
+      {"content": "<image_soft_token>", "id": 40}]}))
+  if not beyond:
+    return hf.refuse_larger(tmp_path, 40)
+  with pytest.raises(ValueError, match=f"1 ids beyond the model's vocabulary of 40, such as {beyond}"):
+    hf.refuse_larger(tmp_path, 40)
+
+
+def test_ends_are_those_of_generation_before_those_of_the_model(tmp_path):
+  assert hf.stops(tmp_path) == ()
+  (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
+  assert hf.stops(tmp_path) == (7,)
+  (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+  assert hf.stops(tmp_path) == (5, 6)
