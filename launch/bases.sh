@@ -2,6 +2,7 @@
 # Remakes the shipped bases, sftrl_jax/bases/general_points_<seed>.npz, from the runs of a full study:
 #   .venv/bin/python -m sftrl_jax study --config=configs/study/general_points_cpu.py --workdir=runs/study
 #   ./launch/bases.sh runs/study 0 1
+# The shipped ones are of an earlier study, whose bases were trained for 4,000 steps.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 study="${1:?usage: ./launch/bases.sh STUDY_DIR SEED...}"; shift

@@ -1,17 +1,21 @@
 r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of the hands where they are 11, 12, 13?
 
   sftrl sft --config=configs/general_points/sft.py --workdir=runs/gp_sft
+  sftrl sft --config=configs/general_points/sft.py:smollm2 --workdir=runs/smollm2_sft       (an accelerator)
+  sftrl sft --config=configs/general_points/sft.py:qwen2.5-0.5b --workdir=runs/qwen_sft     (an accelerator)
+  sftrl sft --config=configs/general_points/sft.py:llama3.2-1b --workdir=runs/llama_sft     (an accelerator)
+  sftrl sft --config=configs/general_points/sft.py:llama3.2-3b --workdir=runs/llama_sft     (an accelerator)
 
 Hardware: one CPU core. Minutes: 3.
-Result: on five bases, greedy, within 3 attempts, id_seen goes from 33% to 99%, and rule_ood from 30% to 2%. The paper's
+Result: on five bases, greedy, within 3 attempts, id_seen goes from 35% to 99%, and rule_ood from 31% to 2%. The paper's
 claim in small: SFT memorizes.
 """
 
 from configs.general_points import task
 
 
-def get_config():
-  config = task.shared()
+def get_config(choice=""):
+  config = task.shared(choice)
   config.steps = 100_000  # the budget ends the run
   config.flops = 3e12
   config.batch = 64
@@ -21,4 +25,15 @@ def get_config():
   config.compute = dict(microbatches=2)  # what fits a core's cache
   config.checkpoint = dict(every=500, keep=2)
   config.log = dict(every=10)
+  return real(config) if choice else config
+
+
+def real(config):
+  """What a model of a hundred million parameters and more wants instead."""
+  config.flops = 1e16
+  config.batch = 32
+  config.data = dict(length=256)  # two or three examples, packed
+  config.optimizer.learning_rate = 3e-5
+  config.compute = dict(microbatches=4, logit_chunk=64)
+  config.checkpoint.every = 100
   return config
