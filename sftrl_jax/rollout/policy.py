@@ -30,7 +30,7 @@ class Rollout:
 
   rows: conversations decoded together
   prompt_tokens: longest prompt
-  feedback_tokens: longest message of the verifier
+  feedback_tokens: longest message of the verifier, with what the chat template puts around it
   max_new_tokens: longest response, its <eos> included
   temperature: of training rollouts and their log-probabilities
   carry: keep the cache from turn to turn; off reads the whole chat again every turn

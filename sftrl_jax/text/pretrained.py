@@ -12,6 +12,8 @@ from sftrl_jax.chat import Chat
 from sftrl_jax.text import template as templates
 from sftrl_jax.text.template import Template
 
+BATCH = 1024   # chats encoded at once, on all cores; what is known of each of their tokens takes memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -93,10 +95,13 @@ class Pretrained:
 
   def chats(self, chats: Sequence[Chat]) -> list[tuple[list[int], list[bool]] | ValueError]:
     """(ids, written) of each chat, as text/render.py says; the error in place of one that cannot be rendered."""
-    answers = [self._rendered(chat) for chat in chats]
-    good = [number for number, answer in enumerate(answers) if not isinstance(answer, ValueError)]
-    for number, encoded in zip(good, self._encoded([answers[number][0] for number in good]), strict=True):
-      answers[number] = (encoded.ids, _marked(encoded.offsets, answers[number][1]))
+    answers = []
+    for first in range(0, len(chats), BATCH):
+      some = [self._rendered(chat) for chat in chats[first : first + BATCH]]
+      good = [number for number, answer in enumerate(some) if not isinstance(answer, ValueError)]
+      for number, encoded in zip(good, self._encoded([some[number][0] for number in good]), strict=True):
+        some[number] = (encoded.ids, _marked(encoded, *some[number]))
+      answers += some
     return answers
 
   def after(self, chat: Chat) -> list[int]:
@@ -228,14 +233,23 @@ def _typed(text: str) -> str:
   return text
 
 
-def _marked(offsets: Sequence[tuple[int, int]], stretches: Sequence[tuple[int, int]]) -> list[bool]:
+def _marked(encoded, text: str, stretches: Sequence[tuple[int, int]]) -> list[bool]:
   """Which tokens begin in one of the stretches. One that begins before it holds words of the template."""
-  starts = [start for start, _ in offsets]
-  written = [False] * len(starts)
+  written = [False] * len(encoded)
   for start, stop in stretches:
-    first, last = (bisect.bisect_left(starts, place) for place in (start, stop))
+    first, last = (_token_at(encoded, text, place) for place in (start, stop))
     written[first:last] = [True] * (last - first)
   return written
+
+
+def _token_at(encoded, text: str, place: int) -> int:
+  """The first token that begins at a character or behind it."""
+  if place >= len(text):
+    return len(encoded)
+  token = encoded.char_to_token(place)
+  if token is None:   # a character that is in no token, as blanks are for some tokenizers
+    return bisect.bisect_left([start for start, _ in encoded.offsets], place)
+  return token + (encoded.token_to_chars(token)[0] < place)
 
 
 __all__ = ["Pretrained", "load"]

@@ -113,7 +113,7 @@ class Template:
     starts = []
     for number, message in enumerate(chat):
       if message.role == "assistant":
-        before = self.text(chat[:number], True) if number else ""
+        before = self.plain(chat[:number]) if number else ""
         if not number or not text.startswith(before):
           raise ValueError(f"The chat template of {self.title} does not tell what the assistant wrote in a chat of "
                            f"{_told(chat)}: message {number + 1} does not follow the prompt that asks for it. Put "
@@ -122,7 +122,7 @@ class Template:
     return starts
 
   def _marked(self, chat: Chat, text: str) -> tuple[str, list[tuple[int, int]]]:
-    """What {% generation %} marks, to the end of the turn and not beyond it."""
+    """What {% generation %} marks: from behind the generation prompt to the end of the turn, and not beyond it."""
     pieces, stretches, length, start = [], [], 0, 0
     for piece in _MARKS.split(text):
       if piece == OPEN:
@@ -136,12 +136,13 @@ class Template:
     if not any(start < stop for start, stop in stretches) and any(message.role == "assistant" for message in chat):
       raise ValueError(f"The chat template of {self.title} marks nothing by {{% generation %}} in a chat of "
                        f"{_told(chat)}.")
-    return text, [(start, self._closed(text, start, stop)) for start, stop in stretches if start < stop]
+    return text, [self._fitted(text, start, stop) for start, stop in stretches if start < stop]
 
-  def _closed(self, text: str, start: int, stop: int) -> int:
+  def _fitted(self, text: str, start: int, stop: int) -> tuple[int, int]:
+    start += len(self.opener) if text.startswith(self.opener, start, stop) else 0
     place = text.find(self.end, start)
     blank = not text[stop:place].strip()   # the end may stand behind the mark
-    return place + len(self.end) if place >= 0 and blank else stop
+    return start, place + len(self.end) if place >= 0 and blank else stop
 
   @functools.cached_property
   def fault(self) -> str:
@@ -150,18 +151,19 @@ class Template:
       for probe in _PROBES:
         chat = probe[:-1]
         try:
-          before = self._plain(chat)
+          before = self.plain(chat)
         except ValueError:   # no system role: then no chat has one
           continue
         for question in ("Another question", "A last question"):
           chat = (*chat, Message("assistant", reply), Message("user", question))
-          longer = self._plain(chat)
+          longer = self.plain(chat)
           if not longer.startswith(before + reply + self.end):
             return f"earlier turns are rendered otherwise once the chat has gone on{said}"
           before = longer
     return ""
 
-  def _plain(self, chat: Chat) -> str:
+  def plain(self, chat: Chat) -> str:
+    """The chat with the generation prompt, and without what marks the assistant's words."""
     return _MARKS.sub("", self.text(chat, True))
 
 
@@ -205,7 +207,7 @@ def _opener(template: Template) -> str:
     bare, asked = (template.text(_LONG[:1], prompt) for prompt in (False, True))
     opener = asked.removeprefix(bare) if asked.startswith(bare) else ""
     known = NAME in opener and dataclasses.replace(template, opener=opener)
-    text = known and known.text(_LONG, True)
+    text = known and known.plain(_LONG)
     same = known and known._opened(text)[:-1] == known._grown(_LONG, text)
   except ValueError:
     return ""

@@ -1,0 +1,108 @@
+"""A tokenizer of transformers behind the surface of ours."""
+
+import json
+import random
+
+import pytest
+
+from sftrl_jax.text import pretrained
+from sftrl_jax.text.pretrained import Pretrained
+
+FAMILIES = ("smollm2", "llama3", "qwen3", "gemma")
+kinds = pytest.mark.parametrize("kind", ["bytes", "blank"])
+
+
+@kinds
+def test_texts_are_encoded_as_transformers_does_and_nothing_is_added(make, hf, kind):
+  tokenizer = make("smollm2", kind)
+  for text in ("", "The cards are 2", " think  about\n\n24 ", "<think>\nx\n</think>", "Ünïcode 日本"):
+    assert tokenizer.encode(text) == hf("smollm2", kind)(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.plain(text) == hf("smollm2", kind)(text)["input_ids"]
+  assert tokenizer.bos == 1
+
+
+def test_bytes_round_trip_any_text_and_any_ids_are_some_text(make):
+  tokenizer, source = make("smollm2"), random.Random(0)
+  for _ in range(50):
+    text = "".join(source.choices("aé日🂡\n\t <|im_end|> 24", k=12)) + "<|im_end|></s>"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert isinstance(tokenizer.decode([source.randrange(tokenizer.size) for _ in range(12)]), str)
+  assert "\ufffd" in tokenizer.decode(tokenizer.encode("🂡")[:-1]) and tokenizer.decode([]) == ""
+  assert tokenizer.decode([tokenizer.eos]) == "<|im_end|>"
+
+
+@pytest.mark.parametrize("beyond", [lambda size: size, lambda size: -1, lambda size: 10**9])
+def test_ids_beyond_the_vocabulary_are_refused(make, beyond):
+  tokenizer = make("smollm2")
+  with pytest.raises(ValueError, match=f"none of .*, which has {tokenizer.size}"):
+    tokenizer.decode([3, beyond(tokenizer.size)])
+
+
+def test_a_chat_begins_once(make, talk):
+  """Templates that write the beginning, and a tokenizer that would add it too."""
+  for family in ("llama3", "gemma", "mistral"):
+    (ids, _), = make(family).chats([talk("a", "b", "c")])
+    assert ids[0] == make(family).bos and ids.count(make(family).bos) == 1
+  (ids, _), = make("smollm2").chats([talk("a", "b", "c")])
+  assert make("smollm2").bos not in ids
+
+
+def test_ends_and_padding(make, hf):
+  assert make("smollm2").stops == (make("smollm2").eos,) and make("smollm2").pad == make("smollm2").eos
+  gemma = make("gemma")   # its turns end in <end_of_turn>, and texts in </s>
+  assert gemma.stops == (gemma.eos, hf("gemma").eos_token_id) and gemma.eos != hf("gemma").eos_token_id
+  assert Pretrained.of(hf("gemma"), stops=(0, gemma.eos)).stops == (gemma.eos, 0, hf("gemma").eos_token_id)
+  with pytest.raises(ValueError, match="end responses at id 9999"):
+    Pretrained.of(hf("gemma"), stops=(9999,))
+
+
+def test_an_end_that_is_an_ordinary_added_token_cannot_be_spelled(hf, talk):
+  tokenizer = Pretrained.of(hf("smollm2"), stops=(hf("smollm2").convert_tokens_to_ids("</think>"),))
+  (ids, _), = tokenizer.chats([talk("</think>", "b")])
+  assert tokenizer.stops[1] not in [*ids, *tokenizer.encode("</think>")]
+  assert Pretrained.of(hf("smollm2")).encode("</think>") == [tokenizer.stops[1]]
+
+
+@kinds
+def test_what_is_saved_is_what_is_loaded(make, talk, tmp_path, kind):
+  chat = talk("The cards", "24", "why", "It is", "so")
+  for family in FAMILIES:
+    tokenizer, home = make(family, kind), tmp_path / family
+    tokenizer.save(home)
+    again = pretrained.load(home)
+    assert again == tokenizer and hash(again) == hash(tokenizer)
+    assert again.chats([chat]) == tokenizer.chats([chat]) and again.stops == tokenizer.stops
+  assert len({make(family, kind) for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_end_ids_come_from_generation_config(make, tmp_path):
+  make("llama3").save(tmp_path)
+  path = tmp_path / "generation_config.json"
+  assert json.loads(path.read_text())["eos_token_id"] == [make("llama3").eos]
+  for given, stops in (([7, 2], (7, 2)), (2, (7, 2)), (None, (7,))):
+    path.write_text(json.dumps({"eos_token_id": given}))
+    assert pretrained.load(tmp_path).stops == stops
+  make("llama3").save(tmp_path)   # what is there stays
+  assert json.loads(path.read_text()) == {"eos_token_id": None}
+  path.write_text("[")
+  with pytest.raises(ValueError, match="generation_config.json cannot be read"):
+    pretrained.load(tmp_path)
+
+
+def test_a_tokenizer_without_a_template_has_texts_and_no_chats(hf, make, talk):
+  tokenizer = make("none")
+  assert tokenizer.eos == hf("none").eos_token_id and tokenizer.encode("24") == make("smollm2").encode("24")
+  answer, = tokenizer.chats([talk("a")])
+  assert "has no chat template" in str(answer) and "chat_template.jinja" in str(answer)
+
+
+def test_a_directory_without_a_tokenizer_is_told(tmp_path):
+  with pytest.raises(ValueError, match="is no directory"):
+    pretrained.load(tmp_path / "missing")
+  with pytest.raises(ValueError, match="cannot be read"):
+    pretrained.load(tmp_path)
+
+
+def test_half_a_surrogate_pair_is_no_text(make):
+  with pytest.raises(ValueError, match="half a surrogate pair"):
+    make("smollm2").encode("a\udc00")

@@ -1,0 +1,75 @@
+"""What is found out about a template, and what a template may not do."""
+
+import pytest
+
+from sftrl_jax.text.template import DAY, compiled
+
+HEAD = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
+TAIL = "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+
+
+def one(body):
+  return HEAD + body + TAIL
+
+
+@pytest.mark.parametrize("family, opener, end", [
+    ("smollm2", "<|im_start|>assistant\n", "<|im_end|>"), ("qwen3", "<|im_start|>assistant\n", "<|im_end|>"),
+    ("llama3", "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+    ("gemma", "<start_of_turn>model\n", "<end_of_turn>"), ("zephyr", "", "</s>"), ("mistral", "", "</s>")])
+def test_the_end_and_the_words_before_a_response_are_found(make, hf, family, opener, end):
+  tokenizer = make(family)
+  found = tokenizer.template
+  for token, name in found.controls.items():
+    opener = opener.replace(token, name)
+  assert found.opener == opener and found.end == found.controls[end]
+  assert tokenizer.eos == hf(family).convert_tokens_to_ids(end)
+
+
+def test_both_ways_to_find_responses_agree(make, talk):
+  import dataclasses
+  chat = talk("a", "So b", "c", "d", "e", "f", "g")
+  for family in ("smollm2", "llama3", "qwen3", "gemma"):
+    found = make(family).template
+    assert found.opener
+    assert dataclasses.replace(found, opener="").written(chat) == found.written(chat)
+
+
+@pytest.mark.parametrize("body", [
+    "{% generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}",       # what follows the end is not written
+    "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>\\n' }}",    # the end is
+    "{% generation %}{{ m.content }}{% endgeneration %}{{ ' <|im_end|>' }}",
+    "OPENED"])
+def test_a_mark_goes_from_the_generation_prompt_to_the_end_of_the_turn(make, talk, body):
+  source = one("{% if m.role == 'assistant' %}" + body + "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}")
+  if body == "OPENED":   # the generation prompt is inside the mark
+    turn = "'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n'"
+    source = ("{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ TURN }}{% endgeneration %}"
+              "{% else %}{{ TURN }}{% endif %}").replace("TURN", turn) + TAIL
+  text, stretches = make("", source=source).template.written(talk("a", "b", "c", "d"))
+  end = make("smollm2").template.controls["<|im_end|>"]
+  assert [text[start:stop].replace(f" {end}", end) for start, stop in stretches] == [f"b{end}", f"d{end}"]
+
+
+@pytest.mark.parametrize("source, told", [
+    (one("{{ m.content + '\\n' }}"), "puts no end token after the assistant's turn"),
+    (one("{{ '<|im_end|>' }}"), "leaves out what the assistant says"),
+    (one("{{ m.content + ('<|im_end|>' if loop.last or m.role == 'user' else '\\n') }}"), "does not tell what the"),
+    ("{% for m in messages %}", "does not compile"),
+    (one("{{ m.content.__class__.__mro__ }}"), "refuses a chat of system, user, assistant"),
+    (one("{{ messages.append(m) }}"), "refuses a chat"), (one("{{ raise_exception('never') }}"), "never"),
+    ("{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}", "joins the end of its template's generation pro")])
+def test_a_template_that_nothing_could_be_learned_by_is_refused(make, source, told):
+  with pytest.raises(ValueError, match=told):
+    make("", source=source)
+
+
+def test_the_day_is_always_the_same(make, talk):
+  assert compiled("{{ strftime_now('%d %b %Y') }}").render() == DAY.strftime("%d %b %Y") == "26 Jul 2024"
+  text, _ = make("llama3").template.written(talk("a"))
+  assert "It is 26 Jul 2024" in text
+
+
+def test_a_template_has_what_transformers_gives_it():
+  source = "{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}{{ {'é': i} | tojson }}{% endfor %}"
+  assert compiled(source).render() == '{"é": 1}'
