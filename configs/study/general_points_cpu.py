@@ -55,7 +55,7 @@ def get_config(choice=""):
           "points of id_seen apart. Training did not change.",
           "To end within 40 minutes on a slower machine, bases are trained for 3,600 steps instead of 4,000, and 768 "
           "hands are played instead of 1,024. Both were set without seeing a result of theirs. (Before, with fifths of "
-          "the budget and 1,024 hands, the matched greedy gap was +6.5 and excluded zero; read between closer points it "
+          "the budget and 1,024 hands, the matched greedy gap was +6.5 and excluded zero; between closer points it "
           "does not.)",
       ))
   return config
