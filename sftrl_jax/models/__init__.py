@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.models import cache, flops, heads
+from sftrl_jax.models import cache, flops, heads, lora
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
 
@@ -51,8 +51,8 @@ class Model:
     return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
 
   def decoding(self, params: dict) -> dict:
-    """Parameters as decoding wants them: layers apart, in the activations' dtype."""
-    apart = unstack(params, self.config.layers)
+    """Parameters as decoding wants them: adapters merged, layers apart, in the activations' dtype."""
+    apart = unstack(lora.merge(params), self.config.layers)
     return jax.tree.map(lambda x: x.astype(self.config.dtype), apart)
 
   def extend(self, decoding_params: dict, past: cache.Cache, tokens_BT, positions_BT, segments_BT):
@@ -62,7 +62,12 @@ class Model:
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:
   """The model of a config. A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns
-  a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`."""
+  a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`. Where it
+  computes more or less than a decoder of its numbers, it has a method flops(tokens, keys, unembedded): the FLOPs of one
+  forward pass over `tokens` positions that meet `keys` keys each, with logits at `unembedded` of them.
+
+  ids: of the tokenizer, where it has fewer than config.vocab: the others are then never written, nor given probability.
+  """
   if config.vocab < 1:
     raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")
   model = config.build() if hasattr(config, "build") else Model(config)
@@ -72,4 +77,4 @@ def build(config: DecoderConfig, ids: int = 0) -> Model:
   return dataclasses.replace(model, ids=ids) if 0 < ids < config.vocab else model
 
 
-__all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads"]
+__all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads", "lora"]

@@ -1,34 +1,42 @@
 """Who may look at whom, and the looking."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.shapes import check
 
 CONSTANT = 8192  # positions up to which rotary tables are constants of the program
 
 
-def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS) -> jax.Array:
+def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS, window: int = 0) -> jax.Array:
   """allowed_BTS: the key stands no later than the query and in the same segment; segment 0 is padding, seen by none.
 
+  window: how many tokens a query looks back over, itself included (0: all of them).
   Packed rows, left-padded prompts and the cache all come down to this one function.
   """
   check(q_positions_BT=q_positions_BT, q_segments_BT=q_segments_BT,
         k_positions_BS=k_positions_BS, k_segments_BS=k_segments_BS)
   behind_BTS = q_positions_BT[:, :, None] >= k_positions_BS[:, None, :]
   same_BTS = q_segments_BT[:, :, None] == k_segments_BS[:, None, :]
-  return behind_BTS & same_BTS & (k_segments_BS[:, None, :] > 0)
+  allowed_BTS = behind_BTS & same_BTS & (k_segments_BS[:, None, :] > 0)
+  return allowed_BTS & (q_positions_BT[:, :, None] - k_positions_BS[:, None, :] < window) if window else allowed_BTS
 
 
-def rotary_tables(positions_BT, limit: int, channels: int, theta: float) -> tuple[jax.Array, jax.Array]:
+def rotary_tables(positions_BT, limit: int, channels: int, theta: float,
+                  stretch: Callable | None = None) -> tuple[jax.Array, jax.Array]:
   """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
 
+  stretch: from these frequencies to the ones that are used, see `stretched`.
   limit: where positions are expected to stay below. Up to CONSTANT the tables are constants that rows look up, because
   XLA's CPU backend fuses computed ones into every layer's rotation and takes each cosine again, per head and layer.
   Positions beyond `limit` are right too, only slower.
   """
   frequencies = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
+  frequencies = stretch(frequencies) if stretch else frequencies
 
   def computed():
     angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
@@ -44,6 +52,18 @@ def rotary_tables(positions_BT, limit: int, channels: int, theta: float) -> tupl
   return jax.lax.cond(jnp.max(positions_BT) < limit, looked_up, computed)
 
 
+def stretched(config: DecoderConfig, frequencies):
+  """Frequencies by config.rope_scaling. linear divides all by rope_factor (Chen et al. 2023). llama3 divides those that
+  turn at most rope_low times within rope_context, keeps those that turn rope_high times or more, and goes from one to
+  the other in between, linearly in the number of turns (Dubey et al. 2024)."""
+  slow = (frequencies / config.rope_factor).astype(np.float32)
+  if config.rope_scaling != "llama3":
+    return slow
+  turns = config.rope_context * frequencies / (2 * np.pi)
+  kept = np.clip((turns - config.rope_low) / (config.rope_high - config.rope_low), 0.0, 1.0)
+  return ((1 - kept) * slow + kept * frequencies).astype(np.float32)
+
+
 def rotate(x_BHTC, tables) -> jax.Array:
   """Rotates channel pairs (i, i + C/2), the half-split layout of Llama's released weights."""
   cos, sin = tables
@@ -51,16 +71,17 @@ def rotate(x_BHTC, tables) -> jax.Array:
   return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], -1).astype(x_BHTC.dtype)
 
 
-def attend(q_BHTC, k_BKSC, v_BKSC, allowed_BTS) -> jax.Array:
+def attend(q_BHTC, k_BKSC, v_BKSC, allowed_BTS, scale: float = 0.0) -> jax.Array:
   """softmax(q k / sqrt(C)) v in [B, H, T, C]; H / K query heads share a key head. Softmax in f32.
 
+  scale: in place of 1 / sqrt(C) (0: that one).
   A query that may look at nothing (padding) gets the mean of the values: finite, and never read.
   """
   B, H, T, C = q_BHTC.shape
   K = k_BKSC.shape[1]
   bias_BTS = jnp.where(allowed_BTS, 0.0, -1e9).astype(jnp.float32)
   # Query heads of one key head stand side by side, so the group folds into the rows of one matmul per key head.
-  folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (C**-0.5)
+  folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (scale or C**-0.5)
   return _mix(folded, k_BKSC, v_BKSC, bias_BTS).reshape(B, H, T, C)
 
 

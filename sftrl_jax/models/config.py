@@ -6,7 +6,8 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-  """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, gated or plain MLP.
+  """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, gated or plain MLP; and what
+  Llama 3, Mistral, Qwen and Gemma add to it, all of it off by default.
 
   vocab: tokens of the vocabulary (0: the tokenizer's size)
   width: channels of the residual stream
@@ -24,6 +25,21 @@ class DecoderConfig:
   remat: "full" recomputes each block in the backward pass (memory for 1/3 more FLOPs), "none" keeps activations
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
   init_std: standard deviation of embedding and unembedding at birth
+  window: tokens that a local layer looks back over, itself included (0: there are no local layers)
+  pattern: kinds of layers, "global" or "local", repeated over the layers and cut off where they end
+  qkv_bias: a bias on queries, keys and values (Qwen2)
+  qk_norm: RMSNorm over the channels of each query and key, before they are rotated (Qwen3, Gemma 3)
+  post_norms: RMSNorm also after attention and after the MLP (Gemma)
+  norm_plus_one: RMSNorm multiplies by 1 + scale (Gemma)
+  embed_scale: what embeddings are multiplied by, in the dtype of activations (Gemma: the root of width)
+  rope_local_theta: base of the rotary frequencies of local layers, which are never stretched then (0: as global ones)
+  rope_scaling: how positions are stretched: none, linear (all frequencies / rope_factor) or llama3 (slow ones)
+  rope_factor: how far rope_scaling stretches
+  rope_low: llama3: turns within rope_context up to which a frequency is divided by rope_factor
+  rope_high: llama3: turns within rope_context from which on a frequency stays
+  rope_context: llama3: positions the family was first trained for
+  query_scale: what queries are multiplied by (0: channels ** -0.5)
+  context: most positions the family was trained for (0: unknown); told, and no limit of shapes
   """
 
   vocab: int = 0
@@ -42,16 +58,36 @@ class DecoderConfig:
   remat: Literal["none", "full"] = "full"
   unroll: int = 1
   init_std: float = 0.02
+  window: int = 0
+  pattern: tuple[str, ...] = ("global",)
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  post_norms: bool = False
+  norm_plus_one: bool = False
+  embed_scale: float = 1.0
+  rope_local_theta: float = 0.0
+  rope_scaling: Literal["none", "linear", "llama3"] = "none"
+  rope_factor: float = 1.0
+  rope_low: float = 1.0
+  rope_high: float = 4.0
+  rope_context: int = 0
+  query_scale: float = 0.0
+  context: int = 0
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """The kind of every layer, from the first to the last."""
+    return tuple(self.pattern[index % len(self.pattern)] for index in range(self.layers))
 
   def __post_init__(self):
     fill = lambda name, value: object.__setattr__(self, name, getattr(self, name) or value)
     for name in ("width", "layers", "heads", "unroll"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-    for name in ("kv_heads", "channels", "ffn"):
+    for name in ("kv_heads", "channels", "ffn", "window", "rope_context", "context"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
-    for name in ("rope_theta", "norm_eps", "init_std"):
+    for name in ("rope_theta", "norm_eps", "init_std", "embed_scale"):
       if not getattr(self, name) > 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
     fill("kv_heads", self.heads)
@@ -64,6 +100,32 @@ class DecoderConfig:
     if self.channels % 2:
       raise ValueError(f"channels is {self.channels}; rotary positions need an even number of channels per head.")
     for name, known in (("mlp", ("gated", "plain")), ("activation", ("silu", "relu", "gelu")),
-                        ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full"))):
+                        ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full")),
+                        ("rope_scaling", ("none", "linear", "llama3"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
+    self._check_layers()
+    self._check_rotary()
+
+  def _check_layers(self):
+    if isinstance(self.pattern, str) or not self.pattern or set(self.pattern) - {"global", "local"}:
+      raise ValueError(f"pattern is {self.pattern!r}; it must be a list of 'global' and 'local', such as ('local', "
+                       "'global').")
+    object.__setattr__(self, "pattern", tuple(self.pattern))
+    if bool(self.window) != ("local" in self.pattern):
+      raise ValueError(f"window is {self.window}, but pattern is {self.pattern}: local layers need a window of at "
+                       "least 1, and without local layers it must be 0.")
+
+  def _check_rotary(self):
+    for name in ("rope_local_theta", "query_scale"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default.")
+    if self.rope_local_theta and "local" not in self.pattern:
+      raise ValueError(f"rope_local_theta is {self.rope_local_theta}, but pattern is {self.pattern}: without local "
+                       "layers it must be 0.")
+    if self.rope_factor < 1 or (self.rope_scaling == "none" and self.rope_factor != 1):
+      raise ValueError(f"rope_factor is {self.rope_factor}, and rope_scaling is {self.rope_scaling!r}: it must be at "
+                       "least 1, and with 'none' it must be 1.")
+    if self.rope_scaling == "llama3" and not (self.rope_context and 0 < self.rope_low < self.rope_high):
+      raise ValueError(f"rope_scaling is 'llama3', but rope_context, rope_low and rope_high are {self.rope_context}, "
+                       f"{self.rope_low} and {self.rope_high}: it needs a context, and 0 < rope_low < rope_high.")

@@ -1,28 +1,33 @@
 """The decoder as Flax linen modules: scanned over layers for training, layer by layer over a cache for decoding."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate
+from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.lora import low_rank
 from sftrl_jax.shapes import check
 
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True)}
 
 
 class Norm(nn.Module):
-  """RMSNorm: x / rms(x) * scale, in f32 (Zhang & Sennrich 2019)."""
+  """RMSNorm over the last axis: x / rms(x) * scale, in f32 (Zhang & Sennrich 2019); plus_one: * (1 + scale)."""
 
   eps: float
+  plus_one: bool = False
 
   @nn.compact
-  def __call__(self, x_BTD):
-    scale_D = self.param("scale", nn.initializers.ones, (x_BTD.shape[-1],))
-    x32 = x_BTD.astype(jnp.float32)
+  def __call__(self, x):
+    scale = self.param("scale", nn.initializers.zeros if self.plus_one else nn.initializers.ones, (x.shape[-1],))
+    scale = 1.0 + scale.astype(jnp.float32) if self.plus_one else scale
+    x32 = x.astype(jnp.float32)
     unit = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + self.eps)
-    return (unit * scale_D[None, None, :]).astype(x_BTD.dtype)
+    return (unit * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
 
 
 class Project(nn.Module):
@@ -32,6 +37,7 @@ class Project(nn.Module):
   equation: str
   reads: int = 1
   gain: float = 1.0
+  bias: bool = False
 
   @nn.compact
   def __call__(self, x):
@@ -39,7 +45,17 @@ class Project(nn.Module):
     for size in self.shape[: self.reads]:
       fan_in *= size
     kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), self.shape)
-    return jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    y = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    if self.has_variable("params", "a"):  # an adapter stands beside the kernel
+      y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
+    return y + self._bias(x.dtype) if self.bias else y
+
+  def _bias(self, dtype):
+    """The bias with axes of size 1 where the kernel writes none, as the equation orders them."""
+    bias = self.param("bias", nn.initializers.zeros, self.shape[self.reads:])
+    read, written = self.equation.split("->")
+    others = [axis for axis, letter in enumerate(written) if letter not in read.split(",")[1]]
+    return jnp.expand_dims(bias.astype(dtype), others)
 
 
 class Attention(nn.Module):
@@ -49,14 +65,16 @@ class Attention(nn.Module):
   def __call__(self, x_BTD, tables, allowed_BTS, past=None):
     """Without `past`: over the rows themselves. With past = (keys, values, index): writes there, reads all of it."""
     c = self.config
-    q_BHTC = rotate(Project((c.width, c.heads, c.channels), "btd,dhc->bhtc", name="q")(x_BTD), tables)
-    k_BKTC = rotate(Project((c.width, c.kv_heads, c.channels), "btd,dkc->bktc", name="k")(x_BTD), tables)
-    v_BKTC = Project((c.width, c.kv_heads, c.channels), "btd,dkc->bktc", name="v")(x_BTD)
+    read = lambda heads, name: Project((c.width, heads, c.channels), "btd,dhc->bhtc", bias=c.qkv_bias, name=name)
+    norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
+    q_BHTC = rotate(norm("q_norm", read(c.heads, "q")(x_BTD)), tables)
+    k_BKTC = rotate(norm("k_norm", read(c.kv_heads, "k")(x_BTD)), tables)
+    v_BKTC = read(c.kv_heads, "v")(x_BTD)
     if past is not None:
       keys_BKSC, values_BKSC, index = past
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
-    mixed_BHTC = attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS)
+    mixed_BHTC = attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS, c.query_scale)
     out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", reads=2, gain=(2 * c.layers) ** -0.5, name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
 
@@ -81,10 +99,12 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD, tables, allowed_BTS, past=None):
-    mixed_BTD, kept = Attention(self.config, name="attn")(
-        Norm(self.config.norm_eps, name="attn_norm")(x_BTD), tables, allowed_BTS, past)
-    x_BTD = x_BTD + mixed_BTD
-    return x_BTD + Mlp(self.config, name="mlp")(Norm(self.config.norm_eps, name="mlp_norm")(x_BTD)), kept
+    c = self.config
+    norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x)
+    after = lambda name, x: norm(name, x) if c.post_norms else x
+    mixed_BTD, kept = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, allowed_BTS, past)
+    x_BTD = x_BTD + after("attn_post_norm", mixed_BTD)
+    return x_BTD + after("mlp_post_norm", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD))), kept
 
 
 class _Scanned(nn.Module):
@@ -93,8 +113,11 @@ class _Scanned(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, tables, allowed_BTS):
-    x_BTD, _ = Block(self.config, name="block")(x_BTD, tables, allowed_BTS)
+  def __call__(self, x_BTD, local, tables, allowed):
+    """local: whether this layer is, or None where all layers are of one kind. tables, allowed: of each kind."""
+    pick = lambda a, b: jax.lax.select(local, a, b)
+    mine = lambda of: (*of.values(),)[0] if local is None else jax.tree.map(pick, of["local"], of["global"])
+    x_BTD, _ = Block(self.config, name="block")(x_BTD, mine(tables), mine(allowed))
     return nn.with_logical_constraint(x_BTD, ("batch", "tokens", "width")), None
 
 
@@ -108,20 +131,38 @@ class Decoder(nn.Module):
     check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
     x_BTD = self._embed(tokens_BT)
-    tables = rotary_tables(positions_BT, positions_BT.shape[1], c.channels, c.rope_theta)
-    allowed_BTT = may_attend(positions_BT, positions_BT, segments_BT, segments_BT)
+    tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
+    local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
     scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False)
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
-                    in_axes=(nn.broadcast, nn.broadcast), unroll=min(c.unroll, c.layers))
-    x_BTD, _ = stack(c, name="layers")(x_BTD, tables, allowed_BTT)
+                    in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
+                    unroll=min(c.unroll, c.layers))
+    x_BTD, _ = stack(c, name="layers")(x_BTD, local_N, tables, allowed)
     if not c.tied:  # born here, used by `unembedding`: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
-    return Norm(c.norm_eps, name="final_norm")(x_BTD)
+    return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
 
   def _embed(self, tokens_BT):
     table_VD = self.param("embed", nn.initializers.normal(self.config.init_std), (self.config.vocab, self.config.width))
-    x_BTD = jnp.take(table_VD, tokens_BT, axis=0).astype(self.config.dtype)
-    return nn.with_logical_constraint(x_BTD, ("batch", "tokens", "width"))
+    return nn.with_logical_constraint(look_up(self.config, table_VD, tokens_BT), ("batch", "tokens", "width"))
+
+
+def look_up(config: DecoderConfig, table_VD, tokens_BT):
+  """The embeddings of tokens, in the dtype of activations, to which the scale is rounded too."""
+  x_BTD = jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype)
+  return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
+
+
+def by_kind(config: DecoderConfig, positions_BT, segments_BT, k_positions_BS, k_segments_BS) -> tuple[dict, dict]:
+  """({kind: rotary tables}, {kind: allowed_BTS}) of the kinds of layers that there are, made once for all layers."""
+  c, limit = config, k_positions_BS.shape[1]
+  stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
+  tables = dict.fromkeys(c.kinds, rotary_tables(positions_BT, limit, c.channels, c.rope_theta, stretch))
+  if c.rope_local_theta and "local" in tables:
+    tables["local"] = rotary_tables(positions_BT, limit, c.channels, c.rope_local_theta)
+  allowed = {kind: may_attend(positions_BT, k_positions_BS, segments_BT, k_segments_BS,
+                              c.window if kind == "local" else 0) for kind in tables}
+  return tables, allowed
 
 
 def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positions_BT, segments_BT):
@@ -132,15 +173,15 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positio
   """
   sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
-  tables = rotary_tables(positions_BT, cache.positions_BS.shape[1], config.channels, config.rope_theta)
-  allowed_BTS = may_attend(positions_BT, cache.positions_BS, segments_BT, cache.segments_BS)
-  x_BTD = jnp.take(params["embed"], tokens_BT, axis=0).astype(config.dtype)
+  tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
+  x_BTD = look_up(config, params["embed"], tokens_BT)
   keys, values = [], []
-  for layer, past_k, past_v in zip(params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True):
-    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables, allowed_BTS, (past_k, past_v, start))
+  layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
+  for kind, layer, past_k, past_v in layers:
+    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], allowed[kind], (past_k, past_v, start))
     keys.append(k)
     values.append(v)
-  hidden_BTD = Norm(config.norm_eps).apply({"params": params["final_norm"]}, x_BTD)
+  hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)
   check(hidden_BTD=hidden_BTD, tokens_BT=tokens_BT)
   assert sizes["B"] == hidden_BTD.shape[0]
   return hidden_BTD, cache.replace(keys_BKSC=tuple(keys), values_BKSC=tuple(values))

@@ -1,8 +1,11 @@
 """FLOPs of a decoder, counted from its numbers: matmuls and attention; a multiply-add is two.
 
 Every position that is computed is charged, padding included, and attention is charged over all keys that are computed,
-masked or not: what a method wastes, it pays for.
+masked or not: what a method wastes, it pays for. The window of a local layer is a mask too and saves nothing here;
+norms and biases are no matmuls. A user's own family may count for itself (models.build says how).
 """
+
+import math
 
 from sftrl_jax.models.config import DecoderConfig
 
@@ -15,18 +18,35 @@ def matmul_parameters(config: DecoderConfig) -> int:
   return c.layers * (attention + mlp) + c.width * c.vocab
 
 
-def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float = -1.0) -> float:
+def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float = -1.0, adapters: int = 0) -> float:
   """One forward pass over `tokens` positions in all, each of which meets `keys` keys.
 
   unembedded: positions whose logits are computed, all of them if negative.
+  adapters: numbers in low-rank adapters beside the matrices, not merged into them.
   """
+  unembedded = tokens if unembedded < 0 else unembedded
+  if hasattr(config, "flops"):
+    return _counted(config, tokens, keys, unembedded) + 2.0 * tokens * adapters
   c = config
   head = c.width * c.vocab
-  unembedded = tokens if unembedded < 0 else unembedded
   attention = 2 * c.layers * c.heads * c.channels * keys  # scores and mixing, multiply-adds
-  return 2.0 * (tokens * (matmul_parameters(c) - head + attention) + unembedded * head)
+  return 2.0 * (tokens * (matmul_parameters(c) - head + attention + adapters) + unembedded * head)
 
 
-def train(config: DecoderConfig, tokens: float, keys: float) -> float:
-  """Forward and backward: 3 x forward. Recomputation under remat is not counted: it buys memory, not learning."""
-  return 3.0 * forward(config, tokens, keys)
+def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) -> float:
+  """Forward and backward: 3 x forward. Recomputation under remat is not counted: it buys memory, not learning.
+
+  adapters: numbers in low-rank adapters that alone are trained (0: everything is). Then every matrix still passes the
+  gradient on, but has none of its own: about 2 x forward. (A family that counts for itself is charged all 3.)
+  """
+  own = 2.0 * tokens * matmul_parameters(config) if adapters and not hasattr(config, "flops") else 0.0
+  return 3.0 * forward(config, tokens, keys, adapters=adapters) - own
+
+
+def _counted(config: DecoderConfig, tokens: float, keys: float, unembedded: float) -> float:
+  """What a family says that it computes; ValueError for what is no number of FLOPs."""
+  told = config.flops(tokens, keys, unembedded)
+  if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 < told < math.inf:
+    raise ValueError(f"{type(config).__name__}.flops({tokens:g}, {keys:g}, {unembedded:g}) returned {told!r}, but it "
+                     "must return the FLOPs of one forward pass, a finite number above 0.")
+  return float(told)

@@ -16,13 +16,29 @@ LAYER_AXES = {
     r"attn/q/kernel": ("embed", "heads", "channels"),
     r"attn/(k|v)/kernel": ("embed", "kv_heads", "channels"),
     r"attn/o/kernel": ("heads", "channels", "embed"),
+    r"attn/q/bias": ("heads", "channels"),
+    r"attn/(k|v)/bias": ("kv_heads", "channels"),
+    r"attn/(q|k)_norm/scale": ("norm",),
     r"mlp/(gate|up)/kernel": ("embed", "ffn"),
     r"mlp/down/kernel": ("ffn", "embed"),
-    r"(attn|mlp)_norm/scale": ("norm",),
+    r"(attn|mlp)(_post)?_norm/scale": ("norm",),
+}
+# Of low-rank adapters, which are always stacked: what a kernel reads, a reads; what it writes, b writes.
+ADAPTER_AXES = {
+    r"attn/(q|k|v)/a": ("embed", "rank"),
+    r"attn/q/b": ("rank", "heads", "channels"),
+    r"attn/(k|v)/b": ("rank", "kv_heads", "channels"),
+    r"attn/o/a": ("heads", "channels", "rank"),
+    r"attn/o/b": ("rank", "embed"),
+    r"mlp/(gate|up)/a": ("embed", "rank"),
+    r"mlp/(gate|up)/b": ("rank", "ffn"),
+    r"mlp/down/a": ("ffn", "rank"),
+    r"mlp/down/b": ("rank", "embed"),
 }
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
     **{_APART + pattern: axes for pattern, axes in LAYER_AXES.items()},
+    **{r"(?:.*/)?lora/layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
     r"(?:.*/)?model/embed": ("vocab", "table"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),
     r"(?:.*/)?model/final_norm/scale": ("norm",),
@@ -32,8 +48,8 @@ PARAMETER_AXES = {
 
 # An embedding split on both axes makes XLA rematerialise the gather, so its width ("table") stays whole.
 MESH_AXES = {"batch": ("data", "fsdp"), "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor",
-             "vocab": "tensor", "channels": None, "norm": None, "layers": None, "table": None, "tokens": None,
-             "width": None}
+             "vocab": "tensor", "channels": None, "norm": None, "layers": None, "rank": None, "table": None,
+             "tokens": None, "width": None}
 
 
 def activation_rules() -> tuple:
@@ -54,7 +70,7 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def shardings(tree, mesh: Mesh):
-  """A sharding for every leaf of a parameter tree whose root holds `model` (and `value`)."""
+  """A sharding for every leaf of a parameter tree whose root holds `model` or `lora` (and `value`)."""
   return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh)), tree)
 
 

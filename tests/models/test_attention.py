@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.models import attention
+from sftrl_jax.models import DecoderConfig, attention
 
 
 def normal(seed, *shape):
@@ -20,6 +20,15 @@ def test_a_token_sees_its_own_segment_up_to_itself():
   for b, t, s in np.ndindex(3, 5, 7):
     want = k_positions[b, s] <= q_positions[b, t] and k_segments[b, s] == q_segments[b, t] and k_segments[b, s] > 0
     assert allowed[b, t, s] == want
+
+
+def test_a_window_is_how_many_tokens_a_query_looks_back_over_with_itself():
+  positions, segments = jnp.asarray([[3, 4, 5, 0, 1, 2, 6]]), jnp.asarray([[1, 1, 1, 2, 2, 2, 1]])
+  everything = attention.may_attend(positions, positions, segments, segments)
+  for window in (1, 2, 3, 100):
+    allowed = attention.may_attend(positions, positions, segments, segments, window)
+    for t, s in np.ndindex(7, 7):
+      assert allowed[0, t, s] == (everything[0, t, s] and positions[0, t] - positions[0, s] < window)
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -63,6 +72,24 @@ def test_tables_looked_up_and_tables_computed_agree(theta):
     np.testing.assert_allclose(left[1], right[1], atol=2e-3)
 
 
+@pytest.mark.parametrize("scaling", ["linear", "llama3"])
+def test_slow_frequencies_are_stretched(scaling):
+  config = DecoderConfig(rope_scaling=scaling, rope_factor=8.0, rope_low=1.0, rope_high=4.0, rope_context=64)
+  turns = np.asarray([100.0, 4.001, 3.0, 2.5, 1.5, 0.999, 0.01])   # of a frequency within the context
+  frequencies = (turns * 2 * np.pi / 64).astype(np.float32)
+  factor = attention.stretched(config, frequencies) / frequencies
+  kept = [1, 1, 2 / 3, 1 / 2, 1 / 6, 0, 0] if scaling == "llama3" else [0] * 7
+  np.testing.assert_allclose(factor, [share + (1 - share) / 8 for share in kept], rtol=1e-5)
+
+
+def test_a_stretch_reaches_the_tables():
+  positions = jnp.asarray([[0, 8, 80, 800]])
+  halved = attention.rotary_tables(positions, 1024, 8, 100.0, lambda frequencies: frequencies / 8)
+  plain = attention.rotary_tables(positions // 8, 1024, 8, 100.0)
+  for left, right in zip(halved, plain, strict=True):
+    np.testing.assert_allclose(left, right, atol=1e-5)
+
+
 def plain(q_BHTC, k_BKSC, v_BKSC, allowed_BTS):
   """Attention as it is written on paper, for JAX to differentiate."""
   groups = q_BHTC.shape[1] // k_BKSC.shape[1]
@@ -89,6 +116,13 @@ def test_attention_and_its_gradient_are_those_of_a_plain_softmax(heads, kv_heads
   ours, theirs = worth(attention.attend)(arrays), worth(plain)(arrays)
   for left, right in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
     np.testing.assert_allclose(left, right, rtol=1e-5, atol=2e-6)
+
+
+def test_queries_may_have_another_scale():
+  q, k, v = normal(0, 1, 2, 3, 16), normal(1, 1, 2, 5, 16), normal(2, 1, 2, 5, 16)
+  allowed = some_keys(1, 3, 5)
+  scaled, by_hand = attention.attend(q, k, v, allowed, 0.1), attention.attend(0.4 * q, k, v, allowed)
+  np.testing.assert_allclose(scaled, by_hand, atol=1e-6)
 
 
 def test_keys_that_may_not_be_seen_have_no_weight_and_no_gradient():

@@ -26,6 +26,13 @@ def test_a_config_is_a_value():
     DecoderConfig().width = 3
 
 
+def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
+  config = DecoderConfig(layers=7, pattern=["local", "local", "global"], window=4)
+  assert config.kinds == ("local", "local", "global", "local", "local", "global", "local")
+  assert hash(config) == hash(DecoderConfig(layers=7, pattern=("local", "local", "global"), window=4))
+  assert DecoderConfig(layers=2).kinds == ("global", "global")
+
+
 @pytest.mark.parametrize("change,told", [
     ({"width": 0}, "width is 0"), ({"layers": 0}, "layers is 0"), ({"heads": -1}, "heads is -1"),
     ({"heads": 4, "kv_heads": 3}, "kv_heads is 3; it must divide heads = 4"),
@@ -33,6 +40,14 @@ def test_a_config_is_a_value():
     ({"width": 50, "heads": 4}, "must divide width = 50"), ({"width": 12, "heads": 4}, "even number of channels"),
     ({"channels": -2}, "channels is -2"), ({"ffn": -1}, "ffn is -1"), ({"unroll": 0}, "unroll is 0"),
     ({"mlp": "wide"}, "gated, plain"), ({"activation": "tanh"}, "silu, relu, gelu"),
+    ({"pattern": ("local",)}, "window is 0, but pattern"), ({"window": 8}, "window is 8, but pattern"),
+    ({"window": -1, "pattern": ("local",)}, "window is -1"), ({"pattern": ()}, "pattern is"),
+    ({"pattern": ("global", "sparse")}, "list of 'global' and 'local'"), ({"pattern": "global"}, "pattern is 'global'"),
+    ({"rope_local_theta": 100.0}, "without local layers"), ({"embed_scale": 0.0}, "embed_scale is 0.0"),
+    ({"rope_scaling": "yarn"}, "none, linear, llama3"), ({"rope_factor": 2.0}, "with 'none' it must be 1"),
+    ({"rope_scaling": "linear", "rope_factor": 0.5}, "rope_factor is 0.5"), ({"query_scale": -1.0}, "query_scale is -"),
+    ({"rope_scaling": "llama3", "rope_factor": 8.0}, "it needs a context"),
+    ({"rope_scaling": "llama3", "rope_context": 8, "rope_low": 4.0}, "0 < rope_low < rope_high"),
     ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full"),
 ])
 def test_what_cannot_be_built_is_refused(change, told):

@@ -181,6 +181,39 @@ def test_a_tied_model_has_one_table(born_of):
   np.testing.assert_array_equal(tied.model.unembedding(tied.params), tied.params["embed"].T)
 
 
+def depends_on(decoder, length):
+  """[t, s]: whether the hidden state at t changes with the token at s, of one row."""
+  row = np.arange(1, length + 1, dtype=np.int32)
+  rows = jnp.asarray(np.concatenate([row[None], row[None] - np.eye(length, dtype=np.int32)]))
+  logits = np.asarray(decoder.logits(decoder.params, rows, jnp.broadcast_to(jnp.arange(length), rows.shape),
+                                     jnp.ones_like(rows)))
+  return (np.abs(logits[1:] - logits[:1]).max(-1) > 0).T
+
+
+def test_a_local_layer_looks_back_over_its_window(born_of):
+  """Two local layers see 2 * (window - 1) tokens behind themselves; the third kind of the pattern has no layer."""
+  seen = depends_on(born_of(layers=2, pattern=("local", "local", "global"), window=3), 9)
+  behind = np.arange(9)[:, None] - np.arange(9)[None, :]
+  np.testing.assert_array_equal(seen, (behind >= 0) & (behind <= 4))
+
+
+def test_one_global_layer_sees_what_local_ones_do_not(born_of):
+  seen = depends_on(born_of(layers=2, pattern=("local", "global"), window=3), 9)
+  np.testing.assert_array_equal(seen, np.tril(np.ones((9, 9), bool)))
+
+
+def test_a_window_that_holds_everything_is_no_window(grouped, born_of, ragged, same):
+  wide = born_of(pattern=("local", "global"), window=12)
+  same(full(wide, ragged, 12), full(grouped, ragged, 12), 1e-6)
+
+
+def test_what_newer_families_add_is_not_there_by_default(grouped, kinds):
+  added = {"attn/q/bias", "attn/k/bias", "attn/v/bias", "attn/q_norm/scale", "attn/k_norm/scale",
+           "attn_post_norm/scale", "mlp_post_norm/scale"}
+  of = lambda config: set(trees.leaves(jax.eval_shape(models.build(config).init, jax.random.key(0))["layers"]["block"]))
+  assert of(kinds["everything"]) - of(kinds["grouped"]) == added
+
+
 def test_a_newborn_model_knows_nothing_and_its_layers_differ():
   model = models.build(models.DecoderConfig(vocab=24, width=32, layers=2, heads=4))
   params = jax.jit(model.init)(jax.random.key(0))

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import pytest
 
 from sftrl_jax import models, trees
-from sftrl_jax.models import DecoderConfig, flops
+from sftrl_jax.models import DecoderConfig, flops, lora
 
 WIDE = DecoderConfig(vocab=256, width=64, layers=2, heads=4, kv_heads=2, ffn=192, remat="none", unroll=2)
 KINDS = {
     "gated": WIDE,
     "plain": dataclasses.replace(WIDE, mlp="plain", activation="relu", kv_heads=4),
     "tied": dataclasses.replace(WIDE, tied=True, channels=32),
+    "everything": dataclasses.replace(WIDE, pattern=("local", "global"), window=8, qkv_bias=True, qk_norm=True,
+                                      post_norms=True, norm_plus_one=True, embed_scale=8.0, rope_local_theta=100.0),
 }
 kinds = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 
@@ -28,7 +30,7 @@ def test_matmul_parameters_are_those_that_multiply_every_token(config):
   kernels = sum(leaf.size for path, leaf in leaves.items() if path.endswith("kernel"))
   head = leaves["embed" if config.tied else "unembed"].size
   assert flops.matmul_parameters(config) == kernels + head
-  norms = sum(leaf.size for path, leaf in leaves.items() if path.endswith("scale"))
+  norms = sum(leaf.size for path, leaf in leaves.items() if path.endswith(("scale", "bias")))
   embedding = 0 if config.tied else leaves["embed"].size
   assert sum(leaf.size for leaf in leaves.values()) == kernels + head + norms + embedding
 
@@ -56,6 +58,36 @@ def test_training_costs_three_forward_passes():
   loss = lambda params, tokens: jnp.sum(jax.nn.logsumexp(model.logits(params, tokens), axis=-1))
   assert flops.train(WIDE, 256, 64) == 3 * flops.forward(WIDE, 256, 64)
   assert flops.train(WIDE, 256, 64) == pytest.approx(by_xla(jax.grad(loss), WIDE, 4, 64), rel=0.06)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparse(models.DecoderConfig):
+  """A family that computes half of what its numbers say."""
+  share: float = 0.5
+
+  def flops(self, tokens, keys, unembedded):
+    return self.share * flops.forward(WIDE, tokens, keys, unembedded)
+
+
+def test_a_family_says_itself_what_it_costs():
+  assert flops.forward(Sparse(), 256, 64) == 0.5 * flops.forward(WIDE, 256, 64)
+  assert flops.forward(Sparse(), 256, 64, unembedded=3) == 0.5 * flops.forward(WIDE, 256, 64, unembedded=3)
+  assert flops.train(Sparse(), 256, 64) == 0.5 * flops.train(WIDE, 256, 64)
+  for wrong in (0.0, -1.0, float("nan")):
+    with pytest.raises(ValueError, match=r"Sparse\.flops\(256, 64, 256\) returned .*, but it must return the FLOPs"):
+      flops.forward(Sparse(share=wrong), 256, 64)
+
+
+def test_training_adapters_computes_no_gradient_of_what_is_frozen():
+  model, settings, base = models.build(WIDE), lora.Lora(rank=2), abstract(WIDE)
+  adapters = jax.eval_shape(lambda key: lora.init(settings, base, key), jax.random.key(0))
+  logits = lambda adapters, base, tokens: model.logits(lora.attach(base, adapters, settings), tokens)
+  loss = lambda *given: jnp.sum(jax.nn.logsumexp(logits(*given), axis=-1))
+  given, many = (adapters, base, jax.ShapeDtypeStruct((4, 64), jnp.int32)), lora.count(settings, base)
+  counted = lambda function: jax.jit(function).lower(*given).cost_analysis()["flops"]
+  assert flops.forward(WIDE, 256, 64, adapters=many) == pytest.approx(counted(logits), rel=0.06)
+  assert flops.train(WIDE, 256, 64, many) == pytest.approx(counted(jax.grad(loss)), rel=0.06)
+  assert flops.train(WIDE, 256, 64, many) < 0.85 * flops.train(WIDE, 256, 64)
 
 
 def test_cost_is_linear_in_tokens_and_pays_for_unembedding_only_where_asked():

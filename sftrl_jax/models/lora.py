@@ -1,0 +1,154 @@
+"""Low-rank adapters: x W + scale (x a) b, where W stays as it is and a and b are learned (Hu et al. 2021).
+
+Adapters are a tree beside the base's, layers/block/attn/q/{a,b} for its layers/block/attn/q/kernel: the base has no
+gradient, no optimizer state and no second copy. `attach` puts both into one tree for the decoder, `merge` makes that
+tree a plain one.
+"""
+
+import dataclasses
+import fnmatch
+import math
+import re
+import zlib
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from sftrl_jax import trees
+
+STACK = "layers/block/"
+# How many axes of a projection's kernel are read, behind the layers'; the others are written.
+READS = {r"attn/[qkv]": 1, r"attn/o": 2, r"mlp/(gate|up|down)": 1}
+EVERYWHERE = ("*attn/q", "*attn/k", "*attn/v", "*attn/o", "*mlp/*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Adapters that are trained instead of the model. A good learning rate is about ten times that of full training.
+
+  rank: columns of a and rows of b (0: no adapters, everything is trained)
+  alpha: strength of the adapters; what they add is times alpha / rank
+  targets: globs of the projections that are adapted; all of them do better than attention alone
+  scaling: "rank" divides alpha by the rank, "root" by its square root, which keeps large ranks learning (rsLoRA)
+  """
+
+  rank: int = 0
+  alpha: float = 16.0
+  targets: tuple[str, ...] = EVERYWHERE
+  scaling: Literal["rank", "root"] = "rank"
+
+  def __post_init__(self):
+    if isinstance(self.targets, str):
+      raise ValueError(f"targets is {self.targets!r}; it must be a list of globs, such as ('*attn/q', '*attn/v').")
+    object.__setattr__(self, "targets", tuple(self.targets))
+    if self.rank < 0:
+      raise ValueError(f"rank is {self.rank}; it must be 0 (no adapters) or positive.")
+    if not 0 < self.alpha < math.inf:
+      raise ValueError(f"alpha is {self.alpha}; it must be positive, for example 16.")
+    if self.rank and not self.targets:
+      raise ValueError("targets is empty, so rank has nothing to adapt: name some, such as ('*attn/q', '*attn/v').")
+    if self.scaling not in ("rank", "root"):
+      raise ValueError(f"scaling is {self.scaling!r}; it must be one of rank, root.")
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / (self.rank if self.scaling == "rank" else math.sqrt(self.rank))
+
+
+def projections(base: dict) -> dict[str, int]:
+  """{path of a projection that can be adapted: how many axes its kernel reads}."""
+  inside = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
+  reads = {path: next((count for pattern, count in READS.items() if re.fullmatch(pattern, path.removeprefix(STACK))), 0)
+           for path in inside if path.startswith(STACK)}
+  return {path: count for path, count in reads.items() if count}
+
+
+def chosen(lora: Lora, base: dict) -> dict[str, int]:
+  """The projections that are adapted. ValueError for a target that matches none, and for a rank that none can have."""
+  there = projections(base)
+  for target in lora.targets:
+    if not fnmatch.filter(there, target):
+      raise ValueError(f"targets has {target!r}, which matches no projection; there are {', '.join(there)}.")
+  found = {path: reads for path, reads in there.items() if any(fnmatch.fnmatchcase(path, t) for t in lora.targets)}
+  for path, reads in found.items():
+    read, written = (math.prod(sizes) for sizes in _sides(base, path, reads))
+    if lora.rank > min(read, written):
+      raise ValueError(f"rank is {lora.rank}, but {path} reads {read} channels and writes {written}: use at most "
+                       f"{min(read, written)}, or leave it out of targets.")
+  return found
+
+
+def init(lora: Lora, base: dict, key: jax.Array) -> dict:
+  """Newborn adapters: a uniform within 1 / sqrt(fan-in), b zero, so that they add nothing yet. Only shapes of `base`
+  are looked at, and what one projection gets does not depend on which others are adapted."""
+  born = {}
+  for path, reads in chosen(lora, base).items():
+    read, written = _sides(base, path, reads)
+    layers, bound = _kernel(base, path).shape[0], math.prod(read) ** -0.5
+    own = jax.random.fold_in(key, zlib.crc32(path.encode()))
+    born[f"{path}/a"] = jax.random.uniform(own, (layers, *read, lora.rank), minval=-bound, maxval=bound)
+    born[f"{path}/b"] = jnp.zeros((layers, lora.rank, *written))
+  return traverse_util.unflatten_dict(born, sep="/")
+
+
+def count(lora: Lora, base: dict) -> int:
+  """How many numbers the adapters hold; 0 without any."""
+  return trees.size(jax.eval_shape(lambda key: init(lora, base, key), jax.random.key(0))) if lora.rank else 0
+
+
+def attach(base: dict, adapters: dict, lora: Lora) -> dict:
+  """The base with a, b and their scale beside the kernels that are adapted. The arrays are those given: nothing is
+  computed or copied."""
+  if "kernel" in base:
+    return {**base, **adapters, "scale": np.full(adapters["a"].shape[0], lora.scale, np.float32)}
+  return {name: attach(item, adapters[name], lora) if name in adapters else item for name, item in base.items()}
+
+
+def merge(params):
+  """The tree without adapters that computes the same: kernel + scale * a b. One that has none comes back as it is."""
+  if isinstance(params, tuple):
+    return tuple(map(merge, params))
+  if not isinstance(params, dict):
+    return params
+  if not {"kernel", "a", "b", "scale"} <= params.keys():
+    return {name: merge(item) for name, item in params.items()}
+  kernel, a, b, scale = (params[name] for name in ("kernel", "a", "b", "scale"))
+  stack, rank = np.shape(scale), a.shape[-1]
+  flat = a.reshape(*stack, -1, rank), b.reshape(*stack, rank, -1)
+  # An accelerator's quicker products would round what is added at 2^-8.
+  product = jnp.einsum("...ir,...rj->...ij", *flat, precision="highest") * jnp.asarray(scale)[..., None, None]
+  merged = (kernel.astype(jnp.float32) + product.reshape(kernel.shape)).astype(kernel.dtype)
+  return {**{name: item for name, item in params.items() if name not in ("a", "b", "scale")}, "kernel": merged}
+
+
+def whole(params: dict, frozen: dict, lora: Lora) -> dict:
+  """What an objective reads, {"model": ..., heads}: `params` themselves, or with their adapters on the frozen model."""
+  if "lora" not in params:
+    return params
+  heads = {name: tree for name, tree in params.items() if name != "lora"}
+  return {"model": attach(frozen["model"], params["lora"], lora), **heads}
+
+
+def low_rank(equation: str, x, a, b, scale) -> jax.Array:
+  """scale (x a) b, next to einsum(equation, x, kernel). The scale goes into b while that is f32: in bfloat16 most
+  quotients alpha / rank would be rounded, and merged parameters would not be the ones that were trained."""
+  inputs, kernel, out = re.split(",|->", equation)
+  read, written = ("".join(letter for letter in kernel if (letter in inputs) == wanted) for wanted in (True, False))
+  rows = "".join(letter for letter in inputs if letter not in kernel)
+  low = jnp.einsum(f"{inputs},{read}r->{rows}r", x, a.astype(x.dtype))
+  return jnp.einsum(f"{rows}r,r{written}->{out}", low, (b * scale).astype(x.dtype))
+
+
+def _kernel(base: dict, path: str):
+  for name in path.split("/"):
+    base = base[name]
+  return base["kernel"]
+
+
+def _sides(base: dict, path: str, reads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """(sizes of the axes read, of the axes written) by one layer's kernel."""
+  _, *sizes = _kernel(base, path).shape
+  return tuple(sizes[:reads]), tuple(sizes[reads:])
