@@ -24,16 +24,20 @@ class Checkpoint:
 
   every: steps between checkpoints (0: only at the end)
   keep: how many are kept, the newest
+  export_every: steps between models written to exports/STEP, as transformers opens them, and one at the end (0: none)
   grace_seconds: after SIGTERM or Ctrl-C, how long the step may go on before it is dropped, to be redone
   """
 
   every: int = 0
   keep: int = 2
+  export_every: int = 0
   grace_seconds: float = 25.0
 
   def __post_init__(self):
     if self.every < 0:
       raise ValueError(f"every is {self.every}; it must be 0 (only at the end) or a number of steps.")
+    if self.export_every < 0:
+      raise ValueError(f"export_every is {self.export_every}; it must be 0 (no exports) or a number of steps.")
     if self.keep < 1:
       raise ValueError(f"keep is {self.keep}; it must be at least 1.")
     if not 0 <= self.grace_seconds < 1e6:
@@ -116,10 +120,11 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
   return None
 
 
-def restore_params(workdir: Path, step: int | None, like: dict) -> tuple[dict, int]:
+def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model") -> tuple[dict, int]:
   """(parameters of the model to be judged by, step) of a checkpoint, whatever optimizer and heads it was trained with.
 
   Without a step it is the newest sound one; nothing in the workdir is changed.
+  root: what is restored, "lora" where adapters alone were trained.
   """
   store = manager(workdir, writes=False)
   try:
@@ -130,7 +135,7 @@ def restore_params(workdir: Path, step: int | None, like: dict) -> tuple[dict, i
       raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {told}.")
     for number in wanted:
       try:
-        return _params(store, number, like), number
+        return _params(store, number, like, root), number
       except Damaged as error:
         if number == wanted[-1]:
           raise
@@ -139,12 +144,12 @@ def restore_params(workdir: Path, step: int | None, like: dict) -> tuple[dict, i
     store.close()
 
 
-def _params(store, step: int, like: dict) -> dict:
+def _params(store, step: int, like: dict, root: str) -> dict:
   import orbax.checkpoint as ocp
   where, arrays = f"{store.directory}/{step}", _meta(store, step)["arrays"]
   item = "evaluated" if any(path.startswith("evaluated/") for path in arrays) else "state"
-  inside = (lambda tree: {"evaluated": {"model": tree}}) if item == "evaluated" else (
-      lambda tree: {"state": {"params": {"model": tree}}})
+  inside = (lambda tree: {"evaluated": {root: tree}}) if item == "evaluated" else (
+      lambda tree: {"state": {"params": {root: tree}}})
   known = {path: told for path, told in arrays.items() if path in _paths_under(inside, arrays)}
   _refuse_another(where, known, inside(like), dtypes=False)
   recorded = trees.map_with_path(lambda path, leaf: jax.ShapeDtypeStruct(
@@ -153,7 +158,7 @@ def _params(store, step: int, like: dict) -> dict:
   arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), wanted)
   tree = _read(lambda: ocp.args.PyTreeRestore(wanted, arguments, partial_restore=True), store, step, item)
   _verify(where, known, {item: tree})
-  params = tree["model"] if item == "evaluated" else tree["params"]["model"]
+  params = tree[root] if item == "evaluated" else tree["params"][root]
   return jax.tree.map(lambda new, old: new.astype(old.dtype), params, like)
 
 

@@ -9,14 +9,15 @@ from optax import contrib
 
 from sftrl_jax import trees
 
-# Reads and writes of the matrices inside blocks, by axis, layers first.
-_AXES = {r".*/attn/[qkv]/kernel": ((1,), (2, 3)), r".*/attn/o/kernel": ((1, 2), (3,)),
-         r".*/mlp/(gate|up|down)/kernel": ((1,), (2,))}
+# Reads and writes of the matrices inside blocks, by axis, layers first. Both factors of an adapter are matrices too.
+_AXES = {r".*/attn/[qkv]/(kernel|b)": ((1,), (2, 3)), r".*/attn/o/(kernel|a)": ((1, 2), (3,)),
+         r".*/mlp/(gate|up|down)/(kernel|a|b)": ((1,), (2,)), r".*/attn/([qkv]/a|o/b)": ((1,), (2,))}
+_BLOCKS = ("model/layers/", "lora/layers/")
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
   """The axes that a matrix inside a block reads from and writes to; None for any other parameter."""
-  inside = path.startswith("model/layers/")
+  inside = path.startswith(_BLOCKS)
   return next((both for pattern, both in _AXES.items() if inside and re.fullmatch(pattern, path)), None)
 
 
@@ -47,7 +48,7 @@ def galore(make, schedule, **args) -> optax.GradientTransformation:
 def by_layer(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
   """An optimizer that looks at whole arrays (their norms, their rows), shown the layers of a stack one by one."""
   label = lambda tree: trees.map_with_path(
-      lambda path, _: "stacked" if path.startswith("model/layers/block/") else "single", tree)
+      lambda path, _: "stacked" if path.startswith(tuple(f"{blocks}block/" for blocks in _BLOCKS)) else "single", tree)
   return optax.partition({"stacked": _apart(optimizer), "single": optimizer}, label)
 
 

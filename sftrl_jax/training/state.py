@@ -13,7 +13,7 @@ from sftrl_jax.parallel import mesh as meshes, rules
 @struct.dataclass
 class TrainState:
   step: jax.Array  # int32: optimizer updates so far
-  params: dict  # {"model": ...}, and {"value": ...} with a value head
+  params: dict  # {"model": ...} or the adapters alone, {"lora": ...}; and {"value": ...} with a value head
   opt_state: optax.OptState
 
 

@@ -42,15 +42,19 @@ def accumulate(loss: Loss, params, batch, microbatches: int):
   return grads, value, metrics
 
 
-def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1):
-  """train_step(state, batch) -> (state, metrics): gradient of sums, divided once by the global weight, then optax.
+def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1,
+                    whole: Callable | None = None):
+  """train_step(state, batch, frozen) -> (state, metrics): gradient of sums, divided once by the global weight, then
+  optax.
 
   SFT, PPO and the rest differ in `loss` and in nothing else. A step whose loss or gradient is not finite changes
   nothing and is counted in `nonfinite_steps`; `schedule` is only reported.
+  whole: (params, frozen) -> what the loss reads; without it, the parameters themselves. `frozen` has no gradient.
   """
 
-  def train_step(state: TrainState, batch) -> tuple[TrainState, dict]:
-    grads, value, metrics = accumulate(loss, state.params, batch, microbatches)
+  def train_step(state: TrainState, batch, frozen=None) -> tuple[TrainState, dict]:
+    reads = loss if whole is None else lambda params, piece: loss(whole(params, frozen), piece)
+    grads, value, metrics = accumulate(reads, state.params, batch, microbatches)
     weight = jnp.maximum(value.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     grad_norm = trees.norm(grads)
@@ -59,7 +63,8 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedul
     params = optax.apply_updates(state.params, updates)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     after = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state))
-    metrics = {**metrics, "loss": value, "label_tokens": value.weight, "grad_norm": grad_norm,
+    # A loss that is no mean over tokens says itself how many it was computed on.
+    metrics = {"label_tokens": value.weight, **metrics, "loss": value, "grad_norm": grad_norm,
                "learning_rate": schedule(state.step), "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
     return after, metrics
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from sftrl_jax import trees
+from sftrl_jax.models import lora
 from sftrl_jax.training.catalogue import entry
 from sftrl_jax.training.matrices import axes, by_layer, muon_dimensions
 from sftrl_jax.training.optimizer import Optimizer, make_optimizer
@@ -18,6 +19,10 @@ BLOCKS = {f"model/layers/block/{path}/kernel": both for path, both in {
 OTHERS = {"model/embed", "model/unembed", "model/final_norm/scale", "model/layers/block/attn_norm/scale",
           "model/layers/block/mlp_norm/scale", "value/kernel", "value/bias"}
 UP = "model/layers/block/mlp/up/kernel"
+O_A, O_B = ((1, 2), (3,)), DENSE
+ADAPTERS = {f"lora/layers/block/{path}": both for path, both in {
+    **{f"attn/{name}/a": DENSE for name in "qkv"}, **{f"attn/{name}/b": QKV for name in "qkv"}, "attn/o/a": O_A,
+    "attn/o/b": O_B, **{f"mlp/{name}/{side}": DENSE for name in ("gate", "up", "down") for side in "ab"}}.items()}
 
 
 def test_every_leaf_of_a_model_goes_to_muon_or_to_adam(params):
@@ -33,6 +38,19 @@ def test_every_leaf_of_a_model_goes_to_muon_or_to_adam(params):
   slots = trees.leaves(jax.eval_shape(make_optimizer(Optimizer("muon"), float).init, params))
   of = lambda group: {path.split("/mu/")[1] for path in slots if f"inner_states/{group}/" in path and "/mu/" in path}
   assert of("muon") == BLOCKS.keys() and of("adam") == OTHERS
+
+
+def test_both_factors_of_every_adapter_go_to_muon(params):
+  adapters = {"lora": lora.init(lora.Lora(rank=2), params["model"], jax.random.key(0)), "value": params["value"]}
+  assert trees.leaves(adapters).keys() == ADAPTERS.keys() | {"value/kernel", "value/bias"}
+  assert {path: axes(path) for path in trees.leaves(adapters)} == {**ADAPTERS, "value/kernel": None, "value/bias": None}
+  optimizer = make_optimizer(Optimizer("muon", clip=0.0), lambda n: 1.0)
+  grads = jax.tree.map(jnp.zeros_like, adapters)   # as those of all a are while b is 0
+  grads["lora"]["layers"]["block"]["attn"]["q"]["b"] = jnp.ones((1, 2, 2, 8))
+  updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(adapters), adapters)
+  moved = {path: bool(jnp.any(update != 0)) for path, update in trees.leaves(updates).items()}
+  assert [path for path in moved if moved[path]] == ["lora/layers/block/attn/q/b"]
+  assert all(np.isfinite(update).all() for update in jax.tree.leaves(updates))
 
 
 def test_muon_makes_every_matrix_of_a_stack_orthogonal(tiny):

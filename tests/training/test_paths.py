@@ -20,6 +20,11 @@ def test_matrices_decay_and_norms_and_heads_do_not(params):
     np.testing.assert_array_equal(step, 0.0 if path not in MATRICES else -0.25 if "/mlp/" in path else -0.5, path)
 
 
+def test_adapters_decay_towards_the_base_and_biases_do_not():
+  assert decays("lora/layers/block/attn/o/a") and decays("lora/layers/block/mlp/up/b")
+  assert not decays("model/layers/block/attn/q/bias")
+
+
 def test_updates_are_scaled_by_the_pattern_of_their_path(tiny):
   factors = {"model/layers/*": 0.5, "value/*": 2.0}
   scaled, _ = scale_by_path(factors).update(jax.tree.map(jnp.ones_like, tiny()), ())

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from sftrl_jax.metrics import Mean, floats
+from sftrl_jax.models import lora
 from sftrl_jax.objectives.ppo import PPO, ppo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
@@ -91,6 +92,25 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   after, metrics = step(after, jnp.ones((2, 3)))
   assert metrics["nonfinite_steps"] == 0 and np.isfinite(after.params["w"]).all()
   assert (after.params["w"] < state.params["w"]).all()
+
+
+def test_adapters_alone_are_trained_by_the_gradient_of_the_kernel_beside_them(losses, params, token_batch):
+  """Where b is 0: da = 0 and db = scale * a^T dW, by the chain rule."""
+  settings, optimizer = lora.Lora(rank=2, alpha=3.0), optax.sgd(1.0)
+  base = {"model": jax.tree.map(jnp.copy, params["model"])}
+  adapters = {"lora": lora.init(settings, base["model"], jax.random.key(3)),
+              "value": jax.tree.map(jnp.copy, params["value"])}
+  whole = functools.partial(lora.whole, lora=settings)
+  step = jax.jit(make_train_step(losses["sft"], optimizer, SCHEDULE, 2, whole), donate_argnums=0)
+  a, b = (jax.device_get(adapters["lora"]["layers"]["block"]["attn"]["o"][name]) for name in "ab")
+  after, metrics = step(states.create(adapters, optimizer), token_batch, base)
+  grads, value, _ = jax.jit(lambda p, x: accumulate(losses["sft"], p, x, 1))(params, token_batch)
+  moved = after.params["lora"]["layers"]["block"]["attn"]["o"]
+  kernel = np.asarray(grads["model"]["layers"]["block"]["attn"]["o"]["kernel"]) / np.asarray(value.weight)
+  np.testing.assert_array_equal(moved["a"], a)
+  np.testing.assert_allclose(moved["b"] - b, -1.5 * np.einsum("nhcr,nhcd->nrd", a, kernel), atol=1e-6)
+  assert np.abs(moved["b"]).max() > 1e-3 and floats(metrics)["nonfinite_steps"] == 0
+  jax.tree.map(np.testing.assert_array_equal, base["model"], params["model"])   # neither moved nor given away
 
 
 def test_a_batch_without_weight_has_no_gradient(losses, params, token_batch):
