@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import models, trees
-from sftrl_jax.models import DecoderConfig, heads
+from sftrl_jax.models import DecoderConfig, heads, lora
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -24,6 +24,7 @@ FAMILIES = {
     "gated": CONFIG,
     "plain": dataclasses.replace(CONFIG, mlp="plain", kv_heads=2),
     "tied": dataclasses.replace(CONFIG, tied=True, kv_heads=1, layers=12),
+    "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, qk_norm=True, post_norms=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
 families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
@@ -33,6 +34,7 @@ def abstract(config, apart=False):
   model = models.build(config)
   params = jax.eval_shape(model.init, jax.random.key(0))
   return {"model": jax.eval_shape(model.decoding, params) if apart else params,
+          "lora": jax.eval_shape(lambda key: lora.init(lora.Lora(rank=2), params, key), jax.random.key(0)),
           "value": jax.eval_shape(functools.partial(heads.init, config.width))}
 
 
@@ -67,7 +69,7 @@ def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
   assert places == {*meshes.AXES, None}
 
 
-@pytest.mark.parametrize("path", ["model/layers/block/attn/q/bias", "model/lora/kernel", "embed", "model/embed/more",
+@pytest.mark.parametrize("path", ["model/layers/block/attn/o/bias", "model/lora/kernel", "embed", "model/embed/more",
                                   "model/layers/x/attn/q/kernel", "remodel/embed"])
 def test_a_parameter_without_a_rule_is_a_loud_error(path):
   with pytest.raises(ValueError, match=f"{path} matches 0 patterns of parallel/rules.py"):
@@ -111,7 +113,7 @@ def test_an_optimizers_slots_lie_with_their_parameters(optimizer):
 
 @functools.cache
 def unsharded():
-  """(model, params, tokens, [logits, loss, gradients]) on one device."""
+  """(model, params, tokens, [logits, loss, gradients]) on one device, of a model and its adapters both."""
   model, random = models.build(CONFIG), np.random.default_rng(0)
   draw = lambda path, x: np.float32(random.normal(size=x.shape) * (0.2 if x.ndim > 1 else 0.1) + path.endswith("scale"))
   params = trees.map_with_path(draw, abstract(CONFIG))
@@ -123,7 +125,8 @@ def everything(model):
 
   def loss(params, tokens):
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
-    hidden = model.hidden(params["model"], tokens, positions, jnp.ones_like(tokens))
+    adapted = lora.attach(params["model"], params["lora"], lora.Lora(rank=2, alpha=0.5))
+    hidden = model.hidden(adapted, tokens, positions, jnp.ones_like(tokens))
     told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
     values = heads.scalar(params["value"], hidden, stop_gradient=False)
     return -jnp.sum(told) + 0.1 * jnp.sum(jnp.square(values)), hidden
