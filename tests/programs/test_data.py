@@ -66,8 +66,8 @@ def test_the_library_datasets_reads_both_files_alike(config, tmp_path):
 
 def test_a_variant_shows_its_own_task(config, tmp_path):
   for variant in ("", "rule_ood"):
-    data.run(config(), tmp_path / f"{variant}.jsonl", variant, 20)
-  assert (tmp_path / ".jsonl").read_text() != (tmp_path / "rule_ood.jsonl").read_text()
+    data.run(config(), tmp_path / f"rows_{variant}.jsonl", variant, 20)
+  assert (tmp_path / "rows_.jsonl").read_text() != (tmp_path / "rows_rule_ood.jsonl").read_text()
   with pytest.raises(ConfigError, match="--variant is 'rule_odd', but general_points has id_seen, id_unseen, rule_ood"):
     data.run(config(), tmp_path / "x.jsonl", "rule_odd")
 

@@ -16,7 +16,8 @@ from sftrl_jax.programs.stop import Stop
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "sft" / "chat.py"
 SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.tensorboard": "False",
-         "mesh.cpu_threads": "0", "model.layers": "1", "schedule.warmup": "1", "evals.at": "(0.5,)"}
+         "mesh.cpu_threads": "0", "model.layers": "1", "model.remat": "none", "compute.microbatches": "1",
+         "evals.at": "(0.5,)"}
 
 
 @pytest.fixture
@@ -75,36 +76,36 @@ def test_a_run_tells_what_it_read_and_measures_what_it_held_out(straight, config
   assert "[[100 degrees" in record["example"]
 
 
-@pytest.mark.parametrize("where", ["between two steps", "in an evaluation"])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(where, straight, config, lines_of, tmp_path, capsys, monkeypatch):
-  """In the middle of a pass: the same rows follow, in the same order, and every line is there once."""
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(straight, config, lines_of, tmp_path, capsys, monkeypatch):
+  """Once in an evaluation, once between two steps, in the middle of a pass: the same rows follow in the same order, and
+  every line is there once."""
   workdir, _ = trained(straight, config, capsys)
   settled = config(data__validation=0.2, log__every=2, checkpoint__every=1)
-  step, evaluation, save = runs.after_step, runs._evaluate, {}
-  kept = Stop.kept
+  step, evaluation, kept, save, stops = runs.after_step, runs._evaluate, Stop.kept, {}, [2, 3]
 
   def keeping(stop, what, between=False):
     save["now"] = what
     kept(stop, what, between)
 
-  def stopping(parts, session, state, position, *rest):
-    session = step(parts, session, state, position, *rest)
-    if position.step == 3 and where == "between two steps":
-      session.store.wait_until_finished()
-      raise Stopped
-    return session
-
   def dropping(parts, session, log):
     session = evaluation(parts, session, log)   # its line is written, but the state saved is that of before
-    if session.position.step == 2 and where == "in an evaluation":
+    if session.position.step == 2 == stops[0]:
       save["now"]()
       raise Stopped
     return session
-  monkeypatch.setattr(Stop, "kept", keeping)
-  monkeypatch.setattr(runs, "after_step", stopping)
-  monkeypatch.setattr(runs, "_evaluate", dropping)
-  with pytest.raises(Stopped):
-    sft.run(settled, tmp_path / "stopped")
+
+  def stopping(parts, session, state, position, *rest):
+    session = step(parts, session, state, position, *rest)
+    if position.step == 3 == stops[0]:
+      session.store.wait_until_finished()
+      raise Stopped
+    return session
+  for where, name, how in ((Stop, "kept", keeping), (runs, "_evaluate", dropping), (runs, "after_step", stopping)):
+    monkeypatch.setattr(where, name, how)
+  for _ in (2, 3):
+    with pytest.raises(Stopped):
+      sft.run(settled, tmp_path / "stopped")
+    stops.pop(0)
   monkeypatch.undo()
   sft.run(settled, tmp_path / "stopped")
   assert story(lines_of, tmp_path / "stopped") == story(lines_of, workdir)
@@ -129,10 +130,9 @@ def test_changed_data_are_refused_and_nothing_is_touched(config, tmp_path):
     sft.run(config(), workdir)
 
 
-def test_demonstrations_follow_from_the_config_and_are_not_recorded(tiny, finished):
-  parts = assemble(tiny("sft"), "sft")
-  made = supply.of(parts)
-  assert made.record == {} and made.held is None and not (finished("sft") / supply.RECORD).exists()
+def test_demonstrations_follow_from_the_config_and_are_not_recorded(tiny):
+  made = supply.of(assemble(tiny("sft"), "sft"))
+  assert made.record == {} and made.held is None and made.told == ""
   batch, cursor = made.batches(3)
   assert batch.targets_BT.shape == (16, 23) and cursor > 3
 
@@ -179,3 +179,37 @@ def test_nothing_to_play_and_nothing_to_read_is_told(config, capsys):
                           (dict(evals__variants="('id_seen',)"), "config.evals.variants names 'id_seen'")):
     with pytest.raises(ConfigError, match=told):
       assemble(config(**overrides), "sft")
+
+
+def test_a_path_turns_any_config_into_one_of_rows(config, monkeypatch, tmp_path):
+  """Demonstrations go with their settings, which is told; the path is the same from any directory."""
+  monkeypatch.chdir(tmp_path)
+  notes = []
+  task = settings.load(str(CONFIG.parents[1] / "general_points" / "sft.py"))
+  own = settings.resolve_for("sft", task, [("data.length", "99"), ("data.path", "chats.jsonl")], notes.append)
+  assert own.data.path == str(config.path) and own.data.length == 99 and own.data.pack and "attempts" not in own.data
+  assert notes == ["data.path: Demonstrations -> chats.jsonl; dropped: length"]
+  shown = settings.resolve_for("sft", task, [], notes.append)
+  assert shown.data.path == "" and shown.data.length == 23 and "pack" not in shown.data
+  hub = settings.resolve_for("sft", task, [("data.path", "owner/name"), ("data.split", "test")], notes.append)
+  assert (hub.data.path, hub.data.split) == ("owner/name", "test")
+  with pytest.raises(ConfigError, match="config.data.pack is not a key of config.data. Valid: path, length, attempts"):
+    settings.resolve_for("sft", task, [("data.pack", "false")], notes.append)
+
+
+def test_it_can_be_checked_before_it_is_run(config, monkeypatch, capsys, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  words = [f"--config.{key}={value}" for key, value in SMALL.items()]
+  before = sorted(tmp_path.rglob("*"))
+  assert main(["check", f"--config={CONFIG}:smoke", f"--config.data.path={config.path}", *words]) == 0
+  said = capsys.readouterr().out
+  assert "ok      the rows are trained: Data: " in said and "32 read, 32 kept" in said and "All 2 checks passed" in said
+  config.path.write_text('{"text": 3}')
+  assert main(["check", f"--config={CONFIG}:smoke", f"--config.data.path={config.path}", *words]) == 1
+  assert "FAILED  the rows are trained" in capsys.readouterr().out and sorted(tmp_path.rglob("*")) == before
+
+
+def test_there_is_nothing_that_could_be_evaluated(straight, config, capsys):
+  workdir, _ = trained(straight, config, capsys)
+  assert main(["evaluate", str(workdir)]) == 1
+  assert "names no variants to evaluate" in capsys.readouterr().err

@@ -22,7 +22,8 @@ CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "sft" / "chat.py"
 def measured(one_device):
   """measured(**overrides) -> what a newborn model scores on the held-out rows; None without any."""
   def measure(**overrides):
-    changed = {"data.length": "256", "model.layers": "1", "batch": "8", "mesh.cpu_threads": "0", **overrides}
+    changed = {"data.length": "160", "model.layers": "1", "model.remat": "none", "batch": "8", "mesh.cpu_threads": "0",
+               **overrides}
     parts = assemble(settings.resolve_for("sft", settings.load(f"{CONFIG}:smoke"), list(changed.items()),
                                           lambda _: None), "sft")
     loss = functools.partial(sft_loss, score=make_score(parts.model))
