@@ -118,7 +118,13 @@ def converse(talk: Talk, system: str, ask: Callable[[], str], show: Callable[[st
     except KeyboardInterrupt:   # the second one in one response
       show("\n")
       return
-    show(f"\n{summary(said, time.perf_counter() - began)}\n")
+    show(f"\n{summary(said, time.perf_counter() - began)}{beyond(talk, state.thread.counts[0])}\n")
+
+
+def beyond(talk: Talk, tokens: int) -> str:
+  """What a person should know of a chat that is longer than any the model was trained on; "" for a shorter one."""
+  context = talk.speaker.model.config.context
+  return f" (up to {tokens} tokens, but this model was trained on {context})" if 0 < context < tokens else ""
 
 
 def command(line: str, state: State, system: str) -> tuple[State, str]:

@@ -45,21 +45,21 @@ def heard(said: Said, tokens: Sequence[int], logprobs: Sequence[float], tokenize
   for token, more in zip(tokens, logprobs, strict=True):
     ids.append(token)
     logprob += more
-    if token in end_ids(tokenizer):
-      return Said(tuple(ids), logprob, tokenizer.decode(ids[:-1]), "stop")
+    if token in tokenizer.stops:
+      return Said(tuple(ids), logprob, text_of(tokenizer, ids[:-1]), "stop")
     if until.strings:
-      text = tokenizer.decode(ids)
+      text = text_of(tokenizer, ids)
       at = [place for place in (text.find(string) for string in until.strings) if place >= 0]
       if at:
         return Said(tuple(ids), logprob, text[:min(at)], "stop_string")
     if len(ids) == until.max_new_tokens:
-      return Said(tuple(ids), logprob, tokenizer.decode(ids), "length")
-  return Said(tuple(ids), logprob, tokenizer.decode(ids), "")
+      return Said(tuple(ids), logprob, text_of(tokenizer, ids), "length")
+  return Said(tuple(ids), logprob, text_of(tokenizer, ids), "")
 
 
-def end_ids(tokenizer: Any) -> frozenset[int]:
-  """Every id at which this tokenizer's responses end; `eos` is the one that closes a turn in its chats."""
-  return frozenset((tokenizer.eos, *getattr(tokenizer, "stops", ())))
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+  """What ids read as. Many models have more rows than their tokenizer has ids: those read as nothing."""
+  return tokenizer.decode([number for number in ids if number < tokenizer.size])
 
 
 def shown(said: Said, strings: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
   peer.model.eval()
   with torch.inference_mode():
     out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
-  cache, first, length = out.past_key_values, out.logits[:, -1:].argmax(-1), tokens.shape[1]
+  cache, first = out.past_key_values, out.logits[:, -1:].argmax(-1)
 
   def loop():
     with torch.inference_mode():
@@ -122,7 +122,7 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
       token = first
       for _ in range(steps):
         token = peer.model(input_ids=token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
-      cache.crop(length)
+      cache.crop(-steps)
     _wait(peer)
 
   def generate(new):

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from sftrl_jax.chat import Message
+from sftrl_jax.checkpoints import source as sources
 from sftrl_jax.models import build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -24,7 +25,6 @@ from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
 
 TEMPERATURE = 0.7   # where the model recommends nothing: between the likeliest text and the model's own distribution
-COMPILED = Path("~/.cache/sftrl_jax/compiled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def opened(source: str, wish: Asked, overrides, within: contextlib.ExitStack) ->
     return _of_run(source, wish, overrides, enter)
   if overrides:
     raise ConfigError(f"--config.{overrides[0][0]} changes the config of a run, but {source} is no workdir.")
-  from sftrl_jax.checkpoints import gguf, hf, source as sources
+  from sftrl_jax.checkpoints import gguf, hf
   found = sources.resolve(source)
   if found is None:
     raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), nor "
@@ -143,7 +143,7 @@ def opened(source: str, wish: Asked, overrides, within: contextlib.ExitStack) ->
   loaded = {"hf": hf, "gguf": gguf}[found.kind].load(found.path, dtype, mesh)
   if loaded.tokenizer is None:
     raise ConfigError(f"{found.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
-  model = build(dataclasses.replace(loaded.config, dtype=dtype))
+  model = build(dataclasses.replace(loaded.config, dtype=dtype), loaded.tokenizer.size)
   settings = recommended(Path(found.path)) if found.kind == "hf" else {}
   return *_speaker(model, loaded.tokenizer, loaded.params, mesh, wish, settings), f"Loaded {found.path}"
 
@@ -200,7 +200,7 @@ def contexts(tokenizer, rows, raw: bool) -> tuple[list, list, list[str]]:
 
 def unrendered(tokenizer, text: str) -> list[int]:
   """The ids of a text that no template surrounds: what opens a text for this tokenizer, and the text itself."""
-  return tokenizer.plain(text) if hasattr(tokenizer, "plain") else [tokenizer.bos, *tokenizer.encode(text)]
+  return tokenizer.plain(text) if tokenizer.kind == "pretrained" else [tokenizer.bos, *tokenizer.encode(text)]
 
 
 def _rows(talk: conversation.Talk, wish: Asked, source: str, rows, skipped) -> None:
@@ -211,6 +211,7 @@ def _rows(talk: conversation.Talk, wish: Asked, source: str, rows, skipped) -> N
     _note(f"left out: {told}")
   if len(skipped) > answers.TOLD:
     _note(f"left out: {len(skipped) - answers.TOLD} more")
+  _tell_if_long(talk, max(map(len, ids)))
   settings = {"from": source, "temperature": talk.temperature, "top_k": talk.speaker.sampling.top_k,
               "top_p": talk.speaker.sampling.top_p, "stop": list(wish.stop), "seed": wish.seed,
               "max_new_tokens": wish.max_new_tokens, "system": wish.system, "raw": wish.raw}
@@ -225,16 +226,22 @@ def _once(talk: conversation.Talk, wish: Asked) -> None:
   opening = conversation.opening(wish.system)
   ids = unrendered(tokenizer, wish.prompt) if wish.raw else (
       render(tokenizer, (*opening, Message("user", wish.prompt)))[0])
+  _tell_if_long(talk, len(ids))
   began = time.perf_counter()
   _, said = conversation.stream(talk, begin(talk.speaker, [ids], talk.until.max_new_tokens), 0, _show)
   _show("\n")
   _note(conversation.summary(said, time.perf_counter() - began))
 
 
+def _tell_if_long(talk: conversation.Talk, tokens: int) -> None:
+  if told := conversation.beyond(talk, tokens + talk.until.max_new_tokens):
+    _note(told)
+
+
 def _keep_compiled() -> None:
   """Programs compiled once are read back the next time, unless the user's environment says where they are kept."""
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(COMPILED.expanduser()))
+    jax.config.update("jax_compilation_cache_dir", str(sources.cache() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

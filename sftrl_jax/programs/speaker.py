@@ -46,7 +46,7 @@ class Speaker:
     rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
     split = caches.Cache(rows, rows, rows, rows, whole)   # said, not left to XLA: another split is another program
     jit = functools.partial(jax.jit, out_shardings=split)
-    parts = (self.model, self.sampling, self.tokenizer.eos, self.tokenizer.pad)
+    parts = (self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
 
     @functools.partial(jit, static_argnums=(0, 1))
     def blank(count, room):

@@ -108,7 +108,7 @@ def prefill(model: Model, decoding, mesh, rows: int, length: int) -> Timed:
 
 def decode(model: Model, decoding, mesh, rows: int, length: int, steps: int) -> Timed:
   """`steps` greedy tokens a row after prompts of `length`, by the loop that rollouts sample with; no row ends."""
-  endless = types.SimpleNamespace(eos=-1, pad=0)
+  endless = types.SimpleNamespace(stops=(-1,), pad=0)
   blank, read, say, _, rewind = Speaker(model, endless, decoding, mesh, Sampling(steps)).compiled
   tokens = ids_of(rows, length, model.config.vocab)
   positions = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape).copy()

@@ -110,6 +110,23 @@ def one_device(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
+def speaker():
+  """A tiny model that speaks in pieces of 4 words; its embeddings are large, so that every word matters."""
+  import jax
+
+  from sftrl_jax.models import DecoderConfig, build
+  from sftrl_jax.parallel import mesh as meshes
+  from sftrl_jax.programs.speaker import Speaker, alone
+  from sftrl_jax.rollout.sample import Sampling
+  from sftrl_jax.text.tokenizer import words
+  tokenizer = words(tuple("abcdefghijklmnopqrstuvwxyz"))
+  model = build(DecoderConfig(vocab=tokenizer.size, width=16, layers=1, heads=2, kv_heads=1, remat="none",
+                              init_std=0.6))
+  decoding = jax.jit(lambda key: model.decoding(model.init(key)))(jax.random.key(3))
+  return Speaker(model, tokenizer, decoding, meshes.make(alone(meshes.MeshConfig()), jax.devices()[:1]), Sampling(4))
+
+
+@pytest.fixture(scope="package")
 def run_of():
   """run_of(config, workdir): trains as the verb recorded in the config's own keys does."""
   from sftrl_jax.programs import rl, sft
