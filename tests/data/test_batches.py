@@ -90,3 +90,26 @@ def test_a_row_that_is_too_short_names_its_key_and_the_size():
   assert cursor == 1 and batch.weights_BT[0].tolist() == [0] * 4 + [1] * 5
   with pytest.raises(ValueError, match=rf"config.data.length is {size - 2}.*--config.data.length={size - 1}"):
     next_batch(lambda index: chat, TOKENIZER, 1, size - 2, 0)
+
+
+def test_of_a_pretrained_chat_the_last_response_and_its_end_are_learned_and_what_follows_is_not():
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.text.pretrained import Pretrained
+  names = ["<unk>", "<|user|>", "<|assistant|>", "<|end|>", "1", "2", "3", "then"]
+  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  made.add_special_tokens(names[:4])
+  source = ("{% for m in messages %}{{ '<|' + m.role + '|> ' + m.content + '<|end|> then ' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}")
+  tokenizer = Pretrained.of(PreTrainedTokenizerFast(
+      tokenizer_object=made, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
+  chat = tuple(Message(role, text) for role, text in (
+      ("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")))
+  ids, weights = example(tokenizer, chat)
+  assert [names[token] for token in ids][-5:] == ["<|assistant|>", "1", "2", "<|end|>", "then"]
+  assert weights == [0.0] * (len(ids) - 4) + [1.0, 1.0, 1.0, 0.0]
+  batch, _ = next_batch(lambda index: chat, tokenizer, 1, len(ids) - 1, 0)
+  assert batch.targets_BT[0][batch.weights_BT[0] > 0].tolist() == [4, 5, 3]

@@ -101,3 +101,22 @@ def full_logits(model, params):
     return np.asarray(forward(params, tokens, positions, segments), np.float64)
 
   return run
+
+
+@pytest.fixture(scope="session")
+def chatml():
+  """A pretrained tokenizer of these words, by whose template turns end in <|im_end|>; its model also ends at <stop>."""
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.text.pretrained import Pretrained
+  special = ["<unk>", "<|im_start|>", "<|im_end|>", "<stop>"]
+  names = [*special, *VOCABULARY, "user", "assistant"]
+  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  made.add_special_tokens(special)
+  source = ("{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' + m.content + '<|im_end|> ' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}")
+  return Pretrained.of(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<|im_end|>",
+                                               chat_template=source), stops=(names.index("<stop>"),))

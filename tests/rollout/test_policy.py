@@ -1,19 +1,28 @@
 """The cache, the batch and the row change nothing: what is sampled is what the full forward says."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import play
-from sftrl_jax.rollout.policy import Rollout, compile_all, policy
+from sftrl_jax.rollout.policy import Actor, Rollout, compile_all, policy
+from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
 from sftrl_jax.training import compiles
+from sftrl_jax.training.score import make_score
 
 KEY = 11
 SEEDS = tuple(range(16))
 SIZES = (0.5,)
 WAYS = {"carried": dict(shrink=SIZES), "recomputed": dict(carry=False, shrink=()), "whole batch": dict(shrink=())}
+
+GROUPS = dict(devices=2, shrink=SIZES, group=4)
 
 
 def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY, group=1):
@@ -34,8 +43,7 @@ def ids_of(episode):
 
 
 # The first test of this file: nothing of these actors has been compiled before it.
-@pytest.mark.parametrize("settings", [*WAYS.values(), dict(devices=2, shrink=SIZES), dict(group=4, shrink=SIZES)],
-                         ids=[*WAYS, "2 devices", "groups"])
+@pytest.mark.parametrize("settings", [*WAYS.values(), GROUPS], ids=[*WAYS, "groups on 2 devices"])
 def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
   actor, env = make_actor(**settings), guess()
   decoding = actor.compiled[2](params)
@@ -153,19 +161,17 @@ def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decod
 
 
 def test_more_devices_change_no_token(guess, make_actor, decoding, sampled):
-  actor = make_actor(devices=2, shrink=SIZES)
+  actor = make_actor(**GROUPS)
   for one, other in zip(sampled["carried"], talk(guess(), actor, decoding, 0.7), strict=True):
     assert ids_of(one)[:2] == ids_of(other)[:2]
 
 
-@pytest.mark.parametrize("way", [dict(shrink=SIZES), dict(devices=2, shrink=SIZES), dict(carry=False, shrink=())],
-                         ids=["carried", "2 devices", "recomputed"])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_actor, decoding, way, temperature):
+def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_actor, decoding, temperature):
   seeds = [number // 4 for number in range(12)]   # three groups and a part of the batch that is not there
-  shared, alone = (talk(guess(), make_actor(**way, group=4), decoding, temperature, seeds, range(12), group=group)
+  shared, alone = (talk(guess(), make_actor(**GROUPS), decoding, temperature, seeds, range(12), group=group)
                    for group in (4, 1))
-  assert max(len(episode.turns) for episode in shared) == 3
+  assert max(len(episode.turns) for episode in shared) > 1
   for one, other in zip(shared, alone, strict=True):
     assert (one.chat, one.truncated, ids_of(one)[:2]) == (other.chat, other.truncated, ids_of(other)[:2])
     np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
@@ -174,7 +180,7 @@ def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_a
 
 
 def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):
-  actor, spent = make_actor(shrink=(), group=4), []
+  actor, spent = make_actor(**GROUPS), []
   play(guess(), policy(actor, decoding, jax.random.key(KEY), 0.7, range(16), spent, 4), [n // 4 for n in range(16)])
   steps = next(steps for steps in range(1, 5) if spent[0] == actor.flops(0, 16, steps, 4))
   alone = actor.flops(0, 16, steps) - spent[0]
@@ -183,7 +189,7 @@ def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):
 
 
 def test_a_group_whose_chats_differ_is_refused(make_actor, decoding):
-  answer = policy(make_actor(shrink=SIZES, group=4), decoding, jax.random.key(0), 1.0, range(4), group=4)
+  answer = policy(make_actor(**GROUPS), decoding, jax.random.key(0), 1.0, range(4), group=4)
   with pytest.raises(ValueError, match="reset.seed. of the environment must depend on the seed alone"):
     answer([(Message("user", word),) for word in "aaab"], None, None)
 
@@ -211,3 +217,65 @@ def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     Rollout(**settings)
+
+
+@pytest.fixture(scope="module")
+def spoken(guess, chatml):
+  """(model, its parameters, episodes at temperature 0.9): its tables have 7 rows more than the tokenizer has ids."""
+  model = build(DecoderConfig(vocab=chatml.size + 7, width=16, layers=1, heads=2, remat="none", init_std=0.6),
+                chatml.size)
+  params = jax.jit(model.init)(jax.random.key(3))
+  settings = Rollout(rows=16, prompt_tokens=10, feedback_tokens=8, max_new_tokens=4, shrink=())
+  actor = Actor(model, chatml, settings, Sampling(4), 3, meshes.make(meshes.MeshConfig(), jax.devices()[:1]))
+  decoding = actor.compiled[2](params)
+  return model, params, [episode for first in (0, 16, 32)
+                         for episode in talk(guess(), actor, decoding, 0.9, range(first, first + 16))]
+
+
+def test_chats_of_a_pretrained_tokenizer_are_those_of_its_template(spoken, chatml):
+  """As long as every response is words and their end: what a policy says may also read as no response would."""
+  asked = 0
+  for episode in spoken[2]:
+    said, written = [], []
+    for number, turn in enumerate(episode.turns):
+      said, written = said + list(turn.reply.context), written + [False] * len(turn.reply.context)
+      assert render(chatml, episode.chat[: 2 * number + 1]) == (said, written)
+      asked += number
+      said, written = said + list(turn.reply.tokens), written + [True] * len(turn.reply.tokens)
+      if turn.reply.tokens[-1] != chatml.eos or min(turn.reply.tokens[:-1], default=9) < 4:
+        break
+  assert asked
+
+
+def test_a_response_that_stopped_at_another_end_is_closed_as_the_template_has_it(spoken, chatml):
+  others = 0
+  for episode in spoken[2]:
+    for before, after in zip(episode.turns, episode.turns[1:], strict=False):
+      closed = before.reply.tokens[-1] == chatml.eos
+      assert (after.reply.context[0] == chatml.eos) != closed
+      others += before.reply.stopped and not closed
+    for turn in episode.turns:
+      assert turn.reply.stopped == (turn.reply.tokens[-1] in chatml.stops)
+      assert not set(turn.reply.tokens[:-1]) & set(chatml.stops)
+      assert turn.reply.text == chatml.decode(turn.reply.tokens[: len(turn.reply.tokens) - turn.reply.stopped])
+  assert others
+
+
+def test_rows_that_fill_the_table_up_are_never_said_and_the_training_graph_agrees(spoken, chatml):
+  model, params, episodes = spoken
+  rows = collect.rows(episodes, 64, [()] * len(episodes))
+  assert rows.targets_BT.max() < chatml.size
+  scores = jax.jit(make_score(model, 0.9))({"model": params}, rows.inputs, rows.targets_BT)
+  on = rows.mask_BT > 0
+  np.testing.assert_allclose(scores.logprobs_BT[on], rows.sampled_logprobs_BT[on], atol=1e-5)
+  assert np.isfinite(scores.entropy_BT).all()
+
+
+def test_a_template_that_changes_what_was_said_needs_the_whole_chat_read_again(chatml, model):
+  source = ("{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' + (m.content if loop.last else 'b') }}"
+            "{{ '<|im_end|> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}")
+  forgetful = dataclasses.replace(chatml, template=dataclasses.replace(chatml.template, source=source))
+  make = lambda turns, carry: Actor(model, forgetful, Rollout(carry=carry), Sampling(4), turns, None)
+  with pytest.raises(ValueError, match="does not keep a chat's beginning"):
+    make(2, True)
+  assert make(1, True) != make(2, False)

@@ -99,7 +99,7 @@ def answer(model, decoding):
     return respond(model, Sampling(longest), eos, 8, flat, caches.empty(model.config, rows, 2 + longest - 1), tokens,
                    positions, tokens, jnp.full(rows, 2), live, keys, temperature)[1]
 
-  return lambda eos, temperature, live=(True,) * rows: run(jnp.int32(eos), jnp.float32(temperature), np.array(live))
+  return lambda eos, temperature, live=(True,) * rows: run(np.asarray(eos), jnp.float32(temperature), np.array(live))
 
 
 def test_decoding_ends_as_soon_as_every_live_row_has_stopped(answer):
@@ -126,3 +126,12 @@ def test_a_response_keeps_its_stop_token_and_nothing_after_it(answer):
     np.testing.assert_allclose(response.logprobs_BR[row, :length], -np.log(9), atol=1e-6)
   spoken = response.tokens_BR[live]
   assert len(np.unique(spoken[:, 0])) > 2 and (spoken[:, 0] != spoken[:, 1]).any()   # keys differ by row and by token
+
+
+def test_any_of_several_ids_ends_a_response(answer):
+  response = jax.device_get(answer((3, 5), 1.0))
+  last = response.tokens_BR[np.arange(12), response.lengths_B - 1]
+  np.testing.assert_array_equal(np.isin(last, (3, 5)), response.stopped_B)
+  assert {3, 5} <= set(last.tolist())
+  for row in range(12):
+    assert not np.isin(response.tokens_BR[row, : response.lengths_B[row] - 1], (3, 5)).any()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.models import heads
+from sftrl_jax.models import build, heads
 from sftrl_jax.training.score import make_score
 
 
@@ -36,3 +36,19 @@ def test_values_move_the_trunk_only_when_asked_to(model, params, ragged, value_g
   grads = jax.jit(jax.grad(lambda p: jnp.sum(score(p, *ragged[:2]).values_BT)))(params)
   assert any(np.any(g) for g in jax.tree.leaves(grads["model"])) == value_gradient
   assert np.any(grads["value"]["kernel"])
+
+
+def test_rows_that_only_fill_the_tables_up_have_no_probability(model, params, ragged):
+  inputs, targets_BT, mask_BT = ragged
+  ids, on = 8, (mask_BT > 0) & (targets_BT < 8)
+  bounded = build(model.config, ids)
+  assert on.any() and build(model.config, model.config.vocab) == build(model.config) == model != bounded
+  logits, shown = jax.jit(lambda p, *x: (model.logits(p, *x), bounded.logits(p, *x)))(
+      params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  np.testing.assert_array_equal(shown[..., :ids], logits[..., :ids])
+  assert not np.exp(shown[..., ids:]).any()
+  log = np.asarray(jax.nn.log_softmax(logits[..., :ids] / 0.7), np.float64)
+  scores = jax.jit(make_score(bounded, 0.7, 4))(params, inputs, targets_BT)
+  chosen = np.take_along_axis(log, np.minimum(targets_BT, ids - 1)[..., None], -1)[..., 0]
+  np.testing.assert_allclose(scores.logprobs_BT[on], chosen[on], atol=1e-5)
+  np.testing.assert_allclose(scores.entropy_BT[on], -(np.exp(log) * log).sum(-1)[on], atol=1e-5)
