@@ -54,7 +54,8 @@ def split(corpus: Corpus, share: float) -> tuple[np.ndarray, np.ndarray]:
   if share and not 0 < held < corpus.count:
     raise ValueError(f"config.data.validation is {share:g}, which is {held} of {corpus.count} examples: hold out at "
                      "least one, and leave one to train on.")
-  order = np.random.default_rng(HELD_OUT).permutation(corpus.count)
+  source = np.random.default_rng(HELD_OUT)
+  order = source.permutation(corpus.count)
   return np.sort(order[held:]), np.sort(order[:held])
 
 
@@ -82,8 +83,8 @@ def make_pass(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int):
 
   @functools.lru_cache(maxsize=2)
   def one(number: int):
-    shuffled = np.random.default_rng((seed, number)).permutation(examples) if rows.shuffle else examples
-    return packed(sizes, shuffled, rows.length, rows.pack)
+    source = np.random.default_rng((seed, number))
+    return packed(sizes, source.permutation(examples) if rows.shuffle else examples, rows.length, rows.pack)
 
   return one
 
