@@ -16,9 +16,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from sftrl_jax.data.read import located
 from sftrl_jax.programs import dotted, own, values
 from sftrl_jax.programs.mistakes import ConfigError, nearest
-from sftrl_jax.programs.schema import REQUIRED, Key, keys_of
+from sftrl_jax.programs.schema import REQUIRED, Key, OneOf, chooser, keys_of, refuse_unchosen, switched
 from sftrl_jax.programs.smoke import smoke, split
 
 __all__ = ["ConfigError", "build", "differences", "load", "parse_overrides", "refuse_another", "resolve",
@@ -86,6 +87,7 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
   overrides = [(path, text) for path, text in overrides]
   tree = _choose_sections(dotted.plain(config), overrides, schema, note)
   keys = keys_of(tree, schema)
+  refuse_unchosen(tree, overrides, schema)
   tree = _complete(tree, keys, "config", {path for path, _ in overrides})
   changes = {path: change for path, change in (on_override or {}).items() if path in dotted.flat(tree)}
   for path, text in overrides:
@@ -105,6 +107,8 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
   for path in own.KEYS:   # a user's own file is found from any directory
     if path in dotted.flat(tree) and own.is_path(dotted.at(tree, path)):
       dotted.put(tree, path, own.absolute(dotted.at(tree, path)))
+  if dotted.flat(tree).get("data.path"):
+    dotted.put(tree, "data.path", located(dotted.at(tree, "data.path")))
   return ConfigDict(tree).lock()
 
 
@@ -166,28 +170,33 @@ def refuse_another(recorded, config, workdir) -> None:
 
 
 def _choose_sections(tree, overrides, schema, note):
-  """`--config.env.name=...` comes before everything else in env, because the name says which keys there are."""
+  """`--config.env.name=...` comes before everything else in env, because the name says which keys there are; so does
+  `--config.data.path=...` in data, and `--config.algorithm=...`, which says which section there is."""
   for path, text in overrides:
     section, _, key = path.partition(".")
-    if key == "name" and isinstance(schema.get(section), types.FunctionType):
-      tree[section] = _renamed(section, tree.get(section, {}), schema[section], text, note)
+    if isinstance(schema.get(path), OneOf):
+      tree = switched(tree, path, schema[path], text, note)
+    choose = schema.get(section)
+    if isinstance(choose, types.FunctionType) and key == chooser(choose)[0]:
+      tree[section] = _rechosen(section, tree.get(section, {}), choose, text, note)
   return tree
 
 
-def _renamed(section, settings, choose, name, note) -> dict:
+def _rechosen(section, settings, choose, name, note) -> dict:
   """A section whose class is another one now: what the file set for the old one goes, unless one is derived from the
   other; then what both have stays."""
+  chosen, _ = chooser(choose)
   try:
-    old, new = choose(settings), choose({**settings, "name": name})
+    old, new = choose(settings), choose({**settings, chosen: name})
   except ValueError:
-    return {**settings, "name": name}   # `keys_of` tells what is wrong with it
+    return {**settings, chosen: name}   # `keys_of` tells what is wrong with it
   if old is new:
-    return {**settings, "name": name}
+    return {**settings, chosen: name}
   shared = {field.name for field in dataclasses.fields(new)} if issubclass(new, old) or issubclass(old, new) else ()
-  dropped = [key for key in settings if key != "name" and key not in shared]
+  dropped = [key for key in settings if key != chosen and key not in shared]
   if dropped:
-    note(f"{section}.name: {settings.get('name', old.__name__)} -> {name}; dropped: {', '.join(dropped)}")
-  return {**{key: value for key, value in settings.items() if key not in dropped}, "name": name}
+    note(f"{section}.{chosen}: {settings.get(chosen, old.__name__)} -> {name}; dropped: {', '.join(dropped)}")
+  return {**{key: value for key, value in settings.items() if key not in dropped}, chosen: name}
 
 
 def _search_first(root) -> None:
