@@ -1,0 +1,38 @@
+r"""GRPO on GeneralPoints: answers to one hand are judged against each other. PPO's task, without a value function.
+
+  sftrl rl --config=configs/general_points/grpo.py --workdir=runs/gp_grpo
+  sftrl rl --config=configs/general_points/grpo.py:smollm2 --workdir=runs/smollm2_grpo       (an accelerator)
+  sftrl rl --config=configs/general_points/grpo.py:qwen2.5-0.5b --workdir=runs/qwen_grpo     (an accelerator)
+  sftrl rl --config=configs/general_points/grpo.py:llama3.2-1b --workdir=runs/llama_grpo     (an accelerator)
+  sftrl rl --config=configs/general_points/grpo.py:llama3.2-3b --workdir=runs/llama_grpo     (an accelerator)
+
+Hardware: one CPU core. Minutes: 3.
+Result: not measured yet.
+"""
+
+from configs.general_points import task
+
+
+def get_config(choice=""):
+  config = task.shared(choice)
+  config.steps = 10_000  # the budget ends the run
+  config.flops = 3e12
+  config.batch = 256
+  config.algorithm = "grpo"
+  config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=True, mean="token", kl_coef=0.0)
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
+  config.schedule = dict(name="constant", warmup=10)
+  config.compute = dict(microbatches=4)  # what fits a core's cache
+  config.checkpoint = dict(every=40, keep=2)
+  config.log = dict(every=1)
+  return real(config) if choice else config
+
+
+def real(config):
+  """What a model of a hundred million parameters and more wants instead."""
+  config.flops = 1e16
+  config.batch = 128
+  config.optimizer.learning_rate = 1e-5
+  config.compute = dict(microbatches=8, logit_chunk=64)
+  config.checkpoint.every = 20
+  return config
