@@ -1,11 +1,10 @@
 """What SFT and RL are compared on is the same, word for word; only what belongs to a method may differ."""
 
-import itertools
 import pathlib
 
 import pytest
 
-from sftrl_jax.programs import catalogue, settings
+from sftrl_jax.programs import catalogue, dotted, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -14,6 +13,8 @@ METHOD = {
     "data": "what SFT is shown; RL has no demonstrations",
     "algorithm": "which method of RL; SFT has none",
     "ppo": "the objective of RL",
+    "grpo": "the objective of RL, by groups",
+    "rloo": "the objective of RL, by groups",
     "batch": "rows of packed demonstrations here, episodes there: another unit",
     "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
     "optimizer.learning_rate": "a rate is good for a loss, not for a task",
@@ -42,11 +43,15 @@ def alien(one, other):
 @pytest.mark.parametrize("spec", STUDIES)
 def test_the_methods_of_a_study_differ_in_nothing_but_the_method(spec, monkeypatch):
   monkeypatch.chdir(ROOT)
-  methods = settings.load(spec).study.methods.to_dict()
-  configs = {method: resolved(path) for method, path in methods.items()}
-  assert len(configs) > 1
-  for one, other in itertools.combinations(configs, 2):
-    assert not alien(configs[one], configs[other]), f"{one} and {other} of {spec} differ in more than the method."
+  study = settings.load(spec).study.to_dict()
+  overrides = {method: dotted.flat(changed) for method, changed in study.get("overrides", {}).items()}
+  configs = {method: resolved(path, {key: str(value) for key, value in overrides.get(method, {}).items()}.items())
+             for method, path in study["methods"].items()}
+  compared = {key.split(".")[0] for changed in overrides.values() for key in changed}
+  assert len(configs) > 1 and compared <= {"optimizer"}, "overrides of a study of ours swap optimizers, no more"
+  first, *rest = configs.values()
+  for other in rest:
+    assert not [key for key in alien(first, other) if key.split(".")[0] not in compared]
 
 
 def test_another_task_model_or_evaluation_would_be_seen(monkeypatch):
@@ -60,11 +65,11 @@ def test_another_task_model_or_evaluation_would_be_seen(monkeypatch):
 def test_both_come_from_the_one_function_of_their_task(monkeypatch):
   """A change of the task function reaches both."""
   monkeypatch.chdir(ROOT)
-  for name in ("sft", "ppo"):
+  for name in ("sft", "ppo", "grpo"):
     settings.load(f"configs/general_points/{name}.py")
     from configs.general_points import task
     shared = task.shared
-    monkeypatch.setattr(task, "shared", lambda shared=shared: shared(cards=5))
+    monkeypatch.setattr(task, "shared", lambda *choice, shared=shared: shared(*choice, cards=5))
     assert settings.load(f"configs/general_points/{name}.py").env.cards == 5
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)

@@ -1,6 +1,7 @@
 r"""A base model for GeneralPoints: a small decoder that reads any rule from its prompt and is careless half the time.
 
   sftrl sft --config=configs/general_points/base.py --workdir=runs/base
+  sftrl sft --config=configs/general_points/base.py:smollm2 --workdir=runs/smollm2_base     (an accelerator)
 
 Hardware: one CPU core. Minutes: 6.
 Result: greedy, within 3 attempts, id_seen and rule_ood are both near 30%.
@@ -12,16 +13,29 @@ as text from the web would; the face cards' values are random, so the shifted ru
 from configs.general_points import task
 
 
-def get_config():
-  config = task.shared(faces="mixed", holdout=0.0)
-  config.start = "scratch"
-  config.steps = 3600
+def get_config(choice=""):
+  config = task.shared(choice, faces="mixed", holdout=0.0)
+  config.steps = 400 if choice else 3600
   config.batch = 32
-  config.data = dict(length=76, attempts=(0.5, 0.3, 0.2), careless=0.5, misread=0.2, choices=4)
+  config.data = dict(length=256 if choice else 76, attempts=(0.5, 0.3, 0.2), careless=0.5, misread=0.2, choices=4)
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
   config.evals.update(env=dict(faces=10, holdout=0.25), at=(), kl=False, episodes=256)
   config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=20)
+  return real(config) if choice else scratch(config)
+
+
+def scratch(config):
+  config.start = "scratch"
+  return config
+
+
+def real(config):
+  """A chat model knows how to count: it learns the form of the answer, and to be careless half the time."""
+  config.optimizer.learning_rate = 1e-4
+  config.schedule.warmup = 20
+  config.compute = dict(microbatches=4, logit_chunk=64)
+  config.checkpoint.every = 100
   return config

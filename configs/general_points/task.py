@@ -1,19 +1,44 @@
-"""The small GeneralPoints task: what SFT and RL share, word for word."""
+"""GeneralPoints on a CPU and on real models: what SFT and RL share, word for word, for each choice of model."""
 
 from ml_collections import ConfigDict
 
+# Real models by the choice of a config. rows: episodes decoded together; hands: of an evaluation.
+PRETRAINED = {
+    "smollm2": dict(start="smollm2", dtype="float32", rows=64, hands=256),
+    "qwen2.5-0.5b": dict(start="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", rows=256, hands=512),
+    "llama3.2-1b": dict(start="meta-llama/Llama-3.2-1B-Instruct", dtype="bfloat16", rows=256, hands=512),
+    "llama3.2-3b": dict(start="meta-llama/Llama-3.2-3B-Instruct", dtype="bfloat16", rows=256, hands=512),
+}
 
-def shared(**env) -> ConfigDict:
-  """Three cards, any reachable target, the rule's values in the prompt, a decoder of 150k parameters."""
+
+def shared(choice="", **env) -> ConfigDict:
+  """Three cards, any reachable target, the rule's values in the prompt; a decoder of 150k parameters, or `choice`."""
   config = ConfigDict()
   config.seed = 0
-  config.start = "base:general_points_0"
   config.env = {**dict(
       name="general_points", target="any", cards=3, faces=10, attempts=3, style="compact", holdout=0.25,
       rewards=(1.0, -0.2, -0.4, -0.6)), **env}  # rewards: the paper's 5, -1, -2, -3 over 5
+  if choice:
+    return _pretrained(config, choice)
+  config.start = "base:general_points_0"
   config.tokenizer = dict(name="words")
   config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
   config.rollout = dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0)
   config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=1024)
   config.mesh = dict(cpu_threads=1)
+  return config
+
+
+def _pretrained(config: ConfigDict, choice: str) -> ConfigDict:
+  """The same task in English and JSON, for the tokenizer and the chat template that come with a real model."""
+  if choice not in PRETRAINED:
+    raise ValueError(f"choice is {choice!r}; it must be one of {', '.join(PRETRAINED)}, or left out.")
+  about = PRETRAINED[choice]
+  config.env.style = "short"
+  config.start = about["start"]
+  config.tokenizer = dict(name="pretrained")
+  config.model = dict(name="pretrained", dtype=about["dtype"])
+  config.rollout = dict(
+      rows=about["rows"], prompt_tokens=80, feedback_tokens=40, max_new_tokens=56, temperature=1.0)
+  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=about["hands"])
   return config

@@ -44,6 +44,16 @@ def home_of(source: str) -> Path:
   return Path(source.rpartition("@")[0])
 
 
+def is_workdir(home: Path) -> bool:
+  """Whether a directory is the workdir of a run or a study. A Hugging Face directory has a config.json too."""
+  if (home / "checkpoints").is_dir() or (home / "study.json").is_file():
+    return True
+  try:
+    return "verb" in json.loads((home / "config.json").read_text())
+  except (OSError, ValueError, TypeError):
+    return False
+
+
 def parse(source: str, said: str = "") -> Origin:
   """The run and step that FROM names; ConfigError where there is no such checkpoint. Nothing is written.
 

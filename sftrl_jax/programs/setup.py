@@ -13,14 +13,17 @@ from ml_collections import ConfigDict
 from sftrl_jax.checkpoints.store import Checkpoint
 from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
+from sftrl_jax.data.rows import Rows
+from sftrl_jax.envs import nothing
 from sftrl_jax.models import DecoderConfig, Model, build as build_model, heads
-from sftrl_jax.objectives.ppo import PPO
+from sftrl_jax.models.lora import Lora, init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
-from sftrl_jax.programs import own
+from sftrl_jax.programs import algorithms, exports, own, pretrained
 from sftrl_jax.programs.evaluate import Evals
 from sftrl_jax.programs.lock import only_writer
 from sftrl_jax.programs.mistakes import ConfigError, recorded
+from sftrl_jax.programs.schema import OneOf, expanded
 from sftrl_jax.programs.settings import build, differences, refuse_another
 from sftrl_jax.programs.stop import stopping
 from sftrl_jax.programs.task import env_section, make_env, variant_env
@@ -41,7 +44,8 @@ PROBED = 8  # episodes of each variant, and examples, looked at before a run beg
 class TokenizerConfig:
   """How text becomes ids.
 
-  name: "words" (the environment's own closed vocabulary) or "bytes" (any text)
+  name: "words" (the environment's own closed vocabulary), "bytes" (any text), or "pretrained" (the one that comes with
+    config.start)
   """
 
   name: str = "words"
@@ -66,22 +70,30 @@ class Compute:
 
 
 def model_section(settings: dict, name: str = "decoder"):
-  """The fields of our decoder, or of a family in the user's own file (a class derived from DecoderConfig)."""
+  """The fields of our decoder, what can be said of a pretrained one, or a family in the user's own file (a class
+  derived from DecoderConfig)."""
   name = settings.get("name", name)
   if own.is_path(name):
     return own.family(name, DecoderConfig)
-  if name != "decoder":
-    raise ValueError(f"name is {name!r}; known: decoder, or path/to/file.py:Class of your own.")
-  return DecoderConfig
+  known = {"decoder": DecoderConfig, pretrained.NAME: pretrained.Pretrained}
+  if name not in known:
+    raise ValueError(f"name is {name!r}; known: {', '.join(known)}, or path/to/file.py:Class of your own.")
+  return known[name]
+
+
+def data_section(settings: dict, path: str = ""):
+  """Rows of one's own where a path says which, else demonstrations of the environment."""
+  return Rows if isinstance(settings, dict) and settings.get("path", path) else Demonstrations
 
 
 SHARED = {
     "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "start": "scratch", "env": env_section,
-    "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "rollout": Rollout, "evals": Evals,
-    "optimizer": Optimizer, "schedule": Schedule, "compute": Compute, "mesh": MeshConfig, "checkpoint": Checkpoint,
-    "log": LogConfig}
-SCHEMAS = {"sft": {**SHARED, "data": Demonstrations},
-           "rl": {**SHARED, "algorithm": "ppo", "ppo": PPO}}
+    "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "lora": Lora, "rollout": Rollout,
+    "evals": Evals, "optimizer": Optimizer, "schedule": Schedule, "compute": Compute, "mesh": MeshConfig,
+    "checkpoint": Checkpoint, "log": LogConfig}
+SCHEMAS = {"sft": {**SHARED, "data": data_section},
+           "rl": {**SHARED, "algorithm": OneOf("ppo", {
+               name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,30 +109,44 @@ class Parts:
   limits: Limits
   settings: dict
 
+  @property
+  def plays(self) -> bool:
+    """Whether there is an environment; a run may have rows of its own and nothing to play."""
+    return self.config["env"]["name"] != nothing.NAME
+
   def env_variant(self, variant: str):
     """The environment of one evaluation variant."""
     return variant_env({**self.config["env"], **self.settings["evals"].env}, variant, self.config["reward"])
 
 
-def assemble(config: ConfigDict, verb: str) -> Parts:
-  """Builds every part and checks that they agree; nothing is written and nothing compiled."""
+def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Parts:
+  """Builds every part and checks that they agree; nothing is written and nothing compiled.
+
+  workdir: of the run, where a pretrained model is described once it has begun.
+  """
   plain = json.loads(json.dumps(config.to_dict()))
-  schema = SCHEMAS[verb]
+  schema = expanded(plain, SCHEMAS[verb])
   sections = {name: build(kind, plain[name], f"config.{name}") for name, kind in schema.items()
               if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
   family = {key: value for key, value in plain["model"].items() if key != "name"}
   sections["model"] = build(model_section(plain["model"]), family, "config.model")
+  if "data" in schema:
+    sections["data"] = _data(plain["data"])
+  exports.check(plain)
+  if isinstance(sections["model"], pretrained.Pretrained):
+    sections["model"] = pretrained.model_config(plain["start"], sections["model"], workdir)
   env = make_env(plain["env"], plain["reward"])
-  tokenizer = _tokenizer(sections["tokenizer"].name, env)
+  tokenizer = _tokenizer(sections["tokenizer"].name, env, plain["start"], workdir)
   model_config = sections["model"]
   if model_config.vocab and model_config.vocab < tokenizer.size:
-    raise ConfigError(f"config.model.vocab is {model_config.vocab}, but the tokenizer has {tokenizer.size} ids: leave "
-                      "it at 0 to take the tokenizer's size.")
+    raise ConfigError(_too_small(plain, model_config.vocab, tokenizer.size))
   model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size), tokenizer.size)
   mesh = _told(lambda: meshes.make(sections["mesh"]))
   rollout, evals = sections["rollout"], sections["evals"]
   sampling = Sampling(rollout.max_new_tokens)
-  actor = Actor(model, tokenizer, rollout, sampling, env.attempts, mesh)
+  method = sections.get(plain.get("algorithm"))
+  group = algorithms.group_of(method)
+  actor = _told(lambda: Actor(model, tokenizer, rollout, sampling, env.attempts, mesh, group))
   for name, value in (("batch", plain["batch"]), ("rollout.rows", rollout.rows)):
     if value < 1:
       raise ConfigError(f"config.{name} is {value}; it must be at least 1.")
@@ -131,15 +157,15 @@ def assemble(config: ConfigDict, verb: str) -> Parts:
                         f"{', '.join(env.variants)}.")
     variant_env({**plain["env"], **evals.env}, variant, plain["reward"])
   _divides("batch", plain["batch"], "compute.microbatches", sections["compute"].microbatches)
-  if verb == "sft":
+  if plain["env"]["name"] == nothing.NAME and (verb != "sft" or not plain["data"]["path"]):
+    raise ConfigError(f"config.env.name is {nothing.NAME!r}, but {verb} needs something to learn from: choose an "
+                      "environment with --config.env.name=..."
+                      + (", or give rows of your own with --config.data.path=FILE." if verb == "sft" else "."))
+  if isinstance(sections.get("data"), Demonstrations):
     _told(lambda: refuse(env, sections["data"]))
   if verb == "rl":
-    if plain["algorithm"] != "ppo":
-      raise ConfigError(f"config.algorithm is {plain['algorithm']!r}; known: ppo.")
-    pieces, name = sections["ppo"].minibatches, "batch / ppo.minibatches"
-    _divides("batch", plain["batch"], "ppo.minibatches", pieces)
-    _divides(name, plain["batch"] // pieces, "compute.microbatches", sections["compute"].microbatches)
-    _told(lambda: meshes.refuse_uneven(name, plain["batch"] // pieces, mesh))
+    pieces = sections["compute"].microbatches
+    _told(lambda: algorithms.check(plain["algorithm"], method, plain["batch"], pieces, rollout, mesh))
   if plain["steps"] < 1 or plain["flops"] < 0:
     raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1, "
                       "flops 0 (no budget) or positive.")
@@ -159,25 +185,38 @@ def _probe(parts: Parts, verb: str) -> None:
   `sftrl check` looks at hundreds of episodes; here the first ones tell of a mistake before a workdir is made.
   """
   prompts, most = parts.actor.rollout.prompt_tokens, 0
-  for env, seed in [(parts.env, f"{parts.config['seed']} "), *(
+  for env, seed in [*([(parts.env, f"{parts.config['seed']} ")] if parts.plays else []), *(
       (parts.env_variant(variant), "") for variant in parts.settings["evals"].variants)]:
     most = max(most, *(len(render(parts.tokenizer, env.reset(f"{seed}{number}")[1])[0]) for number in range(PROBED)))
   if most > prompts:
     raise ValueError(f"config.rollout.prompt_tokens is {prompts}, but a prompt has {most} tokens: use "
                      f"--config.rollout.prompt_tokens={most} or more.")
-  if verb == "sft":
-    data = parts.settings["data"]
+  data = parts.settings.get("data")
+  if isinstance(data, Demonstrations):
     ids = [example(parts.tokenizer, demonstration(parts.env, data, parts.config["seed"], number))[0]
            for number in range(PROBED)]
     if max(map(len, ids)) - 1 > data.length:
       raise ValueError(f"config.data.length is {data.length}, but an example has {max(map(len, ids))} tokens: use "
                        f"--config.data.length={max(map(len, ids)) - 1} or more.")
-  optimizer = parts.settings["optimizer"]
-  if optimizer.freeze or optimizer.factors:
+  optimizer, lora = parts.settings["optimizer"], parts.settings["lora"]
+  if lora.rank and optimizer.name == "galore":
+    raise ValueError("config.optimizer.name is 'galore', which is for whole matrices, but config.lora.rank is "
+                     f"{lora.rank}: use another, for example adamw, or --config.lora.rank=0.")
+  if lora.rank or optimizer.freeze or optimizer.factors:
     params = {"model": jax.eval_shape(parts.model.init, jax.random.key(0))}
-    if verb == "rl":
+    if lora.rank:
+      params = {"lora": _said("config.lora.", lambda: jax.eval_shape(
+          lambda key: init_adapters(lora, params["model"], key), jax.random.key(0)))}
+    if verb == "rl" and algorithms.ALGORITHMS[parts.config["algorithm"]].value_head:
       params["value"] = jax.eval_shape(lambda: heads.init(parts.model.config.width))
     paths.check(params, optimizer.factors, optimizer.freeze)
+
+
+def _data(settings: dict):
+  """What SFT is shown, as its section says."""
+  chosen = data_section(settings)
+  fields = {key: value for key, value in settings.items() if chosen is Rows or key != "path"}
+  return build(chosen, fields, "config.data")
 
 
 def _divides(name: str, value: int, by_name: str, by: int) -> None:
@@ -192,11 +231,29 @@ def _told(make):
     raise ConfigError(str(error)) from error
 
 
-def _tokenizer(name: str, env) -> tokenizers.Tokenizer:
+def _said(above: str, make):
+  """make(), whose errors begin with a key of a section."""
+  try:
+    return make()
+  except ValueError as error:
+    raise ConfigError(f"{above}{error}") from error
+
+
+def _too_small(plain: dict, vocab: int, ids: int) -> str:
+  if plain["model"]["name"] == pretrained.NAME:
+    return (f"config.start is {plain['start']!r}, whose tokenizer has {ids} ids but whose embedding only {vocab}: "
+            "repair the files, or use --config.tokenizer.name=bytes.")
+  return (f"config.model.vocab is {vocab}, but the tokenizer has {ids} ids: leave it at 0 to take the tokenizer's "
+          "size.")
+
+
+def _tokenizer(name: str, env, start: str, workdir: Path | None):
+  if name == pretrained.NAME:
+    return pretrained.tokenizer(start, workdir)
   if name == "bytes":
     return tokenizers.byte()
   if name != "words":
-    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes.")
+    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes, {pretrained.NAME}.")
   if not env.words:
     raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
                       "compact style (--config.env.style=compact) or give your own one `words`, or use "
@@ -216,10 +273,14 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
     if old.get("verb") != verb:
       raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
     refuse_another(old, record, workdir)
+    own.refuse_changed(parts.config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with only_writer(workdir):
     if not path.is_file() or differences(recorded(workdir), record):
       write_json(path, record)
+    own.record(parts.config, workdir)
+    if parts.config["model"]["name"] == pretrained.NAME and jax.process_index() == 0:
+      pretrained.keep(workdir, parts.config["start"], parts.model.config, parts.tokenizer)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
     try:
       grace = parts.settings["checkpoint"].grace_seconds

@@ -1,4 +1,4 @@
-"""Where a run's parameters come from: newborn, shipped, or a step of a run (origin.py says which)."""
+"""Where a run's parameters come from: newborn, shipped, pretrained, or a step of a run (origin.py says which)."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from sftrl_jax import trees
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.models import DecoderConfig, Model
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs import origin as origins
+from sftrl_jax.programs import origin as origins, pretrained
 from sftrl_jax.programs.origin import Origin
 from sftrl_jax.programs.settings import ConfigError
 
@@ -29,9 +29,14 @@ def check(start: str, model: Model | None = None) -> None:
     if model is not None:
       _read(_base(start), jax.eval_shape(model.init, jax.random.key(0)))
     return
+  if pretrained.check(start, model):
+    return
   origin = _origin(start)
   if model is not None:
     _same_shape(origin, model)
+  from sftrl_jax.programs import adapters
+  if adapters.of(origin.home):
+    adapters.check(origin.home)
 
 
 def load(start: str, model: Model, seed: int, mesh) -> dict:
@@ -43,15 +48,22 @@ def load(start: str, model: Model, seed: int, mesh) -> dict:
                       jax.eval_shape(model.init, jax.random.key(0)), where)
   if start.startswith("base:"):
     return _shipped(_base(start), like)
+  weights = pretrained.load(start, model.config, where)
+  if weights is not None:
+    return weights
   origin = _origin(start)
   _same_shape(origin, model)
+  from sftrl_jax.programs import adapters  # which load their base by this function
+  if lora := adapters.of(origin.home):
+    return adapters.load(origin.home, origin.step, model, mesh, lora)[0]
   params, _ = stores.restore_params(origin.home, origin.step, like)
   return params
 
 
 def _origin(start: str) -> Origin:
   if not start:
-    raise ConfigError("config.start is '': give scratch, base:NAME, or the workdir of a run, WORKDIR[@STEP].")
+    raise ConfigError("config.start is '': give scratch, base:NAME, pretrained weights (a Hugging Face directory or "
+                      "id, a .gguf file, smollm2), or the workdir of a run, WORKDIR[@STEP].")
   return origins.parse(start, origins.said(start))
 
 
