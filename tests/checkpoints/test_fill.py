@@ -27,7 +27,7 @@ def tensors():
 @pytest.mark.parametrize("shape", [dict(data=2, fsdp=2, tensor=2), dict(fsdp=8), dict(tensor=4, data=2), dict(data=8)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_shards_hold_what_one_device_holds(shape, dtype):
-  mesh = meshes.make(meshes.MeshConfig(**{"fsdp": 1, **shape}))
+  mesh = meshes.make(meshes.MeshConfig(**{"fsdp": 1, **shape}), jax.devices())
   where = rules.shardings({"model": fill.shapes_of(CONFIG)}, mesh)["model"]
   there = tensors()
   whole = fill.fill(CONFIG, llama.NAMES, dtype, None, there.__getitem__)
@@ -49,7 +49,7 @@ def test_the_tree_is_the_models_own_and_kernels_are_weights_the_other_way_round(
 
 
 def test_every_tensor_is_read_once_for_all_its_shards():
-  mesh = meshes.make(meshes.MeshConfig(fsdp=2, tensor=4))
+  mesh = meshes.make(meshes.MeshConfig(fsdp=2, tensor=4), jax.devices())
   where, there, asked = rules.shardings({"model": fill.shapes_of(CONFIG)}, mesh)["model"], tensors(), []
   fill.fill(CONFIG, llama.NAMES, "float32", where, lambda name: asked.append(name) or there[name])
   assert sorted(asked) == sorted(there)
@@ -100,5 +100,5 @@ def test_loading_holds_little_more_than_the_result(make, dtype):
                         capture_output=True, check=True, env={**os.environ, "XLA_FLAGS": ""})
   held, result = json.loads(done.stdout)
   largest = 4096 * 512 * 4
-  assert result == 4 * trees.size(fill.shapes_of(hf.describe(home))) > 120e6
+  assert result == 4 * trees.size(fill.shapes_of(hf.describe(home))) > 100e6
   assert held < result + largest + 8e6, f"{held / 1e6:.0f} MB held for {result / 1e6:.0f} MB"

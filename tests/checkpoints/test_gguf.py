@@ -1,5 +1,6 @@
 """A GGUF file holds the model of a Hugging Face directory: llama.cpp's conversion, done here by hand, read back."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,18 +70,18 @@ def test_a_file_holds_the_model_of_the_directory(make, values_of, tmp_path, fami
   assert here.config == there.config and here.tokenizer is None
   close = lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=3e-7)
   exact = lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-  gguf.jax.tree.map(close if family == "gemma3_text" else exact, here.params, there.params)
+  jax.tree.map(close if family == "gemma3_text" else exact, here.params, there.params)
 
 
 def test_blocks_are_multiplied_out_into_any_dtype_and_sharding(make, values_of, tmp_path):
   changes = dict(hidden_size=32, intermediate_size=64)
   home = make(**changes)
   path = converted(home, values_of(**changes), tmp_path / "x.gguf", "Q8_0")
-  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2))
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
   here, there = gguf.load(path, "bfloat16", mesh), hf.load(home)
   assert here.config.dtype == "bfloat16" and here.params["embed"].dtype == "bfloat16"
   near = lambda a, b: np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b), rtol=0.01, atol=0.03)
-  gguf.jax.tree.map(near, here.params, there.params)
+  jax.tree.map(near, here.params, there.params)
 
 
 def test_stretched_frequencies_of_llama_3_are_recognised(make, values_of, tmp_path):

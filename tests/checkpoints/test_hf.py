@@ -29,7 +29,7 @@ def test_tensors_come_through_bit_for_bit(make, tmp_path, family, dtype):
 
 def test_a_model_is_spread_over_a_mesh(make):
   home = make("qwen2", files=3)
-  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2))
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
   whole, spread = hf.load(home).params, hf.load(home, mesh=mesh).params
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), whole, spread)
   assert spread["layers"]["block"]["attn"]["q"]["kernel"].sharding.mesh == mesh

@@ -38,8 +38,7 @@ def test_a_file_that_is_gone_is_told():
 
 
 def test_a_hub_id_that_no_network_gives_names_the_way_out(monkeypatch):
-  hub = pytest.importorskip("huggingface_hub")
-  monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+  monkeypatch.setattr(pytest.importorskip("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
   with pytest.raises(ValueError, match="Qwen/Qwen2.5-0.5B is no directory here, and the hub did not .* `smollm2`"):
     source.resolve("Qwen/Qwen2.5-0.5B")
 
