@@ -28,7 +28,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 LIGHT_ROOMS = {"envs", "study", "chat", "alarms"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
     "settings", "schema", "values", "dotted", "mistakes", "manual", "board", "pool", "lock", "stop", "study", "smoke",
-    "catalogue", "launch", "origin", "own", "task", "course", "hostile", "examination", "check"))}
+    "catalogue", "launch", "origin", "own", "task", "course", "hostile", "examination", "check", "rehearsal"))}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
 LONGEST = 350
 # Modules whose tests are somewhere else or still owed: this list may only shrink.

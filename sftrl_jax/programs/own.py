@@ -1,13 +1,16 @@
 """A user's own class or function, named in a config by path: `path/to/file.py:Name`. No registry, no fork."""
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 from sftrl_jax.envs.referee import last_line, where
+from sftrl_jax.programs import dotted
 from sftrl_jax.programs.mistakes import ConfigError, nearest
 
 # What a config may name by path, and where.
@@ -15,6 +18,7 @@ KEYS = ("env.name", "model.name", "reward")
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
 EXAMPLE = "see `Your own task` in README.md"
+RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
 
 
 def is_path(name) -> bool:
@@ -121,3 +125,45 @@ def _refuse_unfrozen(kind, name, key, rule) -> None:
   parameters = vars(kind).get("__dataclass_params__")
   if parameters is None or not parameters.frozen:
     raise ConfigError(f"{where(kind)}: {rule}: write @dataclasses.dataclass(frozen=True) above the class.")
+
+
+def record(config: dict, workdir: Path) -> None:
+  """Writes down, once, what the files were that a run's config names by path."""
+  files = {name: digest(name) for name in _files(config)}
+  if files and not (workdir / RECORD).exists():
+    part = workdir / f"{RECORD}.part"
+    part.write_text(json.dumps(files, indent=2) + "\n")
+    part.replace(workdir / RECORD)
+
+
+def refuse_changed(config: dict, workdir: Path) -> None:
+  """ConfigError when a file that the run in this workdir was begun with says something else now."""
+  if not (workdir / RECORD).is_file():
+    return
+  try:
+    before = json.loads((workdir / RECORD).read_text())
+  except json.JSONDecodeError as error:
+    raise ConfigError(f"{workdir / RECORD} is no JSON ({error}): delete it, or give another workdir.") from error
+  changed = [name for name in _files(config) if before.get(name, digest(name)) != digest(name)]
+  if changed:
+    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so going on would mix two "
+                      "tasks. Put the file back as it was, or give another --workdir; to go on with the changed file "
+                      f"all the same, delete {workdir / RECORD}.")
+
+
+def digest(name: str) -> str:
+  """sha256 of a file's text but for its get_config, whose answer is in config.json already, and for empty lines.
+
+  What the file imports is not looked at.
+  """
+  lines = Path(name).read_text().splitlines()
+  for node in ast.parse("\n".join(lines)).body:
+    if isinstance(node, ast.FunctionDef) and node.name == "get_config":
+      lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+  return hashlib.sha256("\n".join(line for line in lines if line.strip()).encode()).hexdigest()
+
+
+def _files(config: dict) -> list[str]:
+  """The files that a resolved config names by path, each once."""
+  named = [dotted.at(config, key) for key in KEYS if key in dotted.flat(config)]
+  return list(dict.fromkeys(absolute(name).rpartition(":")[0] for name in named if is_path(name)))

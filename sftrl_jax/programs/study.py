@@ -8,10 +8,9 @@ import os
 import platform
 import signal
 import time
-import types
 from pathlib import Path
 
-from sftrl_jax.programs import dotted, pool, settings
+from sftrl_jax.programs import dotted, pool, rehearsal, settings
 from sftrl_jax.programs.board import board, clock
 from sftrl_jax.programs.lock import only_writer
 from sftrl_jax.programs.mistakes import ConfigError, nearest, recorded
@@ -36,6 +35,7 @@ class Study:
   flops: training FLOPs of every method's run; 0 leaves it to their configs
   id: the variant that is trained on
   ood: the variant that is not
+  reference: the method that the others are compared with; "" for SFT, and only then claims about SFT and RL are judged
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator
   hands: evaluation episodes per variant; 0 leaves it to the configs
   at: shares of every method's run after which it is evaluated; () leaves it to the configs
@@ -54,6 +54,7 @@ class Study:
   flops: float = 0.0
   id: str = "id_seen"
   ood: str = "rule_ood"
+  reference: str = ""
   jobs: int = 1
   hands: int = 0
   at: tuple[float, ...] = ()
@@ -66,8 +67,10 @@ class Study:
         raise ValueError(f"{key} is {getattr(self, key)}, but should be from {least} to {most:g}.")
     if not self.methods:
       raise ValueError("methods is empty, but a study compares at least one: methods = {'sft': 'FILE.py', ...}.")
-    for key, allowed in (("overrides", [*self.methods, "base"]), ("labels", self.methods)):
-      for method in getattr(self, key):
+    named = {"overrides": self.overrides, "labels": self.labels, "reference": [self.reference] * bool(self.reference)}
+    for key, methods in named.items():
+      allowed = [*self.methods, *(["base"] if key == "overrides" else [])]
+      for method in methods:
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")
     for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}")):
@@ -93,8 +96,9 @@ def run(config, workdir, command="sftrl study") -> None:
   start = time.monotonic()
   study = settings.build(Study, config.study, "config.study")
   runs = expand(study, workdir)
-  _check(study)
   _check_recorded(config, workdir)
+  if not all(pool.is_complete(run) for run in runs):
+    rehearsal.refuse([(_who(run.name), run) for run in runs])
   with only_writer(workdir) as lock:
     _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
     _write_json(workdir / "study.json", record(study, command))
@@ -137,6 +141,11 @@ def _rank(name) -> int:
   return 1 if name.startswith("base-0-") and name.endswith("-0") else 2 if name.count("-") == 1 else 3
 
 
+def _who(name) -> str:
+  """The method of a run by its name, or "base"."""
+  return name.split("-")[2] if name.count("-") > 1 else "base"
+
+
 def _shipped(study, base) -> str:
   """Where a base comes from that the study does not train itself."""
   return study.shipped if study.shipped == "scratch" else f"base:{study.shipped}_{base}"
@@ -152,8 +161,8 @@ def record(study, command) -> dict:
   return {
       "name": study.name, "claim": study.claim, "bases": list(range(study.bases)), "seeds": list(range(study.seeds)),
       "methods": {method: study.labels.get(method, method.upper()) for method in study.methods}, "flops": study.flops,
-      "id": study.id, "ood": study.ood, "disclosure": list(study.disclosure), "command": command,
-      "hardware": _hardware(),
+      "id": study.id, "ood": study.ood, "reference": study.reference, "disclosure": list(study.disclosure),
+      "command": command, "hardware": _hardware(),
   }
 
 
@@ -173,30 +182,6 @@ def _threads(home, jobs) -> int:
   except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError):
     begun = 0
   return begun or max(1, _cores() // jobs)
-
-
-def _check(study) -> None:
-  """Builds the sections of every config with the study's overrides: what is wrong is told before a run is started."""
-  specs = {**({"base": study.base} if study.base else {}), **study.methods}
-  for method, spec in specs.items():
-    verb = "sft" if method == "base" else verb_of(spec)
-    overrides = [(key, _text(value)) for key, value in _dotted(study.overrides.get(method, {})).items()]
-    try:
-      agree(verb, settings.resolve_for(verb, settings.load(spec), overrides, note=lambda message: None))
-    except ConfigError as error:
-      raise ConfigError(f"{method} of the study, {spec}: {error}") from error
-
-
-def agree(verb, config) -> None:
-  """ConfigError for a value that its section refuses. No device is asked for: the runs need them, and a process that
-  has begun to use one should not fork."""
-  from sftrl_jax.programs.setup import SCHEMAS
-  for name, kind in SCHEMAS[verb].items():
-    if isinstance(kind, types.FunctionType) or dataclasses.is_dataclass(kind):
-      section = config[name].to_dict()
-      chosen = kind if dataclasses.is_dataclass(kind) else kind(section)
-      named = {} if chosen is kind else {"name"}
-      settings.build(chosen, {key: value for key, value in section.items() if key not in named}, f"config.{name}")
 
 
 def _check_recorded(config, workdir) -> None:
@@ -237,11 +222,12 @@ def _train(runs, study, workdir, start, lock) -> list[pool.Run]:
 
 
 def is_comparable(study, workdir) -> bool:
-  """Whether every method has been evaluated at least twice on some base."""
+  """Whether two methods (or the only one) have been evaluated at least twice on the same base."""
   def twice(base, method):
     homes = (workdir / "runs" / f"base-{base}-{method}-{seed}" for seed in range(study.seeds))
     return any(_evaluations(home) >= 2 for home in homes)
-  return any(all(twice(base, method) for method in study.methods) for base in range(study.bases))
+  enough = min(2, len(study.methods))
+  return any(sum(twice(base, method) for method in study.methods) >= enough for base in range(study.bases))
 
 
 def _evaluations(home) -> int:

@@ -1,9 +1,9 @@
 """Intervals whose unit is the base model.
 
 Post-training seeds of one base share its accidents, so they alone understate the spread: bases are drawn with
-replacement, then the seeds inside each drawn base, then the hands. Hands are crossed with everything else (every run
-plays the same ones), so one draw of hands serves start and end, both methods and all bases: differences are paired by
-hand.
+replacement, then the seeds inside each drawn base, then the hands, as evaluation episodes are called in this room.
+Hands are crossed with everything else (every run plays the same ones), so one draw of hands serves start and end, all
+methods and all bases: differences are paired by hand.
 
 Row 0 of every array over resamples [R+1] is the data as they are (each base, seed and hand once), so a point estimate
 and its resamples go through the same arithmetic. With few bases a percentile interval is too narrow (bases are drawn
@@ -44,7 +44,7 @@ class Estimate:
 
   @property
   def unit(self):
-    return "bases" if self.bases > 1 else "hands"
+    return "bases" if self.bases > 1 else "episodes"
 
 
 def generator(*stream):

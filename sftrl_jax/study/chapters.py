@@ -15,9 +15,8 @@ def opening(study, effects, judged):
   bases = {key[0] for key in effects.comparison.at}
   if len(bases) == 1:
     blocks.append(Notice("One base model", (
-      "Only one base was post-trained by every comparison below. Intervals are over hands only and say nothing about "
-      "other bases; "
-      "no claim about the methods can rest on them.",)))
+      "Only one base was post-trained by every comparison below. Intervals are over episodes only and say nothing "
+      "about other bases; no claim about the methods can rest on them.",)))
   unfinished = [run for run in study.runs.values() if not run.finished]
   items = [f"{name} has not been started." for name in study.missing]
   items += [
@@ -35,13 +34,13 @@ def opening(study, effects, judged):
              style.points_range(claim.estimate.t_low, claim.estimate.t_high), str(claim.estimate.bases), claim.verdict)
             for claim in judged]
     caption = (
-      "Percentage points. The bootstrap is over bases, seeds and hands (over hands alone where there is one base). A "
-      "claim holds if both intervals lie on its side of zero and at least "
+      "Percentage points. The bootstrap is over bases, seeds and episodes (over episodes alone where there is one "
+      "base). A claim holds if both intervals lie on its side of zero and at least "
       f"{findings.MIN_BASES} bases stand behind it."
     )
     header = ("claim", "decoding", "estimate", "95% bootstrap", "95% t over bases", "bases", "verdict")
     blocks += [Heading("Claims"), Table(header, tuple(rows), caption)]
-  else:
+  elif not effects.rows:
     blocks.append(Text("No run has been evaluated after its start yet, so there is nothing to compare."))
   return blocks
 
@@ -51,7 +50,7 @@ def result_rows(study, effects):
   header = ["variant", "decoding", "start"]
   for method in study.methods:
     header += [f"{study.methods[method]} end", f"{study.methods[method]} change"]
-  header += [f"{study.methods[method]} − {study.methods[study.sft]}" for method in study.others]
+  header += [f"{study.methods[method]} − {study.reference_label}" for method in study.others]
   rows = []
   for variant in study.variants:
     for temperature in study.temperatures:
@@ -69,7 +68,7 @@ def result_rows(study, effects):
 
 
 def cell(estimate):
-  """A change or gap with its interval; † marks one that is over the hands of a single base."""
+  """A change or gap with its interval; † marks one that is over the episodes of a single base."""
   if estimate is None or not estimate.bases:
     return "–"
   mark = " †" if estimate.bases == 1 else ""
@@ -79,22 +78,24 @@ def cell(estimate):
 def dagger(effects):
   """The footnote of †, where some estimate has it."""
   one = any(row.estimate.bases == 1 for row in effects.rows)
-  return " † one base: the interval is over its hands only." if one else ""
+  return " † one base: the interval is over its episodes only." if one else ""
 
 
-def counted(study, effects):
-  """How many bases, runs and hands stand behind the table, in words."""
+def counted(study, effects, each=True):
+  """How many bases, runs (of each method, or all together) and episodes stand behind the table, in words."""
   keys = list(effects.comparison.at)
   methods = ", ".join(f"{sum(key[1] == m for key in keys)} {label}" for m, label in study.methods.items())
-  hands = sorted({row.estimate.hands for row in effects.rows})
-  bases, played_hands = len({key[0] for key in keys}), " / ".join(map(str, hands)) or "no"
-  return f"{style.count(bases, 'base')}, runs: {methods}, {played_hands} hands a variant."
+  methods = methods if each else str(len(keys))
+  played = " / ".join(map(str, sorted({row.estimate.hands for row in effects.rows}))) or "no"
+  bases = style.count(len({key[0] for key in keys}), "base")
+  return f"{bases}, runs: {methods}, {played} episodes a variant and decoding."
 
 
 def results(study, effects, colours, out):
   """The table of ends and changes, the figure of effects and the curves."""
   header, rows = result_rows(study, effects)
-  unit = "bases, seeds and hands" if len({key[0] for key in effects.comparison.at}) > 1 else "hands of one base only"
+  several = len({key[0] for key in effects.comparison.at}) > 1
+  unit = "bases, seeds and episodes" if several else "episodes of one base only"
   blocks = [Heading("Results at equal compute")]
   if rows:
     blocks.append(Table(header, rows, (
@@ -119,11 +120,11 @@ def results(study, effects, colours, out):
 
 def effects_picture(study, effects, colours, out):
   labels = {}
-  for method in (study.sft, *study.others):
+  for method in (study.reference, *study.others):
     for variant in study.variants:
       labels["change", method, variant] = f"{study.methods[method]}: change on {style.variant_label(variant)}"
   for method in study.others:
-    name = f"{study.methods[method]} − {study.methods[study.sft]}"
+    name = f"{study.methods[method]} − {study.reference_label}"
     labels["gap", method, study.ood] = f"{name} on {style.variant_label(study.ood)}, equal FLOPs"
     labels["matched", method, study.ood] = f"{name} on {style.variant_label(study.ood)}, matched ID"
   rows = [row for row in series.effects_table(effects, study) if row["attempts"] == effects.attempts
@@ -156,7 +157,7 @@ def trade(study, effects, colours, out):
         width = effects.brackets.get((method, temperature), math.nan)
         lines.append(
           (
-            f"{study.methods[method]} − {study.methods[study.sft]}",
+            f"{study.methods[method]} − {study.reference_label}",
             style.temperature_label(temperature),
             cell(estimate),
             style.points_range(estimate.t_low, estimate.t_high),
@@ -166,9 +167,9 @@ def trade(study, effects, colours, out):
           )
         )
   if pairs:
-    figure = figures.matched(pairs, study.methods, colours, study.sft, style.variant_label(study.ood))
+    figure = figures.matched(pairs, study.methods, colours, study.reference, style.variant_label(study.ood))
     blocks.append(Picture(figures.save(figure, pairs, out / "matched.png"), (
-      f"{study.methods[study.sft]} read where its curve first reaches the other method's final success in distribution "
+      f"{study.reference_label} read where its curve first reaches the other method's final success in distribution "
       "(linear "
       "between evaluations), against that method's end. Numbers at the right: the difference in points.")))
   if lines:
@@ -184,12 +185,14 @@ def trade(study, effects, colours, out):
           "bracket, points of ID",
         ),
         tuple(lines),
-        "Bracket: how far apart in success the two evaluations are between which SFT was read.",
+        "Bracket: how far apart in success the two evaluations are between which "
+        f"{study.reference_label} was read.",
       )
     )
   else:
     blocks.append(
-      Text("No matched comparison: no pair of runs in which SFT's curve passes the other method's final success.")
+      Text(f"No matched comparison: no pair of runs in which the curve of {study.reference_label} passes the other "
+           "method's final success.")
     )
   blocks += early_table(study, effects)
   return blocks
@@ -201,13 +204,14 @@ def early_table(study, effects):
            "early_unseen": "where held-out ID success is best"}
   for quantity, words in names.items():
     for temperature in study.temperatures:
-      pair = [effects.find(quantity, study.sft, variant, temperature) for variant in (study.id, study.ood)]
+      pair = [effects.find(quantity, study.reference, variant, temperature) for variant in (study.id, study.ood)]
       if any(pair):
         rows.append((words, style.temperature_label(temperature), *map(cell, pair)))
-  header = (f"{study.methods[study.sft]} stopped", "decoding", f"change on {style.variant_label(study.id)}",
+  header = (f"{study.reference_label} stopped", "decoding", f"change on {style.variant_label(study.id)}",
             f"change on {style.variant_label(study.ood)}")
   caption = (
-    "Stopping points are evaluations after the start, chosen per run on all hands; intervals as above at that choice."
+    "Stopping points are evaluations after the start, chosen per run on all episodes; intervals as above at that "
+    "choice."
   )
   return [Heading("Early stopping", 3), Table(header, tuple(rows), caption)] if rows else []
 
@@ -221,12 +225,7 @@ def inside(study, effects, colours, out):
                           "Success within so many attempts, by the start and at the end of each method; mean over "
                           "bases."))
     blocks.append(first_attempts(study, effects))
-  table = series.codes(study, effects.comparison)
-  if table:
-    figure = figures.codes(table, study.variants, study.methods)
-    blocks.append(Picture(figures.save(figure, table, out / "codes.png"), (
-      "Verdicts of first attempts, in percent, mean over bases. Wrong numbers: the cards were not used as dealt, or "
-      "were misread.")))
+  blocks += verdicts(study, effects, study.methods, out)
   table = series.curves(study, "kl")
   if table:
     variants = [v for v in study.variants if any(row["variant"] == v for row in table)]
@@ -237,14 +236,29 @@ def inside(study, effects, colours, out):
   others = [v for v in study.variants if v not in (study.id, study.ood)]
   if others and table:
     figure = figures.curves(table, [study.id, *others], study.methods, colours, (study.id,))
-    blocks += [Heading("Seen against held-out, same distribution", 3), Text(
-      "A method that stored its training pairs gains more on them than on pairs held out of training. Where the "
-      "shifted variant "
-      "falls and this difference stays small, what was lost is a rule rather than what was gained being a list of "
-      "pairs."),
-      seen_table(study, effects),
-      Picture(figures.save(figure, table, out / "unseen.png"), "Success on seen and held-out pairs against FLOPs.")]
+    if study.held_out:
+      blocks += [Heading("Seen against held-out, same distribution", 3), Text(
+        "A method that stored what it was trained on gains more there than on what was held out of training. Where the "
+        "shifted variant falls and this difference stays small, what was lost is a rule rather than what was gained "
+        "being a list."), seen_table(study, effects)]
+    blocks.append(Picture(figures.save(figure, table, out / "unseen.png"),
+                          "Success on the variants that are not shifted, against FLOPs."))
   return blocks
+
+
+def verdicts(study, effects, order, out):
+  """Verdicts of first attempts by the start and the methods, in the order given; [] if none were counted."""
+  stacked = series.stack(study.runs.values())
+  table = series.codes(study, effects.comparison, stacked)
+  if not table:
+    return []
+  places = {group: place for place, group in enumerate(("start", *order))}
+  table.sort(key=lambda row: places[row["group"]])
+  figure = figures.codes(table, study.variants, study.methods, stacked)
+  cards = any(name == "wrong numbers" for name, _, _ in stacked)
+  return [Picture(figures.save(figure, table, out / "codes.png"), (
+    "Verdicts of first attempts, in percent, mean over bases."
+    + (" Wrong numbers: the cards were not used as dealt, or were misread." if cards else "")))]
 
 
 def seen_table(study, effects):
@@ -252,7 +266,7 @@ def seen_table(study, effects):
   for temperature in study.temperatures:
     cells = [cell(effects.find("memory", method, study.id, temperature)) for method in study.methods]
     rows.append((style.temperature_label(temperature), *cells))
-  return Table(("change on seen minus change on held-out pairs", *study.methods.values()), tuple(rows),
+  return Table(("change on seen minus change on held-out", *study.methods.values()), tuple(rows),
                "Percentage points (95% bootstrap).")
 
 

@@ -74,16 +74,16 @@ def resampled_curves(study, keys, resamples):
           if not evaluation.outcomes.size:
             raise ValueError(
               f"{study.runs[key].directory}/evals.jsonl: step {evaluation.step}, {variant} has no outcomes, one "
-              "digit a hand, without which runs cannot be paired. Evaluate its checkpoints again."
+              "digit an episode, without which runs cannot be paired. Evaluate its checkpoints again."
             )
           played[(evaluation.seed, evaluation.episodes, evaluation.attempts)] = study.runs[key].directory
         tries = sorted({1, evaluations[0].attempts}) if evaluations else []
         slots += [(key, temperature, attempts, np.array([e.flops for e in evaluations])) for attempts in tries]
         vectors += [e.within(attempts) for attempts in tries for e in evaluations]
     if len(played) > 1:
-      places = "; ".join(f"{run}: seed {s}, {n} hands, {a} attempts" for (s, n, a), run in played.items())
+      places = "; ".join(f"{run}: seed {s}, {n} episodes, {a} attempts" for (s, n, a), run in played.items())
       raise ValueError(
-        f"Runs of a study pair by hand, but {variant} was evaluated differently ({places}). Give every run the "
+        f"Runs of a study pair by episode, but {variant} was evaluated differently ({places}). Give every run the "
         "same evals section."
       )
     if not vectors:
@@ -105,7 +105,7 @@ def measure(study, resamples=bootstrap.RESAMPLES):
     rows += plain_effects(study, chosen, curves, temperature)
     rows += early_effects(study, chosen, curves, temperature)
     rows += memory_effects(study, chosen, curves, temperature)
-    for method in study.others:
+    for method in () if study.crowd else study.others:
       found, said, width = matched_effect(study, chosen, curves, temperature, method)
       rows, notes = rows + found, notes + said
       brackets[method, temperature] = width
@@ -139,8 +139,8 @@ def plain_effects(study, chosen, curves, temperature):
         effect("start", method, {key: start[key] for key in mine})
         effect("end", method, {key: end[key] for key in mine})
         effect("change", method, {key: end[key] - start[key] for key in mine})
-        if method != study.sft:
-          pairs = {key: (key[0], study.sft, key[2]) for key in mine if (key[0], study.sft, key[2]) in end}
+        if method != study.reference:
+          pairs = {key: (key[0], study.reference, key[2]) for key in mine if (key[0], study.reference, key[2]) in end}
           effect("gap", method, {key: end[key] - end[other] for key, other in pairs.items()})
   return rows
 
@@ -148,11 +148,11 @@ def plain_effects(study, chosen, curves, temperature):
 def early_effects(study, chosen, curves, temperature):
   """SFT stopped early, two ways: where shifted success was best (an oracle) and where held-out success was best."""
   rows = []
-  for quantity, selector in (("early_best", study.ood), ("early_unseen", held_out(study))):
+  for quantity, selector in (("early_best", study.ood), ("early_unseen", study.held_out)):
     changes = {study.id: {}, study.ood: {}}
     for key in chosen.at:
       by = curves.get((key, selector, temperature))
-      if key[1] != study.sft or by is None or len(by.flops) < 2:
+      if key[1] != study.reference or by is None or len(by.flops) < 2:
         continue
       means = by.means[max(by.means)][0]
       best = 1 + int(np.argmax(means[1:]))
@@ -165,13 +165,8 @@ def early_effects(study, chosen, curves, temperature):
       if kept:
         curve = curves[next(iter(kept)), variant, temperature]
         found = bootstrap.estimate(columns(list(kept.values())), [key[0] for key in kept], curve.hands)
-        rows.append(Effect(quantity, study.sft, variant, temperature, max(curve.means), found))
+        rows.append(Effect(quantity, study.reference, variant, temperature, max(curve.means), found))
   return rows
-
-
-def held_out(study):
-  """The variant of the training rule with pairs no method trained on, by its name; "" if there is none."""
-  return next((variant for variant in study.variants if "unseen" in variant), "")
 
 
 def memory_effects(study, chosen, curves, temperature):
@@ -180,7 +175,7 @@ def memory_effects(study, chosen, curves, temperature):
   for method in study.methods:
     values, hands, most = {}, 0, 1
     for key in chosen.at:
-      pair = [curves.get((key, variant, temperature)) for variant in (study.id, held_out(study))]
+      pair = [curves.get((key, variant, temperature)) for variant in (study.id, study.held_out)]
       if key[1] == method and None not in pair:
         tables = [curve.means[max(curve.means)] for curve in pair]
         seen, unseen = (compute.read_at(curve.flops, table, chosen.at[key]) - table[:, 0]
@@ -198,7 +193,7 @@ def matched_effect(study, chosen, curves, temperature, method):
   """
   values, notes, widths, hands, most = {}, [], [], 0, 1
   for key in chosen.at:
-    other = (key[0], study.sft, key[2])
+    other = (key[0], study.reference, key[2])
     if key[1] != method or other not in chosen.at:
       continue
     quads = [curves.get((k, v, temperature)) for k in (key, other) for v in (study.id, study.ood)]

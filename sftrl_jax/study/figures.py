@@ -160,14 +160,13 @@ def attempts(rows, variants, methods, colours, inside):
   return figure
 
 
-def codes(rows, variants, methods):
+def codes(rows, variants, methods, stacked):
   """First attempts by verdict as stacked bars: a panel a variant, a bar the start or a method."""
-  figure, axes = style.new_figure(
-    1, len(variants), height=0.75 + 0.45 * len({row["group"] for row in rows}), sharey=True
-  )
-  kinds = [(name, colour) for name, colour, _ in style.CODES] + [style.OTHER_CODES]
-  kinds = [kind for kind in kinds if any(row["verdict"] == kind[0] and row["share"] > 0 for row in rows)]
   groups = list(dict.fromkeys(row["group"] for row in rows))
+  height = 0.75 + (0.45 if len(groups) < 7 else 0.28) * len(groups)
+  figure, axes = style.new_figure(1, len(variants), height=height, sharey=True)
+  kinds = [(name, colour) for name, colour, _ in stacked
+           if any(row["verdict"] == name and row["share"] > 0 for row in rows)]
   for axis, variant in zip(axes.flat, variants, strict=True):
     axis.grid(visible=False)
     style.rate_axis(axis, "x", 1.0)
@@ -180,7 +179,7 @@ def codes(rows, variants, methods):
         axis.barh(place, width, left=left, color=colour, height=0.66, edgecolor="white", linewidth=0.6)
         if width >= 0.09:
           axis.text(left + width / 2, place, f"{100 * width:.0f}", ha="center", va="center", fontsize=7.5,
-                    color=style.INK if name == "wrong value" else "white")
+                    color=style.INK if colour in style.LIGHT else "white")
         left += width
     axis.set_yticks(range(len(groups)), [style.drawn(group_label(group, methods)) for group in groups], fontsize=8.5)
     axis.set_ylim(len(groups) - 0.45, -0.55)

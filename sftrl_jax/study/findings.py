@@ -44,19 +44,21 @@ def judge(estimate, sign):
 
 def claims(study, effects):
   """Every claim of the comparison at every temperature for which there is an estimate."""
-  sft = study.methods[study.sft]
+  if study.against or study.crowd:
+    return ()  # what is claimed here is claimed of SFT and RL
+  sft = study.reference_label
   inside, outside = style.variant_label(study.id), style.variant_label(study.ood)
   wanted = []
   for method in study.others:
     label = study.methods[method]
     wanted += [
       (f"{label} raises success on {outside}", 1, ("change", method, study.ood)),
-      (f"{sft} lowers success on {outside}", -1, ("change", study.sft, study.ood)),
+      (f"{sft} lowers success on {outside}", -1, ("change", study.reference, study.ood)),
       (f"{label} ends ahead of {sft} on {outside} at equal FLOPs", 1, ("gap", method, study.ood)),
       (f"{label} is ahead of {sft} on {outside} at the same success on {inside}", 1, ("matched", method, study.ood)),
       (f"{label} raises success on {inside}", 1, ("change", method, study.id)),
     ]
-  wanted.append((f"{sft} raises success on {inside}", 1, ("change", study.sft, study.id)))
+  wanted.append((f"{sft} raises success on {inside}", 1, ("change", study.reference, study.id)))
   found = []
   for text, sign, place in dict.fromkeys(wanted):
     for temperature in study.temperatures:
@@ -73,12 +75,12 @@ def told(estimate):
 
 def early_stopping(study, effects, temperature):
   """What stopping SFT early does to its harm; "" if nothing was measured or there is no harm."""
-  harm = effects.find("change", study.sft, study.ood, temperature)
-  best = effects.find("early_best", study.sft, study.ood, temperature)
+  harm = effects.find("change", study.reference, study.ood, temperature)
+  best = effects.find("early_best", study.reference, study.ood, temperature)
   if harm is None or best is None or harm.value >= 0:
     return ""
-  inside = effects.find("early_best", study.sft, study.id, temperature)
-  name, at = study.methods[study.sft], style.temperature_label(temperature)
+  inside = effects.find("early_best", study.reference, study.id, temperature)
+  name, at = study.reference_label, style.temperature_label(temperature)
   removed = 1 - best.value / harm.value
   how = "removes most of" if removed >= 0.5 else "leaves most of"
   text = (
@@ -92,7 +94,7 @@ def early_stopping(study, effects, temperature):
     ". That evaluation was picked by looking at the shifted variant itself, so this is the most early stopping could "
     "give."
   )
-  unseen = effects.find("early_unseen", study.sft, study.ood, temperature)
+  unseen = effects.find("early_unseen", study.reference, study.ood, temperature)
   if unseen is not None:
     text += (
       " Stopping where held-out in-distribution success is best, which needs no look at the shift, gives "
@@ -109,8 +111,8 @@ def ahead_in_distribution(study, effects, temperature):
     if gap is not None and gap.value < 0:
       sure = "" if gap.high < 0 else ", although the interval touches zero"
       sentences.append(
-        f"{study.methods[study.sft]} is ahead in distribution at equal FLOPs ({style.temperature_label(temperature)}): "
-        f"{study.methods[method]} minus {study.methods[study.sft]} on {style.variant_label(study.id)} is "
+        f"{study.reference_label} is ahead in distribution at equal FLOPs ({style.temperature_label(temperature)}): "
+        f"{study.methods[method]} minus {study.reference_label} on {style.variant_label(study.id)} is "
         f"{told(gap)}{sure}. Whoever "
         "only needs the training distribution is better served by it.")
   return sentences
@@ -139,7 +141,8 @@ def learning_rates(study):
     optimizer = run.config.get("optimizer")
     if isinstance(optimizer, dict) and "learning_rate" in optimizer:
       rates.setdefault(method, set()).add(str(optimizer["learning_rate"]))
-  told_rates = ", ".join(f"{study.methods[method]} {' and '.join(sorted(values))}" for method, values in rates.items())
+  told_rates = "" if study.crowd else ", ".join(
+    f"{study.methods[method]} {' and '.join(sorted(values))}" for method, values in rates.items())
   return ("The size of every effect depends on the learning rate and the length of training"
           + (f" (here: {told_rates})" if told_rates else "")
           + ": one rate a method was run, so the sign and the matched comparison are the result, not the size.")
@@ -180,8 +183,8 @@ def limits(study, effects, judged):
   sentences = []
   if bases < 2:
     sentences.append(
-      "THERE IS ONE BASE MODEL. Every interval below is over hands only: it says how this one base would do on other "
-      "hands, and nothing about other bases. No claim about methods can rest on it."
+      "THERE IS ONE BASE MODEL. Every interval below is over episodes only: it says how this one base would do on "
+      "other episodes, and nothing about other bases. No claim about methods can rest on it."
     )
   for claim in judged:
     if claim.verdict != HOLDS:
@@ -189,24 +192,28 @@ def limits(study, effects, judged):
         f"{claim.text} ({style.temperature_label(claim.temperature)}): {claim.verdict}. {told(claim.estimate)}; "
         f"{claim.reason}."
       )
-  sentences += ahead_in_distribution(study, effects, at)
-  sentences += [text for text in [early_stopping(study, effects, t) for t in study.temperatures] if text]
-  for temperature in study.temperatures:
-    sentences += retries(study, effects, temperature)
+  if study.crowd:
+    sentences.append(
+      f"{len(study.methods)} methods are ordered by what came out, so the first of them is partly the luckiest: "
+      "neighbours whose intervals overlap are not told apart, and no interval is corrected for the number of methods.")
+  else:
+    sentences += ahead_in_distribution(study, effects, at)
+    sentences += [text for text in [early_stopping(study, effects, t) for t in study.temperatures] if text]
+    for temperature in study.temperatures:
+      sentences += retries(study, effects, temperature)
   sentences += [learning_rates(study), mixed_base(study)]
   for method in study.others:
     width = effects.brackets.get((method, at), math.nan)
     if math.isfinite(width):
-      sentences.append(f"The matched comparison reads {study.methods[study.sft]} between two evaluations that are "
+      sentences.append(f"The matched comparison reads {study.reference_label} between two evaluations that are "
                        f"{100 * width:.0f} points of {style.variant_label(study.id)} apart on average; its curve "
                        "between them is "
                        "assumed straight.")
   if 2 <= bases:
     sentences.append(
       f"With {bases} bases a percentile interval is too narrow: bases are drawn from {bases} bases. That is why the t "
-      "interval over bases stands beside it and a claim has to pass both. No interval is corrected for "
-      "the number "
-      f"of claims ({len(judged)})."
+      "interval over bases stands beside it and a claim has to pass both. "
+      + (f"No interval is corrected for the number of claims ({len(judged)})." if judged else "")
     )
   return tuple(sentences + list(study.disclosure))
 
@@ -225,7 +232,7 @@ def checks(study):
       if len(set(first.values())) > 1:
         differing.append(f"base-{base} on {variant}")
   if compared:
-    detail = "differ on " + "; ".join(differing) if differing else f"{compared} groups of runs agree hand by hand"
+    detail = "differ on " + "; ".join(differing) if differing else f"{compared} groups of runs agree episode by episode"
     rows.append(("All runs of a base start from the same model (greedy outcomes at step 0)", not differing, detail))
   spent = [(run.name, notices.skipped(run)) for run in study.runs.values()]
   bad = [f"{name}: {count:g}" for name, count in spent if count]

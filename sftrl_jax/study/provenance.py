@@ -1,4 +1,4 @@
-"""Where a study's numbers come from: one hand in full, what was shared, the FLOPs account, checks, runs and command."""
+"""Where a study's numbers come from: one episode, what was shared, the FLOPs account, checks, runs and command."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ RUN_KEYS = ("seed", "start", "workdir")
 
 
 def played(study):
-  """One hand by the start, SFT and the first other method."""
-  trio = transcripts.choose(study, study.others[0]) if study.others else None
+  """One episode by the start, SFT and the first other method."""
+  trio = transcripts.choose(study, study.others[0]) if study.others and not study.crowd else None
   if trio is None:
     return []
-  names = study.methods[study.sft], study.methods[study.others[0]]
-  return [Heading("One hand"), Text(
-    f"A hand on {style.variant_label(study.ood)}, greedy, chosen because it tells the methods apart (seed {trio.seed}, "
-    f"{' and '.join(trio.run_names)}). It is not representative: of {trio.logged} hands logged, {names[1]} alone was "
-    "right on "
-    f"{trio.right_only} and {names[0]} alone on {trio.wrong_only}."), transcripts.talks(trio.episodes)]
+  names = study.reference_label, study.methods[study.others[0]]
+  return [Heading("One episode"), Text(
+    f"An episode on {style.variant_label(study.ood)}, greedy, chosen because it tells the methods apart (seed "
+    f"{trio.seed}, {' and '.join(trio.run_names)}). It is not representative: of {trio.logged} episodes logged, "
+    f"{names[1]} alone was right on {trio.right_only} and {names[0]} alone on {trio.wrong_only}."),
+          transcripts.talks(trio.episodes)]
 
 
 def shared(study):
@@ -31,17 +31,31 @@ def shared(study):
   strip = [{k: v for k, v in run.config.items() if k not in RUN_KEYS} for run in firsts.values()]
   different = compute.differing(strip)
   same = len(set().union(*map(compute.flat, strip))) - len(different)
-  rows = [(style.plain(key, 60), *(style.plain(value, 60) for value in values)) for key, values in different]
   alien = [key for key, _ in different if key.split(".")[0] in ("model", "env", "evals", "flops")]
-  header = ("config key", *(study.methods[method] for method in firsts))
-  blocks = [Text(f"{same} config keys agree; these differ (seed and start aside):"), Table(header, tuple(rows))]
+  labels = [study.methods[method] for method in firsts]
+  blocks = [Text(f"{same} config keys agree; these differ (seed and start aside):"),
+            by_method(labels, different) if study.crowd else by_key(labels, different)]
   if alien:
     blocks.insert(0, Notice("The methods differ in more than the method", tuple(f"config.{key}" for key in alien)))
   return blocks
 
 
+def by_key(labels, different):
+  """A row a key of config, a column a method."""
+  rows = [(style.plain(key, 60), *(style.plain(value, 60) for value in values)) for key, values in different]
+  return Table(("config key", *labels), tuple(rows))
+
+
+def by_method(labels, different):
+  """A row a method: what it has that not all others have."""
+  told = [", ".join(f"{key} = {values[index]}" for key, values in different if values[index] != "–")
+          for index in range(len(labels))]
+  return Table(("method", "its keys of config, where not all agree"),
+               tuple((label, style.plain(text, 600)) for label, text in zip(labels, told, strict=True)))
+
+
 def method(study, effects):
-  """What was shared, the FLOPs account, hands, intervals, checks."""
+  """What was shared, the FLOPs account, episodes, intervals, checks."""
   parts = []
   for name, label in study.methods.items():
     accounts = [compute.account(study.runs[key]) for key in effects.comparison.at if key[1] == name]
@@ -49,21 +63,17 @@ def method(study, effects):
       means = {part: float(np.mean([each[part] for each in accounts])) for part in accounts[0]}
       parts.append((label, *(style.flops_text(means[part]) for part in ("train", "rollout", "score", "total"))))
   blocks = [Heading("Method"), Text(
-    "Every method starts from the same base models, on the same task, evaluator and hands; compute is counted in FLOPs "
-    "of "
-    "post-training, with padding and rollouts that taught nothing charged to the method that made them. "
+    "Every method starts from the same base models, on the same task, evaluator and episodes; compute is counted in "
+    "FLOPs of post-training, with padding and rollouts that taught nothing charged to the method that made them. "
     + (f"The budget is {style.flops_text(study.flops)} FLOPs. " if study.flops > 0 else "")
-    + chapters.counted(study, effects))]
+    + chapters.counted(study, effects, each=not study.crowd))]
   if parts:
     blocks.append(Table(("mean FLOPs a run", "training", "rollouts", "scoring", "total"), tuple(parts)))
   blocks += shared(study) + [Heading("Intervals", 3), Text(
     "The unit is the base model. Each of 10,000 resamples draws bases with replacement, seeds within each drawn base, "
-    "and hands; one "
-    "draw of hands serves start and end, all methods and all bases, so differences are paired by hand. The statistic "
-    "is the mean "
-    "over bases of the mean over seeds; the interval its 2.5% and 97.5% quantiles. Interpolations are done anew in "
-    "each resample. "
-    "The t interval uses the values of the bases alone.")]
+    "and episodes; one draw of episodes serves start and end, all methods and all bases, so differences are paired "
+    "episode by episode. The statistic is the mean over bases of the mean over seeds; the interval its 2.5% and 97.5% "
+    "quantiles. Interpolations are done anew in each resample. The t interval uses the values of the bases alone.")]
   rows = tuple((what, "passed" if passed else "FAILED", detail) for what, passed, detail in findings.checks(study))
   return [*blocks, Heading("Checks", 3), Table(("check", "result", "detail"), rows)]
 

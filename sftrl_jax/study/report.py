@@ -2,8 +2,10 @@
 
 import pathlib
 
-from sftrl_jax.study import chapters, effects, figures, findings, notices, page, provenance, series, solo, style, tables
-from sftrl_jax.study.page import Bullets, Heading
+from sftrl_jax.study import chapters, crowd, effects, figures, findings, provenance, series, solo, style, tables
+from sftrl_jax.study.notices import line as alarm_line
+from sftrl_jax.study.page import Bullets, Heading, write
+from sftrl_jax.study.reading import data as read_data
 
 
 def write_study(directory, out=None):
@@ -17,13 +19,17 @@ def write_study(directory, out=None):
   out.mkdir(parents=True, exist_ok=True)
   measured = effects.measure(study)
   judged = findings.claims(study, measured)
-  colours = style.method_colours(study.methods, study.sft)
-  blocks = chapters.opening(study, measured, judged) + chapters.results(study, measured, colours, out)
-  if measured.rows:
+  colours = style.method_colours(study.methods, study.reference)
+  blocks = chapters.opening(study, measured, judged)
+  if study.crowd:
+    blocks += crowd.results(study, measured, out) if measured.rows else []
+  else:
+    blocks += chapters.results(study, measured, colours, out)
+  if measured.rows and not study.crowd:
     blocks += chapters.trade(study, measured, colours, out) + chapters.inside(study, measured, colours, out)
     blocks += provenance.played(study)
   blocks += [Heading("What does not hold"), Bullets(findings.limits(study, measured, judged))]
-  return page.write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
+  return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 
 
 def write_run(workdir, out=None):
@@ -32,7 +38,7 @@ def write_run(workdir, out=None):
   out = pathlib.Path(out) if out else run.directory / "report"
   out.mkdir(parents=True, exist_ok=True)
   blocks = solo.state(run) + solo.evaluations(run, out) + solo.training(run, out) + solo.conversation(run)
-  return page.write(run.name, [*blocks, *solo.configuration(run)], out)
+  return write(run.name, [*blocks, *read_data(run), *solo.configuration(run)], out)
 
 
 def write_overlay(directories, out):
@@ -51,7 +57,7 @@ def write_overlay(directories, out):
       f"There is no run in {', '.join(map(str, directories))}: name the workdirs of runs, or a study with some."
     )
   out.mkdir(parents=True, exist_ok=True)
-  return page.write(f"{len(runs)} runs over one another", solo.disagreement(runs) + solo.overlay(runs, out), out)
+  return write(f"{len(runs)} runs over one another", solo.disagreement(runs) + solo.overlay(runs, out), out)
 
 
 def draw_curve(directory, out):
@@ -66,8 +72,12 @@ def draw_curve(directory, out):
   ]
   if not rows:
     raise ValueError(f"No run in {directory} has two evaluations of {study.id} or {study.ood} yet; try again later.")
+  if study.crowd:
+    begun = [method for method in study.methods if any(row["method"] == method for row in rows)]
+    drawn = crowd.drawn_curves(study)
+    return figures.save(crowd.panels(drawn, study, begun), drawn, out)
   variants = [variant for variant in (study.id, study.ood) if any(row["variant"] == variant for row in rows)]
-  colours = style.method_colours(study.methods, study.sft)
+  colours = style.method_colours(study.methods, study.reference)
   return figures.save(figures.curves(rows, variants, study.methods, colours, (study.id,)), rows, out)
 
 
@@ -80,20 +90,21 @@ def summary(directory):
   judged = findings.claims(study, measured)
   header = ("method", "variant", "decoding", "start", "end", "change (95%)")
   rows = [row for method in study.methods for row in method_rows(study, measured, method)]
-  lines = aligned([header, *rows])
+  lines = aligned(crowd.summary_rows(study, measured) if study.crowd else [header, *rows])
   lines.insert(1, "-" * max(map(len, lines)))
-  for method in study.others:
+  for method in () if study.crowd else study.others:
     for temperature in study.temperatures:
       gap = measured.find("matched", method, study.ood, temperature)
       if gap is not None:
-        lines.append(f"{study.methods[method]} - {study.methods[study.sft]} on {study.ood} at matched {study.id}, "
+        lines.append(f"{study.methods[method]} - {study.reference_label} on {study.ood} at matched {study.id}, "
                      f"{style.temperature_label(temperature)}: {chapters.cell(gap)}")
-  unit = "bases, seeds and hands" if max(row.estimate.bases for row in measured.rows) > 1 else "HANDS OF ONE BASE ONLY"
-  lines += ["", f"{chapters.counted(study, measured)} Intervals over {unit}, in percentage points."
-                f"{chapters.dagger(measured)}", ""]
+  several = max(row.estimate.bases for row in measured.rows) > 1
+  unit = "bases, seeds and episodes" if several else "EPISODES OF ONE BASE ONLY"
+  over = f" Intervals over {unit}, in percentage points.{chapters.dagger(measured)}"
+  lines += ["", chapters.counted(study, measured, each=not study.crowd) + ("" if study.crowd else over), ""]
   lines += aligned([(claim.verdict.upper(), f"{claim.text} ({style.temperature_label(claim.temperature)})",
                      chapters.cell(claim.estimate)) for claim in judged])
-  alarmed = notices.line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
+  alarmed = alarm_line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
   lines += ["", alarmed] if alarmed else []
   if study.missing:
     lines += ["", f"Missing runs: {', '.join(study.missing)}"]

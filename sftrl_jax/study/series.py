@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from sftrl_jax.study import compute
-from sftrl_jax.study.style import CODES, OTHER_CODES
+from sftrl_jax.study.style import verdicts
 
 
 def curves(study, value="success"):
@@ -97,26 +97,30 @@ def attempts(study, chosen):
   return rows
 
 
-def code_shares(evaluation):
-  """Shares of first attempts by verdict in the order of CODES, then any other code; None if codes were not written."""
+def stack(runs):
+  """The verdicts that runs counted, as they are stacked (style.verdicts)."""
+  return verdicts(code for run in runs for evaluation in run.evaluations for code in evaluation.codes)
+
+
+def code_shares(evaluation, stacked):
+  """Shares of first attempts by verdict in the order of a stack, whose last is any other; None if none were written."""
   total = sum(evaluation.codes.values())
   if not total:
     return None
-  shares = [sum(evaluation.codes.get(code, 0) for code in codes) / total for _, _, codes in CODES]
+  shares = [sum(evaluation.codes.get(code, 0) for code in codes) / total for _, _, codes in stacked[:-1]]
   return np.array(shares + [max(0.0, 1 - sum(shares))])
 
 
-def codes(study, chosen):
+def codes(study, chosen, stacked):
   """Verdicts of first attempts, greedy (the lowest temperature): rows of group, variant, verdict, share."""
   rows, temperature = [], min(study.temperatures, default=0.0)
   for variant in study.variants:
     def measure(run, last, at, variant=variant):
       curve = [e for e in run.curve(variant, temperature) if e.flops <= at * (1 + compute.TOLERANCE)]
-      return code_shares(curve[-1 if last else 0]) if curve else None
+      return code_shares(curve[-1 if last else 0], stacked) if curve else None
     for group, shares in base_means(study, chosen, measure).items():
-      names = [name for name, _, _ in CODES] + [OTHER_CODES[0]]
       rows += [{"variant": variant, "temperature": temperature, "group": group, "verdict": name, "share": float(share)}
-               for name, share in zip(names, shares, strict=True)]
+               for (name, _, _), share in zip(stacked, shares, strict=True)]
   return rows
 
 
@@ -130,8 +134,8 @@ def matched(study, effects):
       gap = effects.find("matched", method, study.ood, temperature)
       pairs = {}
       for base, _, seed in [key for key in effects.comparison.at if key[1] == method]:
-        run, other = study.runs[base, method, seed], study.runs.get((base, study.sft, seed))
-        if other is not None and (base, study.sft, seed) in effects.comparison.at:
+        run, other = study.runs[base, method, seed], study.runs.get((base, study.reference, seed))
+        if other is not None and (base, study.reference, seed) in effects.comparison.at:
           pair = matched_pair(study, run, other, temperature, effects.comparison.at[base, method, seed])
           if pair:
             pairs.setdefault(base, []).append(pair)
@@ -180,7 +184,7 @@ def effects_table(effects, study):
         "unit": e.unit,
         "bases": e.bases,
         "runs": e.runs,
-        "hands": e.hands,
+        "episodes": e.hands,
         "resamples_kept": e.kept,
         "per_base": " ".join(f"{value:.4f}" for value in e.per_base),
       }

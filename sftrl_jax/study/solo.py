@@ -65,10 +65,10 @@ def evaluations(run, out):
     Heading("Success"),
     Picture(
       figures.save(figure, rows, out / "success.png"),
-      "Success on each variant; bars are 95% Wilson intervals over hands. They say nothing about other seeds or "
+      "Success on each variant; bars are 95% Wilson intervals over episodes. They say nothing about other seeds or "
       "starts.",
     ),
-    Table(("variant", "decoding", "start", "last (95%, hands)", "change", "hands", "attempts", "KL"), tuple(lines)),
+    Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines)),
   ]
 
 
@@ -85,10 +85,11 @@ def training(run, out):
       Heading("Time"),
       Picture(figures.save(traces.time(rows), rows, out / "time.png"), "Time by phase, whole run."),
     ]
-  rows = traces.code_rows(run, series.code_shares)
+  stacked = series.stack([run])
+  rows = traces.code_rows(run, stacked)
   if rows:
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure = figures.codes(rows, variants, {"end": "end"})
+    figure = figures.codes(rows, variants, {"end": "end"}, stacked)
     blocks += [Heading("Verdicts"), Picture(figures.save(figure, rows, out / "codes.png"),
                                             "Verdicts of first attempts at the start and at the last evaluation, in "
                                             "percent.")]
@@ -96,7 +97,7 @@ def training(run, out):
 
 
 def conversation(run):
-  """The same hand at the first and last evaluation: one whose outcome changed, on the last variant if there is one."""
+  """One episode at the first and last evaluation: one whose outcome changed, on the last variant if there is one."""
   episodes = tables.read_episodes(run.directory)
   best = ()
   for variant in dict.fromkeys(episode.variant for episode in episodes):
@@ -108,9 +109,9 @@ def conversation(run):
   if not best:
     return []
   return [
-    Heading("One hand"),
+    Heading("One episode"),
     Text(
-      f"Hand {best[0].seed} of {style.variant_label(best[0].variant)}, greedy; picked because its "
+      f"Episode {best[0].seed} of {style.variant_label(best[0].variant)}, greedy; picked because its "
       "outcome changed, where one did."
     ),
     transcripts.talks([("start", best[0]), ("last", best[1])]),
@@ -197,11 +198,12 @@ def config_differences(named):
 
 
 def disagreement(runs):
-  """A word when overlaid runs did not play the same hands."""
+  """A word when overlaid runs did not play the same episodes."""
   hands = {(e.variant, e.seed, e.episodes, e.attempts) for run in runs for e in run.evaluations}
   variants = {variant for variant, *_ in hands}
   if len(hands) == len(variants):
     return []
   return [
-    Bullets(("These runs were not all evaluated on the same hands or with as many attempts: compare them with care.",))
+    Bullets(("These runs were not all evaluated on the same episodes or with as many attempts: compare them with "
+             "care.",))
   ]

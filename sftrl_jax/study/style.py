@@ -4,6 +4,7 @@ Colour = method, line = distribution (solid in, dashed shifted); the same in eve
 the functions that draw, so that reading a study costs nothing more than numpy.
 """
 
+import itertools
 import math
 import unicodedata
 
@@ -14,14 +15,16 @@ MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A55
 INK = "#23272E"
 GRID = "#E3E6EA"
 
-# Order of the stack, from right to wrong: label, colour, the verdict codes it holds.
+# GeneralPoints' verdicts as they are stacked, from right to wrong: label, colour, the codes it holds.
 CODES = (
   ("correct", "#3F8F63", ("correct",)),
   ("wrong value", "#E0B35A", ("value",)),
   ("wrong numbers", "#B5523B", ("numbers", "misread")),
   ("illegal format", "#6B7280", ("illegal",)),
 )
-OTHER_CODES = ("other", "#C9CDD3")
+OTHER_CODES = ("other", "#C9CDD3", ())
+LIGHT = ("#E0B35A", "#C9CDD3")  # on which words are dark
+RIGHT, WRONG = "#3F8F63", ("#B5523B", "#E0B35A", "#6B7280", "#805AD5", "#2C7A7B", "#97266D", "#2B6CB0")
 
 VARIANTS = {
   "id_seen": "ID, seen pairs",
@@ -34,6 +37,16 @@ VARIANTS = {
 def variant_label(variant):
   """What a reader calls a variant; unknown names stay as they are."""
   return VARIANTS.get(variant) or plain(variant, 40)
+
+
+def verdicts(seen):
+  """The stack for the codes that runs counted: CODES where it holds them all, else a colour a code, `correct` first."""
+  seen = dict.fromkeys(seen)
+  if {code for _, _, codes in CODES for code in codes}.issuperset(seen):
+    return (*CODES, OTHER_CODES)
+  right = [("correct", RIGHT, ("correct",))] if "correct" in seen else []
+  wrong = zip((code for code in seen if code != "correct"), WRONG)  # noqa: B905 (codes without a colour are "other")
+  return (*right, *((plain(code, 40), colour, (code,)) for code, colour in wrong), OTHER_CODES)
 
 
 def temperature_label(temperature):
@@ -95,10 +108,10 @@ def line_of(variant, in_distribution=("id_seen",)):
   return (0, (1, 1.4)) if variant.startswith("id") else (0, (5, 2))
 
 
-def method_colours(methods, sft):
-  """Colour by method name: `sft` orange, the first other method blue, further ones from a fixed list."""
-  rest = iter((RL,) + MORE)
-  return {method: SFT if method == sft else next(rest) for method in methods}
+def method_colours(methods, reference):
+  """Colour by method name: the reference (SFT) orange, the first other one blue, further ones from a fixed list."""
+  rest = itertools.cycle((RL,) + MORE)
+  return {method: SFT if method == reference else next(rest) for method in methods}
 
 
 def new_figure(rows, columns, width=7.4, height=3.0, **options):
@@ -107,7 +120,9 @@ def new_figure(rows, columns, width=7.4, height=3.0, **options):
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
-  figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+  from matplotlib.layout_engine import ConstrainedLayoutEngine
+  margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)  # inches: words at line ends reach the margin
+  figure = Figure(figsize=(width, height), layout=margins, facecolor="white")
   FigureCanvasAgg(figure)
   axes = figure.subplots(rows, columns, squeeze=False, **options)
   for axis in axes.flat:

@@ -12,7 +12,10 @@ import re
 
 import numpy as np
 
+from sftrl_jax.study import style
+
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
+CROWD = 5  # methods of a study, above which its report has a row for each instead of columns and colours
 WAY_OUT = "Cut or mend that line, or make the run again."
 
 
@@ -101,6 +104,7 @@ class Study:
   flops: float
   id: str
   ood: str
+  against: str
   disclosure: tuple
   command: str
   hardware: str
@@ -109,16 +113,34 @@ class Study:
   missing: tuple
 
   @property
-  def sft(self):
-    """The method whose runs are of the verb sft; where none ran yet, the one named sft, else the first."""
+  def crowd(self):
+    """Whether there are more methods than columns and colours can tell apart."""
+    return len(self.methods) > CROWD
+
+  @property
+  def reference(self):
+    """The method that the others are compared with: the one named, else the one whose runs are of the verb sft; where
+    none ran yet, the one called sft, else the first.
+    """
+    if self.against:
+      return self.against
     ran = {method for (_, method, _), run in self.runs.items() if run.verb == "sft"}
     named = [method for method in self.methods if method in ran] or [m for m in self.methods if m == "sft"]
     return (named or list(self.methods))[0]
 
   @property
+  def reference_label(self):
+    return self.methods[self.reference]
+
+  @property
   def others(self):
-    """Every other method, the first of them the one compared with SFT."""
-    return tuple(method for method in self.methods if method != self.sft)
+    """Every other method."""
+    return tuple(method for method in self.methods if method != self.reference)
+
+  @property
+  def held_out(self):
+    """The variant of the training rule that no method trained on, by its name; "" if there is none."""
+    return next((variant for variant in self.variants if "unseen" in variant), "")
 
   @property
   def variants(self):
@@ -189,7 +211,7 @@ def outcomes_of(line, where, episodes, attempts):
   if text == "":
     return np.zeros(0, np.uint8)
   if not isinstance(text, str) or not DIGITS.issuperset(text) or len(text) != episodes:
-    raise ValueError(f"{where}: outcomes must be {episodes} digits, one a hand, not {str(text)[:40]!r}. {WAY_OUT}")
+    raise ValueError(f"{where}: outcomes must be {episodes} digits, one an episode, not {str(text)[:40]!r}. {WAY_OUT}")
   written = np.frombuffer(text.encode("ascii"), np.uint8)
   outcomes = written - np.where(written < ord("a"), ord("0"), ord("a") - 10).astype(np.uint8)
   if outcomes.max(initial=0) > attempts:
@@ -287,6 +309,10 @@ def read_study(directory):
   methods = told.get("methods")
   if not isinstance(methods, dict) or not methods or not all(re.fullmatch(r"\w[\w.-]*", name) for name in methods):
     raise ValueError(f"{path}: methods is {str(methods)[:80]}; it must map names of letters, digits, _ . - to labels.")
+  against = str(told.get("reference", ""))
+  if against and against not in methods:
+    raise ValueError(f"{path}: reference is {style.plain(against, 40)!r}; it must be one of the methods, "
+                     f"{', '.join(methods)}, or left out.")
   bases, seeds = (whole_numbers(told.get(key, [0]), key, path) for key in ("bases", "seeds"))
   wanted = {(b, m, s): directory / "runs" / f"base-{b}-{m}-{s}" for b in bases for m in methods for s in seeds}
   runs = {key: read_run(place) for key, place in wanted.items() if (place / "config.json").exists()}
@@ -297,6 +323,6 @@ def read_study(directory):
     directory=directory, name=str(told.get("name", directory.name)), claim=str(told.get("claim", "")),
     methods={name: str(label) for name, label in methods.items()}, bases=bases, seeds=seeds, runs=runs, starts=starts,
     flops=number(told.get("flops")), id=str(told.get("id", "id_seen")), ood=str(told.get("ood", "rule_ood")),
-    disclosure=tuple(map(str, disclosure if isinstance(disclosure, list) else [disclosure])),
+    against=against, disclosure=tuple(map(str, disclosure if isinstance(disclosure, list) else [disclosure])),
     command=str(told.get("command", "")), hardware=str(told.get("hardware", "")),
     missing=tuple(place.name for key, place in wanted.items() if key not in runs))

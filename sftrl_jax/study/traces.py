@@ -6,10 +6,12 @@ import numpy as np
 
 from sftrl_jax.study import style
 from sftrl_jax.study.figures import ceiling, lines_of
+from sftrl_jax.study.series import code_shares
 
 # What is worth a panel, in reading order; a run shows those that it wrote.
 METRICS = (
-  ("loss", "loss"), ("mean_token_accuracy", "token accuracy"), ("entropy", "entropy"),
+  ("loss", "loss"), ("eval/loss", "loss on held-out rows"), ("mean_token_accuracy", "token accuracy"),
+  ("entropy", "entropy"),
   ("objective/scores", "reward an episode"), ("success", "training success"), ("objective/kl", "KL from the reference"),
   ("policy/approxkl_avg", "KL of an update"), ("policy/clipfrac_avg", "share clipped"),
   ("policy/entropy_avg", "entropy"), ("critic/vf_explained_var", "explained variance of values"),
@@ -43,7 +45,7 @@ def dress_x(axis, rows, x):
 
 
 def success_of_run(rows, colour):
-  """One run: a panel a temperature, a line a variant, bars the Wilson interval over hands."""
+  """One run: a panel a temperature, a line a variant, bars the Wilson interval over episodes."""
   temperatures, x = sorted({row["temperature"] for row in rows}), axis_of(rows)
   figure, axes = style.new_figure(1, len(temperatures), height=3.2, sharey=True)
   for axis, temperature in zip(axes.flat, temperatures, strict=True):
@@ -187,19 +189,16 @@ def time(rows):
   return figure
 
 
-def code_rows(run, shares):
-  """First-attempt verdicts at the first and last greedy evaluation; `shares` turns an evaluation into shares by
-  verdict.
-  """
+def code_rows(run, stacked):
+  """First-attempt verdicts at the first and last greedy evaluation, by a stack of them (series.stack)."""
   rows, greedy = [], min((e.temperature for e in run.evaluations), default=0.0)
-  names = [name for name, _, _ in style.CODES] + [style.OTHER_CODES[0]]
   for variant in dict.fromkeys(e.variant for e in run.evaluations):
     curve = run.curve(variant, greedy)
     for group, evaluation in (
       (("start", curve[0]), ("end", curve[-1])) if len(curve) > 1 else (("start", curve[0]),) if curve else ()
     ):
-      values = shares(evaluation)
+      values = code_shares(evaluation, stacked)
       if values is not None:
         rows += [{"variant": variant, "temperature": greedy, "group": group, "verdict": name, "share": float(value)}
-                 for name, value in zip(names, values, strict=True)]
+                 for (name, _, _), value in zip(stacked, values, strict=True)]
   return rows

@@ -1,4 +1,4 @@
-"""One hand played by the start, SFT and RL: which hand tells most, and its conversations as blocks."""
+"""One episode played by the start, SFT and RL: which one tells most, and its conversations as blocks."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def choose(study, method):
   best, score, right, wrong, logged = None, -1, 0, 0, 0
   for base in study.bases:
     for seed in study.seeds:
-      pair = [study.runs.get((base, name, seed)) for name in (study.sft, method)]
+      pair = [study.runs.get((base, name, seed)) for name in (study.reference, method)]
       if None in pair:
         continue
       ours, theirs = (tables.read_episodes(run.directory, study.ood) for run in pair)
@@ -59,7 +59,7 @@ def choose(study, method):
   if best is None:
     return None
   names, hand, episodes = best
-  titles = ("start", study.methods[study.sft], study.methods[method])
+  titles = ("start", study.reference_label, study.methods[method])
   return Trio(names, hand, tuple(zip(titles, episodes, strict=True)), int(right), int(wrong), logged)
 
 

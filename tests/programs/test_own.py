@@ -127,6 +127,25 @@ def test_a_file_that_changed_is_read_again(tmp_path):
   assert own.load(f"{path}:X", "x") == 22
 
 
+def test_a_run_does_not_go_on_with_another_file_unless_told_to(file, tmp_path):
+  config = {"env": {"name": f"{file}:Guess"}, "model": {"name": "decoder"}, "reward": ""}
+  own.refuse_changed(config, tmp_path)
+  own.record(config, tmp_path)
+  own.record(config, tmp_path)
+  own.refuse_changed(config, tmp_path)
+  text = file.read_text()
+  file.write_text(f"{text}\n\ndef get_config():\n  return dict(steps=7)\n")
+  own.refuse_changed(config, tmp_path)   # its keys are held to config.json
+  file.write_text(text.replace("THREE = 3", "THREE = 4"))
+  with pytest.raises(ConfigError, match=r"task\.py has changed since the run in .* began.*delete .*own\.json"):
+    own.refuse_changed(config, tmp_path)
+  own.record(config, tmp_path)
+  (tmp_path / own.RECORD).unlink()
+  own.refuse_changed(config, tmp_path)
+  own.record({"env": {"name": "general_points"}, "model": {"name": "decoder"}, "reward": ""}, tmp_path / "none")
+  assert not (tmp_path / "none").exists()
+
+
 def test_a_reward_is_a_function_by_path(file):
   assert own.reward(f"{file}:reward")((), "", None) == 1.0
   for name, told in (("length", "path/to/file.py:function"), (f"{file}:THREE", "of type int"),

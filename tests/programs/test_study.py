@@ -46,8 +46,7 @@ def files(tmp_path):
 def reports(monkeypatch):
   stand_in = Reports()
   monkeypatch.setattr(study, "report", stand_in)
-  monkeypatch.setattr(settings, "resolve_for", lambda verb, config, overrides, note=print: config)
-  monkeypatch.setattr(study, "agree", lambda verb, config: None)
+  monkeypatch.setattr(study.rehearsal, "refuse", lambda cases: None)
   return stand_in
 
 
@@ -182,6 +181,7 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(files, tmp_
     ({"bases": 0}, r"config\.study\.bases is 0"),
     ({"jobs": -1}, r"config\.study\.jobs is -1"),
     ({"labels": {"spo": "X"}}, r"labels has 'spo'.*did you mean ppo"),
+    ({"reference": "ppp"}, r"reference has 'ppp'.*did you mean ppo"),
     ({"overrides": {"pp": {"a": 1}}}, r"overrides has 'pp'.*did you mean ppo"),
     ({"methods": {"base": "x.py"}}, "methods has 'base'"),
     ({"methods": {"sft": "nowhere.py"}}, "there is no file nowhere.py"),
@@ -191,28 +191,6 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(files, tmp_
 def test_a_wrong_study_is_told_and_nothing_is_made(files, tmp_path, reports, changes, told):
   with pytest.raises(ConfigError, match=told):
     study.run(config_of(files, **changes), tmp_path / "study")
-  assert not (tmp_path / "study").exists()
-
-
-def test_a_wrong_key_for_a_method_is_told_before_anything_is_made(files, tmp_path, reports, monkeypatch):
-  def refuse(verb, config, overrides, note=print):
-    if verb == "rl":
-      raise ConfigError("config.ppo.gama is not a key of config.ppo.")
-  monkeypatch.setattr(settings, "resolve_for", refuse)
-  with pytest.raises(ConfigError, match=r"ppo of the study, .*ppo\.py: config\.ppo\.gama is not a key"):
-    study.run(config_of(files), tmp_path / "study")
-  assert not (tmp_path / "study").exists()
-
-
-def test_a_wrong_value_for_a_method_is_told_before_its_base_is_trained(tmp_path, monkeypatch):
-  monkeypatch.chdir(pathlib.Path(__file__).parents[2])
-  file = settings.load("configs/study/general_points_cpu.py")
-  for override, told in (("{'ppo.gamma': 2}", "config.ppo.gamma is 2.0"),
-                         ("{'env': {'cards': 9}}", "config.env.cards is 9"),
-                         ("{'model': {'heads': 3}}", "config.model.heads is 3")):
-    config = settings.resolve(file, [("study.overrides.ppo", override)], study.SCHEMA)
-    with pytest.raises(ConfigError, match=f"ppo of the study, configs/general_points/ppo.py: {told}"):
-      study.run(config, tmp_path / "study")
   assert not (tmp_path / "study").exists()
 
 

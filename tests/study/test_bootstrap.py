@@ -55,7 +55,7 @@ def test_seeds_stay_inside_the_base_that_was_drawn():
 def test_with_one_base_only_hands_are_drawn():
   values = np.random.default_rng(0).random((1, 3, 50))
   estimate = interval(values)
-  assert estimate.unit == "hands" and np.isnan(estimate.t_low)
+  assert estimate.unit == "episodes" and np.isnan(estimate.t_low)
   identical = np.broadcast_to(values.mean(axis=2, keepdims=True), (1, 3, 50))
   flat = interval(identical)
   assert flat.low == pytest.approx(flat.high, abs=1e-6)

@@ -78,7 +78,7 @@ def test_a_pair_that_never_matches_is_left_out_and_said(make_study, make_run, tm
 def test_runs_that_played_other_hands_do_not_pair(make_study, make_run, tmp_path):
   make_study(tmp_path, bases=1, hands=60, skip=("base-0-ppo-0",))
   make_run(tmp_path / "runs" / "base-0-ppo-0", "ppo", hands=50)
-  with pytest.raises(ValueError, match=r"pair by hand.*same evals section"):
+  with pytest.raises(ValueError, match=r"pair by episode.*same evals section"):
     effects.measure(tables.read_study(tmp_path), resamples=10)
 
 

@@ -22,6 +22,14 @@ def test_a_panel_a_variant_and_temperature_with_rates_from_zero():
   assert "--" in {line.get_linestyle() for line in figure.axes[1].lines}
 
 
+def test_words_at_line_ends_lie_inside_the_figure():
+  figure = figures.curves(curve_rows(), ["id_seen", "rule_ood"], {"sft": "SFT", "ppo": "a method of a long name"},
+                          COLOURS, ("id_seen",))
+  figure.canvas.draw()
+  texts = [text.get_window_extent() for axis in figure.axes for text in axis.texts]
+  assert texts and max(box.x1 for box in texts) <= figure.bbox.x1 - 0.07 * figure.dpi
+
+
 def test_saving_writes_the_picture_and_exactly_the_rows_drawn(tmp_path):
   rows = curve_rows()
   figure = figures.curves(rows, ["id_seen", "rule_ood"], LABELS, COLOURS, ("id_seen",))
@@ -55,7 +63,7 @@ def test_the_other_figures_draw(tmp_path):
   distance = [{"variant": "x", "method": "sft", "base": "mean", "flops": f, "kl": 0.1 * f} for f in (0, 1)]
   for index, figure in enumerate((
     figures.frontier(path, LABELS, COLOURS, "a", "b"), figures.attempts(tries, ["x"], LABELS, COLOURS, ()),
-    figures.codes(verdicts, ["x"], LABELS), figures.matched(pairs, LABELS, COLOURS, "sft", "b"),
+    figures.codes(verdicts, ["x"], LABELS, style.verdicts(())), figures.matched(pairs, LABELS, COLOURS, "sft", "b"),
     figures.divergence(distance, ["x"], LABELS, COLOURS, ()),
     figures.effects(forest, LABELS, COLOURS, {("change", "sft", "x"): "SFT"}),
   )):

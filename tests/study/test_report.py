@@ -25,7 +25,7 @@ def test_a_study_is_written_whole(whole_study, tmp_path):
   html, markdown = path.read_text(), (path.parent / "report.md").read_text()
   assert html.count("data:image/png;base64,") == len(STUDY_FIGURES) and "http" not in html.split("<body>")[1]
   for words in ("SFT memorizes, RL generalizes", "Claims", "What does not hold", "chosen after seeing base 0",
-                "matched", "Early stopping", "One hand", "base-4-ppo-0", "sftrl study --config"):
+                "matched", "Early stopping", "One episode", "base-4-ppo-0", "sftrl study --config"):
     assert words in html and words in markdown, words
   assert not (whole_study / "report").exists()
 
@@ -62,7 +62,35 @@ def test_one_method_alone_is_a_report(make_study, tmp_path):
 def test_one_base_is_said_loudly(make_study, tmp_path):
   make_study(tmp_path, bases=1, hands=60)
   assert "One base model" in report.write_study(tmp_path).read_text()
-  assert "HANDS OF ONE BASE ONLY" in report.summary(tmp_path)
+  assert "EPISODES OF ONE BASE ONLY" in report.summary(tmp_path)
+
+
+def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
+  """Nothing of GeneralPoints is said of another task: no hands or cards, and the verdicts are the task's own."""
+  make_study(tmp_path, bases=2, hands=40)
+  for run in (tmp_path / "runs").iterdir():
+    for name in ("evals.jsonl", "episodes.jsonl"):
+      text = (run / name).read_text().replace('"id_seen"', '"three"').replace('"rule_ood"', '"four"')
+      text = text.replace('"id_unseen"', '"five"').replace('"illegal"', '"late"').replace('"misread"', '"wrong"')
+      text = text.replace('"numbers"', '"unsorted"').replace('"value"', '"short"').replace("CARDS", "LIST")
+      (run / name).write_text(text)
+  told = json.loads((tmp_path / "study.json").read_text()) | {"id": "three", "ood": "four"}
+  (tmp_path / "study.json").write_text(json.dumps(told))
+  pages = [report.write_study(tmp_path), report.write_run(tmp_path / "runs" / "base-0-ppo-0")]
+  for path in pages:
+    words = path.with_suffix(".md").read_text().lower()
+    assert "episode" in words
+    for alien in (" hand", "cards", "pairs held", "seen pairs", "wrong numbers"):
+      assert alien not in words.partition("## config")[0], alien
+    assert "unsorted" in (path.parent / "codes.csv").read_text()
+
+
+def test_of_methods_against_a_named_one_nothing_is_claimed(make_study, tmp_path):
+  make_study(tmp_path, bases=3, hands=40)
+  told = json.loads((tmp_path / "study.json").read_text()) | {"reference": "ppo"}
+  (tmp_path / "study.json").write_text(json.dumps(told))
+  markdown = report.write_study(tmp_path).with_suffix(".md").read_text()
+  assert "SFT − PPO" in markdown and "Claims" not in markdown
 
 
 def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):

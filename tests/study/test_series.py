@@ -37,7 +37,7 @@ def test_success_grows_with_attempts_and_shares_add_up(study):
       r[k] == row[k] for k in ("variant", "temperature", "group"))]
     assert all(r["success"] >= row["success"] for r in later)
   shares = {}
-  for row in series.codes(study, chosen):
+  for row in series.codes(study, chosen, series.stack(study.runs.values())):
     key = row["variant"], row["group"]
     shares[key] = shares.get(key, 0) + row["share"]
   assert len(shares) == 9 and all(total == pytest.approx(1) for total in shares.values())

@@ -23,6 +23,20 @@ def test_colour_is_the_method_and_line_the_distribution():
   assert len(lines) == 3 and style.line_of("id_seen") == "-"
 
 
+def test_the_stack_of_verdicts_follows_the_environment():
+  known = style.verdicts(("illegal", "correct", "value"))
+  assert known == (*style.CODES, style.OTHER_CODES)
+  own = style.verdicts(("wrong", "correct", "too late", "wrong"))
+  assert [(name, codes) for name, _, codes in own] == [
+    ("correct", ("correct",)), ("wrong", ("wrong",)), ("too late", ("too late",)), ("other", ())]
+  assert len({colour for _, colour, _ in own}) == 4
+  assert len(style.verdicts(map(str, range(50)))) == len(style.WRONG) + 1
+
+
+def test_there_are_colours_for_any_number_of_methods():
+  assert len(style.method_colours(dict.fromkeys(map(str, range(40))), "0")) == 40
+
+
 def test_labels_that_would_touch_are_moved_apart():
   figure, axes = style.new_figure(1, 1)
   axis = axes[0, 0]

@@ -88,7 +88,7 @@ def test_a_deep_or_huge_line_is_a_value_error(tmp_path):
 def test_a_study_names_what_is_missing_and_knows_its_methods(make_study, tmp_path):
   study = tables.read_study(make_study(tmp_path, bases=2, hands=20, skip=("base-1-ppo-0",)))
   assert study.missing == ("base-1-ppo-0",) and len(study.runs) == 3
-  assert (study.sft, study.others) == ("sft", ("ppo",))
+  assert (study.reference, study.others) == ("sft", ("ppo",))
   assert study.variants == ("id_seen", "id_unseen", "rule_ood") and study.temperatures == (0.0, 1.0)
 
 
