@@ -5,7 +5,6 @@ process got, and with SIGTERM should this process die without a word.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -16,7 +15,11 @@ import time
 from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "sftrl_jax")
-PR_SET_PDEATHSIG = 1   # from linux/prctl.h
+# What a child is on Linux before it becomes the command: it asks for SIGTERM when its parent dies, even by SIGKILL
+# (1 is PR_SET_PDEATHSIG of linux/prctl.h). Popen's preexec_fn would ask the same in a fork of this process, of which
+# JAX warns wherever it has been imported; without one Popen never runs Python between fork and exec.
+WARD = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+        "os.getppid() == int(sys.argv[1]) or os._exit(143); os.execv(sys.argv[2], sys.argv[2:])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,22 +118,20 @@ def _still_possible(waiting, complete, live) -> list:
 
 def _start(run, environment, keep):
   run.log.parent.mkdir(parents=True, exist_ok=True)
-  command = [*COMMAND, *run.words]
+  command = [*_warded(), *COMMAND, *run.words]
   with run.log.open("a") as log:
     log.write(f"$ sftrl {' '.join(run.words)}\n")
     log.flush()
     # A session of its own keeps Ctrl-C of the terminal from reaching the child twice: this process hands it on.
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                            env={**os.environ, **environment}, pass_fds=keep, start_new_session=True,
-                            preexec_fn=_die_with_parent())
+                            env={**os.environ, **environment}, pass_fds=keep, start_new_session=True)
 
 
-def _die_with_parent():
-  """What a child does before it runs, on Linux: asks for SIGTERM when its parent dies, even by SIGKILL."""
+def _warded() -> list[str]:
+  """The words before a command that make it end with this process, where the system can do that."""
   if not sys.platform.startswith("linux"):
-    return None
-  prctl = ctypes.CDLL(None).prctl   # looked up here: between fork and exec nothing should be loaded
-  return lambda: prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    return []
+  return [sys.executable, "-I", "-S", "-c", WARD, str(os.getpid())]
 
 
 def _stop(live, received) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 
 from sftrl_jax.programs import pool
 
@@ -70,6 +73,36 @@ def test_children_end_when_the_iteration_is_given_up(tmp_path, stand_in):
     next(moments)
   moments.close()
   assert "checkpoint written" in pool.tail(only)
+
+
+PARENT = """
+import pathlib, sys
+from sftrl_jax.programs import pool
+home, script = map(pathlib.Path, sys.argv[1:])
+pool.COMMAND = (sys.executable, str(script))
+words = ("sft", f"--workdir={home / 'runs' / 'a'}", "--config.mesh.cpu_threads=1")
+for moment in pool.supervise([pool.Run("a", words, home / "runs" / "a", home / "a.txt")], 1, {}, []):
+  pass
+"""
+
+
+def test_a_child_of_a_parent_that_is_killed_writes_its_checkpoint_and_ends(tmp_path, stand_in):
+  (tmp_path / "hold").touch()
+  parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), pool.COMMAND[1]])
+  while not (tmp_path / "runs" / "a" / "progress.json").exists():
+    time.sleep(0.02)
+  parent.kill()
+  parent.wait()
+  until = time.monotonic() + 20
+  while "checkpoint written" not in (tmp_path / "a.txt").read_text() and time.monotonic() < until:
+    time.sleep(0.02)
+  assert "checkpoint written" in (tmp_path / "a.txt").read_text()
+
+
+def test_a_process_that_has_imported_jax_does_not_fork_by_hand(tmp_path, stand_in, recwarn):
+  assert "jax" in sys.modules
+  assert watch([run_of(tmp_path, "a")], jobs=1)[2] == {"a": 0}
+  assert not [str(warning.message) for warning in recwarn if "fork" in str(warning.message)]
 
 
 def test_signals_are_collected_and_given_back():
