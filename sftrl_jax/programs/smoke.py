@@ -23,8 +23,11 @@ EXACTLY = {
     "checkpoint.every": 2, "log.every": 1}   # saved in the middle and at the end
 # Where the file says more; what it leaves out has a small default.
 AT_MOST = {
-    "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "ppo.epochs": 2,
-    "ppo.minibatches": 2, "schedule.warmup": 1, "schedule.updates": 3}
+    "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
+    "schedule.updates": 3,
+    **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
+# Where the file says anything: a number that is at most 4 need not divide 16.
+WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 # A pretrained model needs its weights, which a toy does without: our decoder reads bytes instead, of which a token of a
 # real vocabulary is a few.
 BYTES = ("rollout.prompt_tokens", "rollout.feedback_tokens", "rollout.max_new_tokens", "data.length")
@@ -32,6 +35,7 @@ BYTES_PER_TOKEN, MOST_BYTES = 5, 640
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.hands": ROWS, "study.at": (),
          "study.shipped": "scratch"}
+CROWD = 5   # methods of a study, of which more are not all run
 
 
 def split(spec: str) -> tuple[str, str, bool]:
@@ -62,7 +66,8 @@ def _run(tree: dict) -> dict:
     if type(value) is int and value > most:
       dotted.put(tree, path, most)
   never = {"rollout.shrink"} if _at(tree, "rollout.shrink") in ((), []) else set()
-  return _put(tree, {path: value for path, value in EXACTLY.items() if path not in never})
+  given = {path: value for path, value in WHERE_GIVEN.items() if type(_at(tree, path)) is int}
+  return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given})
 
 
 def _without_weights(tree: dict) -> dict:
@@ -78,7 +83,11 @@ def _without_weights(tree: dict) -> dict:
 def _study(tree: dict) -> dict:
   study = tree["study"]
   if isinstance(study.get("methods"), dict):
+    left_out = _left_out(study)
     study["methods"] = {method: small(str(spec)) for method, spec in study["methods"].items()}
+    for key in ("methods", "labels", "overrides"):
+      if isinstance(study.get(key), dict):
+        study[key] = {method: value for method, value in study[key].items() if method not in left_out}
   if study.get("base"):
     study["base"] = small(str(study["base"]))
   overrides = study.get("overrides")
@@ -88,6 +97,12 @@ def _study(tree: dict) -> dict:
       overrides[method] = dotted.plain(kept)
   study["name"] = f"{study.get('name', '')} ({WORD}: a toy scale that shows nothing)".strip()
   return _put(tree, STUDY)
+
+
+def _left_out(study: dict) -> list:
+  """Methods that are not run: of a crowd, where each would be a process, all but the reference and one more."""
+  methods = sorted(study["methods"], key=lambda method: method != study.get("reference"))
+  return methods[2:] if len(methods) > CROWD else []
 
 
 def _put(tree: dict, values: dict) -> dict:
@@ -105,4 +120,4 @@ def _at(tree: dict, path: str):
 
 def _decided(key: str) -> bool:
   """Whether the toy scale says what this key is."""
-  return any(key == path or key.startswith(f"{path}.") for path in (*EXACTLY, *AT_MOST))
+  return any(key == path or key.startswith(f"{path}.") for path in (*EXACTLY, *AT_MOST, *WHERE_GIVEN))

@@ -64,7 +64,8 @@ def test_every_run_of_ours_runs_small(path, verb, trained, lines_of):
   assert [line["step"] for line in lines_of(workdir, "metrics.jsonl")] == [1, 2, 3]
   config = json.loads((workdir / "config.json").read_text())
   assert config["model"]["width"] == smoke.EXACTLY["model.width"] and config["verb"] == verb
-  measured = {(line["step"], line["variant"]) for line in lines_of(workdir, "evals.jsonl")}
+  evals = lines_of(workdir, "evals.jsonl") if config["evals"]["variants"] else ()
+  measured = {(line["step"], line["variant"]) for line in evals}
   assert measured == {(step, variant) for step in (0, 3) for variant in config["evals"]["variants"]}
   assert (workdir / "checkpoints" / "3").is_dir()
 
@@ -82,7 +83,12 @@ def test_every_study_of_ours_runs_small_to_its_report(path, studied, monkeypatch
 @pytest.mark.parametrize("path", ENTRIES)
 def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   monkeypatch.chdir(ROOT)
-  decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.STUDY, "study.name", "study.base", "study.methods"}
+  decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.WHERE_GIVEN, *smoke.STUDY, "study.name", "study.base",
+             "study.methods"}
+  if len(settings.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
+    decided |= {"study.labels", "study.overrides"}
+  if settings.load(path).get("model", {}).get("name") == "pretrained":
+    decided |= {"model.name", "tokenizer.name", *smoke.BYTES}
   changed = [key for key, _, _ in settings.differences(settings.load(path), settings.load(f"{path}:smoke"))]
   assert changed and all(any(key == one or key.startswith(f"{one}.") for one in decided) for key in changed)
 
@@ -143,6 +149,16 @@ def test_a_study_is_made_small_with_its_methods_and_its_overrides(monkeypatch):
   assert (small.bases, small.seeds, small.jobs, small.flops, small.at) == (1, 1, 1, 0.0, ())
   assert small.overrides.to_dict() == {"ppo": {"optimizer": {"learning_rate": 1e-4}, "model": {"mlp": "gated"}},
                                        "base": {}}
+
+
+def test_of_a_crowd_of_methods_the_reference_and_one_more_are_run():
+  names = [f"m{number}" for number in range(9)]
+  tree = {"study": {"name": "Many", "methods": dict.fromkeys(names, "s.py"), "labels": {name: name for name in names},
+                    "overrides": {name: {"data.careless": 0.1} for name in names}, "reference": "m4"}}
+  small = smoke.smoke(tree).study
+  assert set(small.methods) == set(small.labels) == set(small.overrides) == {"m0", "m4"}
+  tree["study"]["methods"] = dict.fromkeys(names[:5], "s.py")
+  assert set(smoke.smoke(tree).study.methods) == set(names[:5])
 
 
 def test_a_study_of_shipped_bases_begins_newborn_when_small(monkeypatch):
