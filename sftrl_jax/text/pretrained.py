@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -159,18 +160,27 @@ class Pretrained:
 
 def load(directory, stops: Sequence[int] = ()) -> Pretrained:
   """The tokenizer of a Hugging Face directory. stops: end ids besides those that its generation_config.json names."""
-  try:
-    from transformers import AutoTokenizer
-  except ImportError as error:
-    raise ImportError(templates.NEEDS) from error
   home = Path(directory)
   if not home.is_dir():
     raise ValueError(f"{home} is no directory, so it holds no tokenizer.")
   try:
-    hf = AutoTokenizer.from_pretrained(str(home), local_files_only=True, trust_remote_code=False)
+    hf = _reader(home).from_pretrained(str(home), local_files_only=True, trust_remote_code=False)
+  except ImportError as error:
+    raise ImportError(templates.NEEDS) from error
   except Exception as error:   # of many kinds: each format has a parser of its own
     raise ValueError(f"The tokenizer in {home} cannot be read: {error}") from error
   return Pretrained.of(hf, (*_ends(home), *stops))
+
+
+def _reader(home: Path):
+  """AutoTokenizer, or the class that it would choose: it imports torch where there is one, and the class does not."""
+  path = home / "tokenizer_config.json"
+  told = path.read_text(errors="replace") if path.is_file() and (home / "tokenizer.json").is_file() else ""
+  if re.search(r'"tokenizer_class": *"(TokenizersBackend|PreTrainedTokenizerFast)"', told):
+    from transformers import PreTrainedTokenizerFast
+    return PreTrainedTokenizerFast
+  from transformers import AutoTokenizer
+  return AutoTokenizer
 
 
 def _ends(home: Path) -> list[int]:

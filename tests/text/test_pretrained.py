@@ -75,6 +75,15 @@ def test_what_is_saved_is_what_is_loaded(make, talk, tmp_path, kind):
   assert len({make(family, kind) for family in FAMILIES}) == len(FAMILIES)
 
 
+def test_a_directory_reads_as_AutoTokenizer_reads_it(make, tmp_path):
+  from transformers import AutoTokenizer
+  make("qwen3").save(tmp_path)
+  assert Pretrained.of(AutoTokenizer.from_pretrained(str(tmp_path))) == pretrained.load(tmp_path) == make("qwen3")
+  path = tmp_path / "tokenizer_config.json"   # as older files have it
+  path.write_text(path.read_text().replace("TokenizersBackend", "Qwen2Tokenizer"))
+  assert pretrained.load(tmp_path).hf.__class__ == AutoTokenizer.from_pretrained(str(tmp_path)).__class__
+
+
 def test_end_ids_come_from_generation_config(make, tmp_path):
   make("llama3").save(tmp_path)
   path = tmp_path / "generation_config.json"
