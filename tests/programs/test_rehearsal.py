@@ -63,17 +63,20 @@ def test_one_mistake_of_several_methods_is_told_once_and_a_wrong_base_alone(here
   assert list(found(one, ("lion", other[1])).values()) == [["sft", "lion"]]
 
 
-def test_runs_begun_with_another_file_of_the_task_are_told_of(here, tmp_path, stranger):
-  from sftrl_jax.programs import own
-  file = stranger(tmp_path)
-  words = ("sft", f"--config={file}:sft", f"--workdir={tmp_path / 'run'}")
-  cases = [("sft", "base-0-sft-0", words, "")]
+def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(here, tmp_path, stranger, one_device):
+  from sftrl_jax.programs import setup
+  file, workdir = stranger(tmp_path), tmp_path / "run"
+  assemble = lambda: setup.assemble(settings.resolve_for("sft", settings.load(f"{file}:sft"), []), "sft")
+  cases = [("sft", "base-0-sft-0", ("sft", f"--config={file}:sft", f"--workdir={workdir}"), "")]
   assert not rehearsal.mistakes_of(cases)
-  (tmp_path / "run").mkdir()
-  own.record({"env": {"name": f"{file}:Sort"}, "model": {"name": "decoder"}, "reward": ""}, tmp_path / "run")
+  for _ in range(2):
+    with setup.workdir_of(assemble(), "sft", workdir):
+      assert str(file) in (workdir / "own.json").read_text()
   stranger(tmp_path, ("randrange(20)", "randrange(19)"))
   (_, message), = rehearsal.mistakes_of(cases)
   assert "sort_numbers.py has changed since the run" in message
+  with pytest.raises(ConfigError, match="has changed since the run"), setup.workdir_of(assemble(), "sft", workdir):
+    pass
 
 
 def test_a_child_that_breaks_is_no_silence(monkeypatch):
