@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterator
 
 from sftrl_jax.programs import values
-from sftrl_jax.programs.schema import keys_of
+from sftrl_jax.programs.schema import expanded, keys_of
 
 WIDTH = 120
 
@@ -20,15 +20,18 @@ MEANINGS = {
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run: DIR, DIR@STEP or DIR@best:VARIANT",
     "max_nonfinite": "steps in a row with a skipped update (loss or gradient not finite) after which the run stops",
     "flops": "total FLOPs at which the run stops; 0 for no limit",
-    "algorithm": "the method of rl",
+    "algorithm": "the method of rl, whose section there is; another one brings its own with its defaults",
     "env": "the task: fields of the environment named by env.name",
     "reward": "path/to/file.py:function(chat, response, verdict) -> float; empty for the environment's own rewards",
     "tokenizer": "how text becomes ids",
     "model": "the decoder, or a family of your own by path in model.name",
-    "data": "what SFT is shown",
+    "lora": "adapters that are trained in the model's stead; rank 0 for none",
+    "data": "what SFT is shown: demonstrations of the environment, or rows of your own",
     "evals": "when and how success is measured, per variant",
     "rollout": "how responses are sampled in training",
-    "ppo": "the objective",
+    "ppo": "the objective: a clipped policy and a value function",
+    "grpo": "the objective: episodes against others that begin alike; Dr. GRPO and DAPO are settings of it",
+    "rloo": "the objective: REINFORCE, the other episodes of a group as the baseline",
     "optimizer": "the rule that updates the parameters; args are its own",
     "schedule": "of the learning rate, in optimizer updates",
     "compute": "how a batch is cut into pieces; changes no result but for rounding",
@@ -64,7 +67,7 @@ def page(config, schema) -> str:
 def rows(config, schema) -> Iterator[Row]:
   """Every key with what is said of it: first those in no section, then section by section."""
   tree = config.to_dict()
-  keys = keys_of(tree, schema)
+  schema, keys = expanded(tree, schema), keys_of(tree, schema)
   sections = [name for name, key in keys.items() if isinstance(key, dict) or isinstance(tree[name], dict)]
   for name, key in keys.items():
     if name not in sections:
@@ -79,7 +82,8 @@ def rows(config, schema) -> Iterator[Row]:
 
 def _section(section, path, tree, keys, dataclass) -> Iterator[Row]:
   dataclass = dataclass(tree) if isinstance(dataclass, types.FunctionType) else dataclass
-  said = {"name": "which class the other keys belong to", **meanings(dataclass)}
+  said = {"name": "which class the other keys belong to",
+          "path": "of rows of your own, instead: a file, a directory, or owner/name on the hub", **meanings(dataclass)}
   for name, key in keys.items():
     if isinstance(key, dict):
       nested = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
@@ -91,8 +95,9 @@ def _section(section, path, tree, keys, dataclass) -> Iterator[Row]:
 def meanings(section) -> dict[str, str]:
   """{field: meaning} of a dataclass: the field's metadata "help", else `field: meaning` in the docstring of the class
   (with the deeper lines that follow), else the comment at the end of the field's line."""
-  document = inspect.getdoc(section) or ""
-  source = inspect.getsource(section)
+  lineage = [part for part in section.__mro__ if dataclasses.is_dataclass(part)]
+  document = "\n".join(inspect.cleandoc(part.__doc__ or "") for part in lineage)
+  source = "\n".join(map(inspect.getsource, lineage))
   found = {}
   for field in dataclasses.fields(section):
     described = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (?P<told>.+(?:\n\1 +.+)*)", document, re.MULTILINE)
@@ -111,7 +116,11 @@ def choices(path) -> tuple[str, ...]:
   if path == "optimizer.name":
     from sftrl_jax.training.catalogue import catalogue
     return tuple(catalogue().entries)
-  return {"algorithm": ("ppo",), "tokenizer.name": ("words", "bytes"), "model.name": ("decoder", own)}.get(path, ())
+  if path == "algorithm":
+    from sftrl_jax.programs.algorithms import ALGORITHMS
+    return tuple(ALGORITHMS)
+  named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": ("decoder", "pretrained", own)}
+  return named.get(path, ())
 
 
 def _lines(row) -> list[str]:

@@ -88,6 +88,15 @@ def test_every_key_of_every_verb_has_a_meaning_and_every_section_a_heading(real)
     assert all(f"--config.{row.path}=" in pages for row in rows)
 
 
+def test_a_method_of_rl_has_the_keys_of_its_own_section_each_with_a_meaning(real):
+  config, schema = real["rl"]
+  for name in manual.choices("algorithm"):
+    chosen = settings.resolve_for("rl", config, [("algorithm", name)], lambda _: None)
+    rows = [row for row in manual.rows(chosen, schema) if row.section in manual.choices("algorithm")]
+    assert {row.section for row in rows} == {name} and all(row.meaning for row in rows)
+    assert {f"{name}.epochs", f"{name}.clip", f"{name}.kl_coef"} <= {row.path for row in rows}
+
+
 def test_names_that_a_key_takes_are_listed_and_taken(real):
   """What a type does not say: the list of the manual is the one that is enforced."""
   from sftrl_jax.programs.setup import assemble
