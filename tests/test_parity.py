@@ -195,6 +195,25 @@ def test_decoding_has_torchs_logits_and_says_the_same_32_tokens(family):
   same(logits_BTV, told)
 
 
+@pytest.mark.skipif(not TORCH, reason="torch is not installed, so nothing opens an export")
+@families
+def test_an_export_is_the_model_it_was_loaded_from(family, tmp_path):
+  import torch
+  import transformers
+
+  mine, told = ours(family), told_by(family)
+  hf.save(tmp_path / "export", mine.model.config, mine.params)
+  model, report = transformers.AutoModelForCausalLM.from_pretrained(
+      tmp_path / "export", attn_implementation="eager", output_loading_info=True)
+  assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+  whole = inputs.left_pad(sequences(told), LENGTH)
+  ids, positions, mask = (torch.from_numpy(x).long() for x in (
+      whole.tokens_BT, whole.positions_BT, whole.segments_BT))
+  with torch.no_grad():
+    logits = model(input_ids=ids, position_ids=positions, attention_mask=mask).logits.numpy()
+  np.testing.assert_array_equal(logits, told.logits_BTV)
+
+
 @pytest.mark.skipif(not TORCH, reason="torch is not installed, so the goldens stand in for it")
 @families
 def test_the_goldens_are_what_torch_says_today(family):

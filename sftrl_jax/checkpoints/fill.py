@@ -6,6 +6,7 @@ their way.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ class Loaded:
   tokenizer: Any
 
 
+@functools.lru_cache(maxsize=8)
 def shapes_of(config: DecoderConfig) -> dict:
   """The parameter tree in shapes."""
   return jax.eval_shape(build(config).init, jax.random.key(0))

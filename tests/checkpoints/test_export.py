@@ -51,6 +51,13 @@ def test_only_exports_are_replaced(params, tmp_path):
     hf.save(tmp_path / "file", CONFIG, params)
 
 
+def test_what_a_killed_export_left_is_cleared_away(params, tmp_path):
+  (tmp_path / ".model.partial").mkdir()
+  (tmp_path / ".model.partial" / "model.safetensors").write_bytes(b"half")
+  hf.save(tmp_path / "model", CONFIG, params)
+  assert [path.name for path in tmp_path.iterdir()] == ["model"] and hf.load(tmp_path / "model").config == CONFIG
+
+
 def test_an_export_that_fails_leaves_what_was_there(params, tmp_path):
   def full(_):
     raise OSError("No space left on device")

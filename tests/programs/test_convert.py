@@ -86,6 +86,36 @@ def test_what_cannot_be_is_one_error_and_nothing_is_written(model, tmp_path, cap
   assert sorted(tmp_path.rglob("*")) == before
 
 
+def shortened(home):
+  (home / "model.safetensors").write_bytes((home / "model.safetensors").read_bytes()[:-1])
+
+
+def without_a_shard(home):
+  (home / "model.safetensors").unlink()
+  (home / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-1-of-2.safetensors"}}')
+
+
+HOSTILE = {
+    "is cut off": shortened, "lacks model-1-of-2.safetensors, which its index names": without_a_shard,
+    "unknown architecture": lambda home: (home / "config.json").write_text('{"model_type": "gpt2"}'),
+    "1 ids beyond the model's vocabulary of 16, such as 'x'": lambda home: (home / "tokenizer.json").write_text(
+        '{"model": {"vocab": {"x": 16}}}'),
+    "can run code": lambda home: (home / "model.safetensors").rename(home / "pytorch_model.bin"),
+    "12 missing": lambda home: (home / "config.json").write_text((home / "config.json").read_text().replace(
+        '"num_hidden_layers": 2', '"num_hidden_layers": 3').replace('"layer_types"', '"-"')),
+    "no sound JSON": lambda home: (home / "config.json").write_bytes(b'{"model_type": "\xff'),
+}
+
+
+@pytest.mark.parametrize("told", HOSTILE)
+def test_a_directory_that_is_broken_is_one_error_and_nothing_is_written(model, tmp_path, capsys, told):
+  HOSTILE[told](model)
+  assert main(["convert", str(model), str(tmp_path / "out")]) == 1
+  error = capsys.readouterr().err
+  assert told in error and error.count("error: ") == 1 and "Traceback" not in error
+  assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize("words", [[], ["a"], ["a", "b", "c"], ["a", "b", "-x"], ["a", "b", "--config.seed=1"]])
 def test_wrong_words_are_misuse(words, capsys):
   assert main(["convert", *words]) == 2
