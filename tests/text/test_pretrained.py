@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 
 import pytest
 
@@ -115,3 +116,11 @@ def test_a_directory_without_a_tokenizer_is_told(tmp_path):
 def test_half_a_surrogate_pair_is_no_text(make):
   with pytest.raises(ValueError, match="half a surrogate pair"):
     make("smollm2").encode("a\udc00")
+
+
+@pytest.mark.parametrize("missing", ["transformers", "jinja2"])
+def test_what_is_not_installed_is_told(make, talk, tmp_path, monkeypatch, missing):
+  make("llama3").save(tmp_path)
+  monkeypatch.setitem(sys.modules, missing, None)   # as Python itself does for what it could not import
+  with pytest.raises(ImportError, match=r"pip install 'sftrl-jax\[hf\]'"):
+    pretrained.load(tmp_path)
