@@ -1,6 +1,7 @@
 """Rows of files: each with file and number, and every broken one told where it is."""
 
 import json
+import socket
 
 import pytest
 
@@ -127,7 +128,11 @@ def test_a_data_set_saved_to_disk_is_read_by_its_split(tmp_path):
 
 def test_the_hub_out_of_reach_is_one_clear_error(monkeypatch):
   datasets = pytest.importorskip("datasets")
-  monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+  monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)   # what is set by the reader is put back
+
+  def unknown(*where):
+    raise socket.gaierror("Name or service not known")
+  monkeypatch.setattr(socket, "getaddrinfo", unknown)
   with pytest.raises(ValueError, match="path is 'nobody/nothing-at-all': .*hub could not be had.*Without net"):
     list(read("nobody/nothing-at-all"))
 
