@@ -77,7 +77,7 @@ def tokenizer(path: Path | str):
   if words > vocab:
     raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is another "
                      "model's.")
-  directory = gguf_tokenizer.kept(file, source.cache() / f"gguf-{source.stamp(file.path)}")
+  directory = gguf_tokenizer.kept(file, source.cache() / f"gguf-{gguf_tokenizer.MADE}-{source.stamp(file.path)}")
   from sftrl_jax.text import pretrained
   return pretrained.load(directory, stops=hf.stops(directory))
 

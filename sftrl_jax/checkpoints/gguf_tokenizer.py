@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sftrl_jax.checkpoints.gguf_file import GgufFile
 
+MADE = 1   # counts changes of what is made here, for what an earlier version has kept
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6   # tokenizer.ggml.token_type
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -48,15 +49,13 @@ def write(file: GgufFile, directory: Path) -> None:
   """tokenizer.json, tokenizer_config.json and generation_config.json of a file's metadata."""
   told = lambda key, default=None: file.metadata.get(f"tokenizer.ggml.{key}", default)
   words, kind = told("tokens"), told("model")
-  if kind == "gpt2":
-    made = _byte_level(file, words, told)
-  elif kind == "llama":
-    made = _sentencepiece(words, told)
-  else:
-    raise ValueError(f"{file.path}: tokenizer.ggml.model is {kind!r}; known are gpt2 (bytes) and llama "
-                     "(SentencePiece).")
-  _add_special(made, words, told("token_type") or ())
-  name_of = lambda key: words[told(key)] if isinstance(told(key), int) and told(key) < len(words) else None
+  try:
+    made = _built(file, words, kind, told)
+  except ValueError:
+    raise
+  except Exception as error:   # the library raises bare ones
+    raise ValueError(f"{file.path}: the words and merges of its tokenizer do not fit together ({error}).") from error
+  name_of = lambda key: words[told(key)] if isinstance(told(key), int) and 0 <= told(key) < len(words) else None
   adds = told("add_bos_token", kind == "llama" or told("pre") in WHOLE) and name_of("bos_token_id")
   if adds:
     from tokenizers import processors
@@ -75,6 +74,18 @@ def write(file: GgufFile, directory: Path) -> None:
   for name, value in (("tokenizer_config.json", config), ("generation_config.json", generation)):
     present = {key: each for key, each in value.items() if each is not None}
     (directory / name).write_text(json.dumps(present, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _built(file: GgufFile, words: list[str], kind: str, told):
+  if kind == "gpt2":
+    made = _byte_level(file, words, told)
+  elif kind == "llama":
+    made = _sentencepiece(words, told)
+  else:
+    raise ValueError(f"{file.path}: tokenizer.ggml.model is {kind!r}; known are gpt2 (bytes) and llama "
+                     "(SentencePiece).")
+  _add_special(made, words, told("token_type") or ())
+  return made
 
 
 def _byte_level(file: GgufFile, words: list[str], told):

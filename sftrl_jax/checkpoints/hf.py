@@ -77,10 +77,13 @@ def refuse_larger(directory: Path, vocab: int) -> None:
   if not path.is_file():
     return
   told = table_of(path)
-  words = (told.get("model") or {}).get("vocab") or {}
-  ids = dict(words) if isinstance(words, dict) else {piece[0]: index for index, piece in enumerate(words)}
-  ids.update((token["content"], token["id"]) for token in told.get("added_tokens") or ())
-  beyond = sorted(word for word, index in ids.items() if index >= vocab and word not in PICTURE)
+  try:
+    words = told["model"].get("vocab") or {}
+    ids = dict(words) if isinstance(words, dict) else {piece[0]: index for index, piece in enumerate(words)}
+    ids.update((token["content"], token["id"]) for token in told.get("added_tokens") or ())
+    beyond = sorted(word for word, index in ids.items() if index >= vocab and word not in PICTURE)
+  except (AttributeError, KeyError, TypeError, IndexError) as error:
+    raise ValueError(f"{path} is no sound tokenizer ({type(error).__name__}: {error}).") from None
   if beyond:
     raise ValueError(f"{path} has {len(beyond)} ids beyond the model's vocabulary of {vocab}, such as "
                      f"{', '.join(map(repr, beyond[:3]))}: it is another model's tokenizer.")

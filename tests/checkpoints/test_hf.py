@@ -94,6 +94,14 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, words, beyond):
     hf.refuse_larger(tmp_path, 40)
 
 
+@pytest.mark.parametrize("told", [{}, {"model": []}, {"model": {"vocab": {"a": "b"}}},
+                                  {"model": {}, "added_tokens": [3]}])
+def test_a_torn_tokenizer_is_told(tmp_path, told):
+  (tmp_path / "tokenizer.json").write_text(json.dumps(told))
+  with pytest.raises(ValueError, match="tokenizer.json is no sound tokenizer"):
+    hf.refuse_larger(tmp_path, 40)
+
+
 def test_ends_are_those_of_generation_before_those_of_the_model(tmp_path):
   assert hf.stops(tmp_path) == ()
   (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
