@@ -80,6 +80,9 @@ WRONG = {
     "an unknown environment": (run("sft", "env.name=general_point"), 1, "did you mean", "general_points"),
     "an unknown variant": (run("sft", "evals.variants=id_sen,"), 1, "config.evals.variants names 'id_sen'", "id_seen"),
     "an unknown algorithm": (run("rl", "algorithm=dqn"), 1, "config.algorithm is 'dqn'", "ppo"),
+    "an algorithm misspelt": (run("rl", "algorithm=gpro"), 1, "config.algorithm is 'gpro'", "did you mean grpo?"),
+    "a key of another algorithm": (run("rl", "grpo.clip=0.1"), 1, "is of algorithm grpo", "--config.algorithm=grpo"),
+    "a group of one": (run("rl", "algorithm=grpo", "grpo.group=1"), 1, "config.grpo.group is 1", "at least 2"),
     "threads beyond any machine": (run("sft", "mesh.cpu_threads=1000000"), 1, "config.mesh.cpu_threads is 1000000"),
     "more devices than there are": (run("sft", "mesh.data=64"), 1, "config.mesh is data=64", "--config.mesh.fsdp=-1"),
     # what contradicts
@@ -161,6 +164,7 @@ ZERO = {
     "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.channels", "model.ffn", "evals.every",
     "evals.seed", "evals.temperatures", "evals.shown", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
     "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
+    "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "data.careless", "data.misread", "ppo.value_clip",
     "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards"}
