@@ -50,6 +50,17 @@ def test_a_mark_goes_from_the_generation_prompt_to_the_end_of_the_turn(make, tal
   assert [text[start:stop].replace(f" {end}", end) for start, stop in stretches] == [f"b{end}", f"d{end}"]
 
 
+def test_turns_that_a_template_makes_up_are_not_taken_for_what_the_assistant_wrote(make, talk):
+  example = "{% if m.role == 'system' %}{{ '<|im_start|>assistant\\nReady.<|im_end|>' }}{% endif %}"
+  tokenizer = make("", source=one("{{ m.content + '<|im_end|>' }}" + example))
+  assert tokenizer.template.opener
+  for chat in (talk("a", "b", "c", "d", system="e"), talk("a", "b", "c", system="e")):
+    text, stretches = tokenizer.template.written(chat)
+    assert "Ready." in text
+    assert [text[start:stop].removesuffix(tokenizer.template.end) for start, stop in stretches] == [
+        message.text for message in chat if message.role == "assistant"]
+
+
 @pytest.mark.parametrize("source, told", [
     (one("{{ m.content + '\\n' }}"), "puts no end token after the assistant's turn"),
     (one("{{ '<|im_end|>' }}"), "leaves out what the assistant says"),
