@@ -104,7 +104,7 @@ def ends_figure(rows, study, order):
           colour = style.SFT if row["method"] == study.reference else style.RL
           height = order.index(row["method"]) + 0.26 * (level - (len(temperatures) - 1) / 2)
           axis.plot([row["low"], row["high"]], [height] * 2, color=colour, linewidth=2.2, alpha=0.45)
-          axis.plot(row["value"], height, "o", color=colour, markersize=4.5, zorder=3,
+          axis.plot(row["value"], height, "o", color=colour, markersize=4.5, zorder=3, clip_on=False,
                     markerfacecolor="white" if level else colour)
     axis.set_yticks(range(len(order)), [style.drawn(study.methods[method], 28) for method in order], fontsize=8.5)
     axis.set_ylim(len(order) - 0.4, -0.6)

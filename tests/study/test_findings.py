@@ -32,6 +32,11 @@ def judged(directory, resamples=300):
   return study, claims, findings.limits(study, measured, claims)
 
 
+def test_of_methods_against_a_named_one_nothing_is_claimed(whole_study):
+  study = dataclasses.replace(tables.read_study(whole_study), against="ppo")
+  assert study.others == ("sft",) and not findings.claims(study, effects.measure(study, 20))
+
+
 def test_what_is_true_of_the_data_is_found(whole_study):
   study, claims, limits = judged(whole_study)
   verdicts = {(claim.text, claim.temperature): claim.verdict for claim in claims}

@@ -85,14 +85,6 @@ def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
     assert "unsorted" in (path.parent / "codes.csv").read_text()
 
 
-def test_of_methods_against_a_named_one_nothing_is_claimed(make_study, tmp_path):
-  make_study(tmp_path, bases=3, hands=40)
-  told = json.loads((tmp_path / "study.json").read_text()) | {"reference": "ppo"}
-  (tmp_path / "study.json").write_text(json.dumps(told))
-  markdown = report.write_study(tmp_path).with_suffix(".md").read_text()
-  assert "SFT − PPO" in markdown and "Claims" not in markdown
-
-
 def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):
   make_study(tmp_path, bases=2, hands=40)
   evil = "<script>alert(1)</script>$\\frac{`|\x1b[2J\ud800"
