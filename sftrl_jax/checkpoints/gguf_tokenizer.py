@@ -80,7 +80,7 @@ def _built(file: GgufFile, words: list[str], kind: str, told):
   if kind == "gpt2":
     made = _byte_level(file, words, told)
   elif kind == "llama":
-    made = _sentencepiece(words, told)
+    made = _sentencepiece(words, told, str(file.metadata.get("general.architecture")).startswith("gemma"))
   else:
     raise ValueError(f"{file.path}: tokenizer.ggml.model is {kind!r}; known are gpt2 (bytes) and llama "
                      "(SentencePiece).")
@@ -111,10 +111,16 @@ def _byte_level(file: GgufFile, words: list[str], told):
   return made
 
 
-def _sentencepiece(words: list[str], told):
-  """Characters merged, by the scores of the words; spaces are written ▁, and what is no word is spelled in bytes."""
+def _sentencepiece(words: list[str], told, gemma: bool):
+  """Characters merged, by the scores of the words; spaces are written ▁, and what is no word is spelled in bytes.
+
+  Gemma's words of spaces are stored as spaces, and are merged in the order of the words, whatever their scores.
+  """
   from tokenizers import Tokenizer, decoders, models, normalizers
   kinds, scores = told("token_type") or [1] * len(words), told("scores") or [0.0] * len(words)
+  if gemma:
+    words = [word if word.strip(" ") else "▁" * len(word) for word in words]
+    scores = [-float(index) for index in range(len(words))]
   vocab = {word: index for index, word in enumerate(words)}
   pairs = []
   for word, kind, score in zip(words, kinds, scores, strict=True):

@@ -104,6 +104,17 @@ def test_sentencepiece_gives_the_same_ids(tmp_path):
   assert again.decode(made.encode("the answer is 日本語 🙂")) == "the answer is 日本語 🙂"
 
 
+def test_gemmas_spaces_are_merged_in_the_order_of_its_words(tmp_path):
+  words = ["<pad>", "<eos>", "<bos>", "<unk>", "  ", "   ", "▁", "a", "▁a", "b", "ab"]
+  told = {"model": "llama", "tokens": words, "scores": [-1000.0] * len(words), "token_type": [3, 3, 3, 2, *[1] * 7],
+          "bos_token_id": 2, "eos_token_id": 1, "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
+  keys = {"general.architecture": "gemma3", **{f"tokenizer.ggml.{name}": value for name, value in told.items()}}
+  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", keys, {}), tmp_path)
+  made = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  # "▁a" stands before "ab" in the words, so " ab" is "▁a" "b".
+  assert [made.encode(text).ids for text in ("  a", "   ab", " ab")] == [[2, 4, 7], [2, 5, 10], [2, 8, 9]]
+
+
 def test_files_are_made_once_and_open_in_transformers(tmp_path, monkeypatch):
   pytest.importorskip("transformers")
   package = pytest.importorskip("gguf")
