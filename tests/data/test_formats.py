@@ -120,3 +120,33 @@ def test_a_bad_row_of_another_format_is_told_too(name, value, column, told):
 def test_a_word_that_the_tokenizer_has_not_is_a_bad_row():
   with pytest.raises(BadRow, match="cannot be rendered: 'maybe' is no word"):
     example("text", {"text": "yes maybe"}, words(("yes", "no")))
+
+
+def test_chats_of_a_pretrained_tokenizer_are_rendered_together_and_one_that_is_refused_is_told():
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.text.pretrained import Pretrained
+  names = ["<unk>", "<|user|>", "<|assistant|>", "<|end|>", "1", "2", "3", "then"]
+  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  made.add_special_tokens(names[:4])
+  source = ("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}"
+            "{{ '<|' + m.role + '|> ' + m.content + '<|end|> then ' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}")
+  tokenizer = Pretrained.of(PreTrainedTokenizerFast(
+      tokenizer_object=made, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
+  chats = [said(("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")),
+           said(("system", "1"), ("user", "1"), ("assistant", "2")), said(("user", "3")),
+           said(("user", "3"), ("assistant", "3"))]
+  first, refused, silent, last = examples("messages", [{"messages": chat} for chat in chats], tokenizer)
+  words_of = lambda ids, flags: " ".join(names[token] for token, flag in zip(ids, flags, strict=True) if flag)
+  assert words_of(*first[0]) == "2 <|end|> 1 2 <|end|>" and words_of(*last[0]) == "3 <|end|>"
+  assert names[first[0][0][-1]] == "<|end|>"   # what the template puts behind the last end teaches nothing
+  assert refused.reason == "cannot be rendered" and "no rules" in refused.told
+  assert silent.reason == "no assistant message"
+  halves = [{"prompt": chats[0][:3], "completion": chats[0][3:]}, {"prompt": "1", "completion": "2 3"}]
+  listed, written = examples("prompt_completion", halves, tokenizer)
+  assert words_of(*listed[0]) == "1 2 <|end|>" and listed[0][0] == first[0][0]
+  assert [names[token] for token in written[0][0]] == ["1", "2", "3", "<|end|>"]
