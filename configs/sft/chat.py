@@ -2,8 +2,9 @@ r"""SFT of a chat model on rows of your own: after it, the model answers as the 
 
   sftrl sft --config=configs/sft/chat.py --workdir=runs/chat --config.data.path=FILE.jsonl
 
-Hardware: one GPU, or a CPU for a first look. Minutes: 5 for a thousand chats on a GPU, 60 on two cores.
-Result: the loss on what the assistant says falls; before the first step it is told how every row was read.
+Hardware: one GPU, or two CPU cores for a first look. Minutes: 7 for the result below on two busy cores; no GPU measured.
+Result: SmolLM2-135M-Instruct on the sample, 12 updates of two rows of 256 tokens: on six chats that are held out
+(--config.data.validation=0.2) the loss goes from 2.56 to 2.17.
 
 FILE is .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub, with `messages`, `prompt` and
 `completion`, or `text`. Without it, the little sample beside this file is trained on. Any model can be the start:
