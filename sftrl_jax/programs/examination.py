@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sftrl_jax.chat import Message
 from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
+from sftrl_jax.envs import nothing
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.programs import hostile
 from sftrl_jax.programs.course import Course, Unplayable, Wrong, courses as play_all, episode, line, short, span
@@ -47,6 +48,8 @@ def examine(config: dict, inside: str = "", training: bool = True):
   inside: the variant that counts as in distribution; "" for the first of evals.variants.
   training: hold the training task against the shifted variants too; off for a base that is meant to know them.
   """
+  if config["env"]["name"] == nothing.NAME:
+    return   # rows of one's own are tried with the parts of the run
   played: list[Course] = []
 
   def play() -> str:
@@ -64,7 +67,7 @@ def examine(config: dict, inside: str = "", training: bool = True):
   yield find("episodes end and stay ended", lambda: hostile.episodes_end(played))
   yield find("variants share no episode", lambda: _apart(played, inside, training and not config["evals"]["env"]))
   yield find("texts fit", lambda: _fit(played, config))
-  if "data" in config:
+  if "data" in config and not config["data"].get("path"):
     yield find("demonstrations are as asked for", lambda: _shown(played, config))
 
 
@@ -155,7 +158,7 @@ def _apart(courses: list[Course], inside: str, training: bool) -> str:
 def _tokenizer(courses: list[Course], config: dict):
   name = config["tokenizer"]["name"]
   if name == "pretrained":
-    from sftrl_jax.programs import pretrained   # it knows models, and with them JAX
+    from sftrl_jax.programs import pretrained  # it knows models, and with them JAX
     return pretrained.tokenizer(config["start"])
   return tokenizers.words(courses[0].env.words) if name == "words" else tokenizers.byte()
 
@@ -194,7 +197,8 @@ def _fit(courses: list[Course], config: dict) -> str:
 
 def _shown(courses: list[Course], config: dict) -> str:
   """The stream that SFT will read: it can be made, its rows fit, and what misreads is wrong."""
-  shown, env = build(Demonstrations, config["data"], "config.data"), courses[0].env
+  fields = {key: value for key, value in config["data"].items() if key != "path"}
+  shown, env = build(Demonstrations, fields, "config.data"), courses[0].env
   tokenizer = _tokenizer(courses, config)
   try:
     refuse(env, shown)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sftrl_jax.data.rows import Rows
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs import agreement, dotted, masks, rl, sft, start as starts
@@ -35,12 +36,15 @@ def attempt(config: ConfigDict, verb: str):
   starts.check(parts.config["start"], parts.model)
   with _compiled_once():
     yield from _parts(parts, verb, played := {})
-    if "sampled" in played:
-      yield find(f"{STEPS} steps", lambda: _tried(lambda: _steps(config, verb, parts, played["seconds"])))
+    if "sampled" in played or not parts.plays:
+      yield find(f"{STEPS} steps", lambda: _tried(lambda: _steps(config, verb, parts, played.get("seconds", 0.0))))
 
 
 def _parts(parts: Parts, verb: str, played: dict):
-  """The checks of one model in several places; `played` is filled with its episodes."""
+  """The checks of one model in several places; `played` is filled with its episodes, if there is anything to play."""
+  if not parts.plays:
+    yield find("the rows are trained", lambda: masks.of_rows(parts))
+    return
   with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
     params = starts.load(parts.config["start"], parts.model, parts.config["seed"], parts.mesh)
 
@@ -58,8 +62,11 @@ def _parts(parts: Parts, verb: str, played: dict):
     greedy, sampled = played["greedy"], played["sampled"]
     yield find("decoding is the full forward", lambda: agreement.greedy_is_the_argmax(parts, params, greedy))
     yield find("sampler and trainer agree", lambda: agreement.probabilities_agree(parts, params, sampled))
-    trained = (lambda: masks.of_demonstrations(parts)) if verb == "sft" else lambda: masks.of_episodes(parts, sampled)
-    yield find("the responses are trained", trained)
+    if isinstance(parts.settings.get("data"), Rows):
+      yield find("the rows are trained", lambda: masks.of_rows(parts))
+    else:
+      yield find("the responses are trained", lambda: (
+          masks.of_demonstrations(parts) if verb == "sft" else masks.of_episodes(parts, sampled)))
 
 
 def _tried(check) -> str:
