@@ -2,7 +2,7 @@ r"""SFT of a chat model on rows of your own: after it, the model answers as the 
 
   sftrl sft --config=configs/sft/chat.py --workdir=runs/chat --config.data.path=FILE.jsonl
 
-Hardware: one GPU, or two CPU cores for a first look. Minutes: 7 for the result below on two busy cores; no GPU measured.
+Hardware: one GPU, or two CPU cores to try it. Minutes: 7 for the result below on two busy cores; not measured on a GPU.
 Result: SmolLM2-135M-Instruct on the sample, 12 updates of two rows of 256 tokens: on six chats that are held out
 (--config.data.validation=0.2) the loss goes from 2.56 to 2.17.
 
