@@ -165,11 +165,11 @@ def _fitted(rows: Rows, found, counts: Counter) -> formats.Example:
   most = rows.length + 1
   if len(ids) > most and not rows.truncate:
     raise BadRow(TOO_LONG, f"has {len(ids)} tokens")
-  if not any(flags[1:most]):   # the first token is never a target
+  if not any(flags[1:most]):   # the first token of an example is never a target
     raise BadRow(CUT_OFF if len(ids) > most else "nothing to learn", f"has nothing to learn in {len(ids)} tokens")
   counts["truncated"] += len(ids) > most
   counts["trailing"] += trailing
-  return ids[:most], flags[:most]
+  return ids[:most], [False, *flags[1:most]]   # without a <bos> it would count as a label
 
 
 def _refuse(rows: Rows, report: Report) -> None:

@@ -1,5 +1,6 @@
 """A corpus read from a file: every row is in it or accounted for, and nothing unusable is trained on."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -56,6 +57,13 @@ def test_the_first_target_is_the_second_token(corpus_of):
   """A label that only the first token could have is none: an example of it alone has nothing to learn."""
   with pytest.raises(ValueError, match="none of 1 rows can be trained on: 1 nothing to learn within data.length"):
     corpus_of({"prompt": "p" * 30, "completion": "c"}, length=20)
+
+
+def test_without_bos_the_first_token_of_a_text_is_no_label(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  path.write_text('{"text": "abc"}')
+  corpus = load(Rows(str(path)), dataclasses.replace(TOKENIZER, bos=None))
+  assert corpus.learned.tolist() == [False, True, True, True] and corpus.report.label_tokens == 3
 
 
 def test_a_bad_row_stops_or_is_counted_with_its_number(corpus_of, tmp_path):
