@@ -1,6 +1,8 @@
 """The decoder as Flax linen modules: scanned over layers for training, layer by layer over a cache for decoding."""
 
 import functools
+import math
+import re
 
 import flax.linen as nn
 import jax
@@ -12,6 +14,7 @@ from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.lora import low_rank
 from sftrl_jax.shapes import check
 
+LARGE = 2**16  # numbers from which on a kernel is a matrix in decoding parameters, see `unstack`
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True)}
 
 
@@ -41,6 +44,8 @@ class Project(nn.Module):
 
   @nn.compact
   def __call__(self, x):
+    if self.has_variable("params", "matrix"):
+      return self._by_matrix(x)
     fan_in = 1
     for size in self.shape[: self.reads]:
       fan_in *= size
@@ -48,6 +53,18 @@ class Project(nn.Module):
     y = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
     if self.has_variable("params", "a"):  # an adapter stands beside the kernel
       y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
+    return y + self._bias(x.dtype) if self.bias else y
+
+  def _by_matrix(self, x):
+    """The same with a kernel as `_matrix` lays it out: what it reads is put last in x, and the result into order."""
+    inputs, kernel, out = re.split(",|->", self.equation)
+    read, written = kernel[: self.reads], kernel[self.reads:]
+    kept = "".join(letter for letter in inputs if letter not in read)
+    x = jnp.einsum(f"{inputs}->{kept}{read}", x)
+    sizes = x.shape[: len(kept)]
+    matrix = self.get_variable("params", "matrix").astype(x.dtype)
+    y = jnp.einsum("ri,oi->ro", x.reshape(math.prod(sizes), -1), matrix)
+    y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *self.shape[self.reads:]))
     return y + self._bias(x.dtype) if self.bias else y
 
   def _bias(self, dtype):
@@ -74,6 +91,8 @@ class Attention(nn.Module):
       keys_BKSC, values_BKSC, index = past
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
+      # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
+      k_BKTC, v_BKTC = jax.lax.optimization_barrier((k_BKTC, v_BKTC))
     mixed_BHTC = attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS, c.query_scale)
     out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", reads=2, gain=(2 * c.layers) ** -0.5, name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
@@ -188,7 +207,25 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positio
 
 
 def unstack(params: dict, layers: int) -> dict:
-  """Training parameters (layers stacked) -> decoding parameters (a tuple of layers), once per policy update."""
+  """Training parameters (layers stacked) -> decoding parameters (a tuple of layers), once per policy update.
+
+  Kernels of LARGE numbers and more become matrices [written, read]: XLA's CPU backend turns any other layout around
+  anew for every token, at twice the cost of the product. Small ones keep the shape and the bits they always had.
+  """
   block = params["layers"]["block"]
-  split = tuple(jax.tree.map(lambda x, i=i: x[i], block) for i in range(layers))
+  split = tuple(_matrices(jax.tree.map(lambda x, i=i: x[i], block)) for i in range(layers))
   return {**params, "layers": split}
+
+
+def _matrices(layer: dict) -> dict:
+  """A layer with the large kernels of its projections as matrices."""
+
+  def projection(name, part):
+    if part["kernel"].size < LARGE:
+      return part
+    rest = {key: leaf for key, leaf in part.items() if key != "kernel"}
+    reads = 2 if name == "o" else 1
+    return {**rest, "matrix": part["kernel"].reshape(math.prod(part["kernel"].shape[:reads]), -1).T}
+
+  inside = lambda parts: {name: projection(name, part) if "kernel" in part else part for name, part in parts.items()}
+  return {name: inside(parts) if name in ("attn", "mlp") else parts for name, parts in layer.items()}

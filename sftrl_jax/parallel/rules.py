@@ -23,6 +23,14 @@ LAYER_AXES = {
     r"mlp/down/kernel": ("ffn", "embed"),
     r"(attn|mlp)(_post)?_norm/scale": ("norm",),
 }
+# Of decoding parameters, where large kernels are matrices [written, read].
+MATRIX_AXES = {
+    r"attn/q/matrix": ("heads", "embed"),
+    r"attn/(k|v)/matrix": ("kv_heads", "embed"),
+    r"attn/o/matrix": ("embed", "heads"),
+    r"mlp/(gate|up)/matrix": ("ffn", "embed"),
+    r"mlp/down/matrix": ("embed", "ffn"),
+}
 # Of low-rank adapters, which are always stacked: what a kernel reads, a reads; what it writes, b writes.
 ADAPTER_AXES = {
     r"attn/(q|k|v)/a": ("embed", "rank"),
@@ -37,7 +45,7 @@ ADAPTER_AXES = {
 }
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
-    **{_APART + pattern: axes for pattern, axes in LAYER_AXES.items()},
+    **{_APART + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
     **{r"(?:.*/)?lora/layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
     r"(?:.*/)?model/embed": ("vocab", "table"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),

@@ -1,5 +1,6 @@
 """One model, many layouts: packed, padded, cached, scanned and unrolled decoders say the same."""
 
+import dataclasses
 import functools
 
 import jax
@@ -47,6 +48,19 @@ def decoded(decoder, ragged, longer):
 
 
 def test_decoding_over_a_cache_is_the_full_forward_pass(decoder, ragged, same):
+  longer = continued(ragged)
+  rows, places, logits = decoded(decoder, ragged, longer)
+  same(logits, full(decoder, longer, 12)[rows, places])
+
+
+def test_large_kernels_are_matrices_in_decoding_and_say_the_same(born_of, kinds, ragged, same, monkeypatch):
+  """Which kernels are large is a number here: for this test, all that read or write more than one kv head."""
+  monkeypatch.setattr("sftrl_jax.models.decoder.LARGE", 600)
+  decoder = born_of(**{**dataclasses.asdict(kinds["everything"]), "norm_eps": 1e-5})
+  decoding = jax.eval_shape(decoder.model.decoding, decoder.params)["layers"][2]
+  shapes = {path: leaf.shape for path, leaf in trees.leaves(decoding).items()}
+  assert shapes["attn/q/matrix"] == (32, 32) and shapes["mlp/gate/matrix"] == (48, 32)
+  assert shapes["mlp/down/matrix"] == (32, 48) and shapes["attn/k/kernel"] == (32, 2, 8)
   longer = continued(ragged)
   rows, places, logits = decoded(decoder, ragged, longer)
   same(logits, full(decoder, longer, 12)[rows, places])

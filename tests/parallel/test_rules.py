@@ -24,6 +24,7 @@ FAMILIES = {
     "gated": CONFIG,
     "plain": dataclasses.replace(CONFIG, mlp="plain", kv_heads=2),
     "tied": dataclasses.replace(CONFIG, tied=True, kv_heads=1, layers=12),
+    "large": dataclasses.replace(CONFIG, width=256, channels=32, ffn=512),
     "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, qk_norm=True, post_norms=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
