@@ -22,7 +22,7 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tied: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
-  remat: "full" recomputes each block in the backward pass (memory for 1/3 more FLOPs), "none" keeps activations
+  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
   init_std: standard deviation of embedding and unembedding at birth
   window: tokens that a local layer looks back over, itself included (0: there are no local layers)
@@ -55,7 +55,7 @@ class DecoderConfig:
   norm_eps: float = 1e-6
   tied: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
-  remat: Literal["none", "full"] = "full"
+  remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
   init_std: float = 0.02
   window: int = 0
@@ -100,7 +100,7 @@ class DecoderConfig:
     if self.channels % 2:
       raise ValueError(f"channels is {self.channels}; rotary positions need an even number of channels per head.")
     for name, known in (("mlp", ("gated", "plain")), ("activation", ("silu", "relu", "gelu")),
-                        ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full")),
+                        ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light")),
                         ("rope_scaling", ("none", "linear", "llama3"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")

@@ -7,6 +7,7 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
@@ -15,6 +16,7 @@ from sftrl_jax.models.lora import low_rank
 from sftrl_jax.shapes import check
 
 LARGE = 2**16  # numbers from which on a kernel is a matrix in decoding parameters, see `unstack`
+KEPT = "kept"
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True)}
 
 
@@ -93,7 +95,7 @@ class Attention(nn.Module):
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
       # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
       k_BKTC, v_BKTC = jax.lax.optimization_barrier((k_BKTC, v_BKTC))
-    mixed_BHTC = attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS, c.query_scale)
+    mixed_BHTC = kept(c, attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS, c.query_scale))
     out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", reads=2, gain=(2 * c.layers) ** -0.5, name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
 
@@ -105,9 +107,9 @@ class Mlp(nn.Module):
   def __call__(self, x_BTD):
     c = self.config
     act = ACTIVATIONS[c.activation]
-    up_BTF = Project((c.width, c.ffn), "btd,df->btf", name="up")(x_BTD)
+    up_BTF = kept(c, Project((c.width, c.ffn), "btd,df->btf", name="up")(x_BTD))
     if c.mlp == "gated":
-      hidden_BTF = act(Project((c.width, c.ffn), "btd,df->btf", name="gate")(x_BTD)) * up_BTF
+      hidden_BTF = act(kept(c, Project((c.width, c.ffn), "btd,df->btf", name="gate")(x_BTD))) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
     return Project((c.ffn, c.width), "btf,fd->btd", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
@@ -152,7 +154,8 @@ class Decoder(nn.Module):
     x_BTD = self._embed(tokens_BT)
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
-    scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False)
+    save = jax.checkpoint_policies.save_only_these_names(KEPT) if c.remat == "light" else None
+    scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=save)
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
@@ -164,6 +167,11 @@ class Decoder(nn.Module):
   def _embed(self, tokens_BT):
     table_VD = self.param("embed", nn.initializers.normal(self.config.init_std), (self.config.vocab, self.config.width))
     return nn.with_logical_constraint(look_up(self.config, table_VD, tokens_BT), ("batch", "tokens", "width"))
+
+
+def kept(config: DecoderConfig, x):
+  """x; under remat "light" it is kept for the backward pass, which computes everything else again."""
+  return checkpoint_name(x, KEPT) if config.remat == "light" else x
 
 
 def look_up(config: DecoderConfig, table_VD, tokens_BT):

@@ -27,18 +27,18 @@ class Pretrained:
   """What a config may say of a model whose numbers come with its weights.
 
   dtype: of activations and matmuls; parameters are trained in f32
-  remat: "full" recomputes each block in the backward pass (memory for 1/3 more FLOPs), "none" keeps activations
+  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
   unroll: blocks unrolled per step of the scan over layers
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
-  remat: Literal["none", "full"] = "full"
+  remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
 
   def __post_init__(self):
     if self.unroll < 1:
       raise ValueError(f"unroll is {self.unroll}; it must be at least 1.")
-    for name, known in (("dtype", ("float32", "bfloat16")), ("remat", ("none", "full"))):
+    for name, known in (("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
 

@@ -48,7 +48,7 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
     ({"rope_scaling": "linear", "rope_factor": 0.5}, "rope_factor is 0.5"), ({"query_scale": -1.0}, "query_scale is -"),
     ({"rope_scaling": "llama3", "rope_factor": 8.0}, "it needs a context"),
     ({"rope_scaling": "llama3", "rope_context": 8, "rope_low": 4.0}, "0 < rope_low < rope_high"),
-    ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full"),
+    ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full, light"),
 ])
 def test_what_cannot_be_built_is_refused(change, told):
   with pytest.raises(ValueError, match=told):

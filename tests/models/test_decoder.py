@@ -168,7 +168,8 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
   same(grouped.model.logits(grouped.params, jnp.asarray([row]))[0], full(grouped, ragged, 12)[1, : len(row)])
 
 
-@pytest.mark.parametrize("change", [{"remat": "none"}, {"unroll": 7}, {"remat": "none", "unroll": 2}], ids=str)
+@pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"unroll": 7},
+                                    {"remat": "none", "unroll": 2}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
   batch, other = fields(inputs.right_pad(ragged, 12)), born_of(**change)
   close(gradients(other.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
