@@ -59,25 +59,28 @@ def opening(system: str) -> Chat:
 
 
 def answer(talk: Talk, state: State, text: str, show: Callable[[str], None], stopped: Callable[[], bool]):
-  """(the state after `text` was said and answered, the response)."""
+  """(the state after `text` was said and answered, the response, tokens a second)."""
   chat = (*state.chat, Message("user", text))
-  thread, said = stream(talk, _told(talk, state, chat), state.turn, show, stopped)
+  thread, said, rate = stream(talk, _told(talk, state, chat), state.turn, show, stopped)
   closed = bool(said.tokens) and said.tokens[-1] == talk.speaker.tokenizer.eos
-  return State((*chat, Message("assistant", said.text)), thread, closed, state.turn + 1), said
+  return State((*chat, Message("assistant", said.text)), thread, closed, state.turn + 1), said, rate
 
 
 def stream(talk: Talk, thread: Thread, number: int, show: Callable[[str], None],
-           stopped: Callable[[], bool] = lambda: False) -> tuple[Thread, Said]:
-  """(thread, the response of its only conversation), shown piece by piece as far as it is certain."""
-  told, said = 0, Said()
+           stopped: Callable[[], bool] = lambda: False) -> tuple[Thread, Said, float]:
+  """(thread, the response of its only conversation, tokens a second after the first piece, which may have waited for
+  compiling), shown piece by piece as far as it is certain."""
+  told, said, marks = 0, Said(), []
   for after, (said,) in responses(talk.speaker, thread, talk.until, talk.temperature, talk.key, [number]):
+    marks.append((time.perf_counter(), len(said.tokens)))
     thread, certain = after, shown(said, talk.until.strings)
     show(certain[told:])
     told = len(certain)
     if stopped():
       break
   show(said.text[told:])   # a response that was stopped keeps what was held back
-  return thread, said
+  (began, first), (ended, last) = marks[0], marks[-1]
+  return thread, said, (last - first) / (ended - began) if last > first else 0.0
 
 
 def _told(talk: Talk, state: State, chat: Chat) -> Thread:
@@ -108,17 +111,16 @@ def converse(talk: Talk, system: str, ask: Callable[[], str], show: Callable[[st
       system = state.chat[0].text if state.chat and state.chat[0].role == "system" else ""
       show(f"{reply}\n")
       continue
-    began = time.perf_counter()
     try:
       with interrupts() as stopped:
-        state, said = answer(talk, state, line, show, stopped)
+        state, said, rate = answer(talk, state, line, show, stopped)
     except ValueError as error:   # a word that the tokenizer does not have: nothing was read
       show(f"({error})\n")
       continue
     except KeyboardInterrupt:   # the second one in one response
       show("\n")
       return
-    show(f"\n{summary(said, time.perf_counter() - began)}{beyond(talk, state.thread.counts[0])}\n")
+    show(f"\n{summary(said, rate)}{beyond(talk, state.thread.counts[0])}\n")
 
 
 def beyond(talk: Talk, tokens: int) -> str:
@@ -160,8 +162,8 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-def summary(said: Said, seconds: float) -> str:
+def summary(said: Said, rate: float) -> str:
   """A line about a response: how many tokens, how fast, and what ended it if it did not end itself."""
   reasons = {"": "stopped by Ctrl-C", "length": "cut at --max-new-tokens", "stop_string": "ended by a stop string"}
-  told = f"{len(said.tokens)} tokens, {len(said.tokens) / max(seconds, 1e-9):.1f} a second"
-  return f"({told}; {reasons[said.finish]})" if said.finish in reasons else f"({told})"
+  told = [f"{len(said.tokens)} tokens", *([f"{rate:.1f} a second"] if rate else [])]
+  return f"({', '.join(told)}{f'; {reasons[said.finish]}' if said.finish in reasons else ''})"

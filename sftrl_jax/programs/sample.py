@@ -227,10 +227,9 @@ def _once(talk: conversation.Talk, wish: Asked) -> None:
   ids = unrendered(tokenizer, wish.prompt) if wish.raw else (
       render(tokenizer, (*opening, Message("user", wish.prompt)))[0])
   _tell_if_long(talk, len(ids))
-  began = time.perf_counter()
-  _, said = conversation.stream(talk, begin(talk.speaker, [ids], talk.until.max_new_tokens), 0, _show)
+  _, said, rate = conversation.stream(talk, begin(talk.speaker, [ids], talk.until.max_new_tokens), 0, _show)
   _show("\n")
-  _note(conversation.summary(said, time.perf_counter() - began))
+  _note(conversation.summary(said, rate))
 
 
 def _tell_if_long(talk: conversation.Talk, tokens: int) -> None:

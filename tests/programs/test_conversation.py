@@ -34,9 +34,9 @@ def play(talk, lines, system=""):
 
 
 def test_a_turn_continues_the_whole_chat(talk):
-  state, first = answer(talk, State(), "a b", lambda text: None, lambda: False)
+  state, first, _ = answer(talk, State(), "a b", lambda text: None, lambda: False)
   shown = []
-  state, second = answer(talk, state, "c", shown.append, lambda: False)
+  state, second, _ = answer(talk, state, "c", shown.append, lambda: False)
   assert "".join(shown) == second.text
   assert state.chat == (Message("user", "a b"), Message("assistant", first.text), Message("user", "c"),
                         Message("assistant", second.text))
@@ -50,13 +50,13 @@ def test_a_turn_continues_the_whole_chat(talk):
 
 def test_a_conversation_is_shown_and_ends(talk):
   shown = play(talk, ["a b", "", "c"])
-  state, first = answer(talk, State(), "a b", lambda text: None, lambda: False)
-  assert shown.startswith(first.text) and shown.count("tokens, ") == 2 and shown.endswith("\n")
+  state, first, _ = answer(talk, State(), "a b", lambda text: None, lambda: False)
+  assert shown.startswith(first.text) and shown.count(" tokens") == 2 and shown.endswith("\n")
 
 
 def test_reset_and_system_begin_anew(talk):
   alone_, again, told = play(talk, ["a b"]), play(talk, ["c", "/reset", "a b"]), play(talk, ["/system d", "a b"])
-  first = lambda shown: shown.rpartition(" tokens, ")[0].rpartition("(")[0]
+  first = lambda shown: shown.rpartition(" tokens")[0].rpartition("(")[0]
   assert first(again).endswith(first(alone_)) and "(a new conversation; system: d)" in told
   state, _ = command("/system d", State((Message("user", "a"),), turn=3), "")
   assert state == State((Message("system", "d"),))
@@ -81,9 +81,9 @@ def test_ctrl_c_stops_a_response_and_the_next_one_goes_on(talk):
     assert not stopped()
     os.kill(os.getpid(), signal.SIGINT)
     assert stopped()
-    state, said = answer(talk, State(), "a b", lambda text: None, stopped)
+    state, said, _ = answer(talk, State(), "a b", lambda text: None, stopped)
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
   assert not said.finish and len(said.tokens) == 4 and not state.closed
-  _, after = answer(talk, state, "c", lambda text: None, lambda: False)
+  _, after, _ = answer(talk, state, "c", lambda text: None, lambda: False)
   assert after.finish
