@@ -7,7 +7,13 @@ r"""GRPO on GeneralPoints: answers to one hand are judged against each other. PP
   sftrl rl --config=configs/general_points/grpo.py:llama3.2-3b --workdir=runs/llama_grpo     (an accelerator)
 
 Hardware: one CPU core. Minutes: 3.
-Result: not measured yet.
+Result: from base 0, one seed, 512 hands (4 points on either side): id_seen goes from 36% to 53% greedy and from 42% to
+60% at T = 1, rule_ood from 32% to 30% greedy and from 39% to 38%. PPO is ahead at equal FLOPs: 47% against 43% greedy
+and 57% against 50% at T = 1 on id_seen at 1.2e12.
+
+All turns of an episode share its advantage, right and wrong ones alike; a value function tells them apart. An episode
+that fails has three answers and one that succeeds may have one, so the mean is over each episode's tokens first: at
+1.2e12 FLOPs, mean="token" and scale=True had 36% greedy and 48% at T = 1 on id_seen.
 """
 
 from configs.general_points import task
@@ -19,7 +25,7 @@ def get_config(choice=""):
   config.flops = 3e12
   config.batch = 256
   config.algorithm = "grpo"
-  config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=True, mean="token", kl_coef=0.0)
+  config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=4)  # what fits a core's cache
