@@ -73,18 +73,29 @@ TINY = {
     "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "(0.5,)",
     "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.shown": "2", "log.every": "1",
     "log.tensorboard": "False", "mesh.cpu_threads": "0"}
-TINY_RL = {"batch": "8", "ppo.minibatches": "1", "compute.microbatches": "2", "ppo.kl_coef": "0.1", "rollout.rows": "8"}
+TINY_RL = {"batch": "8", "compute.microbatches": "2", "rollout.rows": "8"}
+TINY_PPO = {**TINY_RL, "ppo.minibatches": "1", "ppo.kl_coef": "0.1"}
+TINY_METHODS = {
+    "sft": ("sft", {}), "lora": ("sft", {"lora.rank": "2", "optimizer.learning_rate": "0.03"}),
+    "rl": ("ppo", TINY_PPO),
+    "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "optimizer.name": "schedule_free_adamw"}),
+    "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
+    "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 
 
 @pytest.fixture(scope="package")
 def tiny(one_device):
-  """tiny(verb, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot."""
+  """tiny(method, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot.
+
+  method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters.
+  """
   from sftrl_jax.programs import settings
 
-  def make(verb, **overrides):
-    changed = {**TINY, **(TINY_RL if verb == "rl" else {})}
-    changed |= {key.replace("__", "."): str(value) for key, value in overrides.items()}
-    return settings.resolve_for(verb, settings.load(str(CONFIGS / f"{verb}.py")), list(changed.items()), lambda _: None)
+  def make(method, **overrides):
+    file, own = TINY_METHODS[method]
+    changed = {**TINY, **own, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
+    config, verb = settings.load(str(CONFIGS / f"{file}.py")), "sft" if file == "sft" else "rl"
+    return settings.resolve_for(verb, config, list(changed.items()), lambda _: None)
 
   return make
 
@@ -141,12 +152,12 @@ def lines_of():
 
 @pytest.fixture(scope="package")
 def finished(tiny, run_of, tmp_path_factory):
-  """finished(verb) -> the workdir of a whole tiny run, trained once."""
+  """finished(method) -> the workdir of a whole tiny run, trained once."""
 
   @functools.cache
-  def run(verb):
-    workdir = tmp_path_factory.mktemp("finished") / verb
-    run_of(tiny(verb), workdir)
+  def run(method):
+    workdir = tmp_path_factory.mktemp("finished") / method
+    run_of(tiny(method), workdir)
     return workdir
 
   return run

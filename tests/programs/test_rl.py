@@ -13,6 +13,10 @@ CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout
             "timing_s/score", "timing_s/update", "timing_s/step", "compile/count", "success", "nonfinite_steps"}
 
 
+OF_VALUES = {"loss/value_avg", "critic/vf_explained_var"}
+OF_GROUPS = {"reward_std", "frac_reward_zero_std", "objective/scores_std", "label_tokens"}
+
+
 @pytest.fixture(scope="module")
 def lines(finished, lines_of):
   return lines_of(finished("rl"), "metrics.jsonl")
@@ -40,6 +44,30 @@ def test_the_start_is_its_own_reference_and_the_sampler_agrees_with_the_training
 
 def test_nothing_compiles_after_the_first_iteration(lines):
   assert lines[0]["compile/count"] == lines[1]["compile/count"]
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_groups_share_a_hand_and_a_prompt_and_need_no_value(finished, lines_of, method):
+  lines = lines_of(finished(method), "metrics.jsonl")
+  assert [line["step"] for line in lines] == [1, 2]
+  assert lines[0]["compile/count"] == lines[1]["compile/count"]
+  for line in lines:
+    assert line.keys() >= CONTRACT - OF_VALUES - ({"objective/kl"} if method == "rloo" else set()) | OF_GROUPS
+    assert not OF_VALUES & line.keys() and all(math.isfinite(value) for value in line.values())
+    assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5) and line["policy/clipfrac_avg"] == 0.0
+    assert line["sampling/sampling_logp_difference/max"] < 1e-4
+    assert line["label_tokens"] == pytest.approx(8 * line["num_turns/mean"] * line["response_length/mean"])
+  seeds = [line["seed"] for line in lines_of(finished(method), "episodes.jsonl") if line["kind"] == "train"]
+  assert len(seeds) == 4 and len(set(seeds)) == 2   # two of each iteration are shown, both of its first group
+
+
+def test_what_differs_from_ppo_is_the_method_alone(finished, lines_of):
+  """The same hands judged by the same evaluator from the same start; a shared prompt costs less, a critic nothing."""
+  first = {method: lines_of(finished(method), "evals.jsonl")[:4] for method in ("rl", "grpo", "rloo")}
+  assert first["rl"] == first["grpo"] == first["rloo"]
+  costs = {method: lines_of(finished(method), "metrics.jsonl")[0] for method in first}
+  assert costs["grpo"]["compute/score_flops"] == 2 * costs["rloo"]["compute/score_flops"]   # of the reference
+  assert costs["grpo"]["compute/train_flops"] == costs["rloo"]["compute/train_flops"]
 
 
 def test_the_start_is_evaluated_episodes_are_shown_and_the_run_is_complete(finished, lines_of):
