@@ -36,7 +36,8 @@ class Timed:
 
 def ids_of(rows: int, length: int, vocab: int, seed: int = 0) -> np.ndarray:
   """Random ids [rows, length]; 0 to 3, which are often special, are left out where there are others."""
-  return np.random.default_rng(seed).integers(min(4, vocab - 1), vocab, (rows, length)).astype(np.int32)
+  source = np.random.default_rng(seed)
+  return source.integers(min(4, vocab - 1), vocab, (rows, length)).astype(np.int32)
 
 
 def unpadded(rows: int, length: int, vocab: int) -> tuple[TokenBatch, Examples]:
