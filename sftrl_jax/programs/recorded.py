@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs import origin as origins, start as starts
+from sftrl_jax.programs import adapters, origin as origins, start as starts
 from sftrl_jax.programs.evaluate import evaluate
 from sftrl_jax.programs.mistakes import ConfigError, recorded
 from sftrl_jax.programs.origin import Origin
@@ -27,7 +27,7 @@ def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
   if workdir and (Path(workdir) / "config.json").is_file():
     raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
                       f"leave it out to write to {home / 'evaluate'}.")
-  parts = assemble(config_of(home, overrides), verb_of(home))
+  parts = assemble(config_of(home, overrides), verb_of(home), home)
   if origin.note:
     print(origin.note)
   if not parts.settings["evals"].variants:
@@ -40,7 +40,7 @@ def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
       (out / name).unlink(missing_ok=True)  # an evaluation is whole or written again
     with contextlib.closing(Log(out, parts.settings["log"], Limits(1), f"evaluate {source}")) as log:
       compile_all(parts.actor, parts.actor.compiled[2](params))
-      begin = _start_of(parts, params)
+      begin = _start_of(parts, home, params)
       lines = evaluate(parts, params, begin, Position(step=step), log)
   print(table(lines))
   print(f"Written: {out / 'evals.jsonl'}")
@@ -70,15 +70,19 @@ def config_of(home: Path, overrides) -> ConfigDict:
 
 
 def parameters(parts: Parts, home: Path, step: int | None):
-  """(parameters of `model`, step) of a checkpoint."""
+  """(parameters of `model`, step) of a checkpoint; adapters are merged into their base."""
+  if adapters.of(home):
+    return adapters.load(home, step, parts.model, parts.mesh, parts.settings["lora"], parts.config["start"])[:2]
   where = rules.shardings({"model": jax.eval_shape(parts.model.init, jax.random.key(0))}, parts.mesh)["model"]
   shapes = jax.eval_shape(parts.model.init, jax.random.key(0))
   like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
   return stores.restore_params(home, step, like)
 
 
-def _start_of(parts: Parts, params):
+def _start_of(parts: Parts, home: Path, params):
   """What KL is measured from: the run's start if it is still there, else the parameters themselves (KL 0)."""
+  if adapters.of(home):
+    return adapters.based(home, parts.config["start"], parts.model, parts.config["seed"], parts.mesh)[0]
   try:
     starts.check(parts.config["start"])
   except ConfigError as error:

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
-from sftrl_jax import alarms
+from sftrl_jax import alarms, trees
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, joined, plain, read
-from sftrl_jax.models import heads
-from sftrl_jax.programs import start as starts
+from sftrl_jax.models import heads, lora
+from sftrl_jax.programs import adapters, exports
 from sftrl_jax.programs.evaluate import evaluate
 from sftrl_jax.programs.setup import Parts, complete
 from sftrl_jax.rollout.policy import compile_all
@@ -24,7 +24,11 @@ from sftrl_jax.training.state import TrainState
 class Session:
   """A run between two steps.
 
-  judged: state -> the parameters that play and are evaluated; those of the state but for averaging optimizers
+  averaged: state -> parameters like those that are trained; those of the state but for averaging optimizers
+  judged: state -> {"model": ..., heads} that play and are evaluated: averaged ones, with what is frozen
+  frozen: {"model": start} where adapters are trained and it is not; else {}
+  merge: the model of `judged` -> the same without adapters
+  measure: the parameters of `judged` -> metrics of what is held out; None where nothing is
   pending: (metrics, extra) of steps not yet written to metrics.jsonl
   owed: the step's evaluation was begun, and is not in evals.jsonl
   warned: alarms that a person has been told of
@@ -35,7 +39,11 @@ class Session:
   start: dict  # parameters of `model` at the start, for KL
   store: Any
   workdir: Path
+  averaged: Callable[[TrainState], dict]
   judged: Callable[[TrainState], dict]
+  frozen: dict
+  merge: Callable[[dict], dict]
+  measure: Callable[[dict], dict[str, float]] | None = None
   pending: tuple = ()
   owed: bool = False
   warned: frozenset = frozenset()
@@ -48,8 +56,9 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
     return None
   log.progress("compile", Position(), "starting", force=True)
   store = stores.manager(workdir, parts.settings["checkpoint"].keep)
-  start = starts.load(parts.config["start"], parts.model, parts.config["seed"], parts.mesh)
-  params = {"model": start}
+  start, params, frozen = adapters.begin(parts, workdir)
+  if frozen:
+    log.say(f"{workdir}: {trees.size(params):,} numbers of adapters are trained, {trees.size(start):,} stay.")
   if value_head:
     params["value"] = heads.init(parts.model.config.width)
   state, position, pending, owed, after = states.born(params, optimizer, parts.mesh), Position(), (), False, -1
@@ -62,19 +71,27 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
     log.resumed(position)
     log.say(f"{workdir}: going on from step {position.step}.")
   for name in ("metrics.jsonl", "evals.jsonl", "episodes.jsonl"):
-    again = owed and name != "metrics.jsonl"  # lines of an evaluation that will be made again
+    # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
+    again = owed and (name != "metrics.jsonl" or bool(pending))
     logs.cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
-  judged = _judged(state)
-  stores.described({"state": state, **_evaluated(state, judged)})  # compiled now, since nothing is later
-  session = Session(state, position, start, store, workdir, judged, pending, owed)
+  averaged, whole = _averaged(state), adapters.whole(parts)
+  judged = lambda state: whole(averaged(state), frozen)
+  stores.described({"state": state, **_evaluated(state, averaged)})  # compiled now, since nothing is later
+  merge = _merging(judged(state)["model"]) if frozen and parts.settings["checkpoint"].export_every else lora.merge
+  session = Session(state, position, start, store, workdir, averaged, judged, frozen, merge, pending=pending, owed=owed)
   stop.kept(lambda: _save_last(session, log))
   return session
 
 
-def compile_step(train_step, state: TrainState, batch):
-  """The step compiled for these shapes, its state donated: any other shape is an error instead of a compilation."""
-  where = jax.tree.map(lambda x: x.sharding, state)
-  return jax.jit(train_step, donate_argnums=0, out_shardings=(where, None)).lower(state, batch).compile()
+def compile_step(train_step, session: Session, batch):
+  """(state, batch) -> (state, metrics), compiled for these shapes: any other is an error instead of a compilation.
+
+  The state is donated; what is frozen is not, for it is read again.
+  """
+  where, frozen = jax.tree.map(lambda x: x.sharding, session.state), session.frozen
+  stepping = jax.jit(train_step, donate_argnums=0, out_shardings=(where, None))
+  compiled = stepping.lower(session.state, batch, frozen).compile()
+  return lambda state, batch: compiled(state, batch, frozen)
 
 
 def evaluate_start(parts: Parts, session: Session, log, stop, rollouts: bool = False) -> Session:
@@ -86,10 +103,10 @@ def evaluate_start(parts: Parts, session: Session, log, stop, rollouts: bool = F
   if variants or rollouts:
     log.progress("compile", session.position, "compiling rollouts", force=True)
     compile_all(parts.actor, parts.actor.compiled[2](session.judged(session.state)["model"]))
-  if variants and (session.position.step == 0 or session.owed):
+  if (variants or session.measure) and (session.position.step == 0 or session.owed):
     stop.kept(lambda: _save_last(session, log), between=True)
-    _evaluate(parts, session, log)
-    session = dataclasses.replace(session, owed=False)
+    session = _evaluate(parts, session, log)
+  _export(parts, session)
   log.say(f"{session.workdir}: {compiles.count()} programs compiled.")
   return _go_on(session, log, stop)
 
@@ -106,23 +123,23 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
   position = dataclasses.replace(position, skipped=position.skipped + 1 if skipped else 0)
   hopeless = position.skipped >= parts.config["max_nonfinite"]
   pending = (*session.pending, (metrics, extra))
-  session = dataclasses.replace(session, state=state, position=position)
-  if due(parts.settings["log"].every, position, limits) or hopeless:
-    line = {**_merged(pending), "compile/count": compiles.count()}
-    session, pending = _warn(session, line, log), ()
-    log.metrics(position, {**line, **alarms.raised(line)})
+  evals = parts.settings["evals"]
+  reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, before, position, limits)
+  owed = reached and bool(evals.variants or session.measure)
+  session = dataclasses.replace(session, state=state, position=position, pending=pending, owed=owed)
+  # What is measured on held-out rows belongs into the step's line, which then waits for it.
+  if hopeless or (due(parts.settings["log"].every, position, limits) and not (owed and session.measure)):
+    session = _written(session, log)
   if hopeless:
     raise RuntimeError(_nonfinite(session))
   log.progress("train", position)
-  evals = parts.settings["evals"]
-  reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, before, position, limits)
-  session = dataclasses.replace(session, pending=pending, owed=bool(evals.variants) and reached)
   stop.kept(lambda: _save_last(session, log), between=True)
   if session.owed and not stop.told:
-    _evaluate(parts, session, log)
-    session = dataclasses.replace(session, owed=False)
+    session = _evaluate(parts, session, log)
   if due(parts.settings["checkpoint"].every, position, limits) and not session.owed:
     stop.exclusive(lambda: _save(session))
+  if not stop.told:
+    _export(parts, session)
   return _go_on(session, log, stop)
 
 
@@ -143,25 +160,56 @@ def finish(parts: Parts, session: Session, log) -> None:
   logs.write_json(session.workdir / "progress.json", told)
 
 
-def _evaluate(parts: Parts, session: Session, log) -> None:
-  evaluate(parts, session.judged(session.state)["model"], session.start, session.position, log)
+def _evaluate(parts: Parts, session: Session, log) -> Session:
+  """Every variant played, and what is held out measured: no evaluation is owed any more."""
+  params = session.judged(session.state)
+  if parts.settings["evals"].variants:
+    evaluate(parts, params["model"], session.start, session.position, log)
+  if session.measure:
+    log.progress("evaluate", session.position, "measuring held-out rows")
+    measured = session.measure(params)
+    log.say(f"step {session.position.step:>5}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+    session = _written(session, log, measured)
+  return dataclasses.replace(session, owed=False)
 
 
-def _judged(state: TrainState) -> Callable[[TrainState], dict]:
-  """Parameters to play and evaluate with, compiled where an optimizer averages."""
+def _written(session: Session, log, measured: dict | None = None) -> Session:
+  """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
+  line = {**(_merged(session.pending) if session.pending else {}), **(measured or {}),
+          "compile/count": compiles.count()}
+  session = _warn(session, line, log)
+  log.metrics(session.position, {**line, **alarms.raised(line)})
+  return dataclasses.replace(session, pending=())
+
+
+def _export(parts: Parts, session: Session) -> None:
+  """What is due of it; an interrupted one is made when the run goes on."""
+  every, position = parts.settings["checkpoint"].export_every, session.position
+  if every and position.step and due(every, position, parts.limits):
+    model = session.merge(session.judged(session.state)["model"])
+    exports.write(parts, model, session.workdir, position.step)
+
+
+def _averaged(state: TrainState) -> Callable[[TrainState], dict]:
+  """Parameters to be judged by, of those that are trained, compiled where an optimizer averages."""
   if not states.is_averaged(state):
     return lambda state: state.params
   return jax.jit(states.evaluated).lower(state).compile()
 
 
-def _evaluated(state: TrainState, judged) -> dict:
-  return {"evaluated": judged(state)} if states.is_averaged(state) else {}
+def _evaluated(state: TrainState, averaged) -> dict:
+  return {"evaluated": averaged(state)} if states.is_averaged(state) else {}
+
+
+def _merging(model: dict) -> Callable[[dict], dict]:
+  """Merges adapters; compiled now, since nothing is later."""
+  return jax.jit(lora.merge).lower(model).compile()
 
 
 def _save(session: Session) -> None:
   pending = [[{name: plain(metric) for name, metric in part.items()} for part in both] for both in session.pending]
   meta = {"position": dataclasses.asdict(session.position), "pending": pending, "owed": session.owed}
-  stores.save(session.store, session.position.step, session.state, meta, **_evaluated(session.state, session.judged))
+  stores.save(session.store, session.position.step, session.state, meta, **_evaluated(session.state, session.averaged))
 
 
 def _save_last(session: Session, log, dropped: bool = False) -> None:

@@ -24,6 +24,11 @@ from sftrl_jax.programs.setup import assemble, complete, workdir_of
     ("sft", dict(model__heads=3), "config.model.heads is 3"), ("rl", dict(seed=-1), "config.seed is -1"),
     ("sft", dict(data__length=5), "config.data.length is 5, but an example has"),
     ("rl", dict(rollout__prompt_tokens=3), "use --config.rollout.prompt_tokens=11"),
+    ("sft", dict(lora__rank=17), "config.lora.rank is 17, but layers/block/attn/k reads 16 channels and writes 16"),
+    ("rl", dict(lora__rank=2, lora__targets="('*/w',)"), "config.lora.targets has '*/w', which matches no projection"),
+    ("sft", dict(lora__rank=2, optimizer__name="galore"), "config.optimizer.name is 'galore'"),
+    ("rl", dict(lora__rank=2, optimizer__freeze="('model/*',)"), "'model/*' matches no parameter; there are lora/"),
+    ("sft", dict(checkpoint__export_every=1), "config.checkpoint.export_every is 1, but config.model.name"),
     ("sft", dict(optimizer__freeze="('nothing/*',)"), "'nothing/*' matches no parameter"),
     ("rl", dict(optimizer__factors__odd=0.5), "'odd' matches no parameter")])
 def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb, wrong, message):
