@@ -9,6 +9,9 @@ from flax import struct
 from sftrl_jax.models import Model
 from sftrl_jax.shapes import check
 
+WIDE = 4096  # ids from which a distribution is summed in blocks, and not at all when greedy
+BLOCK = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -63,6 +66,8 @@ def draw(logits_BV, uniforms_B, temperature, sampling: Sampling):
   By inverting the distribution function: one random number a row instead of one a vocabulary entry.
   """
   check(logits_BV=logits_BV, uniforms_B=uniforms_B)
+  if logits_BV.shape[-1] >= WIDE:
+    return _draw_wide(logits_BV, uniforms_B, jnp.asarray(temperature, jnp.float32), sampling)
   greedy = temperature <= 0
   logits_BV = truncate(logits_BV / jnp.where(greedy, 1.0, temperature), sampling.top_k, sampling.top_p)
   log_BV = jax.nn.log_softmax(logits_BV, axis=-1)
@@ -73,6 +78,44 @@ def draw(logits_BV, uniforms_B, temperature, sampling: Sampling):
   tokens_B = jnp.where(greedy, jnp.argmax(logits_BV, axis=-1), sampled_B).astype(jnp.int32)
   chosen_B = jnp.take_along_axis(log_BV, tokens_B[:, None], axis=-1)[:, 0]
   return tokens_B, jnp.where(greedy, 0.0, chosen_B)
+
+
+def _draw_wide(logits_BV, uniforms_B, temperature, sampling: Sampling):
+  """`draw` where a running sum over the vocabulary would cost as much as a layer."""
+
+  def likeliest(logits_BV):
+    return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(uniforms_B.shape)
+
+  def sampled(logits_BV):
+    log_BV = jax.nn.log_softmax(truncate(logits_BV / temperature, sampling.top_k, sampling.top_p), axis=-1)
+    tokens_B = _inverted(jnp.exp(log_BV), uniforms_B)
+    return tokens_B, jnp.take_along_axis(log_BV, tokens_B[:, None], axis=-1)[:, 0]
+
+  return jax.lax.cond(temperature <= 0, likeliest, sampled, logits_BV)
+
+
+def _inverted(mass_BV, uniforms_B):
+  """The first id whose cumulative mass exceeds u * total: first the block of ids, then the id in it."""
+  B, V = mass_BV.shape
+  blocks_BNC = jnp.pad(mass_BV, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
+  block_B, share_B = _first_beyond(jnp.sum(blocks_BNC, axis=-1), uniforms_B)
+  inside_BC = jnp.take_along_axis(blocks_BNC, block_B[:, None, None], axis=1)[:, 0]
+  return (block_B * BLOCK + _first_beyond(inside_BC, share_B)[0]).astype(jnp.int32)
+
+
+def _first_beyond(mass_BN, shares_B):
+  """(the first place whose cumulative mass exceeds share * total, how far into that place the point lies, in [0, 1]).
+
+  The place has mass of its own: sums are taken in an order of their own, and may differ beside a place that has none.
+  """
+  upto_BN = jnp.cumsum(mass_BN, axis=-1)
+  point_B1 = jnp.minimum(shares_B[:, None] * upto_BN[:, -1:], jnp.nextafter(upto_BN[:, -1:], 0.0))
+  beyond_BN = (upto_BN > point_B1) & (mass_BN > 0)
+  place_B = jnp.where(jnp.any(beyond_BN, -1), jnp.argmax(beyond_BN, axis=-1), jnp.argmax(mass_BN, axis=-1))
+  place_B1 = place_B[:, None]
+  own_B1 = jnp.take_along_axis(mass_BN, place_B1, axis=-1)
+  before_B1 = jnp.take_along_axis(upto_BN, place_B1, axis=-1) - own_B1
+  return place_B, jnp.clip((point_B1 - before_B1) / own_B1, 0.0, 1.0)[:, 0]
 
 
 def row_keys(key: jax.Array, episodes_B: jax.Array, turn) -> jax.Array:

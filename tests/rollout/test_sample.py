@@ -54,6 +54,23 @@ def test_temperature_zero_is_the_argmax_with_logprob_zero():
   assert not np.any(logprobs)
 
 
+@pytest.mark.parametrize("sampling", [Sampling(1), Sampling(1, top_k=40), Sampling(1, top_p=0.8)])
+def test_a_wide_vocabulary_is_drawn_from_by_the_same_distribution_function(sampling):
+  """Ids over 4096 are found in two steps: the id is still the one at which the distribution function passes u."""
+  logits = 3 * jax.random.normal(jax.random.key(1), (512, 5003))
+  uniforms = jnp.concatenate([jax.random.uniform(jax.random.key(2), (510,)), jnp.asarray([0.0, 1.0])])
+  tokens, logprobs = draw(logits, uniforms, jnp.float32(0.7), sampling)
+  log = np.asarray(jax.nn.log_softmax(truncate(logits / 0.7, sampling.top_k, sampling.top_p)), np.float64)
+  upto, rows = np.cumsum(np.exp(log), axis=-1), np.arange(512)
+  assert np.all(upto[rows, tokens] >= uniforms - 1e-5)
+  assert np.all(upto[rows, tokens] - np.exp(log[rows, tokens]) <= uniforms + 1e-5)
+  np.testing.assert_allclose(logprobs, log[rows, tokens], atol=1e-4)
+  assert np.all(np.isfinite(logprobs))
+  tokens, logprobs = draw(logits, uniforms, jnp.float32(0.0), sampling)
+  np.testing.assert_array_equal(tokens, np.argmax(logits, -1))
+  assert not np.any(logprobs)
+
+
 @pytest.mark.parametrize("top", [Sampling(1), Sampling(1, top_k=3), Sampling(1, top_p=0.9)])
 def test_no_uniform_ever_picks_a_token_without_probability(top):
   source = np.random.default_rng(0)
