@@ -22,6 +22,16 @@ if "jax" in sys.modules:  # a plugin was quicker: XLA_FLAGS still counts until t
   sys.modules["jax"].config.update("jax_platforms", "cpu")
   sys.modules["jax"].config.update("jax_numpy_rank_promotion", "raise")
 
+# Files of tests that take longest go first: each is one worker's, and the last one to end is waited for.
+LONG = ("programs/test_smoke.py", "programs/test_run.py", "programs/test_adapters.py", "programs/test_pretrained.py",
+        "programs/test_recorded.py", "test_parity.py", "programs/test_rl.py", "programs/test_bench.py")
+
+
+def pytest_collection_modifyitems(items):
+  place = lambda item: next((at for at, name in enumerate(LONG) if str(item.path).endswith(f"tests/{name}")), len(LONG))
+  items.sort(key=place)
+
+
 # The devices are made now: a test that changes XLA_FLAGS must not decide how many the later ones see.
 import jax  # noqa: E402
 

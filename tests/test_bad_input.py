@@ -162,6 +162,7 @@ def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
 # Numeric keys that take 0, and -1. A new key that does so belongs here; one that does not has to refuse it.
 ZERO = {
     "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.channels", "model.ffn", "evals.every",
+    "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",
     "evals.seed", "evals.temperatures", "evals.shown", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
     "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
     "checkpoint.export_every", "lora.rank",

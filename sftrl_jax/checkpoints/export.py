@@ -91,7 +91,7 @@ def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterato
 
 
 def _gathered(leaf):
-  if leaf.is_fully_addressable:
+  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
     return leaf
   from jax.experimental import multihost_utils
   return multihost_utils.process_allgather(leaf, tiled=True)

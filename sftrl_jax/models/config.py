@@ -120,6 +120,9 @@ class DecoderConfig:
     for name in ("rope_local_theta", "query_scale"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default.")
+    for name in ("rope_low", "rope_high"):
+      if not getattr(self, name) > 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
     if self.rope_local_theta and "local" not in self.pattern:
       raise ValueError(f"rope_local_theta is {self.rope_local_theta}, but pattern is {self.pattern}: without local "
                        "layers it must be 0.")

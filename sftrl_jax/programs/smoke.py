@@ -29,13 +29,13 @@ AT_MOST = {
 # Where the file says anything: a number that is at most 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 # A pretrained model needs its weights, which a toy does without: our decoder reads bytes instead, of which a token of a
-# real vocabulary is a few.
-BYTES = ("rollout.prompt_tokens", "rollout.feedback_tokens", "rollout.max_new_tokens", "data.length")
-BYTES_PER_TOKEN, MOST_BYTES = 5, 640
+# real vocabulary is a few; a chat template's own tokens are saved. A response need not be whole.
+BYTES = {"rollout.prompt_tokens": 2, "rollout.feedback_tokens": 1, "data.length": 2}
+MOST_BYTES, RESPONSE = 640, 12
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.hands": ROWS, "study.at": (),
          "study.shipped": "scratch"}
-CROWD = 5   # methods of a study, of which more are not all run
+CROWD = 2   # methods of a study that are run
 
 
 def split(spec: str) -> tuple[str, str, bool]:
@@ -72,10 +72,12 @@ def _run(tree: dict) -> dict:
 
 def _without_weights(tree: dict) -> dict:
   """The config of a pretrained model as one of our decoder over bytes."""
-  for path in BYTES:
+  for path, bytes_per_token in BYTES.items():
     value = _at(tree, path)
     if type(value) is int:
-      dotted.put(tree, path, min(BYTES_PER_TOKEN * value, MOST_BYTES))
+      dotted.put(tree, path, min(bytes_per_token * value, MOST_BYTES))
+  if type(_at(tree, "rollout.max_new_tokens")) is int:
+    dotted.put(tree, "rollout.max_new_tokens", RESPONSE)
   tree["model"] = {key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}
   return {**tree, "tokenizer": {"name": "bytes"}}
 

@@ -230,7 +230,7 @@ def test_a_response_must_be_text(env):
     ({"target": 10**6}, "reach no more"), ({"cards": 1}, "from 2 to 5"), ({"cards": 6}, "from 2 to 5"),
     ({"faces": "tens"}, "'mixed'"), ({"faces": (11, 12)}, "3 items"), ({"faces": (0, 1, 2)}, "from 1 to 30"),
     ({"faces": 31}, "from 1 to 30"), ({"faces": None}, "faces is None"), ({"deck": 52}, "'uniform', '52'"),
-    ({"attempts": 0}, "attempts"), ({"style": "json"}, "'paper', 'compact'"), ({"holdout": 1}, "below 1"),
+    ({"attempts": 0}, "attempts"), ({"style": "json"}, "'paper', 'short', 'compact'"), ({"holdout": 1}, "below 1"),
     ({"holdout": -0.1}, "holdout"), ({"holdout": float("nan")}, "holdout"), ({"rewards": (1, 0)}, "4 items"),
     ({"rewards": (5, -1, -2, float("inf"))}, "finite"), ({"variant": "ood"}, "'rule_ood'"),
     ({"variant": "id_unseen", "holdout": 0}, "holdout=0.25"), ({"style": "compact", "target": 31}, "words"),
