@@ -76,9 +76,10 @@ TINY = {
 TINY_RL = {"batch": "8", "compute.microbatches": "2", "rollout.rows": "8"}
 TINY_PPO = {**TINY_RL, "ppo.minibatches": "1", "ppo.kl_coef": "0.1"}
 TINY_METHODS = {
-    "sft": ("sft", {}), "lora": ("sft", {"lora.rank": "2", "optimizer.learning_rate": "0.03"}),
-    "rl": ("ppo", TINY_PPO),
-    "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "optimizer.name": "schedule_free_adamw"}),
+    "sft": ("sft", {}), "rl": ("ppo", TINY_PPO),
+    "lora": ("sft", {"lora.rank": "2", "optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": "0.03",
+                     "schedule.warmup": "0"}),
+    "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "evals.variants": "()"}),
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 

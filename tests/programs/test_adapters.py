@@ -55,10 +55,10 @@ def test_adapters_alone_are_trained_and_saved(finished, parts, method, others):
   assert json.loads((home / "base.json").read_text())["start"] == "scratch"
 
 
-@pytest.mark.parametrize("method, same", [("lora", "sft"), ("rl_lora", "rl")])
-def test_at_step_0_a_run_of_adapters_is_its_base(finished, lines_of, method, same):
+def test_at_step_0_a_run_of_adapters_is_its_base(finished, lines_of):
   of = lambda home: [{**line, "seconds": 0} for line in lines_of(home, "evals.jsonl") if line["step"] == 0]
-  assert of(finished(method)) == of(finished(same)) and all(line.get("kl", 0.0) == 0.0 for line in of(finished(method)))
+  lines = of(finished("lora"))
+  assert lines == of(finished("sft")) and all(line.get("kl", 0.0) == 0.0 for line in lines)
 
 
 def test_adapters_off_are_the_base_after_training_and_on_what_the_run_measured(finished, lines_of, tmp_path):
@@ -67,9 +67,9 @@ def test_adapters_off_are_the_base_after_training_and_on_what_the_run_measured(f
   off = recorded.evaluate_recorded(str(home), [("lora.rank", "0")], str(tmp_path / "off"))
   on = recorded.evaluate_recorded(str(home), [], str(tmp_path / "on"))
   assert measured(off) == measured(lines, 0) and all(line.get("kl", 0.0) == 0.0 for line in off)
-  assert measured(on) == measured(lines, 2) != measured(lines, 0)
-  assert [line["kl"] for line in on if "kl" in line] == pytest.approx(
-      [line["kl"] for line in lines if "kl" in line and line["step"] == 2], rel=1e-3)
+  assert measured(on) == measured(lines, 2)
+  apart = lambda lines: [line["kl"] for line in lines if "kl" in line and line["step"] == 2]
+  assert apart(on) == pytest.approx(apart(lines), rel=1e-3) and min(apart(on)) > 1e-3
 
 
 def test_the_reference_has_no_adapters_and_the_sampler_has_them(finished, lines_of):
@@ -89,8 +89,8 @@ def test_frozen_matrices_cost_no_gradient(finished, lines_of):
 def test_a_run_can_begin_from_adapters_merged_into_their_base(finished, parts, load):
   home = finished("lora")
   merged, step, _ = adapters.load(home, 2, parts.model, parts.mesh, adapters.of(home))
-  state = ocp.StandardCheckpointer().restore((home / "checkpoints" / "2" / "state").absolute())
-  wanted = lora.merge(lora.attach(load("scratch"), state["params"]["lora"], lora.Lora(rank=2)))
+  averaged = ocp.StandardCheckpointer().restore((home / "checkpoints" / "2" / "evaluated").absolute())
+  wanted = lora.merge(lora.attach(load("scratch"), averaged["lora"], lora.Lora(rank=2)))
   assert step == 2
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), load(str(home)), wanted)
   jax.tree.map(np.testing.assert_array_equal, load(str(home)), merged)
