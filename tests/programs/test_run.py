@@ -55,7 +55,7 @@ def stop_after(monkeypatch):
   monkeypatch.setattr(runs, "after_step", real)
 
 
-@pytest.mark.parametrize("verb", ["sft", "rl", "rl_lora", "grpo"])
+@pytest.mark.parametrize("verb", ["sft", "rl", "lora", "grpo"])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of, lines_of, tmp_path, stop_after, verb):
   config = tiny(verb, checkpoint__every=1)
   torn = '{"step": 2, "tok'   # a line of the future
