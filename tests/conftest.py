@@ -22,13 +22,17 @@ if "jax" in sys.modules:  # a plugin was quicker: XLA_FLAGS still counts until t
   sys.modules["jax"].config.update("jax_platforms", "cpu")
   sys.modules["jax"].config.update("jax_numpy_rank_promotion", "raise")
 
-# Files of tests that take longest go first: each is one worker's, and the last one to end is waited for.
-LONG = ("programs/test_smoke.py", "programs/test_run.py", "programs/test_adapters.py", "programs/test_pretrained.py",
-        "programs/test_recorded.py", "test_parity.py", "programs/test_rl.py", "programs/test_bench.py")
+# The room whose tests take longest goes first, as a whole since its fixtures last that long: each file is one worker's, and
+# the last one to end is waited for.
+LONG = ("test_smoke.py", "test_run.py", "test_adapters.py", "test_pretrained.py", "test_recorded.py", "test_rl.py")
 
 
 def pytest_collection_modifyitems(items):
-  place = lambda item: next((at for at, name in enumerate(LONG) if str(item.path).endswith(f"tests/{name}")), len(LONG))
+  def place(item):
+    if item.path.parent.name != "programs":
+      return len(LONG) + 1
+    return LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
+
   items.sort(key=place)
 
 
