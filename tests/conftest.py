@@ -22,8 +22,8 @@ if "jax" in sys.modules:  # a plugin was quicker: XLA_FLAGS still counts until t
   sys.modules["jax"].config.update("jax_platforms", "cpu")
   sys.modules["jax"].config.update("jax_numpy_rank_promotion", "raise")
 
-# The room whose tests take longest goes first, as a whole since its fixtures last that long: each file is one worker's, and
-# the last one to end is waited for.
+# The room whose tests take longest goes first, as a whole since its fixtures last that long: each file is one worker's,
+# and the last one to end is waited for.
 LONG = ("test_smoke.py", "test_run.py", "test_adapters.py", "test_pretrained.py", "test_recorded.py", "test_rl.py")
 
 
