@@ -22,20 +22,6 @@ if "jax" in sys.modules:  # a plugin was quicker: XLA_FLAGS still counts until t
   sys.modules["jax"].config.update("jax_platforms", "cpu")
   sys.modules["jax"].config.update("jax_numpy_rank_promotion", "raise")
 
-# The room whose tests take longest goes first, as a whole since its fixtures last that long: each file is one worker's,
-# and the last one to end is waited for.
-LONG = ("test_smoke.py", "test_run.py", "test_adapters.py", "test_pretrained.py", "test_recorded.py", "test_rl.py")
-
-
-def pytest_collection_modifyitems(items):
-  def place(item):
-    if item.path.parent.name != "programs":
-      return len(LONG) + 1
-    return LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
-
-  items.sort(key=place)
-
-
 # The devices are made now: a test that changes XLA_FLAGS must not decide how many the later ones see.
 import jax  # noqa: E402
 
