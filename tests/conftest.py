@@ -27,3 +27,16 @@ import jax  # noqa: E402
 
 jax.devices()
 jax.config.update("jax_disable_most_optimizations", True)
+
+from sftrl_jax.parallel import mesh as meshes  # noqa: E402
+
+MAKE, ONE_DEVICE = meshes.make, []
+
+
+def pytest_runtest_setup(item):
+  """The one device of tests/programs is theirs alone, also where a worker goes to and fro between rooms."""
+  if item.path.parent.name == "programs":
+    meshes.make = ONE_DEVICE.pop() if ONE_DEVICE and meshes.make is MAKE else meshes.make
+  elif meshes.make is not MAKE:
+    ONE_DEVICE[:] = [meshes.make]
+    meshes.make = MAKE
