@@ -33,6 +33,9 @@ class Verb:
 
 RUN_FLAGS = ("--config", "--workdir")
 RUN_USAGE = "--config=FILE.py[:choice][:smoke] --workdir=DIR [--config.some.key=value ...]"
+STUDY_USAGE = f"""{RUN_USAGE}
+  --list   prints the commands of its runs, one a line, and trains nothing: run them on several machines that see DIR,
+           and then  sftrl report DIR"""
 SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FLAGS] [--config.some.key=value ...]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   without --prompt and --in: a prompt that is piped in, or a conversation in a terminal
@@ -52,7 +55,8 @@ DATA_USAGE = """--config=FILE.py[:choice] --out=FILE.jsonl|.parquet [--variant=V
   --variant=V    of the task, instead of what it trains on
   --count=1000   rows"""
 VERBS = {
-    "study": Verb("train bases and compare methods on them, then report", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "study": Verb("train bases and compare methods on them, then report", STUDY_USAGE, RUN_FLAGS, RUN_FLAGS,
+                  switches=("--list",)),
     "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",

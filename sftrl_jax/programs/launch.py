@@ -57,7 +57,8 @@ def prepare(threads) -> None:
 def _study(command):
   from sftrl_jax.programs import study
   config, _ = configured(command)
-  study.run(config, Path(command.flags["--workdir"]), command.text)
+  begin = study.listing if "--list" in command.switches else study.run
+  begin(config, Path(command.flags["--workdir"]), command.text)
 
 
 def _training_config(command):

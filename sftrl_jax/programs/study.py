@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -101,13 +102,31 @@ def run(config, workdir, command="sftrl study") -> None:
     rehearsal.refuse([(_who(run.name), run) for run in runs])
   with only_writer(workdir) as lock:
     _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
-    _write_json(workdir / "study.json", record(study, command))
+    _write_json(workdir / "study.json", record(study, command, _hardware()))
     failed = _train(runs, study, workdir, start, lock)
     _report(workdir, failed, clock(time.monotonic() - start))
   if failed:
     names = ", ".join(run.name for run in failed)
     raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {names}. Their logs are in {workdir / 'logs'}; the "
                        "report covers the others. The same command tries them again.")
+
+
+def listing(config, workdir, command="sftrl study --list") -> None:
+  """Prints the command of every run, bases first, and writes what `sftrl report` needs besides the runs.
+
+  The parts of the runs are not tried: a mesh for a pod cannot be made where they are listed.
+  """
+  study = settings.build(Study, config.study, "config.study")
+  runs = sorted(expand(study, workdir), key=lambda run: bool(run.needs))
+  _check_recorded(config, workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
+  _write_json(workdir / "study.json", record(study, command, "the machines of its runs, started one by one"))
+  needed = [run for run in runs if not run.needs]
+  for title, several in (("These need nothing", needed), ("These need the ones above", runs[len(needed):])):
+    if several:
+      print("\n".join([f"# {title}:", *(shlex.join(["sftrl", *run.words]) for run in several)]))
+  print(f"# The report, at any time: {shlex.join(['sftrl', 'report', str(workdir)])}", flush=True)
 
 
 def expand(study, workdir) -> list[pool.Run]:
@@ -156,13 +175,13 @@ def verb_of(spec) -> str:
   return "rl" if "algorithm" in settings.load(spec) else "sft"
 
 
-def record(study, command) -> dict:
+def record(study, command, hardware) -> dict:
   """study.json: what the report needs to know besides the runs."""
   return {
       "name": study.name, "claim": study.claim, "bases": list(range(study.bases)), "seeds": list(range(study.seeds)),
       "methods": {method: study.labels.get(method, method.upper()) for method in study.methods}, "flops": study.flops,
       "id": study.id, "ood": study.ood, "reference": study.reference, "disclosure": list(study.disclosure),
-      "command": command, "hardware": _hardware(),
+      "command": command, "hardware": hardware,
   }
 
 

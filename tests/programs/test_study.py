@@ -3,14 +3,17 @@
 import json
 import os
 import pathlib
+import shlex
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 from ml_collections import ConfigDict
 
-from sftrl_jax.programs import settings, study
+from sftrl_jax.main import main
+from sftrl_jax.programs import pool, settings, study
 from sftrl_jax.programs.settings import ConfigError
 
 
@@ -175,6 +178,51 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(files, tmp_
     study.run(config_of(files, bases=3), workdir)
   with pytest.raises(ConfigError, match="workdir of one sft run"):
     study.run(config_of(files), workdir / "runs" / "base-0")
+
+
+def commands(text):
+  return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_listed_commands_are_those_of_the_children_bases_first(files, tmp_path, stand_in, reports, capsys):
+  overrides = {"ppo": {"env": {"faces": (11, 12, 13)}, "reward": "it's $HOME"}}
+  workdir, config = tmp_path / "a study", config_of(files, overrides=overrides)
+  study.listing(config, workdir, command="sftrl study --list")
+  listed = commands(capsys.readouterr().out)
+  assert not (workdir / "runs").exists() and not (workdir / "logs").exists()
+  assert json.loads((workdir / "study.json").read_text())["command"] == "sftrl study --list"
+  study.run(config, workdir)   # the same study goes on in the same directory
+  began = [path.read_text().splitlines()[0] for path in (workdir / "logs").iterdir()]
+  assert sorted(f"$ {' '.join(shlex.split(line))}" for line in listed) == sorted(began)
+  assert [("runs/base-" in line.partition("--config.start=")[2]) for line in listed] == [False] * 2 + [True] * 4
+  study.listing(config, workdir)
+  assert commands(capsys.readouterr().out)[-6:] == listed
+
+
+SFTRL = """
+import json, pathlib, runpy, sys
+home = pathlib.Path(next(word for word in sys.argv if word.startswith("--workdir=")).partition("=")[2])
+runpy.run_path({script!r}, run_name="__main__")
+lines = [json.loads(line) for line in (home / "evals.jsonl").read_text().splitlines()]
+(home / "evals.jsonl").write_text("".join(json.dumps(dict(
+    line, variant=variant, seed=0, attempts=1, episodes=4, successes=2, success=0.5, ci95=[0.1, 0.9], flops=1.0,
+    outcomes="0110")) + "\\n" for line in lines for variant in ("id_seen", "rule_ood")))
+"""
+
+
+def test_a_study_whose_runs_were_started_one_by_one_is_reported_and_complete(files, tmp_path, stand_in, capsys):
+  workdir, section = tmp_path / "study", config_of(files).study.to_dict()
+  (tmp_path / "it.py").write_text(f"def get_config():\n  return {{'study': {section!r}}}\n")
+  assert main(["study", f"--config={tmp_path / 'it.py'}", f"--workdir={workdir}", "--list"]) == 0
+  (tmp_path / "sftrl.py").write_text(SFTRL.format(script=pool.COMMAND[1]))
+  (tmp_path / "sftrl").write_text(f'#!/bin/sh\nexec {pool.COMMAND[0]} {tmp_path / "sftrl.py"} "$@"\n')
+  (tmp_path / "sftrl").chmod(0o755)
+  subprocess.run(["sh", "-e"], input=capsys.readouterr().out.replace("# The report", "exit  # The report"), text=True,
+                 env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, timeout=60)
+  assert main(["report", str(workdir)]) == 0
+  page = (workdir / "report" / "report.md").read_text()
+  assert page.count("| complete |") == 6 and "the machines of its runs, started one by one" in page
+  assert all(pool.is_complete(run) for run in expanded(files, workdir=workdir))
 
 
 @pytest.mark.parametrize(("changes", "told"), [
