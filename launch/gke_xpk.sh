@@ -64,7 +64,7 @@ fi
 folder="runs/launch/$name"
 variables="PYTHONUNBUFFERED=1${cache:+
 JAX_COMPILATION_CACHE_DIR=$cache}"
-if [ -n "${HF_TOKEN:-}" ] && [ "$HF_TOKEN" != none ]; then export HF_TOKEN; variables="$variables
+if [ -n "$token" ]; then export HF_TOKEN="$token"; variables="$variables
 HF_TOKEN"; fi
 if [ -n "$image" ]; then
   call mkdir -p "$folder"

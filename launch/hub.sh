@@ -2,7 +2,9 @@
 # machine is paid for and never stands in a command line, a log or what --dry-run prints: it travels as a file.
 # shellcheck shell=bash
 
-# reads_hub WORD...: prints what the command's config reads from the hub, nothing if nothing. Fails as the config does.
+UNKNOWN="(unknown)"
+
+# reads_hub WORD...: prints what the command's config reads from the hub, or $UNKNOWN. Fails as the config does.
 reads_hub() {
   local python code
   for python in .venv/bin/python python3; do
@@ -12,6 +14,7 @@ reads_hub() {
   done
   note "note: no Python here reads configs (./launch/quickstart.sh makes one), so a mistake in --config is found on" \
     "the pod, and whether a token of the hub is needed is up to you: export HF_TOKEN if it is."
+  printf '%s\n' "$UNKNOWN"
 }
 
 # read_config PYTHON WORD...: the same by this Python; another code than 0 and 1 if it cannot.
@@ -53,34 +56,33 @@ PYTHON
 # The file in which the hub's own tools keep a token.
 kept_token() { printf '%s' "${HF_TOKEN_PATH:-${HF_HOME:-$HOME/.cache/huggingface}/token}"; }
 
-# tokened WORD...: sets HF_TOKEN if the command reads the hub (none: without one); a person is asked for it.
+# tokened WORD...: sets token, "" where the command reads nothing from the hub, or nothing that wants one; a person is
+# asked for it.
 tokened() {
   local wanted file
+  token=""
   wanted="$(reads_hub "$@" | sort -u | head -n 3 | tr '\n' ' ')" || exit 1
-  [ -n "$wanted" ] || return 0
-  file="$(kept_token)"
-  if [ -z "${HF_TOKEN:-}" ] && [ -s "$file" ]; then HF_TOKEN="$(cat "$file")"; fi
-  if [ -z "${HF_TOKEN:-}" ] && [ "$dry_run" = yes ]; then
-    note "note: ${wanted}on the hub: without --dry-run you are asked for a token, as HF_TOKEN is not set."
-  elif [ -z "${HF_TOKEN:-}" ]; then
-    [ -t 0 ] || refuse "HF_TOKEN is not set, and the command reads ${wanted}from the hub: export HF_TOKEN, or" \
-      "HF_TOKEN=none if it is public."
-    read -rsp "Token of the hub for $wanted(nothing if it is public): " HF_TOKEN
-    printf '\n'
-    if [ -n "$HF_TOKEN" ]; then
-      mkdir -p "$(dirname "$file")"
-      (umask 077; printf '%s' "$HF_TOKEN" >"$file")
-      note "It is kept in $file, for you alone, as \`hf auth login\` does: tpu_run.sh takes it from there."
-    fi
-  fi
-  HF_TOKEN="${HF_TOKEN:-none}"
-  matches "$HF_TOKEN" '[[:graph:]]+' || refuse "HF_TOKEN has spaces or line breaks in it, so it is no token of the hub."
-}
-
-# token_file: runs/launch/NAME/hf_token for `sent`, for this user alone; prints its name, nothing without a token.
-# Whoever calls this removes it afterwards.
-token_file() {
-  [ -n "${HF_TOKEN:-}" ] && [ "$HF_TOKEN" != none ] || return 0
-  if [ "$dry_run" != yes ]; then (umask 077; printf '%s' "$HF_TOKEN" >"$folder/hf_token"); fi
-  printf '%s' "$folder/hf_token"
+  case "$wanted" in
+    "") return ;;
+    "$UNKNOWN ") token="${HF_TOKEN:-}" ;;
+    *)
+      file="$(kept_token)" token="${HF_TOKEN:-}"
+      if [ -z "$token" ] && [ -s "$file" ]; then token="$(cat "$file")"; fi
+      if [ -z "$token" ] && [ "$dry_run" = yes ]; then
+        note "note: ${wanted}on the hub: without --dry-run you are asked for a token, as HF_TOKEN is not set."
+      elif [ -z "$token" ]; then
+        [ -t 0 ] || refuse "HF_TOKEN is not set, and the command reads ${wanted}from the hub: export HF_TOKEN, or" \
+          "HF_TOKEN=none if it is public."
+        read -rsp "Token of the hub for $wanted(nothing if it is public): " token
+        printf '\n'
+        if [ -n "$token" ]; then
+          mkdir -p "$(dirname "$file")"
+          (umask 077; printf '%s' "$token" >"$file")
+          note "It is kept in $file, for you alone, as \`hf auth login\` does: tpu_run.sh takes it from there."
+        fi
+      fi ;;
+  esac
+  if [ "$token" = none ]; then token=""; fi
+  [ -z "$token" ] || matches "$token" '[[:graph:]]+' ||
+    refuse "HF_TOKEN has spaces or line breaks in it, so it is no token of the hub."
 }

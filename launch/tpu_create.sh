@@ -25,9 +25,10 @@ the command by itself once it is there, so that nobody has to wait for a queue. 
   --extras=hf,gguf   what is installed besides jax[tpu] (default: hf)
   --gcloud=FLAGS     further flags for gcloud's create, for example --gcloud='--network=n --subnetwork=s'
   --replace          deletes the pod NAME first: what to do when it was preempted
-  --keep             stays, looks every minute, and makes the pod again whenever it is preempted (needs --bucket);
+  --keep             stays, looks, and makes the pod again whenever it is preempted (needs --bucket);
                      ends when the pod was deleted
   --no-wait          returns when the request is placed
+  --poll=30          seconds between two looks (default: 30 while waiting, 60 for --keep)
 $WHERE"
 values="type runtime zone project slices valid-for bucket cache hf-secret extras gcloud poll"
 switches="spot reserved queued replace keep no-wait" leading=2
@@ -48,7 +49,7 @@ if [ "$kind" = tpu-vm ]; then
 fi
 if [ "${#command[@]}" -gt 0 ]; then
   if [ -z "$hf_secret" ]; then tokened "${command[@]}"; fi
-  if [ -n "$record" ] && [ -n "${HF_TOKEN:-}" ] && [ "$HF_TOKEN" != none ] && [ -z "$hf_secret" ]; then
+  if [ -n "$record" ] && [ -n "${token:-}" ]; then
     note "note: a pod that begins by itself has no token yet; this one waits for tpu_run.sh, which brings it. With" \
       "--hf-secret=NAME it reads the token itself (gcloud secrets create NAME --data-file=-)."
     waits_for_token=yes

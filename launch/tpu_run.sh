@@ -64,9 +64,12 @@ if [ -n "$record" ]; then
   call gcloud storage cp "$folder/code.tar.gz" "$folder/job.sh" "$record/"
 fi
 files=("$folder/code.tar.gz" "$folder/job.sh")
-trap 'rm -f "$folder/hf_token"' EXIT
-token="$(token_file)"
-[ -z "$token" ] || files+=("$token")
+if [ -n "${token:-}" ]; then
+  # In no command line, and for this user alone while it is on its way.
+  files+=("$folder/hf_token")
+  trap 'rm -f "$folder/hf_token"' EXIT
+  if [ "$dry_run" != yes ]; then (umask 077; printf '%s' "$token" >"$folder/hf_token"); fi
+fi
 sent "${files[@]}"
 everywhere "$(arrived start)"
 if [ "$dry_run" = yes ]; then exit 0; fi

@@ -12,14 +12,16 @@ WHERE = ["--workload=run-1", "--cluster=c1", ZONE]
 
 
 def test_a_workload_over_a_base_image(checkout):
-  done = checkout.run(*GKE, "--type=v5e-16", "--slices=2", "--bucket=gs://b", *SFT, HF_TOKEN="hf_secret")
+  done = checkout.run(*GKE, "--type=v5e-16", "--slices=2", "--bucket=gs://b", *SFT[:2], "--config=run.py:hub",
+                      *SFT[3:], HF_TOKEN="hf_secret")
   folder = "runs/launch/run-1"
   assert done.code == 0 and done.calls == [
       ["xpk", "workload", "create", *WHERE, "--tpu-type=v5litepod-16", "--num-slices=2",
        "--base-docker-image=python:3.12", f"--script-dir={folder}/code", f"--env-file={folder}/variables",
        "--max-restarts=50", "--restart-on-exit-codes=75", "--termination-grace-period-seconds=120",
        "--command=source launch/venv.sh && make_venv && install '[tpu,hf]' && export PATH=$PWD/.venv/bin:$PATH && "
-       + RUN]]
+       + RUN.replace("run.py", "run.py:hub")]]
+  assert "hf_secret" not in done.out + done.err
   assert (checkout.home / folder / "variables").read_text().split() == [
       "PYTHONUNBUFFERED=1", "JAX_COMPILATION_CACHE_DIR=gs://b/cache", "HF_TOKEN"]
   assert (checkout.home / folder / "code" / "launch" / "restart.sh").exists()

@@ -65,6 +65,11 @@ def test_a_dry_run_never_shows_it(checkout, script):
   assert done.code == 0 and TOKEN not in done.out + done.err
 
 
+def test_what_does_not_read_the_hub_gets_no_token(checkout):
+  assert "runs/launch/pod/hf_token" not in checkout.run(*RUN, *OWN, HF_TOKEN=TOKEN).calls[0]
+  assert "storage" in checkout.run(*CREATE, "--bucket=gs://b", *OWN, HF_TOKEN=TOKEN).calls[0]
+
+
 def test_a_dry_run_asks_nobody(checkout):
   done = checkout.run(*RUN, "--dry-run", *HUB)
   assert done.code == 0 and "you are asked for a token" in done.err
