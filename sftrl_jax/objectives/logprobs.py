@@ -1,5 +1,7 @@
 """Log-probabilities of given tokens, chunked over tokens so that logits_BTV never exist whole."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +22,6 @@ def logprobs(hidden_BTD, unembed_DV, targets_BT, *, temperature: float = 1.0, ch
   pad = lambda x: jnp.pad(x, ((0, 0), (0, pieces * chunk - T), *((0, 0),) * (x.ndim - 2)))
   split = lambda x: jnp.moveaxis(pad(x).reshape(x.shape[0], pieces, chunk, *x.shape[2:]), 1, 0)
 
-  @jax.checkpoint
   def one(_, piece):
     return None, _score(piece[0], unembed_DV, piece[1], temperature, ids)
 
@@ -39,12 +40,44 @@ def _logits(hidden_BTD, unembed_DV, ids: int):
   return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) < ids, logits_BTV, -1e9)
 
 
-def _score(hidden_BTD, unembed_DV, targets_BT, temperature, ids):
-  log_BTV = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, ids) / temperature, axis=-1)
+def _is_first_best(logits_BTV, targets_BT):
+  """argmax == target, as a sum over what is larger, or as large and before it: XLA's CPU backend takes a third of the
+  logits' own product for an argmax."""
+  chosen_BT1 = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)
+  before_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, logits_BTV.shape, 2) < targets_BT[..., None]
+  better_BTV = (logits_BTV > chosen_BT1) | (before_BTV & (logits_BTV == chosen_BT1))
+  return ~jnp.any(better_BTV, axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, ids: int):
+  return _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids)[0]
+
+
+def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids):
+  logits_BTV = _logits(hidden_BTD, unembed_DV, ids) / temperature
+  log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+  log_BTV = logits_BTV - log_z_BT[..., None]
   chosen_BT = jnp.take_along_axis(log_BTV, targets_BT[..., None], axis=-1)[..., 0]
-  still = jax.lax.stop_gradient(log_BTV)  # entropy is reported, never optimised through this path
-  entropy_BT = -jnp.sum(jnp.exp(still) * still, axis=-1)
-  return chosen_BT, entropy_BT, jnp.argmax(still, -1) == targets_BT
+  entropy_BT = -jnp.sum(jnp.exp(log_BTV) * log_BTV, axis=-1)
+  return (chosen_BT, entropy_BT, _is_first_best(logits_BTV, targets_BT)), (hidden_BTD, unembed_DV, targets_BT, log_z_BT)
+
+
+def _score_backward(temperature, ids, kept, cotangents):
+  """d log p(y) / d logits = (1[v = y] - p(v)) / temperature: logits are computed again, their softmax is not summed
+  again, and both products read them as they lie. Entropy is reported, never optimised through this path."""
+  hidden_BTD, unembed_DV, targets_BT, log_z_BT = kept
+  p_BTV = jnp.exp(_logits(hidden_BTD, unembed_DV, ids) / temperature - log_z_BT[..., None])
+  target_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, p_BTV.shape, 2) == targets_BT[..., None]
+  d_BTV = (cotangents[0] / temperature)[..., None] * (target_BTV.astype(jnp.float32) - p_BTV)
+  d_BTV = d_BTV.astype(hidden_BTD.dtype)
+  read = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  d_hidden_BTD = read("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
+  d_unembed_DV = read("btd,btv->dv", hidden_BTD, d_BTV)
+  return d_hidden_BTD.astype(hidden_BTD.dtype), d_unembed_DV.astype(unembed_DV.dtype), None
+
+
+_score.defvjp(_score_forward, _score_backward)
 
 
 def entropy_bonus(logprobs):

@@ -52,6 +52,39 @@ def test_pieces_are_worth_the_whole_and_so_are_their_gradients(chunk, temperatur
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ids", [0, 8])
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_the_gradient_is_that_of_the_softmax(chunk, ids):
+  """By hand here, by automatic differentiation of the formula there."""
+  hidden, unembed, targets = arrays()
+  targets, known = (targets % ids, ids) if ids else (targets, V)
+  weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, T)), jnp.float32)
+
+  def plain(hidden, unembed):
+    log_p = jax.nn.log_softmax((hidden @ unembed)[..., :known] / 0.7, axis=-1)
+    return jnp.sum(weights * jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0])
+
+  ours = lambda *of: jnp.sum(weights * logprobs(*of, targets, temperature=0.7, chunk=chunk, ids=ids)[0])
+  for mine, theirs in zip(*(jax.grad(loss, argnums=(0, 1))(hidden, unembed) for loss in (ours, plain)), strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_has_the_dtype_of_what_it_is_of():
+  hidden, unembed, targets = arrays()
+  loss = lambda *of: jnp.sum(logprobs(*of, targets)[0])
+  exact_h, exact_u = jax.grad(loss, argnums=(0, 1))(hidden, unembed)
+  half_h, half_u = jax.grad(loss, argnums=(0, 1))(hidden.astype(jnp.bfloat16), unembed)
+  assert (half_h.dtype, half_u.dtype) == (jnp.bfloat16, jnp.float32)
+  np.testing.assert_allclose(half_h.astype(jnp.float32), exact_h, atol=0.05)
+  np.testing.assert_allclose(half_u, exact_u, atol=0.1)
+
+
+def test_of_equal_logits_the_first_is_the_likeliest():
+  unembed = jnp.asarray([[1.0, 3.0, 3.0, 2.0]])
+  told = logprobs(jnp.ones((1, 4, 1)), unembed, jnp.arange(4, dtype=jnp.int32)[None])[2]
+  assert told.tolist() == [[False, True, False, False]]
+
+
 def test_probabilities_sum_to_one():
   hidden, unembed, _ = arrays()
   every = jnp.stack([logprobs(hidden, unembed, jnp.full((B, T), token, jnp.int32))[0] for token in range(V)])
