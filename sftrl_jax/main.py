@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 import traceback
-from pathlib import Path
 
 from sftrl_jax import __version__
 
@@ -145,7 +144,9 @@ def _run(arguments) -> int:
   _require(command)
   from sftrl_jax.programs import launch, mistakes
   if "--workdir" in command.flags:
-    mistakes.refuse_file("--workdir", Path(command.flags["--workdir"]))
+    workdir = mistakes.place(command.flags["--workdir"], "--workdir")
+    mistakes.refuse_unreachable("--workdir", workdir)
+    mistakes.refuse_file("--workdir", workdir)
   launch.PROGRAMS[command.verb](command)
   return COMPLETE
 

@@ -4,7 +4,9 @@ The environment is set before anyone imports jax. That rooms without jax stay wi
 """
 
 import importlib.metadata
+import importlib.util
 import os
+import pathlib
 import sys
 
 # Tests compile much and compute little: LLVM's costly passes are left out, which halves the suite and moves only the
@@ -28,6 +30,8 @@ import jax  # noqa: E402
 jax.devices()
 jax.config.update("jax_disable_most_optimizations", True)
 
+import pytest  # noqa: E402
+
 from sftrl_jax.parallel import mesh as meshes  # noqa: E402
 
 MAKE, ONE_DEVICE = meshes.make, []
@@ -40,3 +44,31 @@ def pytest_runtest_setup(item):
   elif meshes.make is not MAKE:
     ONE_DEVICE[:] = [meshes.make]
     meshes.make = MAKE
+
+
+def _bucket():
+  """tests/bucket.py, which no package holds."""
+  found = importlib.util.spec_from_file_location("bucket", pathlib.Path(__file__).with_name("bucket.py"))
+  module = importlib.util.module_from_spec(found)
+  found.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="session")
+def bucket():
+  """gs://bucket as the clients of a real one see it; its objects are in bucket.objects."""
+  with _bucket().serving() as (bucket, address), pytest.MonkeyPatch.context() as patch:
+    for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+      patch.setenv(name, address)
+    for name, value in {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "GOOGLE_CLOUD_PROJECT": "tests"}.items():
+      patch.setenv(name, value)
+    yield bucket
+
+
+@pytest.fixture
+def objects(monkeypatch):
+  """A directory in a bucket of this process, for laws that need thousands of requests."""
+  home = _bucket().Objects("/gs/bucket/run")
+  monkeypatch.setattr(type(home), "stored", {})
+  monkeypatch.setattr(type(home), "left", None)
+  return home

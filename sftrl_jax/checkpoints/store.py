@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from sftrl_jax import trees
+from sftrl_jax import places, trees
 from sftrl_jax.checkpoints.checksum import checksums, described, sha256
 
 
@@ -60,7 +60,7 @@ def manager(workdir: Path, keep: int = 1, writes: bool = True):
   logging.getLogger("absl").setLevel(logging.CRITICAL)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True) if writes else (
       ocp.CheckpointManagerOptions(read_only=True))
-  return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+  return ocp.CheckpointManager(places.absolute(workdir / "checkpoints"), options=options)
 
 
 def save(store, step: int, state: Any, meta: dict, evaluated: Any = None) -> None:
@@ -109,11 +109,11 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
       state, meta = restore(store, step, like)
       return state, meta, step
     except Damaged as error:
-      aside = _put_aside(Path(store.directory) / str(step))
+      aside = _put_aside(places.place(str(store.directory)) / str(step))
       store.reload()
       refused.append(str(step))
       say(f"{error} It is put aside as {aside.name}, and the step before it is taken.")
-  aside = sorted(path.name for path in Path(store.directory).glob("*.corrupt*"))
+  aside = sorted(path.name for path in store.directory.glob("*.corrupt*"))
   if aside:
     raise Damaged(f"{store.directory} has no sound checkpoint left ({', '.join(aside)} put aside): restore one from "
                   "elsewhere, remove the directory to train from the start, or give another --workdir.")
@@ -229,7 +229,7 @@ def _told(store, write):
     return write()
   except Exception as error:
     # On disk: orbax's own list has lost the steps that the failed one was to replace.
-    safe = max((int(path.name) for path in Path(store.directory).iterdir() if path.name.isdecimal()), default=None)
+    safe = max(places.steps(places.place(str(store.directory))), default=None)
     stands = "No step is complete" if safe is None else f"Step {safe} is complete and untouched"
     raise RuntimeError(f"A checkpoint could not be written under {store.directory}: {_first_line(error)} {stands}; "
                        "once there is room, the same command goes on.") from error

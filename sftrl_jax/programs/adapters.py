@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from sftrl_jax import places
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.checkpoints.checksum import checksums, sha256
 from sftrl_jax.models import Model, lora as adapting
@@ -131,7 +132,7 @@ def _pinned(start: str) -> str:
   if not origins.is_workdir(home):
     return str(Path(start).absolute())
   step = origins.parse(start, origins.said(start)).step
-  return f"{home.absolute()}@{origins.steps_of(home, origins.said(start))[-1] if step is None else step}"
+  return f"{places.absolute(home)}@{origins.steps_of(home, origins.said(start))[-1] if step is None else step}"
 
 
 def _record(home: Path) -> dict:

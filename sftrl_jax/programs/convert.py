@@ -9,8 +9,9 @@ from pathlib import Path
 from sftrl_jax import trees
 from sftrl_jax.checkpoints import export, gguf, hf, source as sources
 from sftrl_jax.checkpoints.fill import Loaded
+from sftrl_jax.places import local_copy
 from sftrl_jax.programs import origin as origins
-from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.mistakes import ConfigError, here
 
 DTYPES = ("float32", "bfloat16")
 
@@ -21,7 +22,7 @@ def run(name: str, target: str, dtype: str = "") -> None:
     raise ConfigError(f"--dtype={dtype}: it must be one of {', '.join(DTYPES)}.")
   began = time.monotonic()
   try:
-    export.refuse_occupied(Path(target))
+    export.refuse_occupied(here(target, "TO"))
     loaded, like, told = _opened(name, dtype)
     hf.save(target, loaded.config, loaded.params, loaded.tokenizer, like)
   except (ValueError, OSError) as error:
@@ -69,5 +70,5 @@ def _of_run(name: str, dtype: str) -> tuple[Loaded, Path | str, str]:
   params = trees.cast(params, dtype or "float32")
   decoder = dataclasses.replace(parts.model.config, dtype=dtype or "float32")
   kept = origin.home / "pretrained"
-  return (Loaded(decoder, params, parts.tokenizer), kept if kept.is_dir() else "",
+  return (Loaded(decoder, params, parts.tokenizer), local_copy(kept) if kept.is_dir() else "",
           f"{origin.home} at step {step}")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sftrl_jax import places
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.pretrained import NAME
 
@@ -19,5 +20,6 @@ def write(parts, params: dict, workdir: Path, step: int) -> None:
   """Writes plain parameters of `model`, in all processes together. A step that is there stays."""
   from sftrl_jax.checkpoints import hf
   home = workdir / "exports" / str(step)
-  if not home.is_dir():
-    hf.save(home, parts.model.config, params, parts.tokenizer, like=workdir / NAME)
+  if not (home / "config.json").is_file():
+    with places.made(home, last="config.json") as folder:
+      hf.save(folder, parts.model.config, params, parts.tokenizer, like=places.local_copy(workdir / NAME))

@@ -7,6 +7,9 @@ import json
 import os
 from pathlib import Path
 
+from sftrl_jax import jsonl, places
+from sftrl_jax.programs.mistakes import here, place
+
 
 def optimizers_page(command) -> str:
   from sftrl_jax.programs import settings
@@ -57,8 +60,10 @@ def prepare(threads) -> None:
 def _study(command):
   from sftrl_jax.programs import study
   config, _ = configured(command)
-  begin = study.listing if "--list" in command.switches else study.run
-  begin(config, Path(command.flags["--workdir"]), command.text)
+  if "--list" in command.switches:
+    study.listing(config, place(command.flags["--workdir"], "--workdir"), command.text)
+  else:
+    study.run(config, here(command.flags["--workdir"], "--workdir"), command.text)
 
 
 def _training_config(command):
@@ -74,15 +79,17 @@ def _training_config(command):
 def _sft(command):
   config = _training_config(command)
   from sftrl_jax.programs import sft
-  sft.run(config, Path(command.flags["--workdir"]))
-  _report_run(config, Path(command.flags["--workdir"]))
+  workdir = place(command.flags["--workdir"], "--workdir")
+  sft.run(config, workdir)
+  _report_run(config, workdir)
 
 
 def _rl(command):
   config = _training_config(command)
   from sftrl_jax.programs import rl
-  rl.run(config, Path(command.flags["--workdir"]))
-  _report_run(config, Path(command.flags["--workdir"]))
+  workdir = place(command.flags["--workdir"], "--workdir")
+  rl.run(config, workdir)
+  _report_run(config, workdir)
 
 
 def _check(command):
@@ -98,7 +105,7 @@ def _data(command):
   from sftrl_jax.programs import data, dotted, settings
   from sftrl_jax.programs.check import verb_of
   from sftrl_jax.programs.mistakes import ConfigError
-  out, count = Path(command.flags["--out"]), data.parse_count(command.flags.get("--count", str(data.COUNT)))
+  out, count = here(command.flags["--out"], "--out"), data.parse_count(command.flags.get("--count", str(data.COUNT)))
   data.refuse_out(out)
   if verb_of(settings.load(command.flags["--config"]), command.overrides) == "study":
     raise ConfigError(f"--config={command.flags['--config']} is a study; data takes the config of one run.")
@@ -108,9 +115,11 @@ def _data(command):
 
 def _report_run(config, workdir) -> None:
   """The report of one run; one that has neither evaluations nor rows of one's own has nothing to show."""
-  if any((workdir / name).is_file() for name in ("evals.jsonl", "data.json")) and config.log.report:
+  if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.study import report
-    print(f"Report: {report.write_run(workdir)}")
+    with places.made(workdir / "report") as out:
+      report.write_run(workdir, out)
+    print(f"Report: {workdir / 'report' / 'report.html'}")
 
 
 def _prepare_from(command) -> str:
@@ -143,7 +152,7 @@ def _bench(command):
   from sftrl_jax.programs.check import verb_of
   from sftrl_jax.programs.mistakes import ConfigError, refuse_file
   if "--out" in command.flags:
-    refuse_file("--out", Path(command.flags["--out"]))
+    refuse_file("--out", here(command.flags["--out"], "--out"))
   verb = verb_of(settings.load(command.flags["--config"]), command.overrides)
   if verb == "study":
     raise ConfigError(f"--config={command.flags['--config']} is a study; bench takes the config of one run.")
@@ -169,19 +178,22 @@ def _report(command):
   from sftrl_jax.programs.mistakes import ConfigError, refuse_file
   from sftrl_jax.study import report
   if "--out" in command.flags:
-    refuse_file("--out", Path(command.flags["--out"]))
-  directories = [Path(directory) for directory in command.positionals]
+    refuse_file("--out", place(command.flags["--out"], "--out"))
+  directories = [place(directory) for directory in command.positionals]
   for directory in directories:
     if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
-  out = Path(command.flags["--out"]) if "--out" in command.flags else ""
-  if len(directories) > 1:
-    path = report.write_overlay(directories, out or directories[0] / "overlay")
-  elif (directories[0] / "study.json").is_file():
-    path = report.write_study(directories[0], *([out] if out else []))
-  else:
-    path = report.write_run(directories[0], *([out] if out else []))
-  print(f"Report: {path}")
+  several = len(directories) > 1
+  home = place(command.flags["--out"]) if "--out" in command.flags else (
+      directories[0] / ("overlay" if several else "report"))
+  with places.made(home) as out:
+    if several:
+      report.write_overlay(directories, out)
+    elif (directories[0] / "study.json").is_file():
+      report.write_study(directories[0], out)
+    else:
+      report.write_run(directories[0], out)
+  print(f"Report: {home / 'report.html'}")
 
 
 def _configs(command):

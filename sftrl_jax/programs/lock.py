@@ -5,6 +5,8 @@ import fcntl
 import os
 import time
 
+from sftrl_jax import places
+from sftrl_jax.programs import lease
 from sftrl_jax.programs.mistakes import ConfigError
 
 PATIENCE = 60.0   # seconds; children of a process that was killed end after their next checkpoint
@@ -12,11 +14,16 @@ PATIENCE = 60.0   # seconds; children of a process that was killed end after the
 
 @contextlib.contextmanager
 def only_writer(directory, patience=PATIENCE):
-  """Holds DIR/lock for the block and yields its file descriptor; children that inherit it hold the lock too.
+  """Holds DIR/lock for the block and yields its file descriptor; children that inherit it hold the lock too. In
+  a bucket there is none, and lease.py keeps the lock.
 
   ConfigError when a living process holds it. When its writer is dead and only the children are left, they get
   `patience` seconds to end.
   """
+  if not places.is_here(directory):
+    with lease.held(directory):
+      yield None
+    return
   directory.mkdir(parents=True, exist_ok=True)
   with (directory / "lock").open("a+") as lock:
     _take(lock, directory, patience)

@@ -2,6 +2,9 @@
 
 import difflib
 import json
+import pathlib
+
+from sftrl_jax import places
 
 
 class ConfigError(ValueError):
@@ -18,10 +21,43 @@ def nearest(word, names, prefix="") -> str:
 
 def refuse_file(flag, path) -> None:
   """ConfigError where a directory that will be written is a file, or lies in one; nothing is made."""
-  taken = next((above for above in (path, *path.parents) if above.exists() and not above.is_dir()), None)
+  above = (path, *path.parents) if places.is_here(path) else (path,)
+  taken = next((above for above in above if above.exists() and not above.is_dir()), None)
   if taken:
     what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
     raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
+
+
+def place(text, flag="") -> pathlib.PurePath:
+  """The path of a workdir, perhaps in a bucket; ConfigError for an address that is neither. flag: who gave it."""
+  try:
+    return places.place(text)
+  except ValueError as error:
+    raise ConfigError(f"{flag}={error}" if flag else str(error)) from error
+
+
+def here(text, flag) -> pathlib.Path:
+  """A path of this machine; ConfigError for an address in a bucket. flag: who gave it."""
+  try:
+    return places.here(text, f"{flag}={text}")
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+
+
+def refuse_unreachable(flag, path) -> None:
+  """ConfigError for a bucket that is not there, or that this machine may not look into."""
+  if places.is_here(path):
+    return
+  bucket, reason = path, "there is no such bucket, or it may not be seen"
+  while len(bucket.parts) > 3:   # /, gs, BUCKET
+    bucket = bucket.parent
+  try:
+    if bucket.exists():
+      return
+  except Exception as error:   # any of the client's
+    reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
+  raise ConfigError(f"{flag}={path}: {bucket} cannot be reached ({reason}). Make it with `gcloud storage buckets "
+                    f"create {bucket}`, or see that this machine may use it (`gcloud auth application-default login`).")
 
 
 def recorded(workdir) -> dict:

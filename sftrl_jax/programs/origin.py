@@ -5,7 +5,8 @@ import json
 import math
 from pathlib import Path
 
-from sftrl_jax.programs.mistakes import ConfigError, nearest
+from sftrl_jax import jsonl, places
+from sftrl_jax.programs.mistakes import ConfigError, nearest, place
 
 BEST = "best:"
 
@@ -39,9 +40,9 @@ def said(start: str) -> str:
 
 def home_of(source: str) -> Path:
   """The workdir that FROM names, whatever follows its @; a directory may have an @ in its own name."""
-  if "@" not in source or Path(source).is_dir():
-    return Path(source)
-  return Path(source.rpartition("@")[0])
+  if "@" not in source or place(source).is_dir():
+    return place(source)
+  return place(source.rpartition("@")[0])
 
 
 def is_workdir(home: Path) -> bool:
@@ -64,7 +65,7 @@ def parse(source: str, said: str = "") -> Origin:
   """
   said, home = said or repr(source), home_of(source)
   kept = steps_of(home, said)
-  if Path(source) == home:
+  if place(source) == home:
     return Origin(home)
   chosen = source.rpartition("@")[2]
   if chosen.startswith(BEST):
@@ -85,8 +86,7 @@ def steps_of(home: Path, said: str) -> list[int]:
   if not there.is_dir():
     raise ConfigError(f"{said}: {home} has no checkpoints/, so it is not the workdir of a run: give WORKDIR, "
                       f"WORKDIR@STEP or WORKDIR@{BEST}VARIANT.")
-  # What is half written, or was put aside as damaged, has a longer name.
-  steps = sorted(int(path.name) for path in there.iterdir() if path.name.isdecimal() and path.is_dir())
+  steps = places.steps(there)
   if not steps:
     raise ConfigError(f"{said}: {home} has no checkpoint yet: wait for its first one (config.checkpoint.every), or "
                       "give another workdir.")
@@ -126,20 +126,21 @@ def _evaluations(home: Path, said: str) -> list[dict]:
 
   ConfigError where there are none, or where one is damaged.
   """
-  path = home / "evals.jsonl"
-  written = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
   lines = []
-  for number, text in enumerate(written, start=1):
-    try:
-      line = json.loads(text)
-      lines.append({"step": int(line["step"]), "variant": str(line["variant"]), "success": float(line["success"]),
-                    "temperature": float(line["temperature"])})
-      if not math.isfinite(lines[-1]["success"]):
-        raise ValueError("success is not finite")
-    except (ValueError, KeyError, TypeError) as error:
-      if number == len(written) and not text.endswith("\n"):
-        break
-      raise ConfigError(f"{said}: {path} line {number} is damaged ({error}): mend it, or give {home}@STEP.") from error
+  for path in jsonl.files(home / "evals.jsonl"):
+    written = jsonl.read_text(path).splitlines(keepends=True)
+    for number, text in enumerate(written, start=1):
+      try:
+        line = json.loads(text)
+        lines.append({"step": int(line["step"]), "variant": str(line["variant"]), "success": float(line["success"]),
+                      "temperature": float(line["temperature"])})
+        if not math.isfinite(lines[-1]["success"]):
+          raise ValueError("success is not finite")
+      except (ValueError, KeyError, TypeError) as error:
+        if number == len(written) and not text.endswith("\n"):
+          break
+        raise ConfigError(f"{said}: {path} line {number} is damaged ({error}): mend it, or give {home}@STEP."
+                          ) from error
   if not lines:
     raise ConfigError(f"{said}: {home} has no evaluations (evals.jsonl), so none of its steps is the best: give "
                       f"{home}@STEP.")

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from sftrl_jax import places
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs import dotted
 from sftrl_jax.programs.mistakes import ConfigError, nearest
@@ -131,9 +132,7 @@ def record(config: dict, workdir: Path) -> None:
   """Writes down, once, what the files were that a run's config names by path."""
   files = {name: digest(name) for name in _files(config)}
   if files and not (workdir / RECORD).exists():
-    part = workdir / f"{RECORD}.part"
-    part.write_text(json.dumps(files, indent=2) + "\n")
-    part.replace(workdir / RECORD)
+    places.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
 
 
 def refuse_changed(config: dict, workdir: Path) -> None:

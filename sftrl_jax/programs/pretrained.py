@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sftrl_jax import places
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.programs import origin as origins
 from sftrl_jax.programs.mistakes import ConfigError
@@ -59,7 +60,7 @@ def described(start: str, workdir: Path | None = None) -> Source:
   for home in homes:
     if (home / NAME / "config.json").is_file():
       from sftrl_jax.checkpoints.source import Source
-      return Source("hf", home / NAME)
+      return Source("hf", places.local_copy(home / NAME))
   found = weights(start)
   if found is None:
     raise ConfigError(f"config.model.name is '{NAME}', but {origins.said(start)}, which is not a pretrained model: "
@@ -111,16 +112,22 @@ def check(start: str, model) -> bool:
 
 
 def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer) -> None:
-  """Writes WORKDIR/pretrained, once. Half of it is never there: it is made beside and renamed."""
+  """Writes WORKDIR/pretrained, once. Half of it is never believed: it is made beside and renamed, or its config.json is
+  the last file that gets there."""
   from sftrl_jax.checkpoints import hf
   home = workdir / NAME
-  if home.is_dir():
+  if (home / "config.json").is_file():
+    return
+  began = weights(start)
+  like = began.path if began is not None and began.kind == "hf" else ""
+  if not places.is_here(home):
+    with places.made(home, last="config.json") as folder:
+      hf.save_config(folder, config, tokenizer, like)
     return
   beside = workdir / f".{NAME}"
   shutil.rmtree(beside, ignore_errors=True)
   beside.mkdir(parents=True)
-  began = weights(start)
-  hf.save_config(beside, config, tokenizer, began.path if began is not None and began.kind == "hf" else "")
+  hf.save_config(beside, config, tokenizer, like)
   beside.rename(home)
 
 

@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
+from sftrl_jax import jsonl, places
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs import adapters, origin as origins, start as starts
 from sftrl_jax.programs.evaluate import evaluate
-from sftrl_jax.programs.mistakes import ConfigError, recorded
+from sftrl_jax.programs.mistakes import ConfigError, place, recorded
 from sftrl_jax.programs.origin import Origin
 from sftrl_jax.programs.settings import resolve
 from sftrl_jax.programs.setup import SCHEMAS, Parts, assemble
@@ -24,7 +25,7 @@ def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
   """Lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>."""
   origin = parse(source)
   home, step = origin.home, origin.step
-  if workdir and (Path(workdir) / "config.json").is_file():
+  if workdir and (place(workdir) / "config.json").is_file():
     raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
                       f"leave it out to write to {home / 'evaluate'}.")
   parts = assemble(config_of(home, overrides), verb_of(home), home)
@@ -34,16 +35,16 @@ def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
     raise ConfigError(f"{home} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
   with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
     params, step = parameters(parts, home, step)
-    out = Path(workdir) if workdir else home / "evaluate" / str(step)
-    out.mkdir(parents=True, exist_ok=True)
+    out = place(workdir) if workdir else home / "evaluate" / str(step)
+    places.make(out)
     for name in ("evals.jsonl", "episodes.jsonl"):
-      (out / name).unlink(missing_ok=True)  # an evaluation is whole or written again
+      jsonl.remove(out / name)  # an evaluation is whole or written again
     with contextlib.closing(Log(out, parts.settings["log"], Limits(1), f"evaluate {source}")) as log:
       compile_all(parts.actor, parts.actor.compiled[2](params))
       begin = _start_of(parts, home, params)
       lines = evaluate(parts, params, begin, Position(step=step), log)
   print(table(lines))
-  print(f"Written: {out / 'evals.jsonl'}")
+  print(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
 
 

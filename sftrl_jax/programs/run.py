@@ -70,7 +70,7 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
                     for both in meta["pending"])
     log.resumed(position)
     log.say(f"{workdir}: going on from step {position.step}.")
-  for name in ("metrics.jsonl", "evals.jsonl", "episodes.jsonl"):
+  for name in logs.FILES:
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
     again = owed and (name != "metrics.jsonl" or bool(pending))
     logs.cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
@@ -137,7 +137,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
   if session.owed and not stop.told:
     session = _evaluate(parts, session, log)
   if due(parts.settings["checkpoint"].every, position, limits) and not session.owed:
-    stop.exclusive(lambda: _save(session))
+    stop.exclusive(lambda: _save(session, log))
   if not stop.told:
     _export(parts, session)
   return _go_on(session, log, stop)
@@ -153,6 +153,7 @@ def _go_on(session: Session, log, stop) -> Session:
 
 def finish(parts: Parts, session: Session, log) -> None:
   """Waits for the last checkpoint; only then is the run complete."""
+  log.close_parts()
   stores.finish(session.store)
   session.store.close()
   told = {"phase": "complete", "done": 1.0, "text": f"step {session.position.step}", "rate": "", "eta": 0.0,
@@ -206,7 +207,8 @@ def _merging(model: dict) -> Callable[[dict], dict]:
   return jax.jit(lora.merge).lower(model).compile()
 
 
-def _save(session: Session) -> None:
+def _save(session: Session, log) -> None:
+  log.close_parts()  # before the checkpoint: a run that goes on from it finds every line up to it
   pending = [[{name: plain(metric) for name, metric in part.items()} for part in both] for both in session.pending]
   meta = {"position": dataclasses.asdict(session.position), "pending": pending, "owed": session.owed}
   stores.save(session.store, session.position.step, session.state, meta, **_evaluated(session.state, session.averaged))
@@ -215,7 +217,7 @@ def _save(session: Session) -> None:
 def _save_last(session: Session, log, dropped: bool = False) -> None:
   """What a run that is told to stop leaves behind; a start that was not trained yet leaves nothing."""
   if session.position.step:
-    _save(session)
+    _save(session, log)
   stores.finish(session.store)
   redone = f" Step {session.position.step + 1} is dropped and will be redone." if dropped else ""
   log.say(f"{session.workdir}: stopped after step {session.position.step}; the same command goes on.{redone}")

@@ -18,7 +18,7 @@ from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs import answers, conversation, origin as origins, recorded
 from sftrl_jax.programs.ending import Until
-from sftrl_jax.programs.mistakes import ConfigError, refuse_file
+from sftrl_jax.programs.mistakes import ConfigError, here, refuse_file
 from sftrl_jax.programs.setup import assemble
 from sftrl_jax.programs.speaker import PIECE, Speaker, alone, begin
 from sftrl_jax.rollout.sample import Sampling
@@ -99,8 +99,8 @@ def run(source: str, wish: Asked, overrides=()) -> None:
   rows, skipped = [], []
   talks = not wish.rows_in and not wish.prompt and sys.stdin.isatty()
   if wish.rows_in:
-    refuse_file("--out", Path(wish.rows_out).parent)
-    rows, skipped = answers.read(Path(wish.rows_in), wish.system, wish.raw, wish.skip)
+    refuse_file("--out", here(wish.rows_out, "--out").parent)
+    rows, skipped = answers.read(here(wish.rows_in, "--in"), wish.system, wish.raw, wish.skip)
   elif not talks and not wish.prompt:
     wish = dataclasses.replace(wish, prompt=sys.stdin.read().rstrip("\n"))
     if not wish.prompt:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
+from sftrl_jax import places
 from sftrl_jax.checkpoints.store import Checkpoint
 from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
@@ -274,7 +275,7 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
       raise ConfigError(f"{workdir} holds a run of `{old.get('verb')}`, not of `{verb}`: use another --workdir.")
     refuse_another(old, record, workdir)
     own.refuse_changed(parts.config, workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  places.make(workdir)
   with only_writer(workdir):
     if not path.is_file() or differences(recorded(workdir), record):
       write_json(path, record)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from sftrl_jax import places
 from sftrl_jax.study import chapters, crowd, effects, figures, findings, provenance, series, solo, style, tables
 from sftrl_jax.study.notices import line as alarm_line
 from sftrl_jax.study.page import Bullets, Heading, write
@@ -46,7 +47,7 @@ def write_overlay(directories, out):
   differ.
   """
   runs, out = [], pathlib.Path(out)
-  for directory in map(pathlib.Path, directories):
+  for directory in map(places.place, directories):
     if (directory / "study.json").exists():
       runs += list(tables.read_study(directory).runs.values())
     else:

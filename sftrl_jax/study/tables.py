@@ -12,6 +12,7 @@ import re
 
 import numpy as np
 
+from sftrl_jax import jsonl, places
 from sftrl_jax.study import style
 
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
@@ -61,7 +62,7 @@ class Episode:
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One workdir. `metrics` are the lines of metrics.jsonl as dicts, `phase` is progress.json's ("" if it has none)."""
-  directory: pathlib.Path
+  directory: pathlib.PurePath
   name: str
   verb: str
   config: dict
@@ -95,7 +96,7 @@ class Run:
 @dataclasses.dataclass(frozen=True)
 class Study:
   """study.json and its runs; `runs` by (base, method, seed), `starts` by base (a shipped start has no run)."""
-  directory: pathlib.Path
+  directory: pathlib.PurePath
   name: str
   claim: str
   methods: dict
@@ -176,17 +177,20 @@ def parse(text, where):
 
 
 def read_lines(path):
-  """[(line number, dict)] of a .jsonl file; [] if it does not exist; a torn last line is left out."""
-  if not path.exists():
-    return []
-  lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+  """[(where, dict)] of a .jsonl file or its parts; [] if it does not exist; a torn last line is left out."""
+  return [line for file in jsonl.files(path) for line in _lines_of(file)]
+
+
+def _lines_of(path):
+  lines = jsonl.read_text(path).split("\n")
   last = max((index for index, line in enumerate(lines) if line.strip()), default=-1)
   parsed = []
   for index, line in enumerate(lines):
     if not line.strip():
       continue
+    where = f"{path} line {index + 1}"
     try:
-      parsed.append((index + 1, parse(line, f"{path} line {index + 1}")))
+      parsed.append((where, parse(line, where)))
     except ValueError:
       # A writer that was killed leaves half a line, and only ever the last one.
       if index != last:
@@ -246,11 +250,11 @@ def read_evaluations(path):
   """
   found, lines = {}, {}
   for place, line in read_lines(path):
-    evaluation = evaluation_of(line, f"{path} line {place}")
+    evaluation = evaluation_of(line, place)
     key = (evaluation.step, evaluation.variant, evaluation.temperature)
     if key in found and (found[key].success, found[key].seed) != (evaluation.success, evaluation.seed):
       raise ValueError(
-        f"{path} lines {lines[key]} and {place} both give step {key[0]}, variant {key[1]!r}, temperature "
+        f"{lines[key]} and {place} both give step {key[0]}, variant {key[1]!r}, temperature "
         f"{key[2]:g}, and disagree; a run writes each once. Remove the one of the older attempt."
       )
     found.setdefault(key, evaluation)
@@ -260,7 +264,7 @@ def read_evaluations(path):
 
 def read_episodes(directory, variant="", limit=20000):
   """Greedy evaluation episodes of a run (of one variant if named), at most `limit` lines."""
-  path, found = pathlib.Path(directory) / "episodes.jsonl", []
+  path, found = places.place(directory) / "episodes.jsonl", []
   for _, line in read_lines(path)[:limit]:
     if line.get("kind") != "eval" or number(line.get("temperature")) != 0 or not isinstance(line.get("chat"), list):
       continue
@@ -276,12 +280,12 @@ def read_episodes(directory, variant="", limit=20000):
 
 
 def read_json(path):
-  return parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+  return parse(jsonl.read_text(path), str(path))
 
 
 def read_run(directory):
   """A run's workdir; ValueError if it has no config.json."""
-  directory = pathlib.Path(directory)
+  directory = places.place(directory)
   if not (directory / "config.json").exists():
     raise ValueError(f"{directory} has no config.json: a run's workdir has one. Name the directory given as --workdir.")
   config, place = read_json(directory / "config.json"), directory / "progress.json"
@@ -301,7 +305,7 @@ def whole_numbers(values, key, path):
 
 def read_study(directory):
   """study.json with every run that exists; runs that do not are named in `missing`."""
-  directory = pathlib.Path(directory)
+  directory = places.place(directory)
   path = directory / "study.json"
   if not path.exists():
     raise ValueError(f"{directory} has no study.json: a study's directory has one. For one run use its own workdir.")

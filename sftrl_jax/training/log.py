@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import math
-import os
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
+from sftrl_jax import jsonl, places
 from sftrl_jax.chat import Chat
 from sftrl_jax.training.loop import Limits, Position
+from sftrl_jax.training.scalars import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,25 +38,13 @@ class LogConfig:
       raise ValueError("episodes and megabytes must not be negative.")
 
 
+FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
+PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, on this machine or not: a request takes longer
+
+
 def write_json(path: Path, value) -> None:
   """Replaces the file in one move: a reader sees the old one or the new one, never half of either."""
-  half = path.with_name(f".{path.name}.{os.getpid()}")
-  half.write_text(json.dumps(value, indent=1))
-  half.replace(path)
-
-
-def append_line(path: Path, line: dict) -> None:
-  with path.open("a") as file:
-    file.write(json.dumps(_finite(line)) + "\n")
-
-
-def _finite(value):
-  """JSON has no NaN or infinity: they are written as text, which no reader can mistake for a number."""
-  if isinstance(value, float) and not math.isfinite(value):
-    return str(value)
-  if isinstance(value, dict):
-    return {key: _finite(item) for key, item in value.items()}
-  return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+  places.write_whole(path, json.dumps(value, indent=1))
 
 
 def cut_after(path: Path, step: int, again=lambda line: False) -> None:
@@ -64,19 +52,7 @@ def cut_after(path: Path, step: int, again=lambda line: False) -> None:
 
   again: which lines of that very step are dropped too, because they will be written again.
   """
-  if not path.is_file():
-    return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      told = json.loads(line)
-      if told["step"] < step or (told["step"] == step and not again(told)):
-        kept.append(line)
-    except (ValueError, KeyError, TypeError):
-      continue
-  half = path.with_name(f".{path.name}.{os.getpid()}")
-  half.write_text("".join(line + "\n" for line in kept))
-  half.replace(path)
+  jsonl.cut(path, lambda line: line["step"] < step or (line["step"] == step and not again(line)))
 
 
 def chat_json(chat: Chat) -> list[dict]:
@@ -84,42 +60,52 @@ def chat_json(chat: Chat) -> list[dict]:
 
 
 class Log:
-  """The files of one workdir, open for a run. On every host but the first it writes nothing."""
+  """The files of one workdir, open for a run. On every host but the first it writes nothing.
+
+  Where files cannot be appended to, lines are held until `close_parts`. Whoever saves a checkpoint calls it before:
+  once a checkpoint is complete, every line up to it is safe, and lines past the last complete one are cut by whoever
+  goes on from it.
+  """
 
   def __init__(self, workdir: Path, config: LogConfig, limits: Limits, name: str, writes: bool = True):
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
-    self._board, self._told, self._started, self._from, self._purge = None, 0.0, time.time(), None, None
+    self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[places.is_here(workdir)]
+    self._metrics, self._evals, self._episodes = self._writers = tuple(jsonl.Writer(workdir / name) for name in FILES)
+    self._curves = Scalars(workdir / "tensorboard")
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
                      bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining} {postfix}")
 
   def resumed(self, position: Position) -> None:
     """What TensorBoard shows past this step is written again."""
-    self._purge = position.step + 1
+    self._curves.resumed(position.step)
 
   def metrics(self, position: Position, metrics: dict[str, float]) -> None:
     if not self.writes:
       return
-    append_line(self.workdir / "metrics.jsonl", {**position.log(), **metrics})
+    self._metrics.write({**position.log(), **metrics})
     self._scalars(position.step, metrics, "")
 
   def evaluation(self, line: dict) -> None:
     if not self.writes:
       return
-    append_line(self.workdir / "evals.jsonl", line)
+    self._evals.write(line)
     tag = f"eval/{line['variant']}/T{line['temperature']:g}/"
     self._scalars(line["step"], {k: line[k] for k in ("success", "first_success", "kl") if k in line}, tag)
 
   def episode(self, line: dict) -> None:
-    path = self.workdir / "episodes.jsonl"
-    full = path.is_file() and path.stat().st_size > self.config.megabytes * 2**20
-    if self.writes and not full:
-      append_line(path, line)
+    if self.writes and self._episodes.size <= self.config.megabytes * 2**20:
+      self._episodes.write(line)
+
+  def close_parts(self) -> None:
+    """Makes safe what is written so far. It may be called at any time: lines past a checkpoint are cut by a resume."""
+    for writer in (*self._writers, self._curves):
+      writer.close_part()
 
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False) -> None:
-    """progress.json about once a second, and the bar."""
+    """progress.json about once a second (in a bucket, four times a minute), and the bar."""
     now = time.time()
-    if not self.writes or (now - self._told < 1.0 and not force):
+    if not self.writes or (now - self._told < self._pause and not force):
       return
     done = self.limits.done(position)
     if self._from is None:
@@ -129,10 +115,19 @@ class Log:
     rate = (position.step - self._from[2]) / passed if passed > 0 else 0.0
     told = {"phase": phase, "done": round(done, 5), "text": text or f"step {position.step}/{self.limits.steps}",
             "rate": f"{rate:.2f} it/s", "eta": round(eta, 1)}
-    write_json(self.workdir / "progress.json", told)
+    self._tell(told)
     self._bar.n = done
     self._bar.set_postfix_str(f"{phase} step {position.step} {told['rate']} {text}")
     self._told = now
+
+  def _tell(self, told: dict) -> None:
+    """Writes progress.json. A bucket that does not answer is no reason to end a run: the next one may get there."""
+    try:
+      write_json(self.workdir / "progress.json", told)
+    except Exception as error:  # any of the client's
+      if places.is_here(self.workdir):
+        raise
+      self.say(f"progress.json was not written ({type(error).__name__}: {str(error)[:200]}).")
 
   def say(self, text: str) -> None:
     """One line for a person, above the bar."""
@@ -142,15 +137,9 @@ class Log:
 
   def close(self) -> None:
     self._bar.close()
-    if self._board is not None:
-      self._board.close()
+    self.close_parts()
+    self._curves.close()
 
   def _scalars(self, step: int, metrics: dict, prefix: str) -> None:
-    if not self.config.tensorboard:
-      return
-    if self._board is None:
-      from tensorboardX import SummaryWriter
-      self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=self._purge)
-    for name, value in metrics.items():
-      if isinstance(value, int | float):
-        self._board.add_scalar(prefix + name, value, step)
+    if self.config.tensorboard:
+      self._curves.add(step, metrics, prefix)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from sftrl_jax import jsonl, places
 from sftrl_jax.programs import pool
 
 SCRIPT = '''
@@ -147,8 +148,9 @@ def run_of():
 
 @pytest.fixture(scope="package")
 def lines_of():
-  """lines_of(workdir, name) -> the lines of a JSON-lines file."""
-  return lambda workdir, name: [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+  """lines_of(workdir, name) -> the lines of a JSON-lines file, or of its parts."""
+  return lambda workdir, name: [json.loads(line) for file in jsonl.files(workdir / name)
+                                for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="package")
@@ -162,3 +164,28 @@ def finished(tiny, run_of, tmp_path_factory):
     return workdir
 
   return run
+
+
+@pytest.fixture(scope="package")
+def afar(bucket, tiny, run_of):
+  """(workdir in a bucket of a whole tiny SFT run, what it held after every request that changed it).
+
+  The run is that of finished("sft"), with a checkpoint after every step.
+  """
+  home, moments = places.place("gs://bucket/afar"), []
+  bucket.watch = lambda bucket: moments.append(
+      {name: object for name, object in bucket.objects.items() if name.startswith("afar/")})
+  run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)
+  bucket.watch = lambda bucket: None
+  return home, moments
+
+
+@pytest.fixture
+def back_to(bucket):
+  """back_to(moment): the bucket is as it was then, an hour ago, and whoever wrote into it is gone."""
+
+  def restore(moment):
+    bucket.objects.clear()
+    bucket.objects.update({name: object._replace(time=object.time - 3600) for name, object in moment.items()})
+
+  return restore

@@ -21,7 +21,7 @@ def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
   assert main(["report", str(run)]) == 0
   assert main(["report", str(study), "--out", str(tmp_path / "o")]) == 0
   assert main(["report", str(run), str(study)]) == 0
-  assert asked == [("write_run", run), ("write_study", study, tmp_path / "o"),
+  assert asked == [("write_run", run, run / "report"), ("write_study", study, tmp_path / "o"),
                    ("write_overlay", [run, study], run / "overlay")]
   assert main(["report", str(tmp_path)]) == 1
   assert "is no workdir" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from sftrl_jax import places
 from sftrl_jax.metrics import Mean, Peak
 from sftrl_jax.programs import run as runs
 from sftrl_jax.programs.mistakes import ConfigError
@@ -15,7 +16,7 @@ from sftrl_jax.programs.stop import Stop
 
 def arrays_of(workdir, step):
   """Every number of a checkpoint."""
-  path = (workdir / "checkpoints" / str(step) / "state").absolute()
+  path = places.absolute(workdir / "checkpoints" / str(step) / "state")
   return jax.device_get(ocp.StandardCheckpointer().restore(path))
 
 
@@ -127,6 +128,34 @@ def test_a_run_that_is_no_longer_finite_stops_and_names_its_last_good_step(tiny,
   lines = lines_of(tmp_path, "metrics.jsonl")
   assert [line["nonfinite_steps"] for line in lines] == [0, 1, 1, 1]
   assert [line.get("alarm/nonfinite") for line in lines] == [None, 1, 1, 1]
+
+
+def test_a_run_in_a_bucket_writes_what_one_on_this_machine_does(finished, afar, lines_of):
+  home, moments = afar
+  assert_equal_runs(home, finished("sft"), lines_of, 2)
+  names = sorted(name.removeprefix("afar/") for name in moments[-1] if "/checkpoints/" not in name)
+  assert [name for name in names if not name.startswith("tensorboard/")] == [
+      "config.json", "episodes.00001.jsonl", "episodes.00002.jsonl", "evals.00001.jsonl", "evals.00002.jsonl",
+      "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
+  assert len([name for name in names if name.startswith("tensorboard/")]) == 2
+  parts = [tuple(name for name in moment if name.endswith(".jsonl")) for moment in moments]
+  assert len(set(parts)) == 7   # each is written once
+  for step in (1, 2):   # lines are safe before the checkpoint is complete
+    complete = [f"afar/checkpoints/{step}/{places.COMMIT}" in moment for moment in moments]
+    assert len(parts[complete.index(True)]) >= 3 * step
+
+
+@pytest.mark.parametrize("last", ["checkpoints/1/", "checkpoints/2/"])
+def test_a_fresh_machine_goes_on_from_a_bucket_with_no_line_lost_or_doubled(finished, afar, back_to, tiny, run_of,
+                                                                            lines_of, last, capsys):
+  """The old one is gone when all parts of a step are written, and not all of its checkpoint is."""
+  home, moments = afar
+  moment = [moment for moment in moments if f"afar/{last}{places.COMMIT}" not in moment][-1]
+  back_to(moment)
+  assert len(lines_of(home, "metrics.jsonl")) >= int(last[-2])
+  run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)
+  assert ("going on from step 1" in capsys.readouterr().out) == (last == "checkpoints/2/")
+  assert_equal_runs(home, finished("sft"), lines_of, 2)
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])

@@ -1,13 +1,17 @@
 """Files that survive a kill: whole lines, every step once, numbers that JSON can hold."""
 
+import itertools
 import json
 import os
+import random
 
 import pytest
 
+from sftrl_jax import jsonl
 from sftrl_jax.chat import Message
+from sftrl_jax.jsonl import append_line
 from sftrl_jax.training import log as logs
-from sftrl_jax.training.log import Log, LogConfig, append_line, cut_after, write_json
+from sftrl_jax.training.log import Log, LogConfig, cut_after, write_json
 from sftrl_jax.training.loop import Limits, Position
 
 
@@ -20,20 +24,6 @@ def log(tmp_path):
   log = Log(tmp_path, LogConfig(tensorboard=False, megabytes=0.001), Limits(4), "run")
   yield log
   log.close()
-
-
-def test_lines_are_appended_whole(tmp_path):
-  path = tmp_path / "x.jsonl"
-  for step in range(3):
-    append_line(path, {"step": step, "text": "a\nb"})
-  assert lines(path) == [{"step": step, "text": "a\nb"} for step in range(3)]
-
-
-def test_what_is_not_finite_is_written_as_text(tmp_path):
-  append_line(tmp_path / "x", {"loss": float("nan"), "deep": {"a": [1.0, float("-inf")]}, "b": (float("inf"),)})
-  text = (tmp_path / "x").read_text()
-  refuse = lambda name: pytest.fail(f"{name} is no JSON")
-  assert json.loads(text, parse_constant=refuse) == {"loss": "nan", "deep": {"a": [1.0, "-inf"]}, "b": ["inf"]}
 
 
 def test_a_resumed_run_drops_later_lines_and_a_torn_one(tmp_path):
@@ -120,3 +110,85 @@ def test_chats_are_written_as_roles_and_texts():
 def test_wrong_settings_are_refused(settings):
   with pytest.raises(ValueError):
     LogConfig(**settings)
+
+
+class Killed(Exception):
+  pass
+
+
+def go_on(home, checkpoints, steps, chance, kill):
+  """One process of a run as programs/run.py orders what is written: from the newest checkpoint to the end, or to where
+  `kill` breaks it off. checkpoints: {step: owed}, those that are complete."""
+  log = Log(home, LogConfig(tensorboard=False), Limits(steps), "run")
+  step, owed, saving = max(checkpoints, default=0), checkpoints.get(max(checkpoints, default=0), False), []
+  for name in logs.FILES:
+    again = owed and name != "metrics.jsonl"
+    cut_after(home / name, step if checkpoints else -1, lambda line, again=again: again and line["kind"] == "eval")
+
+  def save(owed=False):
+    log.close_parts()
+    saving.append((step, owed))
+
+  def evaluate():
+    for variant in ("seen", "unseen"):
+      log.evaluation({"step": step, "kind": "eval", "variant": variant, "temperature": 0.0})
+      log.episode({"step": step, "kind": "eval", "chat": "x" * chance.randrange(3)})
+      kill()
+      if step and chance.random() < 0.05:   # SIGTERM: what was begun is owed
+        save(owed=True)
+        checkpoints.update(saving)
+        raise KeyboardInterrupt
+
+  if step == 0 or owed:
+    evaluate()
+  while step < steps:
+    step += 1
+    log.episode({"step": step, "kind": "train"})
+    log.metrics(Position(step), {"kind": "train"})
+    kill()
+    if step % 3 == 0 or step == steps:
+      evaluate()
+    if chance.random() < 0.5 and saving:   # it is written while training goes on
+      checkpoints.update([saving.pop(0)])
+    if step % 2 == 0 or step == steps:
+      checkpoints.update(saving)
+      saving.clear()
+      save()
+    kill()
+  log.close_parts()
+  kill()
+  checkpoints.update(saving)
+  log.close()
+
+
+@pytest.mark.parametrize("where", ["objects", "tmp_path"])
+def test_however_a_run_is_killed_each_line_is_there_once_when_it_ends(where, request):
+  home, steps = request.getfixturevalue(where), 9
+  wanted = {"metrics.jsonl": [*range(1, steps + 1)], "evals.jsonl": [0, 0, 3, 3, 6, 6, 9, 9],
+            "episodes.jsonl": [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6, 7, 8, 9, 9, 9]}
+  kills = 0
+  for seed in range(400 if where == "objects" else 40):
+    chance, checkpoints = random.Random(seed), {}
+
+    def kill(chance=chance):
+      if chance.random() < 0.06:
+        raise Killed
+
+    for process in itertools.count():
+      if where == "objects":
+        type(home).left = chance.randrange(20) if process < 6 else None
+      try:
+        go_on(home, checkpoints, steps, chance, kill if process < 6 else lambda: None)
+        break
+      except (Killed, KeyboardInterrupt, getattr(home, "killed", Killed)):
+        kills += 1
+        if checkpoints and chance.random() < 0.1:
+          del checkpoints[max(checkpoints)]   # it is found damaged
+    if where == "objects":
+      type(home).left = None
+    told = {name: [json.loads(line)["step"] for file in jsonl.files(home / name)
+                   for line in file.read_text().splitlines()] for name in logs.FILES}
+    assert told == wanted, f"seed {seed}"
+    for name in logs.FILES:
+      jsonl.remove(home / name)
+  assert kills > 50
