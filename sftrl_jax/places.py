@@ -32,10 +32,10 @@ def place(text) -> pathlib.PurePath:
 
 
 def here(text, said: str = "") -> pathlib.Path:
-  """The same for what is read or written on this machine alone; said: how a person gave it."""
+  """The same for what is read or written on this machine alone; said: how an error begins, after which it is named."""
   if SCHEME.match(str(text)):
-    raise ValueError(f"{said or text} is not on this machine: give a path that is, and copy with `gcloud storage cp "
-                     "-r`.")
+    raise ValueError(f"{said}{text} is not on this machine: give a path that is, and copy from or to it with `gcloud "
+                     "storage cp -r`.")
   return pathlib.Path(text)
 
 

@@ -26,8 +26,8 @@ def test_other_addresses_are_refused(text):
 
 def test_what_has_to_be_here_is_not_made_of_an_address():
   assert places.here("out/rows.jsonl") == pathlib.Path("out/rows.jsonl")
-  with pytest.raises(ValueError, match="--out=gs://b/rows.jsonl is not on this machine.*gcloud storage cp"):
-    places.here("gs://b/rows.jsonl", "--out=gs://b/rows.jsonl")
+  with pytest.raises(ValueError, match="--out=gs://b/rows.jsonl is not on this machine.*gcloud storage cp -r`"):
+    places.here("gs://b/rows.jsonl", "--out=")
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):

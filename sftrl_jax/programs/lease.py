@@ -23,6 +23,7 @@ from collections.abc import Callable
 from sftrl_jax.programs.mistakes import ConfigError
 
 BEAT, STALE = 15.0, 90.0   # seconds
+OURS = set()   # tokens that this process holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ def held(directory, lost: Callable[[str], None] | None = None, beat: float = BEA
   """
   token = uuid.uuid4().hex
   generation = [_take(directory, token, stale)]
+  OURS.add(token)
   ended = threading.Event()
 
   def refresh():
@@ -69,6 +71,7 @@ def held(directory, lost: Callable[[str], None] | None = None, beat: float = BEA
   finally:
     ended.set()
     thread.join()
+    OURS.discard(token)
     with contextlib.suppress(_taken_over()):
       _object(directory).delete(if_generation_match=generation[0])
 
@@ -99,6 +102,8 @@ def _is_dead(holder: Holder, stale: float) -> bool:
     return True
   if holder.host != socket.gethostname():
     return False
+  if holder.process == os.getpid():   # a container begun again counts its processes from the same number
+    return holder.token not in OURS
   try:
     os.kill(holder.process, 0)
   except ProcessLookupError:

@@ -39,7 +39,7 @@ def place(text, flag="") -> pathlib.PurePath:
 def here(text, flag) -> pathlib.Path:
   """A path of this machine; ConfigError for an address in a bucket. flag: who gave it."""
   try:
-    return places.here(text, f"{flag}={text}")
+    return places.here(text, f"{flag}=")
   except ValueError as error:
     raise ConfigError(str(error)) from error
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from sftrl_jax import places
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.programs import exports, settings, start as starts
@@ -54,6 +55,18 @@ def test_an_export_that_was_lost_is_made_when_the_run_goes_on(exported, run_of, 
   run_of(config, again)
   read = lambda home: (home / "exports" / "2" / "model.safetensors").read_bytes()
   assert read(again) == read(home)
+
+
+def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
+  config, home = exported
+  there = places.place("gs://bucket/exported/run")
+  run_of(config, there)
+  for name in ("exports/1/model.safetensors", "exports/2/model.safetensors", "exports/2/config.json",
+               "pretrained/config.json", "base.json"):
+    assert (there / name).read_bytes() == (home / name).read_bytes(), name
+  parts = assemble(config, "sft", there)
+  begun, judged = (starts.load(start, parts.model, 0, parts.mesh) for start in (str(there), str(home)))
+  jax.tree.map(np.testing.assert_array_equal, begun, judged)
 
 
 def test_only_pretrained_models_are_exported():

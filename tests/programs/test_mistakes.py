@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftrl_jax.programs.mistakes import ConfigError, nearest, refuse_file
+from sftrl_jax.programs.mistakes import ConfigError, here, nearest, place, refuse_file, refuse_unreachable
 
 
 def test_the_nearest_name_is_offered_with_all_valid_ones():
@@ -25,3 +25,17 @@ def test_a_directory_to_be_written_is_no_file_and_lies_in_none(tmp_path):
   for path in (tmp_path / "file", tmp_path / "file" / "in" / "it"):
     with pytest.raises(ConfigError, match=f"--out={path}.* is a file: give a directory"):
       refuse_file("--out", path)
+
+
+def test_addresses_are_told_before_anything_is_done(bucket):
+  with pytest.raises(ConfigError, match="^--workdir=s3://b/x: known are"):
+    place("s3://b/x", "--workdir")
+  with pytest.raises(ConfigError, match="^--out=gs://bucket/x is not on this machine"):
+    here("gs://bucket/x", "--out")
+  refuse_unreachable("--workdir", place("gs://bucket/new/run"))
+  with pytest.raises(ConfigError, match="^--workdir=gs://other/run: gs://other cannot be reached .* buckets create"):
+    refuse_unreachable("--workdir", place("gs://other/run"))
+  (place("gs://bucket/mistakes") / "file").write_text("mine")
+  refuse_file("--workdir", place("gs://bucket/mistakes"))
+  with pytest.raises(ConfigError, match="--workdir=gs://bucket/mistakes/file is a file"):
+    refuse_file("--workdir", place("gs://bucket/mistakes/file"))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sftrl_jax.main import main
 from sftrl_jax.programs import recorded
 from sftrl_jax.programs.mistakes import ConfigError
 
@@ -27,6 +28,17 @@ def test_overrides_change_what_is_evaluated_and_nothing_in_the_run(finished, tmp
   assert [line["episodes"] for line in lines] == [5, 5] and {line["step"] for line in lines} == {2}
   assert f"{home}@best:rule_ood is step 2" in capsys.readouterr().out
   assert before == ((home / "config.json").read_text(), (home / "evals.jsonl").read_text())
+
+
+def test_a_run_in_a_bucket_is_evaluated_and_reported_there(afar, lines_of, capsys):
+  home, _ = afar
+  lines = recorded.evaluate_recorded(f"{home}@best:rule_ood", [], "")
+  assert lines_of(home / "evaluate" / str(lines[0]["step"]), "evals.jsonl") == lines
+  again = recorded.evaluate_recorded(f"{home}@{lines[0]['step']}", [], "")
+  assert lines_of(home / "evaluate" / str(lines[0]["step"]), "evals.jsonl") == again
+  assert main(["report", str(home)]) == 0
+  assert f"Report: {home}/report/report.html" in capsys.readouterr().out
+  assert b"rule_ood" in (home / "report" / "report.html").read_bytes() and (home / "report" / "success.png").is_file()
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere@x", "nowhere@best:id_seen"])

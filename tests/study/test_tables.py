@@ -23,6 +23,22 @@ def test_a_run_reads_back_what_was_written(make_run, tmp_path):
   assert len(steps) == len(scores) == len(run.metrics) and run.last("compute/total_flops") > 0
 
 
+def test_a_run_in_parts_reads_back_as_one_in_whole_files(make_run, tmp_path):
+  directory = make_run(tmp_path / "run", "sft")
+  whole, episodes = tables.read_run(directory), tables.read_episodes(directory)
+  for name in ("evals", "metrics", "episodes"):
+    lines = (directory / f"{name}.jsonl").read_text().splitlines(keepends=True)
+    (directory / f"{name}.jsonl").unlink()
+    for number, first in enumerate(range(0, len(lines), 3), start=1):
+      (directory / f"{name}.{number:05d}.jsonl").write_text("".join(lines[first : first + 3]))
+  parted = tables.read_run(directory)
+  assert parted.metrics == whole.metrics and tables.read_episodes(directory) == episodes
+  assert [e.success for e in parted.evaluations] == [e.success for e in whole.evaluations]
+  append(directory / "evals.00002.jsonl", "{\n{}\n")
+  with pytest.raises(ValueError, match="evals.00002.jsonl line 4 is not JSON"):
+    tables.read_run(directory)
+
+
 def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(make_run, tmp_path):
   directory = make_run(tmp_path / "run", "sft")
   before = tables.read_run(directory)
