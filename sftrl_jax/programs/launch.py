@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from sftrl_jax import jsonl, places
-from sftrl_jax.programs.mistakes import here, place
+from sftrl_jax.programs.mistakes import ConfigError, here, place, refuse_file
 
 
 def optimizers_page(command) -> str:
@@ -60,10 +60,14 @@ def prepare(threads) -> None:
 def _study(command):
   from sftrl_jax.programs import study
   config, _ = configured(command)
+  workdir = place(command.flags["--workdir"], "--workdir")
   if "--list" in command.switches:
-    study.listing(config, place(command.flags["--workdir"], "--workdir"), command.text)
-  else:
-    study.run(config, here(command.flags["--workdir"], "--workdir"), command.text)
+    study.listing(config, workdir, command.text)
+    return
+  if not places.is_here(workdir):
+    raise ConfigError(f"--workdir={workdir}: a study begins its runs and writes on this machine; `--list` prints the "
+                      "commands of runs that write into a bucket.")
+  study.run(config, workdir, command.text)
 
 
 def _training_config(command):
@@ -104,7 +108,6 @@ def _check(command):
 def _data(command):
   from sftrl_jax.programs import data, dotted, settings
   from sftrl_jax.programs.check import verb_of
-  from sftrl_jax.programs.mistakes import ConfigError
   out, count = here(command.flags["--out"], "--out"), data.parse_count(command.flags.get("--count", str(data.COUNT)))
   data.refuse_out(out)
   if verb_of(settings.load(command.flags["--config"]), command.overrides) == "study":
@@ -150,7 +153,6 @@ def _sample(command):
 def _bench(command):
   from sftrl_jax.programs import settings
   from sftrl_jax.programs.check import verb_of
-  from sftrl_jax.programs.mistakes import ConfigError, refuse_file
   if "--out" in command.flags:
     refuse_file("--out", here(command.flags["--out"], "--out"))
   verb = verb_of(settings.load(command.flags["--config"]), command.overrides)
@@ -175,7 +177,6 @@ def _convert(command):
 
 
 def _report(command):
-  from sftrl_jax.programs.mistakes import ConfigError, refuse_file
   from sftrl_jax.study import report
   if "--out" in command.flags:
     refuse_file("--out", place(command.flags["--out"], "--out"))

@@ -11,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 
+from sftrl_jax import places
 from sftrl_jax.programs import dotted, pool, rehearsal, settings
 from sftrl_jax.programs.board import board, clock
 from sftrl_jax.programs.lock import only_writer
@@ -119,7 +120,7 @@ def listing(config, workdir, command="sftrl study --list") -> None:
   study = settings.build(Study, config.study, "config.study")
   runs = sorted(expand(study, workdir), key=lambda run: bool(run.needs))
   _check_recorded(config, workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  places.make(workdir)
   _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
   _write_json(workdir / "study.json", record(study, command, "the machines of its runs, started one by one"))
   needed = [run for run in runs if not run.needs]
@@ -298,10 +299,7 @@ def _text(value) -> str:
 
 
 def _write_json(path, content) -> None:
-  """Whole or not at all, since a report may be reading it."""
-  part = path.with_suffix(".part")
-  part.write_text(json.dumps(content, indent=2) + "\n")
-  part.replace(path)
+  places.write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _hardware() -> str:

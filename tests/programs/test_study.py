@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sftrl_jax.main import main
 from sftrl_jax.programs import pool, settings, study
 from sftrl_jax.programs.settings import ConfigError
+from sftrl_jax.study import tables
 
 
 class Reports:
@@ -197,6 +198,16 @@ def test_listed_commands_are_those_of_the_children_bases_first(files, tmp_path, 
   assert [("runs/base-" in line.partition("--config.start=")[2]) for line in listed] == [False] * 2 + [True] * 4
   study.listing(config, workdir)
   assert commands(capsys.readouterr().out)[-6:] == listed
+
+
+def test_a_study_over_machines_may_be_in_a_bucket_and_one_that_trains_here_is_here(files, tmp_path, bucket, capsys):
+  (tmp_path / "it.py").write_text(f"def get_config():\n  return {{'study': {config_of(files).study.to_dict()!r}}}\n")
+  config, home = f"--config={tmp_path / 'it.py'}", "gs://bucket/a study"
+  assert main(["study", config, f"--workdir={home}", "--list"]) == 0
+  assert shlex.split(commands(capsys.readouterr().out)[0])[3] == f"--workdir={home}/runs/base-0"
+  assert tables.read_study(home).missing == tuple(f"base-{b}-{name}-0" for b in (0, 1) for name in ("ppo", "sft"))
+  assert main(["study", config, f"--workdir={home}"]) == 1
+  assert "on this machine; `--list` prints the commands" in capsys.readouterr().err
 
 
 SFTRL = """
