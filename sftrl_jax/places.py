@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -51,6 +52,7 @@ def _buckets():
       raise ValueError(f"Paths at gs:// need the package {package.replace('.', '-')}: {INSTALL}")
   os.environ.setdefault("EPATH_USE_TF", "0")
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")   # plain HTTP, as orbax and the lock use it
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)   # it prints tracebacks of what is raised and told here
   import fsspec
   # What others write, tensorstore among them, is to be seen at once.
   fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)

@@ -106,7 +106,7 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
   refused = []
   for step in sorted(store.all_steps(), reverse=True):
     try:
-      state, meta = restore(store, step, like)
+      state, meta = _restored(store, step, like)
       return state, meta, step
     except Damaged as error:
       aside = _put_aside(places.place(str(store.directory)) / str(step))
@@ -118,6 +118,16 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
     raise Damaged(f"{store.directory} has no sound checkpoint left ({', '.join(aside)} put aside): restore one from "
                   "elsewhere, remove the directory to train from the start, or give another --workdir.")
   return None
+
+
+def _restored(store, step: int, like: Any) -> tuple[Any, dict]:
+  """As `restore`; a bucket that did not answer is asked again, for what is damaged is so a second time."""
+  try:
+    return restore(store, step, like)
+  except Damaged:
+    if places.is_here(places.place(str(store.directory))):
+      raise
+    return restore(store, step, like)
 
 
 def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model") -> tuple[dict, int]:
