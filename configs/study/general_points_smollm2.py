@@ -39,7 +39,8 @@ def get_config(choice=""):
       jobs=1,
       disclosure=("The model's weights are 4-bit ones, dequantised: slightly below the original of the hub.",))
   if short:
-    fewer = dict(rollout=dict(rows=32), evals=dict(temperatures=(0.0,), variants=("id_seen", "rule_ood")))
+    fewer = dict(model=dict(remat="light"), rollout=dict(rows=32),
+                 evals=dict(temperatures=(0.0,), variants=("id_seen", "rule_ood"), episodes=32, at=(), kl=False))
     config.study.overrides = dict(
         base=dict(fewer, steps=40, batch=8, compute=dict(microbatches=2)),
         sft=dict(fewer, batch=8, compute=dict(microbatches=2)),
