@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from sftrl_jax.models import cache, flops, heads, lora
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
+from sftrl_jax.models.layout import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Model:
     """logits in f32 of whatever hidden states are given."""
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
     logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
+    logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "vocab"))
     if not self.ids:
       return logits
     # The same as in objectives/logprobs.py: what is sampled from is what is trained.

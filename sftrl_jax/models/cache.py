@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.layout import KV_HEADS, constrain
 
 
 @struct.dataclass
@@ -22,7 +23,8 @@ class Cache:
 def empty(config: DecoderConfig, rows: int, length: int) -> Cache:
   """A cache for `rows` rows of `length` tokens with nothing in it."""
   shape = (rows, config.kv_heads, length, config.channels)
-  blank = lambda: tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers))
+  one = lambda: constrain(jnp.zeros(shape, config.dtype), KV_HEADS)
+  blank = lambda: tuple(one() for _ in range(config.layers))
   ints = lambda: jnp.zeros((rows, length), jnp.int32)
   return Cache(blank(), blank(), ints(), ints(), jnp.zeros((), jnp.int32))
 

@@ -22,6 +22,8 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tied: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
+  attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
+    the best that the devices have; decoding over a cache is always "xla"
   remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
   init_std: standard deviation of embedding and unembedding at birth
@@ -55,6 +57,7 @@ class DecoderConfig:
   norm_eps: float = 1e-6
   tied: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
+  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
   init_std: float = 0.02
@@ -101,6 +104,7 @@ class DecoderConfig:
       raise ValueError(f"channels is {self.channels}; rotary positions need an even number of channels per head.")
     for name, known in (("mlp", ("gated", "plain")), ("activation", ("silu", "relu", "gelu")),
                         ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light")),
+                        ("attention", ("auto", "xla", "splash", "cudnn")),
                         ("rope_scaling", ("none", "linear", "llama3"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")

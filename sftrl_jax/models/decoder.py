@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.layout import HEADS, KV_HEADS, ROWS, STILL, constrain, platform
 from sftrl_jax.models.lora import low_rank
 from sftrl_jax.shapes import check
 
@@ -81,8 +83,11 @@ class Attention(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, tables, allowed_BTS, past=None):
-    """Without `past`: over the rows themselves. With past = (keys, values, index): writes there, reads all of it."""
+  def __call__(self, x_BTD, tables, look, past=None):
+    """Without `past`: over the rows themselves. With past = (keys, values, index): writes there, reads all of it.
+
+    look: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, who may be seen included.
+    """
     c = self.config
     read = lambda heads, name: Project((c.width, heads, c.channels), "btd,dhc->bhtc", bias=c.qkv_bias, name=name)
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
@@ -91,11 +96,15 @@ class Attention(nn.Module):
     v_BKTC = read(c.kv_heads, "v")(x_BTD)
     if past is not None:
       keys_BKSC, values_BKSC, index = past
+      q_BHTC, lie = constrain(q_BHTC, HEADS), lambda x_BKSC: constrain(x_BKSC, KV_HEADS)
+      k_BKTC, v_BKTC = lie(k_BKTC), lie(v_BKTC)
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
       # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
-      k_BKTC, v_BKTC = jax.lax.optimization_barrier((k_BKTC, v_BKTC))
-    mixed_BHTC = kept(c, attend(q_BHTC, k_BKTC, v_BKTC, allowed_BTS, c.query_scale))
+      k_BKTC, v_BKTC = (lie(x) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
+    mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
+    if is_still(x_BTD, past):
+      mixed_BHTC = constrain(mixed_BHTC, ("replicas", *HEADS[1:]))
     out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", reads=2, gain=(2 * c.layers) ** -0.5, name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
 
@@ -104,12 +113,13 @@ class Mlp(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD):
+  def __call__(self, x_BTD, still: bool = False):
     c = self.config
     act = ACTIVATIONS[c.activation]
-    up_BTF = kept(c, Project((c.width, c.ffn), "btd,df->btf", name="up")(x_BTD))
+    lie = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if still else x_BTF
+    up_BTF = kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", name="up")(x_BTD)))
     if c.mlp == "gated":
-      hidden_BTF = act(kept(c, Project((c.width, c.ffn), "btd,df->btf", name="gate")(x_BTD))) * up_BTF
+      hidden_BTF = act(kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", name="gate")(x_BTD)))) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
     return Project((c.ffn, c.width), "btf,fd->btd", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
@@ -119,27 +129,41 @@ class Block(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, tables, allowed_BTS, past=None):
+  def __call__(self, x_BTD, tables, look, past=None):
     c = self.config
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x)
     after = lambda name, x: norm(name, x) if c.post_norms else x
-    mixed_BTD, kept = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, allowed_BTS, past)
-    x_BTD = x_BTD + after("attn_post_norm", mixed_BTD)
-    return x_BTD + after("mlp_post_norm", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD))), kept
+    still = is_still(x_BTD, past)
+    lie = lambda x: constrain(x, STILL) if still else x
+    mixed_BTD, kept = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, look, past)
+    x_BTD = lie(x_BTD + after("attn_post_norm", mixed_BTD))
+    return lie(x_BTD + after("mlp_post_norm", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD), still))), kept
 
 
 class _Scanned(nn.Module):
   """One step of the scan over layers: a block whose keys and values nobody keeps."""
 
   config: DecoderConfig
+  kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, local, tables, allowed):
-    """local: whether this layer is, or None where all layers are of one kind. tables, allowed: of each kind."""
+  def __call__(self, x_BTD, local, tables, seen):
+    """local: whether this layer is, or None where all layers are of one kind. tables: of each kind.
+
+    seen: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
+    """
+    c = self.config
     pick = lambda a, b: jax.lax.select(local, a, b)
     mine = lambda of: (*of.values(),)[0] if local is None else jax.tree.map(pick, of["local"], of["global"])
-    x_BTD, _ = Block(self.config, name="block")(x_BTD, mine(tables), mine(allowed))
-    return nn.with_logical_constraint(x_BTD, ("batch", "tokens", "width")), None
+    if self.kernel != "splash":
+      attending = {"xla": attend, "cudnn": kernels.cudnn}[self.kernel]
+      look = lambda q, k, v: attending(q, k, v, mine(seen), c.query_scale)
+    elif local is None:
+      look = lambda q, k, v: kernels.splash(q, k, v, seen, c.window if "local" in c.kinds else 0, c.query_scale)
+    else:
+      look = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, seen, c.window, c.query_scale)
+    x_BTD, _ = Block(c, name="block")(x_BTD, mine(tables), look)
+    return constrain(x_BTD, ROWS), None
 
 
 class Decoder(nn.Module):
@@ -152,6 +176,7 @@ class Decoder(nn.Module):
     check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
     x_BTD = self._embed(tokens_BT)
+    kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
     save = jax.checkpoint_policies.save_only_these_names(KEPT) if c.remat == "light" else None
@@ -159,14 +184,20 @@ class Decoder(nn.Module):
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
-    x_BTD, _ = stack(c, name="layers")(x_BTD, local_N, tables, allowed)
+    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, local_N, tables, segments_BT if kernel == "splash" else allowed)
     if not c.tied:  # born here, used by `unembedding`: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
 
   def _embed(self, tokens_BT):
     table_VD = self.param("embed", nn.initializers.normal(self.config.init_std), (self.config.vocab, self.config.width))
-    return nn.with_logical_constraint(look_up(self.config, table_VD, tokens_BT), ("batch", "tokens", "width"))
+    return constrain(look_up(self.config, table_VD, tokens_BT), ROWS)
+
+
+def is_still(x_BTD, past) -> bool:
+  """Whether matrices stay where they are and activations move: while decoding, where a row is one token and a matrix
+  is so much larger than all rows together. Reading many tokens, it is the other way round (Pope et al. 2022)."""
+  return past is not None and x_BTD.shape[1] == 1
 
 
 def kept(config: DecoderConfig, x):
@@ -175,8 +206,11 @@ def kept(config: DecoderConfig, x):
 
 
 def look_up(config: DecoderConfig, table_VD, tokens_BT):
-  """The embeddings of tokens, in the dtype of activations, to which the scale is rounded too."""
-  x_BTD = jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype)
+  """The embeddings of tokens, in the dtype of activations, to which the scale is rounded too.
+
+  They lie STILL at first: every device looks up its own channels, and no device needs the table.
+  """
+  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STILL)
   return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
 
 
@@ -202,10 +236,12 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positio
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
+  x_BTD = x_BTD if is_still(x_BTD, cache) else constrain(x_BTD, ROWS)
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:
-    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], allowed[kind], (past_k, past_v, start))
+    look = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale)
+    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], look, (past_k, past_v, start))
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)

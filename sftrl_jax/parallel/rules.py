@@ -4,6 +4,7 @@ A parameter matches exactly one pattern, and there is no catch-all: a forgotten 
 every device. Layers are stacked on the first axis for training and apart for decoding; both spell the same rule.
 """
 
+import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -47,39 +48,56 @@ PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
     **{_APART + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
     **{r"(?:.*/)?lora/layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
-    r"(?:.*/)?model/embed": ("vocab", "table"),
+    r"(?:.*/)?model/embed": ("vocab", "embed"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),
     r"(?:.*/)?model/final_norm/scale": ("norm",),
     r"(?:.*/)?value/kernel": ("norm",),
     r"(?:.*/)?value/bias": (),
 }
 
-# An embedding split on both axes makes XLA rematerialise the gather, so its width ("table") stays whole.
-MESH_AXES = {"batch": ("data", "fsdp"), "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor",
-             "vocab": "tensor", "channels": None, "norm": None, "layers": None, "rank": None, "table": None,
+# Axes of parameters and of activations: "batch" is rows on all devices, "replicas" rows on copies of the model alone.
+MESH_AXES = {"batch": ("data", "fsdp"), "replicas": "data", "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor",
+             "ffn": "tensor", "vocab": "tensor", "channels": None, "norm": None, "layers": None, "rank": None,
              "tokens": None, "width": None}
+# For decoding with matrices that are split over tensor alone: fsdp is then as many copies more.
+GATHERED_AXES = {**MESH_AXES, "replicas": ("data", "fsdp"), "embed": None}
 
 
-def activation_rules() -> tuple:
-  """MESH_AXES as flax wants them, for `flax.linen.logical_axis_rules`."""
-  return tuple(MESH_AXES.items())
+def activation_rules(mesh_axes: dict = MESH_AXES) -> tuple:
+  """Mesh axes as flax wants them, for `flax.linen.logical_axis_rules`."""
+  return tuple(mesh_axes.items())
 
 
-def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole."""
-  if "own" in path.split("/"):  # new in a user's own model: whole on every device
-    return PartitionSpec(*(None for _ in shape))
+def applied(mesh_axes: dict = MESH_AXES):
+  """A context in which activations are constrained by these axes, on the mesh that is set."""
+  return nn.logical_axis_rules(activation_rules(mesh_axes))
+
+
+def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+  """The names of a parameter's axes; ValueError unless exactly one rule says them."""
   axes = trees.the_one(PARAMETER_AXES, path, "parallel/rules.py")
   if len(axes) != len(shape):
     raise ValueError(f"{path} has {len(shape)} axes {shape}, but parallel/rules.py names {len(axes)}: {axes}.")
-  names = [MESH_AXES[axis] for axis in axes]
+  return axes
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh, mesh_axes: dict = MESH_AXES) -> PartitionSpec:
+  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: `whole.py` tells of it."""
+  if is_own(path):
+    return PartitionSpec(*(None for _ in shape))
+  names = [mesh_axes[axis] for axis in axes_of(path, shape)]
   fits = lambda name, size: name is not None and size % mesh.shape[name] == 0
   return PartitionSpec(*(name if fits(name, size) else None for name, size in zip(names, shape, strict=True)))
 
 
-def shardings(tree, mesh: Mesh):
+def is_own(path: str) -> bool:
+  """Whether a parameter is new in a user's own model: such are whole on every device."""
+  return "own" in path.split("/")
+
+
+def shardings(tree, mesh: Mesh, mesh_axes: dict = MESH_AXES):
   """A sharding for every leaf of a parameter tree whose root holds `model` or `lora` (and `value`)."""
-  return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh)), tree)
+  return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh, mesh_axes)), tree)
 
 
 def like_parameters(tree, params_shardings, mesh: Mesh):

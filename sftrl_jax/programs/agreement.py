@@ -38,7 +38,7 @@ def greedy_is_the_argmax(parts: Parts, params, episodes) -> str:
   """Every greedy token against the logits of one full forward over the chat that it stands in."""
   live, placed, _ = _rows(parts, episodes)
   gaps, spreads = (array_BT[live] for array_BT in jax.device_get(_ranked(parts.model)(params, *placed)))
-  far, allowed = float((gaps / np.maximum(spreads, 1e-30)).max()), tolerance(parts.model.config.dtype)
+  far, allowed = float((gaps / np.maximum(spreads, 1e-30)).max()), tolerance(dtype(parts))
   told = (f"{np.mean(gaps == 0):.2%} of {len(gaps)} greedy tokens are the argmax, the worst is {gaps.max():.1e} below "
           f"it: {far:.1e} of the logits' spread (allowed: {allowed:g})")
   if not far <= allowed:
@@ -53,12 +53,18 @@ def probabilities_agree(parts: Parts, params, episodes) -> str:
   score = jax.jit(make_score(parts.model, temperature, parts.settings["compute"].logit_chunk))
   gaps = np.abs(jax.device_get(score({"model": params}, *placed).logprobs_BT) - sampled_BT)[live]
   spread = float(jax.device_get(_ranked(parts.model)(params, *placed)[1])[live].mean()) / temperature
-  share = tolerance(parts.model.config.dtype)
+  share = tolerance(dtype(parts))
   told = (f"log-probabilities of {len(gaps)} sampled tokens differ by {gaps.max():.1e} at most and {gaps.mean():.1e} "
           f"on average (allowed: {share * spread:.1e}, which is {share:g} of the logits' spread)")
   if not gaps.max() <= share * spread:
     raise Wrong(told, WAY_OUT)
   return told
+
+
+def dtype(parts: Parts) -> str:
+  """The coarser one of training and decoding."""
+  both = parts.model.config.dtype, parts.actor.decoder.config.dtype
+  return "bfloat16" if "bfloat16" in both else both[0]
 
 
 def tolerance(dtype: str) -> float:

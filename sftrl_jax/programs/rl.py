@@ -68,9 +68,9 @@ def run(config, workdir: Path) -> None:
       state, metrics = _update(parts, section, session, batch, train_step)
       ended = time.perf_counter()
       updating = ended - scored
-      extra = {**measured, **rounds.measured(parts, played, arrays[1]), "timing_s/rollout": played.clock.rollout,
-               "timing_s/verify": played.clock.verify, "timing_s/score": scored - mark, "timing_s/update": updating,
-               "timing_s/step": ended - began}
+      extra = {**measured, **rounds.measured(parts, played, arrays[1]), "timing_s/weights": played.weights,
+               "timing_s/rollout": played.clock.rollout, "timing_s/verify": played.clock.verify,
+               "timing_s/score": scored - mark, "timing_s/update": updating, "timing_s/step": ended - began}
       position = session.position.ahead(
           played.cursor, episodes * length * section.epochs, ended - began,
           train=training * section.epochs, rollout=sum(played.spent), score=scoring)

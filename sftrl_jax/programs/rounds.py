@@ -1,6 +1,7 @@
 """The episodes of one iteration of RL: rounds of play until the batch is full of what can be learned from."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import jax
@@ -19,6 +20,7 @@ class Played:
   everything: all that were played, learned from or not
   cursor: the number of the next iteration's first episode
   spent: FLOPs a turn of every round
+  weights: seconds that moving the weights to where decoding reads them took
   rounds, dropped: how often episodes were played, and how many groups were looked at and dropped
   """
 
@@ -26,6 +28,7 @@ class Played:
   everything: list[Episode]
   cursor: int
   clock: Clock
+  weights: float
   spent: list[float]
   rounds: int
   dropped: int
@@ -41,7 +44,9 @@ def play_batch(parts, params, first: int) -> Played:
   """
   actor, section, wanted = parts.actor, _section(parts), parts.config["batch"] // parts.actor.group
   most = section.max_rounds if section else 1
-  decoding, key = actor.compiled[2](params["model"]), jax.random.key(parts.config["seed"])
+  began, key = time.perf_counter(), jax.random.key(parts.config["seed"])
+  decoding = jax.block_until_ready(actor.compiled[2](params["model"]))
+  moved = time.perf_counter() - began
   kept, dropped, everything, spent, clock, number, played = [], [], [], [], Clock(0.0, 0.0), first, 0
   while len(kept) < wanted and played < most:
     rows, missing = actor.rollout.rows, (wanted - len(kept)) * actor.group
@@ -54,7 +59,7 @@ def play_batch(parts, params, first: int) -> Played:
         (dropped if most > 1 and fare_alike(group, section.filter_by) else kept).append(group)
   missing = wanted - len(kept)
   chosen = [episode for group in (*kept, *dropped[:missing]) for episode in group]
-  return Played(chosen, everything, number, clock, spent, played, len(dropped), missing * actor.group)
+  return Played(chosen, everything, number, clock, moved, spent, played, len(dropped), missing * actor.group)
 
 
 def in_groups(episodes: Sequence, group: int) -> list:

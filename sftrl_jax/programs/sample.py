@@ -21,6 +21,7 @@ from sftrl_jax.programs.ending import Until
 from sftrl_jax.programs.mistakes import ConfigError, here, refuse_file
 from sftrl_jax.programs.setup import assemble
 from sftrl_jax.programs.speaker import PIECE, Speaker, alone, begin
+from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
 
@@ -169,7 +170,7 @@ def _speaker(model, tokenizer, params, mesh, wish: Asked, settings: dict) -> tup
   if settings and (told := {name: value for name, value in settings.items() if name not in given}):
     _note(f"From generation_config.json: {', '.join(f'{name} {value:g}' for name, value in told.items())}.")
   sampling = Sampling(PIECE, int(chosen["top_k"]), float(chosen["top_p"]))
-  return Speaker(model, tokenizer, jax.jit(model.decoding)(params), mesh, sampling), float(chosen["temperature"])
+  return Speaker(model, tokenizer, placement.mover(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
 
 
 def recommended(directory: Path) -> dict:

@@ -19,6 +19,7 @@ from sftrl_jax.models import Model, cache as caches
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.ending import Said, Until, heard
+from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling, respond, row_keys
 
 PIECE = 8   # tokens sampled between two looks of the host
@@ -43,8 +44,7 @@ class Speaker:
   @functools.cached_property
   def compiled(self):
     """(blank, read, say, grow, rewind): caches are donated, so there is one of each conversation."""
-    rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
-    split = caches.Cache(rows, rows, rows, rows, whole)   # said, not left to XLA: another split is another program
+    split = placement.cache(self.model.config, self.mesh)
     jit = functools.partial(jax.jit, out_shardings=split)
     parts = (self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
 

@@ -8,7 +8,7 @@ Conversations that begin alike, as those of a group do, read their prompt once.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from sftrl_jax.chat import Chat
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model, cache as caches, flops
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.episodes import Reply
 from sftrl_jax.rollout.sample import Sampling, respond, row_keys
 from sftrl_jax.text.pretrained import Pretrained
@@ -35,6 +36,9 @@ class Rollout:
   temperature: of training rollouts and their log-probabilities
   carry: keep the cache from turn to turn; off reads the whole chat again every turn
   shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
+  dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
+    then differ from the trainer's, see sampling/sampling_logp_difference
+  gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too
   """
 
   rows: int = 256
@@ -44,6 +48,8 @@ class Rollout:
   temperature: float = 1.0
   carry: bool = True
   shrink: tuple[float, ...] = (0.75, 0.5)
+  dtype: Literal["", "float32", "bfloat16"] = ""
+  gather: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, "shrink", tuple(self.shrink))
@@ -55,6 +61,8 @@ class Rollout:
                        "example 1.0.")
     if any(not 0 < share < 1 for share in self.shrink):
       raise ValueError(f"shrink is {self.shrink}; its shares must lie between 0 and 1, for example (0.75, 0.5).")
+    if self.dtype not in ("", "float32", "bfloat16"):
+      raise ValueError(f"dtype is {self.dtype!r}; it must be float32, bfloat16, or '' for that of training.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +127,21 @@ class Actor:
     return [*first, *((1, size, 1) for size in self.sizes if self.turns > 1)]
 
   @functools.cached_property
+  def decoder(self) -> Model:
+    """The model as it decodes."""
+    config = self.model.config
+    return dataclasses.replace(self.model, config=dataclasses.replace(config, dtype=self.rollout.dtype or config.dtype))
+
+  @functools.cached_property
   def compiled(self):
     """(turn, regroup, decoding): the three compiled functions of a rollout."""
-    parts = (self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
-    rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
-    split = caches.Cache(rows, rows, rows, rows, whole)  # said, not left to XLA: another split is another program
+    parts = (self.decoder, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
+    split, gather = placement.cache(self.model.config, self.mesh), self.rollout.gather
 
     @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, None))
+    @functools.partial(placement.decoded, gather=gather)
     def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
-      cache = caches.empty(self.model.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
+      cache = caches.empty(self.decoder.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
       keys_B = row_keys(key, episodes_B, number)
       return respond(*parts, params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT,
                      next_positions_B, live_B, keys_B, temperature, group)
@@ -136,7 +150,7 @@ class Actor:
     def regroup(cache, rows_B, room):
       return caches.grow(caches.take(cache, rows_B), room)
 
-    return turn, regroup, jax.jit(self.model.decoding)
+    return turn, regroup, placement.mover(self.decoder, self.mesh, gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1) -> float:
     """What a turn cost: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""

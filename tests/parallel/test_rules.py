@@ -64,8 +64,8 @@ def test_what_is_new_in_a_users_own_model_is_whole_everywhere():
 
 
 def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
-  named = {axis for axes in rules.PARAMETER_AXES.values() for axis in axes} | {"batch", "tokens", "width"}
-  assert named == set(rules.MESH_AXES) == {name for name, _ in rules.activation_rules()}
+  named = {axis for axes in rules.PARAMETER_AXES.values() for axis in axes} | {"batch", "replicas", "tokens", "width"}
+  assert named == set(rules.MESH_AXES) == set(rules.GATHERED_AXES) == {name for name, _ in rules.activation_rules()}
   places = {place for value in rules.MESH_AXES.values() for place in (value if isinstance(value, tuple) else (value,))}
   assert places == {*meshes.AXES, None}
 
@@ -91,7 +91,7 @@ def test_stacked_and_apart_spell_the_same_rule():
 
 def test_an_axis_that_does_not_divide_stays_whole():
   mesh = meshes.make(LAYOUTS["2x2x2"])
-  assert rules.spec("model/embed", (33, 32), mesh) == PartitionSpec(None, None)
+  assert rules.spec("model/embed", (33, 32), mesh) == PartitionSpec(None, "fsdp")
   assert rules.spec("model/layers/0/attn/k/kernel", (32, 1, 4), mesh) == PartitionSpec("fsdp", None, None)
 
 

@@ -14,7 +14,8 @@ from sftrl_jax.models import DecoderConfig
 
 # In the order in which `of` tries them.
 FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3}
-TOLD = ("dtype", "remat", "unroll", "init_std", "context")   # how a model is run, or was made: not what it computes
+# How a model is run, or was made: not what it computes.
+TOLD = ("dtype", "attention", "remat", "unroll", "init_std", "context")
 
 
 def named(values: dict, where: str) -> ModuleType:

@@ -1,0 +1,94 @@
+"""An accelerator's own kernels say what `attend` says, to the rounding of what they compute in."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax import inputs, trees
+from sftrl_jax.models import DecoderConfig, attention, build, kernels
+from sftrl_jax.parallel import mesh as meshes, rules
+
+LENGTH, HEADS, KV_HEADS, CHANNELS = 140, 4, 2, 16   # neither a multiple of what a kernel's blocks hold
+
+
+def rows():
+  """Every layout that rows have: packed, padded on the left, padded on the right, all padding."""
+  packed = inputs.pack([[1] * 60, [1] * 70], [inputs.Slot(0, 0, 1), inputs.Slot(0, 60, 2)], 1, LENGTH)
+  return jax.tree.map(lambda *parts: np.concatenate(parts), packed, inputs.left_pad([[1] * 90], LENGTH),
+                      inputs.right_pad([[1] * 133, []], LENGTH))
+
+
+def everything(look, batch, dtype):
+  """[output, gradients of q, k and v] at real tokens, of a loss that looks at real tokens only."""
+  random, real_BT = np.random.default_rng(0), batch.segments_BT > 0
+  arrays = [jnp.asarray(random.normal(size=(len(real_BT), heads, LENGTH, CHANNELS)), dtype)
+            for heads in (HEADS, KV_HEADS, KV_HEADS)]
+  weights = jnp.asarray(random.normal(size=arrays[0].shape) * real_BT[:, None, :, None], jnp.float32)
+
+  def loss(q, k, v):
+    mixed = look(q, k, v).astype(jnp.float32)
+    return jnp.sum(mixed * weights), mixed
+
+  (_, mixed), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
+  return [np.asarray(x, np.float32).swapaxes(1, 2)[real_BT] for x in (mixed, *grads)]
+
+
+@pytest.mark.parametrize("kernel, dtype, window", [
+    ("splash", "bfloat16", 17), ("cudnn", "float32", 17), ("cudnn", "bfloat16", 0)])
+def test_a_kernel_says_what_attend_says(kernel, dtype, window):
+  batch, scale = rows(), 0.3
+  fields = batch.positions_BT, batch.positions_BT, batch.segments_BT, batch.segments_BT
+  allowed = attention.may_attend(*map(jnp.asarray, fields), window)
+  look = {"splash": lambda *qkv: kernels.splash(*qkv, jnp.asarray(batch.segments_BT), window, scale),
+          # cuDNN's call on what can compute it here.
+          "cudnn": lambda *qkv: kernels.cudnn(*qkv, allowed, scale, implementation="xla")}[kernel]
+  ours = everything(lambda *qkv: attention.attend(*qkv, allowed, scale), batch, dtype)
+  told = everything(look, batch, dtype)
+  assert np.abs(told[0] - ours[0]).mean() <= (1e-6 if dtype == "float32" else 1e-3)
+  for mine, theirs in zip(told, ours, strict=True):   # bfloat16 rounds at 2^-9, and in other places
+    assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 1e-2) * np.linalg.norm(theirs)
+
+
+def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh():
+  """Splash under shard_map, over more devices in tensor than there are kv heads, within remat and the scan."""
+  config = DecoderConfig(vocab=24, width=16, layers=2, heads=4, kv_heads=1, window=5, pattern=("local", "global"),
+                         attention="xla", init_std=0.5)
+  shapes, random = jax.eval_shape(build(config).init, jax.random.key(0)), np.random.default_rng(0)
+  params = trees.map_with_path(lambda path, x: random.normal(size=x.shape).astype(np.float32) * 0.3, shapes)
+  batch = inputs.left_pad([[*range(1, 20)], [5] * 9, [3, 4], [7] * 24], 24)
+  given = jnp.asarray(random.integers(0, 24, (4, 24))), jnp.asarray(batch.positions_BT), jnp.asarray(batch.segments_BT)
+  real = batch.segments_BT > 0
+
+  def squares(config):
+    model = build(config)
+    loss = lambda params: jnp.sum(jnp.square(model.hidden(params, *given)) * real[..., None])
+    return jax.jit(jax.value_and_grad(loss))
+
+  want = squares(config)(params)
+  mesh = meshes.make(meshes.MeshConfig(2, 2, 2))
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+    got = squares(dataclasses.replace(config, attention="splash"))(
+        jax.device_put({"model": params}, rules.shardings({"model": params}, mesh))["model"])
+  for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):
+    assert np.linalg.norm(mine - np.asarray(theirs)) <= 2e-5 * np.linalg.norm(theirs), path
+
+
+def test_auto_takes_what_the_devices_have_and_the_model_can():
+  half, plain = DecoderConfig(dtype="bfloat16"), DecoderConfig()
+  assert [kernels.chosen(half, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "cudnn", "xla"]
+  assert [kernels.chosen(plain, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
+  wide = DecoderConfig(dtype="bfloat16", width=512, heads=2)
+  assert kernels.chosen(wide, "gpu") == "xla" and kernels.chosen(wide, "tpu") == "splash"
+
+
+@pytest.mark.parametrize("change, platform, told", [
+    (dict(dtype="bfloat16"), "cpu", "the devices are of kind cpu"), ({}, "gpu", "dtype is 'float32'"),
+    (dict(dtype="bfloat16", width=512, heads=2), "gpu", "channels is 256"),
+    (dict(dtype="bfloat16", channels=12), "gpu", "channels is 12")])
+def test_a_kernel_that_cannot_be_had_is_refused_by_name(change, platform, told):
+  with pytest.raises(ValueError, match=f"^attention is 'cudnn', but .*{told}: use auto"):
+    kernels.chosen(DecoderConfig(attention="cudnn", **change), platform)
