@@ -1,9 +1,11 @@
 """The mesh of devices (data, fsdp, tensor), and putting host arrays on it."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -14,7 +16,7 @@ ROWS = PartitionSpec(("data", "fsdp"))  # every array with rows is split over bo
 class MeshConfig:
   """How devices are laid out; the product of the three axes is the number of devices.
 
-  data: copies of the model that read different rows
+  data: copies of the model that read different rows; several TPU slices are best a copy or more each
   fsdp: devices over which rows and parameters are both split; -1 takes the devices that are left
   tensor: devices over which heads and ffn are split
   cpu_threads: threads XLA's CPU backend may use, fixed before JAX is imported (0: its default); bits depend on it
@@ -38,17 +40,46 @@ class MeshConfig:
 
 
 def make(config: MeshConfig, devices=None) -> Mesh:
-  """The mesh over all devices. Axes are Auto: under `jax.make_mesh`'s default, Explicit, flax constraints fail."""
+  """The mesh over all devices. Axes are Auto: under `jax.make_mesh`'s default, Explicit, flax constraints fail.
+
+  Neighbours in an axis are neighbours in the machine. Several TPU slices are joined by a network (DCN) that is slow
+  beside their own links (ICI): data goes from slice to slice, then fsdp; tensor stays within one.
+  """
   devices = list(jax.devices() if devices is None else devices)
+  sizes = _sizes(config, len(devices))
+  slices = 1 if devices[0].platform == "cpu" else len({getattr(device, "slice_index", 0) for device in devices})
+  if slices == 1:
+    arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  else:
+    across = _across(sizes, slices)
+    within = tuple(size // parts for size, parts in zip(sizes, across, strict=True))
+    arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+  return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _sizes(config: MeshConfig, count: int) -> tuple[int, ...]:
+  """The three sizes, -1 resolved."""
   sizes = [getattr(config, name) for name in AXES]
-  if -1 in sizes:
-    known = int(np.prod([size for size in sizes if size != -1]))
-    sizes[sizes.index(-1)] = max(1, len(devices) // known)
-  if int(np.prod(sizes)) != len(devices):
+  known = math.prod(size for size in sizes if size != -1)
+  if -1 in sizes and count % known == 0:
+    sizes[sizes.index(-1)] = count // known
+  if math.prod(sizes) != count:
     shape = " x ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
-    raise ValueError(f"config.mesh is {shape}, which is {int(np.prod(sizes))} devices, but there are {len(devices)}: "
-                     "make the product equal, for example with --config.mesh.fsdp=-1.")
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    divisors = ", ".join(str(size) for size in range(1, count + 1) if count % size == 0)
+    raise ValueError(f"config.mesh is {shape}, but there are {count} devices, and {known} "
+                     + ("does not divide them" if -1 in sizes else "is not their number")
+                     + f": use sizes of {divisors}, and -1 for one of them, for example --config.mesh.fsdp=-1.")
+  return tuple(sizes)
+
+
+def _across(sizes: tuple[int, ...], slices: int) -> tuple[int, ...]:
+  """Over how many slices each axis goes."""
+  data = math.gcd(sizes[0], slices)
+  fsdp = slices // data
+  if sizes[1] % fsdp:
+    raise ValueError(f"config.mesh has data={sizes[0]} x fsdp={sizes[1]}, but there are {slices} slices, and tensor "
+                     f"stays within one: make data a multiple of {slices}, for example --config.mesh.data={slices}.")
+  return data, fsdp, 1
 
 
 def rows(mesh: Mesh) -> int:
@@ -77,5 +108,7 @@ def refuse_uneven(name: str, value: int, mesh: Mesh) -> None:
   """ValueError when `value` rows cannot be split evenly over the mesh."""
   parts = rows(mesh)
   if value % parts:
+    best = -(-value // parts) * parts
+    example = f"multiple, for example --config.{name}={best}" if "/" not in name else f"multiple of {parts}"
     raise ValueError(f"config.{name} is {value}, but the mesh {dict(mesh.shape)} splits rows {parts} ways: use a "
-                     f"multiple, for example --config.{name}={-(-value // parts) * parts}.")
+                     f"{example}.")

@@ -4,12 +4,16 @@ A parameter matches exactly one pattern, and there is no catch-all: a forgotten 
 every device. Layers are stacked on the first axis for training and apart for decoding; both spell the same rule.
 """
 
+import math
+import re
+
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
 
+LARGE = 2**20   # numbers from which on an array must not lie whole on several devices by accident
 _STACKED, _APART = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
 
 # Axes of one layer's parameters; the stacked ones have "layers" in front.
@@ -82,7 +86,7 @@ def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh, mesh_axes: dict = MESH_AXES) -> PartitionSpec:
-  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: `whole.py` tells of it."""
+  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: see undivided.py."""
   if is_own(path):
     return PartitionSpec(*(None for _ in shape))
   names = [mesh_axes[axis] for axis in axes_of(path, shape)]
@@ -100,17 +104,50 @@ def shardings(tree, mesh: Mesh, mesh_axes: dict = MESH_AXES):
   return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh, mesh_axes)), tree)
 
 
+def table(tree, mesh: Mesh, placed=None) -> str:
+  """Where everything in a tree lies, a line an array: path, dtype, sizes, their names, mesh axes, bytes a device.
+
+  placed: the arrays' shardings, where they are not those of parameters; what is named so by no rule has no names.
+  """
+  placed = shardings(tree, mesh) if placed is None else placed
+  lines, total, said = [], 0, lambda words: ",".join(words) or "()"
+  for (path, leaf), where in zip(trees.leaves(tree).items(), jax.tree.leaves(placed), strict=True):
+    names = [said(axes) for pattern, axes in PARAMETER_AXES.items() if re.fullmatch(pattern, path)
+             and len(axes) == leaf.ndim]
+    size = math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    places = ("+".join((place,) if isinstance(place, str) else place) if place else "-" for place in (
+        *where.spec, *[None] * (leaf.ndim - len(where.spec))))
+    lines.append((path, leaf.dtype.name, "x".join(map(str, leaf.shape)) or "()", "".join(names), said(list(places)),
+                  f"{size:,}"))
+    total += size
+  lines.append(("total", "", "", "", "", f"{total:,}"))
+  head = ("path", "dtype", "shape", "axes", "mesh axes", "bytes a device")
+  widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+  last = lambda line: line[-1].rjust(widths[-1])
+  return "\n".join("  ".join([*map(str.ljust, line[:-1], widths), last(line)]) for line in (head, *lines))
+
+
 def like_parameters(tree, params_shardings, mesh: Mesh):
-  """Shardings for an optimizer's state: what is shaped like a parameter follows it, anything else is replicated."""
+  """Shardings for an optimizer's state: what is shaped like a parameter follows it, anything else is replicated; but
+  what is LARGE and of another shape (galore's projected moments) is split over fsdp along its longest axis."""
   whole = NamedSharding(mesh, PartitionSpec())
   by_path = trees.leaves(params_shardings)
 
   def choose(keys, leaf):
     path = trees.path_of(keys)
     match = next((by_path[tail] for tail in _tails(path) if tail in by_path), None)
-    return match if match is not None and len(match.spec) <= leaf.ndim and _divides(match, leaf.shape) else whole
+    if match is not None and len(match.spec) <= leaf.ndim and _divides(match, leaf.shape):
+      return match
+    return NamedSharding(mesh, _longest(leaf.shape, mesh)) if leaf.size >= LARGE else whole
 
   return jax.tree_util.tree_map_with_path(choose, tree)
+
+
+def _longest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  """fsdp on the longest axis that it divides, if there is one."""
+  fit = [axis for axis, size in enumerate(shape) if size % mesh.shape["fsdp"] == 0]
+  best = max(fit, key=lambda axis: shape[axis], default=None)
+  return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))
 
 
 def _tails(path: str):

@@ -89,6 +89,7 @@ def check(name: str, section, batch: int, microbatches: int, rollout, mesh) -> N
   _divides("batch", batch, f"{name}.minibatches", pieces)
   _divides(cut, batch // pieces, "compute.microbatches", microbatches)
   meshes.refuse_uneven(cut, batch // pieces, mesh)
+  meshes.refuse_uneven(f"{cut} / compute.microbatches", batch // pieces // microbatches, mesh)
   if isinstance(section, Groups):
     _divides("batch", batch, f"{name}.group", section.group)
     _divides("rollout.rows", rollout.rows, f"{name}.group", section.group)

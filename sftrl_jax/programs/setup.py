@@ -16,9 +16,9 @@ from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
 from sftrl_jax.data.rows import Rows
 from sftrl_jax.envs import nothing
-from sftrl_jax.models import DecoderConfig, Model, build as build_model, heads
+from sftrl_jax.models import DecoderConfig, Model, build as build_model, heads, kernels
 from sftrl_jax.models.lora import Lora, init as init_adapters
-from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.parallel import mesh as meshes, rules, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs import algorithms, exports, own, pretrained
 from sftrl_jax.programs.evaluate import Evals
@@ -99,7 +99,7 @@ SCHEMAS = {"sft": {**SHARED, "data": data_section},
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """What a run is made of. `settings` are the whole sections as built from the config."""
+  """What a run is made of. `settings` are the whole sections as built from the config; `notes` a person should read."""
 
   config: dict
   mesh: Any
@@ -109,6 +109,7 @@ class Parts:
   actor: Actor
   limits: Limits
   settings: dict
+  notes: tuple[str, ...] = ()
 
   @property
   def plays(self) -> bool:
@@ -143,6 +144,7 @@ def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Part
     raise ConfigError(_too_small(plain, model_config.vocab, tokenizer.size))
   model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size), tokenizer.size)
   mesh = _told(lambda: meshes.make(sections["mesh"]))
+  _said("config.model.", lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform))
   rollout, evals = sections["rollout"], sections["evals"]
   sampling = Sampling(rollout.max_new_tokens)
   method = sections.get(plain.get("algorithm"))
@@ -164,8 +166,10 @@ def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Part
                       + (", or give rows of your own with --config.data.path=FILE." if verb == "sft" else "."))
   if isinstance(sections.get("data"), Demonstrations):
     _told(lambda: refuse(env, sections["data"]))
+  pieces = sections["compute"].microbatches
+  if verb == "sft":
+    _told(lambda: meshes.refuse_uneven("batch / compute.microbatches", plain["batch"] // pieces, mesh))
   if verb == "rl":
-    pieces = sections["compute"].microbatches
     _told(lambda: algorithms.check(plain["algorithm"], method, plain["batch"], pieces, rollout, mesh))
   if plain["steps"] < 1 or plain["flops"] < 0:
     raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1, "
@@ -175,7 +179,9 @@ def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Part
   if plain["seed"] < 0:
     raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
   limits = Limits(plain["steps"], plain["flops"])
-  parts = Parts(plain, mesh, env, tokenizer, model, actor, limits, sections)
+  notes = _told(lambda: undivided.check(
+      {"model": jax.eval_shape(model.init, jax.random.key(0))}, mesh)) if mesh.size > 1 else ()
+  parts = Parts(plain, mesh, env, tokenizer, model, actor, limits, sections, notes)
   _told(lambda: _probe(parts, verb))
   return parts
 
@@ -283,6 +289,8 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
     if parts.config["model"]["name"] == pretrained.NAME and jax.process_index() == 0:
       pretrained.keep(workdir, parts.config["start"], parts.model.config, parts.tokenizer)
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
+    for note in parts.notes:
+      log.say(note)
     try:
       grace = parts.settings["checkpoint"].grace_seconds
       with stopping(grace) as stop, jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):

@@ -1,5 +1,10 @@
 """Eight devices in three directions."""
 
+import ast
+import dataclasses
+import pathlib
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -28,10 +33,71 @@ def test_a_mesh_may_take_fewer_devices():
   assert meshes.make(MeshConfig(), jax.devices()[:1]).size == 1
 
 
-@pytest.mark.parametrize("config", [MeshConfig(2, 2, 1), MeshConfig(3, -1, 1), MeshConfig(16, -1, 1)], ids=str)
-def test_a_mesh_that_is_not_all_devices_is_refused(config):
-  with pytest.raises(ValueError, match="there are 8.*--config.mesh.fsdp=-1"):
+@pytest.mark.parametrize("config, told", [
+    (MeshConfig(2, 2, 1), "4 is not their number"), (MeshConfig(3, -1, 1), "3 does not divide them"),
+    (MeshConfig(16, -1, 1), "data=16 x fsdp=-1 x tensor=1, but there are 8 devices, and 16 does not divide them")],
+                         ids=str)
+def test_a_mesh_that_is_not_all_devices_is_refused_with_sizes_that_are(config, told):
+  with pytest.raises(ValueError, match=f"{told}: use sizes of 1, 2, 4, 8, and -1 for one.*--config.mesh.fsdp=-1"):
     meshes.make(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A device of a TPU as mesh_utils looks at one, where no TPU's own description is at hand."""
+
+  id: int
+  slice_index: int
+  platform: str = "tpu"
+  device_kind: str = "TPU v4"
+  process_index: int = 0
+  core_on_chip: int = 0
+
+  @property
+  def coords(self):
+    return self.id % 4, self.id // 4 % 2, self.id // 8 % 2
+
+
+@pytest.mark.parametrize("sizes, across", [((2, 4, 4), (2, 1)), ((4, -1, 2), (2, 1)), ((1, 16, 2), (1, 2)),
+                                           ((2, -1, 16), (2, 1))], ids=str)
+def test_data_and_then_fsdp_go_from_slice_to_slice_and_tensor_stays_within_one(sizes, across):
+  chips = [Chip(number % 16, number // 16) for number in range(32)]
+  mesh = meshes.make(MeshConfig(*sizes), chips)
+  assert set(mesh.devices.flat) == set(chips) and mesh.axis_types == (AxisType.Auto,) * 3
+  slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+  for axis, parts in enumerate((*across, 1)):   # so many slices along every line of an axis, each of them a block
+    assert ((np.diff(slices, axis=axis) != 0).sum(axis=axis) == parts - 1).all()
+
+
+def test_slices_that_neither_data_nor_fsdp_can_cross_are_refused():
+  chips = [Chip(number % 16, number // 16) for number in range(32)]
+  with pytest.raises(ValueError, match="data=1 x fsdp=1, but there are 2 slices.*--config.mesh.data=2"):
+    meshes.make(MeshConfig(1, 1, 32), chips)
+
+
+@pytest.mark.parametrize("topology, slices, sizes", [("v5e:4x4", 1, (1, 8, 2)), ("v5p:2x2x2", 2, (2, 4, 2))])
+def test_real_descriptions_of_tpus_make_meshes(topology, slices, sizes, monkeypatch):
+  """An axis may be a part of a physical one, as 8 x 2 on 4 x 4."""
+  pytest.importorskip("libtpu", reason="libtpu describes TPUs; it comes with the extra `plan`")
+  monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+  from jax.experimental import topologies
+  more = {"num_slices": slices} if slices > 1 else {}
+  devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more).devices
+  mesh = meshes.make(MeshConfig(*sizes), devices)
+  assert tuple(mesh.shape.values()) == sizes and set(mesh.devices.flat) == set(devices)
+  assert mesh.abstract_mesh.abstract_device.platform == "tpu"
+
+
+def test_no_mesh_is_ever_entered_by_with_alone():
+  """Under `with mesh:` flax's constraints are silently left out, and a pod runs out of memory: jax.set_mesh says it."""
+  root = pathlib.Path(__file__).parents[2]
+  for path in [*(root / "sftrl_jax").rglob("*.py"), *(root / "configs").rglob("*.py"), *(root / "tests").rglob("*.py")]:
+    for node in ast.walk(ast.parse(path.read_text())):
+      for item in getattr(node, "items", ()) if isinstance(node, ast.With | ast.AsyncWith) else ():
+        said = ast.unparse(item.context_expr)
+        entered = re.fullmatch(r"(.*\.)?\w*mesh|(.*\.)?(Mesh|make_mesh)\(.*\)|meshes\.make\(.*\)", said, re.DOTALL)
+        assert not entered or said.startswith("jax.set_mesh("), f"{path}:{node.lineno}: with {said}"
 
 
 @pytest.mark.parametrize("change,told", [

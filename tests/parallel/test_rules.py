@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import functools
+import os
+import pathlib
 import re
 
 import flax.linen as nn
@@ -14,6 +16,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import models, trees
+from sftrl_jax.checkpoints import families as checkpoint_families
 from sftrl_jax.models import DecoderConfig, heads, lora
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
@@ -28,9 +31,11 @@ FAMILIES = {
     "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, qk_norm=True, post_norms=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
+@functools.cache
 def abstract(config, apart=False):
   model = models.build(config)
   params = jax.eval_shape(model.init, jax.random.key(0))
@@ -46,6 +51,48 @@ def test_every_parameter_of_every_family_has_exactly_one_rule(config, apart):
   for prefix in ("", "params/", "0/mu/"):
     for path, leaf in trees.leaves(abstract(config, apart)).items():
       assert len(rules.spec(prefix + path, leaf.shape, mesh)) == leaf.ndim
+
+
+# A tiny config.json of every family, tied and untied, with heads of every number.
+CONFIG_JSON = {"hidden_act": "silu", "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 64,
+               "tie_word_embeddings": False}
+GEMMA_JSON = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 4, "sliding_window_pattern": 2,
+              "tie_word_embeddings": True, "num_key_value_heads": 1}
+JSONS = {"llama": {}, "mistral": {"num_key_value_heads": 4}, "qwen2": {"tie_word_embeddings": True}, "qwen3": {},
+         "gemma3_text": GEMMA_JSON}
+
+
+def tables(family) -> str:
+  """The table of everything trained, and that of what decoding reads, on 2 x 2 x 2 devices."""
+  config = checkpoint_families.describe({**CONFIG_JSON, **JSONS[family], "model_type": family})
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  decoding = {"model": abstract(config, apart=True)["model"]}
+  return "\n\n".join(["trained", rules.table(abstract(config), mesh), "decoding", rules.table(decoding, mesh),
+                      "decoding, gathered", rules.table(decoding, mesh, rules.shardings(
+                          decoding, mesh, rules.GATHERED_AXES)), ""])
+
+
+@pytest.mark.parametrize("family", JSONS)
+def test_the_table_of_a_family_is_the_one_on_record(family):
+  """Where a family's arrays lie is written in golden/: a change of it is meant, and seen in the diff."""
+  golden, found = GOLDEN / f"{family}.txt", tables(family)
+  if os.environ.get("REWRITE_GOLDEN"):
+    golden.write_text(found)
+  assert found == golden.read_text(), f"if this is meant: REWRITE_GOLDEN=1 python -m pytest {__file__}"
+
+
+@pytest.mark.parametrize("pattern", rules.PARAMETER_AXES)
+def test_a_rule_that_is_removed_is_missed_by_name(pattern, monkeypatch):
+  path, leaf = next((path, leaf) for config in FAMILIES.values() for apart in (False, True)
+                    for path, leaf in trees.leaves(abstract(config, apart)).items() if re.fullmatch(pattern, path))
+  monkeypatch.delitem(rules.PARAMETER_AXES, pattern)
+  with pytest.raises(ValueError, match=f"^{path} matches 0 patterns of parallel/rules.py"):
+    rules.shardings(nested(path, leaf), meshes.make(LAYOUTS["2x2x2"]))
+
+
+def nested(path, leaf):
+  return functools.reduce(lambda inside, name: {name: inside}, reversed(path.split("/")), leaf)
 
 
 def test_every_rule_is_some_parameters_rule():

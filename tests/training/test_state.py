@@ -8,8 +8,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import trees
+from sftrl_jax.models import DecoderConfig, build, heads
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.training import state as states
+from sftrl_jax.training import catalogue, state as states
 from sftrl_jax.training.optimizer import Optimizer, make_optimizer
 
 UP = "model/layers/block/mlp/up/kernel"
@@ -30,6 +31,20 @@ def test_a_state_is_born_sharded_and_equal_to_its_parameters(params):
     name = path.split("mu/")[-1].split("nu/")[-1]
     assert leaf.sharding == trees.leaves(where)[name], path
   assert sum(leaf.sharding.spec != PartitionSpec() and "fsdp" in leaf.sharding.spec for leaf in moments.values()) >= 10
+
+
+def test_no_optimizer_keeps_anything_large_whole(monkeypatch):
+  """Of a model whose every matrix is split: what a state holds lies on 8 devices as thinly as the parameters do."""
+  monkeypatch.setattr(rules, "LARGE", 2**11)
+  model, mesh = build(DecoderConfig(vocab=512, width=128, layers=2, heads=8, kv_heads=2, ffn=256)), meshes.make(
+      meshes.MeshConfig(2, 2, 2))
+  params = {"model": jax.eval_shape(model.init, jax.random.key(0)), "value": jax.eval_shape(lambda: heads.init(128))}
+  for name in catalogue.catalogue().entries:
+    optimizer = make_optimizer(Optimizer(name), lambda n: 1e-3)
+    where = states.shardings(params, optimizer, mesh).opt_state
+    state = trees.leaves(jax.eval_shape(optimizer.init, params))
+    for (path, leaf), place in zip(state.items(), jax.tree.leaves(where), strict=True):
+      assert leaf.size < rules.LARGE or not place.is_fully_replicated, f"{name}: {path}"
 
 
 def test_giving_the_state_away_leaves_the_given_parameters_alone(params):
