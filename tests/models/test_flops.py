@@ -1,13 +1,21 @@
 """FLOPs are counted as XLA counts them."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from sftrl_jax import models, trees
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, flops, lora
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.training import state as states
+from sftrl_jax.training.score import make_score
+from sftrl_jax.training.step import make_train_step
 
 WIDE = DecoderConfig(vocab=256, width=64, layers=2, heads=4, kv_heads=2, ffn=192, remat="none", unroll=2)
 KINDS = {
@@ -51,6 +59,28 @@ def test_attention_is_in_it():
   long, short = (by_xla(models.build(WIDE).logits, WIDE, rows, 512 // rows) for rows in (1, 8))
   ours = flops.forward(WIDE, 512, keys=512) - flops.forward(WIDE, 512, keys=64)
   assert ours == pytest.approx(long - short, rel=0.1)  # the softmax itself is in XLA's count only
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapters"])
+def test_a_whole_step_of_a_model_of_real_proportions_is_within_5_percent(adapted):
+  """Unrolled and without remat, the optimizer and all: what the train step costs is what it is charged."""
+  config = DecoderConfig(vocab=4096, width=512, layers=2, heads=8, kv_heads=2, ffn=1408, remat="none", unroll=2)
+  model, optimizer, settings = models.build(config), optax.adamw(1e-3), lora.Lora(rank=8)
+  base, rows = {"model": abstract(config)}, (4, 256)
+  params = {"lora": jax.eval_shape(lambda key: lora.init(settings, base["model"], key),
+                                   jax.random.key(0))} if adapted else base
+  ints, floats = (jax.ShapeDtypeStruct(rows, dtype) for dtype in ("int32", "float32"))
+  step = make_train_step(functools.partial(sft_loss, score=make_score(model)), optimizer, lambda n: 1.0,
+                         whole=functools.partial(lora.whole, lora=settings) if adapted else None)
+  state = jax.eval_shape(lambda p: states.create(p, optimizer), params)
+  batch = TokenBatch(Inputs(ints, ints, ints), ints, floats)
+  counted = jax.jit(step).lower(state, batch, base if adapted else None).cost_analysis()["flops"]
+  many = lora.count(settings, base["model"]) if adapted else 0
+  assert flops.train(config, 4 * 256, 256, many) == pytest.approx(counted, rel=0.05)
+  if not adapted:
+    score = lambda params, batch: make_score(model)(params, batch.inputs, batch.targets_BT).logprobs_BT
+    counted = jax.jit(score).lower(base, batch).cost_analysis()["flops"]
+    assert flops.forward(config, 4 * 256, 256) == pytest.approx(counted, rel=0.05)
 
 
 def test_training_costs_three_forward_passes():
