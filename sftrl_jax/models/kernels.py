@@ -37,11 +37,18 @@ def _lacks(kernel: str, config: DecoderConfig, platform: str) -> str:
     return ""
   if platform != "gpu":
     return f"that is a kernel of NVIDIA's GPUs, and the devices are of kind {platform}"
+  if jax.default_backend() == "gpu" and not _is_recent(jax.devices()[0]):
+    return f"it needs an NVIDIA GPU of Ampere's generation or later, and there is {jax.devices()[0].device_kind}"
   if config.dtype != "bfloat16":
     return f"it computes in bfloat16, and dtype is {config.dtype!r}"
   if config.channels > 128 or config.channels % 8:
     return f"it takes heads of at most 128 channels, in eights, and channels is {config.channels}"
   return ""
+
+
+def _is_recent(device) -> bool:
+  """Whether a GPU has what cuDNN's flash attention is written for."""
+  return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
 
 
 def cudnn(q_BHTC, k_BKTC, v_BKTC, allowed_BTT, scale: float = 0.0, implementation: str = "cudnn") -> jax.Array:

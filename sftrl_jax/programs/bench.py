@@ -105,7 +105,7 @@ def _peer(parts: Parts, start, threads: int):
 
 def _prefill(bench: Bench, decoding) -> list[dict]:
   rows, length = PREFILL
-  timed = workload.prefill(bench.parts.model, decoding, bench.parts.mesh, rows, length)
+  timed = workload.prefill(bench.parts.actor.decoder, decoding, bench.parts.mesh, rows, length)
   theirs = None
   if bench.peer:
     from sftrl_jax.programs import peer
@@ -119,7 +119,7 @@ def _decode(bench: Bench, decoding) -> list[dict]:
     if rows % meshes.rows(bench.parts.mesh):
       bench.say(f"decode batch {rows} is left out: the mesh splits rows {meshes.rows(bench.parts.mesh)} ways")
       continue
-    timed = workload.decode(bench.parts.model, decoding, bench.parts.mesh, rows, length, STEPS)
+    timed = workload.decode(bench.parts.actor.decoder, decoding, bench.parts.mesh, rows, length, STEPS)
     theirs, note = None, ""
     if bench.peer:
       from sftrl_jax.programs import peer

@@ -180,7 +180,7 @@ def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Part
     raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
   limits = Limits(plain["steps"], plain["flops"])
   notes = _told(lambda: undivided.check(
-      {"model": jax.eval_shape(model.init, jax.random.key(0))}, mesh)) if mesh.size > 1 else ()
+      {"model": jax.eval_shape(lambda: model.init(jax.random.key(0)))}, mesh)) if mesh.size > 1 else ()
   parts = Parts(plain, mesh, env, tokenizer, model, actor, limits, sections, notes)
   _told(lambda: _probe(parts, verb))
   return parts

@@ -20,7 +20,7 @@ def axes(gather: bool) -> dict:
 
 def weights(model: Model, mesh: Mesh, gather: bool = False):
   """The shardings of decoding parameters."""
-  shapes = jax.eval_shape(lambda key: model.decoding(model.init(key)), jax.random.key(0))
+  shapes = jax.eval_shape(lambda: model.decoding(model.init(jax.random.key(0))))   # also for devices that are not here
   return rules.shardings({"model": shapes}, mesh, axes(gather))["model"]
 
 

@@ -1,6 +1,7 @@
 """An accelerator's own kernels say what `attend` says, to the rounding of what they compute in."""
 
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
@@ -83,6 +84,14 @@ def test_auto_takes_what_the_devices_have_and_the_model_can():
   assert [kernels.chosen(plain, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
   wide = DecoderConfig(dtype="bfloat16", width=512, heads=2)
   assert kernels.chosen(wide, "gpu") == "xla" and kernels.chosen(wide, "tpu") == "splash"
+
+
+@pytest.mark.parametrize("version, capability, recent", [
+    ("cuda 12090", "9.0", True), ("cuda 12090", "12.0", True), ("cuda 12090", "7.5", False),
+    ("rocm 6", "gfx90a", False)])
+def test_flash_attention_wants_a_recent_gpu(version, capability, recent):
+  device = types.SimpleNamespace(client=types.SimpleNamespace(platform_version=version), compute_capability=capability)
+  assert kernels._is_recent(device) == recent
 
 
 @pytest.mark.parametrize("change, platform, told", [

@@ -1,6 +1,8 @@
 """What decodes against what trains. That they agree is asked of a whole run in test_trial.py; here, that it would be
 seen if they did not."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -25,6 +27,14 @@ def test_tokens_that_are_not_the_argmax_are_seen(case):
 def test_other_log_probabilities_are_seen(case):
   with pytest.raises(Wrong, match=r"differ by .* at most and .* on average \(allowed: .*, which is 0\.001 of"):
     agreement.probabilities_agree(*case)
+
+
+@pytest.mark.parametrize("trained, decoded, coarser", [
+    ("float32", "float32", "float32"), ("float32", "bfloat16", "bfloat16"), ("bfloat16", "float32", "bfloat16")])
+def test_what_is_allowed_follows_the_coarser_dtype(trained, decoded, coarser):
+  model = lambda dtype: types.SimpleNamespace(config=types.SimpleNamespace(dtype=dtype))
+  parts = types.SimpleNamespace(model=model(trained), actor=types.SimpleNamespace(decoder=model(decoded)))
+  assert agreement.dtype(parts) == coarser
 
 
 def test_the_gap_and_the_spread_are_those_of_the_whole_logits(case):

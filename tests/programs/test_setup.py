@@ -1,7 +1,9 @@
 """A config is right as a whole, or one sentence says why not and nothing has been made."""
 
+import jax
 import pytest
 
+from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.programs import settings
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import assemble, complete, workdir_of
@@ -21,6 +23,7 @@ from sftrl_jax.programs.setup import assemble, complete, workdir_of
     ("sft", dict(evals__variants="('id_sean',)"), "config.evals.variants names 'id_sean'"),
     ("sft", dict(tokenizer__name="wrods"), "config.tokenizer.name is 'wrods'"),
     ("sft", dict(model__vocab=3), "config.model.vocab is 3"), ("sft", dict(mesh__tensor=3), "config.mesh"),
+    ("sft", dict(model__attention="cudnn"), "config.model.attention is 'cudnn', but that is a kernel of NVIDIA's GPUs"),
     ("sft", dict(model__heads=3), "config.model.heads is 3"), ("rl", dict(seed=-1), "config.seed is -1"),
     ("sft", dict(data__length=5), "config.data.length is 5, but an example has"),
     ("rl", dict(rollout__prompt_tokens=3), "use --config.rollout.prompt_tokens=11"),
@@ -36,6 +39,38 @@ def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb
     run_of(tiny(verb, **wrong), tmp_path / "run")
   assert message in str(error.value)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb, wrong, message", [
+    ("sft", dict(batch=12), "config.batch is 12, but the mesh {'data': 8, 'fsdp': 1, 'tensor': 1} splits rows 8 ways: "
+                            "use a multiple, for example --config.batch=16"),
+    ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
+    ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
+     "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
+    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model "
+     "has 4 heads, so that")])
+def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
+    tiny, run_of, tmp_path, monkeypatch, verb, wrong, message):
+  make = meshes.make
+  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
+  monkeypatch.setattr(rules, "LARGE", 2**7)
+  with pytest.raises(ConfigError) as error:
+    run_of(tiny(verb, **{"batch": 8, "mesh__data": 8, "mesh__fsdp": 1, **wrong}), tmp_path / "run")
+  assert message in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeypatch, tmp_path, capsys):
+  make = meshes.make
+  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
+  monkeypatch.setattr(rules, "LARGE", 2**7)
+  parts = assemble(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4, model__kv_heads=2,
+                        model__channels=8), "sft")
+  assert len(parts.notes) == 2
+  with workdir_of(parts, "sft", tmp_path / "run"):
+    told = capsys.readouterr().out
+  assert all(note in told for note in parts.notes)
+  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
 
 
 def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
