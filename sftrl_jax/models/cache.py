@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from sftrl_jax.models.config import DecoderConfig
-from sftrl_jax.models.layout import KV_HEADS, constrain
+from sftrl_jax.models.layout import KV_HEADS, constrain, spread
 
 
 @struct.dataclass
@@ -41,9 +41,13 @@ def grow(cache: Cache, length: int) -> Cache:
 
 
 def take(cache: Cache, rows_B: jax.Array) -> Cache:
-  """The chosen rows, in that order: finished conversations leave the batch."""
+  """The chosen rows, in that order: finished conversations leave the batch.
+
+  Where rows are split over devices, each has all rows of a few channels meanwhile; else XLA has it hold everything.
+  """
   pick = lambda x: jnp.take(x, rows_B, axis=0)
-  return Cache(tuple(map(pick, cache.keys_BKSC)), tuple(map(pick, cache.values_BKSC)),
+  move = lambda x_BKSC: constrain(spread(pick(spread(x_BKSC))), KV_HEADS)
+  return Cache(tuple(map(move, cache.keys_BKSC)), tuple(map(move, cache.values_BKSC)),
                pick(cache.positions_BS), pick(cache.segments_BS), cache.index)
 
 

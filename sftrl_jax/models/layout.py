@@ -33,6 +33,12 @@ def constrain(x, axes: tuple[str, ...]):
   return x if places is None else jax.lax.with_sharding_constraint(x, places)
 
 
+def spread(x_BKSC):
+  """x_BKSC with channels split as rows are at other times, and all rows together; as it is where they do not divide."""
+  places = spec(x_BKSC.shape, ("width", "kv_heads", "tokens", "batch"))
+  return x_BKSC if places is None or places[3] is None else jax.lax.with_sharding_constraint(x_BKSC, places)
+
+
 def platform() -> str:
   """Of the devices that a program is for: those of the mesh, which may be another machine's, else those here."""
   device = jax.sharding.get_abstract_mesh().abstract_device

@@ -147,6 +147,7 @@ class Actor:
                      next_positions_B, live_B, keys_B, temperature, group)
 
     @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
+    @functools.partial(placement.decoded, gather=gather)
     def regroup(cache, rows_B, room):
       return caches.grow(caches.take(cache, rows_B), room)
 

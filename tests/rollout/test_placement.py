@@ -71,6 +71,20 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
     assert max(moved) == ROWS // 2 * CONFIG.width
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
+def test_rows_leave_a_cache_without_any_device_holding_it_whole(shape):
+  mesh, random = mesh_of(*shape), np.random.default_rng(0)
+  split, shapes = placement.cache(CONFIG, mesh), jax.eval_shape(functools.partial(caches.empty, CONFIG, 32, ROOM))
+  cache = jax.tree.map(lambda x: random.integers(0, 99, x.shape).astype(x.dtype), shapes)
+  each = dataclasses.replace(split, keys_BKSC=(split.keys_BKSC,) * 2, values_BKSC=(split.values_BKSC,) * 2)
+  rows = random.permutation(32)[:16]
+  with jax.set_mesh(mesh):
+    taking = jax.jit(placement.decoded(caches.take), out_shardings=split).lower(lies(cache, each), rows).compile()
+    taken = taking(jax.device_put(cache, each), rows)
+  jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[rows] if old.ndim else old), taken, cache)
+  assert max(collectives(taking.as_text())) <= 32 // 8 * CONFIG.kv_heads * ROOM * CONFIG.channels
+
+
 def collectives(program: str) -> list[int]:
   """How many numbers every collective of a compiled program gives a device."""
   kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
