@@ -31,10 +31,14 @@ class Verb:
 
 
 RUN_FLAGS = ("--config", "--workdir")
+SEAT_FLAGS = ("--coordinator", "--processes", "--process")
 RUN_USAGE = "--config=FILE.py[:choice][:smoke] --workdir=DIR [--config.some.key=value ...]"
 STUDY_USAGE = f"""{RUN_USAGE}
   --list   prints the commands of its runs, one a line, and trains nothing: run them on several machines that see DIR,
            and then  sftrl report DIR"""
+SEAT_USAGE = """
+  --coordinator=HOST:PORT --processes=N --process=I   one of N processes that train together, of which the first is
+  found there; the same as SFTRL_COORDINATOR, SFTRL_PROCESSES, SFTRL_PROCESS. A TPU pod or GKE needs none of them"""
 SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FLAGS] [--config.some.key=value ...]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   without --prompt and --in: a prompt that is piped in, or a conversation in a terminal
@@ -56,8 +60,9 @@ DATA_USAGE = """--config=FILE.py[:choice] --out=FILE.jsonl|.parquet [--variant=V
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", STUDY_USAGE, RUN_FLAGS, RUN_FLAGS,
                   switches=("--list",)),
-    "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
-    "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE, RUN_FLAGS, RUN_FLAGS),
+    "sft": Verb("supervised fine-tuning, pre-training included", RUN_USAGE + SEAT_USAGE, RUN_FLAGS + SEAT_FLAGS,
+                RUN_FLAGS),
+    "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE + SEAT_USAGE, RUN_FLAGS + SEAT_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
                   "--config=FILE.py[:choice][:smoke] [--config.some.key=value ...]", ("--config",), ("--config",)),
     "data": Verb("write demonstrations of a task as rows that TRL reads", DATA_USAGE,

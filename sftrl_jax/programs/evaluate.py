@@ -11,8 +11,8 @@ from sftrl_jax.metrics import masked_mean
 from sftrl_jax.objectives.logprobs import kl
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import Episode, play
-from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.exchange import play_together
 from sftrl_jax.rollout.tally import Tally, tally, wilson
 from sftrl_jax.training.log import chat_json
 
@@ -86,7 +86,7 @@ def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, 
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
     numbers = range(first, first + len(some))
-    episodes += play(env, policy(actor, decoding, key, temperature, numbers), some)[0]
+    episodes += play_together(env, actor, decoding, key, temperature, numbers, some)[0]
   return episodes
 
 

@@ -3,8 +3,11 @@
 Nothing heavy is imported before the words are known to be right; main.py says which words a verb takes.
 """
 
+import atexit
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 
 from sftrl_jax import jsonl, places
@@ -80,20 +83,45 @@ def _training_config(command):
   return config
 
 
-def _sft(command):
-  config = _training_config(command)
-  from sftrl_jax.programs import sft
-  workdir = place(command.flags["--workdir"], "--workdir")
-  sft.run(config, workdir)
-  _report_run(config, workdir)
+@contextlib.contextmanager
+def _together(command):
+  """The block as one of the processes of a run, if there are several; yields whether this is the first."""
+  from sftrl_jax.parallel import hosts, peers
+  try:
+    hosts.join(command.flags)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  if not hosts.several():
+    yield True
+    return
+  fellows = peers.connect()
+  try:
+    yield hosts.leads()
+    hosts.wait()   # for the report
+  except Exception as error:
+    if not isinstance(error, ConfigError):
+      fellows.settle()
+    atexit.register(_leave_now)   # the others are not waited for
+    fellows.ended(1, str(error).partition("\n")[0][:300])
+    raise
+  finally:
+    fellows.ended(0)
 
 
-def _rl(command):
+def _leave_now() -> None:
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(1)
+
+
+def _train(command):
   config = _training_config(command)
-  from sftrl_jax.programs import rl
+  from sftrl_jax.programs import rl, sft
   workdir = place(command.flags["--workdir"], "--workdir")
-  rl.run(config, workdir)
-  _report_run(config, workdir)
+  with _together(command) as first:
+    {"sft": sft, "rl": rl}[command.verb].run(config, workdir)
+    if first:
+      _report_run(config, workdir)
 
 
 def _check(command):
@@ -202,5 +230,5 @@ def _configs(command):
   print(catalogue.page(Path(*command.positionals or ("configs",))))
 
 
-PROGRAMS = {"study": _study, "sft": _sft, "rl": _rl, "check": _check, "data": _data, "evaluate": _evaluate,
+PROGRAMS = {"study": _study, "sft": _train, "rl": _train, "check": _check, "data": _data, "evaluate": _evaluate,
             "sample": _sample, "bench": _bench, "convert": _convert, "report": _report, "configs": _configs}

@@ -130,9 +130,14 @@ def _refuse_unfrozen(kind, name, key, rule) -> None:
 
 def record(config: dict, workdir: Path) -> None:
   """Writes down, once, what the files were that a run's config names by path."""
-  files = {name: digest(name) for name in _files(config)}
+  files = digests(config)
   if files and not (workdir / RECORD).exists():
     places.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
+
+
+def digests(config: dict) -> dict[str, str]:
+  """{file: its digest} of what a resolved config names by path."""
+  return {name: digest(name) for name in _files(config)}
 
 
 def refuse_changed(config: dict, workdir: Path) -> None:

@@ -3,6 +3,7 @@
 One loop for every method; what a method does in its own way is in algorithms.py.
 """
 
+import os
 import time
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import jax
 import numpy as np
 
 from sftrl_jax.models import flops
-from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import adapters, rounds, run as runs, start as starts
+from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.programs import adapters, rounds, run as runs, start as starts, unison
 from sftrl_jax.programs.algorithms import ALGORITHMS, closes
 from sftrl_jax.programs.evaluate import episode_line, row_length
 from sftrl_jax.programs.setup import assemble, workdir_of
@@ -28,6 +29,7 @@ def run(config, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   parts = assemble(config, "rl", workdir)
   starts.check(parts.config["start"], parts.model)
+  unison.check(parts.config, "rl", {}, os.environ)
   method, name = ALGORITHMS[parts.config["algorithm"]], parts.config["algorithm"]
   section, compute, optimizer = (parts.settings[part] for part in (name, "compute", "optimizer"))
   episodes, length = parts.config["batch"], row_length(parts, closing=closes(section))
@@ -96,8 +98,8 @@ def _update(parts, section, session, batch, train_step):
 
 def _sampler_gap(rows, batch) -> dict[str, float]:
   """|log pi by the training graph - by the sampler| over the tokens that are learned from."""
-  old_BT = np.asarray(batch.old_logprobs_BT)
-  gaps = np.abs(old_BT - rows.sampled_logprobs_BT)[np.asarray(batch.mask_BT) > 0]
+  old_BT, mask_BT = hosts.whole((batch.old_logprobs_BT, batch.mask_BT))
+  gaps = np.abs(old_BT - rows.sampled_logprobs_BT)[mask_BT > 0]
   name = "sampling/sampling_logp_difference/"
   gaps = gaps if gaps.size else np.zeros(1)
   measured = {"mean": gaps.mean(), "p99": np.quantile(gaps, 0.99), "max": gaps.max()}

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from sftrl_jax.objectives.groups import Groups
-from sftrl_jax.rollout.episodes import Clock, Episode, play
-from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.episodes import Clock, Episode
+from sftrl_jax.rollout.exchange import play_together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +107,8 @@ def _play(parts, decoding, key, first: int, count: int, spent: list):
   actor, played, rollout, verify = parts.actor, [], 0.0, 0.0
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
-    answer = policy(actor, decoding, key, actor.rollout.temperature, numbers, spent, actor.group)
-    some, clock = play(parts.env, answer, [hand(parts, number) for number in numbers])
+    some, clock = play_together(parts.env, actor, decoding, key, actor.rollout.temperature, numbers,
+                                [hand(parts, number) for number in numbers], spent, actor.group)
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:

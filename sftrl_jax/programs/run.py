@@ -70,7 +70,7 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
                     for both in meta["pending"])
     log.resumed(position)
     log.say(f"{workdir}: going on from step {position.step}.")
-  for name in logs.FILES:
+  for name in logs.FILES if log.writes else ():
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
     again = owed and (name != "metrics.jsonl" or bool(pending))
     logs.cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
@@ -103,7 +103,8 @@ def evaluate_start(parts: Parts, session: Session, log, stop, rollouts: bool = F
   if variants or rollouts:
     log.progress("compile", session.position, "compiling rollouts", force=True)
     compile_all(parts.actor, parts.actor.compiled[2](session.judged(session.state)["model"]))
-  if (variants or session.measure) and (session.position.step == 0 or session.owed):
+  stop.meet()
+  if (variants or session.measure) and (session.position.step == 0 or session.owed) and not stop.told:
     stop.kept(lambda: _save_last(session, log), between=True)
     session = _evaluate(parts, session, log)
   _export(parts, session)
@@ -134,6 +135,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
     raise RuntimeError(_nonfinite(session))
   log.progress("train", position)
   stop.kept(lambda: _save_last(session, log), between=True)
+  stop.meet()
   if session.owed and not stop.told:
     session = _evaluate(parts, session, log)
   if due(parts.settings["checkpoint"].every, position, limits) and not session.owed:
@@ -145,6 +147,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
 
 def _go_on(session: Session, log, stop) -> Session:
   """The session, if nobody has told the run to stop; else saves it and ends."""
+  stop.meet()
   if stop.told:
     stop.leave(lambda: _save_last(session, log))
   stop.kept(lambda: _save_last(session, log, dropped=True))
@@ -158,7 +161,8 @@ def finish(parts: Parts, session: Session, log) -> None:
   session.store.close()
   told = {"phase": "complete", "done": 1.0, "text": f"step {session.position.step}", "rate": "", "eta": 0.0,
           "steps": parts.limits.steps, "flops": parts.limits.flops}
-  logs.write_json(session.workdir / "progress.json", told)
+  if log.writes:
+    logs.write_json(session.workdir / "progress.json", told)
 
 
 def _evaluate(parts: Parts, session: Session, log) -> Session:

@@ -18,7 +18,7 @@ from sftrl_jax.data.rows import Rows
 from sftrl_jax.envs import nothing
 from sftrl_jax.models import DecoderConfig, Model, build as build_model, heads, kernels
 from sftrl_jax.models.lora import Lora, init as init_adapters
-from sftrl_jax.parallel import mesh as meshes, rules, undivided
+from sftrl_jax.parallel import hosts, mesh as meshes, rules, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs import algorithms, exports, own, pretrained
 from sftrl_jax.programs.evaluate import Evals
@@ -26,8 +26,9 @@ from sftrl_jax.programs.lock import only_writer
 from sftrl_jax.programs.mistakes import ConfigError, recorded
 from sftrl_jax.programs.schema import OneOf, expanded
 from sftrl_jax.programs.settings import build, differences, refuse_another
-from sftrl_jax.programs.stop import stopping
+from sftrl_jax.programs.stop import Agreement, stopping
 from sftrl_jax.programs.task import env_section, make_env, variant_env
+from sftrl_jax.programs.watchdog import Watchdog, patience
 from sftrl_jax.rollout.policy import Actor, Rollout
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
@@ -270,7 +271,33 @@ def _tokenizer(name: str, env, start: str, workdir: Path | None):
 
 @contextlib.contextmanager
 def workdir_of(parts: Parts, verb: str, workdir: Path):
-  """Holds the workdir for one writer, with its config recorded; yields (log, Stop). Under the mesh."""
+  """Holds the workdir for one writer, with its config recorded; yields (log, Stop). Under the mesh.
+
+  Of several processes the first one holds it, and decides for all.
+  """
+  with contextlib.ExitStack() as held:
+    _told(lambda: hosts.led(lambda: _claim(parts, verb, workdir, held)))
+    if not all(hosts.gathered((workdir / "config.json").is_file())):
+      raise ConfigError(f"--workdir={workdir} is not one directory for all processes: give one on a file system that "
+                        "they share, or gs://...")
+    log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=hosts.leads())
+    watchdog = Watchdog(patience(parts.settings["log"].watchdog_seconds, hosts.several()))
+    log.fed = watchdog.fed
+    for note in parts.notes:
+      log.say(note)
+    agreement = Agreement(*hosts.preemption()) if hosts.several() else None
+    try:
+      grace = parts.settings["checkpoint"].grace_seconds
+      with (stopping(grace, agreement) as stop, jax.set_mesh(parts.mesh),
+            nn.logical_axis_rules(rules.activation_rules())):
+        yield log, stop
+    finally:
+      watchdog.close()
+      log.close()
+
+
+def _claim(parts: Parts, verb: str, workdir: Path, held: contextlib.ExitStack) -> None:
+  """Takes the workdir for this run, or ConfigError: it is another's, or in another's hands."""
   record = {**parts.config, "verb": verb}
   if workdir.exists() and not workdir.is_dir():
     raise ConfigError(f"--workdir={workdir} is a file: give a directory, which is made if it is missing.")
@@ -282,21 +309,12 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
     refuse_another(old, record, workdir)
     own.refuse_changed(parts.config, workdir)
   places.make(workdir)
-  with only_writer(workdir):
-    if not path.is_file() or differences(recorded(workdir), record):
-      write_json(path, record)
-    own.record(parts.config, workdir)
-    if parts.config["model"]["name"] == pretrained.NAME and jax.process_index() == 0:
-      pretrained.keep(workdir, parts.config["start"], parts.model.config, parts.tokenizer)
-    log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=jax.process_index() == 0)
-    for note in parts.notes:
-      log.say(note)
-    try:
-      grace = parts.settings["checkpoint"].grace_seconds
-      with stopping(grace) as stop, jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
-        yield log, stop
-    finally:
-      log.close()
+  held.enter_context(only_writer(workdir))
+  if not path.is_file() or differences(recorded(workdir), record):
+    write_json(path, record)
+  own.record(parts.config, workdir)
+  if parts.config["model"]["name"] == pretrained.NAME:
+    pretrained.keep(workdir, parts.config["start"], parts.model.config, parts.tokenizer)
 
 
 def complete(workdir: Path, parts: Parts) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import jax
 from sftrl_jax.models import flops
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import adapters, run as runs, start as starts, supply as supplies, validation
+from sftrl_jax.programs import adapters, run as runs, start as starts, supply as supplies, unison, validation
 from sftrl_jax.programs.setup import assemble, workdir_of
 from sftrl_jax.training.optimizer import make_optimizer
 from sftrl_jax.training.schedule import make_schedule
@@ -25,6 +26,7 @@ def run(config, workdir: Path) -> None:
   data, compute, optimizer = (parts.settings[name] for name in ("data", "compute", "optimizer"))
   rows, length = parts.config["batch"], data.length
   supply = supplies.of(parts)
+  unison.check(parts.config, "sft", supply.record, os.environ)
   supplies.refuse_changed(supply, workdir)
 
   # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is programs/run.py.

@@ -2,9 +2,13 @@
 
 A thread hears the signals, since Python's own handlers wait for the main thread, which may be inside one long
 computation. Between steps the state belongs to nobody and anyone can save it; while an update consumes it, nobody can.
+
+Several processes save together or not at all: whoever hears a signal tells the others, and they agree on a point where
+all of them stop. None saves before; if the grace is over by then, the process ends and the last checkpoint stands.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -17,21 +21,41 @@ STOPPED, INTERRUPTED = 75, 130  # exit codes after SIGTERM and after Ctrl-C
 CODES = {signal.SIGTERM: STOPPED, signal.SIGINT: INTERRUPTED}
 
 
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+  """How several processes stop together (parallel/hosts.py).
+
+  tell: tells all others that a signal has come here
+  reached: the number of a point by which all come, in order -> whether it is where they stop, the same answer to all
+  """
+
+  tell: Callable[[], None]
+  reached: Callable[[int], bool]
+
+
 class Stop:
   """What the loop of a run and the thread that hears signals know of one another.
 
   grace: seconds from the first signal until the step going on is dropped.
+  agreement: with the other processes of this run, if there are any.
   """
 
-  def __init__(self, grace: float):
+  def __init__(self, grace: float, agreement: Agreement | None = None):
     self.grace, self.received, self._heard = grace, [], 0.0
+    self._agreement, self._points, self._agreed = agreement, 0, False
     self._changed = threading.Condition()
     self._save: Callable[[], None] | None = lambda: None  # None: an update is consuming the state
     self._between = False  # whether the step is done and what goes on (an evaluation) may be dropped at once
 
   @property
   def told(self) -> bool:
-    return bool(self.received)
+    return bool(self.received) if self._agreement is None else self._agreed
+
+  def meet(self) -> None:
+    """A point by which all processes come equally often, with nothing half done: here they agree whether to stop."""
+    if self._agreement is not None and not self._agreed:
+      self._points += 1
+      self._agreed = self._agreement.reached(self._points)
 
   def kept(self, save: Callable[[], None], between: bool = False) -> None:
     """From now on `save()` writes all there is. between: the step is done, and what follows is redone if dropped."""
@@ -45,7 +69,7 @@ class Stop:
     If a signal has come and the update would not end in time, the step is dropped instead: this does not return.
     """
     with self._changed:
-      if self.told and time.monotonic() + seconds > self._heard + self.grace:
+      if self.told and self._agreement is None and time.monotonic() + seconds > self._heard + self.grace:
         self._leave()
       self._save = None
 
@@ -61,13 +85,15 @@ class Stop:
       os._exit(CODES[self.received[0]])
     self._heard = time.monotonic()
     self.received.append(number)
+    if self._agreement is not None:
+      self._agreement.tell()
     threading.Thread(target=self._wait, name="grace", daemon=True).start()
 
   def _wait(self) -> None:
     with self._changed:
-      while self._save is None or not self._between:
+      while self._agreement is not None or self._save is None or not self._between:
         left = self._heard + self.grace - time.monotonic()
-        if left <= 0 and self._save is not None:
+        if left <= 0 and (self._save is not None or self._agreement is not None):
           break
         self._changed.wait(max(left, 0.05))
       self._leave()
@@ -76,7 +102,11 @@ class Stop:
     """Saves what there is and ends the process, whatever its main thread is doing."""
     code = CODES[self.received[0]]
     try:
-      self._save()
+      if self._agreement is None:
+        self._save()
+      else:
+        print("Not all processes came to a point where they can save together, within config.checkpoint.grace_seconds: "
+              "ended as it is. The same command goes on from the last checkpoint.", file=sys.stderr)
     except BaseException as error:  # nothing above this thread could tell it
       print(f"error: {error}", file=sys.stderr)
       code = 1
@@ -89,13 +119,13 @@ class Stop:
     with self._changed:
       save()
       self._save = None
-    raise KeyboardInterrupt if self.received[0] == signal.SIGINT else SystemExit(STOPPED)
+    raise KeyboardInterrupt if self.received[:1] == [signal.SIGINT] else SystemExit(STOPPED)
 
 
 @contextlib.contextmanager
-def stopping(grace: float):
+def stopping(grace: float, agreement: Agreement | None = None):
   """A Stop that hears SIGINT and SIGTERM for as long as the block lasts."""
-  stop = Stop(grace)
+  stop = Stop(grace, agreement)
   inner, outer = socket.socketpair()
   inner.setblocking(False)
   before = {number: signal.signal(number, lambda got, frame: None) for number in CODES}

@@ -67,15 +67,20 @@ class Clock:
   verify: float
 
 
-def play(env: Env, policy: Policy, seeds: Sequence[int]) -> tuple[list[Episode], Clock]:
-  """Plays one episode a seed, all together, until each has ended. The order of the result is that of the seeds."""
+def play(env: Env, policy: Policy, seeds: Sequence[int], anyone: Callable[[bool], bool] = bool
+         ) -> tuple[list[Episode], Clock]:
+  """Plays one episode a seed, all together, until each has ended. The order of the result is that of the seeds.
+
+  anyone: of whether an episode goes on here, whether one does in any process; all are asked equally often.
+  """
   started = time.perf_counter()
-  states, chats = (list(x) for x in zip(*(env.reset(seed) for seed in seeds), strict=True))
+  begun = [env.reset(seed) for seed in seeds]
+  states, chats = [state for state, _ in begun], [chat for _, chat in begun]
   turns: list[list[Turn]] = [[] for _ in seeds]
   cut = [False] * len(seeds)
   verify, rollout = time.perf_counter() - started, 0.0
   live, kept, memory = list(range(len(seeds))), None, None
-  while live:
+  while anyone(bool(live)):
     mark = time.perf_counter()
     replies, memory = policy([chats[i] for i in live], kept, memory)
     rollout += time.perf_counter() - mark

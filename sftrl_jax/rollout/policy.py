@@ -16,10 +16,10 @@ import numpy as np
 from sftrl_jax.chat import Chat
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model, cache as caches, flops
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.episodes import Reply
-from sftrl_jax.rollout.sample import Sampling, respond, row_keys
+from sftrl_jax.rollout.sample import Response, Sampling, respond, row_keys
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import continued, refuse_reuse, render
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -67,10 +67,11 @@ class Rollout:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """What a policy keeps between two turns of the same conversations."""
+  """What a policy keeps between two turns of the same conversations: this process's, of which `slots` are the rows."""
 
   turn: int
   cache: Any  # Cache, or None when it is not carried
+  slots: tuple[int, ...]
   ids: tuple[tuple[int, ...], ...]  # of every row so far: contexts and responses
   stopped: tuple[bool, ...]
   episodes: tuple[int, ...]
@@ -102,6 +103,11 @@ class Actor:
     parts = meshes.rows(self.mesh)
     smaller = {max(parts, -(-int(self.rollout.rows * share) // parts) * parts) for share in self.rollout.shrink}
     return tuple(sorted({self.rollout.rows, *smaller}, reverse=True))
+
+  @functools.cached_property
+  def share(self) -> hosts.Share:
+    """Which conversations of those decoded together this process holds."""
+    return hosts.share(self.mesh)
 
   def reads(self, turn: int) -> int:
     """Tokens a row reads at the start of a turn: the prompt; later the last token, a missing <eos>, the feedback."""
@@ -137,8 +143,10 @@ class Actor:
     """(turn, regroup, decoding): the three compiled functions of a rollout."""
     parts = (self.decoder, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
     split, gather = placement.cache(self.model.config, self.mesh), self.rollout.gather
+    rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
+    told = Response(rows, rows, rows, rows, whole)  # each process reads those of its own rows
 
-    @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, None))
+    @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, told))
     @functools.partial(placement.decoded, gather=gather)
     def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
       cache = caches.empty(self.decoder.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
@@ -163,6 +171,8 @@ def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: S
            spent: list | None = None, group: int = 1):
   """A Policy (rollout/episodes.py) that answers with `params`, which are decoding parameters.
 
+  Of several processes each answers the chats of its own rows, and all are to call it equally often, with no chats if
+  need be (rollout/exchange.py).
   episodes: a number for each of the first call's chats, from which its random keys are folded.
   spent: FLOPs are appended to it, a number a turn.
   group: so many of the first call's chats, standing together, are the same; 1 or the actor's own, which is compiled.
@@ -182,6 +192,7 @@ class _Reading:
 
   turn: int
   rows: int
+  slots: tuple[int, ...]  # where the live rows of this process are
   contexts: list[list[int]]  # new ids of every live row
   leads: list[list[int]]  # ids read again or late: the last sampled token, or with carry off everything so far
   ids: list[tuple[int, ...]]
@@ -191,18 +202,18 @@ class _Reading:
 
 
 def _opening(actor: Actor, chats, episodes, group: int) -> _Reading:
-  if len(chats) > actor.rollout.rows:
+  if len(chats) > len(actor.share.slots(actor.rollout.rows)):
     raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
   if any(chat != chats[place - place % group] for place, chat in enumerate(chats)):
     raise ValueError("Episodes of one seed begin with different chats: reset(seed) of the environment must depend on "
                      "the seed alone, for config.rollout gives a group one prompt.")
   contexts = [ids for chat in chats[::group] for ids in [render(actor.tokenizer, chat)[0]] * group]
-  longest = max(map(len, contexts))
+  longest = max(map(len, contexts), default=0)
   if longest > actor.rollout.prompt_tokens:
     raise ValueError(f"config.rollout.prompt_tokens is {actor.rollout.prompt_tokens}, but a prompt has {longest} "
                      f"tokens: use --config.rollout.prompt_tokens={longest} or more.")
-  blank = [[] for _ in chats]
-  return _Reading(0, actor.rollout.rows, contexts, blank, [()] * len(chats), tuple(episodes), None, group)
+  blank, slots = [[] for _ in chats], tuple(actor.share.slots(actor.rollout.rows)[: len(chats)])
+  return _Reading(0, actor.rollout.rows, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, group)
 
 
 def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
@@ -212,47 +223,58 @@ def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
     closed = memory.ids[place][-1:] == (actor.tokenizer.eos,)   # it may be cut off, or have stopped at another end id
     contexts.append([*(() if closed else (actor.tokenizer.eos,)), *continued(actor.tokenizer, chat)])
   ids = [memory.ids[place] for place in kept]
-  rows = next(size for size in reversed(actor.sizes) if size >= len(chats))
-  rows = min(rows, memory.rows)
+  going_on = hosts.gathered([memory.slots[place] for place in kept])
+  rows = min(_fitting(actor, going_on), memory.rows)
   cache = None
   if actor.rollout.carry:
     chosen = np.zeros(rows, np.int32)
-    chosen[: len(kept)] = kept
+    for process, slots in enumerate(going_on):
+      chosen[actor.share.slots(rows, process)[: len(slots)]] = slots
     cache = actor.compiled[1](memory.cache, chosen, room=actor.room(turn))
   leads = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
-  return _Reading(turn, rows, contexts, leads, ids, tuple(memory.episodes[place] for place in kept), cache)
+  slots = tuple(actor.share.slots(rows)[: len(kept)])
+  return _Reading(turn, rows, slots, contexts, leads, ids, tuple(memory.episodes[place] for place in kept), cache)
+
+
+def _fitting(actor: Actor, going_on: Sequence[Sequence[int]]) -> int:
+  """The smallest compiled size in which every process has room for its conversations that go on."""
+  return next(size for size in reversed(actor.sizes) if all(
+      len(slots) <= len(actor.share.slots(size, process)) for process, slots in enumerate(going_on)))
 
 
 def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
-  width, count = actor.reads(reading.turn), len(reading.contexts)
+  width = actor.reads(reading.turn)
   refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
-  spoken = [[] if no else lead + context
-            for no, lead, context in zip(refused, reading.leads, reading.contexts, strict=True)]
-  inputs = left_pad(spoken[:: reading.group], width, reading.rows // reading.group)
+  spoken: list[list[int]] = [[] for _ in range(reading.rows)]
   next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
-  for row in range(count):
-    behind = len(reading.ids[row]) - len(reading.leads[row])
-    if reading.turn:
-      inputs.positions_BT[row] += behind * inputs.segments_BT[row]
-    next_positions_B[row] = behind + len(spoken[row])
-    live_B[row] = not refused[row]
-  episodes_B[:count] = [episode & 0xFFFFFFFF for episode in reading.episodes]
+  behind_B = np.zeros(reading.rows, np.int32)
+  for row, slot in enumerate(reading.slots):
+    spoken[slot] = [] if refused[row] else reading.leads[row] + reading.contexts[row]
+    behind_B[slot] = len(reading.ids[row]) - len(reading.leads[row])
+    next_positions_B[slot] = behind_B[slot] + len(spoken[slot])
+    live_B[slot] = not refused[row]
+    episodes_B[slot] = reading.episodes[row] & 0xFFFFFFFF
+  inputs = left_pad(spoken[:: reading.group], width)
+  if reading.turn:
+    inputs.positions_BT[:] += behind_B[:, None] * inputs.segments_BT
   placed = meshes.place(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
   cache, response = actor.compiled[0](params, reading.cache, *placed, key, np.int32(reading.turn),
                                       np.float32(temperature), room=actor.room(reading.turn), group=reading.group)
-  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = jax.device_get(
+  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own(
       (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
   if spent is not None:
     spent.append(actor.flops(reading.turn, reading.rows, int(steps), reading.group))
   replies, ids = [], []
-  rows = zip(tokens_BR.tolist(), logprobs_BR.tolist(), lengths_B.tolist(), stopped_B.tolist(), strict=True)
-  for row, (tokens, logprobs, length, stopped) in zip(range(count), rows, strict=False):
+  tokens_BR, logprobs_BR, lengths_B, stopped_B = (
+      x[list(reading.slots)].tolist() for x in (tokens_BR, logprobs_BR, lengths_B, stopped_B))
+  rows = zip(tokens_BR, logprobs_BR, lengths_B, stopped_B, strict=True)
+  for row, (tokens, logprobs, length, stopped) in enumerate(rows):
     tokens = tuple(tokens[:length])
     text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
     context = tuple(reading.contexts[row])
     replies.append(Reply(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
     ids.append(reading.ids[row] + context + tokens)
-  memory = Memory(reading.turn, cache if actor.rollout.carry else None, tuple(ids), tuple(stopped_B[:count].tolist()),
+  memory = Memory(reading.turn, cache if actor.rollout.carry else None, reading.slots, tuple(ids), tuple(stopped_B),
                   reading.episodes, reading.rows)
   return replies, memory
 

@@ -23,6 +23,8 @@ class LogConfig:
   megabytes: episodes.jsonl stops growing at this size
   tensorboard: write TensorBoard files too
   report: write report/ at the end of the run
+  watchdog_seconds: without progress until the stacks are dumped and the process ends (0: never; -1: 1800 where several
+    processes run together, else never)
   """
 
   every: int = 1
@@ -30,12 +32,15 @@ class LogConfig:
   megabytes: float = 64.0
   tensorboard: bool = True
   report: bool = True
+  watchdog_seconds: float = -1.0
 
   def __post_init__(self):
     if self.every < 1:
       raise ValueError(f"every is {self.every}; it must be at least 1.")
     if self.episodes < 0 or self.megabytes < 0:
       raise ValueError("episodes and megabytes must not be negative.")
+    if self.watchdog_seconds < 0 and self.watchdog_seconds != -1:
+      raise ValueError(f"watchdog_seconds is {self.watchdog_seconds}; it must be 0 (never), -1 or some seconds.")
 
 
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
@@ -69,6 +74,7 @@ class Log:
 
   def __init__(self, workdir: Path, config: LogConfig, limits: Limits, name: str, writes: bool = True):
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
+    self.fed = lambda: None   # told of all progress
     self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[places.is_here(workdir)]
     self._metrics, self._evals, self._episodes = self._writers = tuple(jsonl.Writer(workdir / name) for name in FILES)
     self._curves = Scalars(workdir / "tensorboard")
@@ -104,6 +110,7 @@ class Log:
 
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False) -> None:
     """progress.json about once a second (in a bucket, four times a minute), and the bar."""
+    self.fed()
     now = time.time()
     if not self.writes or (now - self._told < self._pause and not force):
       return

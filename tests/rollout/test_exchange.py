@@ -1,0 +1,28 @@
+"""Episodes cross from process to process without losing a bit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.rollout.exchange import packed, unpacked
+
+
+@pytest.mark.parametrize("image", [None, np.arange(12, dtype=np.uint8).reshape(2, 2, 3)])
+def test_an_episode_comes_out_as_it_went_in(image):
+  third, tiny = float(np.float32(1 / 3)), float(np.float32(1e-30))
+  turns = tuple(
+      Turn(Reply(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, False),
+           Verdict(-third, number == 1, False, False, number == 1, "no \u2020", None, "wrong")) for number in range(2))
+  chat = (Message("user", "look", image), Message("assistant", "text 1"))
+  episode = Episode("7 3", turns, chat, True)
+  other = unpacked(json.loads(json.dumps(packed(episode))), "7 3")
+  assert other == episode and other.rewards == episode.rewards and other.success
+
+
+def test_an_episode_that_was_refused_at_once_has_no_turns():
+  episode = Episode(3, (), (Message("user", "too long"),), True)
+  assert unpacked(packed(episode), 3) == episode
