@@ -7,6 +7,7 @@ One process needs none of this, and every function here is then what it would be
 
 import ctypes
 import dataclasses
+import functools
 import glob
 import importlib.util
 import itertools
@@ -147,6 +148,7 @@ def led(make: Callable[[], Any]) -> Any:
   return said[0]
 
 
+@functools.cache   # the handler is there to be taken once
 def preemption() -> tuple[Callable[[], None], Callable[[int], bool]]:
   """(tell the preemption service of JAX that a signal has come; whether a numbered point is where all are to stop).
 
@@ -156,6 +158,7 @@ def preemption() -> tuple[Callable[[], None], Callable[[int], bool]]:
   libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
   theirs = libc.signal(signal.SIGTERM, signal.SIG_DFL)
   if theirs in (None, int(signal.SIG_DFL), int(signal.SIG_IGN)):
+    libc.signal(signal.SIGTERM, theirs)
     raise RuntimeError("The preemption service of JAX does not hear SIGTERM: leave jax_enable_preemption_service on.")
   handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs)
   return lambda: handler(signal.SIGTERM), multihost_utils.reached_preemption_sync_point

@@ -1,7 +1,18 @@
-"""Processes that are not alike are told apart before anything is written."""
+"""Two real processes train as one does, leave checkpoints that one goes on from, and end with one another."""
 
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from sftrl_jax.parallel import peers
 from sftrl_jax.programs import unison
 
 ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
@@ -37,3 +48,117 @@ def test_the_digest_of_the_code_follows_its_text(tmp_path):
   assert before == unison.code(tmp_path)
   (tmp_path / "room" / "a.py").write_text("x = 2\n")
   assert before != unison.code(tmp_path)
+
+
+# One of two processes: agrees on this and that, trains supervised, by PPO, and supervised again until one is killed.
+CHILD = """
+import json, os, pathlib, signal, sys, threading, time
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from ml_collections import ConfigDict
+from sftrl_jax.parallel import hosts, peers
+from sftrl_jax.programs import rl, sft, unison
+from sftrl_jax.programs.mistakes import ConfigError
+
+hosts.join({})
+fellows = peers.connect()
+configs, home = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
+assert hosts.gathered([hosts.index()]) == [[0], [1]] and hosts.anyone(not hosts.leads())
+assert hosts.led(lambda: hosts.index()) == 0
+try:
+  hosts.led(lambda: json.loads("damaged"))
+except ValueError as error:
+  assert hosts.leads() or "Process 0 has refused this run" in str(error)
+try:
+  unison.check({**configs["sft"], "seed": hosts.index()}, "sft", {}, {})
+except ConfigError as error:
+  print("REFUSED", error, flush=True)
+
+def die():
+  lines = home / "killed" / "metrics.jsonl"
+  while not lines.is_file() or len(lines.read_text().splitlines()) < 3:
+    time.sleep(0.02)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+for name, program in (("sft", sft), ("rl", rl), ("killed", sft)):
+  if name == "killed" and not hosts.leads():
+    threading.Thread(target=die).start()
+  program.run(ConfigDict(configs[name]), home / name)
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tiny, tmp_path_factory):
+  """(home of the workdirs, [(exit code, output)] of both): `sft` and `rl` are whole runs, `killed` is not."""
+  home = tmp_path_factory.mktemp("pair")
+  killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
+  configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny("rl", evals__variants="('id_seen',)"),
+             "killed": killed}
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+  say = json.dumps({name: config.to_dict() for name, config in configs.items()})
+  children = []
+  for process in range(2):
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "LOCAL_DEVICES": "1", "SFTRL_PROCESSES": "2",
+                   "SFTRL_COORDINATOR": f"127.0.0.1:{port}", "SFTRL_PROCESS": str(process),
+                   "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+                   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    children.append(subprocess.Popen([sys.executable, "-c", CHILD, say, str(home)], env=environment, text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+  told = [child.communicate(timeout=300)[0] for child in children]
+  return home, list(zip([child.returncode for child in children], told, strict=True))
+
+
+def test_a_config_that_differs_is_told_once(pair):
+  first, second = (said for _, said in pair[1])
+  assert "REFUSED The processes of this run are not alike" in first
+  assert "config.seed is 0 in process 0, 1 in process 1" in first
+  assert "REFUSED The processes of this run are not alike; process 0 says in what." in second
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_two_processes_do_what_one_does(pair, finished, lines_of, verb):
+  """Losses to 1e-5; the same episodes, of which each played half."""
+  one, two = finished(verb), pair[0] / verb
+  lines = list(zip(lines_of(one, "metrics.jsonl"), lines_of(two, "metrics.jsonl"), strict=True))
+  assert len(lines) == 2
+  for ours, theirs in lines:
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"seconds", "compile/count", "compute/rollout_flops", "compute/total_flops"}:
+      if not name.startswith("timing_s"):
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5), name
+  if verb == "rl":
+    played = ("train", "id_seen")   # the variants that both have played
+    ours, theirs = ([line for line in lines_of(workdir, "episodes.jsonl") if line["variant"] in played]
+                    for workdir in (one, two))
+    assert ours == theirs and len(ours) == 10
+    evals = [line for line in lines_of(one, "evals.jsonl") if line["variant"] in played]
+    for ours, theirs in zip(evals, lines_of(two, "evals.jsonl"), strict=True):
+      assert theirs["outcomes"] == ours["outcomes"] and theirs["codes"] == ours["codes"]
+      assert theirs.get("kl", 0.0) == pytest.approx(ours.get("kl", 0.0), abs=1e-6)
+
+
+def arrays_of(workdir, step):
+  return jax.device_get(ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute()))
+
+
+def test_one_process_goes_on_from_the_checkpoint_of_two(pair, finished, tiny, run_of, lines_of, tmp_path):
+  for name, source in (("one", finished("sft")), ("two", pair[0] / "sft")):
+    shutil.copytree(source, tmp_path / name)
+    more = tiny("sft", steps=3) if name == "one" else tiny("sft", steps=3, evals__variants="()")
+    run_of(more, tmp_path / name)
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),
+               *(arrays_of(tmp_path / name, 3) for name in ("one", "two")))
+  one, two = (lines_of(tmp_path / name, "metrics.jsonl")[-1] for name in ("one", "two"))
+  assert one["step"] == 3 and one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+
+
+def test_when_one_is_killed_the_other_names_it_and_ends_and_the_run_goes_on(pair, tiny, run_of, lines_of, capsys):
+  (code, said), (victim, _) = pair[1]
+  assert victim == -9 and code == peers.LOST
+  assert said.count("error: Process 1 (") == 1 and "is gone, and its connection with it" in said
+  workdir = pair[0] / "killed"
+  run_of(tiny("sft", steps=6, checkpoint__every=1, evals__variants="()"), workdir)
+  assert "going on from step" in capsys.readouterr().out
+  assert [line["step"] for line in lines_of(workdir, "metrics.jsonl")] == list(range(1, 7))
