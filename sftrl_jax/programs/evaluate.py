@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -80,17 +80,18 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str) -> list
   return recorded.evaluate_recorded(source, overrides, workdir)
 
 
-def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key) -> list[Episode]:
-  """Plays the seeds, `rollout.rows` at a time."""
+def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key,
+                pause: Callable[[], None] = lambda: None) -> list[Episode]:
+  """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
   episodes, rows = [], actor.rollout.rows
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
     numbers = range(first, first + len(some))
-    episodes += play_together(env, actor, decoding, key, temperature, numbers, some)[0]
+    episodes += play_together(env, actor, decoding, key, temperature, numbers, some, pause=pause)[0]
   return episodes
 
 
-def evaluate(parts, params, start, position, log) -> list[dict]:
+def evaluate(parts, params, start, position, log, pause: Callable[[], None] = lambda: None) -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy.
@@ -103,7 +104,7 @@ def evaluate(parts, params, start, position, log) -> list[dict]:
   for number, (variant, temperature) in enumerate(todo):
     log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
     env = parts.env_variant(variant)
-    episodes = episodes_of(parts.actor, decoding, env, seeds, temperature, key)
+    episodes = episodes_of(parts.actor, decoding, env, seeds, temperature, key, lambda: (log.fed(), pause()))
     counts = tally(episodes, env.codes)
     line = _line(parts, position, variant, temperature, counts)
     if evals.kl and temperature == 1.0:

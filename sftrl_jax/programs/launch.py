@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from sftrl_jax import jsonl, places
-from sftrl_jax.programs.mistakes import ConfigError, here, place, refuse_file
+from sftrl_jax.programs.mistakes import ConfigError, Refused, here, place, refuse_file
 
 
 def optimizers_page(command) -> str:
@@ -98,6 +98,8 @@ def _together(command):
   try:
     yield hosts.leads()
     hosts.wait()   # for the report
+  except Refused:
+    raise   # all do
   except Exception as error:
     if not isinstance(error, ConfigError):
       fellows.settle()

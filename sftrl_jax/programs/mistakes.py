@@ -11,6 +11,10 @@ class ConfigError(ValueError):
   """A config that a person can mend; the message names the key or file, the value, the rule and the way out."""
 
 
+class Refused(ConfigError):
+  """What all processes of a run have refused together: each raises it, and nobody waits for another."""
+
+
 def nearest(word, names, prefix="") -> str:
   """The end of an error about an unknown word: `: did you mean "gamma"? Valid: ...`, with a full stop."""
   names = list(names)

@@ -60,7 +60,7 @@ def run(config, workdir: Path) -> None:
     while not parts.limits.over(session.position):
       began = time.perf_counter()
       params = session.judged(session.state)
-      played = rounds.play_batch(parts, params, session.position.cursor)
+      played = rounds.play_batch(parts, params, session.position.cursor, lambda: (log.fed(), stop.pause()))
       mark = time.perf_counter()
       arrays = method.arrays(parts, section, played.episodes, length, played.fillers)
       batch, measured = prepare(params, ref, *meshes.place(parts.mesh, arrays))

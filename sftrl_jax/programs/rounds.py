@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -35,12 +35,13 @@ class Played:
   fillers: int
 
 
-def play_batch(parts, params, first: int) -> Played:
+def play_batch(parts, params, first: int, pause: Callable[[], None] = lambda: None) -> Played:
   """Episodes from number `first` on: their seeds and random numbers follow from their numbers alone.
 
   With one round, they are the batch. With more (dynamic sampling, Yu et al. 2025), groups whose episodes all fare alike
   are dropped, and others are played in their stead, as many at once as are decoded together; an iteration goes on
   where the last one looked last. After the last round dropped groups fill what is missing, from the first one on.
+  pause: called before every turn of conversations.
   """
   actor, section, wanted = parts.actor, _section(parts), parts.config["batch"] // parts.actor.group
   most = section.max_rounds if section else 1
@@ -50,7 +51,8 @@ def play_batch(parts, params, first: int) -> Played:
   kept, dropped, everything, spent, clock, number, played = [], [], [], [], Clock(0.0, 0.0), first, 0
   while len(kept) < wanted and played < most:
     rows, missing = actor.rollout.rows, (wanted - len(kept)) * actor.group
-    episodes, took = _play(parts, decoding, key, number, -(-missing // rows) * rows if played else missing, spent)
+    asked = -(-missing // rows) * rows if played else missing
+    episodes, took = _play(parts, decoding, key, number, asked, spent, pause)
     clock, played = Clock(clock.rollout + took.rollout, clock.verify + took.verify), played + 1
     everything += episodes
     for group in in_groups(episodes, actor.group):
@@ -102,13 +104,14 @@ def _section(parts) -> Groups | None:
   return section if isinstance(section, Groups) else None
 
 
-def _play(parts, decoding, key, first: int, count: int, spent: list):
+def _play(parts, decoding, key, first: int, count: int, spent: list, pause):
   """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
   actor, played, rollout, verify = parts.actor, [], 0.0, 0.0
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
     some, clock = play_together(parts.env, actor, decoding, key, actor.rollout.temperature, numbers,
-                                [hand(parts, number) for number in numbers], spent, actor.group)
+                                [hand(parts, number) for number in numbers], spent, actor.group,
+                                pause)
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:

@@ -102,11 +102,11 @@ def evaluate_start(parts: Parts, session: Session, log, stop, rollouts: bool = F
   variants = parts.settings["evals"].variants
   if variants or rollouts:
     log.progress("compile", session.position, "compiling rollouts", force=True)
-    compile_all(parts.actor, parts.actor.compiled[2](session.judged(session.state)["model"]))
+    compile_all(parts.actor, parts.actor.compiled[2](session.judged(session.state)["model"]), log.fed)
   stop.meet()
   if (variants or session.measure) and (session.position.step == 0 or session.owed) and not stop.told:
     stop.kept(lambda: _save_last(session, log), between=True)
-    session = _evaluate(parts, session, log)
+    session = _evaluate(parts, session, log, stop)
   _export(parts, session)
   log.say(f"{session.workdir}: {compiles.count()} programs compiled.")
   return _go_on(session, log, stop)
@@ -137,7 +137,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
   stop.kept(lambda: _save_last(session, log), between=True)
   stop.meet()
   if session.owed and not stop.told:
-    session = _evaluate(parts, session, log)
+    session = _evaluate(parts, session, log, stop)
   if due(parts.settings["checkpoint"].every, position, limits) and not session.owed:
     stop.exclusive(lambda: _save(session, log))
   if not stop.told:
@@ -165,11 +165,11 @@ def finish(parts: Parts, session: Session, log) -> None:
     logs.write_json(session.workdir / "progress.json", told)
 
 
-def _evaluate(parts: Parts, session: Session, log) -> Session:
+def _evaluate(parts: Parts, session: Session, log, stop) -> Session:
   """Every variant played, and what is held out measured: no evaluation is owed any more."""
   params = session.judged(session.state)
   if parts.settings["evals"].variants:
-    evaluate(parts, params["model"], session.start, session.position, log)
+    evaluate(parts, params["model"], session.start, session.position, log, stop.pause)
   if session.measure:
     log.progress("evaluate", session.position, "measuring held-out rows")
     measured = session.measure(params)

@@ -23,7 +23,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs import algorithms, exports, own, pretrained
 from sftrl_jax.programs.evaluate import Evals
 from sftrl_jax.programs.lock import only_writer
-from sftrl_jax.programs.mistakes import ConfigError, recorded
+from sftrl_jax.programs.mistakes import ConfigError, Refused, recorded
 from sftrl_jax.programs.schema import OneOf, expanded
 from sftrl_jax.programs.settings import build, differences, refuse_another
 from sftrl_jax.programs.stop import Agreement, stopping
@@ -276,9 +276,12 @@ def workdir_of(parts: Parts, verb: str, workdir: Path):
   Of several processes the first one holds it, and decides for all.
   """
   with contextlib.ExitStack() as held:
-    _told(lambda: hosts.led(lambda: _claim(parts, verb, workdir, held)))
+    try:
+      hosts.led(lambda: _claim(parts, verb, workdir, held))
+    except ValueError as error:
+      raise Refused(str(error)) from error
     if not all(hosts.gathered((workdir / "config.json").is_file())):
-      raise ConfigError(f"--workdir={workdir} is not one directory for all processes: give one on a file system that "
+      raise Refused(f"--workdir={workdir} is not one directory for all processes: give one on a file system that "
                         "they share, or gs://...")
     log = Log(workdir, parts.settings["log"], parts.limits, workdir.name, writes=hosts.leads())
     watchdog = Watchdog(patience(parts.settings["log"].watchdog_seconds, hosts.several()))

@@ -57,6 +57,15 @@ class Stop:
       self._points += 1
       self._agreed = self._agreement.reached(self._points)
 
+  def pause(self) -> None:
+    """A point inside what may be dropped and redone: several processes that agreed to stop save what is kept, and end.
+
+    One process needs none of these: the thread that heard the signal does not wait for it.
+    """
+    self.meet()
+    if self._agreed:
+      self.leave(self._save)
+
   def kept(self, save: Callable[[], None], between: bool = False) -> None:
     """From now on `save()` writes all there is. between: the step is done, and what follows is redone if dropped."""
     with self._changed:

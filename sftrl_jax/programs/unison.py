@@ -9,7 +9,7 @@ import jax
 from sftrl_jax.checkpoints.checksum import sha256
 from sftrl_jax.parallel import hosts
 from sftrl_jax.programs import own
-from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.mistakes import Refused
 from sftrl_jax.programs.settings import differences
 
 PACKAGE = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ WAY_OUT = {
 
 
 def check(config: dict, verb: str, data: dict, environment: Mapping[str, str]) -> None:
-  """ConfigError unless all processes are alike; nothing is written before. data: what data.json will hold, or {}."""
+  """Refused unless all processes are alike; nothing is written before. data: what data.json will hold, or {}."""
   if not hosts.several():
     return
   import jaxlib
@@ -32,9 +32,9 @@ def check(config: dict, verb: str, data: dict, environment: Mapping[str, str]) -
   told = hosts.gathered(mine)
   found = [*apart(told), *missing(hosts.count(), len({device.process_index for device in jax.devices()}), environment)]
   if found and hosts.leads():
-    raise ConfigError("The processes of this run are not alike, and nothing was begun:\n  " + "\n  ".join(found))
+    raise Refused("The processes of this run are not alike, and nothing was begun:\n  " + "\n  ".join(found))
   if found:
-    raise ConfigError("The processes of this run are not alike; process 0 says in what.")
+    raise Refused("The processes of this run are not alike; process 0 says in what.")
 
 
 def apart(told: list[dict]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import base64
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,15 +14,22 @@ from sftrl_jax.rollout.policy import Actor, policy
 
 
 def play_together(env: Env, actor: Actor, params, key, temperature: float, numbers: Sequence[int], seeds: Sequence,
-                  spent: list | None = None, group: int = 1) -> tuple[list[Episode], Clock]:
+                  spent: list | None = None, group: int = 1, pause: Callable[[], None] = lambda: None
+                  ) -> tuple[list[Episode], Clock]:
   """`play` of so many seeds as are decoded together, of which each process plays its share; everyone gets them all.
 
   The random keys of an episode follow from its number alone, so it does not matter who plays it.
+  pause: called before every turn, equally often by all; it may end the process.
   """
   slots = actor.share.slots(actor.rollout.rows)
   slots = [slot for slot in slots if slot < len(numbers)] if hosts.several() else range(len(numbers))
   answer = policy(actor, params, key, temperature, [numbers[slot] for slot in slots], spent, group)
-  episodes, clock = play(env, answer, [seeds[slot] for slot in slots], hosts.anyone)
+
+  def anyone(going_on: bool) -> bool:
+    pause()
+    return hosts.anyone(going_on)
+
+  episodes, clock = play(env, answer, [seeds[slot] for slot in slots], anyone)
   if not hosts.several():
     return episodes, clock
   told: list = [None] * len(numbers)

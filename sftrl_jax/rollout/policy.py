@@ -7,7 +7,7 @@ Conversations that begin alike, as those of a group do, read their prompt once.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -279,8 +279,11 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
   return replies, memory
 
 
-def compile_all(actor: Actor, params) -> None:
-  """Runs every shape of a rollout once on blank rows, so that nothing compiles later. params: decoding parameters."""
+def compile_all(actor: Actor, params, told: Callable[[], None] = lambda: None) -> None:
+  """Runs every shape of a rollout once on blank rows, so that nothing compiles later. params: decoding parameters.
+
+  told: called after every one that is compiled.
+  """
   turn, regroup, _ = actor.compiled
   key = jax.random.key(0)
   made: dict[tuple[int, int], Any] = {}  # caches by shape; sizes descend
@@ -297,4 +300,5 @@ def compile_all(actor: Actor, params) -> None:
     cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number),
                     group=group)
     made[number, rows] = cache
+    told()
   jax.block_until_ready(made)

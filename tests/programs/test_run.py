@@ -90,8 +90,8 @@ def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, li
   kept, real = [], runs.evaluate
   monkeypatch.setattr(Stop, "kept", lambda self, save, between=False: kept.append(save))
 
-  def evaluate(parts, params, start, position, log):
-    lines = real(parts, params, start, position, log)
+  def evaluate(parts, params, start, position, log, pause):
+    lines = real(parts, params, start, position, log, pause)
     if position.step == 1:
       kept[-1]()   # what the thread that heard SIGTERM does
       raise Stopped
