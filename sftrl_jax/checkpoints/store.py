@@ -16,6 +16,7 @@ import jax
 
 from sftrl_jax import places, trees
 from sftrl_jax.checkpoints.checksum import checksums, described, sha256
+from sftrl_jax.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +106,13 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
   """
   refused = []
   for step in sorted(store.all_steps(), reverse=True):
-    try:
-      state, meta = _restored(store, step, like)
-      return state, meta, step
-    except Damaged as error:
-      aside = _put_aside(places.place(str(store.directory)) / str(step))
-      store.reload()
-      refused.append(str(step))
-      say(f"{error} It is put aside as {aside.name}, and the step before it is taken.")
+    found, told = _restored(store, step, like)
+    if found is not None:
+      return *found, step
+    aside = hosts.led(lambda step=step: _put_aside(places.place(str(store.directory)) / str(step)).name)
+    store.reload()
+    refused.append(str(step))
+    say(f"{told} It is put aside as {aside}, and the step before it is taken.")
   aside = sorted(path.name for path in store.directory.glob("*.corrupt*"))
   if aside:
     raise Damaged(f"{store.directory} has no sound checkpoint left ({', '.join(aside)} put aside): restore one from "
@@ -120,14 +120,23 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
   return None
 
 
-def _restored(store, step: int, like: Any) -> tuple[Any, dict]:
-  """As `restore`; a bucket that did not answer is asked again, for what is damaged is so a second time."""
-  try:
-    return restore(store, step, like)
-  except Damaged:
-    if places.is_here(places.place(str(store.directory))):
-      raise
-    return restore(store, step, like)
+def _restored(store, step: int, like: Any) -> tuple[tuple[Any, dict] | None, str]:
+  """((state, meta), "") as of `restore`, or (None, what is damaged).
+
+  Of several processes each reads its part, and what one cannot read is damaged for all. A bucket that did not answer
+  is asked again, for what is damaged is so a second time.
+  """
+  told = ""
+  for _ in range(1 if places.is_here(places.place(str(store.directory))) else 2):
+    found, told = None, ""
+    try:
+      found = restore(store, step, like)
+    except Damaged as error:
+      told = str(error)
+    told = next(filter(None, hosts.gathered(told)), "")
+    if not told:
+      return found, ""
+  return None, told
 
 
 def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model") -> tuple[dict, int]:

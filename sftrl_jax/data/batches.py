@@ -1,6 +1,6 @@
 """Chats to packed batches, with a cursor from which the stream goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -20,9 +20,10 @@ def example(tokenizer: Tokenizer | Pretrained, chat: Chat) -> tuple[list[int], l
 
 
 def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, rows: int, length: int,
-               cursor: int) -> tuple[TokenBatch, int]:
+               cursor: int, mine: Collection[int] | None = None) -> tuple[TokenBatch, int]:
   """(batch, cursor): packs chats(cursor), chats(cursor + 1), ... until the next one finds no room.
 
+  mine: the rows that are wanted here, the others being another process's; they stay blank. None: all.
   A sequence of n ids takes n - 1 places: the last one is only ever a target. ValueError for one that fits no row.
   """
   used, segments = [0] * rows, [0] * rows
@@ -38,7 +39,9 @@ def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, 
     sequences.append(ids)
     weights.append(weight)
     slots.append(slot)
-  return lay(sequences, weights, slots, rows, length), cursor + len(sequences)
+  wanted = [place for place, slot in enumerate(slots) if mine is None or slot.row in mine]
+  chosen = ([items[place] for place in wanted] for items in (sequences, weights, slots))
+  return lay(*chosen, rows, length), cursor + len(sequences)
 
 
 def lay(sequences, weights, slots: Sequence[Slot], rows: int, length: int) -> TokenBatch:

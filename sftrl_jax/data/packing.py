@@ -8,7 +8,7 @@ twice.
 
 import functools
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
@@ -59,9 +59,12 @@ def split(corpus: Corpus, share: float) -> tuple[np.ndarray, np.ndarray]:
   return np.sort(order[held:]), np.sort(order[:held])
 
 
-def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int,
-                 batch: int) -> Callable[[int], tuple[TokenBatch, int]]:
-  """next_batch(cursor) -> (batch, cursor): the next `batch` rows after so many examples were read."""
+def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int, batch: int,
+                 mine: Collection[int] | None = None) -> Callable[[int], tuple[TokenBatch, int]]:
+  """next_batch(cursor) -> (batch, cursor): the next `batch` rows after so many examples were read.
+
+  mine: the rows that are wanted here, the others being another process's; they stay blank. None: all.
+  """
   pass_ = make_pass(corpus, rows, examples, seed)
 
   def next_batch(cursor: int) -> tuple[TokenBatch, int]:
@@ -72,6 +75,8 @@ def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int,
       end = ends[np.searchsorted(ends, done, side="right")]
       picked.append(members[done:end])
       cursor += int(end) - done
+    if mine is not None:
+      picked = [span if row in mine else span[:0] for row, span in enumerate(picked)]
     return _laid(corpus, picked, batch, rows.length), cursor
 
   return next_batch

@@ -139,7 +139,7 @@ def led(make: Callable[[], Any]) -> Any:
     try:
       answer = make()
     except ValueError as error:
-      answer, told = error, str(error)
+      answer, told = error, str(error).partition("\n")[0]
   said = gathered([None, told] if told else [answer, ""])[0]
   if isinstance(answer, ValueError):
     raise answer

@@ -102,21 +102,37 @@ class Peers:
 
 
 def connect() -> Peers:
-  """Connects this process to the others; all of them are to call it."""
+  """Connects this process to the others; all of them are to call it.
+
+  Where a network lets no one through but the coordination service, there are no connections, and a death is noticed by
+  that service alone: every process is aborted after hosts.HEARTBEAT seconds.
+  """
   from sftrl_jax.parallel import hosts  # JAX: nothing else here needs it
   name = f"{socket.gethostname()}, pid {os.getpid()}"
-  if hosts.leads():
-    listener = _listener(hosts.coordinator())
-    told = hosts.gathered([name, listener.getsockname()[1], secrets.token_hex(16)])
-    connections = _accepted(listener, told)
-  else:
-    told = hosts.gathered([name, 0, secrets.token_hex(16)])
-    first = socket.create_connection((hosts.coordinator(), told[0][1]), timeout=60)
-    first.sendall(json.dumps([hosts.index(), told[hosts.index()][2]]).encode() + b"\n")
-    connections = {0: first}
+  listener = _listener(hosts.coordinator()) if hosts.leads() else None
+  port = listener.getsockname()[1] if listener else 0
+  told = hosts.gathered([name, port, secrets.token_hex(16)])
+  try:
+    connections = _accepted(listener, told) if listener else {
+        0: _introduce(hosts.coordinator(), told[0][1], hosts.index(), told[hosts.index()][2])}
+    failed = ""
+  except OSError as error:
+    connections, failed = {}, f"{name}: {error}"
+  failures = [why for why in hosts.gathered(failed) if why]
+  if failures:
+    connections = {}
+    if hosts.leads():
+      print(f"The processes cannot connect to {hosts.coordinator()}:{told[0][1]} ({failures[0]}): should one die, the "
+            f"coordination service aborts the others after {hosts.HEARTBEAT} s.", file=sys.stderr, flush=True)
   for connection in connections.values():
     connection.settimeout(SILENCE)
   return Peers(hosts.index(), [f"Process {process} ({name})" for process, (name, _, _) in enumerate(told)], connections)
+
+
+def _introduce(host: str, port: int, process: int, word: str) -> socket.socket:
+  connection = socket.create_connection((host, port), timeout=30)
+  connection.sendall(json.dumps([process, word]).encode() + b"\n")
+  return connection
 
 
 def _listener(host: str) -> socket.socket:

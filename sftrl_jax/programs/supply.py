@@ -18,6 +18,7 @@ from sftrl_jax.data.batches import next_batch
 from sftrl_jax.data.demonstrations import Demonstrations, demonstration
 from sftrl_jax.data.rows import Corpus, Rows, load
 from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.parallel import hosts
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import Parts
 from sftrl_jax.training.log import write_json
@@ -47,7 +48,7 @@ def of(parts: Parts) -> Supply:
   data, seed, rows = parts.settings["data"], parts.config["seed"], parts.config["batch"]
   if isinstance(data, Demonstrations):
     chats = functools.partial(demonstration, parts.env, data, seed)
-    return Supply(functools.partial(next_batch, chats, parts.tokenizer, rows, data.length))
+    return Supply(functools.partial(next_batch, chats, parts.tokenizer, rows, data.length, mine=_mine(parts, rows)))
   try:
     corpus = load(data, parts.tokenizer)
     trained, held = packing.split(corpus, data.validation)
@@ -61,8 +62,14 @@ def _own(parts: Parts, data: Rows, corpus: Corpus, trained: np.ndarray, held: np
   packed = packing.account(corpus, data, trained, seed, rows)
   plain, shown = (reports.marked(parts.tokenizer, *corpus.example(0), colour)
                   for colour in (False, sys.stdout.isatty()))
-  return Supply(packing.make_batches(corpus, data, trained, seed, rows), reports.plain(corpus.report, packed, plain),
+  batches = packing.make_batches(corpus, data, trained, seed, rows, _mine(parts, rows))
+  return Supply(batches, reports.plain(corpus.report, packed, plain),
                 reports.text(corpus.report, packed, shown), corpus, held)
+
+
+def _mine(parts: Parts, rows: int) -> frozenset[int] | None:
+  """The rows of a batch that this process makes; None where it makes all."""
+  return frozenset(hosts.share(parts.mesh).slots(rows)) if hosts.several() else None
 
 
 def refuse_changed(supply: Supply, workdir: Path) -> None:

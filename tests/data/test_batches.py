@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 
@@ -75,6 +76,15 @@ def test_a_cursor_goes_on_where_it_was(batches):
   assert cursor == after
   np.testing.assert_array_equal(again.inputs.tokens_BT, batch.inputs.tokens_BT)
   np.testing.assert_array_equal(again.weights_BT, batch.weights_BT)
+
+
+def test_the_rows_of_several_processes_are_those_of_one(batches):
+  before, whole, after = batches[0]
+  parts = [next_batch(CHATS, TOKENIZER, ROWS, LENGTH, before, mine) for mine in ({0, 2}, {1, 3})]
+  assert [cursor for _, cursor in parts] == [after, after]
+  for one, other, both in zip(*(jax.tree.leaves(batch) for batch in (parts[0][0], parts[1][0], whole)), strict=True):
+    np.testing.assert_array_equal(one + other, both)
+    assert not one[[1, 3]].any() and not other[[0, 2]].any()
 
 
 def test_a_batch_ends_only_when_the_next_example_finds_no_room(batches):

@@ -87,6 +87,16 @@ def test_a_cursor_is_all_that_a_resume_needs(corpus):
   assert not np.array_equal(other(0)[0].inputs.tokens_BT, straight[0].inputs.tokens_BT)
 
 
+def test_the_rows_of_several_processes_are_those_of_one(corpus):
+  trained, _ = split(corpus, 0.0)
+  make = lambda mine: make_batches(corpus, settings(corpus), trained, 5, ROWS, mine)(7)
+  (whole, after), parts = make(None), [make(mine) for mine in ({1}, {0, 2})]
+  assert [cursor for _, cursor in parts] == [after, after]
+  for name in ("targets_BT", "weights_BT"):
+    np.testing.assert_array_equal(sum(getattr(batch, name) for batch, _ in parts), getattr(whole, name))
+  assert not parts[0][0].inputs.segments_BT[[0, 2]].any() and parts[0][0].inputs.segments_BT[1].any()
+
+
 def test_rows_are_filled_well_and_never_over(corpus):
   source = np.random.default_rng(0)
   for high in (16, 100, 256):

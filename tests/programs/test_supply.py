@@ -87,8 +87,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(straight, config, lines_of, 
     save["now"] = what
     kept(stop, what, between)
 
-  def dropping(parts, session, log):
-    session = evaluation(parts, session, log)   # its line is written, but the state saved is that of before
+  def dropping(parts, session, log, stop):
+    session = evaluation(parts, session, log, stop)   # its line is written, but the state saved is that of before
     if session.position.step == 2 == stops[0]:
       save["now"]()
       raise Stopped
