@@ -15,7 +15,7 @@ import threading
 import time
 
 LOST = 71   # exit code of a process whose fellow is gone: a crash, after which all are started again
-BEAT, SILENCE = 2.0, 30.0   # seconds between two signs of life, and without one until a machine counts as dead
+BEAT, DOUBT, SILENCE = 1.0, 5.0, 30.0   # seconds between signs of life; without one until it is told, and is a death
 COURTESY = 1.0   # seconds that the first process stays, so that the others end by its word and not by its absence
 
 
@@ -24,7 +24,7 @@ class Peers:
 
   def __init__(self, process: int, names: list[str], connections: dict[int, socket.socket]):
     self.process, self.names, self.connections = process, names, connections
-    self._heard = dict.fromkeys(connections, time.monotonic())
+    self._heard, self._doubted = dict.fromkeys(connections, time.monotonic()), set()
     self._buffers = dict.fromkeys(connections, b"")
     self._lock = threading.Lock()
     self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
@@ -61,8 +61,22 @@ class Peers:
         beat = now
         self.say({})
       for process in [key.data for key in selector.get_map().values()]:
-        if now - self._heard[process] > SILENCE:
-          self._lost(process, f"was silent for {SILENCE:.0f} s")
+        self._weigh(process, now - self._heard[process])
+
+  def _weigh(self, process: int, silent: float) -> None:
+    """Of a machine that is frozen or cut off nothing is heard at all. It is named before the coordination service ends
+    this process, which does not depend on Python and may be sure sooner."""
+    if silent > SILENCE:
+      self._lost(process, f"was silent for {SILENCE:.0f} s")
+    if silent > DOUBT and process not in self._doubted:
+      self._doubted.add(process)
+      if not self.process:
+        self.say({"silent": process})
+      self._doubt(process)
+
+  def _doubt(self, process: int) -> None:
+    print(f"{self.names[process]} has been silent for {DOUBT:.0f} s: if it does not come back, all processes end.",
+          file=sys.stderr, flush=True)
 
   def _read(self, process: int) -> bool:
     """Whether this process may still be heard of."""
@@ -73,11 +87,14 @@ class Peers:
     if not more:
       self._lost(process, "is gone, and its connection with it")
     self._heard[process] = time.monotonic()
+    self._doubted.discard(process)
     *lines, self._buffers[process] = (self._buffers[process] + more).split(b"\n")
     heard = [self._hear(json.loads(line)) for line in lines]
     return all(heard)
 
   def _hear(self, word: dict) -> bool:
+    if "silent" in word and word["silent"] != self.process:
+      self._doubt(word["silent"])
     if "lost" in word:
       self._lost(word["lost"], word["why"])
     if word.get("ended"):

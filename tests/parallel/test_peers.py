@@ -61,3 +61,12 @@ def test_a_stranger_is_turned_away(greeting, process):
   assert list(connections) == [1]
   wanted = first if process else second
   assert connections[1].getpeername() == wanted.getsockname()
+
+
+def test_one_that_is_silent_is_named_once_before_it_counts_as_dead(capsys):
+  fellows = peers.Peers(0, ["Process 0 (here)", "Process 1 (host7, pid 5)"], {})
+  fellows._weigh(1, peers.DOUBT - 1)
+  assert not capsys.readouterr().err
+  for silent in (peers.DOUBT + 1, peers.DOUBT + 2):
+    fellows._weigh(1, silent)
+  assert capsys.readouterr().err.count("Process 1 (host7, pid 5) has been silent for 5 s") == 1
