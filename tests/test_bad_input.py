@@ -166,9 +166,10 @@ ZERO = {
     "evals.seed", "evals.temperatures", "evals.shown", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
     "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
     "checkpoint.export_every", "lora.rank",
-    "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "data.careless", "data.misread", "ppo.value_clip",
+    "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
+    "data.misread", "ppo.value_clip",
     "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
-NEGATIVE = {"mesh.fsdp", "env.rewards"}
+NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 
 
 def numeric(config):
