@@ -141,30 +141,35 @@ class Actor:
   @functools.cached_property
   def compiled(self):
     """(turn, regroup, decoding): the three compiled functions of a rollout."""
-    parts = (self.decoder, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
-    split, gather = placement.cache(self.model.config, self.mesh), self.rollout.gather
-    rows, whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
-    told = Response(rows, rows, rows, rows, whole)  # each process reads those of its own rows
-
-    @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, told))
-    @functools.partial(placement.decoded, gather=gather)
-    def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
-      cache = caches.empty(self.decoder.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
-      keys_B = row_keys(key, episodes_B, number)
-      return respond(*parts, params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT,
-                     next_positions_B, live_B, keys_B, temperature, group)
-
-    @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
-    @functools.partial(placement.decoded, gather=gather)
-    def regroup(cache, rows_B, room):
-      return caches.grow(caches.take(cache, rows_B), room)
-
-    return turn, regroup, placement.mover(self.decoder, self.mesh, gather)
+    words = (self.tokenizer.stops, self.tokenizer.pad)
+    return _compiled(self.decoder, self.sampling, *words, self.mesh, self.rollout.gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1) -> float:
     """What a turn cost: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""
     read, decode = self.reads(turn) * rows // group, (steps - 1) * rows
     return flops.forward(self.model.config, read + decode, self.room(turn), unembedded=rows * steps)
+
+
+@functools.cache   # actors of one model share what is traced
+def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh, gather: bool):
+  """(turn, regroup, decoding) of an actor that decodes with this model."""
+  split, rows, whole = placement.cache(decoder.config, mesh), meshes.by_rows(mesh), meshes.replicated(mesh)
+  told = Response(rows, rows, rows, rows, whole)  # each process reads those of its own rows
+
+  @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, told))
+  @functools.partial(placement.decoded, gather=gather)
+  def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
+    cache = caches.empty(decoder.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
+    keys_B = row_keys(key, episodes_B, number)
+    return respond(decoder, sampling, stops, pad, params, cache, inputs.tokens_BT, inputs.positions_BT,
+                   inputs.segments_BT, next_positions_B, live_B, keys_B, temperature, group)
+
+  @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
+  @functools.partial(placement.decoded, gather=gather)
+  def regroup(cache, rows_B, room):
+    return caches.grow(caches.take(cache, rows_B), room)
+
+  return turn, regroup, placement.mover(decoder, mesh, gather)
 
 
 def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int],
