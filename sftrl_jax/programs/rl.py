@@ -12,17 +12,12 @@ import numpy as np
 
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts, mesh as meshes
-from sftrl_jax.programs import adapters, rounds, run as runs, start as starts, unison
-from sftrl_jax.programs.algorithms import ALGORITHMS, closes
-from sftrl_jax.programs.evaluate import episode_line, row_length
+from sftrl_jax.programs import adapters, learning as learnings, rounds, run as runs, start as starts, unison
+from sftrl_jax.programs.evaluate import episode_line
 from sftrl_jax.programs.setup import assemble, workdir_of
 from sftrl_jax.rollout.episodes import Episode
 from sftrl_jax.rollout.tally import tally
 from sftrl_jax.training.experience import take
-from sftrl_jax.training.optimizer import make_optimizer
-from sftrl_jax.training.schedule import make_schedule
-from sftrl_jax.training.score import make_score
-from sftrl_jax.training.step import make_train_step
 
 
 def run(config, workdir: Path) -> None:
@@ -30,32 +25,24 @@ def run(config, workdir: Path) -> None:
   parts = assemble(config, "rl", workdir)
   starts.check(parts.config["start"], parts.model)
   unison.check(parts.config, "rl", {}, os.environ)
-  method, name = ALGORITHMS[parts.config["algorithm"]], parts.config["algorithm"]
-  section, compute, optimizer = (parts.settings[part] for part in (name, "compute", "optimizer"))
-  episodes, length = parts.config["batch"], row_length(parts, closing=closes(section))
-  updates = parts.config["steps"] * section.epochs * section.minibatches
 
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is programs/run.py.
-  temperature = parts.actor.rollout.temperature
-  score = make_score(parts.model, temperature, compute.logit_chunk, method.value_head and section.value_gradient)
-  loss = method.loss(section, score, parts)
-  schedule = make_schedule(parts.settings["schedule"], optimizer.learning_rate, updates)
-  optax = make_optimizer(optimizer, schedule)
-  train_step = make_train_step(loss, optax, schedule, compute.microbatches, adapters.whole(parts))
-  prepare = jax.jit(method.prepare(section, score, compute.microbatches * section.minibatches))
+  learning = learnings.of_rl(parts)
+  method, section, prepare = learning.method, learning.section, learning.prepare
+  episodes, length, temperature = learning.rows, learning.length, parts.actor.rollout.temperature
   read = (parts.model.config, episodes * length, length)
   training, scoring = (cost(*read, adapters=adapters.count(parts)) for cost in (flops.train, flops.forward))
   scoring += flops.forward(*read) if section.kl_coef else 0.0  # the reference has no adapters
 
   with workdir_of(parts, "rl", workdir) as (log, stop):
-    session = runs.begin(parts, workdir, log, stop, optax, value_head=method.value_head)
+    session = runs.begin(parts, workdir, log, stop, learning.optimizer, value_head=method.value_head)
     if session is None:
       return
     ref = {"model": session.start} if section.kl_coef else None
     blank = method.arrays(parts, section, [Episode(0, (), (), False)] * episodes, length)
     batch, _ = prepare(session.judged(session.state), ref, *meshes.place(parts.mesh, blank))
-    size = episodes // section.minibatches
-    train_step = runs.compile_step(train_step, session, take(batch, np.arange(size, dtype=np.int32)))
+    train_step = runs.compile_step(
+        learning.train_step, session, take(batch, np.arange(learning.minibatch, dtype=np.int32)))
     session, updating = runs.evaluate_start(parts, session, log, stop, rollouts=True), 0.0
     while not parts.limits.over(session.position):
       began = time.perf_counter()

@@ -83,14 +83,18 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
   return session
 
 
+def jitted_step(train_step, where):
+  """The step as a run compiles it. where: shardings of the state, which is donated."""
+  return jax.jit(train_step, donate_argnums=0, out_shardings=(where, None))
+
+
 def compile_step(train_step, session: Session, batch):
   """(state, batch) -> (state, metrics), compiled for these shapes: any other is an error instead of a compilation.
 
   The state is donated; what is frozen is not, for it is read again.
   """
   where, frozen = jax.tree.map(lambda x: x.sharding, session.state), session.frozen
-  stepping = jax.jit(train_step, donate_argnums=0, out_shardings=(where, None))
-  compiled = stepping.lower(session.state, batch, frozen).compile()
+  compiled = jitted_step(train_step, where).lower(session.state, batch, frozen).compile()
   return lambda state, batch: compiled(state, batch, frozen)
 
 

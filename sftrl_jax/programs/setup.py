@@ -122,10 +122,11 @@ class Parts:
     return variant_env({**self.config["env"], **self.settings["evals"].env}, variant, self.config["reward"])
 
 
-def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Parts:
+def assemble(config: ConfigDict, verb: str, workdir: Path | None = None, devices=None) -> Parts:
   """Builds every part and checks that they agree; nothing is written and nothing compiled.
 
   workdir: of the run, where a pretrained model is described once it has begun.
+  devices: of the mesh; all that are here, if left out. They may be described ones, for which one can only compile.
   """
   plain = json.loads(json.dumps(config.to_dict()))
   schema = expanded(plain, SCHEMAS[verb])
@@ -144,7 +145,7 @@ def assemble(config: ConfigDict, verb: str, workdir: Path | None = None) -> Part
   if model_config.vocab and model_config.vocab < tokenizer.size:
     raise ConfigError(_too_small(plain, model_config.vocab, tokenizer.size))
   model = build_model(dataclasses.replace(model_config, vocab=model_config.vocab or tokenizer.size), tokenizer.size)
-  mesh = _told(lambda: meshes.make(sections["mesh"]))
+  mesh = _told(lambda: meshes.make(sections["mesh"], devices))
   _said("config.model.", lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform))
   rollout, evals = sections["rollout"], sections["evals"]
   sampling = Sampling(rollout.max_new_tokens)

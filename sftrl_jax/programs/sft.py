@@ -1,7 +1,6 @@
 """Supervised fine-tuning, pre-training of a base included: read demonstrations, step, evaluate."""
 
 import dataclasses
-import functools
 import os
 import time
 from pathlib import Path
@@ -9,41 +8,40 @@ from pathlib import Path
 import jax
 
 from sftrl_jax.models import flops
-from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import adapters, run as runs, start as starts, supply as supplies, unison, validation
+from sftrl_jax.programs import (
+    adapters,
+    learning as learnings,
+    run as runs,
+    start as starts,
+    supply as supplies,
+    unison,
+    validation,
+)
 from sftrl_jax.programs.setup import assemble, workdir_of
-from sftrl_jax.training.optimizer import make_optimizer
-from sftrl_jax.training.schedule import make_schedule
-from sftrl_jax.training.score import make_score
-from sftrl_jax.training.step import make_train_step
 
 
 def run(config, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
   parts = assemble(config, "sft", workdir)
   starts.check(parts.config["start"], parts.model)
-  data, compute, optimizer = (parts.settings[name] for name in ("data", "compute", "optimizer"))
-  rows, length = parts.config["batch"], data.length
+
+  # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is programs/run.py.
+  learning = learnings.of_sft(parts)
+  rows, length = learning.rows, learning.length
   supply = supplies.of(parts)
   unison.check(parts.config, "sft", supply.record, os.environ)
   supplies.refuse_changed(supply, workdir)
-
-  # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is programs/run.py.
-  loss = functools.partial(sft_loss, score=make_score(parts.model, chunk=compute.logit_chunk))
-  schedule = make_schedule(parts.settings["schedule"], optimizer.learning_rate, parts.config["steps"])
-  optax = make_optimizer(optimizer, schedule)
-  train_step = make_train_step(loss, optax, schedule, compute.microbatches, adapters.whole(parts))
   cost = flops.train(parts.model.config, rows * length, length, adapters.count(parts))
 
   with workdir_of(parts, "sft", workdir) as (log, stop):
-    session = runs.begin(parts, workdir, log, stop, optax, value_head=False)
+    session = runs.begin(parts, workdir, log, stop, learning.optimizer, value_head=False)
     if session is None:
       return
     supplies.record(supply, workdir, log)
     example, _ = supply.batches(session.position.cursor)
-    train_step = runs.compile_step(train_step, session, meshes.place(parts.mesh, example))
-    session = dataclasses.replace(session, measure=validation.make_measure(parts, supply, loss, session))
+    train_step = runs.compile_step(learning.train_step, session, meshes.place(parts.mesh, example))
+    session = dataclasses.replace(session, measure=validation.make_measure(parts, supply, learning.loss, session))
     session, seconds = runs.evaluate_start(parts, session, log, stop), 0.0
     while not parts.limits.over(session.position):
       began = time.perf_counter()

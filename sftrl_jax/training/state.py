@@ -30,9 +30,12 @@ def shardings(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh)
 
 def born(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
   """A state on the mesh from given parameters. The parameters are copied: the state's will be donated."""
-  where = shardings(params, optimizer, mesh)
-  make = jax.jit(lambda p: create(jax.tree.map(jnp.copy, p), optimizer), out_shardings=where)
-  return make(params)
+  return birth(optimizer, shardings(params, optimizer, mesh))(params)
+
+
+def birth(optimizer: optax.GradientTransformation, where: TrainState):
+  """The jitted function of `born`: parameters -> a state with these shardings."""
+  return jax.jit(lambda p: create(jax.tree.map(jnp.copy, p), optimizer), out_shardings=where)
 
 
 def evaluated(state: TrainState) -> dict:
