@@ -57,6 +57,14 @@ SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FL
 DATA_USAGE = """--config=FILE.py[:choice] --out=FILE.jsonl|.parquet [--variant=V --count=N] [--config.KEY=VALUE ...]
   --variant=V    of the task, instead of what it trains on
   --count=1000   rows"""
+PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.some.key=value ...]
+  --topology=v5e-16     a slice of v4, v5e (v5litepod), v5p or v6e by its name, 2xv5e-16 for two of them: compiled by
+                        the TPU's own compiler, nothing runs. local (the default): compiled and run on what is here
+  --optimizer=a,b       the train step with each of these, a line each
+  --show=sharding       how every parameter is split
+  --json=FILE           writes the plan there
+  --price=1.2           of a chip-hour, for what the run costs
+  --tries=6             knobs that are compiled when it does not fit"""
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", STUDY_USAGE, RUN_FLAGS, RUN_FLAGS,
                   switches=("--list",)),
@@ -80,6 +88,8 @@ VERBS = {
                   "  --only=KINDS  some of prefill,decode,sft,rl     --pairs=5  repetitions of each\n"
                   "  --out=DIR     writes bench.json there", ("--config", "--against", "--out", "--only", "--pairs"),
                   ("--config",)),
+    "plan": Verb("whether a run fits a slice, how fast it can be there, what to turn: before renting it", PLAN_USAGE,
+                 ("--config", "--topology", "--optimizer", "--show", "--json", "--price", "--tries"), ("--config",)),
     "convert": Verb("a model from anywhere as a directory that transformers opens", """FROM TO [--dtype=DTYPE]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   TO is a new directory, or an earlier one of these, which is replaced

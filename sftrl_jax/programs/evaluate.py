@@ -60,7 +60,7 @@ class Evals:
 
 
 @functools.cache
-def _kl_rows(model):
+def kl_rows(model):
   """jit: exact KL per sampled token, summed over a batch of rows."""
 
   def run(params, ref, inputs, mask_BT):
@@ -142,7 +142,7 @@ def _mean_kl(parts, params, start, episodes) -> float:
     blank = [Episode(0, (), (), False)] * (rows - len(some))
     batch = collect.rows([*some, *blank], row_length(parts), [()] * rows)
     placed = meshes.place(parts.mesh, (batch.inputs, batch.mask_BT))
-    mean = jax.device_get(_kl_rows(parts.model)(params, start, *placed))
+    mean = jax.device_get(kl_rows(parts.model)(params, start, *placed))
     total = mean if total is None else total + mean
   return total.total / max(total.weight, 1.0)
 

@@ -30,7 +30,7 @@ def configured(command):
     for name, value in smoke.ENVIRONMENT.items():
       os.environ.setdefault(name, value)
   verb = command.verb
-  if verb in ("check", "bench", "data"):
+  if verb in ("check", "bench", "data", "plan"):
     from sftrl_jax.programs.check import verb_of
     verb = verb_of(config, command.overrides)
   if verb == "study":
@@ -199,6 +199,20 @@ def _bench(command):
   bench.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), only)
 
 
+def _plan(command):
+  from sftrl_jax.programs import asked
+  from sftrl_jax.programs.check import verb_of
+  from sftrl_jax.programs.settings import load
+  wanted = asked.read(command.flags, verb_of(load(command.flags["--config"]), command.overrides))
+  config = _training_config(command)
+  if wanted.where is None:
+    from sftrl_jax.programs import measured
+    measured.run(config, wanted)
+  else:
+    from sftrl_jax.programs import plan
+    plan.run(config, wanted)
+
+
 def _convert(command):
   os.environ.setdefault("JAX_PLATFORMS", "cpu")   # nothing is computed, and hosts have room for more
   prepare(0)
@@ -233,4 +247,5 @@ def _configs(command):
 
 
 PROGRAMS = {"study": _study, "sft": _train, "rl": _train, "check": _check, "data": _data, "evaluate": _evaluate,
-            "sample": _sample, "bench": _bench, "convert": _convert, "report": _report, "configs": _configs}
+            "sample": _sample, "bench": _bench, "plan": _plan, "convert": _convert, "report": _report,
+            "configs": _configs}

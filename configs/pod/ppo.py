@@ -1,0 +1,29 @@
+r"""PPO of 1.5 to 11 billion parameters on a slice of TPU: does what it learns under one rule carry over to the other?
+
+  sftrl plan --config=configs/pod/ppo.py:8b-v5e-16 --topology=v5e-16
+  sftrl plan --config=configs/pod/ppo.py:11b-v5p-32 --topology=v5p-32
+  sftrl rl --config=configs/pod/ppo.py:hub-1.5b-v5e-4 --workdir=gs://BUCKET/ppo       (a v5e-4)
+  sftrl rl --config=configs/pod/ppo.py:hub-8b-v5e-16 --workdir=gs://BUCKET/ppo        (a v5e-16)
+
+Hardware: the slice in the choice's name. Minutes: `sftrl plan` bounds them.
+Result: planned, not run: every choice fits its slice with f32 AdamW (README, fit table).
+"""
+
+from configs.pod import task
+
+
+def get_config(choice=""):
+  config = task.shared(choice)
+  config.steps = 500
+  config.batch = 256
+  config.algorithm = "ppo"
+  config.ppo = dict(
+      level="token", epochs=1, minibatches=2, clip=0.2, value_coef=0.2, gamma=1.0, turn_gamma=0.9, gae_lambda=1.0,
+      truncation="end")  # being out of attempts is this task's own end
+  config.optimizer = dict(name="adamw", learning_rate=1e-6, clip=1.0)
+  config.schedule = dict(name="constant", warmup=10)
+  config.compute = dict(microbatches=task.microbatches(choice, config.batch // config.ppo.minibatches, 1),
+                        logit_chunk=256)
+  config.checkpoint = dict(every=50, keep=2)
+  config.log = dict(every=1)
+  return config
