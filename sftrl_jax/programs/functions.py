@@ -70,14 +70,13 @@ def each(parts: Parts, verb: str) -> Generator[Function, Any, None]:
   else:
     yield stepping(batch=workload.unpadded(learning.rows, learning.length, parts.model.config.vocab)[0], resident=held)
   if verb == "rl" or parts.settings["evals"].variants:
-    yield from _played(parts, verb, judged["model"], (("state", state), *held))
+    decoding = yield from _played(parts, verb, judged["model"], (("state", state), *held))
   evals = parts.settings["evals"]
   if evals.variants and evals.kl and 1.0 in evals.temperatures:
     rows = collect.rows(_blank(parts.actor.rollout.rows), evaluate.row_length(parts), [()] * parts.actor.rollout.rows)
-    decoding = jax.eval_shape(parts.model.decoding, judged["model"])
     yield Function("kl of an evaluation", evaluate.kl_rows(parts.model), (
         ("parameters", judged["model"]), ("reference", model), ("batch", rows.inputs), ("batch", rows.mask_BT)),
-        resident=(("optimizer", state.opt_state), ("decoding", replicated(decoding, parts.mesh))))
+        resident=(("optimizer", state.opt_state), ("decoding", decoding)))
 
 
 def described(tree, shardings):
@@ -166,7 +165,7 @@ def _scored(parts: Parts, learning, judged: dict, state, model: dict, held):
 
 
 def _played(parts: Parts, verb: str, model: dict, held):
-  """The weight move and every shape of a rollout."""
+  """The weight move and every shape of a rollout; returns decoding parameters."""
   actor, mesh = parts.actor, parts.mesh
   turn, regroup, move = actor.compiled
   batches = -(-parts.config["batch"] // actor.rollout.rows) if verb == "rl" else 0
@@ -201,6 +200,7 @@ def _played(parts: Parts, verb: str, model: dict, held):
       yield Function(f"regroup {rows} again", regroup, (("cache", out), ("other", np.zeros(rows, np.int32))),
                      {"room": room}, resident=(*held, ("decoding", decoding), *_caches(made, out)),
                      calls=calls * (actor.turns - 2) / (actor.turns - 1))
+  return decoding
 
 
 def _texts(rows: int, length: int) -> Inputs:
