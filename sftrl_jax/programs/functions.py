@@ -59,10 +59,10 @@ def each(parts: Parts, verb: str) -> Generator[Function, Any, None]:
   judged, averaged = trained, ()
   if states.is_averaged(state):
     judged = yield Function("average", jax.jit(states.evaluated), (("state", state),),
-                            resident=_kept(model, frozen))
+                            resident=_kept(parts, model, frozen))
     averaged = (("parameters", judged),)
   judged = whole(judged, frozen)
-  held = (*averaged, *_kept(model, frozen))
+  held = (*averaged, *_kept(parts, model, frozen))
   stepping = functools.partial(_train, learning, where, state, frozen)
   if verb == "rl":
     batch = yield from _scored(parts, learning, judged, state, model, held)
@@ -135,9 +135,9 @@ def _trained(parts: Parts, model: dict, value_head: bool) -> tuple[dict, dict]:
   return trained, frozen
 
 
-def _kept(model: dict, frozen: dict) -> tuple:
-  """The parameters of the start, which a run keeps; frozen ones are an argument anyhow."""
-  return () if frozen else (("reference", model),)
+def _kept(parts: Parts, model: dict, frozen: dict) -> tuple:
+  """The parameters of the start, where a run keeps them; frozen ones are an argument anyhow."""
+  return () if frozen or not runs.reads_start(parts) else (("reference", model),)
 
 
 def _blank(count: int) -> list[Episode]:

@@ -36,7 +36,7 @@ class Session:
 
   state: TrainState
   position: Position
-  start: dict  # parameters of `model` at the start, for KL
+  start: dict  # parameters of `model` at the start, for KL; {} where nothing reads them
   store: Any
   workdir: Path
   averaged: Callable[[TrainState], dict]
@@ -78,9 +78,17 @@ def begin(parts: Parts, workdir: Path, log, stop, optimizer, value_head: bool) -
   judged = lambda state: whole(averaged(state), frozen)
   stores.described({"state": state, **_evaluated(state, averaged)})  # compiled now, since nothing is later
   merge = _merging(judged(state)["model"]) if frozen and parts.settings["checkpoint"].export_every else lora.merge
+  start = start if reads_start(parts) else {}  # a quarter of what training holds
   session = Session(state, position, start, store, workdir, averaged, judged, frozen, merge, pending=pending, owed=owed)
   stop.kept(lambda: _save_last(session, log))
   return session
+
+
+def reads_start(parts: Parts) -> bool:
+  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
+  evals, method = parts.settings["evals"], parts.settings.get(parts.config.get("algorithm"))
+  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
+  return bool(measured or (method is not None and method.kl_coef))
 
 
 def jitted_step(train_step, where):

@@ -46,8 +46,10 @@ CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x
 WIRED = {"v4": CUBIC, "v5p": CUBIC, "v5e": FLAT, "v6e": FLAT}
 ALIASES = {"v5litepod": "v5e"}
 LOCAL = ("local", "cpu", "gpu")
-# What the TPU compiler reads of a machine without TPUs. Several processes may compile at once.
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1",
+# What the TPU compiler reads of a machine without TPUs. Several processes may compile at once; and it ends the process
+# for a flag of XLA that it does not know, such as one of another XLA's.
+FORCED = ("JAX_PLATFORMS", "XLA_FLAGS")
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1",
                "TPU_ACCELERATOR_TYPE": "v5litepod-16", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 
@@ -104,7 +106,7 @@ def prepare(name: str) -> None:
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[name]
   if name not in LOCAL:
     for variable, value in ENVIRONMENT.items():
-      os.environ[variable] = value if variable == "JAX_PLATFORMS" else os.environ.get(variable, value)
+      os.environ[variable] = value if variable in FORCED else os.environ.get(variable, value)
 
 
 def devices(slice_: Slice) -> list:
