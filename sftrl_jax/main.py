@@ -61,6 +61,7 @@ PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.
   --topology=v5e-16     a slice of v4, v5e (v5litepod), v5p or v6e by its name, 2xv5e-16 for two of them: compiled by
                         the TPU's own compiler, nothing runs. local (the default): compiled and run on what is here
   --optimizer=a,b       the train step with each of these, a line each
+  --only=train,score    only functions whose names begin so: a rollout's take the compiler longest
   --show=sharding       how every parameter is split
   --json=FILE           writes the plan there
   --price=1.2           of a chip-hour, for what the run costs
@@ -89,7 +90,8 @@ VERBS = {
                   "  --out=DIR     writes bench.json there", ("--config", "--against", "--out", "--only", "--pairs"),
                   ("--config",)),
     "plan": Verb("whether a run fits a slice, how fast it can be there, what to turn: before renting it", PLAN_USAGE,
-                 ("--config", "--topology", "--optimizer", "--show", "--json", "--price", "--tries"), ("--config",)),
+                 ("--config", "--topology", "--optimizer", "--only", "--show", "--json", "--price", "--tries"),
+                 ("--config",)),
     "convert": Verb("a model from anywhere as a directory that transformers opens", """FROM TO [--dtype=DTYPE]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   TO is a new directory, or an earlier one of these, which is replaced

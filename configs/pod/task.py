@@ -1,7 +1,8 @@
 """GeneralPoints with the paper's prompt on slices of TPU: what SFT and PPO share, for each choice of model and slice.
 
 A choice is MODEL-SLICE, such as 8b-v5e-16. The models are written out in numbers, so that `sftrl plan` needs neither
-weights nor network; hub-MODEL-SLICE is the same run from the hub's weights, with their own tokenizer.
+weights nor network; hub-MODEL-SLICE is the same run from the hub's weights, with their own tokenizer. Without a choice
+it is a toy that shows the way on a laptop.
 """
 
 from ml_collections import ConfigDict
@@ -20,37 +21,42 @@ HUB = {"1.5b": "Qwen/Qwen2.5-1.5B-Instruct", "8b": "meta-llama/Llama-3.1-8B-Inst
 CHIPS = {"v5e-4": 4, "v5e-8": 8, "v5e-16": 16, "v5e-64": 64, "v5p-16": 8, "v5p-32": 16, "v5p-256": 128}
 CHOICES = ("1.5b-v5e-4", "1.5b-v5e-8", "8b-v5e-16", "8b-v5e-64", "8b-v5p-16", "11b-v5e-64", "11b-v5p-32",
            "70b-v5p-256")
-CHOICE = "8b-v5e-16"   # where none is given
 
 
 def chosen(choice: str) -> tuple[str, int, str]:
   """(model, chips, the hub's id or "") of a choice."""
-  name = (choice or CHOICE).removeprefix("hub-")
+  name = choice.removeprefix("hub-")
   model, _, slice_ = name.partition("-")
   hub = HUB.get(model, "") if choice.startswith("hub-") else ""
   if name not in CHOICES or (choice.startswith("hub-") and not hub):
     known = ", ".join((*CHOICES, *(f"hub-{one}" for one in CHOICES if one.partition("-")[0] in HUB)))
-    raise ValueError(f"choice is {choice!r}; it must be one of {known}.")
+    raise ValueError(f"choice is {choice!r}; it must be one of {known}, or left out for a toy.")
   return model, CHIPS[slice_], hub
 
 
 def shared(choice: str) -> ConfigDict:
   """The paper's task in English and JSON, within three attempts; the token counts are those of bytes, which a real
   tokenizer stays below."""
-  model, chips, hub = chosen(choice)
   config = ConfigDict()
   config.seed = 0
-  config.env = dict(name="general_points", cards=4, faces=10, attempts=3, style="paper")
+  config.evals = dict(variants=("id_seen", "rule_ood"), episodes=512, kl=False)
+  config.mesh = dict(fsdp=-1)
+  config.env = dict(name="general_points", cards=4, faces=10, attempts=3, style="paper" if choice else "short")
+  if not choice:
+    config.start = "scratch"
+    config.tokenizer = dict(name="bytes")
+    config.model = dict(width=64, layers=2, heads=4)
+    config.rollout = dict(rows=128, prompt_tokens=96, feedback_tokens=48, max_new_tokens=80, temperature=1.0, shrink=())
+    return config
+  model, chips, hub = chosen(choice)
   config.start = hub or "scratch"
   config.tokenizer = dict(name="pretrained" if hub else "bytes")
   config.model = dict(name="pretrained", dtype="bfloat16") if hub else dict(MODELS[model], dtype="bfloat16")
   config.rollout = dict(rows=max(128, chips), prompt_tokens=576, feedback_tokens=128, max_new_tokens=192,
                         temperature=1.0, shrink=())
-  config.evals = dict(variants=("id_seen", "rule_ood"), episodes=512, kl=False)
-  config.mesh = dict(fsdp=-1)
   return config
 
 
 def microbatches(choice: str, rows: int, each: int) -> int:
   """Pieces of `rows` rows of which every chip has `each` at once."""
-  return max(1, rows // (chosen(choice)[1] * each))
+  return max(1, rows // (chosen(choice)[1] * each)) if choice else 1

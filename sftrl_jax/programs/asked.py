@@ -14,11 +14,13 @@ TRIES = 6   # knobs that are compiled when a run does not fit
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-  """verb: of the config's run. where: the slice, or None for the devices that are here."""
+  """verb: of the config's run. where: the slice, or None for the devices that are here. only: beginnings of the names
+  of functions; all, if empty."""
 
   verb: str
   where: Slice | None = None
   optimizers: tuple[str, ...] = ()
+  only: tuple[str, ...] = ()
   show: str = ""
   out: str = ""
   price: float = 0.0
@@ -37,8 +39,8 @@ def read(flags: dict, verb: str) -> Asked:
     raise ConfigError(f"--json={out} is no place for a file: give one in a directory that is there.")
   price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
   topology.prepare(name)
-  optimizers = tuple(word for word in flags.get("--optimizer", "").split(",") if word)
-  return Asked(verb, where, optimizers, show, out, price, int(tries))
+  words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)
+  return Asked(verb, where, words("--optimizer"), words("--only"), show, out, price, int(tries))
 
 
 def _number(flag: str, text: str) -> float:

@@ -41,8 +41,8 @@ class Measured:
 
 def run(config, asked: Asked) -> dict:
   """Predicts, measures, prints, and returns what plan.json holds."""
-  if asked.optimizers or asked.show:
-    raise ConfigError("--optimizer and --show need a slice: add --topology=v5e-16, for example.")
+  if asked.optimizers or asked.show or asked.only:
+    raise ConfigError("--optimizer, --only and --show need a slice: add --topology=v5e-16, for example.")
   say = lambda line: print(line, flush=True)
   parts = assemble(config, asked.verb)
   peak = peaks.measure()

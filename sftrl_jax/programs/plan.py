@@ -15,6 +15,7 @@ from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs import compiled as compiling, fitting, functions, topology
 from sftrl_jax.programs.asked import Asked
 from sftrl_jax.programs.compiled import Compiled, Machine
+from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import Parts, assemble
 from sftrl_jax.programs.tabled import optimizer_line, page, sharding
 from sftrl_jax.programs.topology import GIB, Slice
@@ -66,7 +67,7 @@ def run(config, asked: Asked) -> dict:
   say = lambda line: print(line, flush=True)
   say(f"{asked.where}. {NOTE}.")
   jax.config.update("jax_enable_compilation_cache", False)   # what was compiled for others cannot be read back
-  made = make(config, asked.verb, asked.where, say=lambda line: say(f"  {line}"))
+  made = make(config, asked.verb, asked.where, asked.only, say=lambda line: say(f"  {line}"))
   told = told_of(made, asked.price)
   if asked.show == "sharding":
     say(sharding(made))
@@ -87,7 +88,7 @@ def make(config, verb: str, where: Slice, only: tuple[str, ...] = (), say: Calla
          arguments_only: bool = False) -> Plan:
   """The plan of a run.
 
-  only: names of functions to be compiled, if not all; what the others return is guessed
+  only: beginnings of the names of functions to be compiled, if not all; what the others return is guessed
   arguments_only: nothing is compiled, and what functions need besides their arguments is left out
   """
   began = time.perf_counter()
@@ -97,6 +98,9 @@ def make(config, verb: str, where: Slice, only: tuple[str, ...] = (), say: Calla
     found.append(one)
     say(f"{one.name:<28}{'does not fit' if one.oom else 'compiled':<13}{one.peak / GIB:>8.2f} GiB   "
         f"{one.seconds_to_compile:6.1f} s, {time.perf_counter() - began:.0f} s in all")
+  if not found:
+    raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, train "
+                      "step, and where it plays, score, minibatch, weight move, turn, regroup, kl.")
   return Plan(parts, verb, where, tuple(found), time.perf_counter() - began)
 
 
@@ -108,7 +112,7 @@ def walk(parts: Parts, verb: str, only: tuple[str, ...] = (), arguments_only: bo
       function = source.send(returned)
     except StopIteration:
       return
-    chosen = not only or function.name in only
+    chosen = not only or function.name.startswith(only)
     if chosen and not arguments_only:
       one, returned, _ = compiling.build(function, parts.mesh)
       yield one

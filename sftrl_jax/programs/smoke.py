@@ -24,7 +24,7 @@ EXACTLY = {
 # Where the file says more; what it leaves out has a small default.
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
-    "schedule.updates": 3, "data.length": 640, "rollout.max_new_tokens": 64,
+    "schedule.updates": 3,
     **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
 # Where the file says anything: a number that is at most 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
