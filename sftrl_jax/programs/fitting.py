@@ -65,7 +65,7 @@ def knobs(made) -> list[Knob]:
 def search(made, config, make: Callable, say: Callable, tries: int) -> list[dict]:
   """Turns knobs until the functions that did not fit do; [{knob, fits, peak_gib, compiled}], printed as they come.
 
-  make: programs/plan.py `make`.
+  make: programs/plan.py `make`. tries: so many that the compiler does not refuse.
   """
   only = tuple(one.name for one in made.failing)
   limit, turned, told = made.where.chip.hbm_gib, {}, []
@@ -82,7 +82,8 @@ def search(made, config, make: Callable, say: Callable, tries: int) -> list[dict
       least = make(again_config, made.verb, where, only=only, arguments_only=True)
       again = least
       if least.peak <= least.machine.memory:
-        again, tries = make(again_config, made.verb, where, only=only), tries - 1
+        again = make(again_config, made.verb, where, only=only)
+        tries -= not any(one.oom for one in again.functions)   # a refusal takes seconds
     except (ConfigError, ValueError) as error:
       say(f"  {words}: {str(error).splitlines()[0]}")
       continue

@@ -68,7 +68,7 @@ def run(config, asked: Asked) -> dict:
   say(f"{asked.where}. {NOTE}.")
   jax.config.update("jax_enable_compilation_cache", False)   # what was compiled for others cannot be read back
   made = make(config, asked.verb, asked.where, asked.only, say=lambda line: say(f"  {line}"))
-  told = told_of(made, asked.price)
+  told = {**told_of(made, asked.price), "only": list(asked.only)}
   if asked.show == "sharding":
     say(sharding(made))
   say(page(made, told))

@@ -51,8 +51,11 @@ def verdict(made, told: dict) -> list[str]:
   limit = told["hbm_limit_gib"]
   lines = [f"{one['name']} does not fit: needs {one['peak_gib']:.2f} GiB, the chip has {limit:g} GiB"
            for one in told["functions"] if not one["compiled"] or one["peak_gib"] > limit]
-  if told["fits"]:
-    lines = [f"fits: {told['peak_gib']:.2f} of {limit:g} GiB at most"]
+  if not told["fits"]:
+    return lines
+  lines = [f"fits: {told['peak_gib']:.2f} of {limit:g} GiB at most"]
+  if told["only"]:
+    return [*lines, f"(only functions that begin with {', '.join(told['only'])}; a step and its cost need all of them)"]
   seconds = told["step_seconds_bound"]
   lines.append(f"a step takes at least {seconds:.2f} s: at most {told['tokens_per_second_bound']:,.0f} tokens/s")
   lines.append(f"{told['steps']} steps: at least {told['chip_hours_bound']:.1f} chip-hours, evaluations left out"
