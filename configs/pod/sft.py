@@ -1,12 +1,12 @@
 r"""SFT of 1.5 to 70 billion parameters on a slice of TPU: does right answers under one rule cost the other rule?
 
-  sftrl plan --config=configs/pod/sft.py:8b-v5e-16 --topology=v5e-16
-  sftrl plan --config=configs/pod/sft.py:70b-v5p-256 --topology=v5p-256
   sftrl sft --config=configs/pod/sft.py:hub-1.5b-v5e-4 --workdir=gs://BUCKET/sft       (a v5e-4)
   sftrl sft --config=configs/pod/sft.py:hub-8b-v5e-16 --workdir=gs://BUCKET/sft        (a v5e-16)
 
+Plan first, without renting anything: sftrl plan --config=configs/pod/sft.py:8b-v5e-16 --topology=v5e-16
+
 Hardware: the slice in the choice's name. Minutes: `sftrl plan` bounds them.
-Result: planned, not run: every choice fits its slice with f32 AdamW (README, fit table).
+Result: planned, not run: what of each choice fits its slice with f32 AdamW is in the README's fit table.
 """
 
 from configs.pod import task
