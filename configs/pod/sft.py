@@ -16,7 +16,7 @@ def get_config(choice=""):
   config = task.shared(choice)
   config.steps = 1000
   config.batch = 128
-  config.data = dict(length=2048 if choice else 256)  # three examples, packed
+  config.data = dict(length=2048 if choice else 64)  # three examples, packed
   config.optimizer = dict(name="adamw", learning_rate=5e-6, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)
   config.compute = dict(microbatches=task.microbatches(choice, config.batch, 1), logit_chunk=256)

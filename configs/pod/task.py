@@ -41,12 +41,12 @@ def shared(choice: str) -> ConfigDict:
   config.seed = 0
   config.evals = dict(variants=("id_seen", "rule_ood"), episodes=512, kl=False)
   config.mesh = dict(fsdp=-1)
-  config.env = dict(name="general_points", cards=4, faces=10, attempts=3, style="paper" if choice else "short")
+  config.env = dict(name="general_points", cards=4, faces=10, attempts=3, style="paper" if choice else "compact")
   if not choice:
     config.start = "scratch"
-    config.tokenizer = dict(name="bytes")
+    config.tokenizer = dict(name="words")
     config.model = dict(width=64, layers=2, heads=4)
-    config.rollout = dict(rows=128, prompt_tokens=96, feedback_tokens=48, max_new_tokens=80, temperature=1.0, shrink=())
+    config.rollout = dict(rows=128, prompt_tokens=16, feedback_tokens=2, max_new_tokens=20, temperature=1.0, shrink=())
     return config
   model, chips, hub = chosen(choice)
   config.start = hub or "scratch"
