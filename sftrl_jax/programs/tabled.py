@@ -1,8 +1,7 @@
 """A plan as a person reads it."""
 
-from sftrl_jax import trees
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs.compiled import held
+from sftrl_jax.programs import functions
 from sftrl_jax.programs.topology import GIB
 
 COLUMNS = ("function", "calls", "params", "optimizer", "other", "cache", "temporary", "peak GiB", "TFLOP", "GB",
@@ -79,12 +78,4 @@ def optimizer_line(name: str, made, say) -> dict:
 
 def sharding(made) -> str:
   """Every parameter: its shape, how it is split, and what of it lies on a device."""
-  from sftrl_jax.programs import functions
-  tree = {"model": functions.start_of(made.parts)}
-  if hasattr(rules, "table"):
-    return rules.table(tree, made.parts.mesh)
-  lines = []
-  for path, leaf in trees.leaves(tree).items():
-    split = ", ".join(str(name or "-") for name in leaf.sharding.spec)
-    lines.append(f"{path:<40} {str(leaf.shape):<24} ({split})  {held(leaf) / 2**20:,.1f} MiB a device")
-  return "\n".join(lines)
+  return rules.table({"model": functions.start_of(made.parts)}, made.parts.mesh)
