@@ -23,7 +23,7 @@ def get_config(choice=""):
   config.optimizer = dict(name="adamw", learning_rate=1e-6, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=task.microbatches(choice, config.batch // config.ppo.minibatches, 1),
-                        logit_chunk=256)
+                        logit_chunk=768)
   config.checkpoint = dict(every=50, keep=2)
   config.log = dict(every=1)
   return config

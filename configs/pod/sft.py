@@ -19,7 +19,7 @@ def get_config(choice=""):
   config.data = dict(length=2048 if choice else 64)  # three examples, packed
   config.optimizer = dict(name="adamw", learning_rate=5e-6, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)
-  config.compute = dict(microbatches=task.microbatches(choice, config.batch, 1), logit_chunk=256)
+  config.compute = dict(microbatches=task.microbatches(choice, config.batch, 1), logit_chunk=1024)
   config.checkpoint = dict(every=100, keep=2)
   config.log = dict(every=10)
   return config
