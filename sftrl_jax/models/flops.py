@@ -1,4 +1,4 @@
-"""FLOPs of a decoder, counted from its numbers: matmuls and attention; a multiply-add is two.
+"""FLOPs of a decoder, counted from its numbers: matmuls and attention; a multiply-add is two. And what decoding reads.
 
 Every position that is computed is charged, padding included, and attention is charged over all keys that are computed,
 masked or not: what a method wastes, it pays for. The window of a local layer is a mask too and saves nothing here;
@@ -6,6 +6,9 @@ norms and biases are no matmuls. A user's own family may count for itself (model
 """
 
 import math
+
+import jax
+import jax.numpy as jnp
 
 from sftrl_jax.models.config import DecoderConfig
 
@@ -41,6 +44,17 @@ def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) 
   """
   own = 2.0 * tokens * matmul_parameters(config) if adapters and not hasattr(config, "flops") else 0.0
   return 3.0 * forward(config, tokens, keys, adapters=adapters) - own
+
+
+def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int) -> float:
+  """Bytes that one step of decoding reads: every weight that multiplies, and the cache of `columns` tokens a row.
+
+  decoding: the decoding parameters, or their shapes; all devices together.
+  """
+  size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+  looked_up = 0 if config.tied else size(decoding["embed"])
+  cell = 2 * config.kv_heads * config.channels * jnp.dtype(config.dtype).itemsize
+  return size(decoding) - looked_up + rows * columns * config.layers * cell
 
 
 def _counted(config: DecoderConfig, tokens: float, keys: float, unembedded: float) -> float:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from sftrl_jax.parallel import rules
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import functions, operations, traffic
 from sftrl_jax.programs.functions import Function
-from sftrl_jax.programs.topology import GIB
 from sftrl_jax.programs.traffic import Traffic
 from sftrl_jax.training.state import TrainState
 

@@ -8,9 +8,9 @@ compiled. What is compiled again is what did not fit.
 import dataclasses
 from collections.abc import Callable
 
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import settings, topology
 from sftrl_jax.programs.mistakes import ConfigError
-from sftrl_jax.programs.topology import GIB
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import compiled as compiling, fitting, functions, measurements, peak as peaks
 from sftrl_jax.programs.asked import Asked
 from sftrl_jax.programs.compiled import Compiled, Machine
 from sftrl_jax.programs.functions import Function
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import Parts, assemble
-from sftrl_jax.programs.topology import GIB
 from sftrl_jax.training.log import write_json
 
 REPEATS, ENOUGH = 5, 2.0   # runs of a function at most, and seconds after which no other is begun

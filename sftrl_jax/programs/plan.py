@@ -12,13 +12,14 @@ from pathlib import Path
 import jax
 
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import compiled as compiling, fitting, functions, topology
 from sftrl_jax.programs.asked import Asked
 from sftrl_jax.programs.compiled import Compiled, Machine
 from sftrl_jax.programs.mistakes import ConfigError
 from sftrl_jax.programs.setup import Parts, assemble
 from sftrl_jax.programs.tabled import optimizer_line, page, sharding
-from sftrl_jax.programs.topology import GIB, Slice
+from sftrl_jax.programs.topology import Slice
 from sftrl_jax.training.log import write_json
 
 NOTE = "compiled, not run"

@@ -17,7 +17,9 @@ from sftrl_jax.programs.evaluate import episode_line
 from sftrl_jax.programs.setup import assemble, workdir_of
 from sftrl_jax.rollout.episodes import Episode
 from sftrl_jax.rollout.tally import tally
+from sftrl_jax.training import throughput
 from sftrl_jax.training.experience import take
+from sftrl_jax.training.profile import span
 
 
 def run(config, workdir: Path) -> None:
@@ -45,28 +47,36 @@ def run(config, workdir: Path) -> None:
         learning.train_step, session, take(batch, np.arange(learning.minibatch, dtype=np.int32)))
     session, updating = runs.evaluate_start(parts, session, log, stop, rollouts=True), 0.0
     while not parts.limits.over(session.position):
-      began = time.perf_counter()
-      params = session.judged(session.state)
-      played = rounds.play_batch(parts, params, session.position.cursor, lambda: (log.fed(), stop.pause()))
-      mark = time.perf_counter()
-      arrays = method.arrays(parts, section, played.episodes, length, played.fillers)
-      batch, measured = prepare(params, ref, *meshes.place(parts.mesh, arrays))
-      measured = {**jax.device_get(measured), **_sampler_gap(arrays[0], batch), **_told(played.everything)}
-      scored = time.perf_counter()
-      stop.consume(updating)
-      state, metrics = _update(parts, section, session, batch, train_step)
-      ended = time.perf_counter()
-      updating = ended - scored
-      extra = {**measured, **rounds.measured(parts, played, arrays[1]), "timing_s/weights": played.weights,
-               "timing_s/rollout": played.clock.rollout, "timing_s/verify": played.clock.verify,
-               "timing_s/score": scored - mark, "timing_s/update": updating, "timing_s/step": ended - began}
-      position = session.position.ahead(
-          played.cursor, episodes * length * section.epochs, ended - began,
-          train=training * section.epochs, rollout=sum(played.spent), score=scoring)
-      if position.step % parts.settings["log"].every == 0:
-        for episode in played.episodes[: parts.settings["log"].episodes]:
-          log.episode(episode_line(position.step, "train", "train", temperature, episode))
-      session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
+      with log.profile.step(session.position.step + 1):
+        began = time.perf_counter()
+        params = session.judged(session.state)
+        with span("rollout"):
+          played = rounds.play_batch(parts, params, session.position.cursor, lambda: (log.fed(), stop.pause()))
+        mark = time.perf_counter()
+        arrays = method.arrays(parts, section, played.episodes, length, played.fillers)
+        with span("score"):
+          batch, measured = prepare(params, ref, *meshes.place(parts.mesh, arrays))
+          measured = jax.device_get(measured)
+        measured = {**measured, **_sampler_gap(arrays[0], batch), **_told(played.everything)}
+        scored = time.perf_counter()
+        stop.consume(updating)
+        with span("update"):
+          state, metrics = _update(parts, section, session, batch, train_step)
+        ended = time.perf_counter()
+        updating = ended - scored
+        extra = {**measured, **rounds.measured(parts, played, arrays[1]), "timing_s/weights": played.weights,
+                 "timing_s/rollout": played.clock.rollout, "timing_s/verify": played.clock.verify,
+                 "timing_s/score": scored - mark, "timing_s/update": updating, "timing_s/step": ended - began}
+        position = session.position.ahead(
+            played.cursor, episodes * length * section.epochs, ended - began,
+            train=training * section.epochs, rollout=sum(cost.flops for cost in played.spent), score=scoring)
+        extra |= throughput.of_step(
+            session.position, position, ended - began, updating=updating, rolling=played.clock.rollout,
+            read=sum(cost.bytes for cost in played.spent))
+        if position.step % parts.settings["log"].every == 0:
+          for episode in played.episodes[: parts.settings["log"].episodes]:
+            log.episode(episode_line(position.step, "train", "train", temperature, episode))
+        session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
     runs.finish(parts, session, log)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sftrl_jax.objectives.groups import Groups
 from sftrl_jax.rollout.episodes import Clock, Episode
 from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.policy import Cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Played:
   episodes: as many as config.batch, groups standing together; the last `fillers` of them only fill the batch
   everything: all that were played, learned from or not
   cursor: the number of the next iteration's first episode
-  spent: FLOPs a turn of every round
+  spent: the Cost of every turn
   weights: seconds that moving the weights to where decoding reads them took
   rounds, dropped: how often episodes were played, and how many groups were looked at and dropped
   """
@@ -29,7 +30,7 @@ class Played:
   cursor: int
   clock: Clock
   weights: float
-  spent: list[float]
+  spent: list[Cost]
   rounds: int
   dropped: int
   fillers: int

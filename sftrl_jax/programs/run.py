@@ -15,8 +15,9 @@ from sftrl_jax.programs import adapters, exports
 from sftrl_jax.programs.evaluate import evaluate
 from sftrl_jax.programs.setup import Parts, complete
 from sftrl_jax.rollout.policy import compile_all
-from sftrl_jax.training import compiles, log as logs, state as states
+from sftrl_jax.training import compiles, log as logs, state as states, throughput
 from sftrl_jax.training.loop import Position, due, due_at
+from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState
 
 
@@ -145,7 +146,7 @@ def after_step(parts: Parts, session: Session, state: TrainState, position: Posi
     session = _written(session, log)
   if hopeless:
     raise RuntimeError(_nonfinite(session))
-  log.progress("train", position)
+  log.progress("train", position, speed=throughput.said(extra))
   stop.kept(lambda: _save_last(session, log), between=True)
   stop.meet()
   if session.owed and not stop.told:
@@ -181,7 +182,8 @@ def _evaluate(parts: Parts, session: Session, log, stop) -> Session:
   """Every variant played, and what is held out measured: no evaluation is owed any more."""
   params = session.judged(session.state)
   if parts.settings["evals"].variants:
-    evaluate(parts, params["model"], session.start, session.position, log, stop.pause)
+    with span("evaluate"):
+      evaluate(parts, params["model"], session.start, session.position, log, stop.pause)
   if session.measure:
     log.progress("evaluate", session.position, "measuring held-out rows")
     measured = session.measure(params)
@@ -193,7 +195,7 @@ def _evaluate(parts: Parts, session: Session, log, stop) -> Session:
 def _written(session: Session, log, measured: dict | None = None) -> Session:
   """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
   line = {**(_merged(session.pending) if session.pending else {}), **(measured or {}),
-          "compile/count": compiles.count()}
+          "compute/chip_hours": throughput.chip_hours(session.position), "compile/count": compiles.count()}
   session = _warn(session, line, log)
   log.metrics(session.position, {**line, **alarms.raised(line)})
   return dataclasses.replace(session, pending=())
@@ -227,7 +229,9 @@ def _save(session: Session, log) -> None:
   log.close_parts()  # before the checkpoint: a run that goes on from it finds every line up to it
   pending = [[{name: plain(metric) for name, metric in part.items()} for part in both] for both in session.pending]
   meta = {"position": dataclasses.asdict(session.position), "pending": pending, "owed": session.owed}
-  stores.save(session.store, session.position.step, session.state, meta, **_evaluated(session.state, session.averaged))
+  with span("checkpoint"):
+    stores.save(session.store, session.position.step, session.state, meta,
+                **_evaluated(session.state, session.averaged))
 
 
 def _save_last(session: Session, log, dropped: bool = False) -> None:

@@ -19,6 +19,8 @@ from sftrl_jax.programs import (
     validation,
 )
 from sftrl_jax.programs.setup import assemble, workdir_of
+from sftrl_jax.training import throughput
+from sftrl_jax.training.profile import span
 
 
 def run(config, workdir: Path) -> None:
@@ -44,12 +46,15 @@ def run(config, workdir: Path) -> None:
     session = dataclasses.replace(session, measure=validation.make_measure(parts, supply, learning.loss, session))
     session, seconds = runs.evaluate_start(parts, session, log, stop), 0.0
     while not parts.limits.over(session.position):
-      began = time.perf_counter()
-      batch, cursor = supply.batches(session.position.cursor)
-      stop.consume(seconds)
-      state, metrics = train_step(session.state, meshes.place(parts.mesh, batch))
-      jax.block_until_ready(metrics["loss"])
-      seconds = time.perf_counter() - began
-      position = session.position.ahead(cursor, rows * length, seconds, train=cost)
-      session = runs.after_step(parts, session, state, position, metrics, {"timing_s/step": seconds}, log, stop)
+      with log.profile.step(session.position.step + 1):
+        began = time.perf_counter()
+        batch, cursor = supply.batches(session.position.cursor)
+        stop.consume(seconds)
+        with span("update"):
+          state, metrics = train_step(session.state, meshes.place(parts.mesh, batch))
+          jax.block_until_ready(metrics["loss"])
+        seconds = time.perf_counter() - began
+        position = session.position.ahead(cursor, rows * length, seconds, train=cost)
+        extra = {"timing_s/step": seconds, **throughput.of_step(session.position, position, seconds)}
+        session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
     runs.finish(parts, session, log)

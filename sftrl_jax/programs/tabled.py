@@ -1,8 +1,8 @@
 """A plan as a person reads it."""
 
 from sftrl_jax.parallel import rules
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import functions
-from sftrl_jax.programs.topology import GIB
 
 COLUMNS = ("function", "calls", "params", "optimizer", "other", "cache", "temporary", "peak GiB", "TFLOP", "GB",
            "GB sent", "seconds", "bound by")

@@ -10,35 +10,9 @@ import math
 import os
 import re
 
+from sftrl_jax.parallel.chips import TPUS as CHIPS, Chip
 from sftrl_jax.programs.mistakes import ConfigError
 
-GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """One chip, from the makers' tables; `hbm_gib` is what the compiler itself lets a program use.
-
-  flops: of bf16 matmuls a second
-  bandwidth: bytes a second to and from HBM
-  ici: bytes a second to and from all neighbours together
-  """
-
-  kind: str
-  hbm_gib: float
-  flops: float
-  bandwidth: float
-  ici: float
-  cores: int   # in the names of its slices
-  options: tuple[tuple[str, str], ...] = ()   # of the compiler's description
-
-
-CHIPS = {
-    "v4": Chip("v4", 30.75, 275e12, 1228e9, 300e9, 2, (("chip_config_name", "megacore"),)),
-    "v5e": Chip("v5e", 15.75, 197e12, 819e9, 200e9, 1),
-    "v5p": Chip("v5p", 95.73, 459e12, 2765e9, 600e9, 2),
-    "v6e": Chip("v6e", 31.24, 918e12, 1640e9, 448e9, 1),
-}
 # Chips of a slice -> how they are wired.
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8",

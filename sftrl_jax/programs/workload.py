@@ -127,13 +127,4 @@ def decode(model: Model, decoding, mesh, rows: int, length: int, steps: int) -> 
     held[0] = rewind(cache, np.int32(length))   # the prompts stay
 
   cost = flops.forward(model.config, rows * steps, length + steps)
-  return Timed(run, rows * steps, cost, bytes=read_bytes(model, decoding, rows, length + steps))
-
-
-def read_bytes(model: Model, decoding, rows: int, columns: int) -> float:
-  """Bytes that one step of decoding reads: every weight that multiplies, and the cache."""
-  config = model.config
-  size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-  looked_up = 0 if config.tied else size(decoding["embed"])
-  cell = 2 * config.kv_heads * config.channels * np.dtype(jax.numpy.dtype(config.dtype)).itemsize
-  return size(decoding) - looked_up + rows * columns * config.layers * cell
+  return Timed(run, rows * steps, cost, bytes=flops.decode_bytes(model.config, decoding, rows, length + steps))

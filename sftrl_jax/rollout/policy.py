@@ -79,6 +79,14 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a turn cost, on all devices together. bytes: that sampling its tokens had to read."""
+
+  flops: float
+  bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Actor:
   """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run.
 
@@ -179,7 +187,7 @@ def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: S
   Of several processes each answers the chats of its own rows, and all are to call it equally often, with no chats if
   need be (rollout/exchange.py).
   episodes: a number for each of the first call's chats, from which its random keys are folded.
-  spent: FLOPs are appended to it, a number a turn.
+  spent: the Cost of every turn is appended to it.
   group: so many of the first call's chats, standing together, are the same; 1 or the actor's own, which is compiled.
   """
 
@@ -268,7 +276,9 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
   tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own(
       (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
   if spent is not None:
-    spent.append(actor.flops(reading.turn, reading.rows, int(steps), reading.group))
+    room = actor.room(reading.turn)
+    spent.append(Cost(actor.flops(reading.turn, reading.rows, int(steps), reading.group),
+                      int(steps) * flops.decode_bytes(actor.decoder.config, params, reading.rows, room)))
   replies, ids = [], []
   tokens_BR, logprobs_BR, lengths_B, stopped_B = (
       x[list(reading.slots)].tolist() for x in (tokens_BR, logprobs_BR, lengths_B, stopped_B))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from sftrl_jax import jsonl, places
 from sftrl_jax.chat import Chat
 from sftrl_jax.training.loop import Limits, Position
+from sftrl_jax.training.profile import Profile
 from sftrl_jax.training.scalars import Scalars
 
 
@@ -23,6 +24,7 @@ class LogConfig:
   megabytes: episodes.jsonl stops growing at this size
   tensorboard: write TensorBoard files too
   report: write report/ at the end of the run
+  profile_steps: steps that are traced into WORKDIR/profile, for xprof; for example (10, 11)
   watchdog_seconds: without progress until the stacks are dumped and the process ends (0: never; -1: 1800 where several
     processes run together, else never)
   """
@@ -32,6 +34,7 @@ class LogConfig:
   megabytes: float = 64.0
   tensorboard: bool = True
   report: bool = True
+  profile_steps: tuple[int, ...] = ()
   watchdog_seconds: float = -1.0
 
   def __post_init__(self):
@@ -39,6 +42,9 @@ class LogConfig:
       raise ValueError(f"every is {self.every}; it must be at least 1.")
     if self.episodes < 0 or self.megabytes < 0:
       raise ValueError("episodes and megabytes must not be negative.")
+    object.__setattr__(self, "profile_steps", tuple(self.profile_steps))
+    if any(step < 1 for step in self.profile_steps):
+      raise ValueError(f"profile_steps is {self.profile_steps}; steps count from 1, for example (10, 11).")
     if self.watchdog_seconds < 0 and self.watchdog_seconds != -1:
       raise ValueError(f"watchdog_seconds is {self.watchdog_seconds}; it must be 0 (never), -1 or some seconds.")
 
@@ -78,6 +84,7 @@ class Log:
     self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[places.is_here(workdir)]
     self._metrics, self._evals, self._episodes = self._writers = tuple(jsonl.Writer(workdir / name) for name in FILES)
     self._curves = Scalars(workdir / "tensorboard")
+    self.profile = Profile(workdir / "profile", config.profile_steps, self.say)
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
                      bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining} {postfix}")
@@ -108,8 +115,9 @@ class Log:
     for writer in (*self._writers, self._curves):
       writer.close_part()
 
-  def progress(self, phase: str, position: Position, text: str = "", force: bool = False) -> None:
-    """progress.json about once a second (in a bucket, four times a minute), and the bar."""
+  def progress(self, phase: str, position: Position, text: str = "", force: bool = False, speed: str = "") -> None:
+    """progress.json about once a second (in a bucket, four times a minute), and the bar. speed: beside steps a second.
+    """
     self.fed()
     now = time.time()
     if not self.writes or (now - self._told < self._pause and not force):
@@ -121,7 +129,7 @@ class Log:
     eta = passed * (1 - done) / (done - self._from[1]) if done > self._from[1] else 0.0
     rate = (position.step - self._from[2]) / passed if passed > 0 else 0.0
     told = {"phase": phase, "done": round(done, 5), "text": text or f"step {position.step}/{self.limits.steps}",
-            "rate": f"{rate:.2f} it/s", "eta": round(eta, 1)}
+            "rate": f"{rate:.2f} it/s{speed and ', '}{speed}", "eta": round(eta, 1)}
     self._tell(told)
     self._bar.n = done
     self._bar.set_postfix_str(f"{phase} step {position.step} {told['rate']} {text}")
@@ -144,6 +152,7 @@ class Log:
 
   def close(self) -> None:
     self._bar.close()
+    self.profile.close()
     self.close_parts()
     self._curves.close()
 

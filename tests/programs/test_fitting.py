@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs import fitting, topology
 from sftrl_jax.programs.compiled import Compiled
 from sftrl_jax.programs.plan import Plan
 from sftrl_jax.programs.setup import assemble
-from sftrl_jax.programs.topology import GIB
 from sftrl_jax.programs.traffic import Traffic
 
 NOTHING = (0.0, Traffic())

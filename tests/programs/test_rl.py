@@ -82,3 +82,11 @@ def test_the_start_is_evaluated_episodes_are_shown_and_the_run_is_complete(finis
   train = [line for line in episodes if line["kind"] == "train"]
   assert len({line["seed"] for line in train}) == len(train)   # every iteration deals new hands
   assert json.loads((workdir / "progress.json").read_text())["phase"] == "complete"
+
+
+def test_a_traced_step_has_its_phases_by_name(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("rl", steps=1, evals__variants="()", log__profile_steps="(1,)"), tmp_path)
+  content = next((tmp_path / "profile").rglob("*.xplane.pb")).read_bytes()
+  assert all(name in content for name in (b"rollout", b"score", b"update", b"checkpoint"))
+  line = lines_of(tmp_path, "metrics.jsonl")[0]
+  assert min(line[f"throughput/{name}"] for name in ("tokens_per_second", "decode_bytes_per_second")) > 0

@@ -40,7 +40,8 @@ class Stopped(Exception):
 
 def story(lines_of, workdir):
   """The lines of metrics.jsonl without what depends on the clock."""
-  return [{key: value for key, value in line.items() if not key.startswith(("seconds", "timing_s", "compile/count"))}
+  clocks = ("seconds", "timing_s", "throughput", "compute/chip_hours", "compile/count")
+  return [{key: value for key, value in line.items() if not key.startswith(clocks)}
           for line in lines_of(workdir, "metrics.jsonl")]
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.models import DecoderConfig, build, flops
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs import workload
 
@@ -57,8 +57,8 @@ def test_decoding_can_be_repeated_and_its_prompts_stay(model, decoding, mesh):
 def test_a_step_reads_each_weight_that_multiplies_and_the_cache(model, decoding):
   weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(decoding))
   cell = 4 * 2 * 1 * 8   # bytes, keys and values, one head of 8 channels, one layer
-  assert workload.read_bytes(model, decoding, 3, 10) == weights + 30 * cell
+  assert flops.decode_bytes(model.config, decoding, 3, 10) == weights + 30 * cell
   apart = build(dataclasses.replace(model.config, tied=False))
   # A table of its own, of which a row is looked up.
   params = jax.eval_shape(lambda key: apart.decoding(apart.init(key)), jax.random.key(0))
-  assert workload.read_bytes(apart, params, 3, 10) == weights + 30 * cell
+  assert flops.decode_bytes(apart.config, params, 3, 10) == weights + 30 * cell
