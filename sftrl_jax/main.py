@@ -73,7 +73,9 @@ VERBS = {
                 RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE + SEAT_USAGE, RUN_FLAGS + SEAT_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
-                  "--config=FILE.py[:choice][:smoke] [--config.some.key=value ...]", ("--config",), ("--config",)),
+                  "--config=FILE.py[:choice][:smoke] [--plan=FILE] [--config.some.key=value ...]\n"
+                  "  --plan=FILE   of `sftrl plan --json=FILE`: steps are held against it, and refused above twice it",
+                  ("--config", "--plan"), ("--config",)),
     "data": Verb("write demonstrations of a task as rows that TRL reads", DATA_USAGE,
                  ("--config", "--out", "--variant", "--count"), ("--config", "--out")),
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"

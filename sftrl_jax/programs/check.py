@@ -62,14 +62,23 @@ def threads(chosen: list[Case]) -> int:
   return int(value) if str(value).isdecimal() else 0
 
 
-def run(chosen: list[Case]) -> None:
-  """Prints a line a check. Raises ConfigError at the end when one failed."""
+def run(chosen: list[Case], plan: str = "") -> None:
+  """Prints a line a check. Raises ConfigError at the end when one failed.
+
+  plan: the file of a plan that the steps are held against.
+  """
+  if plan and len(chosen) > 1:
+    raise ConfigError(f"--plan={plan} is of one run, but this is a study of {len(chosen)}: check them one by one.")
+  promise = None
+  if plan:
+    from sftrl_jax.programs import promise as promises
+    promise = promises.read(Path(plan))
   resolved = [(case, _resolved(case)) for case in chosen]
   failed = made = 0
   seen = set()
   for case, config in resolved:
     print(f"{case.name} ({case.verb})", flush=True)
-    for finding in _findings(case, config, seen):
+    for finding in _findings(case, config, seen, promise):
       made, failed = made + 1, failed + (not finding.ok)
       print(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.told}", flush=True)
       if not finding.ok and finding.way_out:
@@ -87,7 +96,7 @@ def _resolved(case: Case):
   return config
 
 
-def _findings(case: Case, config, seen: set):
+def _findings(case: Case, config, seen: set, promise):
   """The findings of one run; a task that was examined in the same words before is not examined again."""
   from sftrl_jax.programs import examination
   plain = json.loads(json.dumps(dotted.plain(config)))
@@ -106,4 +115,4 @@ def _findings(case: Case, config, seen: set):
     print("          the run's parts are tried when this is mended")
     return
   from sftrl_jax.programs import trial
-  yield from trial.attempt(config, case.verb)
+  yield from trial.attempt(config, case.verb, promise)

@@ -132,7 +132,7 @@ def _check(command):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
   cases = check.cases(command.flags["--config"], command.overrides)
   prepare(check.threads(cases))
-  check.run(cases)
+  check.run(cases, command.flags.get("--plan", ""))
 
 
 def _data(command):

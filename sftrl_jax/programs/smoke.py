@@ -78,7 +78,7 @@ def _without_weights(tree: dict) -> dict:
       dotted.put(tree, path, min(bytes_per_token * value, MOST_BYTES))
   if type(_at(tree, "rollout.max_new_tokens")) is int:
     dotted.put(tree, "rollout.max_new_tokens", RESPONSE)
-  tree["model"] = {key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}
+  tree["model"] = {**{key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}, "layers": 1}
   return {**tree, "tokenizer": {"name": "bytes"}}
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from sftrl_jax.data.rows import Rows
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs import agreement, dotted, masks, rl, sft, start as starts
+from sftrl_jax.programs import agreement, dotted, masks, promise as promises, rl, sft, start as starts
 from sftrl_jax.programs.board import clock
 from sftrl_jax.programs.course import Unplayable, Wrong
 from sftrl_jax.programs.examination import find
@@ -30,14 +30,21 @@ LESS = ("if memory is short: --config.compute.microbatches up, --config.rollout.
         "--config.model.remat=full, or more devices in config.mesh")
 
 
-def attempt(config: ConfigDict, verb: str):
-  """Yields a Finding a check of the parts of a resolved config. Nothing is left behind."""
+def attempt(config: ConfigDict, verb: str, promise: promises.Promise | None = None):
+  """Yields a Finding a check of the parts of a resolved config. Nothing is left behind.
+
+  promise: of a plan, against which the steps are held.
+  """
   parts = assemble(config, verb)
   starts.check(parts.config["start"], parts.model)
   with _compiled_once():
     yield from _parts(parts, verb, played := {})
     if "sampled" in played or not parts.plays:
-      yield find(f"{STEPS} steps", lambda: _tried(lambda: _steps(config, verb, parts, played.get("seconds", 0.0))))
+      times = []
+      yield find(f"{STEPS} steps", lambda: _tried(
+          lambda: _steps(config, verb, parts, played.get("seconds", 0.0), times)))
+      if promise and times:
+        yield find("as it was planned", lambda: _as_planned(promise, verb, min(times)))
 
 
 def _parts(parts: Parts, verb: str, played: dict):
@@ -97,8 +104,17 @@ def _compiled_once():
         jax.config.update(name, value)
 
 
-def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float) -> str:
-  """The program itself in a directory that is removed: its own batches, compiled step and checkpoint."""
+def _as_planned(promise: promises.Promise, verb: str, seconds: float) -> str:
+  promises.refuse_another(promise, verb, jax.device_count())
+  peaks = _peaks()
+  return promises.kept(promise, seconds, max(peaks) if peaks else None)
+
+
+def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, times: list[float]) -> str:
+  """The program itself in a directory that is removed: its own batches, compiled step and checkpoint.
+
+  times: gets the seconds of each step.
+  """
   short = dotted.plain(config)
   for path, value in {"steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
                       "log.tensorboard": False, "log.report": False}.items():
@@ -110,7 +126,7 @@ def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float) -
   if not np.isfinite(losses).all() or sum(line["nonfinite_steps"] for line in lines):
     raise Wrong(f"the loss is {', '.join(map(str, losses))}",
                 "lower config.optimizer.learning_rate, or use --config.model.dtype=float32")
-  times = [line["timing_s/step"] for line in lines]
+  times += [line["timing_s/step"] for line in lines]
   steps = length(parts, lines[-1]["compute/total_flops"] / len(lines))
   training, measuring = steps * sorted(times)[len(times) // 2], _evaluations(parts, steps) * seconds_a_play
   return (f"{', '.join(f'{seconds:.2g}' for seconds in times)} s; all {steps} take {clock(training)}, their "
@@ -132,10 +148,15 @@ def _evaluations(parts: Parts, steps: int) -> int:
 
 def memory() -> str:
   """The most that was in use at once: on the fullest device, or of the process where devices do not tell."""
-  stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+  peaks = _peaks()
   if peaks:
-    limit = max(stat.get("bytes_limit", 0) for stat in stats)
+    limit = max((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
     return f"{max(peaks) / 2**30:.2f} GiB on a device" + (f" of {limit / 2**30:.1f} GiB" if limit else "")
   unit = 1 if sys.platform == "darwin" else 1024   # macOS tells bytes, Linux kibibytes
   return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB in this process"
+
+
+def _peaks() -> list[int]:
+  """Bytes that each device had in use at the most; [] where they do not tell."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  return [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]

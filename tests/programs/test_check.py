@@ -15,7 +15,7 @@ def tried(monkeypatch):
   """Parts are not tried here (test_trial.py tries them); [(verb, config)] of what would be."""
   asked = []
 
-  def attempt(config, verb):
+  def attempt(config, verb, promise):
     asked.append((verb, config))
     yield Finding("3 steps", True, "quick")
   monkeypatch.setattr(trial, "attempt", attempt)

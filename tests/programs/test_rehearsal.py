@@ -33,7 +33,8 @@ def found(*cases):
 
 def test_a_study_tells_of_every_method_at_once_and_makes_nothing(here, tmp_path):
   overrides = {"ppo": {"ppo.gamma": 2}, "odd": {"batch": 250}, "lion": {"optimizer.name": "lyon"},
-               "large": {"model.width": 32}, "typo": {"evals.episods": 4}, "base": {"steps": 3, "compute.microbatches": 4}}
+               "large": {"model.width": 32}, "typo": {"evals.episods": 4},
+               "base": {"steps": 3, "compute.microbatches": 4}}
   section = {"name": "Try", "claim": ".", "base": FILE.format("base"), "bases": 2, "overrides": overrides,
              "methods": {method: FILE.format("sft" if method in ("lion", "large", "fine") else "ppo")
                          for method in (*overrides, "fine") if method != "base"}}

@@ -88,7 +88,7 @@ def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   if len(settings.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
     decided |= {"study.labels", "study.overrides"}
   if settings.load(path).get("model", {}).get("name") == "pretrained":
-    decided |= {"model.name", "tokenizer.name", *smoke.BYTES}
+    decided |= {"model.name", "model.layers", "tokenizer.name", *smoke.BYTES}
   changed = [key for key, _, _ in settings.differences(settings.load(path), settings.load(f"{path}:smoke"))]
   assert changed and all(any(key == one or key.startswith(f"{one}.") for one in decided) for key in changed)
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from sftrl_jax.programs import settings, trial
+from sftrl_jax.programs import promise as promises, settings, trial
 from sftrl_jax.programs.setup import assemble
 from sftrl_jax.training.loop import Limits
 
@@ -56,10 +56,12 @@ def config(stranger, tmp_path, one_device):
 
 def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
   made = sorted(tmp_path.rglob("*"))
-  found = {finding.name: finding for finding in trial.attempt(config("sft"), "sft")}
+  promise = promises.Promise(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
+  found = {finding.name: finding for finding in trial.attempt(config("sft"), "sft", promise)}
   assert all(finding.ok for finding in found.values()), found
   assert list(found) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
-                         "the responses are trained", "3 steps"]
+                         "the responses are trained", "3 steps", "as it was planned"]
+  assert "times predicted" in found["as it was planned"].told
   assert found["decoding is the full forward"].told.startswith("100.00% of")
   assert "<bos> SORT" in found["the responses are trained"].told
   assert "all 100 take" in found["3 steps"].told and "GiB" in found["3 steps"].told

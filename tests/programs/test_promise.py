@@ -1,0 +1,63 @@
+"""A plan is held against what was measured, and what is no plan of this run is told."""
+
+import json
+
+import pytest
+
+from sftrl_jax.parallel.chips import GIB
+from sftrl_jax.programs import promise as promises
+from sftrl_jax.programs.course import Wrong
+from sftrl_jax.programs.mistakes import ConfigError
+
+
+def plan(**changed):
+  functions = [
+      {"name": "state", "peak_gib": 3.0, "calls_per_step": 0, "seconds_bound": 9.0},
+      {"name": "score", "peak_gib": 2.0, "calls_per_step": 1, "seconds_bound": 0.5, "predicted_seconds": 1.0},
+      {"name": "train step", "peak_gib": 4.0, "calls_per_step": 2, "seconds_bound": 1.0, "predicted_seconds": 1.5}]
+  return {"functions": functions, "chips": 16, "verb": "rl", "only": [], **changed}
+
+
+@pytest.fixture
+def read(tmp_path):
+  def written(told):
+    path = tmp_path / "plan.json"
+    path.write_text(told if isinstance(told, str) else json.dumps(told))
+    return promises.read(path)
+  return written
+
+
+def test_seconds_are_predicted_where_the_plan_predicts_and_a_bound_where_not(read):
+  local = read(plan())
+  assert (local.seconds, local.predicted, local.memory) == (4.0, True, 4 * GIB)
+  bare = plan()
+  del bare["functions"][2]["predicted_seconds"]
+  assert (read(bare).seconds, read(bare).predicted) == (2.5, False)
+
+
+def test_above_twice_the_plan_is_refused_but_not_above_a_bound(read):
+  local = read(plan())
+  assert "1.50 times predicted" in promises.kept(local, 6.0, 5 * GIB)
+  assert "do not tell" in promises.kept(local, 6.0, None)
+  with pytest.raises(Wrong, match="2.25 times predicted"):
+    promises.kept(local, 9.0, None)
+  with pytest.raises(Wrong, match="2.50 times planned"):
+    promises.kept(local, 4.0, 10 * GIB)
+  bare = plan()
+  del bare["functions"][1]["predicted_seconds"]
+  assert "times the least" in promises.kept(read(bare), 50.0, GIB)
+
+
+def test_a_plan_of_another_run_is_refused(read):
+  local = read(plan())
+  promises.refuse_another(local, "rl", 16)
+  for verb, chips in (("sft", 16), ("rl", 8)):
+    with pytest.raises(Wrong, match="the plan is of rl on 16"):
+      promises.refuse_another(local, verb, chips)
+
+
+@pytest.mark.parametrize("told", ["{", "[]", "{}", plan(only=["train"]), plan(functions=[]), plan(chips="many"),
+                                  plan(functions=[{"name": "x", "peak_gib": 0.0, "calls_per_step": 0}])])
+def test_what_is_no_whole_plan_is_told(read, told, tmp_path):
+  with pytest.raises(ConfigError, match=f"--plan={tmp_path}"):
+    read(told)
