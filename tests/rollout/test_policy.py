@@ -182,8 +182,8 @@ def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_a
 def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):
   actor, spent = make_actor(**GROUPS), []
   play(guess(), policy(actor, decoding, jax.random.key(KEY), 0.7, range(16), spent, 4), [n // 4 for n in range(16)])
-  steps = next(steps for steps in range(1, 5) if spent[0] == actor.flops(0, 16, steps, 4))
-  alone = actor.flops(0, 16, steps) - spent[0]
+  steps = next(steps for steps in range(1, 5) if spent[0].flops == actor.flops(0, 16, steps, 4))
+  alone = actor.flops(0, 16, steps) - spent[0].flops
   one = actor.flops(0, 16, steps) - actor.flops(0, 16, steps, 2)
   assert 0 < one < alone and alone / one == pytest.approx((1 - 1 / 4) / (1 - 1 / 2))
 
@@ -201,7 +201,7 @@ def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, d
   assert len(spent) == turns
   for turn in range(turns):
     steps = max(len(e.turns[turn].reply.tokens) for e in episodes if len(e.turns) > turn)
-    assert spent[turn] == actor.flops(turn, 16, steps)
+    assert spent[turn].flops == actor.flops(turn, 16, steps)
 
 
 def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
