@@ -30,7 +30,7 @@ class Profile:
       yield
     if self._tracing and number + 1 not in self.steps:
       self.close()
-      self._say(f"Step {number} and those before it that were asked for are traced: {self.home}")
+      self._say(f"Traced up to step {number}: {self.home}")
 
   def close(self) -> None:
     """Ends the trace that is going on, if any."""
