@@ -5,6 +5,8 @@ Nothing heavy is imported before the words are known to be right; main.py says w
 
 import atexit
 import contextlib
+import glob
+import importlib.util
 import json
 import os
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from sftrl_jax import jsonl, places
 from sftrl_jax.programs.mistakes import ConfigError, Refused, here, place, refuse_file
+
+ACCELERATORS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd")
 
 
 def optimizers_page(command) -> str:
@@ -50,8 +54,13 @@ def _threads(config, overrides) -> int:
 
 
 def prepare(threads) -> None:
-  """Sets the environment that JAX reads when it is imported: CPU threads (0 leaves them alone) and quiet logs."""
+  """Sets the environment that JAX reads when it is imported: CPU threads (0 leaves them alone) and quiet logs.
+
+  Where libtpu is there for `sftrl plan` alone, JAX would look for TPUs, print errors and hold libtpu's lock.
+  """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if importlib.util.find_spec("libtpu") and not any(map(glob.glob, ACCELERATORS)):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
   if not threads:
     return
   os.environ["NPROC"] = str(threads)

@@ -1,5 +1,9 @@
 """What verbs do with their words, beyond what tests/test_main.py asks of the whole command line."""
 
+import os
+
+import pytest
+
 from sftrl_jax import main as roof
 from sftrl_jax.main import main
 from sftrl_jax.programs import launch
@@ -32,3 +36,15 @@ def test_a_report_is_not_written_into_a_file(tmp_path, capsys):
   taken.write_text("mine")
   assert main(["report", str(tmp_path), f"--out={taken}"]) == 1
   assert f"--out={taken} is a file" in capsys.readouterr().err and taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("chips", "platforms"), [((), "cpu"), (("accel0",), None)])
+def test_a_compiler_for_tpus_is_no_tpu(chips, platforms, tmp_path, monkeypatch):
+  pytest.importorskip("libtpu")
+  for chip in chips:
+    (tmp_path / chip).touch()
+  monkeypatch.setattr(launch, "ACCELERATORS", (f"{tmp_path}/accel*",))
+  monkeypatch.setenv("JAX_PLATFORMS", "")
+  monkeypatch.delenv("JAX_PLATFORMS")
+  launch.prepare(0)
+  assert os.environ.get("JAX_PLATFORMS") == platforms
