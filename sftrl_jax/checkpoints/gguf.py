@@ -58,13 +58,20 @@ def describe(path: Path | str) -> DecoderConfig:
 
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
   """The parameters, tensor by tensor into this host's shards. shardings: a tree, or None for one device."""
-  file = opened(path)
-  there = {name: entry.shape for name, entry in file.tensors.items()}
-  fill.refuse_others(str(path), there, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
+  file = checked(path, config)
   if any(gguf_file.TYPES[entry.kind][0] != "F32" for entry in file.tensors.values()):
     _need_package()
   read = functools.partial(_read, file, config, file.metadata["general.architecture"])
   return jax.block_until_ready(fill.fill(config, NAMES, dtype, shardings, read))
+
+
+def checked(path: Path | str, config: DecoderConfig) -> GgufFile:
+  """The file, whose tensors are those of the model; one ValueError for all that are missing, too many or of another
+  shape."""
+  file = opened(path)
+  there = {name: entry.shape for name, entry in file.tensors.items()}
+  fill.refuse_others(str(path), there, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
+  return file
 
 
 def tokenizer(path: Path | str):

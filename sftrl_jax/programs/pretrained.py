@@ -112,6 +112,8 @@ def check(start: str, model) -> bool:
     if field.name not in computed and ours != there:
       raise ConfigError(f"{origins.said(start)}, whose {field.name} is {there}, but config.model says {ours}: use "
                         f"--config.model.name={NAME} --config.tokenizer.name={NAME}.")
+  # What is missing or cut off is told before a workdir is made.
+  _told(lambda: _reader(found).checked(found.path, theirs), origins.said(start))
   return True
 
 

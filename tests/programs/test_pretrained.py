@@ -124,3 +124,17 @@ def test_a_tokenizer_larger_than_the_model_is_told(weights, config, tmp_path):
   (home / "tokenizer.json").write_text(json.dumps(told))
   with pytest.raises(ConfigError, match="1 ids beyond the model's vocabulary.*<|more|>"):
     assemble(config("sft", start=str(home)), "sft")
+
+
+def test_weights_that_are_not_whole_are_told_of_before_anything_is_written(weights, config, run_of, tmp_path):
+  torn = tmp_path / "torn"
+  shutil.copytree(weights, torn)
+  whole = (torn / "model.safetensors").read_bytes()
+  (torn / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+  for verb in ("sft", "rl"):
+    with pytest.raises(ConfigError, match="is cut off"):
+      run_of(config(verb, start=str(torn)), tmp_path / "run")
+  (torn / "model.safetensors").unlink()
+  with pytest.raises(ConfigError, match="has no weights"):
+    run_of(config("sft", start=str(torn)), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
