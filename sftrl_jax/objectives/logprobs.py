@@ -17,13 +17,13 @@ def logprobs(hidden_BTD, unembed_DV, targets_BT, *, temperature: float = 1.0, ch
   sizes = check(hidden_BTD=hidden_BTD, unembed_DV=unembed_DV, targets_BT=targets_BT)
   T = sizes["T"]
   if not chunk or chunk >= T:
-    return _score(hidden_BTD, unembed_DV, targets_BT, temperature, ids)
+    return _score(hidden_BTD, unembed_DV, targets_BT, temperature, ids, True)
   pieces = -(-T // chunk)
   pad = lambda x: jnp.pad(x, ((0, 0), (0, pieces * chunk - T), *((0, 0),) * (x.ndim - 2)))
   split = lambda x: jnp.moveaxis(pad(x).reshape(x.shape[0], pieces, chunk, *x.shape[2:]), 1, 0)
 
   def one(_, piece):
-    return None, _score(piece[0], unembed_DV, piece[1], temperature, ids)
+    return None, _score(piece[0], unembed_DV, piece[1], temperature, ids, False)
 
   _, scored = jax.lax.scan(one, None, (split(hidden_BTD), split(targets_BT)))
   whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], pieces * chunk)[:, :T]
@@ -49,25 +49,27 @@ def _is_first_best(logits_BTV, targets_BT):
   return ~jnp.any(better_BTV, axis=-1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, ids: int):
-  return _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, ids: int, keep: bool):
+  """keep: the log-probabilities of all tokens, for the backward pass, which computes them again without."""
+  return _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids, keep)[0]
 
 
-def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids):
+def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids, keep):
   logits_BTV = _logits(hidden_BTD, unembed_DV, ids) / temperature
   log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
   log_BTV = logits_BTV - log_z_BT[..., None]
   chosen_BT = jnp.take_along_axis(log_BTV, targets_BT[..., None], axis=-1)[..., 0]
   entropy_BT = -jnp.sum(jnp.exp(log_BTV) * log_BTV, axis=-1)
-  return (chosen_BT, entropy_BT, _is_first_best(logits_BTV, targets_BT)), (hidden_BTD, unembed_DV, targets_BT, log_z_BT)
+  told = chosen_BT, entropy_BT, _is_first_best(logits_BTV, targets_BT)
+  return told, (hidden_BTD, unembed_DV, targets_BT, log_BTV if keep else log_z_BT)
 
 
-def _score_backward(temperature, ids, kept, cotangents):
-  """d log p(y) / d logits = (1[v = y] - p(v)) / temperature: logits are computed again, their softmax is not summed
-  again, and both products read them as they lie. Entropy is reported, never optimised through this path."""
-  hidden_BTD, unembed_DV, targets_BT, log_z_BT = kept
-  p_BTV = jnp.exp(_logits(hidden_BTD, unembed_DV, ids) / temperature - log_z_BT[..., None])
+def _score_backward(temperature, ids, keep, kept, cotangents):
+  """d log p(y) / d logits = (1[v = y] - p(v)) / temperature. Where logits are computed again, their softmax is not
+  summed again, and both products read them as they lie. Entropy is reported, never optimised through this path."""
+  hidden_BTD, unembed_DV, targets_BT, told = kept
+  p_BTV = jnp.exp(told if keep else _logits(hidden_BTD, unembed_DV, ids) / temperature - told[..., None])
   target_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, p_BTV.shape, 2) == targets_BT[..., None]
   d_BTV = (cotangents[0] / temperature)[..., None] * (target_BTV.astype(jnp.float32) - p_BTV)
   d_BTV = d_BTV.astype(hidden_BTD.dtype)
