@@ -76,7 +76,7 @@ def search(made, config, make: Callable, say: Callable, tries: int) -> list[dict
       break
     changes = {**turned, **knob.changes}
     where = topology.parse(knob.slice) if knob.slice else made.where
-    words = str(Knob(changes if knob.kept else {**turned, **knob.changes}, knob.slice))
+    words = str(Knob(changes, knob.slice))
     try:
       again_config = changed(config, made.verb, changes)
       least = make(again_config, made.verb, where, only=only, arguments_only=True)
