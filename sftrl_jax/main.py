@@ -66,6 +66,10 @@ PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.
   --json=FILE           writes the plan there
   --price=1.2           of a chip-hour, for what the run costs
   --tries=6             knobs that are compiled when it does not fit"""
+CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [--plan=FILE] [--workdir=DIR] [--config.some.key=value ...]
+  --plan=FILE    of `sftrl plan --json=FILE`: steps are held against it, and refused above twice it
+  --workdir=DIR  where the steps write meanwhile, into a directory that is removed (default: a temporary one here);
+                 several hosts need one that they share, or gs://...{SEAT_USAGE}"""
 VERBS = {
     "study": Verb("train bases and compare methods on them, then report", STUDY_USAGE, RUN_FLAGS, RUN_FLAGS,
                   switches=("--list",)),
@@ -73,14 +77,12 @@ VERBS = {
                 RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE + SEAT_USAGE, RUN_FLAGS + SEAT_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
-                  "--config=FILE.py[:choice][:smoke] [--plan=FILE] [--config.some.key=value ...]\n"
-                  "  --plan=FILE   of `sftrl plan --json=FILE`: steps are held against it, and refused above twice it",
-                  ("--config", "--plan"), ("--config",)),
+                  CHECK_USAGE, ("--config", "--plan", "--workdir", *SEAT_FLAGS), ("--config",)),
     "data": Verb("write demonstrations of a task as rows that TRL reads", DATA_USAGE,
                  ("--config", "--out", "--variant", "--count"), ("--config", "--out")),
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"
-                     "  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT",
-                     ("--workdir",), (), (1, 1)),
+                     "  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT" + SEAT_USAGE,
+                     ("--workdir", *SEAT_FLAGS), (), (1, 1)),
     "sample": Verb("a model answers: in a conversation, once, or row by row of a file", SAMPLE_USAGE,
                    ("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p",
                     "--stop", "--max-new-tokens", "--seed", "--system", "--dtype"), (), (1, 1),

@@ -76,6 +76,14 @@ def make(directory) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
+def remove(directory) -> None:
+  """Everything below a directory, and the directory; one that is not there is no error."""
+  if is_here(directory):
+    shutil.rmtree(directory, ignore_errors=True)
+  elif directory.exists():
+    directory.rmtree()
+
+
 def write_whole(path, text: str) -> None:
   """Replaces a file in one move: a reader sees the old one or the new one, never half of either."""
   if not is_here(path):

@@ -123,20 +123,26 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
 def _restored(store, step: int, like: Any) -> tuple[tuple[Any, dict] | None, str]:
   """((state, meta), "") as of `restore`, or (None, what is damaged).
 
-  Of several processes each reads its part, and what one cannot read is damaged for all. A bucket that did not answer
-  is asked again, for what is damaged is so a second time.
+  A bucket that did not answer is asked again, for what is damaged is so a second time.
   """
   told = ""
   for _ in range(1 if places.is_here(places.place(str(store.directory))) else 2):
-    found, told = None, ""
-    try:
-      found = restore(store, step, like)
-    except Damaged as error:
-      told = str(error)
-    told = next(filter(None, hosts.gathered(told)), "")
+    found, told = _together(lambda: restore(store, step, like))
     if not told:
-      return found, ""
-  return None, told
+      break
+  return found, told
+
+
+def _together(read: Callable[[], Any]) -> tuple[Any, str]:
+  """(what is read, "") or (None, what is damaged). Of several processes each reads its part, and what one cannot read
+  is damaged for all."""
+  found, told = None, ""
+  try:
+    found = read()
+  except Damaged as error:
+    told = str(error)
+  told = next(filter(None, hosts.gathered(told)), "")
+  return (None, told) if told else (found, "")
 
 
 def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model") -> tuple[dict, int]:
@@ -147,18 +153,19 @@ def restore_params(workdir: Path, step: int | None, like: dict, root: str = "mod
   """
   store = manager(workdir, writes=False)
   try:
-    there = sorted(store.all_steps(), reverse=True)
+    there = hosts.led(lambda: sorted(store.all_steps(), reverse=True))   # of a run that may be going on
     wanted = there if step is None else [step]
     if not there or wanted[0] not in there:
       told = ", ".join(map(str, reversed(there))) or "none"
       raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {told}.")
     for number in wanted:
-      try:
-        return _params(store, number, like, root), number
-      except Damaged as error:
-        if number == wanted[-1]:
-          raise
-        print(f"{error} The step before it is taken.", flush=True)
+      params, told = _together(lambda number=number: _params(store, number, like, root))
+      if not told:
+        return params, number
+      if number == wanted[-1]:
+        raise Damaged(told)
+      if hosts.leads():
+        print(f"{told} The step before it is taken.", flush=True)
   finally:
     store.close()
 

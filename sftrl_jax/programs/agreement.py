@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.course import Wrong
 from sftrl_jax.programs.evaluate import row_length
 from sftrl_jax.programs.rounds import hand
 from sftrl_jax.programs.setup import Parts
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import Episode, play
-from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.exchange import play_together
 from sftrl_jax.training.score import make_score
 
 # How far two ways to compute one logit may be apart, as a share of the logits' spread (their standard deviation) there.
@@ -29,15 +29,15 @@ def episodes_of(parts: Parts, params, temperature: float) -> tuple[list[Episode]
   """(training's first episodes, as many as are decoded together; the seconds they took)."""
   actor, seed = parts.actor, parts.config["seed"]
   numbers, began = range(actor.rollout.rows), time.perf_counter()
-  decide = policy(actor, actor.compiled[2](params), jax.random.key(seed), temperature, numbers, group=actor.group)
-  episodes, _ = play(parts.env, decide, [hand(parts, number) for number in numbers])
+  episodes, _ = play_together(parts.env, actor, actor.compiled[2](params), jax.random.key(seed), temperature, numbers,
+                              [hand(parts, number) for number in numbers], group=actor.group)
   return episodes, time.perf_counter() - began
 
 
 def greedy_is_the_argmax(parts: Parts, params, episodes) -> str:
   """Every greedy token against the logits of one full forward over the chat that it stands in."""
   live, placed, _ = _rows(parts, episodes)
-  gaps, spreads = (array_BT[live] for array_BT in jax.device_get(_ranked(parts.model)(params, *placed)))
+  gaps, spreads = (array_BT[live] for array_BT in hosts.whole(_ranked(parts.model)(params, *placed)))
   far, allowed = float((gaps / np.maximum(spreads, 1e-30)).max()), tolerance(dtype(parts))
   told = (f"{np.mean(gaps == 0):.2%} of {len(gaps)} greedy tokens are the argmax, the worst is {gaps.max():.1e} below "
           f"it: {far:.1e} of the logits' spread (allowed: {allowed:g})")
@@ -51,8 +51,8 @@ def probabilities_agree(parts: Parts, params, episodes) -> str:
   live, placed, sampled_BT = _rows(parts, episodes)
   temperature = parts.actor.rollout.temperature
   score = jax.jit(make_score(parts.model, temperature, parts.settings["compute"].logit_chunk))
-  gaps = np.abs(jax.device_get(score({"model": params}, *placed).logprobs_BT) - sampled_BT)[live]
-  spread = float(jax.device_get(_ranked(parts.model)(params, *placed)[1])[live].mean()) / temperature
+  gaps = np.abs(hosts.whole(score({"model": params}, *placed).logprobs_BT) - sampled_BT)[live]
+  spread = float(hosts.whole(_ranked(parts.model)(params, *placed)[1])[live].mean()) / temperature
   share = tolerance(dtype(parts))
   told = (f"log-probabilities of {len(gaps)} sampled tokens differ by {gaps.max():.1e} at most and {gaps.mean():.1e} "
           f"on average (allowed: {share * spread:.1e}, which is {share:g} of the logits' spread)")

@@ -1,7 +1,7 @@
 """`sftrl check`: the task and the run's parts are tried before hours are spent on them. Nothing is written.
 
-First the environment is played without a model (examination.py), then the parts on the real mesh (trial.py). This file
-imports no JAX: the first mistakes are told in a second.
+First the environment is played without a model (examination.py), then the parts on the real mesh (trial.py). Nothing
+here imports JAX until the configs are resolved: the first mistakes are told in a second.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from sftrl_jax.programs import dotted, settings
-from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs.mistakes import ConfigError, Refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +62,10 @@ def threads(chosen: list[Case]) -> int:
   return int(value) if str(value).isdecimal() else 0
 
 
-def run(chosen: list[Case], plan: str = "") -> None:
-  """Prints a line a check. Raises ConfigError at the end when one failed.
+def run(chosen: list[Case], plan: str = "", scratch=None) -> None:
+  """Prints a line a check; of several processes the first one does. Raises ConfigError at the end when one failed.
 
-  plan: the file of a plan that the steps are held against.
+  plan: the file of a plan that the steps are held against. scratch: where the steps may write meanwhile.
   """
   if plan and len(chosen) > 1:
     raise ConfigError(f"--plan={plan} is of one run, but this is a study of {len(chosen)}: check them one by one.")
@@ -74,18 +74,20 @@ def run(chosen: list[Case], plan: str = "") -> None:
     from sftrl_jax.programs import promise as promises
     promise = promises.read(Path(plan))
   resolved = [(case, _resolved(case)) for case in chosen]
+  from sftrl_jax.parallel import hosts
+  say = (lambda line: print(line, flush=True)) if hosts.leads() else (lambda line: None)
   failed = made = 0
   seen = set()
   for case, config in resolved:
-    print(f"{case.name} ({case.verb})", flush=True)
-    for finding in _findings(case, config, seen, promise):
+    say(f"{case.name} ({case.verb})")
+    for finding in _findings(case, config, seen, promise, scratch, say):
       made, failed = made + 1, failed + (not finding.ok)
-      print(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.told}", flush=True)
+      say(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.told}")
       if not finding.ok and finding.way_out:
-        print(f"          -> {finding.way_out}", flush=True)
+        say(f"          -> {finding.way_out}")
   if failed:
-    raise ConfigError(f"{failed} of {made} checks failed; each says above what to mend.")
-  print(f"All {made} checks passed.")
+    raise Refused(f"{failed} of {made} checks failed; each says above what to mend.")
+  say(f"All {made} checks passed.")
 
 
 def _resolved(case: Case):
@@ -96,7 +98,7 @@ def _resolved(case: Case):
   return config
 
 
-def _findings(case: Case, config, seen: set, promise):
+def _findings(case: Case, config, seen: set, promise, scratch, say):
   """The findings of one run; a task that was examined in the same words before is not examined again."""
   from sftrl_jax.programs import examination
   plain = json.loads(json.dumps(dotted.plain(config)))
@@ -105,14 +107,14 @@ def _findings(case: Case, config, seen: set, promise):
   key = json.dumps([task, case.inside, case.training], sort_keys=True)
   findings = []
   if key in seen:
-    print("          the task is the same as above")
+    say("          the task is the same as above")
   else:
     seen.add(key)
     for finding in examination.examine({**plain, **task}, case.inside, case.training):
       findings.append(finding)
       yield finding
   if any(finding.fatal for finding in findings):
-    print("          the run's parts are tried when this is mended")
+    say("          the run's parts are tried when this is mended")
     return
   from sftrl_jax.programs import trial
-  yield from trial.attempt(config, case.verb, promise)
+  yield from trial.attempt(config, case.verb, promise, scratch)

@@ -33,13 +33,21 @@ class Finding:
 
 
 def find(name: str, check: Callable[[], str]) -> Finding:
-  """The finding of a check that tells what it measured, or raises."""
+  """The finding of a check that tells what it measured, or raises. What one of several processes finds wrong is wrong
+  for all, so that they go on or end together."""
   try:
-    return Finding(name, True, check())
+    mine = Finding(name, True, check())
   except Wrong as wrong:
-    return Finding(name, False, *wrong.args, fatal=isinstance(wrong, Unplayable))
+    mine = Finding(name, False, *wrong.args, fatal=isinstance(wrong, Unplayable))
   except TaskError as error:
-    return Finding(name, False, str(error), fatal=True)
+    mine = Finding(name, False, str(error), fatal=True)
+  from sftrl_jax.parallel import hosts  # JAX, which `sftrl check` imports only once the config is known to be right
+  if not hosts.several():
+    return mine
+  found = [Finding(**told) for told in hosts.gathered(dataclasses.asdict(mine))]
+  wrong = [dataclasses.replace(one, told=f"process {process}: {one.told}", fatal=any(other.fatal for other in found))
+           for process, one in enumerate(found) if not one.ok]
+  return wrong[0] if wrong else mine
 
 
 def examine(config: dict, inside: str = "", training: bool = True):

@@ -141,7 +141,9 @@ def _check(command):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
   cases = check.cases(command.flags["--config"], command.overrides)
   prepare(check.threads(cases))
-  check.run(cases, command.flags.get("--plan", ""))
+  scratch = place(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
+  with _together(command):
+    check.run(cases, command.flags.get("--plan", ""), scratch)
 
 
 def _data(command):
@@ -180,7 +182,8 @@ def _prepare_from(command) -> str:
 def _evaluate(command):
   source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
-  evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+  with _together(command):
+    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
 
 
 def _sample(command):

@@ -1,6 +1,7 @@
 """A finished run read back: its config with changes, its parameters, evaluated anew."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,8 +10,8 @@ from ml_collections import ConfigDict
 
 from sftrl_jax import jsonl, places
 from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.parallel import rules
-from sftrl_jax.programs import adapters, origin as origins, start as starts
+from sftrl_jax.parallel import hosts, rules
+from sftrl_jax.programs import adapters, origin as origins, start as starts, unison
 from sftrl_jax.programs.evaluate import evaluate
 from sftrl_jax.programs.mistakes import ConfigError, place, recorded
 from sftrl_jax.programs.origin import Origin
@@ -22,29 +23,37 @@ from sftrl_jax.training.loop import Limits, Position
 
 
 def evaluate_recorded(source: str, overrides, workdir: str) -> list[dict]:
-  """Lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>."""
+  """Lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>.
+
+  Of several processes each plays its share, and the first one writes and prints; all must see the workdir.
+  """
   origin = parse(source)
-  home, step = origin.home, origin.step
+  home = origin.home
   if workdir and (place(workdir) / "config.json").is_file():
     raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
                       f"leave it out to write to {home / 'evaluate'}.")
   parts = assemble(config_of(home, overrides), verb_of(home), home)
+  unison.check({**parts.config, "from": source}, verb_of(home), {}, os.environ)
+  step = hosts.led(lambda: origin.step)   # a run that goes on meanwhile has another best one soon
+  say = print if hosts.leads() else lambda text: None
   if origin.note:
-    print(origin.note)
+    say(origin.note)
   if not parts.settings["evals"].variants:
     raise ConfigError(f"{home} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
   with jax.set_mesh(parts.mesh), nn.logical_axis_rules(rules.activation_rules()):
     params, step = parameters(parts, home, step)
     out = place(workdir) if workdir else home / "evaluate" / str(step)
-    places.make(out)
-    for name in ("evals.jsonl", "episodes.jsonl"):
-      jsonl.remove(out / name)  # an evaluation is whole or written again
-    with contextlib.closing(Log(out, parts.settings["log"], Limits(1), f"evaluate {source}")) as log:
+    if hosts.leads():
+      places.make(out)
+      for name in ("evals.jsonl", "episodes.jsonl"):
+        jsonl.remove(out / name)  # an evaluation is whole or written again
+    log = Log(out, parts.settings["log"], Limits(1), f"evaluate {source}", writes=hosts.leads())
+    with contextlib.closing(log):
       compile_all(parts.actor, parts.actor.compiled[2](params))
       begin = _start_of(parts, home, params)
       lines = evaluate(parts, params, begin, Position(step=step), log)
-  print(table(lines))
-  print(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
+  say(table(lines))
+  say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
 
 

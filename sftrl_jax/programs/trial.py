@@ -4,7 +4,9 @@ how long will they take, how much memory?"""
 import contextlib
 import io
 import json
+import os
 import resource
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -14,13 +16,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sftrl_jax import jsonl, places
 from sftrl_jax.data.rows import Rows
 from sftrl_jax.envs.referee import TaskError
-from sftrl_jax.parallel import rules
-from sftrl_jax.programs import agreement, dotted, masks, promise as promises, rl, sft, start as starts
+from sftrl_jax.parallel import hosts, rules
+from sftrl_jax.programs import agreement, dotted, masks, promise as promises, rl, sft, start as starts, unison
 from sftrl_jax.programs.board import clock
 from sftrl_jax.programs.course import Unplayable, Wrong
 from sftrl_jax.programs.examination import find
+from sftrl_jax.programs.mistakes import Refused
 from sftrl_jax.programs.setup import Parts, assemble
 from sftrl_jax.rollout.policy import compile_all
 
@@ -30,19 +34,21 @@ LESS = ("if memory is short: --config.compute.microbatches up, --config.rollout.
         "--config.model.remat=full, or more devices in config.mesh")
 
 
-def attempt(config: ConfigDict, verb: str, promise: promises.Promise | None = None):
+def attempt(config: ConfigDict, verb: str, promise: promises.Promise | None = None, scratch: Path | None = None):
   """Yields a Finding a check of the parts of a resolved config. Nothing is left behind.
 
-  promise: of a plan, against which the steps are held.
+  promise: of a plan, against which the steps are held. scratch: a directory, or gs://..., in which the steps write
+  meanwhile; this machine's temporary one if left out.
   """
   parts = assemble(config, verb)
   starts.check(parts.config["start"], parts.model)
+  unison.check(parts.config, verb, {}, os.environ)
   with _compiled_once():
     yield from _parts(parts, verb, played := {})
     if "sampled" in played or not parts.plays:
       times = []
       yield find(f"{STEPS} steps", lambda: _tried(
-          lambda: _steps(config, verb, parts, played.get("seconds", 0.0), times)))
+          lambda: _steps(config, verb, parts, played.get("seconds", 0.0), times, scratch)))
       if promise and times:
         yield find("as it was planned", lambda: _as_planned(promise, verb, min(times)))
 
@@ -82,6 +88,8 @@ def _tried(check) -> str:
     return check()
   except (Wrong, TaskError):
     raise
+  except Refused as error:
+    raise Unplayable(str(error), "") from error
   except (ValueError, RuntimeError, OSError) as error:
     raise Unplayable(str(error)[:600] or type(error).__name__, LESS) from error
 
@@ -110,7 +118,7 @@ def _as_planned(promise: promises.Promise, verb: str, seconds: float) -> str:
   return promises.kept(promise, seconds, max(peaks) if peaks else None)
 
 
-def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, times: list[float]) -> str:
+def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, times: list[float], scratch) -> str:
   """The program itself in a directory that is removed: its own batches, compiled step and checkpoint.
 
   times: gets the seconds of each step.
@@ -119,9 +127,10 @@ def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, t
   for path, value in {"steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
                       "log.tensorboard": False, "log.report": False}.items():
     dotted.put(short, path, value)
-  with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-    PROGRAMS[verb](ConfigDict(short).lock(), Path(folder) / "check")
-    lines = [json.loads(line) for line in (Path(folder) / "check" / "metrics.jsonl").read_text().splitlines()]
+  with _removed(scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
+    PROGRAMS[verb](ConfigDict(short).lock(), folder / "check")
+    lines = [json.loads(line) for file in jsonl.files(folder / "check" / "metrics.jsonl")
+             for line in file.read_text().splitlines()]
   losses = [float(line["loss"]) for line in lines]
   if not np.isfinite(losses).all() or sum(line["nonfinite_steps"] for line in lines):
     raise Wrong(f"the loss is {', '.join(map(str, losses))}",
@@ -131,6 +140,19 @@ def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, t
   training, measuring = steps * sorted(times)[len(times) // 2], _evaluations(parts, steps) * seconds_a_play
   return (f"{', '.join(f'{seconds:.2g}' for seconds in times)} s; all {steps} take {clock(training)}, their "
           f"evaluations {clock(measuring)}: about {clock(training + measuring)} (h:)min:s; peak memory {memory()}")
+
+
+@contextlib.contextmanager
+def _removed(scratch: Path | None):
+  """A new directory that all processes write into and the first one removes, below `scratch` or a temporary one."""
+  made = tempfile.mkdtemp() if scratch is None and hosts.leads() else ""
+  folder = hosts.led(lambda: made or str(places.absolute(scratch) / f"check-{secrets.token_hex(4)}"))
+  try:
+    yield places.place(folder)
+    hosts.wait()   # until all have read it
+  finally:
+    if hosts.leads():
+      places.remove(places.place(folder))
 
 
 def length(parts: Parts, flops: float) -> int:
@@ -159,4 +181,5 @@ def memory() -> str:
 def _peaks() -> list[int]:
   """Bytes that each device had in use at the most; [] where they do not tell."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  return [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+  mine = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+  return [peak for some in hosts.gathered(mine) for peak in some]
