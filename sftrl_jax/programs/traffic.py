@@ -59,6 +59,12 @@ class Instruction:
     """The place of a parameter, the value of a whole constant."""
     return int(self.inside) if re.fullmatch(r"\d+", self.inside.strip()) else None
 
+  @property
+  def index(self) -> int | None:
+    """Which element of a tuple is taken."""
+    found = re.search(r"\bindex=(\d+)", self.rest)
+    return int(found[1]) if found else None
+
   def called(self, *keys: str) -> list[str]:
     """Names of the computations that it calls by these attributes."""
     found = [re.search(rf"\b{key}=%?([\w.\-]+)", self.rest) for key in keys]
@@ -129,7 +135,7 @@ class _Reader:
     for one in self.program.get(name, ()):
       if one.kind == "while":
         body, inner = self.walk(one.called("body")[0])
-        rounds = self._rounds(one.called("condition")[0])
+        rounds = self._rounds(one.called("condition")[0], one.called("body")[0])
         if rounds is None and outermost:
           looped += body + inner.times(self.trips)
         else:
@@ -149,16 +155,53 @@ class _Reader:
         once += Traffic(self._moved(name, one), self._sent(name, one))
     return once, looped
 
-  def _rounds(self, condition: str) -> int | None:
-    """Of a loop that counts to a constant; None for one whose end depends on data."""
-    body = self.by_name.get(condition, {})
-    root = next((one for one in body.values() if one.root), None)
-    known = [body[name].number for name in root.operands if name in body and body[name].kind == "constant"]
-    if root.kind == "fusion":   # the comparison may be wrapped
-      inner = self.program.get((root.called("calls") or [""])[0], ())
-      root = next((one for one in inner if one.root), root)
-      known += [one.number for one in inner if one.kind == "constant"]
-    return next((value for value in known if value is not None), None) if root.kind == "compare" else None
+  def _rounds(self, condition: str, body: str) -> int | None:
+    """Of a loop that counts from 0 to a constant; None for one whose end depends on data."""
+    there = self.by_name.get(condition, {})
+    root = next((one for one in there.values() if one.root), None)
+    limit, compared = self._constant(there, root), [there[name] for name in root.operands if name in there]
+    root = self._unwrapped(root)
+    if root.kind != "compare" or limit is None:
+      return None
+    counter = next((one.index for one in compared if one.kind == "get-tuple-element"), None)
+    return -(-limit // self._stride(body, counter))
+
+  def _stride(self, body: str, counter: int | None) -> int:
+    """By how much a round moves the counter on: a round of the compiler's may be several of the program's."""
+    there = self.by_name.get(body, {})
+    root = next((one for one in there.values() if one.root and one.kind == "tuple"), None)
+    if root is None or counter is None or counter >= len(root.operands):
+      return 1
+    one = there.get(root.operands[counter])
+    while one is not None and one.kind in ("copy", "bitcast") and one.operands:
+      one = there.get(one.operands[0])
+    return self._added(there, one) or 1 if one is not None else 1
+
+  def _added(self, there: dict, one: Instruction) -> int | None:
+    """The whole constant that an addition adds, which may be wrapped in a fusion."""
+    last, around = self._unwrapped(one), there
+    if last is not one:
+      around = self.by_name[one.called("calls")[0]]
+    for name in last.operands if last.kind == "add" else ():
+      part = around.get(name)
+      if part is not None and last is not one and part.kind == "parameter":
+        part = there.get(one.operands[part.number])
+      if part is not None and part.kind == "constant" and part.number is not None:
+        return part.number
+    return None
+
+  def _unwrapped(self, one: Instruction) -> Instruction:
+    """What a fusion computes at last."""
+    inner = self.program.get((one.called("calls") or [""])[0], ()) if one.kind == "fusion" else ()
+    return next((last for last in inner if last.root), one)
+
+  def _constant(self, there: dict, one: Instruction) -> int | None:
+    """The whole constant that an instruction reads, or a fusion has within it."""
+    known = [there[name].number for name in one.operands if name in there and there[name].kind == "constant"]
+    if one.kind == "fusion":
+      known += [inner.number for inner in self.program.get((one.called("calls") or [""])[0], ())
+                if inner.kind == "constant"]
+    return next((value for value in known if value is not None), None)
 
   def _sent(self, where: str, one: Instruction):
     """Collectives of an instruction, those in what it fuses included; each once, however many parts it has."""

@@ -50,6 +50,19 @@ def test_a_slice_is_charged_and_not_what_it_is_cut_from_and_a_collective_once_a_
   assert once.collectives == (("all-gather", 5.0, 5 * 128 * 3 / 4),) and looped == Traffic()
 
 
+@pytest.mark.parametrize("counting", [
+    "  %two = s32[] constant(2)\n  %next = s32[]{:T(128)} add(%i, %two)\n",
+    "  %two = s32[] constant(2)\n  %sum = s32[]{:T(128)} fusion(%two, %i), kind=kLoop, calls=%adding\n"
+    "  %next = s32[]{:T(128)} copy(%sum)\n"])
+def test_a_round_may_count_for_two(counting):
+  """As where the TPU's compiler has matrices travel around a ring, both ways at once."""
+  adding = ("%adding (p.0: s32[], p.1: s32[]) -> s32[] {\n  %p.0 = s32[] parameter(0)\n  %p.1 = s32[] parameter(1)\n"
+            "  %zero = s32[] constant(99)\n  ROOT %sum = s32[] add(%p.1, %p.0)\n}\n\n%body (b")
+  text = TEXT.replace("%body (b", adding).replace("  ROOT %t = ", f"{counting}  ROOT %t = ").replace(
+      "tuple(%i, %all)", "tuple(%next, %all)")
+  assert traffic.read(text)[0].collectives == (("all-gather", 3.0, 3 * 128 * 3 / 4),)   # 0, 2, 4: three rounds
+
+
 def test_a_loop_without_a_known_end_is_told_apart():
   once, looped = traffic.read(TEXT.replace("constant(5)", "parameter(1)"))
   assert once.bytes == 2 * 128 and looped.bytes == 32 and looped.collectives[0][1] == 1.0
@@ -71,6 +84,16 @@ def test_sizes_of_shapes():
 def test_addition_keeps_kinds_apart():
   total = Traffic(1.0, (("all-gather", 1.0, 2.0),)) + Traffic(2.0, (("all-gather", 1.0, 3.0), ("all-reduce", 1.0, 1.0)))
   assert total.times(2).collectives == (("all-gather", 4.0, 10.0), ("all-reduce", 2.0, 2.0)) and total.sent == 6.0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_compiled_loop_counts_by_its_stride(stride):
+  mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+  turn = lambda carry: (carry[0] + stride, carry[1] + jnp.sum(carry[2] * carry[1]), carry[2])
+  run = jax.jit(lambda row: jax.lax.while_loop(lambda carry: carry[0] < 9, turn, (0, 1.0, row))[1])
+  row = jax.ShapeDtypeStruct((64,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("x")))
+  once, looped = traffic.read(run.lower(row).compile().as_text())
+  assert once.collectives[0][:2] == ("all-reduce", 9 if stride == 1 else 5) and not looped.bytes
 
 
 @pytest.mark.parametrize("rounds", [3, 9])
