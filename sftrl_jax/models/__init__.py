@@ -46,7 +46,9 @@ class Model:
     """logits in f32 of whatever hidden states are given."""
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
     logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
-    logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "vocab"))
+    if logits.ndim == 2:   # of a token a row, while decoding: the table stays where it is, and logits travel
+      logits = constrain(logits, ("replicas", "vocab"))
+    logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "across"))
     if not self.ids:
       return logits
     # The same as in objectives/logprobs.py: what is sampled from is what is trained.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from sftrl_jax.models.config import DecoderConfig
-from sftrl_jax.models.layout import KV_HEADS, constrain, spread
+from sftrl_jax.models.layout import HEADS, constrain, spread
 
 
 @struct.dataclass
@@ -23,7 +23,7 @@ class Cache:
 def empty(config: DecoderConfig, rows: int, length: int) -> Cache:
   """A cache for `rows` rows of `length` tokens with nothing in it."""
   shape = (rows, config.kv_heads, length, config.channels)
-  one = lambda: constrain(jnp.zeros(shape, config.dtype), KV_HEADS)
+  one = lambda: constrain(jnp.zeros(shape, config.dtype), HEADS)
   blank = lambda: tuple(one() for _ in range(config.layers))
   ints = lambda: jnp.zeros((rows, length), jnp.int32)
   return Cache(blank(), blank(), ints(), ints(), jnp.zeros((), jnp.int32))
@@ -46,7 +46,7 @@ def take(cache: Cache, rows_B: jax.Array) -> Cache:
   Where rows are split over devices, each has all rows of a few channels meanwhile; else XLA has it hold everything.
   """
   pick = lambda x: jnp.take(x, rows_B, axis=0)
-  move = lambda x_BKSC: constrain(spread(pick(spread(x_BKSC))), KV_HEADS)
+  move = lambda x_BKSC: constrain(spread(pick(spread(x_BKSC))), HEADS)
   return Cache(tuple(map(move, cache.keys_BKSC)), tuple(map(move, cache.values_BKSC)),
                pick(cache.positions_BS), pick(cache.segments_BS), cache.index)
 

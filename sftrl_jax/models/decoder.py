@@ -13,7 +13,7 @@ from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
 from sftrl_jax.models.config import DecoderConfig
-from sftrl_jax.models.layout import HEADS, KV_HEADS, ROWS, STILL, constrain, platform
+from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STILL, STILL_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
 from sftrl_jax.shapes import check
 
@@ -38,10 +38,14 @@ class Norm(nn.Module):
 
 
 class Project(nn.Module):
-  """A matrix of any number of axes, applied to the last `reads` axes of x; fan-in scaled at birth."""
+  """A matrix of any number of axes, applied to the last `reads` axes of x; fan-in scaled at birth.
+
+  writes: the name of what it writes, in parallel/rules.py
+  """
 
   shape: tuple[int, ...]
   equation: str
+  writes: str
   reads: int = 1
   gain: float = 1.0
   bias: bool = False
@@ -68,6 +72,8 @@ class Project(nn.Module):
     sizes = x.shape[: len(kept)]
     matrix = self.get_variable("params", "matrix").astype(x.dtype)
     y = jnp.einsum("ri,oi->ro", x.reshape(math.prod(sizes), -1), matrix)
+    if sizes[-1] == 1:   # as in `is_still`: each device writes its share, and no part of the matrix travels
+      y = constrain(y, ("replicas", self.writes))
     y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *self.shape[self.reads:]))
     return y + self._bias(x.dtype) if self.bias else y
 
@@ -89,23 +95,25 @@ class Attention(nn.Module):
     look: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, who may be seen included.
     """
     c = self.config
-    read = lambda heads, name: Project((c.width, heads, c.channels), "btd,dhc->bhtc", bias=c.qkv_bias, name=name)
+    read = lambda heads, name: Project((c.width, heads, c.channels), "btd,dhc->bhtc", bias=c.qkv_bias, name=name,
+                                       writes="heads" if name == "q" else "kv_heads")
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
     q_BHTC = rotate(norm("q_norm", read(c.heads, "q")(x_BTD)), tables)
     k_BKTC = rotate(norm("k_norm", read(c.kv_heads, "k")(x_BTD)), tables)
     v_BKTC = read(c.kv_heads, "v")(x_BTD)
     if past is not None:
       keys_BKSC, values_BKSC, index = past
-      q_BHTC, lie = constrain(q_BHTC, HEADS), lambda x_BKSC: constrain(x_BKSC, KV_HEADS)
-      k_BKTC, v_BKTC = lie(k_BKTC), lie(v_BKTC)
+      lie = lambda x: constrain(x, HEADS)
+      q_BHTC, k_BKTC, v_BKTC = lie(q_BHTC), lie(k_BKTC), lie(v_BKTC)
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
       # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
       k_BKTC, v_BKTC = (lie(x) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
     mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
     if is_still(x_BTD, past):
-      mixed_BHTC = constrain(mixed_BHTC, ("replicas", *HEADS[1:]))
-    out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", reads=2, gain=(2 * c.layers) ** -0.5, name="o")
+      mixed_BHTC = constrain(mixed_BHTC, STILL_HEADS)
+    out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
+                  name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
 
 
@@ -117,12 +125,12 @@ class Mlp(nn.Module):
     c = self.config
     act = ACTIVATIONS[c.activation]
     lie = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if still else x_BTF
-    up_BTF = kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", name="up")(x_BTD)))
+    up_BTF = kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", "ffn", name="up")(x_BTD)))
     if c.mlp == "gated":
-      hidden_BTF = act(kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", name="gate")(x_BTD)))) * up_BTF
+      hidden_BTF = act(kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", "ffn", name="gate")(x_BTD)))) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
-    return Project((c.ffn, c.width), "btf,fd->btd", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
+    return Project((c.ffn, c.width), "btf,fd->btd", "embed", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
 
 
 class Block(nn.Module):
@@ -208,9 +216,12 @@ def kept(config: DecoderConfig, x):
 def look_up(config: DecoderConfig, table_VD, tokens_BT):
   """The embeddings of tokens, in the dtype of activations, to which the scale is rounded too.
 
-  They lie STILL at first: every device looks up its own channels, and no device needs the table.
+  No device needs the whole table. Of many tokens each looks up its own channels, for which the table may have to be
+  turned around; of one token a row, where the table stays as it is, the ids that it has, and the devices add up.
   """
-  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STILL)
+  lying = STILL if tokens_BT.shape[1] == 1 else SPREAD
+  table_VD = table_VD if lying is STILL else constrain(table_VD, ("across", "spread"))
+  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), lying)
   return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
 
 

@@ -10,10 +10,13 @@ import jax
 from jax.sharding import PartitionSpec
 
 # Of a residual stream. ROWS: each device has rows of its own and sees whole matrices, gathered where they are split.
-# STILL: matrices stay where they are; the rows of one copy of the model are on all its devices, which share channels.
+# STILL: matrices stay where they are; the rows of one copy of the model are on all its devices. SPREAD: so are these
+# rows, but each device has channels of its own.
 ROWS = ("batch", "tokens", "width")
 STILL = ("replicas", "tokens", "embed")
-HEADS, KV_HEADS = (("batch", heads, "tokens", "channels") for heads in ("heads", "kv_heads"))
+SPREAD = ("replicas", "tokens", "spread")
+HEADS = ("batch", "across", "tokens", "channels")   # of rows, and of what they attend to
+STILL_HEADS = ("replicas", "heads", "tokens", "channels")
 
 
 def spec(shape: tuple[int, ...], axes: tuple[str, ...]) -> PartitionSpec | None:
@@ -35,7 +38,7 @@ def constrain(x, axes: tuple[str, ...]):
 
 def spread(x_BKSC):
   """x_BKSC with channels split as rows are at other times, and all rows together; as it is where they do not divide."""
-  places = spec(x_BKSC.shape, ("width", "kv_heads", "tokens", "batch"))
+  places = spec(x_BKSC.shape, ("width", "across", "tokens", "batch"))
   return x_BKSC if places is None or places[3] is None else jax.lax.with_sharding_constraint(x_BKSC, places)
 
 

@@ -59,12 +59,16 @@ PARAMETER_AXES = {
     r"(?:.*/)?value/bias": (),
 }
 
-# Axes of parameters and of activations: "batch" is rows on all devices, "replicas" rows on copies of the model alone.
+# Axes of parameters and of activations: "batch" is rows on all devices, "replicas" rows on copies of the model alone,
+# "across" heads or ids of such rows, "spread" channels of what all devices of a copy have the rows of.
 MESH_AXES = {"batch": ("data", "fsdp"), "replicas": "data", "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor",
-             "ffn": "tensor", "vocab": "tensor", "channels": None, "norm": None, "layers": None, "rank": None,
-             "tokens": None, "width": None}
+             "ffn": "tensor", "vocab": "tensor", "across": "tensor", "spread": "fsdp", "channels": None, "norm": None,
+             "layers": None, "rank": None, "tokens": None, "width": None}
+# For decoding with matrices that stay where they are, split over all devices of a copy of the model by what they write
+# (o and down by what they read): a layer then costs two sums of as many numbers as there are rows times channels.
+STILL_AXES = {**MESH_AXES, "embed": None, **dict.fromkeys(("heads", "kv_heads", "ffn", "vocab"), ("tensor", "fsdp"))}
 # For decoding with matrices that are split over tensor alone: fsdp is then as many copies more.
-GATHERED_AXES = {**MESH_AXES, "replicas": ("data", "fsdp"), "embed": None}
+GATHERED_AXES = {**MESH_AXES, "replicas": ("data", "fsdp"), "embed": None, "spread": None}
 
 
 def activation_rules(mesh_axes: dict = MESH_AXES) -> tuple:
@@ -86,12 +90,17 @@ def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh, mesh_axes: dict = MESH_AXES) -> PartitionSpec:
-  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: see undivided.py."""
+  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: see undivided.py. One that
+  several do not divide together makes the parameter lie as it is trained."""
   if is_own(path):
     return PartitionSpec(*(None for _ in shape))
-  names = [mesh_axes[axis] for axis in axes_of(path, shape)]
-  fits = lambda name, size: name is not None and size % mesh.shape[name] == 0
-  return PartitionSpec(*(name if fits(name, size) else None for name, size in zip(names, shape, strict=True)))
+  axes = axes_of(path, shape)
+  parts = lambda name: math.prod(mesh.shape[one] for one in ((name,) if isinstance(name, str) else name or ()))
+  if any(isinstance(mesh_axes[axis], tuple) and size % parts(mesh_axes[axis])
+         for axis, size in zip(axes, shape, strict=True)):
+    mesh_axes = MESH_AXES
+  names = [mesh_axes[axis] for axis in axes]
+  return PartitionSpec(*(None if size % parts(name) else name for name, size in zip(names, shape, strict=True)))
 
 
 def is_own(path: str) -> bool:

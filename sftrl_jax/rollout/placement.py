@@ -15,7 +15,7 @@ def axes(gather: bool) -> dict:
   Split over fsdp too, a device reads its share of each matrix a token and the devices exchange activations, which are
   small; gathered over fsdp, it reads whole matrices (but for tensor) and exchanges nothing over fsdp.
   """
-  return rules.GATHERED_AXES if gather else rules.MESH_AXES
+  return rules.GATHERED_AXES if gather else rules.STILL_AXES
 
 
 def weights(model: Model, mesh: Mesh, gather: bool = False):
@@ -38,7 +38,7 @@ def cache(config: DecoderConfig, mesh: Mesh) -> caches.Cache:
   rows, whole = meshes.by_rows(mesh), meshes.replicated(mesh)
   if config.kv_heads % mesh.shape["tensor"]:
     return caches.Cache(rows, rows, rows, rows, whole)
-  heads = NamedSharding(mesh, PartitionSpec(*meshes.ROWS, rules.MESH_AXES["kv_heads"]))
+  heads = NamedSharding(mesh, PartitionSpec(*meshes.ROWS, rules.MESH_AXES["across"]))
   return caches.Cache(heads, heads, rows, rows, whole)
 
 

@@ -17,8 +17,8 @@ from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.episodes import play
 from sftrl_jax.rollout.policy import policy
 
-# Matrices large beside activations, and with tensor=4 fewer kv heads than devices.
-CONFIG = DecoderConfig(vocab=512, width=128, layers=2, heads=8, kv_heads=2, ffn=512, remat="none")
+# All kernels are matrices, large beside activations; with tensor=4 there are fewer kv heads than devices.
+CONFIG = DecoderConfig(vocab=512, width=256, layers=2, heads=4, kv_heads=2, channels=128, ffn=512, remat="none")
 ROWS, ROOM = 8, 32
 LAYOUTS = {"8x1x1": ((8, 1, 1), False), "1x8x1, gathered": ((1, 8, 1), True), "2x2x2": ((2, 2, 2), False)}
 
@@ -65,8 +65,12 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
   with jax.set_mesh(mesh):
     stepping = jax.jit(placement.decoded(step, gather), out_shardings=(None, split))
     lowered = stepping.lower(lies(weights, placement.weights(model, mesh, gather)), lies(cache, each), *[token] * 3)
-  moved = collectives(lowered.compile().as_text())
-  assert moved and max(moved) <= ROWS * CONFIG.ffn < CONFIG.width * CONFIG.ffn // 8
+  text = lowered.compile().as_text()
+  moved = collectives(text)
+  assert moved and max(moved) <= ROWS * CONFIG.ffn < CONFIG.width * CONFIG.kv_heads * CONFIG.channels // 8
+  sums = [size for size in collectives(text, "all-reduce") if size >= ROWS // shape[0] * CONFIG.width]
+  if not gather:   # two a layer and one of embeddings, each of the channels of the rows of a copy of the model
+    assert sums == [ROWS // shape[0] * CONFIG.width] * (2 * CONFIG.layers + 1)
   if gather:   # nothing over fsdp but who may attend: sums over tensor, of the rows a device has
     assert max(moved) == ROWS // 2 * CONFIG.width
 
@@ -85,9 +89,8 @@ def test_rows_leave_a_cache_without_any_device_holding_it_whole(shape):
   assert max(collectives(taking.as_text())) <= 32 // 8 * CONFIG.kv_heads * ROOM * CONFIG.channels
 
 
-def collectives(program: str) -> list[int]:
+def collectives(program: str, kinds="all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute") -> list[int]:
   """How many numbers every collective of a compiled program gives a device."""
-  kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
   shapes = re.findall(rf"= \(?\w+\[([\d,]*)\][^=]*? (?:{kinds})(?:-start)?\(", program)
   return [int(np.prod([int(size) for size in shape.split(",") if size])) for shape in shapes]
 
