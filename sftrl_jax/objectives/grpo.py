@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, masked_mean, masked_peak
+from sftrl_jax.metrics import Mean, masked_mean, masked_peak, summed
 from sftrl_jax.objectives.batches import GroupBatch
 from sftrl_jax.objectives.groups import Groups, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
@@ -60,7 +60,7 @@ def grpo_loss(params, batch: GroupBatch, *, grpo: GRPO, score, longest: int) -> 
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
   surrogate_BT = -jnp.minimum(ratio_BT * advantages_B1, jnp.clip(ratio_BT, low, high) * advantages_B1)
   weights_BT, count = weigh(mask_BT, grpo.mean, longest)
-  mean = lambda x_BT: Mean(jnp.sum(weights_BT * hide(x_BT)), count)
+  mean = lambda x_BT: Mean(summed(weights_BT * hide(x_BT)), count)
   policy, kl = mean(surrogate_BT), None
   total = policy.total
   if batch.ref_logprobs_BT is not None:

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak
+from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak, summed
 from sftrl_jax.objectives.batches import PolicyBatch
 from sftrl_jax.objectives.logprobs import entropy_bonus
 
@@ -91,7 +91,7 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tupl
   value = masked_mean(0.5 * error, mask)
   total = policy.total + ppo.value_coef * value.total
   if ppo.entropy_coef:
-    total = total - ppo.entropy_coef * jnp.sum(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
+    total = total - ppo.entropy_coef * summed(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
   metrics = {
       "loss/policy_avg": policy, "loss/value_avg": value,
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap), mask),
@@ -114,7 +114,7 @@ def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_
 
 def explained_variance(values, returns, mask) -> jax.Array:
   """1 - Var(R - V) / Var(R) over the mask; 0 where the returns do not vary."""
-  mean = lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+  mean = lambda x: summed(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
   variance = lambda x: mean(jnp.square(x - mean(x)))
   spread = variance(returns)
   return jnp.where(spread > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)

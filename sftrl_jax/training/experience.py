@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.metrics import summed
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.objectives.groups import Groups
 from sftrl_jax.objectives.ppo import PPO, explained_variance
@@ -34,7 +35,7 @@ def make_prepare(score: Score, ppo: PPO, pieces: int):
     last_values_E = values_BT[grid.row_EL[:, 0], grid.last_column_E] * grid.goes_on_E
     advantages_EL, returns_EL = gae(rewards_EL, values_EL, discounts_EL, grid.live_EL, last_values_E, ppo.gae_lambda)
     metrics["critic/vf_explained_var"] = explained_variance(values_EL, returns_EL, grid.live_EL)
-    metrics["critic/returns/mean"] = jnp.sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
+    metrics["critic/returns/mean"] = summed(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
     if ppo.whiten:
       advantages_EL = whiten(advantages_EL, grid.live_EL)
     spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
