@@ -232,7 +232,7 @@ class _Reader:
     read = [there[name] for name in one.operands if name in there]
     if one.kind == "fusion":
       callee = one.called("calls")[0]
-      return self._written(callee, one) + sum(self._read(callee, place, other) for place, other in enumerate(read))
+      return self._written(callee, one) + sum(self._read(callee, place, other)[0] for place, other in enumerate(read))
     if one.kind in ("dynamic-slice", "slice", "gather"):
       return 2 * sum(arrays(one.shape))
     if one.kind == "dynamic-update-slice":
@@ -244,13 +244,13 @@ class _Reader:
       return sum(arrays(target)) + sum(arrays(target, False)[:1])
     return sum(arrays(one.shape)) + sum(sum(arrays(other.shape)) for other in read)
 
-  def _read(self, callee: str, place: int, given: Instruction) -> float:
-    """Bytes that a fusion reads of its operand: of one that it only slices, the slices."""
+  def _read(self, callee: str, place: int, given: Instruction) -> tuple[float, bool]:
+    """(bytes that a fusion reads of its operand: of one that it only slices, the slices; whether it hands it on)."""
     whole, body = sum(arrays(given.shape)), self.program.get(callee, ())
-    parameter = next((one.name for one in body if one.kind == "parameter" and one.number == place), None)
+    parameter = next((one for one in body if one.kind == "parameter" and one.number == place), None)
     if not whole or parameter is None:
-      return whole
-    names, touched = {parameter}, 0.0
+      return whole, False
+    names, touched = {parameter.name}, 0.0
     for one in body:
       if not names & set(one.operands):
         continue
@@ -261,11 +261,14 @@ class _Reader:
       elif one.kind == "dynamic-update-slice" and one.operands[0] in names:
         continue   # changed where it lies
       elif one.kind == "fusion":
-        inner = one.called("calls")[0]
-        touched += sum(self._read(inner, at, given) for at, name in enumerate(one.operands) if name in names)
+        for at, name in enumerate(one.operands):
+          if name in names:
+            part, handed = self._read(one.called("calls")[0], at, given)
+            touched += part
+            names |= {one.name} if handed else set()
       else:
-        return whole
-    return min(whole, touched)
+        return whole, False
+    return min(whole, touched), any(one.root and one.name in names for one in body)
 
   def _written(self, callee: str, one: Instruction) -> float:
     """Bytes that a fusion writes: of an array that it changes in place, what is changed."""

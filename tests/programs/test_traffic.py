@@ -50,6 +50,20 @@ def test_a_slice_is_charged_and_not_what_it_is_cut_from_and_a_collective_once_a_
   assert once.collectives == (("all-gather", 5.0, 5 * 128 * 3 / 4),) and looped == Traffic()
 
 
+@pytest.mark.parametrize("reader", ["negate(%same)", "slice(%same), slice={[0:1], [0:8]}"])
+def test_what_a_fusion_hands_on_is_read_by_what_it_is_handed_to(reader):
+  """A matrix that a fusion only renames is read by the product behind it."""
+  shape = "f32[4,8]" if reader.startswith("negate") else "f32[1,8]"
+  text = ("HloModule m\n\n%renamed (r: f32[4,8]) -> f32[4,8] {\n  %r = f32[4,8] parameter(0)\n"
+          "  ROOT %again = f32[4,8] bitcast(%r)\n}\n\n"
+          f"%outer (o: f32[4,8]) -> {shape} {{\n  %o = f32[4,8] parameter(0)\n"
+          "  %same = f32[4,8] fusion(%o), kind=kLoop, calls=%renamed\n"
+          f"  ROOT %end = {shape} {reader}\n}}\n\n"
+          f"ENTRY %main (x: f32[4,8]) -> {shape} {{\n  %x = f32[4,8] parameter(0)\n"
+          f"  ROOT %y = {shape} fusion(%x), kind=kOutput, calls=%outer\n}}\n")
+  assert traffic.read(text)[0].bytes == (256 if shape == "f32[4,8]" else 64)
+
+
 @pytest.mark.parametrize("counting", [
     "  %two = s32[] constant(2)\n  %next = s32[]{:T(128)} add(%i, %two)\n",
     "  %two = s32[] constant(2)\n  %sum = s32[]{:T(128)} fusion(%two, %i), kind=kLoop, calls=%adding\n"
