@@ -54,6 +54,13 @@ def merge(left: dict, right: dict) -> dict:
   return {name: left[name] + right[name] for name in left}
 
 
+def nothing(metrics):
+  """What changes no metrics of these shapes, whatever it is added to."""
+  zeros = lambda x: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
+  one = lambda x: Peak(jnp.full(x.top.shape, -jnp.inf, x.top.dtype)) if isinstance(x, Peak) else zeros(x)
+  return jax.tree.map(one, metrics, is_leaf=lambda x: isinstance(x, Peak))
+
+
 def joined(fetched: list):
   """Metrics of one name from several steps, on the host: Means and Peaks merged, plain numbers averaged.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.metrics import Mean, Peak, floats, masked_mean, masked_peak, merge, summed
+from sftrl_jax.metrics import Mean, Peak, floats, masked_mean, masked_peak, merge, nothing, summed
 
 
 def ragged(seed=0, rows=8, length=5):
@@ -80,3 +80,9 @@ def test_a_sum_of_thousands_is_rounded_as_little_as_its_rows_are():
   exact = values.astype(np.float64).sum()
   compiled = jax.jit(summed).lower(values).compile()
   assert abs(float(compiled(values)) / exact - 1) < 1e-7 and compiled.as_text().count(" reduce(") == 2
+
+
+def test_nothing_changes_nothing_even_a_peak_below_zero():
+  metrics = {"loss": Mean(jnp.float32(-3.0), jnp.float32(2.0)), "top": Peak(jnp.float32(-5.0)), "count": jnp.float32(4)}
+  blank = nothing(jax.eval_shape(lambda: metrics))
+  assert floats(merge(blank, metrics)) == floats(merge(metrics, blank)) == floats(metrics)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sftrl_jax import trees
-from sftrl_jax.metrics import Mean, merge
+from sftrl_jax.metrics import Mean, merge, nothing
 from sftrl_jax.training.state import TrainState
 
 Loss = Callable[[dict, object], tuple[Mean, dict]]
@@ -35,10 +35,8 @@ def accumulate(loss: Loss, params, batch, microbatches: int):
     more, (more_value, more_metrics) = one(params, piece)
     return (jax.tree.map(jnp.add, grads, more), value + more_value, merge(metrics, more_metrics)), None
 
-  first = jax.tree.map(lambda x: x[0], pieces)
-  grads, (value, metrics) = one(params, first)
-  rest = jax.tree.map(lambda x: x[1:], pieces)
-  (grads, value, metrics), _ = jax.lax.scan(add, (grads, value, metrics), rest)
+  told = jax.eval_shape(one, params, jax.tree.map(lambda x: x[0], pieces))[1]
+  (grads, value, metrics), _ = jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), *nothing(told)), pieces)
   return grads, value, metrics
 
 
