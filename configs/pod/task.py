@@ -19,19 +19,20 @@ MODELS = {
 HUB = {"1.5b": "Qwen/Qwen2.5-1.5B-Instruct", "8b": "meta-llama/Llama-3.1-8B-Instruct",
        "70b": "meta-llama/Llama-3.1-70B-Instruct"}
 CHIPS = {"v5e-4": 4, "v5e-8": 8, "v5e-16": 16, "v5e-64": 64, "v5p-16": 8, "v5p-32": 16, "v5p-256": 128}
+ROWS = {"v5e-4": 128, "v5e-8": 128, "v5e-16": 128}  # conversations decoded together; elsewhere all 256 of a batch
 CHOICES = ("1.5b-v5e-4", "1.5b-v5e-8", "8b-v5e-16", "8b-v5e-64", "8b-v5p-16", "11b-v5e-64", "11b-v5p-32",
            "70b-v5p-256")
 
 
-def chosen(choice: str) -> tuple[str, int, str]:
-  """(model, chips, the hub's id or "") of a choice."""
+def chosen(choice: str) -> tuple[str, str, str]:
+  """(model, slice, the hub's id or "") of a choice."""
   name = choice.removeprefix("hub-")
   model, _, slice_ = name.partition("-")
   hub = HUB.get(model, "") if choice.startswith("hub-") else ""
   if name not in CHOICES or (choice.startswith("hub-") and not hub):
     known = ", ".join((*CHOICES, *(f"hub-{one}" for one in CHOICES if one.partition("-")[0] in HUB)))
     raise ValueError(f"choice is {choice!r}; it must be one of {known}, or left out for a toy.")
-  return model, CHIPS[slice_], hub
+  return model, slice_, hub
 
 
 def shared(choice: str) -> ConfigDict:
@@ -48,15 +49,15 @@ def shared(choice: str) -> ConfigDict:
     config.model = dict(width=64, layers=2, heads=4)
     config.rollout = dict(rows=128, prompt_tokens=16, feedback_tokens=2, max_new_tokens=20, temperature=1.0, shrink=())
     return config
-  model, chips, hub = chosen(choice)
+  model, slice_, hub = chosen(choice)
   config.start = hub or "scratch"
   config.tokenizer = dict(name="pretrained" if hub else "bytes")
   config.model = dict(name="pretrained", dtype="bfloat16") if hub else dict(MODELS[model], dtype="bfloat16")
-  config.rollout = dict(rows=max(128, chips), prompt_tokens=576, feedback_tokens=128, max_new_tokens=192,
+  config.rollout = dict(rows=ROWS.get(slice_, 256), prompt_tokens=576, feedback_tokens=128, max_new_tokens=192,
                         temperature=1.0, shrink=())
   return config
 
 
 def microbatches(choice: str, rows: int, each: int) -> int:
   """Pieces of `rows` rows of which every chip has `each` at once."""
-  return max(1, rows // (chosen(choice)[1] * each)) if choice else 1
+  return max(1, rows // (CHIPS[chosen(choice)[1]] * each)) if choice else 1
