@@ -66,8 +66,9 @@ PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.
   --json=FILE           writes the plan there
   --price=1.2           of a chip-hour, for what the run costs
   --tries=6             knobs that are compiled when it does not fit"""
-CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [--plan=FILE] [--workdir=DIR] [--config.some.key=value ...]
-  --plan=FILE    of `sftrl plan --json=FILE`: steps are held against it, and refused above twice it
+CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [FLAGS] [--config.some.key=value ...]
+  --plan=FILE    of `sftrl plan --json=FILE`: steps are held against it, seconds and memory
+  --within=2     times what was planned above which they are refused; of a slice, seconds are planned as a bound
   --workdir=DIR  where the steps write meanwhile, into a directory that is removed (default: a temporary one here);
                  several hosts need one that they share, or gs://...{SEAT_USAGE}"""
 VERBS = {
@@ -77,7 +78,7 @@ VERBS = {
                 RUN_FLAGS),
     "rl": Verb("reinforcement learning by config.algorithm", RUN_USAGE + SEAT_USAGE, RUN_FLAGS + SEAT_FLAGS, RUN_FLAGS),
     "check": Verb("whether a task and a run's parts agree, before hours are spent; writes nothing",
-                  CHECK_USAGE, ("--config", "--plan", "--workdir", *SEAT_FLAGS), ("--config",)),
+                  CHECK_USAGE, ("--config", "--plan", "--within", "--workdir", *SEAT_FLAGS), ("--config",)),
     "data": Verb("write demonstrations of a task as rows that TRL reads", DATA_USAGE,
                  ("--config", "--out", "--variant", "--count"), ("--config", "--out")),
     "evaluate": Verb("success of a checkpoint on every variant", "FROM [--workdir=DIR] [--config.some.key=value ...]\n"

@@ -62,17 +62,20 @@ def threads(chosen: list[Case]) -> int:
   return int(value) if str(value).isdecimal() else 0
 
 
-def run(chosen: list[Case], plan: str = "", scratch=None) -> None:
+def run(chosen: list[Case], plan: str = "", within: str = "", scratch=None) -> None:
   """Prints a line a check; of several processes the first one does. Raises ConfigError at the end when one failed.
 
-  plan: the file of a plan that the steps are held against. scratch: where the steps may write meanwhile.
+  plan: the file of a plan that the steps are held against; within: how many times it is borne. scratch: where the
+  steps may write meanwhile.
   """
   if plan and len(chosen) > 1:
     raise ConfigError(f"--plan={plan} is of one run, but this is a study of {len(chosen)}: check them one by one.")
   promise = None
+  if within and not plan:
+    raise ConfigError(f"--within={within} says how far a step may be from its plan: give the --plan=FILE too.")
   if plan:
     from sftrl_jax.programs import promise as promises
-    promise = promises.read(Path(plan))
+    promise = promises.read(Path(plan), within or str(promises.WITHIN))
   resolved = [(case, _resolved(case)) for case in chosen]
   from sftrl_jax.parallel import hosts
   say = (lambda line: print(line, flush=True)) if hosts.leads() else (lambda line: None)

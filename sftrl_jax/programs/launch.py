@@ -143,7 +143,7 @@ def _check(command):
   prepare(check.threads(cases))
   scratch = place(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
   with _together(command):
-    check.run(cases, command.flags.get("--plan", ""), scratch)
+    check.run(cases, command.flags.get("--plan", ""), command.flags.get("--within", ""), scratch)
 
 
 def _data(command):

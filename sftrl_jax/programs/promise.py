@@ -1,7 +1,7 @@
 """What a plan (`sftrl plan --json=FILE`) promised of a run, held against what its first steps took.
 
-A plan of the devices that are here predicts seconds; one of a slice has only a bound by the chip's peaks, which real
-steps stay above, so there seconds are shown and only memory is judged.
+A plan of the devices that are here predicts seconds; one of a slice has a bound by the chip's peaks, which real steps
+stay above: at twice the bound they reach half of what the chip can do.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs.course import Wrong
 from sftrl_jax.programs.mistakes import ConfigError
 
-MOST = 2.0   # times what was planned; above it the plan, or the machine, is not what it was taken for
+WITHIN = 2.0   # times what was planned; above it the plan, or the machine, is not what it was taken for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +25,20 @@ class Promise:
   predicted: bool
   chips: int
   verb: str
+  within: float = WITHIN
 
 
-def read(path: Path) -> Promise:
-  """The promise of a plan.json; ConfigError for a file that is none, or whose plan left functions out."""
+def read(path: Path, within: str = str(WITHIN)) -> Promise:
+  """The promise of a plan.json; ConfigError for a file that is none, or whose plan left functions out.
+
+  within: how many times what was planned a step may take, of seconds and of memory.
+  """
+  try:
+    most = float(within)
+  except ValueError:
+    most = 0.0
+  if not 1.0 <= most < math.inf:
+    raise ConfigError(f"--within={within} must be a number of at least 1: so many times what was planned is borne.")
   try:
     told = json.loads(path.read_text())
     if told.get("only"):
@@ -37,7 +47,7 @@ def read(path: Path) -> Promise:
     predicted = all("predicted_seconds" in one for one in steps)
     seconds = sum(one["calls_per_step"] * one["predicted_seconds" if predicted else "seconds_bound"] for one in steps)
     found = Promise(max(one["peak_gib"] for one in told["functions"]) * GIB, seconds, predicted, int(told["chips"]),
-                    str(told["verb"]))
+                    str(told["verb"]), most)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise ConfigError(f"--plan={path} is no whole plan ({error}): make one with `sftrl plan --config=... "
                       f"--json={path}`.") from error
@@ -54,7 +64,8 @@ def refuse_another(promise: Promise, verb: str, chips: int) -> None:
 
 
 def kept(promise: Promise, seconds: float, memory: float | None) -> str:
-  """Measured beside planned; Wrong above MOST times it. memory: bytes of the fullest device, None where none tells."""
+  """Measured beside planned; Wrong above so many times it. memory: bytes of the fullest device, None where none tells.
+  """
   what = "predicted" if promise.predicted else "the least by the chip's peaks"
   times = seconds / promise.seconds
   told = f"a step took {seconds:.3g} s, {times:.2f} times {what} ({promise.seconds:.3g} s)"
@@ -62,8 +73,10 @@ def kept(promise: Promise, seconds: float, memory: float | None) -> str:
     told += "; these devices do not tell their memory"
   else:
     told += f"; memory {memory / GIB:.2f} GiB a device, {memory / promise.memory:.2f} times planned"
-  if promise.predicted and times > MOST:
-    raise Wrong(told, "see what else uses this machine, or plan again: sftrl plan --config=... --json=FILE")
-  if memory is not None and memory > MOST * promise.memory:
+  if times > promise.within:
+    raise Wrong(told, "see what else uses this machine, or plan again: sftrl plan --config=... --json=FILE"
+                if promise.predicted else f"see where the time goes, --config.log.profile_steps='(2, 3)' in a run, or "
+                f"bear it: --within={math.ceil(times)}")
+  if memory is not None and memory > promise.within * promise.memory:
     raise Wrong(told, "plan this very config, on this mesh: it is another one, or something else uses the devices")
   return told

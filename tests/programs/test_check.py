@@ -15,7 +15,7 @@ def tried(monkeypatch):
   """Parts are not tried here (test_trial.py tries them); [(verb, config)] of what would be."""
   asked = []
 
-  def attempt(config, verb, promise):
+  def attempt(config, verb, promise, scratch):
     asked.append((verb, config))
     yield Finding("3 steps", True, "quick")
   monkeypatch.setattr(trial, "attempt", attempt)
@@ -72,6 +72,6 @@ def test_a_wrong_config_is_told_before_anything_is_played(stranger, tmp_path, tr
   assert "config.env.count is not a key of config.env: did you mean config.env.counts?" in capsys.readouterr().err
   assert main(["check", f"--config={path}:rl", f"--config.env.name={path}:Sart"]) == 1
   assert "has no Sart: did you mean Sort?" in capsys.readouterr().err
-  assert main(["check"]) == 2 and main(["check", f"--config={path}", "--workdir=x"]) == 2
+  assert main(["check"]) == 2 and main(["check", f"--config={path}", "--out=x"]) == 2
   assert main(["check", f"--config={path}:rl", "--help"]) == 0
   assert "--config.env.counts=(3,)" in capsys.readouterr().out and not tried

@@ -20,10 +20,10 @@ def plan(**changed):
 
 @pytest.fixture
 def read(tmp_path):
-  def written(told):
+  def written(told, *within):
     path = tmp_path / "plan.json"
     path.write_text(told if isinstance(told, str) else json.dumps(told))
-    return promises.read(path)
+    return promises.read(path, *within)
   return written
 
 
@@ -35,7 +35,7 @@ def test_seconds_are_predicted_where_the_plan_predicts_and_a_bound_where_not(rea
   assert (read(bare).seconds, read(bare).predicted) == (2.5, False)
 
 
-def test_above_twice_the_plan_is_refused_but_not_above_a_bound(read):
+def test_above_twice_the_plan_is_refused_unless_more_is_borne(read):
   local = read(plan())
   assert "1.50 times predicted" in promises.kept(local, 6.0, 5 * GIB)
   assert "do not tell" in promises.kept(local, 6.0, None)
@@ -45,7 +45,16 @@ def test_above_twice_the_plan_is_refused_but_not_above_a_bound(read):
     promises.kept(local, 4.0, 10 * GIB)
   bare = plan()
   del bare["functions"][1]["predicted_seconds"]
-  assert "times the least" in promises.kept(read(bare), 50.0, GIB)
+  with pytest.raises(Wrong) as wrong:
+    promises.kept(read(bare), 6.0, GIB)   # of a bound of 2.5
+  assert "2.40 times the least" in wrong.value.args[0] and "--within=3" in wrong.value.args[1]
+  assert "times the least" in promises.kept(read(bare, "3"), 6.0, GIB)
+
+
+@pytest.mark.parametrize("within", ["0.9", "two", "nan", "inf"])
+def test_how_much_is_borne_is_a_number(read, within):
+  with pytest.raises(ConfigError, match=f"--within={within} must be a number of at least 1"):
+    read(plan(), within)
 
 
 def test_a_plan_of_another_run_is_refused(read):

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sftrl_jax.parallel import peers
-from sftrl_jax.programs import unison
+from sftrl_jax.programs import recorded, unison
 
 ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
          "data": "", "versions": ["0.10.2", "0.10.2"], "devices of a process": 4}
@@ -57,7 +57,8 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
-from sftrl_jax.programs import rl, sft, unison
+from sftrl_jax.programs import examination, recorded, rl, sft, trial, unison
+from sftrl_jax.programs.course import Wrong
 from sftrl_jax.programs.mistakes import ConfigError
 
 hosts.join({})
@@ -80,9 +81,21 @@ def die():
     time.sleep(0.02)
   os.kill(os.getpid(), signal.SIGKILL)
 
-for name, program in (("sft", sft), ("rl", rl), ("killed", sft)):
+def wrong():
+  if hosts.leads():
+    return "fine"
+  raise Wrong("torn", "mend it")
+
+found = examination.find("what one finds", wrong)
+assert (found.ok, found.told, found.way_out) == (False, "process 1: torn", "mend it")
+for finding in trial.attempt(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
+  print("FOUND", finding.ok, finding.name, finding.told, flush=True)
+for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", sft)):
   if name == "killed" and not hosts.leads():
     threading.Thread(target=die).start()
+  if name == "evaluated":
+    recorded.evaluate_recorded(str(home / "rl"), [("evals.episodes", "13")], str(home / name))
+    continue
   program.run(ConfigDict(configs[name]), home / name)
 """
 
@@ -137,6 +150,24 @@ def test_two_processes_do_what_one_does(pair, finished, lines_of, verb):
     for ours, theirs in zip(evals, lines_of(two, "evals.jsonl"), strict=True):
       assert theirs["outcomes"] == ours["outcomes"] and theirs["codes"] == ours["codes"]
       assert theirs.get("kl", 0.0) == pytest.approx(ours.get("kl", 0.0), abs=1e-6)
+
+
+def test_two_processes_check_a_run_together_and_leave_nothing(pair):
+  names = ("episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
+           "the responses are trained", "3 steps")
+  for _, said in pair[1]:
+    found = [line for line in said.splitlines() if line.startswith("FOUND ")]
+    assert [line.startswith(f"FOUND True {name} ") for line, name in zip(found, names, strict=True)] == [True] * 5
+  assert not any((pair[0] / "scratch").iterdir())
+
+
+def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
+  mine = recorded.evaluate_recorded(str(pair[0] / "rl"), [("evals.episodes", "13")], str(tmp_path))
+  theirs = lines_of(pair[0] / "evaluated", "evals.jsonl")
+  same = ("step", "variant", "temperature", "outcomes", "codes", "success", "episodes")
+  assert [[line[key] for key in same] for line in theirs] == [[line[key] for key in same] for line in mine]
+  assert lines_of(pair[0] / "evaluated", "episodes.jsonl") == lines_of(tmp_path, "episodes.jsonl")
+  assert sum("Written:" in said for _, said in pair[1]) == 1
 
 
 def arrays_of(workdir, step):
