@@ -67,7 +67,7 @@ PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.
   --price=1.2           of a chip-hour, for what the run costs
   --tries=6             knobs that are compiled when it does not fit"""
 CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [FLAGS] [--config.some.key=value ...]
-  --plan=FILE    of `sftrl plan --json=FILE`: steps are held against it, seconds and memory
+  --plan=FILE    of `sftrl plan --json=FILE`, here or at gs://: steps are held against it, seconds and memory
   --within=2     times what was planned above which they are refused; of a slice, seconds are planned as a bound
   --workdir=DIR  where the steps write meanwhile, into a directory that is removed (default: a temporary one here);
                  several hosts need one that they share, or gs://...{SEAT_USAGE}"""

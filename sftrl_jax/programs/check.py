@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from sftrl_jax.programs import dotted, settings
-from sftrl_jax.programs.mistakes import ConfigError, Refused
+from sftrl_jax.programs.mistakes import ConfigError, Refused, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def run(chosen: list[Case], plan: str = "", within: str = "", scratch=None) -> N
     raise ConfigError(f"--within={within} says how far a step may be from its plan: give the --plan=FILE too.")
   if plan:
     from sftrl_jax.programs import promise as promises
-    promise = promises.read(Path(plan), within or str(promises.WITHIN))
+    promise = promises.read(place(plan, "--plan"), within or str(promises.WITHIN))
   resolved = [(case, _resolved(case)) for case in chosen]
   from sftrl_jax.parallel import hosts
   say = (lambda line: print(line, flush=True)) if hosts.leads() else (lambda line: None)
