@@ -7,8 +7,8 @@ r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three att
   sftrl rl --config=configs/general_points/ppo.py:llama3.2-3b --workdir=runs/llama_ppo     (an accelerator)
 
 Hardware: one CPU core. Minutes: 3.
-Result: on five bases, greedy, within 3 attempts, id_seen goes from 35% to 66%, and rule_ood from 31% to 35%: up instead
-of down. The paper's claim in small: RL generalizes.
+Result: on five bases, greedy, within 3 attempts, id_seen goes from 34% to 59%, and rule_ood from 31% to 33%: kept,
+where SFT loses it. The paper's claim in small: RL generalizes.
 """
 
 from configs.general_points import task

@@ -7,7 +7,7 @@ r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of th
   sftrl sft --config=configs/general_points/sft.py:llama3.2-3b --workdir=runs/llama_sft     (an accelerator)
 
 Hardware: one CPU core. Minutes: 3.
-Result: on five bases, greedy, within 3 attempts, id_seen goes from 35% to 99%, and rule_ood from 31% to 2%. The paper's
+Result: on five bases, greedy, within 3 attempts, id_seen goes from 34% to 99%, and rule_ood from 31% to 2%. The paper's
 claim in small: SFT memorizes.
 """
 

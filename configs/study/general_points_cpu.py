@@ -3,8 +3,9 @@ r"""SFT memorizes, RL generalizes: the paper's claim on a laptop, with base mode
   sftrl study --config=configs/study/general_points_cpu.py --workdir=runs/study          (five bases, two cores)
   sftrl study --config=configs/study/general_points_cpu.py:quick --workdir=runs/quick    (two shipped bases)
 
-Hardware: two CPU cores. Minutes: 36 (quick: 6).
-Result: the table in README.md; on the shifted rule, greedy, PPO ends 4 points above its start and SFT 29 points below.
+Hardware: two CPU cores. Minutes: 19 to 36 (quick: 2 to 6).
+Result: the table in README.md; on the shifted rule, greedy, PPO ends 2 points above its start (in a run before 4; five
+bases do not settle whether it gains) and SFT 29 points below.
 
 Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on hands with J = Q = K = 10, and both are
 evaluated on hands with at least one face card where these count 10 (seen and held-out pairs) or 11, 12, 13 (the shift).
