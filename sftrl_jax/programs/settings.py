@@ -25,8 +25,9 @@ from sftrl_jax.programs.smoke import smoke, split
 __all__ = ["ConfigError", "build", "differences", "load", "parse_overrides", "refuse_another", "resolve",
            "resolve_for"]
 
-# What a run may change when it is continued: how long it lasts and how it is looked after, never what is computed.
-MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs")
+# What a run may change when it is continued: how long it lasts, how it is looked after and over which devices it is
+# split, never what is computed.
+MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp", "mesh.tensor")
 
 
 def load(spec) -> ConfigDict:

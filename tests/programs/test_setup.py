@@ -92,7 +92,7 @@ def test_a_workdir_has_one_writer(tiny, tmp_path):
 def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
   workdir = finished("sft")
   assert complete(workdir, assemble(tiny("sft"), "sft"))
-  longer = assemble(tiny("sft", steps=4), "sft")
+  longer = assemble(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over devices split in another way
   assert not complete(workdir, longer)
   settings.refuse_another({**assemble(tiny("sft"), "sft").config}, longer.config, workdir)
 

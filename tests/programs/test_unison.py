@@ -174,10 +174,11 @@ def arrays_of(workdir, step):
   return jax.device_get(ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute()))
 
 
-def test_one_process_goes_on_from_the_checkpoint_of_two(pair, finished, tiny, run_of, lines_of, tmp_path):
+def test_one_goes_on_from_the_checkpoint_of_two_on_another_mesh(pair, finished, tiny, run_of, lines_of, tmp_path):
   for name, source in (("one", finished("sft")), ("two", pair[0] / "sft")):
     shutil.copytree(source, tmp_path / name)
-    more = tiny("sft", steps=3) if name == "one" else tiny("sft", steps=3, evals__variants="()")
+    more = tiny("sft", steps=3) if name == "one" else tiny(
+        "sft", steps=3, evals__variants="()", mesh__data=-1, mesh__fsdp=1)
     run_of(more, tmp_path / name)
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),
                *(arrays_of(tmp_path / name, 3) for name in ("one", "two")))
