@@ -72,7 +72,7 @@ class Project(nn.Module):
     sizes = x.shape[: len(kept)]
     matrix = self.get_variable("params", "matrix").astype(x.dtype)
     y = jnp.einsum("ri,oi->ro", x.reshape(math.prod(sizes), -1), matrix)
-    if sizes[-1] == 1:   # as in `is_still`: each device writes its share, and no part of the matrix travels
+    if is_still(sizes[-1]):   # each device writes its share, and no part of the matrix travels
       y = constrain(y, ("replicas", self.writes))
     y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *self.shape[self.reads:]))
     return y + self._bias(x.dtype) if self.bias else y
@@ -110,7 +110,7 @@ class Attention(nn.Module):
       # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
       k_BKTC, v_BKTC = (lie(x) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
     mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
-    if is_still(x_BTD, past):
+    if past is not None and is_still(x_BTD.shape[1]):
       mixed_BHTC = constrain(mixed_BHTC, STILL_HEADS)
     out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
                   name="o")
@@ -141,7 +141,7 @@ class Block(nn.Module):
     c = self.config
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x)
     after = lambda name, x: norm(name, x) if c.post_norms else x
-    still = is_still(x_BTD, past)
+    still = past is not None and is_still(x_BTD.shape[1])
     lie = lambda x: constrain(x, STILL) if still else x
     mixed_BTD, kept = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, look, past)
     x_BTD = lie(x_BTD + after("attn_post_norm", mixed_BTD))
@@ -202,10 +202,10 @@ class Decoder(nn.Module):
     return constrain(look_up(self.config, table_VD, tokens_BT), ROWS)
 
 
-def is_still(x_BTD, past) -> bool:
+def is_still(tokens: int) -> bool:
   """Whether matrices stay where they are and activations move: while decoding, where a row is one token and a matrix
   is so much larger than all rows together. Reading many tokens, it is the other way round (Pope et al. 2022)."""
-  return past is not None and x_BTD.shape[1] == 1
+  return tokens == 1
 
 
 def kept(config: DecoderConfig, x):
@@ -219,9 +219,9 @@ def look_up(config: DecoderConfig, table_VD, tokens_BT):
   No device needs the whole table. Of many tokens each looks up its own channels, for which the table may have to be
   turned around; of one token a row, where the table stays as it is, the ids that it has, and the devices add up.
   """
-  lying = STILL if tokens_BT.shape[1] == 1 else SPREAD
-  table_VD = table_VD if lying is STILL else constrain(table_VD, ("across", "spread"))
-  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), lying)
+  still = is_still(tokens_BT.shape[1])
+  table_VD = table_VD if still else constrain(table_VD, ("across", "spread"))
+  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STILL if still else SPREAD)
   return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
 
 
@@ -247,7 +247,7 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positio
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
-  x_BTD = x_BTD if is_still(x_BTD, cache) else constrain(x_BTD, ROWS)
+  x_BTD = x_BTD if is_still(tokens_BT.shape[1]) else constrain(x_BTD, ROWS)
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from sftrl_jax.programs import pool
 
 FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} runs [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
+KNOWN = 0.01   # of the whole, from which on its end is guessed: before, runs compile and nothing can be said
 
 
 @contextlib.contextmanager
@@ -50,7 +51,8 @@ def _lines(runs, initial, every, stream):
       return
     last[0] = now
     done, elapsed = _done(runs), now - start
-    rate = (done - initial) / elapsed if elapsed > 1 else 0.0
+    known = done - initial >= KNOWN * len(runs) and elapsed > 1
+    rate = (done - initial) / elapsed if known else 0.0
     left = f"{60 * rate:.2f} runs/min, about {clock((len(runs) - done) / rate)} left" if rate > 0 else "starting"
     print(f"{done / len(runs):4.0%}  {done:.1f}/{len(runs)} runs  {clock(elapsed)} so far, {left}  "
           f"{'; '.join(describe(run) for run in live)}", file=stream, flush=True)

@@ -119,9 +119,12 @@ def _run(function: Function, one: Compiled, executable, mesh) -> Measured:
                for shard in leaf.addressable_shards)
     gc.collect()   # what compiling took
     before = Memory.now()
-    first, given = _called(executable, values, 1, clock, True)
-    calls = max(1, math.ceil(LEAST / max(first, 1e-6)))
-    best, spent = (first, first) if first > ENOUGH else (float("inf"), 0.0)
+    began = time.perf_counter()
+    best, given = _called(executable, values, 1, clock, True)
+    spent = time.perf_counter() - began
+    calls = math.ceil(LEAST / spent)
+    if spent < ENOUGH:   # else the first call, which warms things up, has to do
+      best = float("inf")
     for _ in range(REPEATS):
       if spent > ENOUGH:
         break

@@ -145,14 +145,14 @@ def _steps(config: ConfigDict, verb: str, parts: Parts, seconds_a_play: float, t
 @contextlib.contextmanager
 def _removed(scratch: Path | None):
   """A new directory that all processes write into and the first one removes, below `scratch` or a temporary one."""
-  made = tempfile.mkdtemp() if scratch is None and hosts.leads() else ""
-  folder = hosts.led(lambda: made or str(places.absolute(scratch) / f"check-{secrets.token_hex(4)}"))
+  below = lambda: str(places.absolute(scratch) / f"check-{secrets.token_hex(4)}")
+  folder = places.place(hosts.led(tempfile.mkdtemp if scratch is None else below))
   try:
-    yield places.place(folder)
+    yield folder
     hosts.wait()   # until all have read it
   finally:
     if hosts.leads():
-      places.remove(places.place(folder))
+      places.remove(folder)
 
 
 def length(parts: Parts, flops: float) -> int:

@@ -3,6 +3,8 @@
 import io
 import json
 
+import pytest
+
 from sftrl_jax.programs.board import board, clock, describe
 from sftrl_jax.programs.pool import Run
 
@@ -28,6 +30,18 @@ def test_without_a_terminal_there_is_a_line_at_a_time(tmp_path):
   assert line.startswith(" 38%  1.5/4 runs")
   assert line.endswith("base-1 (step 5/10, 2 it/s); base-2 (starting)")
   assert news == "news"
+
+
+@pytest.mark.parametrize("done, known", [(0.001, False), (0.5, True)])
+def test_an_end_is_guessed_once_a_hundredth_is_done(tmp_path, monkeypatch, done, known):
+  """Before, runs compile, and the guess would be days."""
+  clock = iter(range(0, 1000, 30))
+  monkeypatch.setattr("sftrl_jax.programs.board.time.monotonic", lambda: next(clock))
+  run, stream = run_at(tmp_path, "a"), io.StringIO()
+  with board([run], every=1.0, stream=stream) as (show, _):
+    (tmp_path / "a" / "progress.json").write_text(json.dumps(dict(phase="train", done=done)))
+    show((run,))
+  assert ("left" in stream.getvalue()) == known and ("so far, starting" in stream.getvalue()) != known
 
 
 def test_a_run_without_progress_is_starting(tmp_path):
