@@ -17,8 +17,8 @@ import numpy as np
 from sftrl_jax import trees
 from sftrl_jax.checkpoints import store
 from sftrl_jax.models import build
-from sftrl_jax.programs.recorded import config_of
-from sftrl_jax.programs.setup import assemble
+from sftrl_jax.programs.experiment.saved_run import config_of
+from sftrl_jax.programs.experiment.build import assemble
 
 workdir, out = Path(sys.argv[1]), Path(sys.argv[2])
 parts = assemble(config_of(workdir, []), "sft")

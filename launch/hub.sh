@@ -34,15 +34,16 @@ from pathlib import Path
 sys.path.insert(0, ".")
 from sftrl_jax import main
 from sftrl_jax.checkpoints.source import HUB_ID
-from sftrl_jax.programs import settings
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
 
 try:
   command = main.scan(sys.argv[2:])
-  config = settings.load(command.flags["--config"]) if "--config" in command.flags else {}
+  config = resolve.load(command.flags["--config"]) if "--config" in command.flags else {}
   study = config.get("study", {})
   specs = [*study.get("methods", {}).values(), study.get("base", "")]
-  configs = [config, *(settings.load(spec) for spec in specs if spec)]
-except (main.Misuse, settings.ConfigError) as error:
+  configs = [config, *(resolve.load(spec) for spec in specs if spec)]
+except (main.Misuse, ConfigError) as error:
   sys.exit(f"error: {error}")
 said = dict(command.overrides)
 for each in configs:

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 
-from sftrl_jax import places
+from sftrl_jax import paths
 
 
 def append_line(path, line: dict) -> None:
@@ -59,7 +59,7 @@ def cut(path, keep) -> None:
 
   Each file is replaced in one move, so that a cut can be interrupted and made again.
   """
-  single = path if places.is_here(path) else None
+  single = path if paths.is_here(path) else None
   for file in files(path):
     written = file.read_text().splitlines()
     kept = [line for line in written if _is_kept(line, keep)]
@@ -67,7 +67,7 @@ def cut(path, keep) -> None:
     if file != single and not kept:
       file.unlink()
     elif file == single or len(kept) < len(written):
-      places.write_whole(file, text)
+      paths.write_whole(file, text)
 
 
 def _is_kept(line: str, keep) -> bool:
@@ -86,7 +86,7 @@ class Writer:
   @property
   def parted(self) -> bool:
     if self._parted is None:
-      self._parted = not places.is_here(self.path) or bool(parts(self.path))
+      self._parted = not paths.is_here(self.path) or bool(parts(self.path))
     return self._parted
 
   def write(self, line: dict) -> None:
@@ -106,14 +106,14 @@ class Writer:
         return
       number = max((number for number, _ in parts(self.path)), default=0) + 1
       part = self.path.with_name(f"{self.path.stem}.{number:05d}.jsonl")
-      places.write_whole(part, "".join(self._held))
+      paths.write_whole(part, "".join(self._held))
       self._held.clear()
 
   @property
   def size(self) -> int:
     """Bytes so far."""
     if not self.parted:
-      return places.size(self.path) if self.path.is_file() else 0
+      return paths.size(self.path) if self.path.is_file() else 0
     if self._size is None:
-      self._size = sum(map(places.size, files(self.path)))
+      self._size = sum(map(paths.size, files(self.path)))
     return self._size

@@ -157,19 +157,20 @@ def _run(arguments) -> int:
     return COMPLETE
   command = scan(arguments)
   if "--config" in command.flags and ("optimizer.name", "help") in command.overrides:
-    from sftrl_jax.programs import launch
-    print(launch.optimizers_page(command))
+    from sftrl_jax.programs.cli import commands
+    print(commands.optimizers_page(command))
     return COMPLETE
   if "--help" in command.switches:
     print(_help(command))
     return COMPLETE
   _require(command)
-  from sftrl_jax.programs import launch, mistakes
+  from sftrl_jax.programs.cli import commands
+  from sftrl_jax.programs.config import errors
   if "--workdir" in command.flags:
-    workdir = mistakes.place(command.flags["--workdir"], "--workdir")
-    mistakes.refuse_unreachable("--workdir", workdir)
-    mistakes.refuse_file("--workdir", workdir)
-  launch.PROGRAMS[command.verb](command)
+    workdir = errors.as_path(command.flags["--workdir"], "--workdir")
+    errors.refuse_unreachable("--workdir", workdir)
+    errors.refuse_file("--workdir", workdir)
+  commands.PROGRAMS[command.verb](command)
   return COMPLETE
 
 
@@ -242,7 +243,7 @@ def _nearest(word, names) -> str:
 
 def _message(error) -> str:
   """One message for a person: ours as they are, others with their type, and where to look."""
-  from sftrl_jax.programs.mistakes import ConfigError
+  from sftrl_jax.programs.config.errors import ConfigError
   if isinstance(error, ConfigError):
     return str(error)
   ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
@@ -270,6 +271,6 @@ def _help(command) -> str:
   if "--config" not in command.flags:
     keys = "\n\nWith --config=FILE.py, --help prints every key of the config." if "--config" in verb.flags else ""
     return page + keys
-  from sftrl_jax.programs import launch, manual
-  config, schema = launch.configured(command)
-  return f"{page}\n\n{manual.page(config, schema)}"
+  from sftrl_jax.programs.cli import commands, config_help
+  config, schema = commands.configured(command)
+  return f"{page}\n\n{config_help.page(config, schema)}"

@@ -33,7 +33,7 @@ class Peak:
     return self.top
 
 
-def summed(values) -> jax.Array:
+def row_sum(values) -> jax.Array:
   """The sum, each row's first: in one go XLA adds thousands of numbers one after another, and what is rounded off
   depends on how many of them a device has. The barrier keeps XLA from making one sum of the two."""
   return jnp.sum(jax.lax.optimization_barrier(jnp.sum(values, axis=-1)))
@@ -42,7 +42,7 @@ def summed(values) -> jax.Array:
 def masked_mean(values, mask) -> Mean:
   """Sum over the mask, and its weight. Values off it may be anything, NaN included: 0 * NaN is NaN, hence `where`."""
   weights = mask.astype(jnp.float32)
-  return Mean(summed(jnp.where(mask != 0, values.astype(jnp.float32), 0.0) * weights), jnp.sum(weights))
+  return Mean(row_sum(jnp.where(mask != 0, values.astype(jnp.float32), 0.0) * weights), jnp.sum(weights))
 
 
 def masked_peak(values, mask) -> Peak:
@@ -54,14 +54,14 @@ def merge(left: dict, right: dict) -> dict:
   return {name: left[name] + right[name] for name in left}
 
 
-def nothing(metrics):
+def zeros_like_metrics(metrics):
   """What changes no metrics of these shapes, whatever it is added to."""
   zeros = lambda x: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
   one = lambda x: Peak(jnp.full(x.top.shape, -jnp.inf, x.top.dtype)) if isinstance(x, Peak) else zeros(x)
   return jax.tree.map(one, metrics, is_leaf=lambda x: isinstance(x, Peak))
 
 
-def joined(fetched: list):
+def merge_host(fetched: list):
   """Metrics of one name from several steps, on the host: Means and Peaks merged, plain numbers averaged.
 
   Plain Python on fetched values: a jnp operation here would be compiled, and nothing may be after the start.
@@ -73,14 +73,14 @@ def joined(fetched: list):
   return sum(map(float, fetched)) / len(fetched)
 
 
-def plain(metric):
+def to_json(metric):
   """A fetched metric as JSON holds it, exactly; `read` makes it a metric again."""
   if isinstance(metric, Mean):
     return {"total": float(metric.total), "weight": float(metric.weight)}
   return {"top": float(metric.top)} if isinstance(metric, Peak) else float(metric)
 
 
-def read(metric):
+def from_json(metric):
   if isinstance(metric, dict):
     return Peak(**metric) if "top" in metric else Mean(**metric)
   return metric

@@ -39,7 +39,7 @@ MAKE, ONE_DEVICE = meshes.make, []
 
 def pytest_runtest_setup(item):
   """The one device of tests/programs is theirs alone, also where a worker goes to and fro between rooms."""
-  if item.path.parent.name == "programs":
+  if "programs" in item.path.parts:
     meshes.make = ONE_DEVICE.pop() if ONE_DEVICE and meshes.make is MAKE else meshes.make
   elif meshes.make is not MAKE:
     ONE_DEVICE[:] = [meshes.make]

@@ -44,12 +44,12 @@ def test_entropy_is_judged_by_the_response():
 
 
 def test_every_alarm_says_why_and_names_keys_that_exist():
-  from sftrl_jax.programs.algorithms import ALGORITHMS
-  from sftrl_jax.programs.dotted import flat
-  from sftrl_jax.programs.schema import keys_of
-  from sftrl_jax.programs.setup import SCHEMAS
+  from sftrl_jax.programs.config.nested import flat
+  from sftrl_jax.programs.config.schema import keys_of
+  from sftrl_jax.programs.experiment.kinds import KINDS
+  from sftrl_jax.training.algorithms import ALGORITHMS
   trees = [{"env": {"name": "general_points"}, "algorithm": name} for name in ALGORITHMS]
-  known = {key for schema in SCHEMAS.values() for tree in trees for key in flat(keys_of(tree, schema))}
+  known = {key for kind in KINDS.values() for tree in trees for key in flat(keys_of(tree, kind.schema))}
   sections = {key.split(".")[0] for key in known}
   for alarm in ALARMS.values():
     assert alarm.cause.endswith(".") and alarm.knob.endswith(".")

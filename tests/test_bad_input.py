@@ -8,9 +8,10 @@ import re
 import pytest
 
 from sftrl_jax.main import main
-from sftrl_jax.programs import dotted, settings
-from sftrl_jax.programs.mistakes import ConfigError
-from sftrl_jax.programs.values import LARGEST
+from sftrl_jax.programs.config import nested, resolve
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.values import LARGEST
+from sftrl_jax.programs.experiment import run_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 SFT, RL, STUDY = "configs/general_points/sft.py", "configs/general_points/ppo.py", "configs/study/general_points_cpu.py"
@@ -161,9 +162,9 @@ def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
 
 # Numeric keys that take 0, and -1. A new key that does so belongs here; one that does not has to refuse it.
 ZERO = {
-    "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.channels", "model.ffn", "evals.every",
+    "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.head_dim", "model.mlp_dim", "evals.every",
     "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",
-    "evals.seed", "evals.temperatures", "evals.shown", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
+    "evals.seed", "evals.temperatures", "evals.log_episodes", "optimizer.weight_decay", "optimizer.clip", "schedule.warmup",
     "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
     "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
@@ -175,7 +176,7 @@ NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 def numeric(config):
   """{dotted key: how a number is written for it} of every key that holds a number, or several."""
   found = {}
-  for path, value in dotted.flat(config.to_dict()).items():
+  for path, value in nested.flat(config.to_dict()).items():
     items = value if isinstance(value, tuple) else (value,)
     if items and all(type(item) in (int, float) for item in items):
       found[path] = "{}" if items is not value else f"({', '.join(['{}'] * len(items))},)"
@@ -185,19 +186,20 @@ def numeric(config):
 @pytest.fixture(scope="module")
 def judged():
   """judged(verb, path, text) -> what is said of one override, "" where nothing is; every part is built, none run."""
-  from sftrl_jax.programs import setup, start
-  files = {verb: settings.load(str(ROOT / path)) for verb, path in (("sft", SFT), ("rl", RL))}
+  from sftrl_jax.programs.experiment import build
+  from sftrl_jax.programs.start import initial_params
+  files = {verb: resolve.load(str(ROOT / path)) for verb, path in (("sft", SFT), ("rl", RL))}
 
   def judge(verb, *override):
     overrides = [override] if override else []
     try:
-      parts = setup.assemble(settings.resolve_for(verb, files[verb], overrides, lambda _: None), verb)
-      start.check(parts.config["start"])
+      parts = build.build_experiment(run_config.resolve_for(verb, files[verb], overrides, lambda _: None), verb)
+      initial_params.check_start(parts.config["start"])
     except ConfigError as error:
       return str(error)
     return ""
 
-  judge.keys = {verb: numeric(settings.resolve_for(verb, file, [], lambda _: None)) for verb, file in files.items()}
+  judge.keys = {verb: numeric(run_config.resolve_for(verb, file, [], lambda _: None)) for verb, file in files.items()}
   return judge
 
 

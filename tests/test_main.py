@@ -165,7 +165,7 @@ def test_the_best_start_is_pinned_to_its_step(config, program, tmp_path, monkeyp
   home = tmp_path / "first"
   (home / "checkpoints" / "7").mkdir(parents=True)
   (home / "evals.jsonl").write_text('{"step": 7, "variant": "x", "temperature": 0.0, "success": 0.5}\n')
-  monkeypatch.setitem(sys.modules["sftrl_jax.programs.setup"].SCHEMAS["rl"], "start", "scratch")
+  monkeypatch.setitem(sys.modules["sftrl_jax.programs.experiment.build"].SCHEMAS["rl"], "start", "scratch")
   assert main(["rl", config, f"--workdir={tmp_path / 'w'}", f"--config.start={home}@best:x"]) == 0
   (settled, _), = program.calls
   assert settled.start == f"{home}@7" and settled.is_locked

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.metrics import Mean, Peak, floats, masked_mean, masked_peak, merge, nothing, summed
+from sftrl_jax.metrics import Mean, Peak, floats, masked_mean, masked_peak, merge, row_sum, zeros_like_metrics
 
 
 def ragged(seed=0, rows=8, length=5):
@@ -51,8 +51,8 @@ def test_half_precision_is_summed_in_f32():
 
 def test_the_larger_peak_stays_and_a_peak_of_nothing_is_the_smallest():
   assert (Peak(jnp.float32(1)) + Peak(jnp.float32(3))).value() == 3
-  nothing = masked_peak(np.zeros((2, 2)), np.zeros((2, 2)))
-  assert (nothing + Peak(jnp.float32(-7))).value() == -7
+  zeros_like_metrics = masked_peak(np.zeros((2, 2)), np.zeros((2, 2)))
+  assert (zeros_like_metrics + Peak(jnp.float32(-7))).value() == -7
 
 
 def test_metrics_are_merged_by_name_and_carried_through_a_scan():
@@ -78,11 +78,11 @@ def test_a_sum_of_thousands_is_rounded_as_little_as_its_rows_are():
   """In one go it is 16 times further off; a whole run on other devices would whiten other advantages."""
   values = np.random.default_rng(0).normal(-1.14, 0.05, (32, 40)).astype(np.float32)
   exact = values.astype(np.float64).sum()
-  compiled = jax.jit(summed).lower(values).compile()
+  compiled = jax.jit(row_sum).lower(values).compile()
   assert abs(float(compiled(values)) / exact - 1) < 1e-7 and compiled.as_text().count(" reduce(") == 2
 
 
 def test_nothing_changes_nothing_even_a_peak_below_zero():
   metrics = {"loss": Mean(jnp.float32(-3.0), jnp.float32(2.0)), "top": Peak(jnp.float32(-5.0)), "count": jnp.float32(4)}
-  blank = nothing(jax.eval_shape(lambda: metrics))
+  blank = zeros_like_metrics(jax.eval_shape(lambda: metrics))
   assert floats(merge(blank, metrics)) == floats(merge(metrics, blank)) == floats(metrics)

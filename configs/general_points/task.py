@@ -4,10 +4,10 @@ from ml_collections import ConfigDict
 
 # Real models by the choice of a config. rows: episodes decoded together; hands: of an evaluation.
 PRETRAINED = {
-    "smollm2": dict(start="smollm2", dtype="float32", rows=64, hands=256),
-    "qwen2.5-0.5b": dict(start="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", rows=256, hands=512),
-    "llama3.2-1b": dict(start="meta-llama/Llama-3.2-1B-Instruct", dtype="bfloat16", rows=256, hands=512),
-    "llama3.2-3b": dict(start="meta-llama/Llama-3.2-3B-Instruct", dtype="bfloat16", rows=256, hands=512),
+    "smollm2": dict(start="smollm2", dtype="float32", rows=64, episodes=256),
+    "qwen2.5-0.5b": dict(start="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", rows=256, episodes=512),
+    "llama3.2-1b": dict(start="meta-llama/Llama-3.2-1B-Instruct", dtype="bfloat16", rows=256, episodes=512),
+    "llama3.2-3b": dict(start="meta-llama/Llama-3.2-3B-Instruct", dtype="bfloat16", rows=256, episodes=512),
 }
 
 
@@ -40,5 +40,5 @@ def _pretrained(config: ConfigDict, choice: str) -> ConfigDict:
   config.model = dict(name="pretrained", dtype=about["dtype"])
   config.rollout = dict(
       rows=about["rows"], prompt_tokens=80, feedback_tokens=40, max_new_tokens=56, temperature=1.0)
-  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=about["hands"])
+  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=about["episodes"])
   return config

@@ -7,14 +7,14 @@ it is a toy that shows the way on a laptop.
 
 from ml_collections import ConfigDict
 
-LLAMA = dict(vocab=128256, kv_heads=8, channels=128, norm_eps=1e-5, rope_theta=5e5, rope_scaling="llama3",
+LLAMA = dict(vocab=128256, kv_heads=8, head_dim=128, norm_eps=1e-5, rope_theta=5e5, rope_scaling="llama3",
              rope_factor=8.0, rope_low=1.0, rope_high=4.0, rope_context=8192)
 MODELS = {
-    "1.5b": dict(vocab=151936, width=1536, layers=28, heads=12, kv_heads=2, channels=128, ffn=8960, tied=True,
+    "1.5b": dict(vocab=151936, width=1536, layers=28, heads=12, kv_heads=2, head_dim=128, mlp_dim=8960, tie_embeddings=True,
                  norm_eps=1e-6, rope_theta=1e6, qkv_bias=True),
-    "8b": dict(LLAMA, width=4096, layers=32, heads=32, ffn=14336),
-    "11b": dict(LLAMA, width=4096, layers=44, heads=32, ffn=14336),  # as large as Llama-3.2-11B-Vision, text alone
-    "70b": dict(LLAMA, width=8192, layers=80, heads=64, ffn=28672),
+    "8b": dict(LLAMA, width=4096, layers=32, heads=32, mlp_dim=14336),
+    "11b": dict(LLAMA, width=4096, layers=44, heads=32, mlp_dim=14336),  # as large as Llama-3.2-11B-Vision, text alone
+    "70b": dict(LLAMA, width=8192, layers=80, heads=64, mlp_dim=28672),
 }
 HUB = {"1.5b": "Qwen/Qwen2.5-1.5B-Instruct", "8b": "meta-llama/Llama-3.1-8B-Instruct",
        "70b": "meta-llama/Llama-3.1-70B-Instruct"}

@@ -21,7 +21,7 @@ transformer, and one rate a method says little about an optimizer at its best.
 
 from ml_collections import ConfigDict
 
-from sftrl_jax.training.recommended import STARTS
+from sftrl_jax.training.optimizers.recommended import STARTS
 
 FILES = {"sft": "configs/general_points/sft.py", "rl": "configs/general_points/ppo.py"}
 KNOWN = ("adamw", "adam", "nadamw", "adabelief", "adan", "ademamix", "lion", "muon", "lamb", "adafactor", "sgd",
@@ -46,7 +46,7 @@ def get_config(choice=""):
       flops=1e12 if verb == "rl" else 4e11,
       id="id_seen",
       ood="rule_ood",
-      hands=256,
+      eval_episodes=256,
       at=(0.5,),
       jobs=2,
       disclosure=("Rates and arguments come from the table of --config.optimizer.name=help, which was made from papers "

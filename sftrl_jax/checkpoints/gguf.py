@@ -117,17 +117,17 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
     if type(maybe(key, 1)) is not int or maybe(key, 1) < 1:
       raise ValueError(f"{file.path}: {name}.{key} is {told(key)!r}; it must be one whole number of at least 1.")
   heads, width, layers = told("attention.head_count"), told("embedding_length"), told("block_count")
-  channels = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
-  if maybe("rope.dimension_count", channels) != channels:
+  head_dim = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
+  if maybe("rope.dimension_count", head_dim) != head_dim:
     raise ValueError(f"{file.path}: {name}.rope.dimension_count is {told('rope.dimension_count')}; only rotating all "
-                     f"{channels} channels is known.")
+                     f"{head_dim} channels is known.")
   if name == "llama" and maybe("expert_count", 0):
     raise ValueError(f"{file.path}: {name}.expert_count is {told('expert_count')}; experts are not known.")
   fields = dict(
       vocab=file.tensors["token_embd.weight"].shape[0], width=width, layers=layers, heads=heads,
-      kv_heads=maybe("attention.head_count_kv", heads), channels=channels, ffn=told("feed_forward_length"),
+      kv_heads=maybe("attention.head_count_kv", heads), head_dim=head_dim, mlp_dim=told("feed_forward_length"),
       norm_eps=_short(told("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
-      rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tied="output.weight" not in file.tensors,
+      rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tie_embeddings="output.weight" not in file.tensors,
       qkv_bias="blk.0.attn_q.bias" in file.tensors, qk_norm="blk.0.attn_q_norm.weight" in file.tensors)
   if name == "gemma3":
     fields.update(_gemma3(maybe, layers, width, heads))
@@ -157,7 +157,7 @@ def _with_frequencies(file: GgufFile, config: DecoderConfig) -> DecoderConfig:
   there = file.read(FREQUENCIES)
   factor = float(there.max())
   context, low, high = LLAMA3["rope_context"], LLAMA3["rope_low"], LLAMA3["rope_high"]
-  turns = context / (2 * np.pi) * config.rope_theta ** -(np.arange(0, config.channels, 2) / config.channels)
+  turns = context / (2 * np.pi) * config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
   smooth = np.clip((turns - low) / (high - low), 0, 1)
   if there.shape != turns.shape or not np.allclose(there, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
     raise ValueError(f"{file.path}: {FREQUENCIES} is no stretching of frequencies as in Llama 3; none else is known.")
@@ -169,7 +169,7 @@ def _read(file: GgufFile, config: DecoderConfig, architecture: str, name: str) -
   array = file.read(name)
   if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
     # llama.cpp rotates neighbours, and so moves channel i and i + C/2 next to one another.
-    pairs = array.reshape(-1, config.channels // 2, 2, *array.shape[1:])
+    pairs = array.reshape(-1, config.head_dim // 2, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
   if architecture == "gemma3" and name.endswith("norm.weight"):
     return array - 1   # llama.cpp adds the one when it writes

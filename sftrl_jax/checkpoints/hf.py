@@ -46,7 +46,7 @@ def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.Ent
   """Where each tensor stands; one ValueError for all that are missing, too many or of another shape."""
   entries = safetensors.entries(directory)
   wanted = fill.expected(config, _names(directory))
-  ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tied and name == "lm_head.weight")
+  ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")
   fill.refuse_others(str(directory), {name: entry.shape for name, entry in entries.items()}, wanted, ignored)
   return {name: entries[name] for name in wanted}
 

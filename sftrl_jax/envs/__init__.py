@@ -1,6 +1,6 @@
 """Environments by name. To add one: a file with a class that follows `env.Env`, and an entry here."""
 
 from sftrl_jax.envs import nothing
-from sftrl_jax.envs.general_points import GeneralPoints
+from sftrl_jax.envs.general_points.env import GeneralPoints
 
 ENVS = {"general_points": GeneralPoints, nothing.NAME: nothing.Nothing}

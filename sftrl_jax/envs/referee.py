@@ -45,7 +45,7 @@ def last_line(error: BaseException, file: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Watched:
+class CheckedEnv:
   """`env`, where every answer is held to the interface (envs/env.py) and TaskError names the line to mend.
 
   scored: a reward function follows, so a reward of None is right.
@@ -110,7 +110,7 @@ RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "misread": "Every state has a response that misreads it."}
 
 
-class Asked(NamedTuple):
+class RewardedState(NamedTuple):
   """A state, and the chat that it is to answer."""
 
   state: Any
@@ -118,7 +118,7 @@ class Asked(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rewarded:
+class RewardFnEnv:
   """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one answered.
 
   Whether a response is right, and when an episode ends, stays the environment's word.
@@ -131,11 +131,11 @@ class Rewarded:
     value = getattr(object.__getattribute__(self, "env"), name)
     return (lambda asked, *rest: value(asked.state, *rest)) if name in ("careless", "misread") else value
 
-  def reset(self, seed: int | str) -> tuple[Asked, Chat]:
+  def reset(self, seed: int | str) -> tuple[RewardedState, Chat]:
     state, chat = self.env.reset(seed)
-    return Asked(state, chat), chat
+    return RewardedState(state, chat), chat
 
-  def step(self, asked: Asked, response: str) -> tuple[Asked, Verdict]:
+  def step(self, asked: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
     state, verdict = self.env.step(asked.state, response)
     try:
       reward = self.function(asked.chat, response, verdict)
@@ -143,9 +143,9 @@ class Rewarded:
       raise TaskError(f"{blame(error, self.function)}: {type(error).__name__}: {error}\n  The response was "
                       f"{_short(response)}. A reward function gives every response a finite number.") from error
     reward = _finite(self.function, reward, response)
-    return Asked(state, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
+    return RewardedState(state, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
 
-  def expert(self, asked: Asked, *choice: int) -> str:
+  def expert(self, asked: RewardedState, *choice: int) -> str:
     return self.env.expert(asked.state, *choice)
 
 

@@ -32,7 +32,7 @@ class Model:
 
   def unembedding(self, params: dict) -> jax.Array:
     """The matrix that turns hidden states into logits, [D, V]."""
-    return params["embed"].T if self.config.tied else params["unembed"]
+    return params["embed"].T if self.config.tie_embeddings else params["unembed"]
 
   def logits(self, params: dict, tokens_BT, positions_BT=None, segments_BT=None) -> jax.Array:
     """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs."""

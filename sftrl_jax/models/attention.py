@@ -26,7 +26,7 @@ def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS, win
   return allowed_BTS & (q_positions_BT[:, :, None] - k_positions_BS[:, None, :] < window) if window else allowed_BTS
 
 
-def rotary_tables(positions_BT, limit: int, channels: int, theta: float,
+def rotary_tables(positions_BT, limit: int, head_dim: int, theta: float,
                   stretch: Callable | None = None) -> tuple[jax.Array, jax.Array]:
   """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
 
@@ -35,7 +35,7 @@ def rotary_tables(positions_BT, limit: int, channels: int, theta: float,
   XLA's CPU backend fuses computed ones into every layer's rotation and takes each cosine again, per head and layer.
   Positions beyond `limit` are right too, only slower.
   """
-  frequencies = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
+  frequencies = np.float32(theta) ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
   frequencies = stretch(frequencies) if stretch else frequencies
 
   def computed():

@@ -22,7 +22,7 @@ class Cache:
 
 def empty(config: DecoderConfig, rows: int, length: int) -> Cache:
   """A cache for `rows` rows of `length` tokens with nothing in it."""
-  shape = (rows, config.kv_heads, length, config.channels)
+  shape = (rows, config.kv_heads, length, config.head_dim)
   one = lambda: constrain(jnp.zeros(shape, config.dtype), HEADS)
   blank = lambda: tuple(one() for _ in range(config.layers))
   ints = lambda: jnp.zeros((rows, length), jnp.int32)

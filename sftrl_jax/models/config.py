@@ -14,13 +14,13 @@ class DecoderConfig:
   layers: number of blocks
   heads: query heads
   kv_heads: key and value heads; a divisor of heads (0: as many as heads)
-  channels: channels per head (0: width / heads)
-  ffn: channels inside the MLP (0: 4 * width)
+  head_dim: channels per head (0: width / heads)
+  mlp_dim: channels inside the MLP (0: 4 * width)
   mlp: "gated" is down(act(gate x) * up x), "plain" is down(act(up x))
   activation: silu, relu, or gelu (tanh form)
   rope_theta: base of the rotary frequencies
   norm_eps: epsilon of RMSNorm
-  tied: unembed with the embedding table
+  tie_embeddings: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
   attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
     the best that the devices have; decoding over a cache is always "xla"
@@ -40,7 +40,7 @@ class DecoderConfig:
   rope_low: llama3: turns within rope_context up to which a frequency is divided by rope_factor
   rope_high: llama3: turns within rope_context from which on a frequency stays
   rope_context: llama3: positions the family was first trained for
-  query_scale: what queries are multiplied by (0: channels ** -0.5)
+  query_scale: what queries are multiplied by (0: head_dim ** -0.5)
   context: most positions the family was trained for (0: unknown); told, and no limit of shapes
   """
 
@@ -49,13 +49,13 @@ class DecoderConfig:
   layers: int = 3
   heads: int = 4
   kv_heads: int = 0
-  channels: int = 0
-  ffn: int = 0
+  head_dim: int = 0
+  mlp_dim: int = 0
   mlp: Literal["gated", "plain"] = "gated"
   activation: Literal["silu", "relu", "gelu"] = "silu"
   rope_theta: float = 10_000.0
   norm_eps: float = 1e-6
-  tied: bool = False
+  tie_embeddings: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
   attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light"] = "full"
@@ -87,7 +87,7 @@ class DecoderConfig:
     for name in ("width", "layers", "heads", "unroll"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-    for name in ("kv_heads", "channels", "ffn", "window", "rope_context", "context"):
+    for name in ("kv_heads", "head_dim", "mlp_dim", "window", "rope_context", "context"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
     for name in ("rope_theta", "norm_eps", "init_std", "embed_scale"):
@@ -96,12 +96,12 @@ class DecoderConfig:
     fill("kv_heads", self.heads)
     if self.heads % self.kv_heads:
       raise ValueError(f"kv_heads is {self.kv_heads}; it must divide heads = {self.heads}.")
-    if not self.channels and self.width % self.heads:
-      raise ValueError(f"heads is {self.heads}; it must divide width = {self.width}, or set channels.")
-    fill("channels", self.width // self.heads)
-    fill("ffn", 4 * self.width)
-    if self.channels % 2:
-      raise ValueError(f"channels is {self.channels}; rotary positions need an even number of channels per head.")
+    if not self.head_dim and self.width % self.heads:
+      raise ValueError(f"heads is {self.heads}; it must divide width = {self.width}, or set head_dim.")
+    fill("head_dim", self.width // self.heads)
+    fill("mlp_dim", 4 * self.width)
+    if self.head_dim % 2:
+      raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number of channels per head.")
     for name, known in (("mlp", ("gated", "plain")), ("activation", ("silu", "relu", "gelu")),
                         ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light")),
                         ("attention", ("auto", "xla", "splash", "cudnn")),

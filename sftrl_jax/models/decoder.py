@@ -95,7 +95,7 @@ class Attention(nn.Module):
     look: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, who may be seen included.
     """
     c = self.config
-    read = lambda heads, name: Project((c.width, heads, c.channels), "btd,dhc->bhtc", bias=c.qkv_bias, name=name,
+    read = lambda heads, name: Project((c.width, heads, c.head_dim), "btd,dhc->bhtc", bias=c.qkv_bias, name=name,
                                        writes="heads" if name == "q" else "kv_heads")
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
     q_BHTC = rotate(norm("q_norm", read(c.heads, "q")(x_BTD)), tables)
@@ -112,7 +112,7 @@ class Attention(nn.Module):
     mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
     if past is not None and is_still(x_BTD.shape[1]):
       mixed_BHTC = constrain(mixed_BHTC, STILL_HEADS)
-    out = Project((c.heads, c.channels, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
+    out = Project((c.heads, c.head_dim, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
                   name="o")
     return out(mixed_BHTC), (k_BKTC, v_BKTC)
 
@@ -125,12 +125,12 @@ class Mlp(nn.Module):
     c = self.config
     act = ACTIVATIONS[c.activation]
     lie = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if still else x_BTF
-    up_BTF = kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", "ffn", name="up")(x_BTD)))
+    up_BTF = kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="up")(x_BTD)))
     if c.mlp == "gated":
-      hidden_BTF = act(kept(c, lie(Project((c.width, c.ffn), "btd,df->btf", "ffn", name="gate")(x_BTD)))) * up_BTF
+      hidden_BTF = act(kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="gate")(x_BTD)))) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
-    return Project((c.ffn, c.width), "btf,fd->btd", "embed", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
+    return Project((c.mlp_dim, c.width), "btf,fd->btd", "embed", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
 
 
 class Block(nn.Module):
@@ -193,7 +193,7 @@ class Decoder(nn.Module):
                     in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
     x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, local_N, tables, segments_BT if kernel == "splash" else allowed)
-    if not c.tied:  # born here, used by `unembedding`: the head is applied in chunks, outside the module
+    if not c.tie_embeddings:  # born here, used by `unembedding`: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
 
@@ -229,9 +229,9 @@ def by_kind(config: DecoderConfig, positions_BT, segments_BT, k_positions_BS, k_
   """({kind: rotary tables}, {kind: allowed_BTS}) of the kinds of layers that there are, made once for all layers."""
   c, limit = config, k_positions_BS.shape[1]
   stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
-  tables = dict.fromkeys(c.kinds, rotary_tables(positions_BT, limit, c.channels, c.rope_theta, stretch))
+  tables = dict.fromkeys(c.kinds, rotary_tables(positions_BT, limit, c.head_dim, c.rope_theta, stretch))
   if c.rope_local_theta and "local" in tables:
-    tables["local"] = rotary_tables(positions_BT, limit, c.channels, c.rope_local_theta)
+    tables["local"] = rotary_tables(positions_BT, limit, c.head_dim, c.rope_local_theta)
   allowed = {kind: may_attend(positions_BT, k_positions_BS, segments_BT, k_segments_BS,
                               c.window if kind == "local" else 0) for kind in tables}
   return tables, allowed

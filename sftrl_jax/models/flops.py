@@ -16,8 +16,8 @@ from sftrl_jax.models.config import DecoderConfig
 def matmul_parameters(config: DecoderConfig) -> int:
   """Parameters that multiply every token: blocks and unembedding, not the embedding look-up or the norms."""
   c = config
-  attention = c.width * c.channels * (2 * c.heads + 2 * c.kv_heads)
-  mlp = c.width * c.ffn * (3 if c.mlp == "gated" else 2)
+  attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
+  mlp = c.width * c.mlp_dim * (3 if c.mlp == "gated" else 2)
   return c.layers * (attention + mlp) + c.width * c.vocab
 
 
@@ -32,7 +32,7 @@ def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float
     return _counted(config, tokens, keys, unembedded) + 2.0 * tokens * adapters
   c = config
   head = c.width * c.vocab
-  attention = 2 * c.layers * c.heads * c.channels * keys  # scores and mixing, multiply-adds
+  attention = 2 * c.layers * c.heads * c.head_dim * keys  # scores and mixing, multiply-adds
   return 2.0 * (tokens * (matmul_parameters(c) - head + attention + adapters) + unembedded * head)
 
 
@@ -52,8 +52,8 @@ def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int)
   decoding: the decoding parameters, or their shapes; all devices together.
   """
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-  looked_up = 0 if config.tied else size(decoding["embed"])
-  cell = 2 * config.kv_heads * config.channels * jnp.dtype(config.dtype).itemsize
+  looked_up = 0 if config.tie_embeddings else size(decoding["embed"])
+  cell = 2 * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
   return size(decoding) - looked_up + rows * columns * config.layers * cell
 
 

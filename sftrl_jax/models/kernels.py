@@ -41,8 +41,8 @@ def _lacks(kernel: str, config: DecoderConfig, platform: str) -> str:
     return f"it needs an NVIDIA GPU of Ampere's generation or later, and there is {jax.devices()[0].device_kind}"
   if config.dtype != "bfloat16":
     return f"it computes in bfloat16, and dtype is {config.dtype!r}"
-  if config.channels > 128 or config.channels % 8:
-    return f"it takes heads of at most 128 channels, in eights, and channels is {config.channels}"
+  if config.head_dim > 128 or config.head_dim % 8:
+    return f"it takes heads of at most 128 channels, in eights, and channels is {config.head_dim}"
   return ""
 
 

@@ -26,7 +26,7 @@ EVERYWHERE = ("*attn/q", "*attn/k", "*attn/v", "*attn/o", "*mlp/*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Lora:
+class LoraConfig:
   """Adapters that are trained instead of the model. A good learning rate is about ten times that of full training.
 
   rank: columns of a and rows of b (0: no adapters, everything is trained)
@@ -66,7 +66,7 @@ def projections(base: dict) -> dict[str, int]:
   return {path: count for path, count in reads.items() if count}
 
 
-def chosen(lora: Lora, base: dict) -> dict[str, int]:
+def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:
   """The projections that are adapted. ValueError for a target that matches none, and for a rank that none can have."""
   there = projections(base)
   for target in lora.targets:
@@ -81,7 +81,7 @@ def chosen(lora: Lora, base: dict) -> dict[str, int]:
   return found
 
 
-def init(lora: Lora, base: dict, key: jax.Array) -> dict:
+def init(lora: LoraConfig, base: dict, key: jax.Array) -> dict:
   """Newborn adapters: a uniform within 1 / sqrt(fan-in), b zero, so that they add nothing yet. Only shapes of `base`
   are looked at, and what one projection gets does not depend on which others are adapted."""
   born = {}
@@ -94,12 +94,12 @@ def init(lora: Lora, base: dict, key: jax.Array) -> dict:
   return traverse_util.unflatten_dict(born, sep="/")
 
 
-def count(lora: Lora, base: dict) -> int:
+def count(lora: LoraConfig, base: dict) -> int:
   """How many numbers the adapters hold; 0 without any."""
   return trees.size(jax.eval_shape(lambda key: init(lora, base, key), jax.random.key(0))) if lora.rank else 0
 
 
-def attach(base: dict, adapters: dict, lora: Lora) -> dict:
+def attach(base: dict, adapters: dict, lora: LoraConfig) -> dict:
   """The base with a, b and their scale beside the kernels that are adapted. The arrays are those given: nothing is
   computed or copied."""
   if "kernel" in base:
@@ -124,7 +124,7 @@ def merge(params):
   return {**{name: item for name, item in params.items() if name not in ("a", "b", "scale")}, "kernel": merged}
 
 
-def whole(params: dict, frozen: dict, lora: Lora) -> dict:
+def whole(params: dict, frozen: dict, lora: LoraConfig) -> dict:
   """What an objective reads, {"model": ..., heads}: `params` themselves, or with their adapters on the frozen model."""
   if "lora" not in params:
     return params

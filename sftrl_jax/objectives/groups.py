@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
-class Groups:
+class GroupConfig:
   """How a policy learns from groups of episodes that begin alike. The reward of an episode is the sum of its turns'.
 
   group: episodes of one prompt; at least 2, and it divides batch and rollout.rows
@@ -39,7 +39,7 @@ class Groups:
   filter_by: Literal["success", "reward"] = "success"
 
 
-def refuse(section: Groups) -> None:
+def refuse(section: GroupConfig) -> None:
   """ValueError, beginning with the key, for a field that makes no sense."""
   for name, kind in get_type_hints(type(section)).items():
     if get_origin(kind) is Literal and getattr(section, name) not in get_args(kind):

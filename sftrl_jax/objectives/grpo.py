@@ -5,14 +5,14 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, masked_mean, masked_peak, summed
+from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import GroupBatch
-from sftrl_jax.objectives.groups import Groups, refuse, weigh
+from sftrl_jax.objectives.groups import GroupConfig, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPO(Groups):
+class GRPOConfig(GroupConfig):
   """GRPO (Shao et al. 2024) with the mean over tokens. Others of its kind are settings:
 
     as published   mean="sequence", kl_coef=0.04
@@ -42,7 +42,7 @@ class GRPO(Groups):
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def grpo_loss(params, batch: GroupBatch, *, grpo: GRPO, score, longest: int) -> tuple[Mean, dict]:
+def grpo_loss(params, batch: GroupBatch, *, grpo: GRPOConfig, score, longest: int) -> tuple[Mean, dict]:
   """The clipped surrogate of PPO per token, all tokens of an episode with the advantage of the episode.
 
     rho_t = exp(log pi - log pi_old)    L = mean_t -min(rho_t A, clip(rho_t, 1 - e, 1 + e_high) A) + beta KL_t
@@ -60,7 +60,7 @@ def grpo_loss(params, batch: GroupBatch, *, grpo: GRPO, score, longest: int) -> 
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
   surrogate_BT = -jnp.minimum(ratio_BT * advantages_B1, jnp.clip(ratio_BT, low, high) * advantages_B1)
   weights_BT, count = weigh(mask_BT, grpo.mean, longest)
-  mean = lambda x_BT: Mean(summed(weights_BT * hide(x_BT)), count)
+  mean = lambda x_BT: Mean(row_sum(weights_BT * hide(x_BT)), count)
   policy, kl = mean(surrogate_BT), None
   total = policy.total
   if batch.ref_logprobs_BT is not None:

@@ -6,13 +6,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak, summed
+from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import PolicyBatch
 from sftrl_jax.objectives.logprobs import entropy_bonus
 
 
 @dataclasses.dataclass(frozen=True)
-class PPO:
+class PPOConfig:
   """How a policy learns from its own episodes.
 
   level: "token": every token is an action with its own value; "turn": a whole response is one action (the paper)
@@ -64,7 +64,7 @@ class PPO:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tuple[Mean, dict]:
+def ppo_loss(params, batch: PolicyBatch, *, ppo: PPOConfig, score, turns: int) -> tuple[Mean, dict]:
   """Clipped surrogate (Schulman et al. 2017, eq. 7) plus the value loss, per token or per turn.
 
     rho = exp(log pi - log pi_old)      L_pi = -min(rho A, clip(rho, 1 - e, 1 + e) A)
@@ -91,7 +91,7 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPO, score, turns: int) -> tupl
   value = masked_mean(0.5 * error, mask)
   total = policy.total + ppo.value_coef * value.total
   if ppo.entropy_coef:
-    total = total - ppo.entropy_coef * summed(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
+    total = total - ppo.entropy_coef * row_sum(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
   metrics = {
       "loss/policy_avg": policy, "loss/value_avg": value,
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap), mask),
@@ -114,10 +114,10 @@ def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_
 
 def explained_variance(values, returns, mask) -> jax.Array:
   """1 - Var(R - V) / Var(R) over the mask; 0 where the returns do not vary."""
-  mean = lambda x: summed(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+  mean = lambda x: row_sum(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
   variance = lambda x: mean(jnp.square(x - mean(x)))
   spread = variance(returns)
   return jnp.where(spread > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)
 
 
-__all__ = ["PPO", "Peak", "explained_variance", "ppo_loss"]
+__all__ = ["PPOConfig", "Peak", "explained_variance", "ppo_loss"]

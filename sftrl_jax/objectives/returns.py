@@ -14,7 +14,7 @@ Group methods have no V: one reward an episode is compared with the others of it
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import summed
+from sftrl_jax.metrics import row_sum
 from sftrl_jax.shapes import check
 
 
@@ -51,8 +51,8 @@ def whiten(advantages, mask, epsilon: float = 1e-5):
   mask = mask.astype(jnp.float32)
   advantages = jnp.where(mask > 0, advantages, 0.0)  # what is not counted may be NaN
   count = jnp.sum(mask)
-  mean = summed(advantages * mask) / jnp.maximum(count, 1.0)
-  variance = summed(jnp.square(advantages - mean) * mask) / jnp.maximum(count, 1.0)
+  mean = row_sum(advantages * mask) / jnp.maximum(count, 1.0)
+  variance = row_sum(jnp.square(advantages - mean) * mask) / jnp.maximum(count, 1.0)
   white = (advantages - mean) / (jnp.sqrt(variance) + epsilon) * mask
   return jnp.where(count >= 2, white, 0.0)
 

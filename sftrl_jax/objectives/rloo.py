@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak
 from sftrl_jax.objectives.batches import GroupBatch
-from sftrl_jax.objectives.groups import Groups, refuse
+from sftrl_jax.objectives.groups import GroupConfig, refuse
 
 
 @dataclasses.dataclass(frozen=True)
-class RLOO(Groups):
+class RLOOConfig(GroupConfig):
   """REINFORCE leave-one-out (Ahmadian et al. 2024). The KL to the start, k1 summed over an episode, lowers its reward.
 
   ratio: "sequence": an episode's answer is one action, its ratio the product over its tokens (TRL; the paper has no
@@ -24,7 +24,7 @@ class RLOO(Groups):
     refuse(self)
 
 
-def rloo_loss(params, batch: GroupBatch, *, rloo: RLOO, score) -> tuple[Mean, dict]:
+def rloo_loss(params, batch: GroupBatch, *, rloo: RLOOConfig, score) -> tuple[Mean, dict]:
   """A clipped surrogate with the leave-one-out advantage, per episode or per token.
 
     rho = exp(sum_t log pi - log pi_old)       L = mean over episodes of -min(rho A, clip(rho, 1 - e, 1 + e) A)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, masked_mean, summed
+from sftrl_jax.metrics import Mean, masked_mean, row_sum
 from sftrl_jax.objectives.batches import TokenBatch
 
 
@@ -12,7 +12,7 @@ def sft_loss(params, batch: TokenBatch, *, score) -> tuple[Mean, dict]:
   score: (params, inputs, targets_BT) -> Scores.
   """
   scores = score(params, batch.inputs, batch.targets_BT)
-  loss = Mean(-summed(jnp.where(batch.weights_BT > 0, scores.logprobs_BT, 0.0) * batch.weights_BT),
+  loss = Mean(-row_sum(jnp.where(batch.weights_BT > 0, scores.logprobs_BT, 0.0) * batch.weights_BT),
               jnp.sum(batch.weights_BT))
   return loss, {"entropy": masked_mean(scores.entropy_BT, batch.weights_BT),
                 "mean_token_accuracy": masked_mean(scores.correct_BT, batch.weights_BT)}

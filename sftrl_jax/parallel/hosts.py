@@ -101,7 +101,7 @@ def count() -> int:
   return _state().num_processes if jax.distributed.is_initialized() else 1
 
 
-def leads() -> bool:
+def is_first_process() -> bool:
   """Whether this is the process that alone writes files which all share."""
   return index() == 0
 
@@ -125,17 +125,17 @@ def gathered(value: Any) -> list:
   return [json.loads(found[str(process)]) for process in range(count())]
 
 
-def anyone(mine: bool) -> bool:
+def any_process(mine: bool) -> bool:
   """Whether it holds in any process."""
   return any(gathered(bool(mine)))
 
 
-def led(make: Callable[[], Any]) -> Any:
+def led_by_first(make: Callable[[], Any]) -> Any:
   """make() in the first process alone; its answer, which JSON holds, in all. A ValueError there is one everywhere."""
   if not several():
     return make()
   answer, told = None, ""
-  if leads():
+  if is_first_process():
     try:
       answer = make()
     except ValueError as error:
@@ -169,12 +169,12 @@ def wait() -> None:
   gathered(None)
 
 
-def whole(tree):
+def whole_arrays(tree):
   """Global arrays of which this process may hold only a part, fetched. All processes must ask for them."""
   return jax.device_get(tree) if not several() else multihost_utils.process_allgather(tree, tiled=True)
 
 
-def own(tree):
+def own_rows(tree):
   """The rows of global arrays that lie on this process's devices, each in its place; zeros elsewhere."""
   if not several():
     return jax.device_get(tree)

@@ -95,7 +95,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def place(mesh: Mesh, tree):
+def shard_rows(mesh: Mesh, tree):
   """Host arrays whose first axis is rows, split over the mesh. Every process gives the same global array."""
   sharding = by_rows(mesh)
   if jax.process_count() == 1:

@@ -126,7 +126,7 @@ def connect() -> Peers:
   """
   from sftrl_jax.parallel import hosts  # JAX: nothing else here needs it
   name = f"{socket.gethostname()}, pid {os.getpid()}"
-  listener = _listener(hosts.coordinator()) if hosts.leads() else None
+  listener = _listener(hosts.coordinator()) if hosts.is_first_process() else None
   port = listener.getsockname()[1] if listener else 0
   told = hosts.gathered([name, port, secrets.token_hex(16)])
   try:
@@ -138,7 +138,7 @@ def connect() -> Peers:
   failures = [why for why in hosts.gathered(failed) if why]
   if failures:
     connections = {}
-    if hosts.leads():
+    if hosts.is_first_process():
       print(f"The processes cannot connect to {hosts.coordinator()}:{told[0][1]} ({failures[0]}): should one die, the "
             f"coordination service aborts the others after {hosts.HEARTBEAT} s.", file=sys.stderr, flush=True)
   for connection in connections.values():

@@ -9,9 +9,9 @@ from pathlib import Path
 from sftrl_jax import trees
 from sftrl_jax.checkpoints import export, gguf, hf, source as sources
 from sftrl_jax.checkpoints.fill import Loaded
-from sftrl_jax.places import local_copy
-from sftrl_jax.programs import origin as origins
-from sftrl_jax.programs.mistakes import ConfigError, here
+from sftrl_jax.paths import local_copy
+from sftrl_jax.programs.config.errors import ConfigError, as_local_path
+from sftrl_jax.programs.start import checkpoint_ref
 
 DTYPES = ("float32", "bfloat16")
 
@@ -22,7 +22,7 @@ def run(name: str, target: str, dtype: str = "") -> None:
     raise ConfigError(f"--dtype={dtype}: it must be one of {', '.join(DTYPES)}.")
   began = time.monotonic()
   try:
-    export.refuse_occupied(here(target, "TO"))
+    export.refuse_occupied(as_local_path(target, "TO"))
     loaded, like, told = _opened(name, dtype)
     hf.save(target, loaded.config, loaded.params, loaded.tokenizer, like)
   except (ValueError, OSError) as error:
@@ -42,7 +42,7 @@ def peak() -> float:
 
 def _opened(name: str, dtype: str) -> tuple[Loaded, Path | str, str]:
   """(the model, a directory whose config.json may be kept, what it was)."""
-  if origins.is_workdir(origins.home_of(name)):
+  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(name)):
     return _of_run(name, dtype)
   found = sources.resolve(name)
   if found is None:
@@ -57,18 +57,18 @@ def _of_run(name: str, dtype: str) -> tuple[Loaded, Path | str, str]:
   import jax
 
   from sftrl_jax.checkpoints import families
-  from sftrl_jax.programs import recorded
-  from sftrl_jax.programs.setup import assemble
-  origin = recorded.parse(name)
+  from sftrl_jax.programs.experiment import saved_run
+  from sftrl_jax.programs.experiment.build import build_experiment
+  origin = saved_run.parse(name)
   if origin.note:
     print(origin.note)
-  config = recorded.config_of(origin.home, [("mesh.data", "1"), ("mesh.fsdp", "-1"), ("mesh.tensor", "1")])
-  parts = assemble(config, recorded.verb_of(origin.home), origin.home)
-  families.of(parts.model.config)   # told before anything is loaded
-  with jax.set_mesh(parts.mesh):
-    params, step = recorded.parameters(parts, origin.home, origin.step)
+  config = saved_run.config_of(origin.home, [("mesh.data", "1"), ("mesh.fsdp", "-1"), ("mesh.tensor", "1")])
+  experiment = build_experiment(config, saved_run.verb_of(origin.home), origin.home)
+  families.of(experiment.model.config)   # told before anything is loaded
+  with jax.set_mesh(experiment.mesh):
+    params, step = saved_run.parameters(experiment, origin.home, origin.step)
   params = trees.cast(params, dtype or "float32")
-  decoder = dataclasses.replace(parts.model.config, dtype=dtype or "float32")
+  decoder = dataclasses.replace(experiment.model.config, dtype=dtype or "float32")
   kept = origin.home / "pretrained"
-  return (Loaded(decoder, params, parts.tokenizer), local_copy(kept) if kept.is_dir() else "",
+  return (Loaded(decoder, params, experiment.tokenizer), local_copy(kept) if kept.is_dir() else "",
           f"{origin.home} at step {step}")

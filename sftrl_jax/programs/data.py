@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.data.read import needed
 from sftrl_jax.envs import nothing
-from sftrl_jax.programs.mistakes import ConfigError, refuse_file
-from sftrl_jax.programs.settings import build
-from sftrl_jax.programs.task import make_env, variant_env
+from sftrl_jax.programs.config.errors import ConfigError, refuse_file
+from sftrl_jax.programs.config.resolve import build
+from sftrl_jax.programs.experiment.environment import make_env, variant_env
 
 COUNT = 1000
 CHUNK = 1024   # rows of Parquet that are in memory at once
@@ -71,7 +71,7 @@ def stream(config: dict, variant: str):
     env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"])
   own = config.get("data", {}).get("path")
   fields = {} if own else {key: value for key, value in config.get("data", {}).items() if key != "path"}
-  shown = build(Demonstrations, fields, "config.data")
+  shown = build(DemonstrationsConfig, fields, "config.data")
   try:
     refuse(env, shown)
   except ValueError as error:

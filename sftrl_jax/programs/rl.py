@@ -1,6 +1,6 @@
 """Reinforcement learning from an environment's verdicts: play, score, update, evaluate.
 
-One loop for every method; what a method does in its own way is in algorithms.py.
+One loop for every algorithm; what an algorithm does in its own way is in training/algorithms.py.
 """
 
 import os
@@ -12,90 +12,113 @@ import numpy as np
 
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts, mesh as meshes
-from sftrl_jax.programs import adapters, learning as learnings, rounds, run as runs, start as starts, unison
-from sftrl_jax.programs.evaluate import episode_line
-from sftrl_jax.programs.setup import assemble, workdir_of
-from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
+from sftrl_jax.programs.experiment.workdir import workdir_of
+from sftrl_jax.programs.loop import rollout_batch, run_state as loop_run_state, session
+from sftrl_jax.programs.loop.evaluator import episode_line
+from sftrl_jax.programs.start import initial_params, trainable
+from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import tally
 from sftrl_jax.training import throughput
-from sftrl_jax.training.experience import take
+from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.profile import span
 
 
 def run(config, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
-  parts = assemble(config, "rl", workdir)
-  starts.check(parts.config["start"], parts.model)
-  unison.check(parts.config, "rl", {}, os.environ)
+  experiment = build_experiment(config, "rl", workdir)
+  initial_params.check_start(experiment.start, experiment.model)
+  hosts_agree.check(experiment.config, "rl", {}, os.environ)
 
-  # What is particular to RL: the loss, and where a batch comes from. The rest of a run is programs/run.py.
-  learning = learnings.of_rl(parts)
-  method, section, prepare = learning.method, learning.section, learning.prepare
-  episodes, length, temperature = learning.rows, learning.length, parts.actor.rollout.temperature
-  read = (parts.model.config, episodes * length, length)
-  training, scoring = (cost(*read, adapters=adapters.count(parts)) for cost in (flops.train, flops.forward))
+  # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
+  learner = make_rl_learner(experiment)
+  algorithm, section = experiment.algorithm, experiment.algorithm_config
+  tokens, temperature = learner.rows * learner.length, experiment.actor.rollout.temperature
+  read = (experiment.model.config, tokens, learner.length)
+  training, scoring = (cost(*read, adapters=trainable.adapter_count(experiment))
+                       for cost in (flops.train, flops.forward))
   scoring += flops.forward(*read) if section.kl_coef else 0.0  # the reference has no adapters
 
-  with workdir_of(parts, "rl", workdir) as (log, stop):
-    session = runs.begin(parts, workdir, log, stop, learning.optimizer, value_head=method.value_head)
-    if session is None:
+  def score(params, ref, episodes):
+    """(rows on the host, rows on the devices, ScoredRows, which the devices still compute)."""
+    rows = rows_of(experiment, section, episodes, learner.length)
+    placed = meshes.shard_rows(experiment.mesh, rows)
+    return rows, placed, run_state.jitted.score_rows(params, ref, placed)
+
+  def learnable(scored, placed, episodes, padding_episodes=0):
+    """(outcomes on the host, batch, metrics): what was scored, with what the verifier says."""
+    outcomes = algorithm.outcomes(experiment, section, episodes, padding_episodes)
+    return outcomes, *run_state.jitted.advantages(scored, placed, meshes.shard_rows(experiment.mesh, outcomes))
+
+  with workdir_of(experiment, "rl", workdir) as (log, stop):
+    run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
+    if run_state is None:
       return
-    ref = {"model": session.start} if section.kl_coef else None
-    blank = method.arrays(parts, section, [Episode(0, (), (), False)] * episodes, length)
-    batch, _ = prepare(session.judged(session.state), ref, *meshes.place(parts.mesh, blank))
-    train_step = runs.compile_step(
-        learning.train_step, session, take(batch, np.arange(learning.minibatch, dtype=np.int32)))
-    session, updating = runs.evaluate_start(parts, session, log, stop, rollouts=True), 0.0
-    while not parts.limits.over(session.position):
-      with log.profile.step(session.position.step + 1):
-        began = time.perf_counter()
-        params = session.judged(session.state)
+    ref = {"model": run_state.start} if section.kl_coef else None
+    blank = blank_episodes(learner.rows)
+    _, placed, scored = score(run_state.eval_params(run_state.state), ref, blank)
+    _, batch, _ = learnable(scored, placed, blank)
+    minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
+    train_step = session.compile_step(run_state, minibatch)
+    run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
+    while not experiment.limits.over(run_state.position):
+      with log.profile.step(run_state.position.step + 1):
+        started, before = time.perf_counter(), run_state.position
+        params = run_state.eval_params(run_state.state)
         with span("rollout"):
-          played = rounds.play_batch(parts, params, session.position.cursor, lambda: (log.fed(), stop.pause()))
-        mark = time.perf_counter()
-        arrays = method.arrays(parts, section, played.episodes, length, played.fillers)
+          played = rollout_batch.play_batch(experiment, params, before.cursor,
+                                            lambda: (log.heartbeat(), stop.sync_or_exit()))
+        played_at = time.perf_counter()
         with span("score"):
-          batch, measured = prepare(params, ref, *meshes.place(parts.mesh, arrays))
-          measured = jax.device_get(measured)
-        measured = {**measured, **_sampler_gap(arrays[0], batch), **_told(played.everything)}
-        scored = time.perf_counter()
-        stop.consume(updating)
+          rows, placed, scored = score(params, ref, played.episodes)
+          outcomes, batch, measured = learnable(scored, placed, played.episodes, played.padding_episodes)
+          measured = {**_episode_metrics(played.all_episodes), **rollout_batch.measured(experiment, played, outcomes),
+                      **jax.device_get(measured), **_sampler_gap(rows, batch)}
+        scored_at = time.perf_counter()
+        stop.begin_update(updating)
         with span("update"):
-          state, metrics = _update(parts, section, session, batch, train_step)
+          state, metrics = _update(experiment, learner, run_state, batch, train_step)
         ended = time.perf_counter()
-        updating = ended - scored
-        extra = {**measured, **rounds.measured(parts, played, arrays[1]), "timing_s/weights": played.weights,
-                 "timing_s/rollout": played.clock.rollout, "timing_s/verify": played.clock.verify,
-                 "timing_s/score": scored - mark, "timing_s/update": updating, "timing_s/step": ended - began}
-        position = session.position.ahead(
-            played.cursor, episodes * length * section.epochs, ended - began,
-            train=training * section.epochs, rollout=sum(cost.flops for cost in played.spent), score=scoring)
-        extra |= throughput.of_step(
-            session.position, position, ended - began, updating=updating, rolling=played.clock.rollout,
-            read=sum(cost.bytes for cost in played.spent))
-        if position.step % parts.settings["log"].every == 0:
-          for episode in played.episodes[: parts.settings["log"].episodes]:
+        updating = ended - scored_at
+        timings = {"timing_s/weights": played.weight_sync_seconds, "timing_s/rollout": played.clock.rollout,
+                   "timing_s/verify": played.clock.verify, "timing_s/score": scored_at - played_at,
+                   "timing_s/update": updating, "timing_s/step": ended - started}
+        position = before.ahead(
+            played.cursor, tokens * section.epochs, 0.0, train=training * section.epochs,
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=scoring)
+        bytes_read = sum(cost.bytes for cost in played.rollout_costs)
+
+        def extra(before, position, seconds, numbers={**measured, **timings}, updating=updating,  # noqa: B006
+                  rolling=played.clock.rollout, bytes_read=bytes_read):
+          return {**numbers, **throughput.of_step(before, position, seconds, updating=updating, rolling=rolling,
+                                                  read=bytes_read)}
+
+        if position.step % experiment.log.every == 0:
+          for episode in played.episodes[: experiment.log.episodes]:
             log.episode(episode_line(position.step, "train", "train", temperature, episode))
-        session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
-    runs.finish(parts, session, log)
+        step = loop_run_state.Step(before, position, metrics, extra, started)
+        run_state = session.after_step(experiment, run_state, state, step, log, stop)
+    session.finish(experiment, run_state, log)
 
 
-def _update(parts, section, session, batch, train_step):
+def _update(experiment: Experiment, learner: Learner, run_state, batch, train_step):
   """Epochs over shuffled minibatches; the order follows from the step. Returns (state, metrics summed over updates)."""
-  state, total = session.state, None
-  size = parts.config["batch"] // section.minibatches
-  for epoch in range(section.epochs):
-    source = np.random.default_rng((parts.config["seed"], session.position.step, epoch))
-    order = source.permutation(parts.config["batch"]).astype(np.int32)
-    for first in range(0, len(order), size):
-      state, metrics = train_step(state, take(batch, order[first : first + size]))
-      total = [metrics] if total is None else [*total, metrics]
-  return state, runs.add_up(jax.device_get(total))
+  state, total, rows = run_state.state, [], learner.rows
+  for epoch in range(learner.epochs):
+    source = np.random.default_rng((experiment.seed, run_state.position.step, epoch))
+    order = source.permutation(rows).astype(np.int32)
+    for first in range(0, rows, learner.minibatch):
+      state, metrics = train_step(state, run_state.jitted.take(batch, order[first : first + learner.minibatch]))
+      total.append(metrics)
+  return state, loop_run_state.add_up(jax.device_get(total))
 
 
 def _sampler_gap(rows, batch) -> dict[str, float]:
   """|log pi by the training graph - by the sampler| over the tokens that are learned from."""
-  old_BT, mask_BT = hosts.whole((batch.old_logprobs_BT, batch.mask_BT))
+  old_BT, mask_BT = hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT))
   gaps = np.abs(old_BT - rows.sampled_logprobs_BT)[mask_BT > 0]
   name = "sampling/sampling_logp_difference/"
   gaps = gaps if gaps.size else np.zeros(1)
@@ -103,8 +126,8 @@ def _sampler_gap(rows, batch) -> dict[str, float]:
   return {name + kind: float(value) for kind, value in measured.items()}
 
 
-def _told(episodes) -> dict[str, float]:
-  """What the episodes say of the policy."""
+def _episode_metrics(episodes: list[Episode]) -> dict[str, float]:
+  """What the episodes of an iteration, learned from or not, say of the policy."""
   counts = tally(episodes)
   responses = max(1, counts.responses)
   spread = float(np.std([sum(episode.rewards) for episode in episodes]))

@@ -5,56 +5,58 @@ import os
 import time
 from pathlib import Path
 
-import jax
-
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs import (
-    adapters,
-    learning as learnings,
-    run as runs,
-    start as starts,
-    supply as supplies,
-    unison,
-    validation,
-)
-from sftrl_jax.programs.setup import assemble, workdir_of
+from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.learner import make_sft_learner
+from sftrl_jax.programs.experiment.workdir import workdir_of
+from sftrl_jax.programs.loop import run_state as loop_run_state, session, sft_data
+from sftrl_jax.programs.start import initial_params, trainable
 from sftrl_jax.training import throughput
 from sftrl_jax.training.profile import span
 
 
 def run(config, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
-  parts = assemble(config, "sft", workdir)
-  starts.check(parts.config["start"], parts.model)
+  experiment = build_experiment(config, "sft", workdir)
+  initial_params.check_start(experiment.start, experiment.model)
 
-  # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is programs/run.py.
-  learning = learnings.of_sft(parts)
-  rows, length = learning.rows, learning.length
-  supply = supplies.of(parts)
-  unison.check(parts.config, "sft", supply.record, os.environ)
-  supplies.refuse_changed(supply, workdir)
-  cost = flops.train(parts.model.config, rows * length, length, adapters.count(parts))
+  # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is loop/session.py.
+  learner, data = make_sft_learner(experiment), sft_data.make_sft_data(experiment)
+  hosts_agree.check(experiment.config, "sft", data.record, os.environ)
+  sft_data.refuse_changed(data, workdir)
+  tokens, limits = learner.rows * learner.length, experiment.limits
+  cost = flops.train(experiment.model.config, tokens, learner.length, trainable.adapter_count(experiment))
 
-  with workdir_of(parts, "sft", workdir) as (log, stop):
-    session = runs.begin(parts, workdir, log, stop, learning.optimizer, value_head=False)
-    if session is None:
+  def next_batch(cursor: int):
+    """(the batch at this cursor on its way to the devices, the cursor after it)."""
+    batch, after = data.batches(cursor)
+    return meshes.shard_rows(experiment.mesh, batch), after
+
+  def extra(before, position, seconds):
+    return {"timing_s/step": seconds, **throughput.of_step(before, position, seconds)}
+
+  with workdir_of(experiment, "sft", workdir) as (log, stop):
+    run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
+    if run_state is None:
       return
-    supplies.record(supply, workdir, log)
-    example, _ = supply.batches(session.position.cursor)
-    train_step = runs.compile_step(learning.train_step, session, meshes.place(parts.mesh, example))
-    session = dataclasses.replace(session, measure=validation.make_measure(parts, supply, learning.loss, session))
-    session, seconds = runs.evaluate_start(parts, session, log, stop), 0.0
-    while not parts.limits.over(session.position):
-      with log.profile.step(session.position.step + 1):
-        began = time.perf_counter()
-        batch, cursor = supply.batches(session.position.cursor)
-        stop.consume(seconds)
+    sft_data.record(data, workdir, log)
+    batch, cursor = next_batch(run_state.position.cursor)
+    train_step = session.compile_step(run_state, batch)
+    run_state = dataclasses.replace(run_state, measure=sft_data.make_measure(experiment, data, learner.loss, run_state))
+    run_state, seconds = session.evaluate_start(experiment, run_state, log, stop), 0.0
+    while not limits.over(run_state.position):
+      with log.profile.step(run_state.position.step + 1):
+        started = time.perf_counter()
+        stop.begin_update(seconds)
         with span("update"):
-          state, metrics = train_step(session.state, meshes.place(parts.mesh, batch))
-          jax.block_until_ready(metrics["loss"])
-        seconds = time.perf_counter() - began
-        position = session.position.ahead(cursor, rows * length, seconds, train=cost)
-        extra = {"timing_s/step": seconds, **throughput.of_step(session.position, position, seconds)}
-        session = runs.after_step(parts, session, state, position, metrics, extra, log, stop)
-    runs.finish(parts, session, log)
+          state, metrics = train_step(run_state.state, batch)
+        position = run_state.position.ahead(cursor, tokens, 0.0, train=cost)
+        step = loop_run_state.Step(run_state.position, position, metrics, extra, started)
+        if not limits.over(position):
+          batch, cursor = next_batch(cursor)   # while the devices compute
+        late = session.settles_late(run_state, seconds, stop.grace)
+        run_state = session.after_step(experiment, run_state, state, step, log, stop, late)
+        seconds = run_state.position.seconds / run_state.position.step
+    session.finish(experiment, run_state, log)

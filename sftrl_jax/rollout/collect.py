@@ -33,7 +33,7 @@ class Grid:
   rewards_EL: np.ndarray  # f32, on the last step of a turn
   ends_EL: np.ndarray  # f32: the last step of a turn
   last_column_E: np.ndarray  # int32: the column of the state after the last step
-  goes_on_E: np.ndarray  # f32: the episode was truncated, so that state has a value
+  bootstrap_E: np.ndarray  # f32: the episode was truncated, so that state has a value
 
 
 @struct.dataclass
@@ -41,8 +41,8 @@ class Outcomes:
   """One number an episode, for methods that compare the episodes of a group; those stand together."""
 
   rewards_E: np.ndarray  # f32: the sum of its turns' rewards, penalties for length subtracted
-  learned_E: np.ndarray  # f32: 0 where the episode is left out of the loss
-  judged_E: np.ndarray  # f32: 0 where its group only fills the batch, and has no advantage
+  in_loss_E: np.ndarray  # f32: 0 where the episode is left out of the loss
+  has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch, and has no advantage
 
 
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
@@ -88,7 +88,7 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
   row_EL = np.repeat(np.arange(E, dtype=np.int32)[:, None], steps, axis=1)
   column_EL = np.zeros((E, steps), np.int32)
   live_EL, rewards_EL, ends_EL = (np.zeros((E, steps), np.float32) for _ in range(3))
-  last_column_E, goes_on_E = np.zeros(E, np.int32), np.zeros(E, np.float32)
+  last_column_E, bootstrap_E = np.zeros(E, np.int32), np.zeros(E, np.float32)
   for e, episode in enumerate(episodes):
     at = 0
     for u, turn in enumerate(episode.turns):
@@ -103,14 +103,15 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
       rewards_EL[e, span.stop - 1] = turn.verdict.reward
       ends_EL[e, span.stop - 1] = 1.0
     last_column_E[e] = max(at + len(closing[e]) - 1, 0)
-    goes_on_E[e] = float(episode.truncated and len(closing[e]) > 0)
-  return Grid(row_EL, column_EL, live_EL, rewards_EL, ends_EL, last_column_E, goes_on_E)
+    bootstrap_E[e] = float(episode.truncated and len(closing[e]) > 0)
+  return Grid(row_EL, column_EL, live_EL, rewards_EL, ends_EL, last_column_E, bootstrap_E)
 
 
 def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool = False, longest: int = 0,
-             buffer: int = 0, penalty: float = 0.0, fillers: int = 0) -> Outcomes:
+             buffer: int = 0, penalty: float = 0.0, padding_episodes: int = 0) -> Outcomes:
   """turn_gamma: discount from a turn to the next. mask: leave out what was `cut`. buffer, penalty: a response loses
-  `penalty` at `longest` tokens and nothing at `buffer` fewer, linearly. fillers: episodes at the end that only fill."""
+  `penalty` at `longest` tokens and nothing at `buffer` fewer, linearly. padding_episodes: how many at the
+  end only fill."""
   rewards = []
   for episode in episodes:
     total = 0.0
@@ -120,7 +121,7 @@ def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool
     rewards.append(total)
   learned = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
   judged = np.ones(len(episodes), np.float32)
-  judged[len(episodes) - fillers:] = 0.0
+  judged[len(episodes) - padding_episodes:] = 0.0
   return Outcomes(np.asarray(rewards, np.float32), np.asarray(learned, np.float32), judged)
 
 

@@ -10,7 +10,7 @@ from sftrl_jax.envs.env import Env, Verdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
   """One response, as text and as what was sampled; a scripted policy gives the text alone.
 
   context: ids read before it and since the last response (the prompt, a verifier's message, a missing <eos>).
@@ -28,7 +28,7 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-  reply: Reply
+  reply: Response
   verdict: Verdict
 
 
@@ -50,13 +50,18 @@ class Episode:
     return [turn.verdict.reward for turn in self.turns]
 
 
+def blank_episodes(count: int) -> list[Episode]:
+  """Episodes without a turn: they fill a batch, or stand for others where only shapes matter."""
+  return [Episode(0, (), (), False)] * count
+
+
 # (chats to answer, places of these among the last call's chats or None, memory) -> (replies, memory)
-Policy = Callable[[Sequence[Chat], Sequence[int] | None, Any], tuple[list[Reply], Any]]
+Policy = Callable[[Sequence[Chat], Sequence[int] | None, Any], tuple[list[Response], Any]]
 
 
 def scripted(answer: Callable[[Chat], str]) -> Policy:
   """A policy from a function of a chat: for tests, experts and baselines."""
-  return lambda chats, kept, memory: ([Reply(answer(chat)) for chat in chats], memory)
+  return lambda chats, kept, memory: ([Response(answer(chat)) for chat in chats], memory)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.parallel import hosts
-from sftrl_jax.rollout.episodes import Clock, Episode, Reply, Turn, play
+from sftrl_jax.rollout.episodes import Clock, Episode, Response, Turn, play
 from sftrl_jax.rollout.policy import Actor, policy
 
 
@@ -27,7 +27,7 @@ def play_together(env: Env, actor: Actor, params, key, temperature: float, numbe
 
   def anyone(going_on: bool) -> bool:
     pause()
-    return hosts.anyone(going_on)
+    return hosts.any_process(going_on)
 
   episodes, clock = play(env, answer, [seeds[slot] for slot in slots], anyone)
   if not hosts.several():
@@ -48,7 +48,7 @@ def packed(episode: Episode) -> dict:
 
 
 def unpacked(line: dict, seed) -> Episode:
-  turns = tuple(Turn(Reply(**{**turn["reply"], **{name: _numbers(turn["reply"][name], kind)
+  turns = tuple(Turn(Response(**{**turn["reply"], **{name: _numbers(turn["reply"][name], kind)
                                                   for name, kind in KINDS.items()}}),
                      Verdict(**turn["verdict"])) for turn in line["turns"])
   return Episode(seed, turns, tuple(_heard(message) for message in line["chat"]), line["truncated"])

@@ -8,7 +8,7 @@ Conversations that begin alike, as those of a group do, read their prompt once.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,15 +18,15 @@ from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model, cache as caches, flops
 from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.episodes import Reply
-from sftrl_jax.rollout.sample import Response, Sampling, respond, row_keys
+from sftrl_jax.rollout.episodes import Response
+from sftrl_jax.rollout.sample import SampledTokens, Sampling, respond, row_keys
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import continued, refuse_reuse, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class Rollout:
+class RolloutConfig:
   """How episodes are played.
 
   rows: conversations decoded together
@@ -86,6 +86,20 @@ class Cost:
   bytes: float
 
 
+class Compiled(NamedTuple):
+  """The compiled functions of a rollout.
+
+  turn: (params, cache or None, inputs, next_positions_B, live_B, episodes_B, key, turn, temperature, cache_len, group)
+    -> (cache, SampledTokens): reads what is new and samples a response a row
+  regroup: (cache, rows_B, cache_len) -> the cache of these rows, with room for cache_len tokens
+  to_decoding: training parameters of `model` -> decoding parameters, where decoding reads them
+  """
+
+  turn: Callable
+  regroup: Callable
+  to_decoding: Callable
+
+
 @dataclasses.dataclass(frozen=True)
 class Actor:
   """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run.
@@ -95,7 +109,7 @@ class Actor:
 
   model: Model
   tokenizer: Tokenizer | Pretrained
-  rollout: Rollout
+  rollout: RolloutConfig
   sampling: Sampling
   turns: int
   mesh: Any
@@ -117,7 +131,7 @@ class Actor:
     """Which conversations of those decoded together this process holds."""
     return hosts.share(self.mesh)
 
-  def reads(self, turn: int) -> int:
+  def read_len(self, turn: int) -> int:
     """Tokens a row reads at the start of a turn: the prompt; later the last token, a missing <eos>, the feedback."""
     if turn == 0:
       return self.rollout.prompt_tokens
@@ -126,13 +140,22 @@ class Actor:
     last = self.turns - 1
     return self.rollout.prompt_tokens + last * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
 
-  def room(self, turn: int) -> int:
+  def cache_len(self, turn: int) -> int:
     """Tokens of the cache in a turn: what the first needs, and from the second on what the last will need, so that
     all turns but the first share their programs."""
     write = self.rollout.max_new_tokens - 1
     if turn == 0 or not self.rollout.carry:
-      return self.reads(turn) + write
-    return sum(self.reads(u) + write for u in range(self.turns))
+      return self.read_len(turn) + write
+    return sum(self.read_len(u) + write for u in range(self.turns))
+
+  def row_len(self, bootstrap: bool = False) -> int:
+    """Columns that hold any episode: prompt, every response, an <eos> and a message between; the last only a target.
+
+    bootstrap: whether the verifier's last message of a truncated episode is read too
+    """
+    rollout, between = self.rollout, 1 + self.rollout.feedback_tokens
+    length = rollout.prompt_tokens + self.turns * rollout.max_new_tokens + (self.turns - 1) * between - 1
+    return length + (between + 1) * bootstrap
 
   def shapes(self) -> list[tuple[int, int, int]]:
     """(turn, rows, rows that share a prompt) of every compiled program; the first turn always has all rows, 1 stands
@@ -148,36 +171,36 @@ class Actor:
 
   @functools.cached_property
   def compiled(self):
-    """(turn, regroup, decoding): the three compiled functions of a rollout."""
+    """The three compiled functions of a rollout."""
     words = (self.tokenizer.stops, self.tokenizer.pad)
     return _compiled(self.decoder, self.sampling, *words, self.mesh, self.rollout.gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1) -> float:
     """What a turn cost: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""
-    read, decode = self.reads(turn) * rows // group, (steps - 1) * rows
-    return flops.forward(self.model.config, read + decode, self.room(turn), unembedded=rows * steps)
+    read, decode = self.read_len(turn) * rows // group, (steps - 1) * rows
+    return flops.forward(self.model.config, read + decode, self.cache_len(turn), unembedded=rows * steps)
 
 
 @functools.cache   # actors of one model share what is traced
 def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh, gather: bool):
-  """(turn, regroup, decoding) of an actor that decodes with this model."""
+  """The functions of an actor that decodes with this model."""
   split, rows, whole = placement.cache(decoder.config, mesh), meshes.by_rows(mesh), meshes.replicated(mesh)
-  told = Response(rows, rows, rows, rows, whole)  # each process reads those of its own rows
+  told = SampledTokens(rows, rows, rows, rows, whole)  # each process reads those of its own rows
 
-  @functools.partial(jax.jit, static_argnames=("room", "group"), out_shardings=(split, told))
+  @functools.partial(jax.jit, static_argnames=("cache_len", "group"), out_shardings=(split, told))
   @functools.partial(placement.decoded, gather=gather)
-  def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, room=0, group=1):
-    cache = caches.empty(decoder.config, inputs.tokens_BT.shape[0], room) if cache is None else cache
+  def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, cache_len=0, group=1):
+    cache = caches.empty(decoder.config, inputs.tokens_BT.shape[0], cache_len) if cache is None else cache
     keys_B = row_keys(key, episodes_B, number)
     return respond(decoder, sampling, stops, pad, params, cache, inputs.tokens_BT, inputs.positions_BT,
                    inputs.segments_BT, next_positions_B, live_B, keys_B, temperature, group)
 
-  @functools.partial(jax.jit, static_argnames=("room",), out_shardings=split)
+  @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
   @functools.partial(placement.decoded, gather=gather)
-  def regroup(cache, rows_B, room):
-    return caches.grow(caches.take(cache, rows_B), room)
+  def regroup(cache, rows_B, cache_len):
+    return caches.grow(caches.take(cache, rows_B), cache_len)
 
-  return turn, regroup, placement.mover(decoder, mesh, gather)
+  return Compiled(turn, regroup, placement.mover(decoder, mesh, gather))
 
 
 def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int],
@@ -243,7 +266,7 @@ def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
     chosen = np.zeros(rows, np.int32)
     for process, slots in enumerate(going_on):
       chosen[actor.share.slots(rows, process)[: len(slots)]] = slots
-    cache = actor.compiled[1](memory.cache, chosen, room=actor.room(turn))
+    cache = actor.compiled.regroup(memory.cache, chosen, cache_len=actor.cache_len(turn))
   leads = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
   slots = tuple(actor.share.slots(rows)[: len(kept)])
   return _Reading(turn, rows, slots, contexts, leads, ids, tuple(memory.episodes[place] for place in kept), cache)
@@ -256,7 +279,7 @@ def _fitting(actor: Actor, going_on: Sequence[Sequence[int]]) -> int:
 
 
 def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
-  width = actor.reads(reading.turn)
+  width = actor.read_len(reading.turn)
   refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
   spoken: list[list[int]] = [[] for _ in range(reading.rows)]
   next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
@@ -270,15 +293,15 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
   inputs = left_pad(spoken[:: reading.group], width)
   if reading.turn:
     inputs.positions_BT[:] += behind_B[:, None] * inputs.segments_BT
-  placed = meshes.place(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
-  cache, response = actor.compiled[0](params, reading.cache, *placed, key, np.int32(reading.turn),
-                                      np.float32(temperature), room=actor.room(reading.turn), group=reading.group)
-  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own(
+  placed = meshes.shard_rows(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
+  cache, response = actor.compiled.turn(params, reading.cache, *placed, key, np.int32(reading.turn),
+                                      np.float32(temperature), cache_len=actor.cache_len(reading.turn), group=reading.group)
+  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own_rows(
       (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
   if spent is not None:
-    room = actor.room(reading.turn)
+    cache_len = actor.cache_len(reading.turn)
     spent.append(Cost(actor.flops(reading.turn, reading.rows, int(steps), reading.group),
-                      int(steps) * flops.decode_bytes(actor.decoder.config, params, reading.rows, room)))
+                      int(steps) * flops.decode_bytes(actor.decoder.config, params, reading.rows, cache_len)))
   replies, ids = [], []
   tokens_BR, logprobs_BR, lengths_B, stopped_B = (
       x[list(reading.slots)].tolist() for x in (tokens_BR, logprobs_BR, lengths_B, stopped_B))
@@ -287,7 +310,7 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
     tokens = tuple(tokens[:length])
     text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
     context = tuple(reading.contexts[row])
-    replies.append(Reply(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
+    replies.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
     ids.append(reading.ids[row] + context + tokens)
   memory = Memory(reading.turn, cache if actor.rollout.carry else None, reading.slots, tuple(ids), tuple(stopped_B),
                   reading.episodes, reading.rows)
@@ -299,20 +322,20 @@ def compile_all(actor: Actor, params, told: Callable[[], None] = lambda: None) -
 
   told: called after every one that is compiled.
   """
-  turn, regroup, _ = actor.compiled
+  turn, regroup = actor.compiled.turn, actor.compiled.regroup
   key = jax.random.key(0)
   made: dict[tuple[int, int], Any] = {}  # caches by shape; sizes descend
   for number, rows, group in actor.shapes():
-    blank = Inputs(*(np.zeros((rows // group, actor.reads(number)), np.int32) for _ in range(3)))
+    blank = Inputs(*(np.zeros((rows // group, actor.read_len(number)), np.int32) for _ in range(3)))
     cache = None
     if number and actor.rollout.carry:
-      room, nobody = actor.room(number), np.zeros(rows, np.int32)
+      cache_len, nobody = actor.cache_len(number), np.zeros(rows, np.int32)
       for old in made.values():  # of the first turn, and of later ones with more rows
-        cache = regroup(old, nobody, room=room)
-      regroup(cache, nobody, room=room)
+        cache = regroup(old, nobody, cache_len=cache_len)
+      regroup(cache, nobody, cache_len=cache_len)
     zeros = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
-    placed = meshes.place(actor.mesh, (blank, *zeros))
-    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), room=actor.room(number),
+    placed = meshes.shard_rows(actor.mesh, (blank, *zeros))
+    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), cache_len=actor.cache_len(number),
                     group=group)
     made[number, rows] = cache
     told()

@@ -36,7 +36,7 @@ class Sampling:
 
 
 @struct.dataclass
-class Response:
+class SampledTokens:
   """What was sampled. Off the response (after its end, on dead rows) tokens are `pad` and log-probabilities 0."""
 
   tokens_BR: jax.Array  # int32
@@ -171,4 +171,4 @@ def respond(model: Model, sampling: Sampling, stops, pad: int, params, cache, to
   token_B, done_B, *written = put(0, ~live_B, last_BD, *blank)
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
   steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(more, body, start)
-  return cache, Response(tokens_BR, logprobs_BR, lengths_B, done_B, steps)
+  return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sftrl_jax import jsonl, places
+from sftrl_jax import jsonl, paths
 from sftrl_jax.chat import Chat
-from sftrl_jax.training.loop import Limits, Position
+from sftrl_jax.training.position import Limits, Position
 from sftrl_jax.training.profile import Profile
-from sftrl_jax.training.scalars import Scalars
+from sftrl_jax.training.tensorboard import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, on this
 
 def write_json(path: Path, value) -> None:
   """Replaces the file in one move: a reader sees the old one or the new one, never half of either."""
-  places.write_whole(path, json.dumps(value, indent=1))
+  paths.write_whole(path, json.dumps(value, indent=1))
 
 
 def cut_after(path: Path, step: int, again=lambda line: False) -> None:
@@ -80,8 +80,8 @@ class Log:
 
   def __init__(self, workdir: Path, config: LogConfig, limits: Limits, name: str, writes: bool = True):
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
-    self.fed = lambda: None   # told of all progress
-    self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[places.is_here(workdir)]
+    self.heartbeat = lambda: None   # told of all progress
+    self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[paths.is_here(workdir)]
     self._metrics, self._evals, self._episodes = self._writers = tuple(jsonl.Writer(workdir / name) for name in FILES)
     self._curves = Scalars(workdir / "tensorboard")
     self.profile = Profile(workdir / "profile", config.profile_steps, self.say)
@@ -118,7 +118,7 @@ class Log:
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False, speed: str = "") -> None:
     """progress.json about once a second (in a bucket, four times a minute), and the bar. speed: beside steps a second.
     """
-    self.fed()
+    self.heartbeat()
     now = time.time()
     if not self.writes or (now - self._told < self._pause and not force):
       return
@@ -140,7 +140,7 @@ class Log:
     try:
       write_json(self.workdir / "progress.json", told)
     except Exception as error:  # any of the client's
-      if places.is_here(self.workdir):
+      if paths.is_here(self.workdir):
         raise
       self.say(f"progress.json was not written ({type(error).__name__}: {str(error)[:200]}).")
 

@@ -7,7 +7,7 @@ import contextlib
 
 import jax
 
-from sftrl_jax import places
+from sftrl_jax import paths
 
 span = jax.profiler.TraceAnnotation   # span("rollout"): a block by name; it costs nothing while nothing is traced
 
@@ -23,7 +23,7 @@ class Profile:
   def step(self, number: int):
     """The block is step `number`; evaluations and checkpoints after it belong to it."""
     if number in self.steps and not self._tracing:
-      folder = self._open.enter_context(places.made(self.home))
+      folder = self._open.enter_context(paths.made(self.home))
       self._open.enter_context(jax.profiler.trace(str(folder)))
       self._tracing = True
     with jax.profiler.StepTraceAnnotation("step", step_num=number):

@@ -28,12 +28,12 @@ def shardings(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh)
   return TrainState(meshes.replicated(mesh), placed, rules.like_parameters(abstract.opt_state, placed, mesh))
 
 
-def born(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def create_sharded(params: dict, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
   """A state on the mesh from given parameters. The parameters are copied: the state's will be donated."""
-  return birth(optimizer, shardings(params, optimizer, mesh))(params)
+  return init_fn(optimizer, shardings(params, optimizer, mesh))(params)
 
 
-def birth(optimizer: optax.GradientTransformation, where: TrainState):
+def init_fn(optimizer: optax.GradientTransformation, where: TrainState):
   """The jitted function of `born`: parameters -> a state with these shardings."""
   return jax.jit(lambda p: create(jax.tree.map(jnp.copy, p), optimizer), out_shardings=where)
 

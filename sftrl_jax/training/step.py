@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sftrl_jax import trees
-from sftrl_jax.metrics import Mean, merge, nothing
+from sftrl_jax.metrics import Mean, merge, zeros_like_metrics
 from sftrl_jax.training.state import TrainState
 
 Loss = Callable[[dict, object], tuple[Mean, dict]]
@@ -36,7 +36,7 @@ def accumulate(loss: Loss, params, batch, microbatches: int):
     return (jax.tree.map(jnp.add, grads, more), value + more_value, merge(metrics, more_metrics)), None
 
   told = jax.eval_shape(one, params, jax.tree.map(lambda x: x[0], pieces))[1]
-  (grads, value, metrics), _ = jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), *nothing(told)), pieces)
+  (grads, value, metrics), _ = jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), *zeros_like_metrics(told)), pieces)
   return grads, value, metrics
 
 

@@ -3,7 +3,7 @@
 import jax
 
 from sftrl_jax.parallel import chips
-from sftrl_jax.training.loop import Position
+from sftrl_jax.training.position import Position
 
 PREFIX = "throughput/"
 

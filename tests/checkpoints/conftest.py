@@ -19,17 +19,17 @@ VALUES = {
 
 def shapes_of(values):
   """{name: shape} as transformers' modules have them."""
-  width, ffn, channels = values["hidden_size"], values["intermediate_size"], values["head_dim"]
-  q, kv = values["num_attention_heads"] * channels, values["num_key_value_heads"] * channels
+  width, mlp_dim, head_dim = values["hidden_size"], values["intermediate_size"], values["head_dim"]
+  q, kv = values["num_attention_heads"] * head_dim, values["num_key_value_heads"] * head_dim
   kind, top, layer = values["model_type"], {"embed_tokens.weight": (values["vocab_size"], width)}, {
       "self_attn.q_proj.weight": (q, width), "self_attn.k_proj.weight": (kv, width),
       "self_attn.v_proj.weight": (kv, width), "self_attn.o_proj.weight": (width, q),
-      "mlp.gate_proj.weight": (ffn, width), "mlp.up_proj.weight": (ffn, width), "mlp.down_proj.weight": (width, ffn),
+      "mlp.gate_proj.weight": (mlp_dim, width), "mlp.up_proj.weight": (mlp_dim, width), "mlp.down_proj.weight": (width, mlp_dim),
       "input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,)}
   if kind == "qwen2":
     layer |= {f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", q), ("k", kv), ("v", kv))}
   if kind in ("qwen3", "gemma3_text"):
-    layer |= {f"self_attn.{name}_norm.weight": (channels,) for name in "qk"}
+    layer |= {f"self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
   if kind == "gemma3_text":
     layer |= {f"{name}_feedforward_layernorm.weight": (width,) for name in ("pre", "post")}
   found = {f"model.{name}": shape for name, shape in {**top, "norm.weight": (width,)}.items()}

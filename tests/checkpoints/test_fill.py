@@ -15,7 +15,7 @@ from sftrl_jax.checkpoints.families import llama
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes, rules
 
-CONFIG = DecoderConfig(vocab=24, width=16, layers=3, heads=4, kv_heads=2, channels=4, ffn=32)
+CONFIG = DecoderConfig(vocab=24, width=16, layers=3, heads=4, kv_heads=2, head_dim=4, mlp_dim=32)
 
 
 def tensors():

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.checkpoints.store import Checkpoint
+from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.models import DecoderConfig, build, heads
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.training import state as states
@@ -26,7 +26,7 @@ def born(width=16, value=True, devices=8, optimizer=optax.adam):
   params = {"model": jax.jit(build(DecoderConfig(vocab=16, width=width, layers=1, heads=2)).init)(jax.random.key(1))}
   if value:
     params["value"] = heads.init(width)
-  return states.born(params, optimizer(0.1), mesh)
+  return states.create_sharded(params, optimizer(0.1), mesh)
 
 
 def same(left, right):
@@ -233,4 +233,4 @@ def test_a_full_disk_leaves_older_steps_untouched(tmp_path):
     (dict(every=-1), "every"), (dict(keep=0), "keep"), (dict(grace_seconds=-1.0), "grace_seconds")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
-    Checkpoint(**settings)
+    CheckpointConfig(**settings)

@@ -8,13 +8,13 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
-from sftrl_jax.data.demonstrations import Demonstrations, demonstration
-from sftrl_jax.envs.general_points import GeneralPoints
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
+from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import words
 
 ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
-CHATS = functools.partial(demonstration, ENV, Demonstrations(attempts=(0.6, 0.3, 0.1)), 0)
+CHATS = functools.partial(demonstration, ENV, DemonstrationsConfig(attempts=(0.6, 0.3, 0.1)), 0)
 TOKENIZER = words(ENV.words)
 ROWS, LENGTH = 4, 80
 

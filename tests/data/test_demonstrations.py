@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from sftrl_jax.data.demonstrations import Demonstrations, demonstration, refuse
-from sftrl_jax.envs.general_points import GeneralPoints
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
+from sftrl_jax.envs.general_points.env import GeneralPoints
 
 ENV = GeneralPoints(target="any", cards=3, faces="mixed", attempts=3, style="compact")
-SHOWN = Demonstrations(length=80, attempts=(0.5, 0.3, 0.2), misread=0.3, choices=4)
+SHOWN = DemonstrationsConfig(length=80, attempts=(0.5, 0.3, 0.2), misread=0.3, choices=4)
 COUNT = 400
 
 
@@ -55,20 +55,20 @@ def test_attempts_come_at_their_rates():
   counts = [len(chat) // 2 for chat in chats(SHOWN, count=2000)]
   for attempt, rate in enumerate(SHOWN.attempts, 1):
     assert counts.count(attempt) / 2000 == pytest.approx(rate, abs=0.04)
-  assert {len(chat) for chat in chats(Demonstrations(), count=50)} == {2}
+  assert {len(chat) for chat in chats(DemonstrationsConfig(), count=50)} == {2}
 
 
 @pytest.mark.parametrize("careless", [0.0, 0.4, 1.0])
 def test_careless_last_attempts_come_at_their_rate(careless):
-  shown = Demonstrations(attempts=(0.7, 0.3), careless=careless)
+  shown = DemonstrationsConfig(attempts=(0.7, 0.3), careless=careless)
   right = [judged(0, index, chat)[-1].correct for index, chat in enumerate(chats(shown))]
-  luck = sum(judged(0, i, c)[-1].correct for i, c in enumerate(chats(Demonstrations(careless=1.0)))) / COUNT
+  luck = sum(judged(0, i, c)[-1].correct for i, c in enumerate(chats(DemonstrationsConfig(careless=1.0)))) / COUNT
   assert sum(right) / COUNT == pytest.approx(1 - careless * (1 - luck), abs=0.08)
   assert luck < 0.5
 
 
 def test_choices_show_other_right_answers():
-  one, four = chats(Demonstrations(), count=100), chats(Demonstrations(choices=4), count=100)
+  one, four = chats(DemonstrationsConfig(), count=100), chats(DemonstrationsConfig(choices=4), count=100)
   assert 10 < sum(a[-1] != b[-1] for a, b in zip(one, four, strict=True)) < 100
   assert all(judged(0, index, chat)[-1].correct for index, chat in enumerate(four))
 
@@ -76,7 +76,7 @@ def test_choices_show_other_right_answers():
 def test_more_attempts_than_the_task_allows_are_refused():
   with pytest.raises(ValueError, match="data.attempts has 4 entries, but config.env.attempts is 3"):
     for index in itertools.count():
-      demonstration(ENV, Demonstrations(attempts=(0.0, 0.0, 0.0, 1.0)), 0, index)
+      demonstration(ENV, DemonstrationsConfig(attempts=(0.0, 0.0, 0.0, 1.0)), 0, index)
 
 
 class Without:
@@ -93,18 +93,18 @@ class Without:
 
 def test_careless_and_misread_are_asked_for_only_where_the_config_asks():
   plain = Without("careless", "misread")
-  refuse(plain, Demonstrations())
-  assert demonstration(plain, Demonstrations(), 0, 5) == demonstration(ENV, Demonstrations(), 0, 5)
-  for shown, name in ((Demonstrations(careless=0.1), "careless"), (Demonstrations(attempts=(0.5, 0.5)), "careless"),
-                      (Demonstrations(attempts=(0.5, 0.5), misread=1.0), "misread")):
+  refuse(plain, DemonstrationsConfig())
+  assert demonstration(plain, DemonstrationsConfig(), 0, 5) == demonstration(ENV, DemonstrationsConfig(), 0, 5)
+  for shown, name in ((DemonstrationsConfig(careless=0.1), "careless"), (DemonstrationsConfig(attempts=(0.5, 0.5)), "careless"),
+                      (DemonstrationsConfig(attempts=(0.5, 0.5), misread=1.0), "misread")):
     with pytest.raises(ValueError, match=rf"config\.data asks for {name} responses, .* no {name}\(state, seed\)"):
       refuse(plain, shown)
   with pytest.raises(ValueError, match="data.attempts has 2 entries, but config.env.attempts is 1"):
-    refuse(GeneralPoints(attempts=1), Demonstrations(attempts=(0.5, 0.5)))
+    refuse(GeneralPoints(attempts=1), DemonstrationsConfig(attempts=(0.5, 0.5)))
 
 
 def test_a_careless_answer_that_happens_to_be_right_is_drawn_again_where_nothing_misreads():
-  shown = Demonstrations(attempts=(0.0, 1.0), misread=0.0)
+  shown = DemonstrationsConfig(attempts=(0.0, 1.0), misread=0.0)
   for index in range(100):
     chat = demonstration(Without("misread"), shown, 0, index)
     assert [verdict.correct for verdict in judged(0, index, chat)] == [False, True]
@@ -122,4 +122,4 @@ def test_a_careless_answer_that_happens_to_be_right_is_drawn_again_where_nothing
     (dict(choices=0), "choices")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
-    Demonstrations(**settings)
+    DemonstrationsConfig(**settings)

@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.data import packing
 from sftrl_jax.data.packing import account, held_batches, make_batches, packed, split
-from sftrl_jax.data.rows import Rows, load
+from sftrl_jax.data.rows import RowsConfig, load
 from sftrl_jax.text.tokenizer import byte
 
 ROWS, LENGTH = 3, 32
@@ -19,11 +19,11 @@ def corpus(tmp_path_factory):
   path = tmp_path_factory.mktemp("corpus") / "rows.jsonl"
   path.write_text("".join(json.dumps({"prompt": "p" * (7 * number % 13), "completion": f"{number:02d}" + "c" * number})
                           + "\n" for number in range(23)))
-  return load(Rows(str(path), length=LENGTH), byte())
+  return load(RowsConfig(str(path), length=LENGTH), byte())
 
 
 def settings(corpus, **changes):
-  return Rows(corpus.report.path, length=LENGTH, **changes)
+  return RowsConfig(corpus.report.path, length=LENGTH, **changes)
 
 
 def examples_of(batch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.data import formats
-from sftrl_jax.data.rows import Rows, load
+from sftrl_jax.data.rows import RowsConfig, load
 from sftrl_jax.text.tokenizer import byte
 
 TOKENIZER = byte()
@@ -23,7 +23,7 @@ def corpus_of(tmp_path):
   def make(*rows, **settings):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
-    return load(Rows(str(path), **settings), TOKENIZER)
+    return load(RowsConfig(str(path), **settings), TOKENIZER)
   return make
 
 
@@ -62,7 +62,7 @@ def test_the_first_target_is_the_second_token(corpus_of):
 def test_without_bos_the_first_token_of_a_text_is_no_label(tmp_path):
   path = tmp_path / "rows.jsonl"
   path.write_text('{"text": "abc"}')
-  corpus = load(Rows(str(path)), dataclasses.replace(TOKENIZER, bos=None))
+  corpus = load(RowsConfig(str(path)), dataclasses.replace(TOKENIZER, bos=None))
   assert corpus.learned.tolist() == [False, True, True, True] and corpus.report.label_tokens == 3
 
 
@@ -119,4 +119,4 @@ def test_other_data_has_another_digest(corpus_of):
     (dict(validation=1.0), "validation"), (dict(validation=-0.1), "validation")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
-    Rows("x.jsonl", **settings)
+    RowsConfig("x.jsonl", **settings)

@@ -7,8 +7,8 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict
-from sftrl_jax.envs.general_points import GeneralPoints
-from sftrl_jax.envs.referee import Rewarded, TaskError, Watched
+from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, TaskError
 
 GOOD = Verdict(1, True, False, True, True, "yes", None, "correct")
 ON = dataclasses.replace(GOOD, terminated=False, chat=(Message("user", "again"),))
@@ -41,18 +41,18 @@ class Careless(Task):
 
 
 def stepping(**changes):
-  return Watched(Task((0, dataclasses.replace(GOOD, **changes))))
+  return CheckedEnv(Task((0, dataclasses.replace(GOOD, **changes))))
 
 
 def test_a_right_environment_plays_as_it_is():
-  env = Watched(GeneralPoints(style="compact", attempts=2))
+  env = CheckedEnv(GeneralPoints(style="compact", attempts=2))
   assert isinstance(env, Env) and env.attempts == 2 and env.words == env.env.words
   state, chat = env.reset(7)
   assert (state, chat) == env.env.reset(7)
   assert env.step(state, env.expert(state)) == env.env.step(state, env.env.expert(state))
   assert env.expert(state, 1) == env.env.expert(state, 1)
   assert env.careless(state, "a") == env.env.careless(state, "a")
-  assert not hasattr(Watched(Task()), "careless")
+  assert not hasattr(CheckedEnv(Task()), "careless")
 
 
 @pytest.mark.parametrize("reward", [1, True, 0.5, -3.0])
@@ -78,20 +78,20 @@ def test_a_wrong_verdict_names_the_step_and_the_response(changes, told):
     (GOOD, "must return (state, verdict)"), ((0, 1.0), "must be a Verdict"), (None, "it returned None")])
 def test_what_is_no_verdict_is_told(answer, told):
   with pytest.raises(TaskError, match=f"{HERE}step: ") as error:
-    Watched(Task(answer)).step(0, "x")
+    CheckedEnv(Task(answer)).step(0, "x")
   assert told in str(error.value)
 
 
 def test_what_raises_is_told_with_the_line_that_raised():
   line = Task.step.__code__.co_firstlineno + 2
   with pytest.raises(TaskError, match=rf"test_referee\.py, line {line}, in step: KeyError: 'a'\n.*step\(0, 'x'\)"):
-    Watched(Task(KeyError("a"))).step(0, "x")
+    CheckedEnv(Task(KeyError("a"))).step(0, "x")
   with pytest.raises(TaskError, match="in careless: ZeroDivisionError"):
-    Watched(Careless()).careless(0, "seed")
+    CheckedEnv(Careless()).careless(0, "seed")
   with pytest.raises(TaskError, match=f"{HERE}expert: the response is 2, but it must be a str"):
-    Watched(Task()).expert("number")
+    CheckedEnv(Task()).expert("number")
   with pytest.raises(TaskError, match=f"{HERE}reset: the chat is ()"):
-    Watched(Task(chat=())).reset(0)
+    CheckedEnv(Task(chat=())).reset(0)
 
 
 def test_a_reward_function_sees_the_chat_that_was_answered_and_changes_the_reward_alone():
@@ -102,7 +102,7 @@ def test_a_reward_function_sees_the_chat_that_was_answered_and_changes_the_rewar
     return len(response)
 
   inner = GeneralPoints(style="compact", attempts=3)
-  env = Rewarded(inner, length)
+  env = RewardFnEnv(inner, length)
   asked, chat = env.reset(0)
   assert chat == inner.reset(0)[1]
   after, verdict = env.step(asked, "wrong")
@@ -120,7 +120,7 @@ def test_a_wrong_reward_function_is_told_with_its_line(value, told):
   def reward(chat, response, verdict):
     return 1 / 0 if value == "x" else value
 
-  env = Rewarded(Watched(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
+  env = RewardFnEnv(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
   with pytest.raises(TaskError, match=f"{HERE}reward: ") as error:
     env.step(env.reset(0)[0], "mine")
   assert ("ZeroDivisionError" if value == "x" else told) in str(error.value) and "'mine'" in str(error.value)

@@ -11,13 +11,13 @@ import pytest
 
 from sftrl_jax import inputs, models, trees
 
-TINY = models.DecoderConfig(vocab=24, width=32, layers=2, heads=4, kv_heads=2, ffn=48, init_std=0.5)
+TINY = models.DecoderConfig(vocab=24, width=32, layers=2, heads=4, kv_heads=2, mlp_dim=48, init_std=0.5)
 KINDS = {
     "grouped": TINY,
     "plain": dataclasses.replace(TINY, kv_heads=4, mlp="plain", activation="relu", remat="none"),
-    "tied": dataclasses.replace(TINY, kv_heads=1, channels=6, activation="gelu", tied=True, unroll=2),
+    "tied": dataclasses.replace(TINY, kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2),
     "everything": dataclasses.replace(
-        TINY, layers=3, tied=True, window=3, pattern=("local", "global"), qkv_bias=True, qk_norm=True, post_norms=True,
+        TINY, layers=3, tie_embeddings=True, window=3, pattern=("local", "global"), qkv_bias=True, qk_norm=True, post_norms=True,
         norm_plus_one=True, embed_scale=3.0, rope_local_theta=100.0, rope_scaling="llama3", rope_factor=8.0,
         rope_context=16, query_scale=0.5),
     "half": dataclasses.replace(TINY, dtype="bfloat16"),

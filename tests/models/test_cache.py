@@ -25,7 +25,7 @@ def test_an_empty_cache_holds_nothing(grouped):
   past = cache.empty(config, 3, 5)
   assert past.segments_BS.sum() == 0 and past.index == 0
   assert len(past.keys_BKSC) == len(past.values_BKSC) == config.layers
-  assert {x.shape for x in (*past.keys_BKSC, *past.values_BKSC)} == {(3, config.kv_heads, 5, config.channels)}
+  assert {x.shape for x in (*past.keys_BKSC, *past.values_BKSC)} == {(3, config.kv_heads, 5, config.head_dim)}
 
 
 def test_a_cache_has_the_dtype_of_the_activations(half):

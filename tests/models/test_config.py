@@ -11,13 +11,13 @@ from sftrl_jax.models.config import DecoderConfig
 
 def test_zeros_are_filled_in():
   config = DecoderConfig(width=48, heads=6)
-  assert (config.kv_heads, config.channels, config.ffn) == (6, 8, 192)
-  config = DecoderConfig(width=48, heads=6, kv_heads=2, channels=10, ffn=100)
-  assert (config.kv_heads, config.channels, config.ffn) == (2, 10, 100)
+  assert (config.kv_heads, config.head_dim, config.mlp_dim) == (6, 8, 192)
+  config = DecoderConfig(width=48, heads=6, kv_heads=2, head_dim=10, mlp_dim=100)
+  assert (config.kv_heads, config.head_dim, config.mlp_dim) == (2, 10, 100)
 
 
 def test_heads_need_not_divide_the_width_if_channels_are_given():
-  assert DecoderConfig(width=50, heads=4, channels=16).channels == 16
+  assert DecoderConfig(width=50, heads=4, head_dim=16).head_dim == 16
 
 
 def test_a_config_is_a_value():

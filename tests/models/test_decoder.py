@@ -191,9 +191,9 @@ def test_decoding_parameters_have_the_dtype_of_the_activations(half):
 
 
 def test_a_tied_model_has_one_table(born_of):
-  tied, untied = born_of(kv_heads=1, channels=6, activation="gelu", tied=True, unroll=2), born_of()
-  assert "unembed" not in tied.params and "unembed" in untied.params
-  np.testing.assert_array_equal(tied.model.unembedding(tied.params), tied.params["embed"].T)
+  tie_embeddings, untied = born_of(kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2), born_of()
+  assert "unembed" not in tie_embeddings.params and "unembed" in untied.params
+  np.testing.assert_array_equal(tie_embeddings.model.unembedding(tie_embeddings.params), tie_embeddings.params["embed"].T)
 
 
 def depends_on(decoder, length):

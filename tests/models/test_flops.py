@@ -17,11 +17,11 @@ from sftrl_jax.training import state as states
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import make_train_step
 
-WIDE = DecoderConfig(vocab=256, width=64, layers=2, heads=4, kv_heads=2, ffn=192, remat="none", unroll=2)
+WIDE = DecoderConfig(vocab=256, width=64, layers=2, heads=4, kv_heads=2, mlp_dim=192, remat="none", unroll=2)
 KINDS = {
     "gated": WIDE,
     "plain": dataclasses.replace(WIDE, mlp="plain", activation="relu", kv_heads=4),
-    "tied": dataclasses.replace(WIDE, tied=True, channels=32),
+    "tied": dataclasses.replace(WIDE, tie_embeddings=True, head_dim=32),
     "everything": dataclasses.replace(WIDE, pattern=("local", "global"), window=8, qkv_bias=True, qk_norm=True,
                                       post_norms=True, norm_plus_one=True, embed_scale=8.0, rope_local_theta=100.0),
 }
@@ -36,10 +36,10 @@ def abstract(config):
 def test_matmul_parameters_are_those_that_multiply_every_token(config):
   leaves = trees.leaves(abstract(config))
   kernels = sum(leaf.size for path, leaf in leaves.items() if path.endswith("kernel"))
-  head = leaves["embed" if config.tied else "unembed"].size
+  head = leaves["embed" if config.tie_embeddings else "unembed"].size
   assert flops.matmul_parameters(config) == kernels + head
   norms = sum(leaf.size for path, leaf in leaves.items() if path.endswith(("scale", "bias")))
-  embedding = 0 if config.tied else leaves["embed"].size
+  embedding = 0 if config.tie_embeddings else leaves["embed"].size
   assert sum(leaf.size for leaf in leaves.values()) == kernels + head + norms + embedding
 
 
@@ -64,8 +64,8 @@ def test_attention_is_in_it():
 @pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapters"])
 def test_a_whole_step_of_a_model_of_real_proportions_is_within_5_percent(adapted):
   """Unrolled and without remat, the optimizer and all: what the train step costs is what it is charged."""
-  config = DecoderConfig(vocab=4096, width=512, layers=2, heads=8, kv_heads=2, ffn=1408, remat="none", unroll=2)
-  model, optimizer, settings = models.build(config), optax.adamw(1e-3), lora.Lora(rank=8)
+  config = DecoderConfig(vocab=4096, width=512, layers=2, heads=8, kv_heads=2, mlp_dim=1408, remat="none", unroll=2)
+  model, optimizer, settings = models.build(config), optax.adamw(1e-3), lora.LoraConfig(rank=8)
   base, rows = {"model": abstract(config)}, (4, 256)
   params = {"lora": jax.eval_shape(lambda key: lora.init(settings, base["model"], key),
                                    jax.random.key(0))} if adapted else base
@@ -109,7 +109,7 @@ def test_a_family_says_itself_what_it_costs():
 
 
 def test_training_adapters_computes_no_gradient_of_what_is_frozen():
-  model, settings, base = models.build(WIDE), lora.Lora(rank=2), abstract(WIDE)
+  model, settings, base = models.build(WIDE), lora.LoraConfig(rank=2), abstract(WIDE)
   adapters = jax.eval_shape(lambda key: lora.init(settings, base, key), jax.random.key(0))
   logits = lambda adapters, base, tokens: model.logits(lora.attach(base, adapters, settings), tokens)
   loss = lambda *given: jnp.sum(jax.nn.logsumexp(logits(*given), axis=-1))

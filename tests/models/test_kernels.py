@@ -97,7 +97,7 @@ def test_flash_attention_wants_a_recent_gpu(version, capability, recent):
 @pytest.mark.parametrize("change, platform, told", [
     (dict(dtype="bfloat16"), "cpu", "the devices are of kind cpu"), ({}, "gpu", "dtype is 'float32'"),
     (dict(dtype="bfloat16", width=512, heads=2), "gpu", "channels is 256"),
-    (dict(dtype="bfloat16", channels=12), "gpu", "channels is 12")])
+    (dict(dtype="bfloat16", head_dim=12), "gpu", "channels is 12")])
 def test_a_kernel_that_cannot_be_had_is_refused_by_name(change, platform, told):
   with pytest.raises(ValueError, match=f"^attention is 'cudnn', but .*{told}: use auto"):
     kernels.chosen(DecoderConfig(attention="cudnn", **change), platform)

@@ -7,9 +7,9 @@ import pytest
 
 from sftrl_jax import trees
 from sftrl_jax.models import lora
-from sftrl_jax.models.lora import Lora
+from sftrl_jax.models.lora import LoraConfig
 
-RANK = Lora(rank=2, alpha=3.0)
+RANK = LoraConfig(rank=2, alpha=3.0)
 TOKENS = np.random.default_rng(0).integers(0, 24, (2, 7)).astype(np.int32)
 
 
@@ -58,8 +58,8 @@ def test_attaching_copies_nothing_and_a_plain_tree_is_merged_already(grouped):
 
 def test_merging_adds_the_product_in_f32(grouped):
   base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), grouped.params)
-  adapters = loud(lora.init(Lora(rank=3, alpha=1.0, targets=("*/down",)), base, jax.random.key(0)))
-  merged = lora.merge(lora.attach(base, adapters, Lora(rank=3, alpha=1.0)))["layers"]["block"]["mlp"]["down"]["kernel"]
+  adapters = loud(lora.init(LoraConfig(rank=3, alpha=1.0, targets=("*/down",)), base, jax.random.key(0)))
+  merged = lora.merge(lora.attach(base, adapters, LoraConfig(rank=3, alpha=1.0)))["layers"]["block"]["mlp"]["down"]["kernel"]
   down, (a, b) = base["layers"]["block"]["mlp"]["down"]["kernel"], (
       np.float64(adapters["layers"]["block"]["mlp"]["down"][name]) for name in ("a", "b"))
   wanted = np.float64(down) + np.einsum("nfr,nrd->nfd", a, b) / 3
@@ -68,7 +68,7 @@ def test_merging_adds_the_product_in_f32(grouped):
 
 
 def test_the_strength_is_alpha_over_rank_or_its_root():
-  assert (Lora(rank=8, alpha=16.0).scale, Lora(rank=16, alpha=8.0, scaling="root").scale) == (2.0, 2.0)
+  assert (LoraConfig(rank=8, alpha=16.0).scale, LoraConfig(rank=16, alpha=8.0, scaling="root").scale) == (2.0, 2.0)
 
 
 def test_adapters_are_those_of_the_targets_and_follow_from_path_and_key(grouped):
@@ -76,7 +76,7 @@ def test_adapters_are_those_of_the_targets_and_follow_from_path_and_key(grouped)
   assert {path.removeprefix("layers/block/") for path in all_of_them} == {
       f"{name}/{side}" for side in "ab" for name in (
           "attn/q", "attn/k", "attn/v", "attn/o", "mlp/gate", "mlp/up", "mlp/down")}
-  some = trees.leaves(lora.init(Lora(rank=2, targets=["*attn/o", "*mlp/d*"]), grouped.params, jax.random.key(0)))
+  some = trees.leaves(lora.init(LoraConfig(rank=2, targets=["*attn/o", "*mlp/d*"]), grouped.params, jax.random.key(0)))
   assert {path[13:] for path in some} == {"attn/o/a", "attn/o/b", "mlp/down/a", "mlp/down/b"}
   for path, leaf in some.items():
     np.testing.assert_array_equal(leaf, all_of_them[path])
@@ -84,7 +84,7 @@ def test_adapters_are_those_of_the_targets_and_follow_from_path_and_key(grouped)
   assert [x.shape for x in o] == [(2, 4, 8, 2), (2, 2, 32)] and not o[1].any()
   assert 0.9 * 32**-0.5 < np.abs(o[0]).max() <= 32**-0.5
   assert np.any(o[0] != trees.leaves(lora.init(RANK, grouped.params, jax.random.key(1)))["layers/block/attn/o/a"])
-  assert lora.count(RANK, grouped.params) == trees.size(all_of_them) and lora.count(Lora(), grouped.params) == 0
+  assert lora.count(RANK, grouped.params) == trees.size(all_of_them) and lora.count(LoraConfig(), grouped.params) == 0
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -94,7 +94,7 @@ def test_adapters_are_those_of_the_targets_and_follow_from_path_and_key(grouped)
     (dict(rank=2, targets=("embed",)), "^targets has 'embed'")])
 def test_what_cannot_be_adapted_is_told(grouped, wrong, message):
   with pytest.raises(ValueError, match=message):
-    lora.init(Lora(**wrong), grouped.params, jax.random.key(0))
+    lora.init(LoraConfig(**wrong), grouped.params, jax.random.key(0))
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -103,12 +103,12 @@ def test_what_cannot_be_adapted_is_told(grouped, wrong, message):
     (dict(scaling="cube"), "^scaling is 'cube'")])
 def test_settings_that_make_no_sense_are_told(wrong, message):
   with pytest.raises(ValueError, match=message):
-    Lora(**wrong)
+    LoraConfig(**wrong)
 
 
 def test_an_objective_reads_adapters_on_what_is_frozen(grouped):
   params = {"model": grouped.params, "value": 1}
-  assert lora.whole(params, {}, Lora()) is params
+  assert lora.whole(params, {}, LoraConfig()) is params
   born = lora.init(RANK, grouped.params, jax.random.key(0))
   read = lora.whole({"lora": born, "value": 1}, {"model": grouped.params}, RANK)
   assert read.keys() == {"model", "value"}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sftrl_jax.objectives.groups import weigh
-from sftrl_jax.objectives.grpo import GRPO
-from sftrl_jax.objectives.rloo import RLOO
+from sftrl_jax.objectives.grpo import GRPOConfig
+from sftrl_jax.objectives.rloo import RLOOConfig
 
 # Episodes of 4, 1, 0 and 3 tokens.
 MASK = jnp.asarray([[1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 1]], jnp.float32)
@@ -34,7 +34,7 @@ def test_nothing_weighs_nothing(mean):
   assert not weights_BT.any() and np.isfinite(count)
 
 
-@pytest.mark.parametrize("section", [GRPO, RLOO])
+@pytest.mark.parametrize("section", [GRPOConfig, RLOOConfig])
 @pytest.mark.parametrize("change, told", [
     ({"group": 1}, "group is 1; it must be at least 2"), ({"group": 0}, "group is 0"), ({"epochs": 0}, "epochs is 0"),
     ({"minibatches": 0}, "minibatches is 0"), ({"max_rounds": 0}, "max_rounds is 0"), ({"clip": 0}, "clip is 0"),
@@ -49,10 +49,10 @@ def test_what_makes_no_sense_is_refused(section, change, told):
 
 
 @pytest.mark.parametrize("section, change, told", [
-    (GRPO, {"clip_high": -0.1}, "clip_high is -0.1"), (GRPO, {"entropy_coef": -1}, "entropy_coef is -1"),
-    (GRPO, {"mean": "tokens"}, "mean is 'tokens'; it must be one of token, sequence, constant"),
-    (GRPO, {"kl": "both"}, "kl is 'both'"), (GRPO, {"kl_estimator": "k1"}, "kl_estimator is 'k1'"),
-    (RLOO, {"ratio": "turn"}, "ratio is 'turn'; it must be one of sequence, token")])
+    (GRPOConfig, {"clip_high": -0.1}, "clip_high is -0.1"), (GRPOConfig, {"entropy_coef": -1}, "entropy_coef is -1"),
+    (GRPOConfig, {"mean": "tokens"}, "mean is 'tokens'; it must be one of token, sequence, constant"),
+    (GRPOConfig, {"kl": "both"}, "kl is 'both'"), (GRPOConfig, {"kl_estimator": "k1"}, "kl_estimator is 'k1'"),
+    (RLOOConfig, {"ratio": "turn"}, "ratio is 'turn'; it must be one of sequence, token")])
 def test_so_are_settings_of_one_method(section, change, told):
   with pytest.raises(ValueError, match=f"^{told}"):
     section(**change)

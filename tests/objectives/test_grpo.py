@@ -10,7 +10,7 @@ import pytest
 from sftrl_jax import inputs
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import GroupBatch, Scores
-from sftrl_jax.objectives.grpo import GRPO, grpo_loss
+from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.training.step import accumulate
 
 B, T, V, LONGEST = 4, 6, 5, 7
@@ -60,7 +60,7 @@ def weights_of(mean, mask=MASK):
 @MEANS
 def test_the_first_update_is_reinforce_with_the_advantage_of_the_episode(mean):
   params, batch = example()
-  total, weight, metrics, gradient = evaluate(params, batch, GRPO(mean=mean))
+  total, weight, metrics, gradient = evaluate(params, batch, GRPOConfig(mean=mean))
   weights, count = weights_of(mean)
   np.testing.assert_allclose(total, -(weights * ADVANTAGES[:, None]).sum(), rtol=1e-5)
   assert weight == count and floats(metrics)["label_tokens"] == MASK.sum()
@@ -79,7 +79,7 @@ def test_dr_grpo_has_no_length_bias_and_the_mean_of_sequences_has():
   per_token = jax.jit(jax.grad(lambda logits: jnp.sum(now({"logits": logits}, batch.targets_BT))))(params["logits"])
   unit = np.abs(per_token).sum(-1)
   for mean, long_one, short_one in (("constant", 0.5, 0.5), ("token", 0.5, 0.5), ("sequence", 0.5 / 6, 0.5)):
-    pulled = np.abs(evaluate(params, batch, GRPO(scale=False, mean=mean))[3]).sum(-1) / unit
+    pulled = np.abs(evaluate(params, batch, GRPOConfig(scale=False, mean=mean))[3]).sum(-1) / unit
     np.testing.assert_allclose(pulled[2], long_one, rtol=1e-4)
     np.testing.assert_allclose(pulled[3, 2], short_one, rtol=1e-4)
 
@@ -92,7 +92,7 @@ def test_eight_pieces_of_one_row_are_one_piece_of_eight(mean, change):
   params, batch = {"logits": double(params["logits"])}, double(batch)
   lookup = lambda params, rows, targets: score({"logits": params["logits"][rows.tokens_BT[:, 0]]}, rows, targets)
   rows = batch.inputs.replace(tokens_BT=jnp.broadcast_to(jnp.arange(8)[:, None], (8, T)))
-  loss = functools.partial(grpo_loss, grpo=GRPO(mean=mean, **change), score=lookup, longest=LONGEST)
+  loss = functools.partial(grpo_loss, grpo=GRPOConfig(mean=mean, **change), score=lookup, longest=LONGEST)
   one, eight = (jax.jit(functools.partial(accumulate, loss, microbatches=pieces))(params, batch.replace(inputs=rows))
                 for pieces in (1, 8))
   for mine, theirs in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
@@ -105,16 +105,16 @@ def test_the_loss_by_hand():
                                        jnp.full((1, 1), np.log(1 / 4)), None, jnp.asarray([advantage]))
   params = {"logits": jnp.zeros((1, 1, 2))}
   for high, clipped in ((0.0, 1.2), (0.28, 1.28)):
-    total, weight, metrics, _ = evaluate(params, batch(3.0), GRPO(clip=0.2, clip_high=high))
+    total, weight, metrics, _ = evaluate(params, batch(3.0), GRPOConfig(clip=0.2, clip_high=high))
     np.testing.assert_allclose(total, -3 * clipped, rtol=1e-5)
     assert weight == 1 and floats(metrics) == pytest.approx({
         "loss/policy_avg": -3 * clipped, "label_tokens": 1, "policy/approxkl_avg": 0.5 * np.log(2) ** 2,
         "policy/clipfrac_avg": 1, "policy/entropy_avg": np.log(2), "clip_ratio/low_mean": 0, "clip_ratio/high_mean": 1,
         "clip_ratio/region_mean": 1, "val/ratio": 2, "val/ratio_max": 2}, rel=1e-5)
-    total, _, metrics, _ = evaluate(params, batch(-3.0), GRPO(clip=0.2, clip_high=high))
+    total, _, metrics, _ = evaluate(params, batch(-3.0), GRPOConfig(clip=0.2, clip_high=high))
     np.testing.assert_allclose(total, 3 * 2, rtol=1e-5)
     assert floats(metrics)["clip_ratio/region_mean"] == 0   # beyond the clip, but on the side that is not held back
-  total, *_ = evaluate(params, batch(3.0), GRPO(entropy_coef=0.5))
+  total, *_ = evaluate(params, batch(3.0), GRPOConfig(entropy_coef=0.5))
   np.testing.assert_allclose(total, -3.6 - 0.5 * np.log(2), rtol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_the_loss_by_hand():
 @pytest.mark.parametrize("estimator, value", [("k3", lambda d: np.exp(-d) - 1 + d), ("k2", lambda d: d**2 / 2)])
 def test_the_kl_in_the_loss_is_weighed_as_the_loss_is(mean, estimator, value):
   params, batch = example(moved=0.2, ref=0.5)
-  grpo = GRPO(mean=mean, kl_coef=0.3, kl_estimator=estimator)
+  grpo = GRPOConfig(mean=mean, kl_coef=0.3, kl_estimator=estimator)
   total, _, metrics, _ = evaluate(params, batch, grpo)
   gap = np.asarray(now(params, batch.targets_BT) - batch.ref_logprobs_BT)
   weights, count = weights_of(mean)
@@ -144,7 +144,7 @@ def test_in_expectation_k2_has_the_gradient_of_the_kl_and_k3_has_not():
   gradient = jax.grad(lambda z: jnp.sum(jax.nn.softmax(z) * (jax.nn.log_softmax(z) - log_q)))(logits)
   found = {}
   for estimator in ("k2", "k3"):
-    *_, each = evaluate(params, batch, GRPO(kl_coef=1.0, kl_estimator=estimator))
+    *_, each = evaluate(params, batch, GRPOConfig(kl_coef=1.0, kl_estimator=estimator))
     found[estimator] = jnp.einsum("a,av->v", p, each[:, 0])
   np.testing.assert_allclose(found["k2"], gradient, atol=1e-6)
   assert np.abs(found["k3"] - gradient).max() > 0.05
@@ -156,7 +156,7 @@ def test_what_the_policy_did_not_write_may_be_anything(mean, poison):
   params, batch = example(moved=0.2, ref=0.3)
   hide = lambda x: jnp.where((MASK == 0).reshape(MASK.shape + (1,) * (x.ndim - 2)), poison, x)
   dirty = batch.replace(old_logprobs_BT=hide(batch.old_logprobs_BT), ref_logprobs_BT=hide(batch.ref_logprobs_BT))
-  grpo = GRPO(mean=mean, kl_coef=0.1, entropy_coef=0.1)
+  grpo = GRPOConfig(mean=mean, kl_coef=0.1, entropy_coef=0.1)
   clean, other = evaluate(params, batch, grpo), evaluate(jax.tree.map(hide, params), dirty, grpo)
   for mine, theirs in zip(jax.tree.leaves(other[:3]), jax.tree.leaves(clean[:3]), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-6)
@@ -167,7 +167,7 @@ def test_what_the_policy_did_not_write_may_be_anything(mean, poison):
 def test_a_batch_that_is_masked_altogether_is_zero_and_finite(mean):
   params, batch = example(moved=0.2, ref=0.3)
   empty = batch.replace(mask_BT=jnp.zeros((B, T)))
-  total, weight, metrics, gradient = evaluate(params, empty, GRPO(mean=mean, kl_coef=0.1, entropy_coef=0.1))
+  total, weight, metrics, gradient = evaluate(params, empty, GRPOConfig(mean=mean, kl_coef=0.1, entropy_coef=0.1))
   assert total == 0 and not gradient.any() and np.isfinite(weight)
   assert floats(metrics)["label_tokens"] == 0
 
@@ -175,5 +175,5 @@ def test_a_batch_that_is_masked_altogether_is_zero_and_finite(mean):
 def test_a_ratio_never_overflows():
   params, batch = example()
   batch = batch.replace(old_logprobs_BT=batch.old_logprobs_BT - 1e4 * batch.mask_BT)
-  total, _, _, gradient = evaluate(params, batch, GRPO())
+  total, _, _, gradient = evaluate(params, batch, GRPOConfig())
   assert np.isfinite(total) and np.isfinite(gradient).all()

@@ -11,7 +11,7 @@ import pytest
 from sftrl_jax import inputs
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import PolicyBatch, Scores
-from sftrl_jax.objectives.ppo import PPO, explained_variance, ppo_loss
+from sftrl_jax.objectives.ppo import PPOConfig, explained_variance, ppo_loss
 
 B, T, V, TURNS = 3, 6, 5, 3
 # Turns of different lengths with the environment's words between them; row 2 has one turn, row 1 stops early.
@@ -56,13 +56,13 @@ def evaluate(params, batch, ppo):
 
 
 levels = pytest.mark.parametrize("level", ["token", "turn"])
-POLICY_ONLY = PPO(value_coef=0.0)
+POLICY_ONLY = PPOConfig(value_coef=0.0)
 
 
 @levels
 def test_the_policy_that_sampled_is_at_ratio_one(level):
   params, batch = example()
-  total, weight, metrics, _ = evaluate(params, batch, PPO(level=level, value_coef=0.0))
+  total, weight, metrics, _ = evaluate(params, batch, PPOConfig(level=level, value_coef=0.0))
   told = floats(metrics)
   assert told["val/ratio"] == pytest.approx(1, abs=1e-6) and told["val/ratio_max"] == pytest.approx(1, abs=1e-6)
   assert told["policy/approxkl_avg"] == pytest.approx(0, abs=1e-10) and told["policy/clipfrac_avg"] == 0
@@ -87,13 +87,13 @@ def test_the_loss_by_hand():
   batch = PolicyBatch(inputs.right_pad([[0]], 1), *(jnp.asarray([[x]]) for x in (
       0, 1.0, 0, np.float32(np.log(1 / 4)), 0.0, 3.0, 3.0)))
   params = {"logits": jnp.zeros((1, 1, 2)), "values": jnp.ones((1, 1))}
-  total, weight, metrics, _ = evaluate(params, batch, PPO(clip=0.2, value_coef=0.1, entropy_coef=0.0))
+  total, weight, metrics, _ = evaluate(params, batch, PPOConfig(clip=0.2, value_coef=0.1, entropy_coef=0.0))
   assert weight == 1
   np.testing.assert_allclose(total, -1.2 * 3 + 0.1 * 2, rtol=1e-5)
   assert floats(metrics) == pytest.approx({
       "loss/policy_avg": -3.6, "loss/value_avg": 2.0, "policy/approxkl_avg": 0.5 * np.log(2) ** 2,
       "policy/clipfrac_avg": 1.0, "policy/entropy_avg": np.log(2), "val/ratio": 2.0, "val/ratio_max": 2.0}, rel=1e-5)
-  total, *_ = evaluate(params, batch, PPO(clip=0.2, value_coef=0.1, entropy_coef=0.5))
+  total, *_ = evaluate(params, batch, PPOConfig(clip=0.2, value_coef=0.1, entropy_coef=0.5))
   np.testing.assert_allclose(total, -3.6 + 0.2 - 0.5 * np.log(2), rtol=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_only_a_ratio_that_has_gone_far_enough_stops_pulling(level, gap, advanta
   params, batch = example(SINGLE)
   batch = batch.replace(old_logprobs_BT=(now(params, batch.targets_BT) - gap) * batch.mask_BT,
                         advantages_BT=advantage * batch.mask_BT)
-  *_, metrics, gradient = evaluate(params, batch, PPO(level=level, clip=0.2, value_coef=0.0))
+  *_, metrics, gradient = evaluate(params, batch, PPOConfig(level=level, clip=0.2, value_coef=0.0))
   pulled = np.asarray(jnp.any(gradient["logits"] != 0, axis=-1))
   np.testing.assert_array_equal(pulled, (SINGLE >= 0) & moves)
   assert floats(metrics)["policy/clipfrac_avg"] == (abs(np.exp(gap) - 1) > 0.2)
@@ -114,7 +114,7 @@ def test_only_a_ratio_that_has_gone_far_enough_stops_pulling(level, gap, advanta
 @pytest.mark.parametrize("change", [{}, {"value_clip": 0.1, "entropy_coef": 0.3, "value_coef": 1.0}], ids=str)
 def test_turns_of_one_token_are_tokens(change):
   params, batch = example(SINGLE, moved=0.3)
-  token, turn = (evaluate(params, batch, PPO(level=level, **change)) for level in ("token", "turn"))
+  token, turn = (evaluate(params, batch, PPOConfig(level=level, **change)) for level in ("token", "turn"))
   for mine, theirs in zip(jax.tree.leaves(turn), jax.tree.leaves(token), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
@@ -124,7 +124,7 @@ def test_the_ratio_of_a_turn_is_the_product_of_its_tokens():
   gap = np.asarray(now(params, batch.targets_BT)) - np.asarray(batch.old_logprobs_BT)
   ratios = np.asarray([np.exp(gap[row][LAYOUT[row] == turn].sum())
                        for row, turn in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]])
-  _, weight, metrics, _ = evaluate(params, batch, PPO(level="turn"))
+  _, weight, metrics, _ = evaluate(params, batch, PPOConfig(level="turn"))
   told = floats(metrics)
   assert weight == 5
   assert told["val/ratio"] == pytest.approx(ratios.mean(), rel=1e-5)
@@ -133,7 +133,7 @@ def test_the_ratio_of_a_turn_is_the_product_of_its_tokens():
 
 def test_the_value_of_a_turn_is_that_before_its_first_token():
   params, batch = example()
-  *_, gradient = evaluate(params, batch, PPO(level="turn", value_coef=1.0))
+  *_, gradient = evaluate(params, batch, PPOConfig(level="turn", value_coef=1.0))
   first = (LAYOUT >= 0) & (np.diff(LAYOUT, axis=1, prepend=-1) > 0)
   want = np.where(first, params["values"] - batch.returns_BT, 0)
   np.testing.assert_allclose(gradient["values"], want, rtol=1e-5, atol=1e-6)
@@ -143,7 +143,7 @@ def test_the_value_loss_is_clipped_around_the_old_value():
   """V_old = 0, R = 1, e = 0.2: V = 0.5 counts as 0.2 since that is worse, V = -0.5 as itself."""
   params, batch = example(SINGLE)
   batch = batch.replace(old_values_BT=jnp.zeros((B, T)), returns_BT=jnp.ones((B, T)))
-  ppo = PPO(value_clip=0.2, value_coef=1.0)
+  ppo = PPOConfig(value_clip=0.2, value_coef=1.0)
   for value, loss, moves in ((0.5, 0.5 * 0.8 ** 2, False), (-0.5, 0.5 * 1.5 ** 2, True), (0.1, 0.5 * 0.9 ** 2, True)):
     *_, metrics, gradient = evaluate({**params, "values": jnp.full((B, T), value)}, batch, ppo)
     np.testing.assert_allclose(metrics["loss/value_avg"].value(), loss, rtol=1e-5)
@@ -158,7 +158,7 @@ def test_in_expectation_the_bonus_has_the_gradient_of_the_entropy(level):
   params, zero = {"logits": every, "values": jnp.zeros((V, 1))}, jnp.zeros((V, 1))
   batch = PolicyBatch(inputs.right_pad([[0]] * V, 1), jnp.arange(V)[:, None], zero + 1, jnp.zeros((V, 1), jnp.int32),
                       jax.nn.log_softmax(logits)[:, None], zero, zero, zero)
-  *_, gradient = evaluate(params, batch, PPO(level=level, entropy_coef=0.7))
+  *_, gradient = evaluate(params, batch, PPOConfig(level=level, entropy_coef=0.7))
   expected = jnp.einsum("a,av->v", jax.nn.softmax(logits), gradient["logits"][:, 0])
   entropy = lambda z: -jnp.sum(jax.nn.softmax(z) * jax.nn.log_softmax(z))
   np.testing.assert_allclose(expected, -0.7 * jax.grad(entropy)(logits), atol=1e-6)
@@ -172,7 +172,7 @@ def test_what_the_policy_did_not_write_may_be_anything(level, poison):
   hide = lambda x: jnp.where(off.reshape(off.shape + (1,) * (x.ndim - 2)), poison, x)
   dirty = batch.replace(**{name: hide(getattr(batch, name)) for name in (
       "old_logprobs_BT", "old_values_BT", "advantages_BT", "returns_BT")})
-  ppo = PPO(level=level, value_clip=0.2, entropy_coef=0.1)
+  ppo = PPOConfig(level=level, value_clip=0.2, entropy_coef=0.1)
   clean, other = evaluate(params, batch, ppo), evaluate(jax.tree.map(hide, params), dirty, ppo)
   for mine, theirs in zip(jax.tree.leaves(other[:3]), jax.tree.leaves(clean[:3]), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-6)
@@ -185,7 +185,7 @@ def test_what_the_policy_did_not_write_may_be_anything(level, poison):
 def test_rows_without_an_action_add_nothing(level):
   params, batch = example(moved=0.2)
   nothing = batch.replace(mask_BT=jnp.zeros((B, T)), turns_BT=jnp.full((B, T), -1, jnp.int32))
-  total, weight, _, gradient = evaluate(params, nothing, PPO(level=level, entropy_coef=0.1))
+  total, weight, _, gradient = evaluate(params, nothing, PPOConfig(level=level, entropy_coef=0.1))
   assert total == 0 and weight == 0
   assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
@@ -222,4 +222,4 @@ def test_explained_variance():
 ])
 def test_what_makes_no_sense_is_refused(change, told):
   with pytest.raises(ValueError, match=told):
-    PPO(**change)
+    PPOConfig(**change)

@@ -10,7 +10,7 @@ import pytest
 from sftrl_jax import inputs
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import GroupBatch, Scores
-from sftrl_jax.objectives.rloo import RLOO, rloo_loss
+from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 
 B, T, V = 3, 5, 4
 MASK = np.asarray([[1, 0, 1, 1, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], np.float32)
@@ -50,7 +50,7 @@ def test_the_first_update_is_reinforce(ratio, count):
   """Either way -A sum_t grad log pi, over episodes or over tokens: no token weighs less for standing in a long answer.
   """
   params, batch = example()
-  _, weight, metrics, gradient = evaluate(params, batch, RLOO(ratio=ratio))
+  _, weight, metrics, gradient = evaluate(params, batch, RLOOConfig(ratio=ratio))
   reinforce = jax.jit(jax.grad(lambda logits: -jnp.sum(
       MASK * ADVANTAGES[:, None] * now({"logits": logits}, batch.targets_BT))))
   np.testing.assert_allclose(gradient, reinforce(params["logits"]), atol=1e-6)
@@ -61,7 +61,7 @@ def test_the_first_update_is_reinforce(ratio, count):
 def test_the_ratio_of_an_episode_is_the_product_of_its_tokens_and_clipped_whole():
   params, batch = example(moved=0.3)
   ratio = np.exp((np.asarray(now(params, batch.targets_BT) - batch.old_logprobs_BT) * MASK).sum(1))
-  total, _, metrics, _ = evaluate(params, batch, RLOO(clip=0.1))
+  total, _, metrics, _ = evaluate(params, batch, RLOOConfig(clip=0.1))
   want = -np.minimum(ratio * ADVANTAGES, np.clip(ratio, 0.9, 1.1) * ADVANTAGES).sum()
   np.testing.assert_allclose(total, want, rtol=1e-4)
   told = floats(metrics)
@@ -73,5 +73,5 @@ def test_the_ratio_of_an_episode_is_the_product_of_its_tokens_and_clipped_whole(
 def test_a_batch_that_is_masked_altogether_is_zero_and_finite(ratio):
   params, batch = example(moved=0.3)
   empty = batch.replace(mask_BT=jnp.zeros((B, T)), old_logprobs_BT=jnp.full((B, T), jnp.nan))
-  total, weight, metrics, gradient = evaluate(params, empty, RLOO(ratio=ratio))
+  total, weight, metrics, gradient = evaluate(params, empty, RLOOConfig(ratio=ratio))
   assert total == 0 and weight == 0 and not gradient.any() and np.isfinite(floats(metrics)["val/ratio"])

@@ -30,14 +30,14 @@ def test_a_seat_that_is_none_is_refused_by_name(change, told):
 
 
 def test_one_process_agrees_with_itself_and_makes_every_row():
-  assert not hosts.several() and hosts.leads() and hosts.count() == 1
-  assert hosts.gathered({"a": 1}) == [{"a": 1}] and hosts.anyone(True) and not hosts.anyone(False)
-  assert hosts.led(lambda: 3) == 3
+  assert not hosts.several() and hosts.is_first_process() and hosts.count() == 1
+  assert hosts.gathered({"a": 1}) == [{"a": 1}] and hosts.any_process(True) and not hosts.any_process(False)
+  assert hosts.led_by_first(lambda: 3) == 3
   mesh = meshes.make(MeshConfig(2, 2, 2))
   share = hosts.share(mesh)
   assert share.slots(5) == [0, 1, 2, 3, 4] and share.first()
-  rows = meshes.place(mesh, np.arange(8))
-  for fetched in (hosts.own(rows), hosts.whole(rows)):
+  rows = meshes.shard_rows(mesh, np.arange(8))
+  for fetched in (hosts.own_rows(rows), hosts.whole_arrays(rows)):
     np.testing.assert_array_equal(fetched, np.arange(8))
 
 

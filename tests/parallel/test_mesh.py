@@ -111,7 +111,7 @@ def test_a_layout_that_is_none_is_refused(change, told):
 def test_rows_are_split_over_data_and_fsdp_and_whole_over_tensor():
   mesh = meshes.make(MeshConfig(2, 2, 2))
   rows = {"tokens": np.arange(24).reshape(8, 3), "weights": np.ones(8, np.float32)}
-  placed = meshes.place(mesh, rows)
+  placed = meshes.shard_rows(mesh, rows)
   for name, array in placed.items():
     np.testing.assert_array_equal(array, rows[name])
     assert array.sharding.spec == PartitionSpec(("data", "fsdp"))

@@ -22,12 +22,12 @@ from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 
-CONFIG = DecoderConfig(vocab=32, width=32, layers=2, heads=8, kv_heads=8, ffn=48)
+CONFIG = DecoderConfig(vocab=32, width=32, layers=2, heads=8, kv_heads=8, mlp_dim=48)
 FAMILIES = {
     "gated": CONFIG,
     "plain": dataclasses.replace(CONFIG, mlp="plain", kv_heads=2),
-    "tied": dataclasses.replace(CONFIG, tied=True, kv_heads=1, layers=12),
-    "large": dataclasses.replace(CONFIG, width=256, channels=32, ffn=512),
+    "tied": dataclasses.replace(CONFIG, tie_embeddings=True, kv_heads=1, layers=12),
+    "large": dataclasses.replace(CONFIG, width=256, head_dim=32, mlp_dim=512),
     "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, qk_norm=True, post_norms=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
@@ -40,7 +40,7 @@ def abstract(config, apart=False):
   model = models.build(config)
   params = jax.eval_shape(model.init, jax.random.key(0))
   return {"model": jax.eval_shape(model.decoding, params) if apart else params,
-          "lora": jax.eval_shape(lambda key: lora.init(lora.Lora(rank=2), params, key), jax.random.key(0)),
+          "lora": jax.eval_shape(lambda key: lora.init(lora.LoraConfig(rank=2), params, key), jax.random.key(0)),
           "value": jax.eval_shape(functools.partial(heads.init, config.width))}
 
 
@@ -185,7 +185,7 @@ def everything(model):
 
   def loss(params, tokens):
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
-    adapted = lora.attach(params["model"], params["lora"], lora.Lora(rank=2, alpha=0.5))
+    adapted = lora.attach(params["model"], params["lora"], lora.LoraConfig(rank=2, alpha=0.5))
     hidden = model.hidden(adapted, tokens, positions, jnp.ones_like(tokens))
     told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
     values = heads.scalar(params["value"], hidden, stop_gradient=False)
@@ -207,7 +207,7 @@ def test_forward_loss_and_gradient_are_the_same_on_every_mesh(layout):
   placed = rules.shardings(params, mesh)
   with on(mesh):
     compiled = jax.jit(everything(model), out_shardings=(None, placed))
-    got = compiled(jax.device_put(params, placed), meshes.place(mesh, tokens))
+    got = compiled(jax.device_put(params, placed), meshes.shard_rows(mesh, tokens))
   for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):
     difference = np.linalg.norm(np.asarray(mine) - np.asarray(theirs))
     assert difference <= 2e-6 * np.linalg.norm(np.asarray(theirs)), path  # f32 sums in another order

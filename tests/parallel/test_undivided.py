@@ -12,7 +12,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 
 def tree(**change):
   """Shapes of a model whose every matrix is large (8 or more layers of 128 x 1024)."""
-  shape = dict(vocab=8192, width=128, layers=64, heads=8, kv_heads=8, channels=128, ffn=1024)
+  shape = dict(vocab=8192, width=128, layers=64, heads=8, kv_heads=8, head_dim=128, mlp_dim=1024)
   return {"model": jax.eval_shape(build(DecoderConfig(**{**shape, **change})).init, jax.random.key(0))}
 
 
@@ -29,7 +29,7 @@ def test_nothing_is_said_of_what_is_split(fsdp, tensor):
     (1, 4, dict(heads=6, kv_heads=6), r"^config.mesh.tensor is 4, but the model has 6 kv_heads, .*attn/k/kernel would "
                                       "not be split: use 1 or 2.$"),
     (2, 4, dict(heads=6, kv_heads=2), "config.mesh.tensor is 4, but the model has 6 heads, .*: use 1 or 2"),
-    (1, 8, dict(ffn=1001), "config.mesh.tensor is 8, but the model has 1001 channels of ffn, .*: use 1.$"),
+    (1, 8, dict(mlp_dim=1001), "config.mesh.tensor is 8, but the model has 1001 channels of ffn, .*: use 1.$"),
     (8, 1, dict(width=132), "config.mesh.fsdp is 8, but the model has 132 channels of width, .*: use 1, 2 or 4.$")])
 def test_what_need_not_lie_whole_is_refused_with_both_numbers_and_what_would_do(fsdp, tensor, change, message):
   with pytest.raises(ValueError, match=message):

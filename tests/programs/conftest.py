@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sftrl_jax import jsonl, places
-from sftrl_jax.programs import pool
+from sftrl_jax import jsonl, paths
+from sftrl_jax.programs.study import process_pool
 
 SCRIPT = '''
 import json, os, pathlib, signal, sys, time
@@ -48,7 +48,7 @@ def stand_in(tmp_path, monkeypatch):
   """Children become stand-ins: `hold` in the study's directory makes them wait, `fail-NAME` makes one fail."""
   script = tmp_path / "stand_in.py"
   script.write_text(SCRIPT)
-  monkeypatch.setattr(pool, "COMMAND", (sys.executable, str(script)))
+  monkeypatch.setattr(process_pool, "COMMAND", (sys.executable, str(script)))
 
 
 @pytest.fixture(scope="package")
@@ -72,7 +72,7 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points"
 TINY = {
     "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",
     "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "(0.5,)",
-    "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.shown": "2", "log.every": "1",
+    "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.log_episodes": "2", "log.every": "1",
     "log.tensorboard": "False", "mesh.cpu_threads": "0"}
 TINY_RL = {"batch": "8", "compute.microbatches": "2", "rollout.rows": "8"}
 TINY_PPO = {**TINY_RL, "ppo.minibatches": "1", "ppo.kl_coef": "0.1"}
@@ -91,13 +91,14 @@ def tiny(one_device):
 
   method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters.
   """
-  from sftrl_jax.programs import settings
+  from sftrl_jax.programs.config import resolve
+  from sftrl_jax.programs.experiment import run_config
 
   def make(method, **overrides):
     file, own = TINY_METHODS[method]
     changed = {**TINY, **own, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
-    config, verb = settings.load(str(CONFIGS / f"{file}.py")), "sft" if file == "sft" else "rl"
-    return settings.resolve_for(verb, config, list(changed.items()), lambda _: None)
+    config, verb = resolve.load(str(CONFIGS / f"{file}.py")), "sft" if file == "sft" else "rl"
+    return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
 
   return make
 
@@ -129,14 +130,14 @@ def speaker():
 
   from sftrl_jax.models import DecoderConfig, build
   from sftrl_jax.parallel import mesh as meshes
-  from sftrl_jax.programs.speaker import Speaker, alone
+  from sftrl_jax.programs.sample.generate import Generator, alone
   from sftrl_jax.rollout.sample import Sampling
   from sftrl_jax.text.tokenizer import words
   tokenizer = words(tuple("abcdefghijklmnopqrstuvwxyz"))
   model = build(DecoderConfig(vocab=tokenizer.size, width=16, layers=1, heads=2, kv_heads=1, remat="none",
                               init_std=0.6))
   decoding = jax.jit(lambda key: model.decoding(model.init(key)))(jax.random.key(3))
-  return Speaker(model, tokenizer, decoding, meshes.make(alone(meshes.MeshConfig()), jax.devices()[:1]), Sampling(4))
+  return Generator(model, tokenizer, decoding, meshes.make(alone(meshes.MeshConfig()), jax.devices()[:1]), Sampling(4))
 
 
 @pytest.fixture(scope="package")
@@ -172,7 +173,7 @@ def afar(bucket, tiny, run_of):
 
   The run is that of finished("sft"), with a checkpoint after every step.
   """
-  home, moments = places.place("gs://bucket/afar"), []
+  home, moments = paths.place("gs://bucket/afar"), []
   bucket.watch = lambda bucket: moments.append(
       {name: object for name, object in bucket.objects.items() if name.startswith("afar/")})
   run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)

@@ -12,7 +12,7 @@ import pytest
 from sftrl_jax.checkpoints import fill, hf, store as stores
 from sftrl_jax.main import main
 from sftrl_jax.models import DecoderConfig
-from sftrl_jax.programs import setup
+from sftrl_jax.programs.experiment import build
 
 CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, qkv_bias=True, context=32)
 
@@ -42,7 +42,7 @@ def test_a_directory_in_another_dtype(model, tmp_path, capsys):
 
 def written(config, home):
   """(a workdir with a checkpoint 4, its model): not by a run; what one trains is asked in test_exports.py."""
-  model, random = setup.assemble(config, "sft").model, np.random.default_rng(0)
+  model, random = build.build_experiment(config, "sft").model, np.random.default_rng(0)
   params = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), fill.shapes_of(model.config))
   store = stores.manager(home)
   stores.save(store, 4, {"params": {"model": params}}, {"step": 4})

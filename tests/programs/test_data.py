@@ -7,8 +7,9 @@ import pytest
 
 from sftrl_jax.data import batches, rows
 from sftrl_jax.main import main
-from sftrl_jax.programs import data, dotted
-from sftrl_jax.programs.mistakes import ConfigError
+from sftrl_jax.programs import data
+from sftrl_jax.programs.config import nested
+from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.text import tokenizer as tokenizers
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -20,7 +21,7 @@ def config(tiny):
   """config(**overrides) -> the plain resolved config of the small task, several attempts shown."""
   def make(**overrides):
     shown = {"data__attempts": "(0.5,0.5)", "data__length": "48", "env__attempts": "3", **overrides}
-    return json.loads(json.dumps(dotted.plain(tiny("sft", **shown))))
+    return json.loads(json.dumps(nested.plain(tiny("sft", **shown))))
   return make
 
 
@@ -45,9 +46,9 @@ def test_training_on_the_file_is_training_on_the_stream(suffix, config, tmp_path
     pytest.importorskip("pyarrow")
   data.run(config(), tmp_path / f"rows{suffix}", count=30)
   chats = data.stream(config(), "")
-  from sftrl_jax.programs.task import make_env
+  from sftrl_jax.programs.experiment.environment import make_env
   for tokenizer in (tokenizers.byte(), tokenizers.words(make_env(config()["env"]).words)):
-    corpus = rows.load(rows.Rows(str(tmp_path / f"rows{suffix}"), length=4000), tokenizer)
+    corpus = rows.load(rows.RowsConfig(str(tmp_path / f"rows{suffix}"), length=4000), tokenizer)
     assert corpus.count == 30 and corpus.report.format == "prompt_completion"
     for index in range(30):
       ids, weights = batches.example(tokenizer, chats(index))
@@ -73,7 +74,7 @@ def test_a_variant_shows_its_own_task(config, tmp_path):
 
 
 def test_rl_shows_one_right_answer_a_prompt(tiny, tmp_path):
-  data.run(json.loads(json.dumps(dotted.plain(tiny("rl")))), tmp_path / "rows.jsonl", count=5)
+  data.run(json.loads(json.dumps(nested.plain(tiny("rl")))), tmp_path / "rows.jsonl", count=5)
   assert all(len(json.loads(line)["prompt"]) == 1 for line in (tmp_path / "rows.jsonl").read_text().splitlines())
 
 

@@ -1,52 +1,70 @@
-"""Evaluations: the same hands everywhere, counted right."""
+"""A finished run read back: the same parameters give the same answers, and what is no run is told apart."""
+
+import json
 
 import pytest
 
-from sftrl_jax.programs.evaluate import Evals
-from sftrl_jax.rollout.tally import wilson
-
-KEYS = {"step", "variant", "temperature", "seed", "attempts", "episodes", "successes", "success", "ci95", "flops",
-        "seconds", "first_success", "outcomes", "codes", "reward", "response_length"}
-
-
-@pytest.mark.parametrize("verb", ["sft", "rl"])
-def test_every_variant_and_temperature_is_measured_once_a_step(finished, lines_of, verb):
-  lines = lines_of(finished(verb), "evals.jsonl")
-  at = [(line["step"], line["variant"], line["temperature"]) for line in lines]
-  assert len(at) == len(set(at))
-  for step in {line["step"] for line in lines}:
-    assert {(v, t) for s, v, t in at if s == step} == {(v, t) for v in ("id_seen", "rule_ood") for t in (0.0, 1.0)}
+from sftrl_jax.main import main
+from sftrl_jax.programs import evaluate
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import saved_run
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
-def test_lines_keep_the_contract_and_agree_with_themselves(finished, lines_of, verb):
-  for line in lines_of(finished(verb), "evals.jsonl"):
-    assert line.keys() - {"kl"} == KEYS and ("kl" in line) == (line["temperature"] == 1.0)
-    assert len(line["outcomes"]) == line["episodes"] == 16
-    assert line["successes"] == 16 - line["outcomes"].count("0") and line["success"] == line["successes"] / 16
-    assert line["first_success"] == line["outcomes"].count("1") / 16
-    assert line["ci95"] == wilson(line["successes"], 16) and set(line["outcomes"]) <= set("012")
-    assert sum(line["codes"].values()) == 16 and line["attempts"] == 2 and line["seed"] == 10**9
+def test_evaluating_a_checkpoint_repeats_what_the_run_measured_at_its_end(finished, lines_of, tmp_path, verb, capsys):
+  home = finished(verb)
+  lines = evaluate.run(str(home), [], str(tmp_path / "out"))
+  last = [line for line in lines_of(home, "evals.jsonl") if line["step"] == 2]
+  same = ("step", "variant", "temperature", "outcomes", "codes", "success", "seed")
+  assert [[line[key] for key in same] for line in lines] == [[line[key] for key in same] for line in last]
+  assert lines_of(tmp_path / "out", "evals.jsonl") == lines
+  assert "rule_ood" in capsys.readouterr().out
 
 
-def test_the_start_has_no_distance_from_itself_and_the_same_start_the_same_answers(finished, lines_of):
-  sft, rl = ([line for line in lines_of(finished(verb), "evals.jsonl") if line["step"] == 0] for verb in ("sft", "rl"))
-  assert all(line.get("kl", 0.0) == 0.0 and line["flops"] == 0 for line in sft)
-  drop = lambda lines: [{k: v for k, v in line.items() if k != "kl"} for line in lines]
-  assert drop(sft) == drop(rl)   # whatever rows and method: paired by position
-  moved = [line["kl"] for line in lines_of(finished("sft"), "evals.jsonl") if line["step"] == 2 and "kl" in line]
-  assert moved and min(moved) > 0
+def test_overrides_change_what_is_evaluated_and_nothing_in_the_run(finished, tmp_path, capsys):
+  home = finished("sft")
+  before = (home / "config.json").read_text(), (home / "evals.jsonl").read_text()
+  lines = evaluate.run(f"{home}@best:rule_ood", [("evals.episodes", "5"),
+                                                               ("evals.temperatures", "(0.0,)")], str(tmp_path))
+  assert [line["episodes"] for line in lines] == [5, 5] and {line["step"] for line in lines} == {2}
+  assert f"{home}@best:rule_ood is step 2" in capsys.readouterr().out
+  assert before == ((home / "config.json").read_text(), (home / "evals.jsonl").read_text())
 
 
-def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
-  shown = [line for line in lines_of(finished("sft"), "episodes.jsonl") if line["kind"] == "eval"]
-  assert {line["temperature"] for line in shown} == {0.0}
-  assert {line["seed"] for line in shown} == {10**9, 10**9 + 1}
+def test_a_run_in_a_bucket_is_evaluated_and_reported_there(afar, lines_of, capsys):
+  home, _ = afar
+  lines = evaluate.run(f"{home}@best:rule_ood", [], "")
+  assert lines_of(home / "evaluate" / str(lines[0]["step"]), "evals.jsonl") == lines
+  again = evaluate.run(f"{home}@{lines[0]['step']}", [], "")
+  assert lines_of(home / "evaluate" / str(lines[0]["step"]), "evals.jsonl") == again
+  assert main(["report", str(home)]) == 0
+  assert f"Report: {home}/report/report.html" in capsys.readouterr().out
+  assert b"rule_ood" in (home / "report" / "report.html").read_bytes() and (home / "report" / "success.png").is_file()
 
 
-@pytest.mark.parametrize("settings, key", [
-    (dict(episodes=0), "episodes"), (dict(every=-1), "every"), (dict(at=(0.5, 1.5)), "at"), (dict(seed=-1), "seed"),
-    (dict(shown=-1), "shown"), (dict(temperatures=()), "temperatures"), (dict(temperatures=(-1.0,)), "temperatures")])
-def test_wrong_settings_name_their_key(settings, key):
-  with pytest.raises(ValueError, match=f"^{key} is"):
-    Evals(**settings)
+@pytest.mark.parametrize("source", ["nowhere", "nowhere@x", "nowhere@best:id_seen"])
+def test_what_is_no_workdir_is_refused(source, tmp_path):
+  with pytest.raises(ConfigError, match="nowhere is no workdir of a run: it holds no config.json"):
+    saved_run.parse(str(tmp_path / source))
+
+
+def test_an_evaluation_never_replaces_the_measurements_of_a_run(finished):
+  home = finished("sft")
+  before = (home / "evals.jsonl").read_text()
+  with pytest.raises(ConfigError, match="is the workdir of a run"):
+    evaluate.run(str(home), [], str(home))
+  assert (home / "evals.jsonl").read_text() == before
+
+
+def test_a_missing_step_names_the_steps_there_are(finished, tmp_path):
+  with pytest.raises(ValueError, match="no checkpoint 7; steps there: .*2"):
+    evaluate.run(f"{finished('sft')}@7", [], str(tmp_path))
+
+
+def test_a_study_and_a_torn_config_are_refused(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"verb": "study"}))
+  with pytest.raises(ConfigError, match="one of its runs"):
+    saved_run.verb_of(tmp_path)
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ConfigError, match="no JSON"):
+    saved_run.verb_of(tmp_path)

@@ -12,7 +12,7 @@ from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.rollout.policy import Actor, Rollout
+from sftrl_jax.rollout.policy import Actor, RolloutConfig
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.tokenizer import words
 
@@ -83,7 +83,7 @@ def make_actor(model, tokenizer):
   def make(devices=1, turns=3, group=1, **rollout):
     settings = {**dict(rows=16, prompt_tokens=5, feedback_tokens=2, max_new_tokens=4), **rollout}
     mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:devices])
-    return Actor(model, tokenizer, Rollout(**settings), Sampling(settings["max_new_tokens"]), turns, mesh, group)
+    return Actor(model, tokenizer, RolloutConfig(**settings), Sampling(settings["max_new_tokens"]), turns, mesh, group)
 
   return make
 

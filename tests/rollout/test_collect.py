@@ -5,7 +5,7 @@ import pytest
 
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.rollout.collect import cut, grid, outcomes, rows
-from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
 
 LENGTH = 12
 
@@ -13,7 +13,7 @@ LENGTH = 12
 def turn(context, tokens, reward):
   logprobs = tuple(-0.01 * token for token in tokens)
   verdict = Verdict(reward, False, False, False, False, "", None, "value")
-  return Turn(Reply("", tuple(context), tuple(tokens), logprobs), verdict)
+  return Turn(Response("", tuple(context), tuple(tokens), logprobs), verdict)
 
 
 TWO = Episode(0, (turn([1, 10, 11], [20, 21], -0.5), turn([12], [22, 23, 24], 1.0)), (), False)
@@ -56,7 +56,7 @@ def test_the_last_id_may_be_only_a_target():
 
 
 def test_tokens_and_logprobs_must_be_equally_many():
-  broken = Episode(7, (Turn(Reply("", (1,), (2, 3), (0.0,)), TWO.turns[0].verdict),), (), False)
+  broken = Episode(7, (Turn(Response("", (1,), (2, 3), (0.0,)), TWO.turns[0].verdict),), (), False)
   with pytest.raises(ValueError, match="Episode 7: 2 sampled tokens but 1"):
     rows([broken], 8, [()])
 
@@ -86,18 +86,18 @@ def test_rewards_stand_on_the_last_step_of_their_turn():
 
 def test_only_a_truncated_episode_whose_end_was_read_goes_on():
   steps = grid(EPISODES, "turn", 3, 4, CLOSING)
-  assert steps.goes_on_E.tolist() == [0, 1, 0]
+  assert steps.bootstrap_E.tolist() == [0, 1, 0]
   collected = rows(EPISODES, LENGTH, CLOSING)
   last = steps.last_column_E[1]
   assert collected.inputs.tokens_BT[1, last] == CLOSING[1][-1] and collected.inputs.segments_BT[1, last] == 1
   assert collected.inputs.segments_BT[1, last + 1] == 0
-  assert grid(EPISODES, "turn", 3, 4, ((), (), ())).goes_on_E.tolist() == [0, 0, 0]
+  assert grid(EPISODES, "turn", 3, 4, ((), (), ())).bootstrap_E.tolist() == [0, 0, 0]
 
 
 def test_the_outcome_of_an_episode_is_the_discounted_sum_of_its_turns():
   found = outcomes(EPISODES)
   np.testing.assert_allclose(found.rewards_E, [0.5, -0.25, 0.0])
-  assert found.learned_E.all() and found.judged_E.all()
+  assert found.in_loss_E.all() and found.has_advantage_E.all()
   np.testing.assert_allclose(outcomes(EPISODES, turn_gamma=0.5).rewards_E, [-0.5 + 0.5 * 1.0, -0.25, 0.0])
 
 
@@ -113,10 +113,10 @@ def test_long_responses_lose_reward_linearly_over_the_buffer():
 
 def test_an_episode_is_cut_by_a_limit_of_the_rollout_and_not_by_running_out_of_attempts():
   attempts = Verdict(0.0, False, True, False, False, "", None, "value")
-  whole, torso = Reply("", (1,), (2,), (0.0,)), Reply("", (1,), (2,), (0.0,), stopped=False)
+  whole, torso = Response("", (1,), (2,), (0.0,)), Response("", (1,), (2,), (0.0,), stopped=False)
   episodes = [Episode(0, (Turn(whole, attempts),), (), True), Episode(1, (Turn(torso, attempts),), (), True),
               Episode(2, (Turn(torso, TWO.turns[0].verdict), TWO.turns[1]), (), False),
               Episode(3, (Turn(whole, TWO.turns[0].verdict),), (), True), TWO]   # 3: what was said then did not fit
   assert [cut(episode) for episode in episodes] == [False, True, True, True, False]
-  np.testing.assert_array_equal(outcomes(episodes, mask=True).learned_E, [1, 0, 0, 0, 1])
-  np.testing.assert_array_equal(outcomes(episodes, fillers=2).judged_E, [1, 1, 1, 0, 0])
+  np.testing.assert_array_equal(outcomes(episodes, mask=True).in_loss_E, [1, 0, 0, 0, 1])
+  np.testing.assert_array_equal(outcomes(episodes, padding_episodes=2).has_advantage_E, [1, 1, 1, 0, 0])

@@ -3,8 +3,8 @@
 import pytest
 
 from sftrl_jax.chat import Message
-from sftrl_jax.envs.general_points import GeneralPoints
-from sftrl_jax.rollout.episodes import Reply, play, scripted, whole_chat
+from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.rollout.episodes import Response, play, scripted, whole_chat
 
 ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
 SEEDS = (5, 3, 8, 3, 100, 0)
@@ -50,7 +50,7 @@ def test_episodes_end_at_their_own_turns_and_the_policy_is_told_who_is_left():
       assert [memory[place] for place in kept] == names   # `kept` are places among the last call's chats
     seen.append(len(chats))
     late = lambda chat: 1 + (len(chat) - 1) // 2 >= patience[prompts[chat[0].text]]
-    return [Reply(right(chat) if late(chat) else "NUMBERS") for chat in chats], names
+    return [Response(right(chat) if late(chat) else "NUMBERS") for chat in chats], names
 
   episodes, _ = play(ENV, answer, SEEDS)
   assert [len(episode.turns) for episode in episodes] == [1, 2, 3, 2, 3, 1]
@@ -60,7 +60,7 @@ def test_episodes_end_at_their_own_turns_and_the_policy_is_told_who_is_left():
 
 def test_a_refused_reply_is_never_judged():
   def answer(chats, kept, memory):
-    return [Reply("NUMBERS", refused=kept is not None and place % 2 == 0) for place in range(len(chats))], None
+    return [Response("NUMBERS", refused=kept is not None and place % 2 == 0) for place in range(len(chats))], None
 
   for number, episode in enumerate(play(ENV, answer, SEEDS)[0]):
     assert episode.truncated and not episode.success
@@ -72,7 +72,7 @@ def test_a_refused_reply_is_never_judged():
 
 def test_a_policy_that_answers_too_few_chats_is_an_error():
   with pytest.raises(ValueError):
-    play(ENV, lambda chats, kept, memory: ([Reply("x")], None), (1, 2))
+    play(ENV, lambda chats, kept, memory: ([Response("x")], None), (1, 2))
 
 
 def test_the_whole_chat_ends_with_what_was_said_last():

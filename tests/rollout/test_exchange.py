@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.rollout.exchange import packed, unpacked
 
 
@@ -15,7 +15,7 @@ from sftrl_jax.rollout.exchange import packed, unpacked
 def test_an_episode_comes_out_as_it_went_in(image):
   third, tiny = float(np.float32(1 / 3)), float(np.float32(1e-30))
   turns = tuple(
-      Turn(Reply(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, False),
+      Turn(Response(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, False),
            Verdict(-third, number == 1, False, False, number == 1, "no \u2020", None, "wrong")) for number in range(2))
   chat = (Message("user", "look", image), Message("assistant", "text 1"))
   episode = Episode("7 3", turns, chat, True)

@@ -18,7 +18,7 @@ from sftrl_jax.rollout.episodes import play
 from sftrl_jax.rollout.policy import policy
 
 # All kernels are matrices, large beside activations; with tensor=4 there are fewer kv heads than devices.
-CONFIG = DecoderConfig(vocab=512, width=256, layers=2, heads=4, kv_heads=2, channels=128, ffn=512, remat="none")
+CONFIG = DecoderConfig(vocab=512, width=256, layers=2, heads=4, kv_heads=2, head_dim=128, mlp_dim=512, remat="none")
 ROWS, ROOM = 8, 32
 LAYOUTS = {"8x1x1": ((8, 1, 1), False), "1x8x1, gathered": ((1, 8, 1), True), "2x2x2": ((2, 2, 2), False)}
 
@@ -67,7 +67,7 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
     lowered = stepping.lower(lies(weights, placement.weights(model, mesh, gather)), lies(cache, each), *[token] * 3)
   text = lowered.compile().as_text()
   moved = collectives(text)
-  assert moved and max(moved) <= ROWS * CONFIG.ffn < CONFIG.width * CONFIG.kv_heads * CONFIG.channels // 8
+  assert moved and max(moved) <= ROWS * CONFIG.mlp_dim < CONFIG.width * CONFIG.kv_heads * CONFIG.head_dim // 8
   sums = [size for size in collectives(text, "all-reduce") if size >= ROWS // shape[0] * CONFIG.width]
   if not gather:   # two a layer and one of embeddings, each of the channels of the rows of a copy of the model
     assert sums == [ROWS // shape[0] * CONFIG.width] * (2 * CONFIG.layers + 1)
@@ -86,7 +86,7 @@ def test_rows_leave_a_cache_without_any_device_holding_it_whole(shape):
     taking = jax.jit(placement.decoded(caches.take), out_shardings=split).lower(lies(cache, each), rows).compile()
     taken = taking(jax.device_put(cache, each), rows)
   jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[rows] if old.ndim else old), taken, cache)
-  assert max(collectives(taking.as_text())) <= 32 // 8 * CONFIG.kv_heads * ROOM * CONFIG.channels
+  assert max(collectives(taking.as_text())) <= 32 // 8 * CONFIG.kv_heads * ROOM * CONFIG.head_dim
 
 
 def collectives(program: str, kinds="all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute") -> list[int]:
@@ -97,7 +97,7 @@ def collectives(program: str, kinds="all-gather|all-reduce|reduce-scatter|all-to
 
 def said(guess, actor, params, temperature):
   with jax.set_mesh(actor.mesh), rules.applied():
-    weights = actor.compiled[2](jax.device_put(
+    weights = actor.compiled.to_decoding(jax.device_put(
         {"model": params}, rules.shardings({"model": params}, actor.mesh))["model"])
     episodes, _ = play(guess(), policy(actor, weights, jax.random.key(5), temperature, range(16)), range(16))
   replies = [turn.reply for episode in episodes for turn in episode.turns]
@@ -122,5 +122,5 @@ def test_a_rollout_is_the_same_on_every_mesh(guess, make_actor, params, alone, s
 def test_decoding_may_have_a_dtype_of_its_own(make_actor, params):
   actor = make_actor(dtype="bfloat16")
   assert actor.decoder.config == dataclasses.replace(actor.model.config, dtype="bfloat16")
-  assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(actor.compiled[2], params))} == {jnp.dtype("bfloat16")}
+  assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(actor.compiled.to_decoding, params))} == {jnp.dtype("bfloat16")}
   assert make_actor().decoder == make_actor().model

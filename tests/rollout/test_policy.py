@@ -11,10 +11,10 @@ from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import play
-from sftrl_jax.rollout.policy import Actor, Rollout, compile_all, policy
+from sftrl_jax.rollout.policy import Actor, RolloutConfig, compile_all, policy
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
-from sftrl_jax.training import compiles
+from sftrl_jax.training import compile_count
 from sftrl_jax.training.score import make_score
 
 KEY = 11
@@ -46,16 +46,16 @@ def ids_of(episode):
 @pytest.mark.parametrize("settings", [*WAYS.values(), GROUPS], ids=[*WAYS, "groups on 2 devices"])
 def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
   actor, env = make_actor(**settings), guess()
-  decoding = actor.compiled[2](params)
+  decoding = actor.compiled.to_decoding(params)
   compile_all(actor, decoding)
   keys = [jax.random.key(key) for key in range(3)]
-  before = compiles.count()
+  before = compile_count.count()
   for key, seeds, temperature in zip(keys, (range(16), range(20, 27), range(40, 56)), (0.7, 0.0, 1.5), strict=True):
     play(env, policy(actor, decoding, key, temperature, list(seeds)), list(seeds))
     if actor.group > 1:
       seeds = [number // 4 for number in range(8)]
       play(env, policy(actor, decoding, key, temperature, range(8), group=4), seeds)
-  assert compiles.count() == before
+  assert compile_count.count() == before
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
     (dict(shrink=(1.0,)), "shrink")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
-    Rollout(**settings)
+    RolloutConfig(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +225,9 @@ def spoken(guess, chatml):
   model = build(DecoderConfig(vocab=chatml.size + 7, width=16, layers=1, heads=2, remat="none", init_std=0.6),
                 chatml.size)
   params = jax.jit(model.init)(jax.random.key(3))
-  settings = Rollout(rows=16, prompt_tokens=10, feedback_tokens=8, max_new_tokens=4, shrink=())
+  settings = RolloutConfig(rows=16, prompt_tokens=10, feedback_tokens=8, max_new_tokens=4, shrink=())
   actor = Actor(model, chatml, settings, Sampling(4), 3, meshes.make(meshes.MeshConfig(), jax.devices()[:1]))
-  decoding = actor.compiled[2](params)
+  decoding = actor.compiled.to_decoding(params)
   return model, params, [episode for first in (0, 16, 32)
                          for episode in talk(guess(), actor, decoding, 0.9, range(first, first + 16))]
 
@@ -275,7 +275,7 @@ def test_a_template_that_changes_what_was_said_needs_the_whole_chat_read_again(c
   source = ("{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' + (m.content if loop.last else 'b') }}"
             "{{ '<|im_end|> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}")
   forgetful = dataclasses.replace(chatml, template=dataclasses.replace(chatml.template, source=source))
-  make = lambda turns, carry: Actor(model, forgetful, Rollout(carry=carry), Sampling(4), turns, None)
+  make = lambda turns, carry: Actor(model, forgetful, RolloutConfig(carry=carry), Sampling(4), turns, None)
   with pytest.raises(ValueError, match="does not keep a chat's beginning"):
     make(2, True)
   assert make(1, True) != make(2, False)

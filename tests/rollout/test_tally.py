@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.episodes import Episode, Reply, Turn
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.rollout.tally import merge, tally, wilson
 
 
@@ -15,7 +15,7 @@ def episode(seed, codes, stopped=True):
   for number, code in enumerate(codes):
     right = code == "correct"
     verdict = Verdict(1.0 if right else -0.25, right, False, right, right, "", None, code)
-    turns.append(Turn(Reply("", tokens=(5,) * (number + 1), logprobs=(0.0,) * (number + 1), stopped=stopped), verdict))
+    turns.append(Turn(Response("", tokens=(5,) * (number + 1), logprobs=(0.0,) * (number + 1), stopped=stopped), verdict))
   return Episode(seed, tuple(turns), (), codes[-1] != "correct" if codes else True)
 
 

@@ -12,7 +12,7 @@ from sftrl_jax.chat import Message
 from sftrl_jax.jsonl import append_line
 from sftrl_jax.training import log as logs
 from sftrl_jax.training.log import Log, LogConfig, cut_after, write_json
-from sftrl_jax.training.loop import Limits, Position
+from sftrl_jax.training.position import Limits, Position
 
 
 def lines(path):

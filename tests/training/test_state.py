@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec
 from sftrl_jax import trees
 from sftrl_jax.models import DecoderConfig, build, heads
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.training import catalogue, state as states
-from sftrl_jax.training.optimizer import Optimizer, make_optimizer
+from sftrl_jax.training import state as states
+from sftrl_jax.training.optimizers import catalogue
+from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 
 UP = "model/layers/block/mlp/up/kernel"
 
@@ -19,7 +20,7 @@ UP = "model/layers/block/mlp/up/kernel"
 def test_a_state_is_born_sharded_and_equal_to_its_parameters(params):
   mesh = meshes.make(meshes.MeshConfig())
   optimizer = optax.adamw(1e-3)
-  state = states.born(params, optimizer, mesh)
+  state = states.create_sharded(params, optimizer, mesh)
   assert state.step == 0
   jax.tree.map(np.testing.assert_array_equal, state.params, params)
   where = rules.shardings(params, mesh)
@@ -36,11 +37,11 @@ def test_a_state_is_born_sharded_and_equal_to_its_parameters(params):
 def test_no_optimizer_keeps_anything_large_whole(monkeypatch):
   """Of a model whose every matrix is split: what a state holds lies on 8 devices as thinly as the parameters do."""
   monkeypatch.setattr(rules, "LARGE", 2**11)
-  model, mesh = build(DecoderConfig(vocab=512, width=128, layers=2, heads=8, kv_heads=2, ffn=256)), meshes.make(
+  model, mesh = build(DecoderConfig(vocab=512, width=128, layers=2, heads=8, kv_heads=2, mlp_dim=256)), meshes.make(
       meshes.MeshConfig(2, 2, 2))
   params = {"model": jax.eval_shape(model.init, jax.random.key(0)), "value": jax.eval_shape(lambda: heads.init(128))}
   for name in catalogue.catalogue().entries:
-    optimizer = make_optimizer(Optimizer(name), lambda n: 1e-3)
+    optimizer = make_optimizer(OptimizerConfig(name), lambda n: 1e-3)
     where = states.shardings(params, optimizer, mesh).opt_state
     state = trees.leaves(jax.eval_shape(optimizer.init, params))
     for (path, leaf), place in zip(state.items(), jax.tree.leaves(where), strict=True):
@@ -50,7 +51,7 @@ def test_no_optimizer_keeps_anything_large_whole(monkeypatch):
 def test_giving_the_state_away_leaves_the_given_parameters_alone(params):
   mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
   given = jax.device_put(params, rules.shardings(params, mesh))
-  state = states.born(given, optax.sgd(0.1), mesh)
+  state = states.create_sharded(given, optax.sgd(0.1), mesh)
   for leaf in jax.tree.leaves(state):
     leaf.delete()
   jax.tree.map(np.testing.assert_array_equal, given, params)
@@ -59,17 +60,17 @@ def test_giving_the_state_away_leaves_the_given_parameters_alone(params):
 @pytest.mark.parametrize("name", ["prodigy", "cocob", "mechanize"])
 def test_a_state_that_remembers_its_start_can_be_donated(name, tiny):
   mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-  state = states.born(tiny(UP), make_optimizer(Optimizer(name, weight_decay=0.1), lambda n: 1.0), mesh)
+  state = states.create_sharded(tiny(UP), make_optimizer(OptimizerConfig(name, weight_decay=0.1), lambda n: 1.0), mesh)
   held = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
   assert len(held) == len(set(held))   # an array held twice could be given away but once
 
 
 def test_parameters_are_judged_themselves_but_for_an_average(tiny):
   params = tiny(UP, "model/embed", "value/bias")
-  state = states.create(params, make_optimizer(Optimizer("adamw"), lambda n: 1.0))
+  state = states.create(params, make_optimizer(OptimizerConfig("adamw"), lambda n: 1.0))
   assert states.evaluated(state) is state.params and not states.is_averaged(state)
 
-  optimizer = make_optimizer(Optimizer("schedule_free_sgd", freeze=("model/embed",)), lambda n: 0.5)
+  optimizer = make_optimizer(OptimizerConfig("schedule_free_sgd", freeze=("model/embed",)), lambda n: 0.5)
   state = states.create(params, optimizer)
   assert states.is_averaged(state) and states.is_averaged(jax.eval_shape(lambda: state))
   updates, slots = optimizer.update(jax.tree.map(jnp.ones_like, params), state.opt_state, params)

@@ -13,7 +13,7 @@ from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, floats
 from sftrl_jax.models import DecoderConfig, build, lora
 from sftrl_jax.objectives.batches import TokenBatch
-from sftrl_jax.objectives.ppo import PPO, ppo_loss
+from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
@@ -29,7 +29,7 @@ LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "8x1x1": (8, 1, dict(data=8, 
 def losses(model):
   score = make_score(model)
   return {"sft": functools.partial(sft_loss, score=score),
-          **{level: functools.partial(ppo_loss, ppo=PPO(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
+          **{level: functools.partial(ppo_loss, ppo=PPOConfig(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
                                       score=score, turns=2) for level in ("token", "turn")}}
 
 
@@ -43,9 +43,9 @@ def stepped(losses, params, token_batch, policy_batch):
     batch = token_batch if kind == "sft" else policy_batch
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
-      state = states.born(params, optimizer, mesh)
+      state = states.create_sharded(params, optimizer, mesh)
       step = jax.jit(make_train_step(losses[kind], optimizer, SCHEDULE, microbatches))
-      after, metrics = step(state, meshes.place(mesh, batch))
+      after, metrics = step(state, meshes.shard_rows(mesh, batch))
       return jax.device_get(after.params), floats(metrics)
 
   return run
@@ -66,7 +66,7 @@ def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
 def temporary(layout, constrained=True):
   """Bytes a device that a step needs beside its arguments, as compiled: nothing is run."""
   mesh, rows, optimizer = meshes.make(layout), (64, 32), optax.sgd(1e-3)
-  model = build(DecoderConfig(vocab=256, width=128, layers=2, heads=4, ffn=256, remat="none"))
+  model = build(DecoderConfig(vocab=256, width=128, layers=2, heads=4, mlp_dim=256, remat="none"))
   params = {"model": jax.eval_shape(model.init, jax.random.key(0))}
   where = states.shardings(params, optimizer, mesh)
   state = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
@@ -120,7 +120,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
 
 def test_adapters_alone_are_trained_by_the_gradient_of_the_kernel_beside_them(losses, params, token_batch):
   """Where b is 0: da = 0 and db = scale * a^T dW, by the chain rule."""
-  settings, optimizer = lora.Lora(rank=2, alpha=3.0), optax.sgd(1.0)
+  settings, optimizer = lora.LoraConfig(rank=2, alpha=3.0), optax.sgd(1.0)
   base = {"model": jax.tree.map(jnp.copy, params["model"])}
   adapters = {"lora": lora.init(settings, base["model"], jax.random.key(3)),
               "value": jax.tree.map(jnp.copy, params["value"])}

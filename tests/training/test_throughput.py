@@ -8,7 +8,7 @@ import pytest
 
 from sftrl_jax.parallel import chips
 from sftrl_jax.training import throughput
-from sftrl_jax.training.loop import Position
+from sftrl_jax.training.position import Position
 
 
 @pytest.fixture

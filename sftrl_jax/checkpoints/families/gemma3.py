@@ -35,7 +35,7 @@ def describe(keys: reading.Keys) -> DecoderConfig:
   return DecoderConfig(
       **shape, **_rotary(keys, bool(local)), **local, pattern=pattern, activation=keys.activation("hidden_activation"),
       qk_norm=True, post_norms=True, norm_plus_one=True, embed_scale=shape["width"] ** 0.5,
-      query_scale=0.0 if scalar == shape["channels"] else scalar**-0.5)
+      query_scale=0.0 if scalar == shape["head_dim"] else scalar**-0.5)
 
 
 def _rotary(keys: reading.Keys, local: bool) -> dict:
@@ -58,7 +58,7 @@ def written(config: DecoderConfig) -> dict:
   """A config.json as near to this model as the family comes."""
   scaling = rope.write_scaling(config)
   local = config.rope_local_theta or DEFAULTS["rope_local_base_freq"]
-  scalar = config.channels if not config.query_scale else round(config.query_scale**-2)
+  scalar = config.head_dim if not config.query_scale else round(config.query_scale**-2)
   return {
       **reading.write_shape(config), "hidden_activation": reading.WRITTEN[config.activation],
       "query_pre_attn_scalar": scalar, "attn_logit_softcapping": None, "final_logit_softcapping": None,

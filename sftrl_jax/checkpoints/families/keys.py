@@ -86,16 +86,16 @@ def shape(keys: Keys) -> dict:
   return dict(
       vocab=keys.integer("vocab_size"), width=width, layers=keys.integer("num_hidden_layers"), heads=heads,
       kv_heads=keys.integer("num_key_value_heads") if keys.get("num_key_value_heads") else heads,
-      channels=keys.integer("head_dim") if keys.get("head_dim") else width // heads,
-      ffn=keys.integer("intermediate_size"), norm_eps=keys.number("rms_norm_eps"),
-      tied=keys.flag("tie_word_embeddings"), context=keys.integer("max_position_embeddings"))
+      head_dim=keys.integer("head_dim") if keys.get("head_dim") else width // heads,
+      mlp_dim=keys.integer("intermediate_size"), norm_eps=keys.number("rms_norm_eps"),
+      tie_embeddings=keys.flag("tie_word_embeddings"), context=keys.integer("max_position_embeddings"))
 
 
 def write_shape(config: DecoderConfig) -> dict:
   """The other way round; `context` is only told, and a model that knows of none is given room."""
   return dict(
       vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
-      num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.channels,
-      intermediate_size=config.ffn, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tied,
+      num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.head_dim,
+      intermediate_size=config.mlp_dim, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
       max_position_embeddings=config.context or 8192, initializer_range=config.init_std, use_cache=True,
       attention_bias=False, attention_dropout=0.0)

@@ -13,8 +13,8 @@ ONE_B = {"model_type": "gemma3_text", "attention_bias": False, "attn_logit_softc
          "rope_local_base_freq": 10000, "rope_scaling": None, "rope_theta": 1000000,
          "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144}
 READ = DecoderConfig(
-    vocab=262144, width=1152, layers=26, heads=4, kv_heads=1, channels=256, ffn=6912, activation="gelu", rope_theta=1e6,
-    norm_eps=1e-6, tied=True, context=32768, window=512, pattern=("local",) * 5 + ("global",), qk_norm=True,
+    vocab=262144, width=1152, layers=26, heads=4, kv_heads=1, head_dim=256, mlp_dim=6912, activation="gelu", rope_theta=1e6,
+    norm_eps=1e-6, tie_embeddings=True, context=32768, window=512, pattern=("local",) * 5 + ("global",), qk_norm=True,
     post_norms=True, norm_plus_one=True, embed_scale=1152**0.5, rope_local_theta=1e4)
 
 

@@ -25,12 +25,12 @@ SMOLLM2 = {
 
 def test_real_ones_are_read():
   assert families.describe(LLAMA32) == DecoderConfig(
-      vocab=128256, width=2048, layers=16, heads=32, kv_heads=8, channels=64, ffn=8192, norm_eps=1e-5, rope_theta=5e5,
-      tied=True, rope_scaling="llama3", rope_factor=32.0, rope_low=1.0, rope_high=4.0, rope_context=8192,
+      vocab=128256, width=2048, layers=16, heads=32, kv_heads=8, head_dim=64, mlp_dim=8192, norm_eps=1e-5, rope_theta=5e5,
+      tie_embeddings=True, rope_scaling="llama3", rope_factor=32.0, rope_low=1.0, rope_high=4.0, rope_context=8192,
       context=131072)
   assert families.describe(SMOLLM2) == DecoderConfig(
-      vocab=49152, width=576, layers=30, heads=9, kv_heads=3, channels=64, ffn=1536, norm_eps=1e-5, rope_theta=1e5,
-      tied=True, context=8192)
+      vocab=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, mlp_dim=1536, norm_eps=1e-5, rope_theta=1e5,
+      tie_embeddings=True, context=8192)
 
 
 @pytest.mark.parametrize("values", [LLAMA32, SMOLLM2, {**SMOLLM2, "hidden_act": "gelu_pytorch_tanh", "head_dim": 8}])

@@ -11,7 +11,7 @@ V01 = {"model_type": "mistral", "hidden_act": "silu", "hidden_size": 4096, "inte
        "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096, "tie_word_embeddings": False,
        "vocab_size": 32000}
 V03 = {**V01, "rope_theta": 1000000.0, "sliding_window": None, "vocab_size": 32768}
-SEVEN_B = DecoderConfig(vocab=32000, width=4096, layers=32, heads=32, kv_heads=8, ffn=14336, norm_eps=1e-5,
+SEVEN_B = DecoderConfig(vocab=32000, width=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, norm_eps=1e-5,
                         context=32768, window=4096, pattern=("local",))
 
 

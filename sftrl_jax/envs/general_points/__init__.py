@@ -1,0 +1,1 @@
+"""GeneralPoints: make a formula of four cards that equals the target."""

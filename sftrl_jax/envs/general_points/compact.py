@@ -1,0 +1,65 @@
+"""The compact style of GeneralPoints: 59 words, so that a small model can be trained from scratch in minutes.
+
+  prompt    RULE 10 10 10 TARGET 17 CARDS cA c10 cK       (the rule is stated: what J, Q and K are worth)
+  response  NUMBERS 1 10 10 FORMULA ( 10 - 1 ) * 10       (the recited numbers are scored, in the order of the cards)
+  feedback  OK, WRONG_VALUE, WRONG_NUMBERS or ILLEGAL
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from sftrl_jax.envs import arithmetic
+from sftrl_jax.envs.general_points import cards
+
+LARGEST = 30  # the largest number that has a word
+RECITED = True  # the numbers of a response are scored
+
+_FEEDBACK = {"correct": "OK", "value": "WRONG_VALUE", "numbers": "WRONG_NUMBERS", "misread": "WRONG_NUMBERS",
+             "illegal": "ILLEGAL"}
+_CARDS = {rank: f"c{rank}" for rank in cards.RANKS}
+_NUMBERS = {str(number): number for number in range(LARGEST + 1)}
+_FORMULA = frozenset((*_NUMBERS, *"()+-*/"))
+
+WORDS = ("RULE", "TARGET", "CARDS", "NUMBERS", "FORMULA", *dict.fromkeys(_FEEDBACK.values()), *_CARDS.values(),
+         *_NUMBERS, *"()+-*/")
+
+
+def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
+  """The question."""
+  j, q, k = rule
+  return f"RULE {j} {q} {k} TARGET {target} CARDS {' '.join([_CARDS[rank] for rank in ranks])}"
+
+
+def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
+  """The response that recites `numbers` and gives `formula`; ranks and target are not repeated in this style."""
+  del ranks, target
+  return f"NUMBERS {' '.join(map(str, numbers))} FORMULA {_spaced(formula)}"
+
+
+def read(response: str) -> tuple[tuple[int, ...], str]:
+  """The recited numbers and the formula of a response; FormulaError when it is not in the style.
+
+  Words are separated by single spaces; numbers above 30 are not words.
+  """
+  if len(response) > 2 * arithmetic.LONGEST:
+    raise arithmetic.FormulaError("the response is too long")
+  recited, marker, formula = response.partition(" FORMULA ")
+  opening, *words = recited.split(" ")
+  if opening != "NUMBERS" or not marker:
+    raise arithmetic.FormulaError("the response does not read NUMBERS ... FORMULA ...")
+  if not _NUMBERS.keys() >= set(words) or not _FORMULA.issuperset(formula.split(" ")):
+    raise arithmetic.FormulaError("the response has a word that does not belong there")
+  return tuple([_NUMBERS[word] for word in words]), formula
+
+
+def feedback(code: str, reason: str, target: int) -> str:
+  """What the policy is told about a response with verdict `code`: one word, whatever the reason."""
+  del reason, target
+  return _FEEDBACK[code]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _spaced(formula: str) -> str:
+  return " ".join(re.findall("[0-9]+|[-+*/()]", formula))

@@ -1,0 +1,279 @@
+"""GeneralPoints: make a target from a hand of cards, each used once; the worth of the face cards is the rule.
+
+In distribution and out of it are the same class with another `variant`, so SFT, RL and evaluation share every line.
+Where the paper's released verifier differs from its text or is wrong, this one follows the text: values are exact,
+spaces are legal, each failure costs one reward, and the last attempt is scored like the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import random
+import re
+from collections import Counter
+from typing import ClassVar
+
+from sftrl_jax.chat import Chat, Message
+from sftrl_jax.envs import arithmetic, fields
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.general_points import cards, compact, paper, short
+
+STYLES = {"paper": paper, "short": short, "compact": compact}
+VARIANTS = ("id_seen", "id_unseen", "rule_ood")
+CODES = ("correct", "value", "numbers", "misread", "illegal")
+DRAWS = 20_000  # hands drawn for one reset before the conditions count as impossible
+
+# The index into `rewards` of each verdict.
+_REWARD = {"correct": 0, "value": 1, "numbers": 2, "misread": 2, "illegal": 3}
+_RESET, _CARELESS, _MISREAD = 0, 1, 2  # purposes of the random streams
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hand:
+  """The state of an episode. `values` are the cards' worth under `rule`, in order; `attempt` counts the responses."""
+
+  cards: tuple[cards.Card, ...]
+  rule: cards.Rule
+  values: tuple[int, ...]
+  target: int
+  chat: Chat
+  attempt: int = 0
+  ended: bool = False
+  success: bool = False
+
+  @property
+  def ranks(self) -> tuple[str, ...]:
+    return tuple([card[0] for card in self.cards])
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneralPoints:
+  """The task of making `target` from `cards` cards.
+
+  target: an integer, or "any": uniform over the integers 1 to 30 that the hand can reach.
+  cards: 2 to 5 cards in a hand.
+  faces: what J, Q, K count as: one integer, three, or "mixed" (drawn per hand: half the time each from 10 to 13, else
+    each from 1 to 13).
+  deck: "uniform" deals with replacement (the released code), "52" without (the paper's text).
+  attempts: scored responses of an episode at most.
+  style: "paper" (English and JSON), "short" (a line and JSON) or "compact" (59 words).
+  holdout: share of the (sorted values, target) pairs that training never sees, chosen by a hash of the pair.
+  rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula.
+  variant: "train" (all but held-out pairs), "id_seen" (the same), "id_unseen" (held-out pairs only), or "rule_ood" (the
+    faces count as 11, 12, 13; where they already do, as 10). The last three have a face card in every hand, so
+    that they differ in the rule alone. Hands without a solution are never dealt.
+  """
+
+  target: int | str = 24
+  cards: int = 4
+  faces: int | tuple[int, int, int] | str = 10
+  deck: str = "uniform"
+  attempts: int = 5
+  style: str = "paper"
+  holdout: float = 0.25
+  rewards: tuple[float, float, float, float] = (5.0, -1.0, -2.0, -3.0)
+  variant: str = "train"
+
+  variants: ClassVar[tuple[str, ...]] = VARIANTS
+  codes: ClassVar[tuple[str, ...]] = CODES
+
+  def __post_init__(self):
+    for name, value in _checked(self).items():
+      object.__setattr__(self, name, value)
+    top = max(10, *self._rules()[0], *self._rules()[1])
+    # No formula over n numbers of at most m, m >= 2, exceeds m^n.
+    if self.target != "any" and self.target > top**self.cards:
+      raise ValueError(f"target is {self.target}, but {self.cards} cards of at most {top} reach no more than "
+                       f"{top**self.cards}: use a smaller target or more cards.")
+    if self.style == "compact" and self.target != "any" and self.target > compact.LARGEST:
+      raise ValueError(f"target is {self.target}, but the compact style has words for numbers up to "
+                       f"{compact.LARGEST}: use a target from 1 to {compact.LARGEST}, or style='paper'.")
+    if self.variant == "id_unseen" and not self.holdout:
+      raise ValueError("variant is 'id_unseen', but holdout is 0, so no hand is held out: use holdout=0.25.")
+
+  @property
+  def words(self) -> tuple[str, ...]:
+    """The vocabulary of the compact style; () in the others."""
+    return compact.WORDS if self.style == "compact" else ()
+
+  def reset(self, seed: int | str) -> tuple[Hand, Chat]:
+    """A hand and its prompt, the same for the same seed; ValueError when no hand meets the conditions."""
+    source = cards.stream(seed, _RESET)
+    for _ in range(DRAWS):
+      rule = self._rule(source)
+      dealt = cards.deal(source, self.cards, self.deck)
+      if self.variant != "train" and not cards.any_face(dealt):
+        continue
+      values = cards.points(dealt, rule)
+      target = self._target(source, tuple(sorted(values)))
+      if target:
+        text = STYLES[self.style].prompt([card[0] for card in dealt], rule, target)
+        chat = (Message("user", text),)
+        return Hand(dealt, rule, values, target, chat), chat
+    raise ValueError(f"no hand of {self.cards} cards met target={self.target!r}, faces={self.faces!r}, "
+                     f"holdout={self.holdout}, variant={self.variant!r} in {DRAWS} draws: use another target, more "
+                     "cards, or a holdout nearer to 0.25.")
+
+  def step(self, state: Hand, response: str) -> tuple[Hand, Verdict]:
+    """Judges a response; ValueError when the episode of `state` has ended."""
+    if state.ended:
+      raise ValueError("this episode has ended: call reset(seed) for a new one, or step an earlier state.")
+    if not isinstance(response, str):
+      raise TypeError(f"response is a {type(response).__name__}, but it must be a str.")
+    style = STYLES[self.style]
+    code, reason = _judge(style, state, response)
+    attempt = state.attempt + 1
+    correct = code == "correct"
+    truncated = not correct and attempt >= self.attempts
+    ended = correct or truncated
+    feedback = style.feedback(code, reason, state.target)
+    chat = (*state.chat, Message("assistant", response), Message("user", feedback))
+    verdict = Verdict(self.rewards[_REWARD[code]], correct, truncated, correct, correct, feedback,
+                      None if ended else chat, code)
+    return Hand(state.cards, state.rule, state.values, state.target, chat, attempt, ended, correct), verdict
+
+  def expert(self, state: Hand, choice: int = 0) -> str:
+    """A correct response: the `choice`-th of the at most 4 formulas kept for the hand, modulo their number."""
+    formulas = _formulas(tuple(sorted(state.values)), state.target)
+    return STYLES[self.style].write(state.ranks, state.values, formulas[choice % len(formulas)], state.target)
+
+  def careless(self, state: Hand, seed: int | str) -> str:
+    """Right numbers and a legal formula of the hand, for a target drawn from those reachable; right by chance."""
+    formula = _any_formula(cards.stream(seed, _CARELESS), state)
+    return STYLES[self.style].write(state.ranks, state.values, formula, state.target)
+
+  def misread(self, state: Hand, seed: int | str) -> str:
+    """As `careless`, with one recited number replaced by another from 1 to 13; always wrong."""
+    source = cards.stream(seed, _MISREAD)
+    formula = _any_formula(source, state)
+    place = int(source.random() * len(state.values))
+    right = state.values[place]
+    # 1 to 13 without `right`, which may itself be above 13.
+    wrong = 1 + int(source.random() * (12 if right <= 13 else 13))
+    wrong += wrong >= right
+    style = STYLES[self.style]
+    if not style.RECITED:  # only the formula is scored, so the misread number must enter it
+      formula = re.sub(rf"\b{right}\b", str(wrong), formula, count=1)
+    numbers = (*state.values[:place], wrong, *state.values[place + 1:])
+    return style.write(state.ranks, numbers, formula, state.target)
+
+  def _rules(self) -> tuple[cards.Rule, cards.Rule]:
+    """The rule of training and the shifted one; the largest of the mixed rules stands for all of them."""
+    rule = (13, 13, 13) if self.faces == "mixed" else _as_rule(self.faces)
+    return rule, cards.TENS if rule == cards.DISTINCT else cards.DISTINCT
+
+  def _rule(self, source: random.Random) -> cards.Rule:
+    if self.variant == "rule_ood":
+      return self._rules()[1]
+    if self.faces != "mixed":
+      return _as_rule(self.faces)
+    low, count = (10, 4) if source.random() < 0.5 else (1, 13)
+    return tuple([low + int(source.random() * count) for _ in range(3)])
+
+  def _target(self, source: random.Random, values: tuple[int, ...]) -> int:
+    """The target for a hand with these sorted values; 0 when it must be dealt again."""
+    target = self.target
+    if target == "any":
+      reachable = _reachable(values)
+      if not reachable:
+        return 0
+      target = reachable[int(source.random() * len(reachable))]
+    if self.variant != "rule_ood" and (_share(values, target) < self.holdout) != (self.variant == "id_unseen"):
+      return 0
+    return target if self.target == "any" or _formulas(values, target) else 0
+
+
+def _checked(env: GeneralPoints) -> dict:
+  """The normalised fields; ValueError for the first that is wrong."""
+  numeric = not isinstance(env.target, str)
+  rewards = fields.items("rewards", env.rewards, 4, "correct, wrong value, wrong numbers, illegal")
+  return {
+      "target": fields.integer("target", env.target, 1, 10**9) if numeric else fields.choice(
+          "target", env.target, ("any",)),
+      "cards": fields.integer("cards", env.cards, 2, 5),
+      "faces": _faces(env.faces),
+      "deck": fields.choice("deck", env.deck, cards.DECKS),
+      "attempts": fields.integer("attempts", env.attempts, 1, 1000),
+      "style": fields.choice("style", env.style, tuple(STYLES)),
+      "holdout": _holdout(env.holdout),
+      "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
+      "variant": fields.choice("variant", env.variant, ("train", *VARIANTS))}
+
+
+def _faces(faces):
+  if isinstance(faces, str):
+    return fields.choice("faces", faces, ("mixed",))
+  if isinstance(faces, (list, tuple)):
+    return tuple(fields.integer("faces", face, 1, compact.LARGEST) for face in fields.items(
+        "faces", faces, 3, "what J, Q and K count as, for example (11, 12, 13)"))
+  return fields.integer("faces", faces, 1, compact.LARGEST)
+
+
+def _holdout(holdout) -> float:
+  share = fields.real("holdout", holdout, "use a share such as 0.25")
+  if not 0 <= share < 1:
+    raise ValueError(f"holdout is {holdout!r}, but it must be at least 0 and below 1: use a share such as 0.25.")
+  return share
+
+
+def _as_rule(faces: int | cards.Rule) -> cards.Rule:
+  return faces if isinstance(faces, tuple) else (faces, faces, faces)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _reachable(values: tuple[int, ...]) -> tuple[int, ...]:
+  return tuple(arithmetic.solutions(values))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _share(values: tuple[int, ...], target: int) -> float:
+  """A number in [0, 1) that depends on the pair alone, the same on every machine; below `holdout` is held out."""
+  digest = hashlib.sha256(f"{values} {target}".encode()).digest()
+  return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _formulas(values: tuple[int, ...], target: int) -> tuple[str, ...]:
+  """The formulas kept for sorted values and a target; () when it cannot be reached."""
+  if target in arithmetic.TARGETS:
+    return arithmetic.solutions(values).get(target, ())
+  return arithmetic.solutions(values, range(target, target + 1)).get(target, ())
+
+
+def _any_formula(source: random.Random, state: Hand) -> str:
+  """A legal formula over the hand for a target drawn from those it can reach."""
+  values = tuple(sorted(state.values))
+  reachable = _reachable(values) or (state.target,)  # some hands reach only targets above 30
+  formulas = _formulas(values, reachable[int(source.random() * len(reachable))])
+  return formulas[int(source.random() * len(formulas))]
+
+
+def _judge(style, state: Hand, response: str) -> tuple[str, str]:
+  """The code of a response and, for a wrong one, the clause that completes 'you failed because'."""
+  try:
+    recited, formula = style.read(response)
+    value, numbers = arithmetic.parse(formula)
+  except arithmetic.DivisionByZero as error:
+    value, numbers, undefined = None, error.numbers, str(error)
+  except arithmetic.FormulaError as error:
+    return "illegal", str(error)
+  if style.RECITED and recited != state.values:
+    return "misread", "the recited numbers are not those of the cards"
+  if sorted(numbers) != sorted(state.values):
+    return "numbers", _number_error(Counter(numbers), Counter(state.values))
+  if value is None:
+    return "value", undefined
+  if value != state.target:
+    return "value", f"the formula equals {value} and not {state.target}"
+  return "correct", ""
+
+
+def _number_error(used: Counter, given: Counter) -> str:
+  """Which numbers are used too often or not at all; at most four of each are named."""
+  clauses = []
+  for surplus, clause in ((used - given, "has {} beyond those of the cards"), (given - used, "leaves {} unused")):
+    if surplus:
+      shown = [arithmetic.short(str(number)) for number in sorted(surplus.elements())[:4]]
+      clauses.append(clause.format(", ".join(shown)))
+  return "the formula " + " and ".join(clauses)

@@ -1,0 +1,36 @@
+"""The short style of GeneralPoints: one line of English, answered by the paper's JSON block without a space.
+
+A real tokenizer reads it in about 30 tokens and answers in about 40, an eighth of what the paper's prompt takes: for
+small models, and for machines on which tokens are dear. Responses are read as in the paper's style.
+
+  prompt    J=Q=K=10. Cards: 2 K 3. Make 24.
+  response  {"cards":["2","K","3"],"number":[2,10,3],"formula":"..."}
+"""
+
+from __future__ import annotations
+
+from sftrl_jax.envs.general_points import cards, paper
+
+RECITED = False  # the numbers of a response are not scored
+
+read = paper.read
+
+
+def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
+  """The question: what the face cards count as, the cards, the target."""
+  j, q, k = rule
+  faces = f"J=Q=K={j}" if j == q == k else f"J={j}, Q={q}, K={k}"
+  return f"{faces}. Cards: {' '.join(ranks)}. Make {target}."
+
+
+def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
+  """The response with these cards, numbers and formula."""
+  shown = '","'.join(ranks)
+  return f'{{"cards":["{shown}"],"number":[{",".join(map(str, numbers))}],"formula":"{formula}={target}"}}'
+
+
+def feedback(code: str, reason: str, target: int) -> str:
+  """What the policy is told about a response with verdict `code`: a few words, whatever the reason."""
+  del reason
+  return {"correct": "Right.", "value": f"That is not {target}. Try again.",
+          "numbers": "Use each card once. Try again.", "illegal": "No formula. Try again."}[code]

@@ -1,0 +1,1 @@
+"""`sftrl bench`: speed against the machine's peak and against torch."""

@@ -1,0 +1,79 @@
+"""What this machine can do at best: its matmuls and its memory, measured by the compiler that the model is run by."""
+
+import dataclasses
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.programs.bench.paired_timing import timed
+
+LONG = 0.02   # seconds that one matmul should take, so that starting it does not count
+REPEATS = 5
+MEGABYTES = 256   # moved by one measurement of bandwidth: more than caches hold
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+  """FLOP/s of square matmuls by dtype, and bytes/s to and from memory, of one device."""
+
+  float32: float
+  bfloat16: float
+  bandwidth: float
+  device: str
+  devices: int
+  threads: int
+
+  def matmul(self, dtype: str) -> float:
+    return getattr(self, dtype)
+
+
+def measure(long: float = LONG, megabytes: int = MEGABYTES) -> Peak:
+  """Takes about a second. The best of several runs each: a neighbour's work only ever slows one down."""
+  device = jax.devices()[0]
+  return Peak(_matmul("float32", long), _matmul("bfloat16", long), _bandwidth(megabytes), device.device_kind,
+              jax.device_count(), threads())
+
+
+def threads() -> int:
+  """CPU threads that XLA computes with here: NPROC as mesh.cpu_threads set it, else those this process may use."""
+  given = os.environ.get("NPROC", "")
+  return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0)) if hasattr(
+      os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _matmul(dtype: str, long: float) -> float:
+  """FLOP/s at the smallest size, a power of two, whose matmul takes `long` seconds."""
+  multiply = jax.jit(lambda a, b: a @ b)
+  size, seconds = 256, 0.0
+  while True:
+    left, right = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in range(2))
+    seconds = _best(functools.partial(multiply, left, right))
+    if seconds >= long or size >= 16_384:
+      return 2 * size**3 / seconds
+    size *= 2
+
+
+def _bandwidth(megabytes: int) -> float:
+  """Bytes/s: the better of reading a matrix (as decoding reads weights) and of changing an array where it lies."""
+  count = megabytes * 2**20 // 4
+  columns = 1024
+  matrix, vector = jnp.ones((count // columns, columns)), jnp.ones(columns)
+  read = _best(functools.partial(jax.jit(lambda m, v: m @ v), matrix, vector))
+  held = [jnp.ones(count)]
+  scale = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
+
+  def in_place():
+    held[0] = scale(held[0])
+    return held[0]
+
+  return max(4 * count / read, 8 * count / _best(in_place))
+
+
+def _best(work) -> float:
+  def run():
+    jax.block_until_ready(work())
+
+  run()
+  return min(timed(run) for _ in range(REPEATS))

@@ -1,0 +1,63 @@
+"""Measurements as bench.json has them, and as a person reads them."""
+
+from sftrl_jax.programs.bench.machine_peak import Peak
+from sftrl_jax.programs.bench.paired_timing import Pairs
+from sftrl_jax.programs.bench.workloads import Timed
+
+
+def line_of(work: str, shape: str, timed: Timed, measured: Pairs, peak: Peak, dtype: str, steps: int = 1) -> dict:
+  """One measurement as bench.json has it. Peaks are of one device: shares are of all devices together."""
+  seconds = measured.seconds
+  line = {"work": work, "shape": shape, "seconds": seconds, "ms_per_step": 1e3 * seconds / steps,
+          "tokens_per_second": timed.tokens / seconds, "flops": timed.flops,
+          "of_peak": timed.flops / seconds / peak.matmul(dtype) / peak.devices, "runs": list(measured.ours)}
+  if timed.labels:
+    line["label_tokens_per_second"] = timed.labels / seconds
+  if timed.bytes:
+    line["of_bandwidth"] = timed.bytes * steps / seconds / peak.bandwidth / peak.devices
+  if timed.temporaries:
+    line["temporaries"] = timed.temporaries
+  if measured.theirs:
+    line |= {"their_seconds": measured.their_seconds, "their_runs": list(measured.theirs),
+             "their_tokens_per_second": timed.tokens / measured.their_seconds,
+             "ratio": measured.ratio, "ratio_spread": list(measured.spread), "ratios": list(measured.ratios)}
+  return line
+
+
+def told(peak: Peak) -> str:
+  """The machine in a line."""
+  devices = f"{peak.devices} x {peak.device}" if peak.devices > 1 else peak.device
+  return (f"{devices}, {peak.threads} CPU threads: matmul {peak.float32 / 1e9:.0f} GFLOP/s in f32, "
+          f"{peak.bfloat16 / 1e9:.0f} in bf16, memory {peak.bandwidth / 1e9:.1f} GB/s")
+
+
+def said(line: dict) -> str:
+  """One measurement as it is made."""
+  against = (f", {line['ratio']:.2f} times the peer ({line['ratio_spread'][0]:.2f} to {line['ratio_spread'][1]:.2f})"
+             if "ratio" in line else "")
+  note = f"; {line['note']}" if "note" in line else ""
+  return f"{line['work']} {line['shape']}: {_number(line['tokens_per_second'])} tokens/s{against}{note}"
+
+
+COLUMNS = (("work", 16, str), ("shape", 10, str), ("ms/step", 10, lambda v: f"{v:.1f}"),
+           ("tokens/s", 11, lambda v: _number(v)), ("labels/s", 11, lambda v: _number(v)),
+           ("of peak", 9, lambda v: f"{v:.0%}"), ("of memory", 11, lambda v: f"{v:.0%}"),
+           ("temporaries", 13, lambda v: f"{v / 1e9:.2f} GB"), ("peer tokens/s", 15, lambda v: _number(v)),
+           ("ratio", 8, lambda v: f"{v:.2f}"), ("pairs", 14, lambda v: f"{v[0]:.2f} - {v[1]:.2f}"))
+KEYS = ("work", "shape", "ms_per_step", "tokens_per_second", "label_tokens_per_second", "of_peak", "of_bandwidth",
+        "temporaries", "their_tokens_per_second", "ratio", "ratio_spread")
+
+
+def table(lines: list[dict], peak: Peak, dtype: str) -> str:
+  """All measurements, a row each; columns that nothing fills are left out."""
+  shown = [(key, *column) for key, column in zip(KEYS, COLUMNS, strict=True) if any(key in line for line in lines)]
+  align = lambda text, width, kind: f"{text:<{width}}" if kind is str else f"{text:>{width}}"
+  rows = ["".join(align(name, width, kind) for _, name, width, kind in shown)]
+  rows += ["".join(align(kind(line[key]) if key in line else "", width, kind) for key, _, width, kind in shown)
+           for line in lines]
+  return "\n".join([told(peak), f"activations in {dtype}; of peak: of the matmul above; of memory: of its bandwidth",
+                    *rows])
+
+
+def _number(value: float) -> str:
+  return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

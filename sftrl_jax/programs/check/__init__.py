@@ -1,0 +1,1 @@
+"""`sftrl check`: whether a task and a run's parts agree, before hours are spent."""

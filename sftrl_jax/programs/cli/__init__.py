@@ -1,0 +1,1 @@
+"""What each verb does with its arguments, and the pages it prints."""

@@ -1,0 +1,173 @@
+"""A user's own class or function, named in a config by path: `path/to/file.py:Name`. No registry, no fork."""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from sftrl_jax import paths
+from sftrl_jax.envs.referee import last_line, where
+from sftrl_jax.programs.config import nested
+from sftrl_jax.programs.config.errors import ConfigError, nearest
+
+# What a config may name by path, and where.
+KEYS = ("env.name", "model.name", "reward")
+METHODS = ("reset", "step", "expert")
+CONSTANTS = ("variants", "codes", "attempts", "words")
+EXAMPLE = "see `Your own task` in README.md"
+RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
+
+
+def is_path(name) -> bool:
+  """Whether a name of a config is `file.py:Name` (or a file whose `:Name` was forgotten)."""
+  return isinstance(name, str) and (name.endswith(".py") or ".py:" in name)
+
+
+def absolute(name: str) -> str:
+  """The same name as it is from any directory: a resume, an evaluation and a study's children may be elsewhere."""
+  path, colon, wanted = name.rpartition(":") if ".py:" in name else (name, "", "")
+  return f"{Path(path).expanduser().resolve()}{colon}{wanted}"
+
+
+def load(name: str, key: str):
+  """What `Name` is in `path/to/file.py:Name`; key: the dotted key that says so. ConfigError names the file and line."""
+  path, _, wanted = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
+  file = Path(path)
+  if not file.is_file():
+    there = [str(other) for other in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
+    hint = nearest(path, there) if there else f"; paths are relative to {Path.cwd()}."
+    raise ConfigError(f"{key} is {name!r}, but there is no file {path}{hint}")
+  try:
+    module = _module(path, file.stat().st_mtime_ns)
+  except SyntaxError as error:
+    raise ConfigError(f"{error.filename or path}, line {error.lineno}: {error.msg}.") from error
+  except Exception as error:
+    line = last_line(error, path) or path
+    raise ConfigError(f"{line}: {type(error).__name__}: {error}\n  {key} names this file.") from error
+  names = [word for word, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+  if not wanted:
+    raise ConfigError(f"{key} is {name!r}: say which name of the file is meant, as {name}:NAME. It defines "
+                      f"{', '.join(names) or 'none'}.")
+  if not hasattr(module, wanted):
+    raise ConfigError(f"{key} is {name!r}, but {path} has no {wanted}{nearest(wanted, names)}")
+  return getattr(module, wanted)
+
+
+@functools.cache
+def _module(path: str, changed: int):
+  """The file as a module, read once a process as long as it does not change: a class stays the same class."""
+  del changed
+  folder, stem = str(Path(path).parent), Path(path).stem
+  name = f"_own_{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  if folder not in sys.path:
+    sys.path.append(folder)   # last: the file may import its neighbours, and they hide nothing
+  sys.modules[name] = module   # where dataclasses look up the annotations of their fields
+  spec.loader.exec_module(module)
+  return module
+
+
+def environment(name: str, key: str = "config.env.name"):
+  """The class of an environment by path; ConfigError unless it has what envs/env.py asks for."""
+  kind = load(name, key)
+  _refuse_unfrozen(kind, name, key, "an environment is a frozen dataclass, whose fields are the keys of config.env")
+  missing = [f"{method}(...)" for method in METHODS if not callable(getattr(kind, method, None))]
+  fields = {field.name for field in dataclasses.fields(kind)}
+  missing += [word for word in CONSTANTS if word not in fields and not hasattr(kind, word)]
+  if missing:
+    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no {', '.join(missing)}: {EXAMPLE}.")
+  if "variant" not in fields:
+    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no field `variant`, by which training and "
+                      f"shifted tasks are told apart: add `variant: str = \"train\"`; {EXAMPLE}.")
+  return kind
+
+
+def family(name: str, parent: type, key: str = "config.model.name"):
+  """The class of a model family by path; ConfigError unless it is a frozen dataclass derived from `parent`."""
+  kind = load(name, key)
+  _refuse_unfrozen(kind, name, key, "a model family is a frozen dataclass, whose fields are the keys of config.model")
+  if not issubclass(kind, parent):
+    raise ConfigError(f"{where(kind)}: {key} names this class, but a model family is derived from "
+                      f"{parent.__module__}.{parent.__name__}: FLOPs, cache and value head read its numbers.")
+  return kind
+
+
+def made(kind: type, make):
+  """make(), an instance of a user's class; an error of its own code is told with the line."""
+  try:
+    return make()
+  except ConfigError:
+    raise
+  except Exception as error:
+    line = last_line(error, sys.modules[kind.__module__].__file__) or where(kind)
+    raise ConfigError(f"{line}: {type(error).__name__}: {error}") from error
+
+
+def reward(name: str, key: str = "config.reward"):
+  """A reward function by path."""
+  if not is_path(name):
+    raise ConfigError(f"{key} is {name!r}, but should be path/to/file.py:function, called as "
+                      "function(chat, response, verdict) -> float; leave it out for the environment's own rewards.")
+  function = load(name, key)
+  if not callable(function) or isinstance(function, type):
+    raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
+                      "def reward(chat, response, verdict) -> float.")
+  return function
+
+
+def _refuse_unfrozen(kind, name, key, rule) -> None:
+  if not isinstance(kind, type):
+    raise ConfigError(f"{key} is {name!r}, of type {type(kind).__name__}, which is no class: {rule}.")
+  parameters = vars(kind).get("__dataclass_params__")
+  if parameters is None or not parameters.frozen:
+    raise ConfigError(f"{where(kind)}: {rule}: write @dataclasses.dataclass(frozen=True) above the class.")
+
+
+def record(config: dict, workdir: Path) -> None:
+  """Writes down, once, what the files were that a run's config names by path."""
+  files = digests(config)
+  if files and not (workdir / RECORD).exists():
+    paths.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
+
+
+def digests(config: dict) -> dict[str, str]:
+  """{file: its digest} of what a resolved config names by path."""
+  return {name: digest(name) for name in _files(config)}
+
+
+def refuse_changed(config: dict, workdir: Path) -> None:
+  """ConfigError when a file that the run in this workdir was begun with says something else now."""
+  if not (workdir / RECORD).is_file():
+    return
+  try:
+    before = json.loads((workdir / RECORD).read_text())
+  except json.JSONDecodeError as error:
+    raise ConfigError(f"{workdir / RECORD} is no JSON ({error}): delete it, or give another workdir.") from error
+  changed = [name for name in _files(config) if before.get(name, digest(name)) != digest(name)]
+  if changed:
+    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so going on would mix two "
+                      "tasks. Put the file back as it was, or give another --workdir; to go on with the changed file "
+                      f"all the same, delete {workdir / RECORD}.")
+
+
+def digest(name: str) -> str:
+  """sha256 of a file's text but for its get_config, whose answer is in config.json already, and for empty lines.
+
+  What the file imports is not looked at.
+  """
+  lines = Path(name).read_text().splitlines()
+  for node in ast.parse("\n".join(lines)).body:
+    if isinstance(node, ast.FunctionDef) and node.name == "get_config":
+      lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+  return hashlib.sha256("\n".join(line for line in lines if line.strip()).encode()).hexdigest()
+
+
+def _files(config: dict) -> list[str]:
+  """The files that a resolved config names by path, each once."""
+  named = [nested.at(config, key) for key in KEYS if key in nested.flat(config)]
+  return list(dict.fromkeys(absolute(name).rpartition(":")[0] for name in named if is_path(name)))

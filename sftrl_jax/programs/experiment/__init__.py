@@ -1,0 +1,1 @@
+"""From a resolved config to the parts of a run, and a run read back."""

@@ -1,0 +1,214 @@
+"""From a resolved config to an Experiment: the only place that reads a ConfigDict. Nothing is compiled or written."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from sftrl_jax.data.batches import example
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
+from sftrl_jax.data.rows import RowsConfig
+from sftrl_jax.envs.env import Env
+from sftrl_jax.models import Model, build as build_model_of, heads, kernels
+from sftrl_jax.models.lora import init as init_adapters
+from sftrl_jax.parallel import mesh as meshes, undivided
+from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.resolve import build
+from sftrl_jax.programs.config.schema import expanded
+from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.experiment.sections import data_section, model_section
+from sftrl_jax.programs.start import pretrained
+from sftrl_jax.rollout.policy import Actor
+from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.render import render
+from sftrl_jax.text.tokenizer import Tokenizer
+from sftrl_jax.training import algorithms
+from sftrl_jax.training.optimizers import param_paths
+from sftrl_jax.training.position import Limits
+
+PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
+
+
+def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None, devices=None) -> Experiment:
+  """Builds every part of a run and checks that they agree.
+
+  config: resolved, see experiment/run_config.py
+  verb: a key of KINDS
+  workdir: of the run, where a pretrained model is described once it has begun
+  devices: of the mesh; all that are here, if left out. They may be described ones, for which one can only compile
+
+  Raises ConfigError naming key, value, rule and way out.
+  """
+  plain, kind = json.loads(json.dumps(config.to_dict())), KINDS[verb]
+  sections = _build_sections(plain, kind.schema)
+  _check_numbers(plain)
+  _check_export(plain)
+  env = make_env(plain["env"], plain["reward"])
+  _check_variants(plain, sections["evals"], env)
+  tokenizer = _build_tokenizer(sections["tokenizer"].name, env, plain["start"], workdir)
+  mesh = _build_mesh(plain, sections["mesh"], devices)
+  model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
+  algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
+  actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
+                                        algorithms.group_of(algorithm_config)))
+  notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
+  names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
+  experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
+                          **{name: sections[name] for name in names}, data=sections.get("data"),
+                          algorithm_config=algorithm_config, notes=notes)
+  as_config_error(lambda: kind.check(experiment))
+  as_config_error(lambda: _probe(experiment))
+  return experiment
+
+
+def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
+  """make(), whose ValueError becomes a ConfigError that begins with `above`, the dotted name of a section."""
+  try:
+    return make()
+  except ValueError as error:
+    raise ConfigError(f"{above}{error}") from error
+
+
+def _build_sections(plain: dict, schema: dict) -> dict:
+  """{name: section} of all sections but env, which needs the reward too."""
+  schema = expanded(plain, schema)
+  sections = {name: build(kind, plain[name], f"config.{name}") for name, kind in schema.items()
+              if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
+  family = {key: value for key, value in plain["model"].items() if key != "name"}
+  sections["model"] = build(model_section(plain["model"]), family, "config.model")
+  if "data" in schema:
+    chosen = data_section(plain["data"])
+    fields = {key: value for key, value in plain["data"].items() if chosen is RowsConfig or key != "path"}
+    sections["data"] = build(chosen, fields, "config.data")
+  return sections
+
+
+def _build_mesh(plain: dict, section: MeshConfig, devices) -> Mesh:
+  mesh = as_config_error(lambda: meshes.make(section, devices))
+  for name, value in (("batch", plain["batch"]), ("rollout.rows", plain["rollout"]["rows"])):
+    as_config_error(lambda name=name, value=value: meshes.refuse_uneven(name, value, mesh))
+  return mesh
+
+
+def _build_model(plain: dict, section, tokenizer: Tokenizer, mesh: Mesh, workdir: Path | None) -> Model:
+  """The model of config.model, with a row of its tables for every id of the tokenizer."""
+  if isinstance(section, pretrained.PretrainedConfig):
+    section = pretrained.model_config(plain["start"], section, workdir)
+  if section.vocab and section.vocab < tokenizer.size:
+    raise ConfigError(_too_small(plain, section.vocab, tokenizer.size))
+  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size)
+  model = build_model_of(section, tokenizer.size)
+  as_config_error(lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform), "config.model.")
+  return model
+
+
+def _build_tokenizer(name: str, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+  if name == pretrained.NAME:
+    return pretrained.tokenizer(start, workdir)
+  if name == "bytes":
+    return tokenizers.byte()
+  if name != "words":
+    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes, {pretrained.NAME}.")
+  if not env.words:
+    raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
+                      "compact style (--config.env.style=compact) or give your own one `words`, or use "
+                      "--config.tokenizer.name=bytes.")
+  return as_config_error(lambda: tokenizers.words(env.words))
+
+
+def _check_numbers(plain: dict) -> None:
+  for name, value in (("batch", plain["batch"]), ("rollout.rows", plain["rollout"]["rows"])):
+    if value < 1:
+      raise ConfigError(f"config.{name} is {value}; it must be at least 1.")
+  if plain["steps"] < 1 or plain["flops"] < 0:
+    raise ConfigError(f"config.steps is {plain['steps']} and config.flops {plain['flops']}: steps must be at least 1, "
+                      "flops 0 (no budget) or positive.")
+  if plain["max_nonfinite"] < 1:
+    raise ConfigError(f"config.max_nonfinite is {plain['max_nonfinite']}; it must be at least 1.")
+  if plain["seed"] < 0:
+    raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
+
+
+def _check_export(plain: dict) -> None:
+  """ConfigError where a run is to export a model that transformers has no name for."""
+  every, name = plain["checkpoint"]["export_every"], plain["model"].get("name", "decoder")
+  if every and name != pretrained.NAME:
+    raise ConfigError(f"config.checkpoint.export_every is {every}, but config.model.name is {name!r}, a model that "
+                      f"transformers does not know: begin from pretrained weights with "
+                      f"--config.model.name={pretrained.NAME}, or leave it at 0.")
+
+
+def _check_variants(plain: dict, evals, env: Env) -> None:
+  for variant in evals.variants:
+    if variant not in env.variants:
+      raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
+                        f"{', '.join(env.variants)}.")
+    variant_env({**plain["env"], **evals.env}, variant, plain["reward"])
+
+
+def _probe(experiment: Experiment) -> None:
+  """What compiling would have to wait for: a few texts against their room, and the optimizer's patterns against paths.
+
+  `sftrl check` looks at hundreds of episodes; here the first ones show a mistake before a workdir is made.
+  """
+  prompts, most = experiment.actor.rollout.prompt_tokens, 0
+  envs = [(experiment.env, f"{experiment.seed} ")] if experiment.has_env else []
+  envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
+  for env, prefix in envs:
+    chats = (env.reset(f"{prefix}{number}")[1] for number in range(PROBED))
+    most = max(most, *(len(render(experiment.tokenizer, chat)[0]) for chat in chats))
+  if most > prompts:
+    raise ValueError(f"config.rollout.prompt_tokens is {prompts}, but a prompt has {most} tokens: use "
+                     f"--config.rollout.prompt_tokens={most} or more.")
+  _probe_examples(experiment)
+  _probe_optimizer(experiment)
+
+
+def _probe_examples(experiment: Experiment) -> None:
+  """The first demonstrations fit into rows of config.data.length."""
+  data = experiment.data
+  if not isinstance(data, DemonstrationsConfig):
+    return
+  longest = max(len(example(experiment.tokenizer, demonstration(experiment.env, data, experiment.seed, number))[0])
+                for number in range(PROBED))
+  if longest - 1 > data.length:
+    raise ValueError(f"config.data.length is {data.length}, but an example has {longest} tokens: use "
+                     f"--config.data.length={longest - 1} or more.")
+
+
+def _probe_optimizer(experiment: Experiment) -> None:
+  """Patterns of optimizer.factors, optimizer.freeze and lora.targets match parameters that are trained."""
+  optimizer, lora = experiment.optimizer, experiment.lora
+  if lora.rank and optimizer.name == "galore":
+    raise ValueError("config.optimizer.name is 'galore', which is for whole matrices, but config.lora.rank is "
+                     f"{lora.rank}: use another, for example adamw, or --config.lora.rank=0.")
+  if not (lora.rank or optimizer.freeze or optimizer.factors):
+    return
+  params = _shapes(experiment.model)
+  if lora.rank:
+    params = {"lora": as_config_error(lambda: jax.eval_shape(
+        lambda key: init_adapters(lora, params["model"], key), jax.random.key(0)), "config.lora.")}
+  if experiment.value_head:
+    params["value"] = jax.eval_shape(lambda: heads.init(experiment.model.config.width))
+  param_paths.check(params, optimizer.factors, optimizer.freeze)
+
+
+def _shapes(model: Model) -> dict:
+  return {"model": jax.eval_shape(model.init, jax.random.key(0))}
+
+
+def _too_small(plain: dict, vocab: int, ids: int) -> str:
+  if plain["model"]["name"] == pretrained.NAME:
+    return (f"config.start is {plain['start']!r}, whose tokenizer has {ids} ids but whose embedding only {vocab}: "
+            "repair the files, or use --config.tokenizer.name=bytes.")
+  return (f"config.model.vocab is {vocab}, but the tokenizer has {ids} ids: leave it at 0 to take the tokenizer's "
+          "size.")

@@ -1,0 +1,39 @@
+"""The environment that a config names: one of the table, or a class of the user's own file; with its own rewards or
+with a function's."""
+
+import difflib
+import typing
+
+from sftrl_jax.envs import ENVS
+from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
+from sftrl_jax.programs.config import user_files, values
+from sftrl_jax.programs.config.resolve import build
+
+
+def env_section(settings: dict):
+  """The environment's own fields are the keys of config.env."""
+  name = settings.get("name", "")
+  if user_files.is_path(name):
+    return user_files.environment(name)
+  if name not in ENVS:
+    close = difflib.get_close_matches(name, ENVS, n=1, cutoff=0.4)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"name is {name!r}; {guess}Known: {', '.join(ENVS)}, or path/to/file.py:Class of your own.")
+  return ENVS[name]
+
+
+def make_env(settings: dict, reward: str = ""):
+  """The environment of a config.env; reward: path/to/file.py:function, or "" for the environment's own."""
+  kind, fields = env_section(settings), {key: value for key, value in settings.items() if key != "name"}
+  if user_files.is_path(settings["name"]):
+    kinds = typing.get_type_hints(kind)   # what has been JSON holds lists for tuples
+    fields = {key: values.fit(value, kinds.get(key, object)) for key, value in fields.items()}
+    env = CheckedEnv(user_files.made(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
+  else:
+    env = build(kind, fields, "config.env")
+  return RewardFnEnv(env, user_files.reward(reward)) if reward else env
+
+
+def variant_env(settings: dict, variant: str, reward: str = ""):
+  """The same environment as another of its variants."""
+  return make_env({**settings, "variant": variant}, reward)

@@ -1,0 +1,89 @@
+"""The parts of a run, built and checked: what every program takes."""
+
+import dataclasses
+from typing import Any
+
+from jax.sharding import Mesh
+
+from sftrl_jax.checkpoints.store import CheckpointConfig
+from sftrl_jax.data.demonstrations import DemonstrationsConfig
+from sftrl_jax.data.rows import RowsConfig
+from sftrl_jax.envs import nothing
+from sftrl_jax.envs.env import Env
+from sftrl_jax.models import Model
+from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.programs.experiment.environment import variant_env
+from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
+from sftrl_jax.rollout.policy import Actor
+from sftrl_jax.text.tokenizer import Tokenizer
+from sftrl_jax.training.algorithms import ALGORITHMS, Algorithm
+from sftrl_jax.training.log import LogConfig
+from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
+from sftrl_jax.training.optimizers.schedule import ScheduleConfig
+from sftrl_jax.training.position import Limits
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything that a run is made of, before anything is compiled or written.
+
+  config: the resolved config as JSON holds it, which a workdir records
+  verb: the kind of training, a key of kinds.KINDS
+  actor: the policy that plays episodes; it holds the section `rollout`
+  evals ... log: the sections of those names, built
+  data: the section `data` of supervised training, or None
+  algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
+  notes: sentences for a person, printed when the run begins
+  """
+
+  config: dict
+  verb: str
+  mesh: Mesh
+  env: Env
+  tokenizer: Tokenizer
+  model: Model
+  actor: Actor
+  limits: Limits
+  evals: EvalsConfig
+  optimizer: OptimizerConfig
+  schedule: ScheduleConfig
+  compute: ComputeConfig
+  lora: LoraConfig
+  checkpoint: CheckpointConfig
+  log: LogConfig
+  data: DemonstrationsConfig | RowsConfig | None = None
+  algorithm_config: Any = None
+  notes: tuple[str, ...] = ()
+
+  @property
+  def seed(self) -> int:
+    return self.config["seed"]
+
+  @property
+  def batch(self) -> int:
+    """Rows of an update of SFT, episodes of an iteration of RL."""
+    return self.config["batch"]
+
+  @property
+  def start(self) -> str:
+    """Where the parameters come from, see programs/start/."""
+    return self.config["start"]
+
+  @property
+  def algorithm(self) -> Algorithm | None:
+    """The entry of training.algorithms.ALGORITHMS that config.algorithm names, or None."""
+    return ALGORITHMS.get(self.config.get("algorithm"))
+
+  @property
+  def value_head(self) -> bool:
+    """Whether a value function is trained beside the model."""
+    return self.algorithm is not None and self.algorithm.value_head
+
+  @property
+  def has_env(self) -> bool:
+    """Whether there is an environment; a run may have rows of its own and nothing to play."""
+    return self.config["env"]["name"] != nothing.NAME
+
+  def env_variant(self, variant: str) -> Env:
+    """The environment of one evaluation variant."""
+    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"])

@@ -1,0 +1,65 @@
+"""The kinds of training, and all that is particular to each. What they share is every other file of programs/.
+
+To add one: a schema here, a check, a learner (learner.py), a program (programs/VERB.py, an entry of
+programs/trainers.py), and the key of a config that names it (run_config.VERB_OF_KEY).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, refuse
+from sftrl_jax.data.rows import RowsConfig
+from sftrl_jax.envs import nothing
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.programs.config.schema import OneOf
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner, make_sft_learner
+from sftrl_jax.programs.experiment.sections import SHARED, data_section
+from sftrl_jax.training import algorithms
+
+NO_ENV = ("config.env.name is {name!r}, but {verb} needs something to learn from: choose an environment with "
+          "--config.env.name=...{way_out}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """One kind of training.
+
+  schema: {key: default, type or section} of its config, see config/schema.py
+  check: Experiment -> None; ValueError where batch, sections, environment and mesh do not agree
+  make_learner: Experiment -> Learner
+  plays_episodes: whether a step of training plays episodes, so that rollouts are compiled even if nothing is evaluated
+  """
+
+  schema: dict
+  check: Callable[[Experiment], None]
+  make_learner: Callable[[Experiment], Learner]
+  plays_episodes: bool
+
+
+def _check_sft(experiment: Experiment) -> None:
+  if not experiment.has_env and not isinstance(experiment.data, RowsConfig):
+    raise ValueError(NO_ENV.format(name=nothing.NAME, verb="sft",
+                                   way_out=", or give rows of your own with --config.data.path=FILE"))
+  if isinstance(experiment.data, DemonstrationsConfig):
+    refuse(experiment.env, experiment.data)
+  pieces = experiment.compute.microbatches
+  algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
+  meshes.refuse_uneven("batch / compute.microbatches", experiment.batch // pieces, experiment.mesh)
+
+
+def _check_rl(experiment: Experiment) -> None:
+  if not experiment.has_env:
+    raise ValueError(NO_ENV.format(name=nothing.NAME, verb="rl", way_out=""))
+  pieces = experiment.compute.microbatches
+  algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
+  algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
+                   experiment.actor.rollout, experiment.mesh)
+
+
+KINDS = {
+    "sft": Kind({**SHARED, "data": data_section}, _check_sft, make_sft_learner, plays_episodes=False),
+    "rl": Kind({**SHARED, "algorithm": OneOf("ppo", {
+        name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
+               _check_rl, make_rl_learner, plays_episodes=True),
+}

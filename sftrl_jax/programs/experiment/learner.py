@@ -1,0 +1,78 @@
+"""What a run learns by: the loss, the optimizer, the train step, and how RL scores its rows.
+
+One description for those who run it (sft.py, rl.py), who only compile it (plan/) and who time it (bench/).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import optax
+
+from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.start import trainable
+from sftrl_jax.training.advantages import make_score_rows
+from sftrl_jax.training.algorithms import needs_bootstrap
+from sftrl_jax.training.optimizers.optimizer import make_optimizer
+from sftrl_jax.training.optimizers.schedule import make_schedule
+from sftrl_jax.training.score import make_score
+from sftrl_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+  """The functions by which a run learns; arrays are arguments of each.
+
+  loss: (params, batch) -> (Mean, metrics)
+  optimizer: optax's
+  train_step: (state, batch, frozen) -> (state, metrics), to be jitted
+  rows, length: of the batch that one step of a run (an update, an iteration of RL) learns from
+  epochs, minibatches: how often a step goes over its batch, in how many updates each time
+  score_rows, advantages: of RL alone, to be jitted; see training/advantages.py
+  """
+
+  loss: Callable
+  optimizer: optax.GradientTransformation
+  train_step: Callable
+  rows: int
+  length: int
+  epochs: int = 1
+  minibatches: int = 1
+  score_rows: Callable | None = None
+  advantages: Callable | None = None
+
+  @property
+  def minibatch(self) -> int:
+    """Rows of one update."""
+    return self.rows // self.minibatches
+
+  @property
+  def updates(self) -> int:
+    """Updates a step of the run."""
+    return self.epochs * self.minibatches
+
+
+def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
+  """Cross-entropy on packed rows of `length` tokens (0: config.data.length)."""
+  loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
+  return Learner(loss, *_stepping(experiment, loss, 1), experiment.batch, length or experiment.data.length)
+
+
+def make_rl_learner(experiment: Experiment) -> Learner:
+  """The loss of config.algorithm on rows that hold whole episodes."""
+  algorithm, section, compute = experiment.algorithm, experiment.algorithm_config, experiment.compute
+  score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
+                     algorithm.value_head and section.value_gradient)
+  loss = algorithm.loss(section, score, experiment)
+  return Learner(loss, *_stepping(experiment, loss, section.epochs * section.minibatches), experiment.batch,
+                 experiment.actor.row_len(bootstrap=needs_bootstrap(section)), section.epochs, section.minibatches,
+                 make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
+
+
+def _stepping(experiment: Experiment, loss: Callable, updates: int):
+  """(optimizer, train step) of a run that makes so many updates a step."""
+  schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.limits.steps * updates)
+  optimizer = make_optimizer(experiment.optimizer, schedule)
+  return optimizer, make_train_step(loss, optimizer, schedule, experiment.compute.microbatches,
+                                    trainable.full_params_fn(experiment))

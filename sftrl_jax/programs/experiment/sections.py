@@ -1,0 +1,112 @@
+"""The sections of a config: which there are, and the dataclass behind each."""
+
+import dataclasses
+
+from sftrl_jax.checkpoints.store import CheckpointConfig
+from sftrl_jax.data.demonstrations import DemonstrationsConfig
+from sftrl_jax.data.rows import RowsConfig
+from sftrl_jax.models import DecoderConfig
+from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.programs.config import user_files
+from sftrl_jax.programs.experiment.environment import env_section
+from sftrl_jax.programs.start import pretrained
+from sftrl_jax.rollout.policy import RolloutConfig
+from sftrl_jax.training.log import LogConfig
+from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
+from sftrl_jax.training.optimizers.schedule import ScheduleConfig
+
+_AT = (0.2, 0.4, 0.6, 0.8)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalsConfig:
+  """What is measured along the way. Step 0 and the end always are.
+
+  every: steps between evaluations (0: see at)
+  at: shares of the run's steps or FLOPs after which it is evaluated, where every is 0
+  variants: of the environment
+  env: fields of the environment that differ from training's, for every variant
+  episodes: episodes a variant and temperature
+  seed: the first episode's seed; the others follow, the same in every run that is to be compared
+  temperatures: 0 is greedy
+  kl: measure KL(policy || start) on the episodes at temperature 1
+  log_episodes: greedy episodes a variant written to episodes.jsonl
+  """
+
+  every: int = 0
+  at: tuple[float, ...] = _AT
+  variants: tuple[str, ...] = ()
+  env: dict = dataclasses.field(default_factory=dict)
+  episodes: int = 512
+  seed: int = 1_000_000_000
+  temperatures: tuple[float, ...] = (0.0, 1.0)
+  kl: bool = True
+  log_episodes: int = 16
+
+  def __post_init__(self):
+    if self.episodes < 1:
+      raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
+    for name in ("every", "seed", "log_episodes"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    if not all(0 < share < 1 for share in self.at):
+      raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
+    if self.every and tuple(self.at) not in ((), _AT):   # the default may stay: nobody asked for it
+      raise ValueError(f"every is {self.every} and at is {self.at}, but only one of them says when: use "
+                       "--config.evals.at='()' or --config.evals.every=0.")
+    if not self.temperatures or not all(0 <= temperature <= 100 for temperature in self.temperatures):
+      raise ValueError(f"temperatures is {self.temperatures}; it needs at least one, each from 0 (greedy) to 100.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+  """How text becomes ids.
+
+  name: "words" (the environment's own closed vocabulary), "bytes" (any text), or "pretrained" (the one that comes with
+    config.start)
+  """
+
+  name: str = "words"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+  """How a batch is computed; none of it changes what is computed.
+
+  microbatches: pieces of a batch whose activations exist at once
+  logit_chunk: tokens of a row whose logits exist at once (0: all)
+  """
+
+  microbatches: int = 1
+  logit_chunk: int = 0
+
+  def __post_init__(self):
+    if self.microbatches < 1:
+      raise ValueError(f"microbatches is {self.microbatches}; it must be at least 1.")
+    if self.logit_chunk < 0:
+      raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
+
+
+def model_section(settings: dict, name: str = "decoder"):
+  """The fields of our decoder, what can be said of a pretrained one, or a family in the user's own file (a class
+  derived from DecoderConfig)."""
+  name = settings.get("name", name)
+  if user_files.is_path(name):
+    return user_files.family(name, DecoderConfig)
+  known = {"decoder": DecoderConfig, pretrained.NAME: pretrained.PretrainedConfig}
+  if name not in known:
+    raise ValueError(f"name is {name!r}; known: {', '.join(known)}, or path/to/file.py:Class of your own.")
+  return known[name]
+
+
+def data_section(settings: dict, path: str = ""):
+  """Rows of one's own where a path says which, else demonstrations of the environment."""
+  return RowsConfig if isinstance(settings, dict) and settings.get("path", path) else DemonstrationsConfig
+
+
+SHARED = {
+    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "start": "scratch", "env": env_section,
+    "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig, "rollout": RolloutConfig,
+    "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig, "compute": ComputeConfig,
+    "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}

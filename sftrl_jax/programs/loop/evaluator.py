@@ -1,0 +1,101 @@
+"""Success of a policy on every named variant: one evaluator for SFT, RL and the verb `evaluate`."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+
+from sftrl_jax.metrics import masked_mean
+from sftrl_jax.objectives.logprobs import kl
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.episodes import Episode, blank_episodes
+from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.tally import Tally, tally, wilson
+from sftrl_jax.training.log import chat_json
+
+
+@functools.cache
+def kl_rows(model):
+  """jit: exact KL per sampled token, summed over a batch of rows."""
+
+  def run(params, ref, inputs, mask_BT):
+    hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
+    return masked_mean(kl_BT, mask_BT)
+
+  return jax.jit(run)
+
+
+def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key,
+                pause: Callable[[], None] = lambda: None) -> list[Episode]:
+  """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
+  episodes, rows = [], actor.rollout.rows
+  for first in range(0, len(seeds), rows):
+    some = seeds[first : first + rows]
+    numbers = range(first, first + len(some))
+    episodes += play_together(env, actor, decoding, key, temperature, numbers, some, pause=pause)[0]
+  return episodes
+
+
+def evaluate(experiment, params, start, position, log, pause: Callable[[], None] = lambda: None) -> list[dict]:
+  """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
+
+  The random numbers of episode i are the same at every step and in every run: what differs is the policy.
+  """
+  evals = experiment.evals
+  decoding = experiment.actor.compiled.to_decoding(params)
+  key, lines, began = jax.random.key(evals.seed), [], time.perf_counter()
+  seeds = range(evals.seed, evals.seed + evals.episodes)
+  todo = [(variant, temperature) for variant in evals.variants for temperature in evals.temperatures]
+  for number, (variant, temperature) in enumerate(todo):
+    log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
+    env = experiment.env_variant(variant)
+    episodes = episodes_of(experiment.actor, decoding, env, seeds, temperature, key, lambda: (log.heartbeat(), pause()))
+    counts = tally(episodes, env.codes)
+    line = _line(experiment, position, variant, temperature, counts)
+    if evals.kl and temperature == 1.0:
+      line["kl"] = float(_mean_kl(experiment, params, start, episodes))
+    log.evaluation(line)
+    lines.append(line)
+    if temperature == 0.0:
+      for episode in episodes[: evals.log_episodes]:
+        log.episode(episode_line(position.step, "eval", variant, temperature, episode))
+  log.say(_summary(position, lines, time.perf_counter() - began))
+  return lines
+
+
+def _line(experiment, position, variant: str, temperature: float, counts: Tally) -> dict:
+  return {"step": position.step, "variant": variant, "temperature": float(temperature),
+          "seed": experiment.evals.seed, "attempts": experiment.env.attempts, "episodes": counts.episodes,
+          "successes": counts.successes, "success": counts.success, "ci95": wilson(counts.successes, counts.episodes),
+          "flops": position.total_flops, "seconds": round(position.seconds, 3), "first_success": counts.first_success,
+          "outcomes": counts.outcomes, "codes": counts.codes, "reward": counts.reward,
+          "response_length": counts.response_tokens / max(1, counts.responses)}
+
+
+def _mean_kl(experiment, params, start, episodes) -> float:
+  """Nats a response token, from the start, over the policy's own episodes at temperature 1."""
+  rows, total = experiment.actor.rollout.rows, None
+  for first in range(0, len(episodes), rows):
+    some = episodes[first : first + rows]
+    blank = blank_episodes(rows - len(some))
+    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
+    placed = meshes.shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
+    mean = jax.device_get(kl_rows(experiment.model)(params, start, *placed))
+    total = mean if total is None else total + mean
+  return total.total / max(total.weight, 1.0)
+
+
+def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:
+  """One line of episodes.jsonl."""
+  return {"step": step, "kind": kind, "variant": variant, "temperature": float(temperature), "seed": episode.seed,
+          "chat": chat_json(episode.chat), "rewards": episode.rewards,
+          "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success}
+
+
+def _summary(position, lines: list[dict], seconds: float) -> str:
+  """One line a person reads at every evaluation."""
+  told = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
+  return f"step {position.step:>5}  {position.total_flops:.2e} FLOPs  {told}  ({seconds:.1f} s)"

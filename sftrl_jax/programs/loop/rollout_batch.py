@@ -1,0 +1,122 @@
+"""The episodes of one iteration of RL: rounds of play until the batch is full of what can be learned from."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from sftrl_jax.objectives.groups import GroupConfig
+from sftrl_jax.rollout.episodes import Clock, Episode
+from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.policy import Cost
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutBatch:
+  """What an iteration learns from, and what it cost to get.
+
+  episodes: as many as config.batch, groups standing together; the last `padding_episodes` of them only fill the batch
+  everything: all that were played, learned from or not
+  cursor: the number of the next iteration's first episode
+  spent: the Cost of every turn
+  weights: seconds that moving the weights to where decoding reads them took
+  rounds, dropped: how often episodes were played, and how many groups were looked at and dropped
+  """
+
+  episodes: list[Episode]
+  all_episodes: list[Episode]
+  cursor: int
+  clock: Clock
+  weight_sync_seconds: float
+  rollout_costs: list[Cost]
+  rounds: int
+  dropped: int
+  padding_episodes: int
+
+
+def play_batch(experiment, params, first: int, pause: Callable[[], None] = lambda: None) -> RolloutBatch:
+  """Episodes from number `first` on: their seeds and random numbers follow from their numbers alone.
+
+  With one round, they are the batch. With more (dynamic sampling, Yu et al. 2025), groups whose episodes all fare alike
+  are dropped, and others are played in their stead, as many at once as are decoded together; an iteration goes on
+  where the last one looked last. After the last round dropped groups fill what is missing, from the first one on.
+  pause: called before every turn of conversations.
+  """
+  actor, section, wanted = experiment.actor, _section(experiment), experiment.batch // experiment.actor.group
+  most = section.max_rounds if section else 1
+  began, key = time.perf_counter(), jax.random.key(experiment.seed)
+  decoding = jax.block_until_ready(actor.compiled.to_decoding(params["model"]))
+  weight_sync_seconds = time.perf_counter() - began
+  kept, dropped, all_episodes, rollout_costs, clock, number, played = [], [], [], [], Clock(0.0, 0.0), first, 0
+  while len(kept) < wanted and played < most:
+    rows, missing = actor.rollout.rows, (wanted - len(kept)) * actor.group
+    asked = -(-missing // rows) * rows if played else missing
+    episodes, took = _play(experiment, decoding, key, number, asked, rollout_costs, pause)
+    clock, played = Clock(clock.rollout + took.rollout, clock.verify + took.verify), played + 1
+    all_episodes += episodes
+    for group in in_groups(episodes, actor.group):
+      if len(kept) < wanted:
+        number += actor.group
+        (dropped if most > 1 and has_equal_rewards(group, section.filter_by) else kept).append(group)
+  missing = wanted - len(kept)
+  chosen = [episode for group in (*kept, *dropped[:missing]) for episode in group]
+  return RolloutBatch(chosen, all_episodes, number, clock, weight_sync_seconds, rollout_costs, played, len(dropped), missing * actor.group)
+
+
+def in_groups(episodes: Sequence, group: int) -> list:
+  return [episodes[start : start + group] for start in range(0, len(episodes), group)]
+
+
+def has_equal_rewards(group: Sequence[Episode], by: str) -> bool:
+  """Whether nothing tells the episodes of a group apart: not their success, or not the environment's own reward.
+
+  Rewards with a method's own penalties in them would let groups pass that are all wrong, and teach them length alone.
+  """
+  told = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group}
+  return len(told) == 1
+
+
+def measured(experiment, played: RolloutBatch, outcomes) -> dict[str, float]:
+  """Of groups, under TRL's names: the mean of their standard deviations, and the share of them without an advantage.
+
+  outcomes: rollout.collect.Outcomes of a method that has groups; {} for one that has none.
+  """
+  group, section = experiment.actor.group, _section(experiment)
+  if section is None:
+    return {}
+  rewards_EG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
+  alike_E = (rewards_EG.max(axis=1) == rewards_EG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
+  told = {"reward_std": float(rewards_EG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_E.mean())}
+  if section.max_rounds > 1:
+    told |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
+             "groups/filled": float(played.padding_episodes // group)}
+  return told
+
+
+def env_seed(experiment, number: int) -> str:
+  """The environment's seed of an episode: that of its group."""
+  return f"{experiment.seed} {number // experiment.actor.group}"
+
+
+def _section(experiment) -> GroupConfig | None:
+  section = experiment.algorithm_config
+  return section if isinstance(section, GroupConfig) else None
+
+
+def _play(experiment, decoding, key, first: int, count: int, rollout_costs: list, pause):
+  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
+  actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
+  for start in range(first, first + count, actor.rollout.rows):
+    numbers = range(start, min(start + actor.rollout.rows, first + count))
+    some, clock = play_together(experiment.env, actor, decoding, key, actor.rollout.temperature, numbers,
+                                [env_seed(experiment, number) for number in numbers], rollout_costs, actor.group,
+                                pause)
+    played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
+  for episode in played:
+    for reward in episode.rewards:
+      if reward is None or not np.isfinite(reward):
+        raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
+                         "number.")
+  return played, Clock(rollout, verify)

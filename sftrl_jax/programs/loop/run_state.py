@@ -1,0 +1,142 @@
+"""A run between two steps, and what becomes of the metrics of a step."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sftrl_jax import alarms
+from sftrl_jax.metrics import floats, merge_host
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.loop.jitted import JittedFunctions
+from sftrl_jax.training import compile_count, throughput
+from sftrl_jax.training.position import Position, due
+from sftrl_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A step of the run whose metrics have not been fetched yet.
+
+  before, position: where the run stood before it and stands after it; seconds and skipped updates are still open
+  metrics: of the train step, on the devices or fetched
+  extra: seconds -> numbers of the host for the line of this step
+  started: time.perf_counter() when its work on the host began
+  """
+
+  before: Position
+  position: Position
+  metrics: dict
+  extra: Callable[[Position, Position, float], dict]
+  started: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+  """A run between two steps.
+
+  The functions among the fields close over nothing that changes: the state is an argument of each, because a train step
+  donates it and every step makes a new one.
+
+  state: of the train step, possibly still being computed
+  position: after the newest step; its seconds and skipped updates are those of settled steps
+  start: parameters of `model` at the start, for KL; {} where nothing reads them
+  averaged_params: state -> parameters like those that are trained; those of the state but for averaging optimizers
+  eval_params: state -> {"model": ..., heads} that play and are evaluated: averaged ones, with what is frozen
+  frozen: {"model": start} where adapters are trained and it is not; else {}
+  merge: the model of `eval_params` -> the same without adapters
+  measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
+  unlogged_metrics: (metrics, extra) of steps not yet written to metrics.jsonl
+  eval_pending: the step's evaluation was begun, and is not in evals.jsonl
+  unsettled: the newest step, where it is settled late
+  settled_at: time.perf_counter() when the last step was settled
+  warned: alarms that a person has been warned of
+  """
+
+  state: TrainState
+  position: Position
+  start: dict
+  store: Any
+  workdir: Path
+  jitted: JittedFunctions
+  averaged_params: Callable[[TrainState], dict]
+  eval_params: Callable[[TrainState], dict]
+  frozen: dict
+  merge: Callable[[dict], dict]
+  measure: Callable[[dict], dict[str, float]] | None = None
+  unlogged_metrics: tuple = ()
+  eval_pending: bool = False
+  unsettled: Step | None = None
+  settled_at: float = 0.0
+  warned: frozenset = frozenset()
+
+
+def settled(experiment: Experiment, run_state: RunState, log) -> RunState:
+  """The run with the metrics of its unsettled step fetched, counted and, where a line is due, written."""
+  step = run_state.unsettled
+  if step is None:
+    return run_state
+  metrics = jax.device_get(step.metrics)
+  now = time.perf_counter()
+  seconds = now - max(step.started, run_state.settled_at)
+  skipped = run_state.position.skipped + 1 if float(metrics["nonfinite_steps"]) > 0 else 0
+  open_fields = dict(seconds=run_state.position.seconds + seconds, skipped=skipped)
+  position = dataclasses.replace(step.position, **open_fields)
+  before = dataclasses.replace(step.before, seconds=run_state.position.seconds)
+  extra = step.extra(before, position, seconds)
+  run_state = dataclasses.replace(
+      run_state, position=dataclasses.replace(run_state.position, **open_fields), unsettled=None, settled_at=now,
+      unlogged_metrics=(*run_state.unlogged_metrics, (metrics, extra)))
+  hopeless = skipped >= experiment.config["max_nonfinite"]
+  # What is measured on held-out rows belongs into the step's line, which then waits for it.
+  waits = run_state.eval_pending and run_state.measure and run_state.position.step == position.step
+  if hopeless or (due(experiment.log.every, position, experiment.limits) and not waits):
+    run_state = write_line(run_state, position, log)
+  if hopeless:
+    raise RuntimeError(_nonfinite(run_state, position))
+  log.progress("train", position, speed=throughput.said(extra))
+  return run_state
+
+
+def write_line(run_state: RunState, position: Position, log, measured: dict | None = None) -> RunState:
+  """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
+  line = {**(_merged(run_state.unlogged_metrics) if run_state.unlogged_metrics else {}), **(measured or {}),
+          "compute/chip_hours": throughput.chip_hours(position), "compile/count": compile_count.count()}
+  run_state = _warn(run_state, position, line, log)
+  log.metrics(position, {**line, **alarms.raised(line)})
+  return dataclasses.replace(run_state, unlogged_metrics=())
+
+
+def _warn(run_state: RunState, position: Position, line: dict, log) -> RunState:
+  """Warns a person once of every alarm that a line of metrics raises."""
+  names = {name.removeprefix("alarm/") for name in alarms.raised(line)} - run_state.warned
+  for name in sorted(names):
+    alarm = alarms.ALARMS[name]
+    log.say(f"ALARM {name} at step {position.step}: {alarm.cause} {alarm.knob}")
+  return dataclasses.replace(run_state, warned=run_state.warned | names)
+
+
+def _nonfinite(run_state: RunState, position: Position) -> str:
+  bad, saved = position.skipped, run_state.store.latest_step()
+  start = f"--config.start={run_state.workdir}@{saved}" if saved is not None else "its start"
+  return (f"{run_state.workdir}: loss or gradient was not finite in each of the last {bad} steps "
+          f"(config.max_nonfinite). Their updates were skipped; the last good step is {position.step - bad}. Begin "
+          f"another workdir from {start} with a lower config.optimizer.learning_rate, a longer config.schedule.warmup "
+          "or a smaller config.optimizer.clip.")
+
+
+def add_up(fetched: list[dict]) -> dict:
+  """Metrics of several updates, fetched: Means and Peaks merged, counts summed, plain numbers averaged."""
+  total = {name: merge_host([metrics[name] for metrics in fetched]) for name in fetched[0]}
+  for name in ("nonfinite_steps", "label_tokens"):
+    if name in total:
+      total[name] *= len(fetched)
+  return total
+
+
+def _merged(unlogged_metrics: tuple) -> dict[str, float]:
+  """What is written for the steps between two lines."""
+  return floats(add_up([{**metrics, **extra} for metrics, extra in unlogged_metrics]))

@@ -1,0 +1,233 @@
+"""What every training run does, whatever its kind: begin or resume, write down, evaluate, save, stop, finish.
+
+A step is settled when its metrics have been fetched and counted. SFT settles a step while the devices compute the next
+one (`late`), so that they never wait for the host; a step after which something is due (an evaluation, a checkpoint, an
+export, the end) is settled at once, and so is every step of RL, whose next rollout needs the new parameters anyhow.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from sftrl_jax import paths, trees
+from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.metrics import from_json, to_json
+from sftrl_jax.models import lora
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.learner import Learner
+from sftrl_jax.programs.experiment.workdir import complete
+from sftrl_jax.programs.loop.evaluator import evaluate
+from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
+from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
+from sftrl_jax.programs.start import trainable
+from sftrl_jax.programs.start.pretrained import NAME
+from sftrl_jax.rollout.policy import compile_all
+from sftrl_jax.training import compile_count, log as logs, state as states
+from sftrl_jax.training.position import Position, due, due_at
+from sftrl_jax.training.profile import span
+from sftrl_jax.training.state import TrainState
+
+LATE_SHARE = 0.25   # of checkpoint.grace_seconds: steps that take longer are settled at once, so that a stop is in time
+
+
+def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log, stop) -> RunState | None:
+  """A new run or the continuation of the one in this workdir; None if that one is complete."""
+  if complete(workdir, experiment):
+    log.say(f"{workdir} is complete; its report is {workdir / 'report' / 'report.html'}.")
+    return None
+  log.progress("compile", Position(), "starting", force=True)
+  store = stores.manager(workdir, experiment.checkpoint.keep)
+  start, params, frozen = trainable.init_trainable(experiment, workdir)
+  if frozen:
+    adapters = trees.size(params["lora"])
+    log.say(f"{workdir}: {adapters:,} numbers of adapters are trained, {trees.size(start):,} stay.")
+  jitted = jit_functions(experiment, learner, params)
+  state, position, unlogged_metrics, eval_pending, after = jitted.init_state(params), Position(), (), False, -1
+  restored = stores.restore_newest(store, state, log.say)
+  if restored is not None:
+    state, meta, after = restored
+    position, eval_pending = Position(**meta["position"]), meta["owed"]
+    unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
+                             for both in meta["pending"])
+    log.resumed(position)
+    log.say(f"{workdir}: going on from step {position.step}.")
+  for name in logs.FILES if log.writes else ():
+    # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
+    again = eval_pending and (name != "metrics.jsonl" or bool(unlogged_metrics))
+    logs.cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
+  averaged_params, full_params = _averaged(jitted, state), trainable.full_params_fn(experiment)
+  eval_params = lambda state: full_params(averaged_params(state), frozen)
+  stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
+  exports = frozen and experiment.checkpoint.export_every
+  merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
+  start = start if reads_start(experiment) else {}  # a quarter of what training holds
+  run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
+                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending)
+  stop.set_savepoint(lambda: _save_last(run_state, log))
+  return run_state
+
+
+def reads_start(experiment: Experiment) -> bool:
+  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
+  evals, algorithm = experiment.evals, experiment.algorithm_config
+  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
+  return bool(measured or (algorithm is not None and algorithm.kl_coef))
+
+
+def compile_step(run_state: RunState, batch):
+  """(state, batch) -> (state, metrics), compiled for these shapes: any other is an error instead of a compilation.
+
+  The state is donated; what is frozen is not, for it is read again.
+  """
+  frozen = run_state.frozen
+  compiled = run_state.jitted.train_step.lower(run_state.state, batch, frozen).compile()
+  return lambda state, batch: compiled(state, batch, frozen)
+
+
+def evaluate_start(experiment: Experiment, run_state: RunState, log, stop, rollouts: bool = False) -> RunState:
+  """Compiles every shape of a rollout, and measures the start, or what an interrupted run has not evaluated yet.
+
+  rollouts: training plays episodes too, so the shapes are needed even where nothing is evaluated.
+  """
+  variants = experiment.evals.variants
+  if variants or rollouts:
+    log.progress("compile", run_state.position, "compiling rollouts", force=True)
+    model = run_state.eval_params(run_state.state)["model"]
+    compile_all(experiment.actor, experiment.actor.compiled.to_decoding(model), log.heartbeat)
+  stop.sync()
+  begins = run_state.position.step == 0 or run_state.eval_pending
+  if (variants or run_state.measure) and begins and not stop.requested:
+    stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
+    run_state = _evaluate(experiment, run_state, log, stop)
+  _export(experiment, run_state)
+  log.say(f"{run_state.workdir}: {compile_count.count()} programs compiled.")
+  return _go_on(run_state, log, stop)
+
+
+def settles_late(run_state: RunState, seconds: float, grace: float) -> bool:
+  """Whether the next step may be settled while the one after it is computed: it is short beside the grace of a stop.
+
+  seconds: of a step, as it took before
+  """
+  return run_state.position.step > 0 and seconds < LATE_SHARE * grace
+
+
+def after_step(experiment: Experiment, run_state: RunState, state: TrainState, step: Step, log, stop,
+               late: bool = False) -> RunState:
+  """Writes, evaluates and saves whatever is due after a step, and ends the run if a signal has come.
+
+  late: fetch the step's metrics while the next one is computed, unless something is due
+  """
+  run_state = settled(experiment, run_state, log)
+  limits, evals, position = experiment.limits, experiment.evals, step.position
+  reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, step.before, position, limits)
+  eval_pending = reached and bool(evals.variants or run_state.measure)
+  saves = due(experiment.checkpoint.every, position, limits)
+  carried = dict(seconds=run_state.position.seconds, skipped=run_state.position.skipped)
+  run_state = dataclasses.replace(run_state, state=state, position=dataclasses.replace(position, **carried),
+                                  eval_pending=eval_pending, unsettled=step)
+  stop.sync()
+  if late and not (eval_pending or saves or _exports(experiment, position) or stop.requested):
+    stop.sync()   # as often as below, where all processes may come
+    if not stop.requested:
+      return run_state
+  run_state = settled(experiment, run_state, log)
+  stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
+  if run_state.eval_pending and not stop.requested:
+    run_state = _evaluate(experiment, run_state, log, stop)
+  if saves and not run_state.eval_pending:
+    stop.no_interrupt(lambda: _save(run_state, log))
+  if not stop.requested:
+    _export(experiment, run_state)
+  return _go_on(run_state, log, stop)
+
+
+def _go_on(run_state: RunState, log, stop) -> RunState:
+  """The run, if nobody has asked it to stop; else saves it and ends."""
+  stop.sync()
+  if stop.requested:
+    stop.leave(lambda: _save_last(run_state, log))
+  stop.set_savepoint(lambda: _save_last(run_state, log, dropped=True))
+  return run_state
+
+
+def finish(experiment: Experiment, run_state: RunState, log) -> None:
+  """Waits for the last checkpoint; only then is the run complete."""
+  log.close_parts()
+  stores.finish(run_state.store)
+  run_state.store.close()
+  progress = {"phase": "complete", "done": 1.0, "text": f"step {run_state.position.step}", "rate": "", "eta": 0.0,
+              "steps": experiment.limits.steps, "flops": experiment.limits.flops}
+  if log.writes:
+    logs.write_json(run_state.workdir / "progress.json", progress)
+
+
+def _evaluate(experiment: Experiment, run_state: RunState, log, stop) -> RunState:
+  """Every variant played, and what is held out measured: no evaluation is pending any more."""
+  params, position = run_state.eval_params(run_state.state), run_state.position
+  if experiment.evals.variants:
+    with span("evaluate"):
+      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit)
+  if run_state.measure:
+    log.progress("evaluate", position, "measuring held-out rows")
+    measured = run_state.measure(params)
+    log.say(f"step {position.step:>5}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+    run_state = write_line(run_state, position, log, measured)
+  return dataclasses.replace(run_state, eval_pending=False)
+
+
+def _exports(experiment: Experiment, position: Position) -> bool:
+  every = experiment.checkpoint.export_every
+  return bool(every and position.step and due(every, position, experiment.limits))
+
+
+def _export(experiment: Experiment, run_state: RunState) -> None:
+  """What is due of it; an interrupted one is made when the run goes on."""
+  if _exports(experiment, run_state.position):
+    model = run_state.merge(run_state.eval_params(run_state.state)["model"])
+    write_export(experiment, model, run_state.workdir, run_state.position.step)
+
+
+def write_export(experiment: Experiment, params: dict, workdir: Path, step: int) -> None:
+  """WORKDIR/exports/STEP: plain parameters of `model`, in a directory that transformers opens.
+
+  All processes write together. A step that is there stays.
+  """
+  from sftrl_jax.checkpoints import hf
+  home = workdir / "exports" / str(step)
+  if not (home / "config.json").is_file():
+    with paths.made(home, last="config.json") as folder:
+      hf.save(folder, experiment.model.config, params, experiment.tokenizer, like=paths.local_copy(workdir / NAME))
+
+
+def _averaged(jitted: JittedFunctions, state: TrainState) -> Callable[[TrainState], dict]:
+  """Parameters to evaluate with, of those that are trained, compiled where an optimizer averages."""
+  return jitted.average.lower(state).compile() if states.is_averaged(state) else lambda state: state.params
+
+
+def _evaluated(state: TrainState, averaged_params) -> dict:
+  return {"evaluated": averaged_params(state)} if states.is_averaged(state) else {}
+
+
+def _save(run_state: RunState, log) -> None:
+  log.close_parts()  # before the checkpoint: a run that goes on from it finds every line up to it
+  unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
+              for both in run_state.unlogged_metrics]
+  meta = {"position": dataclasses.asdict(run_state.position), "pending": unlogged, "owed": run_state.eval_pending}
+  with span("checkpoint"):
+    stores.save(run_state.store, run_state.position.step, run_state.state, meta,
+                **_evaluated(run_state.state, run_state.averaged_params))
+
+
+def _save_last(run_state: RunState, log, dropped: bool = False) -> None:
+  """What a run that is asked to stop leaves behind; a start that was not trained yet leaves nothing."""
+  step = run_state.position.step
+  if step:
+    _save(run_state, log)
+  stores.finish(run_state.store)
+  redone = f" Step {step + 1} is dropped and will be redone." if dropped else ""
+  log.say(f"{run_state.workdir}: stopped after step {step}; the same command goes on.{redone}")
+
+

@@ -1,0 +1,129 @@
+"""Where the batches of supervised training come from: an environment's demonstrations, or rows of one's own.
+
+Demonstrations follow from the config, which a workdir records; rows are in a file that may change. So what was read is
+told and written down before the first step (data.json), and a run goes on with the same data or not at all.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sftrl_jax.data import packing, report as reports
+from sftrl_jax.data.batches import next_batch
+from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
+from sftrl_jax.data.rows import Corpus, RowsConfig, load
+from sftrl_jax.metrics import floats, merge
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.training.log import write_json
+
+RECORD = "data.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SftData:
+  """What SFT reads.
+
+  batches: cursor -> (batch, cursor), the cursor being how many examples were read
+  record: what data.json holds; {} for demonstrations
+  told: the same for a person
+  corpus, held: of own rows; the examples that are held out
+  """
+
+  batches: Callable[[int], tuple[TokenBatch, int]]
+  record: dict = dataclasses.field(default_factory=dict)
+  told: str = ""
+  corpus: Corpus | None = None
+  held: np.ndarray | None = None
+
+
+def make_sft_data(experiment: Experiment) -> SftData:
+  """The supply of a run; own rows are read here, whole. ConfigError for what nobody would train on."""
+  data, seed, rows = experiment.data, experiment.seed, experiment.batch
+  if isinstance(data, DemonstrationsConfig):
+    chats = functools.partial(demonstration, experiment.env, data, seed)
+    return SftData(functools.partial(next_batch, chats, experiment.tokenizer, rows, data.length, mine=_mine(experiment, rows)))
+  try:
+    corpus = load(data, experiment.tokenizer)
+    trained, held = packing.split(corpus, data.validation)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return _own(experiment, data, corpus, trained, held)
+
+
+def _own(experiment: Experiment, data: RowsConfig, corpus: Corpus, trained: np.ndarray, held: np.ndarray) -> SftData:
+  seed, rows = experiment.seed, experiment.batch
+  packed = packing.account(corpus, data, trained, seed, rows)
+  plain, shown = (reports.marked(experiment.tokenizer, *corpus.example(0), colour)
+                  for colour in (False, sys.stdout.isatty()))
+  batches = packing.make_batches(corpus, data, trained, seed, rows, _mine(experiment, rows))
+  return SftData(batches, reports.plain(corpus.report, packed, plain),
+                reports.text(corpus.report, packed, shown), corpus, held)
+
+
+def _mine(experiment: Experiment, rows: int) -> frozenset[int] | None:
+  """The rows of a batch that this process makes; None where it makes all."""
+  return frozenset(hosts.share(experiment.mesh).slots(rows)) if hosts.several() else None
+
+
+def refuse_changed(supply: SftData, workdir: Path) -> None:
+  """ConfigError when the run in this workdir was begun with other data."""
+  path = workdir / RECORD
+  if not supply.record or not path.is_file():
+    return
+  try:
+    before = json.loads(path.read_text())
+    sha256, kept = before["sha256"], before["kept"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise ConfigError(f"{path} is damaged ({error}): delete it to go on with the data as it is now, or give another "
+                      "workdir.") from error
+  if sha256 != supply.record["sha256"]:
+    now = supply.record
+    raise ConfigError(f"{workdir} was begun with other data: {now['path']} gave {kept:,} examples then (sha256 "
+                      f"{sha256[:12]}) and gives {now['kept']:,} now (sha256 {now['sha256'][:12]}). Put the data, or "
+                      "the tokenizer, back as it was, or give another --workdir.")
+
+
+def record(supply: SftData, workdir: Path, log) -> None:
+  """Tells what was read, and writes it down once."""
+  if not supply.record:
+    return
+  log.say(supply.told)
+  if log.writes and not (workdir / RECORD).is_file():
+    write_json(workdir / RECORD, supply.record)
+
+
+def make_measure(experiment: Experiment, supply: SftData, loss, session) -> Callable[[dict], dict[str, float]] | None:
+  """measure(params) -> {"eval/loss", "eval/mean_token_accuracy"} over every held-out example; None where none is.
+
+  loss: (params, batch) -> (Mean, metrics), of training. Compiled now, for as many rows as a microbatch has.
+  """
+  if supply.held is None or not len(supply.held):
+    return None
+  data, rows = experiment.data, experiment.batch // experiment.compute.microbatches
+  rows = rows if rows % meshes.rows(experiment.mesh) == 0 else experiment.batch
+  batches = lambda: packing.held_batches(supply.corpus, data, supply.held, rows)
+
+  def sums(params, batch):
+    value, metrics = loss(params, batch)
+    return {"eval/loss": value, "eval/mean_token_accuracy": metrics["mean_token_accuracy"]}
+
+  example = meshes.shard_rows(experiment.mesh, next(batches()))
+  compiled = jax.jit(sums).lower(session.eval_params(session.state), example).compile()
+
+  def measure(params) -> dict[str, float]:
+    total = None
+    for batch in batches():
+      found = jax.device_get(compiled(params, meshes.shard_rows(experiment.mesh, batch)))
+      total = found if total is None else merge(total, found)
+    return floats(total)
+
+  return measure

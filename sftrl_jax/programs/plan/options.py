@@ -1,0 +1,53 @@
+"""What `sftrl plan` was asked for. Wrong words are told before JAX is imported."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.plan import topology
+from sftrl_jax.programs.plan.topology import Slice
+
+SHOWN = ("sharding",)
+TRIES = 6   # knobs that are compiled when a run does not fit
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanOptions:
+  """verb: of the config's run. where: the slice, or None for the devices that are here. only: beginnings of the names
+  of functions; all, if empty."""
+
+  verb: str
+  where: Slice | None = None
+  optimizers: tuple[str, ...] = ()
+  only: tuple[str, ...] = ()
+  show: str = ""
+  out: str = ""
+  price: float = 0.0
+  tries: int = TRIES
+
+
+def read_options(flags: dict, verb: str) -> PlanOptions:
+  """The flags of a command line; the process is prepared for the compiler on the way. ConfigError for a wrong word."""
+  if verb == "study":
+    raise ConfigError(f"--config={flags['--config']} is a study; plan takes the config of one run.")
+  name, show, out = flags.get("--topology", topology.LOCAL[0]), flags.get("--show", ""), flags.get("--json", "")
+  where = None if name in topology.LOCAL else topology.parse(name)
+  if show and show not in SHOWN:
+    raise ConfigError(f"--show={show} is not known; there is {', '.join(SHOWN)}.")
+  if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
+    raise ConfigError(f"--json={out} is no place for a file: give one in a directory that is there.")
+  price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
+  topology.prepare(name)
+  words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)
+  return PlanOptions(verb, where, words("--optimizer"), words("--only"), show, out, price, int(tries))
+
+
+def _number(flag: str, text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 <= value < math.inf:
+    raise ConfigError(f"{flag}={text} must be a number that is not negative.")
+  return value

@@ -1,0 +1,149 @@
+"""Model and tokenizer that come with the weights a run starts from: `name = "pretrained"` in config.model and
+config.tokenizer.
+
+A run keeps both descriptions in WORKDIR/pretrained (config.json, tokenizer files), so that it can be evaluated, sampled
+from, exported and started from when whatever it began with has moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sftrl_jax import paths
+from sftrl_jax.models import DecoderConfig
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.start import checkpoint_ref
+
+if TYPE_CHECKING:
+  from sftrl_jax.checkpoints.source import Source
+
+NAME = "pretrained"   # of the model, of the tokenizer, and of the directory in a workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+  """What a config may say of a model whose numbers come with its weights.
+
+  dtype: of activations and matmuls; parameters are trained in f32
+  attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
+    the best that the devices have; decoding over a cache is always "xla"
+  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
+  unroll: blocks unrolled per step of the scan over layers
+  """
+
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+  remat: Literal["none", "full", "light"] = "full"
+  unroll: int = 1
+
+  def __post_init__(self):
+    if self.unroll < 1:
+      raise ValueError(f"unroll is {self.unroll}; it must be at least 1.")
+    for name, known in (("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light")),
+                        ("attention", ("auto", "xla", "splash", "cudnn"))):
+      if getattr(self, name) not in known:
+        raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
+
+
+def weights(start: str) -> Source | None:
+  """The weights that config.start names; None for scratch, a shipped base, or the workdir of a run."""
+  if start in ("", "scratch") or start.startswith("base:") or checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
+    return None
+  from sftrl_jax.checkpoints import source as sources
+  return _told(lambda: sources.resolve(start), checkpoint_ref.describe_start(start))
+
+
+def described(start: str, workdir: Path | None = None) -> Source:
+  """Where the model's numbers and the tokenizer are: in the run's own workdir once it has begun, else at its start."""
+  homes = [workdir] if workdir is not None else []
+  if start and checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
+    homes.append(checkpoint_ref.home_of(start))
+  for home in homes:
+    if (home / NAME / "config.json").is_file():
+      from sftrl_jax.checkpoints.source import Source
+      return Source("hf", paths.local_copy(home / NAME))
+  found = weights(start)
+  if found is None:
+    raise ConfigError(f"config.model.name is '{NAME}', but {checkpoint_ref.describe_start(start)}, which is not a pretrained model: "
+                      "give a Hugging Face directory or id, a .gguf file, smollm2, or the workdir of a run begun from "
+                      "one.")
+  return found
+
+
+def model_config(start: str, settings: PretrainedConfig, workdir: Path | None = None) -> DecoderConfig:
+  """The decoder that the weights are of, with what the config says of computing it."""
+  found = described(start, workdir)
+  config = _told(lambda: _reader(found).describe(found.path), checkpoint_ref.describe_start(start))
+  return dataclasses.replace(config, **dataclasses.asdict(settings))
+
+
+def tokenizer(start: str, workdir: Path | None = None):
+  """The tokenizer beside the weights."""
+  found = described(start, workdir)
+  reader = _reader(found)
+  more = (reader.describe(found.path),) if found.kind == "hf" else ()
+  words = _told(lambda: reader.tokenizer(found.path, *more), checkpoint_ref.describe_start(start))
+  if words is None:
+    raise ConfigError(f"config.tokenizer.name is '{NAME}', but {found.path} holds no tokenizer: add its files, or use "
+                      "--config.tokenizer.name=bytes.")
+  return words
+
+
+def load(start: str, config: DecoderConfig, shardings) -> dict | None:
+  """params["model"] in f32 as the shardings say; None for a start that is no pretrained weights."""
+  found = weights(start)
+  if found is None:
+    return None
+  return _told(lambda: _reader(found).load_params(found.path, config, "float32", shardings), checkpoint_ref.describe_start(start))
+
+
+def check(start: str, model) -> bool:
+  """Whether the start is pretrained weights; ConfigError when they are of another model than this one."""
+  found = weights(start)
+  if found is None or model is None:
+    return found is not None
+  theirs = _told(lambda: _reader(found).describe(found.path), checkpoint_ref.describe_start(start))
+  computed = {field.name for field in dataclasses.fields(PretrainedConfig)} | {"init_std"}
+  for field in dataclasses.fields(DecoderConfig):
+    ours, there = getattr(model.config, field.name), getattr(theirs, field.name)
+    if field.name not in computed and ours != there:
+      raise ConfigError(f"{checkpoint_ref.describe_start(start)}, whose {field.name} is {there}, but config.model says {ours}: use "
+                        f"--config.model.name={NAME} --config.tokenizer.name={NAME}.")
+  # What is missing or cut off is told before a workdir is made.
+  _told(lambda: _reader(found).checked(found.path, theirs), checkpoint_ref.describe_start(start))
+  return True
+
+
+def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer) -> None:
+  """Writes WORKDIR/pretrained, once. Half of it is never believed: it is made beside and renamed, or its config.json is
+  the last file that gets there."""
+  from sftrl_jax.checkpoints import hf
+  home = workdir / NAME
+  if (home / "config.json").is_file():
+    return
+  began = weights(start)
+  like = began.path if began is not None and began.kind == "hf" else ""
+  if not paths.is_here(home):
+    with paths.made(home, last="config.json") as folder:
+      hf.save_config(folder, config, tokenizer, like)
+    return
+  beside = workdir / f".{NAME}"
+  shutil.rmtree(beside, ignore_errors=True)
+  beside.mkdir(parents=True)
+  hf.save_config(beside, config, tokenizer, like)
+  beside.rename(home)
+
+
+def _reader(found: Source):
+  from sftrl_jax.checkpoints import gguf, hf
+  return {"hf": hf, "gguf": gguf}[found.kind]
+
+
+def _told(make, said: str):
+  try:
+    return make()
+  except (ValueError, OSError, ImportError) as error:
+    raise ConfigError(f"{said}: {error}") from error

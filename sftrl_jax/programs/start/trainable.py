@@ -1,0 +1,86 @@
+"""What of a run is trained and what is frozen: the model, or adapters on it; with a value head where one is learned.
+
+A run of adapters checkpoints its adapters alone. WORKDIR/base.json records which start they were trained on, the step
+in numbers, with a fingerprint of what is stored there: on another base adapters mean nothing.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+
+from sftrl_jax import paths
+from sftrl_jax.models import heads, lora as lora_layers
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.programs.start import checkpoint_ref, initial_params
+from sftrl_jax.programs.start.initial_params import RECORD, adapter_base, param_shapes, start_and_fingerprint
+from sftrl_jax.training.log import write_json
+
+
+def full_params_fn(experiment):
+  """(params, frozen) -> what an objective reads; see models/lora.py."""
+  return functools.partial(lora_layers.whole, lora=experiment.lora)
+
+
+def adapter_count(experiment) -> int:
+  """Numbers in a run's adapters, for its FLOPs; 0 where the model itself is trained."""
+  lora = experiment.lora
+  return lora_layers.count(lora, param_shapes(experiment.model)) if lora.rank else 0
+
+
+def init_trainable(experiment, workdir: Path) -> tuple[dict, dict, dict]:
+  """(the model at the start, the parameters that are trained, what is frozen) of a run, new or continued."""
+  start, seed = experiment.start, experiment.seed
+  if not experiment.lora.rank:
+    params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
+    return params, {"model": params, **_value_head(experiment)}, {}
+  if (workdir / RECORD).is_file() or any((workdir / "checkpoints").glob("[0-9]*")):
+    params, _ = adapter_base(workdir, start, experiment.model, seed, experiment.mesh)
+  else:
+    pinned = _pinned_start(start)
+    params, fingerprint = start_and_fingerprint(pinned, experiment.model, seed, experiment.mesh)
+    if jax.process_index() == 0:
+      write_json(workdir / RECORD, {"start": pinned, "fingerprint": fingerprint})
+  init, where = _adapters(experiment)
+  adapters = jax.jit(init, out_shardings=where)(jax.random.key(seed))
+  return params, {**adapters, **_value_head(experiment)}, {"model": params}
+
+
+def abstract_trainable(experiment) -> tuple[dict, dict, dict]:
+  """`init_trainable` as shapes with shardings, nothing loaded: for who compiles what cannot run here."""
+  shapes = {"model": param_shapes(experiment.model)}
+  params = abstract_with(shapes, rules.shardings(shapes, experiment.mesh))["model"]
+  value = jax.eval_shape(lambda: _value_head(experiment))
+  value = abstract_with(value, jax.tree.map(lambda _: meshes.replicated(experiment.mesh), value))
+  if not experiment.lora.rank:
+    return params, {"model": params, **value}, {}
+  init, where = _adapters(experiment)
+  adapters = abstract_with(jax.eval_shape(init, jax.random.key(0)), where)
+  return params, {**adapters, **value}, {"model": params}
+
+
+def abstract_with(shapes, shardings):
+  """Shapes with shardings."""
+  return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
+
+
+def _adapters(experiment):
+  """(key -> {"lora": ...}, its shardings)."""
+  init = lambda key: {"lora": lora_layers.init(experiment.lora, param_shapes(experiment.model), key)}
+  return init, rules.shardings(jax.eval_shape(init, jax.random.key(0)), experiment.mesh)
+
+
+def _value_head(experiment) -> dict:
+  return {"value": heads.init(experiment.model.config.width)} if experiment.value_head else {}
+
+
+def _pinned_start(start: str) -> str:
+  """config.start as it can be found again: a directory from the root, a workdir with its step in numbers."""
+  home = checkpoint_ref.home_of(start)
+  if start in ("", "scratch") or not home.exists():
+    return start
+  if not checkpoint_ref.is_workdir(home):
+    return str(Path(start).absolute())
+  description = checkpoint_ref.describe_start(start)
+  step = checkpoint_ref.parse(start, description).step
+  return f"{paths.absolute(home)}@{checkpoint_ref.steps_of(home, description)[-1] if step is None else step}"

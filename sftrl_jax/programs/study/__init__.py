@@ -1,0 +1,1 @@
+"""`sftrl study`: methods compared on the same bases at the same FLOPs."""

@@ -1,0 +1,1 @@
+"""Reads workdirs and writes reports: tables, figures, pages. Imports no room of the house."""

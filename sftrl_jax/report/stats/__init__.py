@@ -1,0 +1,1 @@
+"""Statistics over bases and seeds: intervals, effects at equal FLOPs, claims."""

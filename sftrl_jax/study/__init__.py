@@ -1,1 +1,0 @@
-"""Reports made from workdirs alone: this room imports no other room and never imports jax."""

@@ -1,0 +1,136 @@
+"""Sampled rows to a batch that can be learned from: old log-probabilities and values, then returns and advantages.
+
+Two jitted functions, since the second one's input (the grid, or one number an episode) is made on the host while the
+devices compute the first.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from sftrl_jax.metrics import row_sum
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
+from sftrl_jax.objectives.groups import GroupConfig
+from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
+from sftrl_jax.objectives.returns import gae, whiten
+from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
+from sftrl_jax.training.score import Score
+
+
+@struct.dataclass
+class ScoredRows:
+  """What the training graph says of sampled rows. Column t is about token t + 1."""
+
+  logprobs_BT: jax.Array  # f32, of the sampled tokens by the policy that sampled them
+  values_BT: jax.Array | None  # f32, without a value head None
+  ref_logprobs_BT: jax.Array | None  # f32, by the reference; without a KL penalty None
+
+
+def make_score_rows(score: Score, pieces: int):
+  """score_rows(params, ref, rows) -> ScoredRows, to be jitted.
+
+  Old log-probabilities come from the training graph, in the train step's own microbatches (`pieces` of them), because
+  the sampler's differ by rounding that is large enough to clip. ref: {"model": ...}, or None without a KL penalty.
+  """
+
+  def score_rows(params, ref, rows: Rows) -> ScoredRows:
+    logprobs_BT, values_BT = _scored(score, params, rows, pieces)
+    ref_logprobs_BT = None if ref is None else _scored(score, {**params, **ref}, rows, pieces)[0]
+    return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT)
+
+  return score_rows
+
+
+def make_advantages(ppo: PPOConfig):
+  """advantages(scored, rows, grid) -> (PolicyBatch, metrics), to be jitted: GAE on the grid of tokens or turns."""
+
+  def advantages(scored: ScoredRows, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
+    logprobs_BT, values_BT, rewards_EL, metrics = scored.logprobs_BT, scored.values_BT, grid.rewards_EL, {}
+    if scored.ref_logprobs_BT is not None:
+      kl_BT = (logprobs_BT - scored.ref_logprobs_BT) * rows.mask_BT
+      rewards_EL = rewards_EL - ppo.kl_coef * _penalty(kl_BT, rows, grid, ppo.level)
+      metrics["objective/kl"] = _per_episode(kl_BT, rows)
+    values_EL = values_BT[grid.row_EL, grid.column_EL] * grid.live_EL
+    discounts_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, ppo.gamma)
+    last_values_E = values_BT[grid.row_EL[:, 0], grid.last_column_E] * grid.bootstrap_E
+    advantages_EL, returns_EL = gae(rewards_EL, values_EL, discounts_EL, grid.live_EL, last_values_E, ppo.gae_lambda)
+    metrics["critic/vf_explained_var"] = explained_variance(values_EL, returns_EL, grid.live_EL)
+    metrics["critic/returns/mean"] = row_sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
+    if ppo.whiten:
+      advantages_EL = whiten(advantages_EL, grid.live_EL)
+    spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
+    batch = PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, logprobs_BT * rows.mask_BT,
+                        values_BT, spread(advantages_EL), spread(returns_EL))
+    return batch, metrics
+
+  return advantages
+
+
+def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool):
+  """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
+
+  compare: rewards_E -> advantages_E, of which those of a group stand together.
+  kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss has the KL, and
+  the batch what it needs for it.
+  """
+
+  def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
+    logprobs_BT, ref_logprobs_BT = scored.logprobs_BT, scored.ref_logprobs_BT
+    rewards_E, metrics = outcomes.rewards_E, {}
+    if ref_logprobs_BT is not None:
+      kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
+      metrics["objective/kl"] = _per_episode(kl_BT, rows)
+      if kl_in_reward:
+        rewards_E, ref_logprobs_BT = rewards_E - section.kl_coef * jnp.sum(kl_BT, axis=1), None
+    mask_BT = rows.mask_BT * outcomes.in_loss_E[:, None]
+    if ref_logprobs_BT is not None:
+      ref_logprobs_BT = ref_logprobs_BT * mask_BT
+    batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
+                       compare(rewards_E) * outcomes.has_advantage_E)
+    return batch, metrics
+
+  return advantages
+
+
+@jax.jit
+def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch:
+  """The chosen rows: a minibatch."""
+  return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
+
+
+def _scored(score: Score, params, rows: Rows, pieces: int):
+  """(logprobs_BT, values_BT or None), a piece of the rows at a time."""
+  split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
+  join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+  def score_piece(piece):
+    scores = score(params, piece[0], piece[1])
+    return scores.logprobs_BT, scores.values_BT
+
+  scored = jax.lax.map(score_piece, jax.tree.map(split, (rows.inputs, rows.targets_BT)))
+  return jax.tree.map(join, scored)
+
+
+def _per_episode(kl_BT, rows: Rows):
+  """Nats an episode; rows without a sampled token do not count."""
+  return jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
+
+
+def _penalty(kl_BT, rows: Rows, grid: Grid, level: str):
+  """k1 on the grid: per token, or summed over a turn's tokens."""
+  if level == "token":
+    return kl_BT[grid.row_EL, grid.column_EL] * grid.live_EL
+  turns = jnp.arange(grid.live_EL.shape[1])
+  member_BTU = rows.turns_BT[:, :, None] == turns[None, None, :]
+  return jnp.sum(jnp.where(member_BTU, kl_BT[:, :, None], 0.0), axis=1) * grid.live_EL
+
+
+def _to_rows(x_EL, rows: Rows, grid: Grid, level: str):
+  """Grid values at the columns they belong to, 0 elsewhere; a turn's value on every token of the turn."""
+  if level == "token":
+    blank = jnp.zeros(rows.mask_BT.shape)
+    return blank.at[grid.row_EL, grid.column_EL].add(x_EL * grid.live_EL)
+  turn_BT = jnp.clip(rows.turns_BT, 0, x_EL.shape[1] - 1)
+  return jnp.take_along_axis(x_EL, turn_BT, axis=1) * rows.mask_BT

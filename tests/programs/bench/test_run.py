@@ -1,0 +1,45 @@
+"""Every piece of `sftrl bench` runs on a tiny model; none of it is judged by its time."""
+
+import json
+
+import pytest
+
+from sftrl_jax.programs.bench import machine_peak, run
+from sftrl_jax.programs.config.errors import ConfigError
+
+
+@pytest.fixture
+def small(monkeypatch):
+  monkeypatch.setattr(run, "PREFILL", (1, 8))
+  monkeypatch.setattr(run, "DECODE", ((1, 8), (2, 8)))
+  monkeypatch.setattr(run, "STEPS", 2)
+  measure = machine_peak.measure
+  monkeypatch.setattr(machine_peak, "measure", lambda: measure(0.0, 1))
+
+
+def test_a_config_of_sft_is_measured_and_written(tiny, small, tmp_path, capsys):
+  result = run.run(tiny("sft"), "sft", out=str(tmp_path / "bench"), pairs=1)
+  lines = {(line["work"], line["shape"]): line for line in result["lines"]}
+  assert list(lines) == [("prefill", "1x8"), ("decode", "batch 1"), ("decode", "batch 2"), ("sft", "16x23"),
+                         ("sft ragged", "8x23")]
+  for line in lines.values():
+    assert line["tokens_per_second"] > 0 and line["of_peak"] > 0 and len(line["runs"]) == 1 and "ratio" not in line
+  assert lines["sft", "16x23"]["label_tokens_per_second"] == lines["sft", "16x23"]["tokens_per_second"]
+  assert lines["sft", "16x23"]["temporaries"] > 0 and lines["decode", "batch 1"]["of_bandwidth"] > 0
+  assert json.loads((tmp_path / "bench" / "bench.json").read_text()) == json.loads(json.dumps(result))
+  shown = capsys.readouterr().out
+  assert "sft ragged" in shown and "of peak" in shown and "bench.json" in shown
+
+
+def test_a_config_of_rl_has_its_update_measured(tiny, small):
+  result = run.run(tiny("rl"), "rl", pairs=1, only=("rl",))
+  assert [line["work"] for line in result["lines"]] == ["ppo score", "ppo update"]
+  assert all(line["of_peak"] > 0 for line in result["lines"])
+
+
+@pytest.mark.parametrize("words, told", [
+    (("torch", 5, ()), "--against is 'torch'; known: hf"), (("", 0, ()), "--pairs is 0"),
+    (("", 5, ("decoding",)), "--only names 'decoding'; known: prefill, decode, sft, rl")])
+def test_wrong_words_are_refused(words, told):
+  with pytest.raises(ConfigError, match=told):
+    run.refuse(*words)

@@ -1,0 +1,67 @@
+"""Strings, rewards and ends that a verifier has to stand."""
+
+import dataclasses
+import time
+
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.envs.referee import CheckedEnv, TaskError
+from sftrl_jax.programs.check import adversarial
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, episode
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo:
+  """Say the number back; several attempts, and ways to be wrong. slow: seconds for a long response."""
+
+  fault: str = ""
+  attempts: int = 2
+  variants, codes, words = (), ("right", "wrong"), ("1", "2")
+
+  def reset(self, seed):
+    chat = (Message("user", str(seed)),)
+    return (str(seed), chat, 0), chat
+
+  def step(self, state, response):
+    number, chat, attempt = state
+    if number is None:
+      raise ValueError("ended")
+    if self.fault == "hang" and len(response) > 1000:
+      while True:
+        time.sleep(0.001)
+    right, last = response == number, attempt + 1 == self.attempts and self.fault != "endless"
+    chat = (*chat, Message("assistant", "" if self.fault == "forgets" else response), Message("user", "no"))
+    ended = right or last
+    return (None if ended else number, chat, attempt + 1), Verdict(
+        1.0, right, ended and not right, right, right, "", None if ended else chat, "right" if right else "wrong")
+
+  def expert(self, state):
+    return state[0]
+
+
+def course(env):
+  env = CheckedEnv(env)
+  return ExpertEpisodes("echo", env, (1, 2, 3), tuple(episode(env, seed) for seed in (1, 2, 3)))
+
+
+def test_a_sound_verifier_passes():
+  courses = [course(GeneralPoints(style="compact", cards=3, target="any", attempts=3)), course(Echo())]
+  assert "strings, 2 variants" in adversarial.strings_get_verdicts(courses)
+  assert adversarial.nothing_beats_the_expert(courses).startswith("expert 1 to 5, wrong answers -3 to 1")
+  assert adversarial.episodes_end(courses).startswith("after 3 responses at most")
+
+
+def test_a_verdict_that_does_not_come_is_stopped_where_it_hangs(monkeypatch):
+  monkeypatch.setattr(adversarial, "PATIENCE", 0.05)
+  with pytest.raises(TaskError, match=r"test_hostile\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
+    adversarial.strings_get_verdicts([course(Echo("hang"))])
+
+
+@pytest.mark.parametrize("fault, told", [
+    ("endless", "goes on after 2 responses"), ("forgets", "the next chat is not the one that was answered")])
+def test_an_episode_that_does_not_end_or_forgets_is_told(fault, told):
+  with pytest.raises(CheckFailed, match=rf"test_hostile\.py, line \d+, in step: .*{told}"):
+    adversarial.episodes_end([course(Echo(fault))])

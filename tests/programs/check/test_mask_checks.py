@@ -1,0 +1,56 @@
+"""Exactly the responses are trained, and a row says so."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from sftrl_jax.programs.check import mask_checks
+from sftrl_jax.programs.check.expert_episodes import CheckFailed
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.text import tokenizer as tokenizers
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny):
+  return {verb: build_experiment(tiny(verb), verb) for verb in ("sft", "rl")}
+
+
+def test_what_sft_trains_are_the_last_responses(experiment, monkeypatch):
+  told = mask_checks.of_demonstrations(experiment["sft"])
+  assert "unbroken rows; in double brackets what is trained: <bos> RULE 10 10 10 TARGET" in told
+  assert told.endswith(" <eos>]]") and told.count("[[") == told.count("]]") == 1
+  whole = mask_checks.next_batch
+
+  def shifted(*arguments):
+    batch, cursor = whole(*arguments)
+    return dataclasses.replace(batch, weights_BT=np.roll(batch.weights_BT, 1, axis=1)), cursor
+  monkeypatch.setattr(mask_checks, "next_batch", shifted)
+  with pytest.raises(CheckFailed, match=r"trained spans are no response, for example "):
+    mask_checks.of_demonstrations(experiment["sft"])
+
+
+def test_what_rl_trains_are_the_sampled_responses(experiment, monkeypatch):
+  spoken = [mask_checks.spoken(experiment["rl"], seed) for seed in range(4)]
+  assert all(episode.success for episode in spoken)
+  assert "are 8 responses, 8 with their <eos>, of 8 chats" in mask_checks.of_episodes(experiment["rl"], spoken)
+  reply = dataclasses.replace(spoken[0].turns[0].reply, text="NUMBERS 1")
+  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], reply=reply),))
+  with pytest.raises(CheckFailed, match="the environment judged 'NUMBERS 1', but 'NUMBERS .*' is trained"):
+    mask_checks.of_episodes(experiment["rl"], [other])
+
+
+def test_what_is_told_of_spans():
+  words = tokenizers.words(("a", "b"))
+  good, shown = Counter({(3, 2): 2}), ([1, 3, 4, 2], [0.0, 0.0, 1.0, 1.0])
+  assert mask_checks.told(words, good, good, 2, 2, shown).endswith("<bos> a [[b <eos>]]")
+  endless = Counter({(3,): 2})
+  for trained, wanted, found, told in ((endless, good, 2, "2 of 2 trained spans"), (good, good, 1, "1 unbroken rows"),
+                                       (endless, endless, 2, "ends in <eos>")):
+    with pytest.raises(CheckFailed, match=told):
+      mask_checks.told(words, trained, wanted, found, 2, shown)
+
+
+def test_bytes_are_marked_without_spaces_between():
+  assert mask_checks.marked(tokenizers.byte(), [1, 101, 102, 103, 2], [0, 0, 1, 1, 1]) == "<bos>a[[bc<eos>]]"

@@ -1,0 +1,90 @@
+"""The parts of a run tried: a stranger's task, model family and reward go through every check, and a model that decodes
+otherwise than it trains is seen."""
+
+import dataclasses
+
+import pytest
+
+from sftrl_jax.programs.check import plan_check, run_checks
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.training.position import Limits
+
+FAMILY = """
+import dataclasses
+import jax.numpy as jnp
+from sftrl_jax.models import DecoderConfig, Model
+
+class Scaled(Model):   # the logits are as sharp as the model learns to be
+  def init(self, key):
+    return {**super().init(key), "own": {"scale": jnp.ones(())}}
+
+  def unembedding(self, params):
+    return super().unembedding(params) * params["own"]["scale"] * self.config.gain
+
+class Torn(Scaled):   # hidden alone is changed, so decoding is another model
+  def hidden(self, params, tokens_BT, positions_BT, segments_BT):
+    return super().hidden(params, tokens_BT, positions_BT, segments_BT)[:, :, ::-1]
+
+@dataclasses.dataclass(frozen=True)
+class Family(DecoderConfig):
+  gain: float = 2.0
+  torn: bool = False
+
+  def build(self):
+    return Torn(self) if self.torn else Scaled(self)
+
+def half(chat, response, verdict):
+  return verdict.reward / 2
+"""
+
+
+@pytest.fixture
+def config(stranger, tmp_path, one_device):
+  """config(choice, **overrides) -> a tiny run of the README's task with a family and a reward of the user's own."""
+  (tmp_path / "mine.py").write_text(FAMILY)
+  path = stranger(tmp_path)
+  small = {"model.name": f"{tmp_path}/mine.py:Family", "reward": f"{tmp_path}/mine.py:half", "batch": "8",
+           "model.layers": "1", "model.width": "16", "model.heads": "2", "rollout.rows": "8", "rollout.shrink": "()",
+           "steps": "100", "evals.episodes": "64", "optimizer.name": "sgd", "data.length": "16"}
+
+  def make(verb, **overrides):
+    changed = {**small, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    changed = {key: value for key, value in changed.items() if verb == "sft" or not key.startswith("data")}
+    return run_config.resolve_for(verb, resolve.load(f"{path}:{verb}"), list(changed.items()), lambda _: None)
+  return make
+
+
+def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
+  made = sorted(tmp_path.rglob("*"))
+  promise = plan_check.Promise(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
+  found = {finding.name: finding for finding in run_checks.attempt(config("sft"), "sft", promise)}
+  assert all(finding.ok for finding in found.values()), found
+  assert list(found) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
+                         "the responses are trained", "3 steps", "as it was planned"]
+  assert "times predicted" in found["as it was planned"].told
+  assert found["decoding is the full forward"].told.startswith("100.00% of")
+  assert "<bos> SORT" in found["the responses are trained"].told
+  assert "all 100 take" in found["3 steps"].told and "GiB" in found["3 steps"].told
+  assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in str(path)] == made
+
+
+def test_a_model_that_decodes_otherwise_is_seen_and_a_failure_is_told(config, monkeypatch):
+  torn = config("rl", model__torn="true")
+
+  def short(config, workdir):
+    raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+  monkeypatch.setitem(run_checks.TRAINERS, "rl", short)
+  found = {finding.name: finding for finding in run_checks.attempt(torn, "rl")}
+  assert not found["decoding is the full forward"].ok and not found["sampler and trainer agree"].ok
+  assert "change hidden and extend alike" in found["decoding is the full forward"].way_out
+  assert found["the responses are trained"].ok
+  assert found["3 steps"].told.startswith("RESOURCE_EXHAUSTED") and "microbatches" in found["3 steps"].way_out
+
+
+def test_how_long_a_run_is(config):
+  experiment = build_experiment(config("sft"), "sft")
+  for steps, flops, whole in ((100, 0.0, 100), (100, 1e6, 10), (5, 1e6, 5), (100, 1e6 + 1, 11)):
+    assert run_checks.length(dataclasses.replace(experiment, limits=Limits(steps, flops)), 1e5) == whole
+  assert run_checks.memory().endswith(" GiB in this process")

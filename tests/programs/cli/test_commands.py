@@ -1,0 +1,51 @@
+"""What verbs do with their words, beyond what tests/test_main.py asks of the whole command line."""
+
+import os
+
+import pytest
+
+from sftrl_jax import main as roof
+from sftrl_jax.main import main
+from sftrl_jax.programs.cli import commands
+from sftrl_jax.programs.runtime import process
+
+
+def test_every_verb_has_its_program():
+  assert set(commands.PROGRAMS) == set(roof.VERBS)
+
+
+def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
+  from sftrl_jax.report import write
+  asked = []
+  for name in ("write_run", "write_study", "write_overlay"):
+    monkeypatch.setattr(write, name, lambda *arguments, name=name: asked.append((name, *arguments)) or "report.html")
+  run, study = tmp_path / "run", tmp_path / "study"
+  for directory, file in ((run, "config.json"), (study, "study.json")):
+    directory.mkdir()
+    (directory / file).write_text("{}")
+  assert main(["report", str(run)]) == 0
+  assert main(["report", str(study), "--out", str(tmp_path / "o")]) == 0
+  assert main(["report", str(run), str(study)]) == 0
+  assert asked == [("write_run", run, run / "report"), ("write_study", study, tmp_path / "o"),
+                   ("write_overlay", [run, study], run / "overlay")]
+  assert main(["report", str(tmp_path)]) == 1
+  assert "is no workdir" in capsys.readouterr().err
+
+
+def test_a_report_is_not_written_into_a_file(tmp_path, capsys):
+  taken = tmp_path / "file"
+  taken.write_text("mine")
+  assert main(["report", str(tmp_path), f"--out={taken}"]) == 1
+  assert f"--out={taken} is a file" in capsys.readouterr().err and taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("chips", "platforms"), [((), "cpu"), (("accel0",), None)])
+def test_a_compiler_for_tpus_is_no_tpu(chips, platforms, tmp_path, monkeypatch):
+  pytest.importorskip("libtpu")
+  for chip in chips:
+    (tmp_path / chip).touch()
+  monkeypatch.setattr(process, "ACCELERATORS", (f"{tmp_path}/accel*",))
+  monkeypatch.setenv("JAX_PLATFORMS", "")
+  monkeypatch.delenv("JAX_PLATFORMS")
+  process.prepare_environment(0)
+  assert os.environ.get("JAX_PLATFORMS") == platforms

@@ -1,0 +1,106 @@
+"""A config is right as a whole, or one sentence says why not and nothing has been made."""
+
+import jax
+import pytest
+
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.workdir import complete, workdir_of
+
+
+@pytest.mark.parametrize("verb, wrong, message", [
+    ("sft", dict(optimizer__name="adamwx"), "did you mean 'adamw'"),
+    ("rl", dict(ppo__gamma=1.5), "config.ppo.gamma is 1.5; it must lie in"),
+    ("rl", dict(batch=10, ppo__minibatches=4), "config.ppo.minibatches is 4; it must divide config.batch = 10"),
+    ("rl", dict(batch=12, ppo__minibatches=4, compute__microbatches=2), "compute.microbatches is 2"),
+    ("sft", dict(batch=15, compute__microbatches=2), "compute.microbatches is 2; it must divide config.batch = 15"),
+    ("sft", dict(batch=0), "config.batch is 0"), ("sft", dict(steps=0), "config.steps is 0"),
+    ("sft", dict(start="base:nobody"), "config.start is 'base:nobody'"),
+    ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),
+    ("rl", dict(algorithm="dqn"), "config.algorithm is 'dqn'"),
+    ("sft", dict(env__name="general_point"), "did you mean 'general_points'"),
+    ("sft", dict(evals__variants="('id_sean',)"), "config.evals.variants names 'id_sean'"),
+    ("sft", dict(tokenizer__name="wrods"), "config.tokenizer.name is 'wrods'"),
+    ("sft", dict(model__vocab=3), "config.model.vocab is 3"), ("sft", dict(mesh__tensor=3), "config.mesh"),
+    ("sft", dict(model__attention="cudnn"), "config.model.attention is 'cudnn', but that is a kernel of NVIDIA's GPUs"),
+    ("sft", dict(model__heads=3), "config.model.heads is 3"), ("rl", dict(seed=-1), "config.seed is -1"),
+    ("sft", dict(data__length=5), "config.data.length is 5, but an example has"),
+    ("rl", dict(rollout__prompt_tokens=3), "use --config.rollout.prompt_tokens=11"),
+    ("sft", dict(lora__rank=17), "config.lora.rank is 17, but layers/block/attn/k reads 16 channels and writes 16"),
+    ("rl", dict(lora__rank=2, lora__targets="('*/w',)"), "config.lora.targets has '*/w', which matches no projection"),
+    ("sft", dict(lora__rank=2, optimizer__name="galore"), "config.optimizer.name is 'galore'"),
+    ("rl", dict(lora__rank=2, optimizer__freeze="('model/*',)"), "'model/*' matches no parameter; there are lora/"),
+    ("sft", dict(checkpoint__export_every=1), "config.checkpoint.export_every is 1, but config.model.name"),
+    ("sft", dict(optimizer__freeze="('nothing/*',)"), "'nothing/*' matches no parameter"),
+    ("rl", dict(optimizer__factors__odd=0.5), "'odd' matches no parameter")])
+def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb, wrong, message):
+  with pytest.raises(ConfigError) as error:
+    run_of(tiny(verb, **wrong), tmp_path / "run")
+  assert message in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb, wrong, message", [
+    ("sft", dict(batch=12), "config.batch is 12, but the mesh {'data': 8, 'fsdp': 1, 'tensor': 1} splits rows 8 ways: "
+                            "use a multiple, for example --config.batch=16"),
+    ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
+    ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
+     "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
+    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model "
+     "has 4 heads, so that")])
+def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
+    tiny, run_of, tmp_path, monkeypatch, verb, wrong, message):
+  make = meshes.make
+  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
+  monkeypatch.setattr(rules, "LARGE", 2**7)
+  with pytest.raises(ConfigError) as error:
+    run_of(tiny(verb, **{"batch": 8, "mesh__data": 8, "mesh__fsdp": 1, **wrong}), tmp_path / "run")
+  assert message in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeypatch, tmp_path, capsys):
+  make = meshes.make
+  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
+  monkeypatch.setattr(rules, "LARGE", 2**7)
+  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4, model__kv_heads=2,
+                        model__channels=8), "sft")
+  assert len(experiment.notes) == 2
+  with workdir_of(experiment, "sft", tmp_path / "run"):
+    told = capsys.readouterr().out
+  assert all(note in told for note in experiment.notes)
+  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
+
+
+def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
+  (tmp_path / "run").write_text("mine")
+  with pytest.raises(ConfigError, match="is a file"):
+    run_of(tiny("sft"), tmp_path / "run")
+  assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_workdir_has_one_writer(tiny, tmp_path):
+  experiment = build_experiment(tiny("sft"), "sft")
+  with workdir_of(experiment, "sft", tmp_path / "run"):
+    with pytest.raises(ConfigError, match="is being written by"), workdir_of(experiment, "sft", tmp_path / "run"):
+      pass
+  with workdir_of(experiment, "sft", tmp_path / "run"):
+    pass
+
+
+def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
+  workdir = finished("sft")
+  assert complete(workdir, build_experiment(tiny("sft"), "sft"))
+  longer = build_experiment(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over devices split in another way
+  assert not complete(workdir, longer)
+  resolve.refuse_another({**build_experiment(tiny("sft"), "sft").config}, longer.config, workdir)
+
+
+def test_the_parts_fit_together(tiny):
+  experiment = build_experiment(tiny("rl"), "rl")
+  assert experiment.model.config.vocab == experiment.tokenizer.size
+  assert experiment.actor.turns == experiment.env.attempts == 2
+  assert experiment.actor.sampling.max_new_tokens == experiment.actor.rollout.max_new_tokens
+  assert experiment.env_variant("rule_ood").variant == "rule_ood"

@@ -1,0 +1,197 @@
+"""Two real processes train as one does, leave checkpoints that one goes on from, and end with one another."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from sftrl_jax.parallel import peers
+from sftrl_jax.programs import evaluate
+from sftrl_jax.programs.experiment import hosts_agree
+
+ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
+         "data": "", "versions": ["0.10.2", "0.10.2"], "devices of a process": 4}
+
+
+def test_what_differs_is_named_with_its_processes():
+  assert not hosts_agree.apart([ALIKE] * 3)
+  other = {**ALIKE, "code": "b" * 64, "data": "c" * 64, "config": {"seed": 1, "optimizer": {"name": "adamw"}}}
+  config, code, data = hosts_agree.apart([ALIKE, ALIKE, other])
+  assert config == "config.seed is 0 in process 0, 1 in process 2: give all of them the same command."
+  assert code.startswith("code: aaaaaaaaaaaa in processes 0, 1; bbbbbbbbbbbb in process 2: install the same revision")
+  assert data.startswith("data: none in processes 0, 1; cccccccccccc in process 2")
+
+
+@pytest.mark.parametrize("environment,processes,told", [
+    ({}, 2, []), ({"TPU_WORKER_HOSTNAMES": "localhost"}, 2, []), ({"TPU_WORKER_HOSTNAMES": "a,b"}, 2, []),
+    ({"TPU_WORKER_HOSTNAMES": "a,b,c"}, 2, ["the pod has 3 hosts, but 2 processes run"]),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "2"}, 2, ["the pod has 4 hosts"])])
+def test_every_host_of_the_pod_takes_part(environment, processes, told):
+  found = hosts_agree.missing(processes, processes, environment)
+  assert [line.startswith(start) for line, start in zip(found, told, strict=True)] == [True] * len(told)
+
+
+def test_a_process_without_devices_is_missed():
+  assert "only 1 of them have devices" in hosts_agree.missing(2, 1, {})[0]
+
+
+def test_the_digest_of_the_code_follows_its_text(tmp_path):
+  (tmp_path / "room").mkdir()
+  (tmp_path / "room" / "a.py").write_text("x = 1\n")
+  before = hosts_agree.code(tmp_path)
+  assert before == hosts_agree.code(tmp_path)
+  (tmp_path / "room" / "a.py").write_text("x = 2\n")
+  assert before != hosts_agree.code(tmp_path)
+
+
+# One of two processes: agrees on this and that, trains supervised, by PPO, and supervised again until one is killed.
+CHILD = """
+import json, os, pathlib, signal, sys, threading, time
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from ml_collections import ConfigDict
+from sftrl_jax.parallel import hosts, peers
+from sftrl_jax.programs import examination, recorded, rl, sft, trial, unison
+from sftrl_jax.programs.check.expert_episodes import Wrong
+from sftrl_jax.programs.config.errors import ConfigError
+
+hosts.join({})
+fellows = peers.connect()
+configs, home = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
+assert hosts.gathered([hosts.index()]) == [[0], [1]] and hosts.anyone(not hosts.leads())
+assert hosts.led(lambda: hosts.index()) == 0
+try:
+  hosts.led(lambda: json.loads("damaged"))
+except ValueError as error:
+  assert hosts.leads() or "Process 0 has refused this run" in str(error)
+try:
+  unison.check({**configs["sft"], "seed": hosts.index()}, "sft", {}, {})
+except ConfigError as error:
+  print("REFUSED", error, flush=True)
+
+def die():
+  lines = home / "killed" / "metrics.jsonl"
+  while not lines.is_file() or len(lines.read_text().splitlines()) < 3:
+    time.sleep(0.02)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+def wrong():
+  if hosts.leads():
+    return "fine"
+  raise Wrong("torn", "mend it")
+
+found = examination.find("what one finds", wrong)
+assert (found.ok, found.told, found.way_out) == (False, "process 1: torn", "mend it")
+for finding in trial.attempt(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
+  print("FOUND", finding.ok, finding.name, finding.told, flush=True)
+for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", sft)):
+  if name == "killed" and not hosts.leads():
+    threading.Thread(target=die).start()
+  if name == "evaluated":
+    recorded.evaluate_recorded(str(home / "rl"), [("evals.episodes", "13")], str(home / name))
+    continue
+  program.run(ConfigDict(configs[name]), home / name)
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tiny, tmp_path_factory):
+  """(home of the workdirs, [(exit code, output)] of both): `sft` and `rl` are whole runs, `killed` is not."""
+  home = tmp_path_factory.mktemp("pair")
+  killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
+  configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny("rl", evals__variants="('id_seen',)"),
+             "killed": killed}
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+  say = json.dumps({name: config.to_dict() for name, config in configs.items()})
+  children = []
+  for process in range(2):
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "LOCAL_DEVICES": "1", "SFTRL_PROCESSES": "2",
+                   "SFTRL_COORDINATOR": f"127.0.0.1:{port}", "SFTRL_PROCESS": str(process),
+                   "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+                   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    children.append(subprocess.Popen([sys.executable, "-c", CHILD, say, str(home)], env=environment, text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+  told = [child.communicate(timeout=300)[0] for child in children]
+  return home, list(zip([child.returncode for child in children], told, strict=True))
+
+
+def test_a_config_that_differs_is_told_once(pair):
+  first, second = (said for _, said in pair[1])
+  assert "REFUSED The processes of this run are not alike" in first
+  assert "config.seed is 0 in process 0, 1 in process 1" in first
+  assert "REFUSED The processes of this run are not alike; process 0 says in what." in second
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_two_processes_do_what_one_does(pair, finished, lines_of, verb):
+  """Losses to 1e-5; the same episodes, of which each played half."""
+  one, two = finished(verb), pair[0] / verb
+  lines = list(zip(lines_of(one, "metrics.jsonl"), lines_of(two, "metrics.jsonl"), strict=True))
+  assert len(lines) == 2
+  for ours, theirs in lines:
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"seconds", "compile/count", "compute/rollout_flops", "compute/total_flops"}:
+      if not name.startswith(("timing_s", "throughput", "compute/chip_hours")):
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5), name
+  if verb == "rl":
+    played = ("train", "id_seen")   # the variants that both have played
+    ours, theirs = ([line for line in lines_of(workdir, "episodes.jsonl") if line["variant"] in played]
+                    for workdir in (one, two))
+    assert ours == theirs and len(ours) == 10
+    evals = [line for line in lines_of(one, "evals.jsonl") if line["variant"] in played]
+    for ours, theirs in zip(evals, lines_of(two, "evals.jsonl"), strict=True):
+      assert theirs["outcomes"] == ours["outcomes"] and theirs["codes"] == ours["codes"]
+      assert theirs.get("kl", 0.0) == pytest.approx(ours.get("kl", 0.0), abs=1e-6)
+
+
+def test_two_processes_check_a_run_together_and_leave_nothing(pair):
+  names = ("episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
+           "the responses are trained", "3 steps")
+  for _, said in pair[1]:
+    found = [line for line in said.splitlines() if line.startswith("FOUND ")]
+    assert [line.startswith(f"FOUND True {name} ") for line, name in zip(found, names, strict=True)] == [True] * 5
+  assert not any((pair[0] / "scratch").iterdir())
+
+
+def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
+  mine = evaluate.run(str(pair[0] / "rl"), [("evals.episodes", "13")], str(tmp_path))
+  theirs = lines_of(pair[0] / "evaluated", "evals.jsonl")
+  same = ("step", "variant", "temperature", "outcomes", "codes", "success", "episodes")
+  assert [[line[key] for key in same] for line in theirs] == [[line[key] for key in same] for line in mine]
+  assert lines_of(pair[0] / "evaluated", "episodes.jsonl") == lines_of(tmp_path, "episodes.jsonl")
+  assert sum("Written:" in said for _, said in pair[1]) == 1
+
+
+def arrays_of(workdir, step):
+  return jax.device_get(ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute()))
+
+
+def test_one_goes_on_from_the_checkpoint_of_two_on_another_mesh(pair, finished, tiny, run_of, lines_of, tmp_path):
+  for name, source in (("one", finished("sft")), ("two", pair[0] / "sft")):
+    shutil.copytree(source, tmp_path / name)
+    more = tiny("sft", steps=3) if name == "one" else tiny(
+        "sft", steps=3, evals__variants="()", mesh__data=-1, mesh__fsdp=1)
+    run_of(more, tmp_path / name)
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),
+               *(arrays_of(tmp_path / name, 3) for name in ("one", "two")))
+  one, two = (lines_of(tmp_path / name, "metrics.jsonl")[-1] for name in ("one", "two"))
+  assert one["step"] == 3 and one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+
+
+def test_when_one_is_killed_the_other_names_it_and_ends_and_the_run_goes_on(pair, tiny, run_of, lines_of, capsys):
+  (code, said), (victim, _) = pair[1]
+  assert victim == -9 and code == peers.LOST
+  assert said.count("error: Process 1 (") == 1 and "is gone, and its connection with it" in said
+  workdir = pair[0] / "killed"
+  run_of(tiny("sft", steps=6, checkpoint__every=1, evals__variants="()"), workdir)
+  assert "going on from step" in capsys.readouterr().out
+  assert [line["step"] for line in lines_of(workdir, "metrics.jsonl")] == list(range(1, 7))

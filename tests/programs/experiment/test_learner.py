@@ -1,0 +1,18 @@
+"""What a run learns by is described once, for those who run it and those who only compile it."""
+
+from sftrl_jax.programs.experiment import learner
+from sftrl_jax.programs.experiment.build import build_experiment
+
+
+def test_sft_makes_one_update_a_step_on_rows_of_its_data(tiny):
+  experiment = build_experiment(tiny("sft"), "sft")
+  found = learner.make_sft_learner(experiment)
+  assert (found.rows, found.length) == (experiment.batch, experiment.data.length)
+  assert (found.minibatch, found.updates, found.value_head, found.prepare) == (found.rows, 1, False, None)
+
+
+def test_rl_makes_updates_on_minibatches_of_whole_episodes(tiny):
+  experiment = build_experiment(tiny("rl", ppo__minibatches=2, ppo__epochs=3), "rl")
+  found = learner.make_rl_learner(experiment)
+  assert (found.minibatch, found.updates, found.value_head) == (found.rows // 2, 6, True)
+  assert found.length >= experiment.actor.row_len()

@@ -1,0 +1,39 @@
+"""On the devices that are here a plan is measured; how long it takes is nobody's business in a test."""
+
+import json
+
+import pytest
+
+from sftrl_jax.programs.bench.machine_peak import Peak
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.plan import local
+from sftrl_jax.programs.plan.options import PlanOptions
+
+
+def test_smaller_models_are_a_quarter_and_a_half():
+  assert local.smaller(32) == [8, 16] and local.smaller(3) == [1, 2] and local.smaller(2) == []
+
+
+def test_a_prediction_adds_as_much_a_layer_as_was_measured():
+  times = {2: {"f": 1.0, "g": 1.0}, 4: {"f": 2.0, "h": 1.0}}
+  assert local.predicted(times, 8, "f") == 4.0
+  assert [local.predicted(*known) for known in ((times, 8, "g"), (times, 8, "h"), ({}, 8, "f"))] == [None] * 3
+  assert local.predicted({1: {"f": 1.0}, 2: {"f": 0.9}}, 9, "f") == 1.0   # noise is not extrapolated below zero
+
+
+def test_every_function_runs_and_is_told_beside_its_prediction(tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(local.peaks, "measure", lambda: Peak(1e9, 1e9, 1e9, "cpu", 1, 1))
+  monkeypatch.setattr(local, "REPEATS", 2)
+  path = tmp_path / "plan.json"
+  local.run(tiny("sft", evals__variants="()", model__layers="3"), PlanOptions("sft", out=str(path)))
+  told = json.loads(path.read_text())
+  assert told["fits"] is True and told["predicted_from_layers"] == [1, 2] and told["hbm_limit_gib"] > 0
+  assert [one["name"] for one in told["functions"]] == ["state", "train step"]
+  for one in told["functions"]:
+    assert {"name", "peak_gib", "flops", "bytes", "seconds_bound", "predicted_seconds"} <= one.keys()
+    assert one["measured_seconds"] > 0 and one["ran"]
+
+
+def test_what_only_a_slice_has_is_refused_here(tiny):
+  with pytest.raises(ConfigError, match="need a slice"):
+    local.run(tiny("sft"), PlanOptions("sft", show="sharding"))

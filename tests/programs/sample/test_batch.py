@@ -1,0 +1,119 @@
+"""Rows in, answers out: in order, once each, and none for a row that says nothing."""
+
+import json
+
+import jax
+import pytest
+
+from sftrl_jax.chat import Message
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.sample import batch
+from sftrl_jax.programs.sample.batch import ADDED, answer_all, messages, read
+from sftrl_jax.programs.sample.stopping import StopConditions
+from sftrl_jax.text.render import render
+
+PROMPTS = ["a", "b c d", "e", "f g", "h"]
+SETTINGS = {"from": "here", "temperature": 1.0}
+
+
+def write(path, rows):
+  path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+  return path
+
+
+@pytest.fixture
+def run(speaker, tmp_path):
+  """run(rows, settings) -> (lines of the answers, how many were made)."""
+  path = write(tmp_path / "in.jsonl", [{"prompt": prompt, "id": number} for number, prompt in enumerate(PROMPTS)])
+  rows, _ = read(path)
+  contexts = [render(speaker.tokenizer, row.chat)[0] for row in rows]
+
+  def make(out="out.jsonl", count=5, settings=SETTINGS):
+    out = tmp_path / out
+    made = answer_all(speaker, rows[:count], contexts, out, 2, StopConditions(6), 1.0, jax.random.key(0), settings, print)
+    return out, [json.loads(line) for line in out.read_text().splitlines()], made
+
+  return make
+
+
+def test_answers_repeat_their_rows_in_order(run):
+  _, lines, made = run()
+  assert made == 5 and [(line["prompt"], line["id"]) for line in lines] == [(p, i) for i, p in enumerate(PROMPTS)]
+  for line in lines:
+    assert list(line)[-4:] == list(ADDED) and line["finish"] in ("stop", "length") and line["logprob"] < 0
+    assert 1 <= line["tokens"] <= 6
+
+
+def test_a_file_that_was_stopped_goes_on_and_is_the_same_at_the_end(run, tmp_path):
+  whole, lines, _ = run()
+  part, _, _ = run("part.jsonl", count=2)
+  with part.open("a") as file:
+    file.write('{"prompt": "e", "id": 2, "resp')   # a line that was being written
+  part, again, made = run("part.jsonl")
+  assert again == lines and made == 3
+  assert run("part.jsonl")[2] == 0
+
+
+def test_answers_to_other_rows_or_of_other_settings_are_not_mixed(run, tmp_path):
+  out, _, _ = run(count=3)
+  with pytest.raises(ConfigError, match="other settings .temperature."):
+    run(settings={**SETTINGS, "temperature": 0.0})
+  text = out.read_text()
+  out.write_text(text.replace('"id": 1', '"id": 7'))
+  with pytest.raises(ConfigError, match="line 2 does not answer line 2"):
+    run()
+  out.write_text(text + "null\n")
+  with pytest.raises(ConfigError, match="line 4 does not answer"):
+    run()
+  out.write_text(text)
+  with pytest.raises(ConfigError, match="3 lines, but --in only 2"):
+    run(count=2)
+
+
+def test_broken_rows_are_named_by_line_and_refused_or_left_out(tmp_path):
+  path = tmp_path / "in.jsonl"
+  path.write_bytes(b'{"prompt": "good"}\n\n{"prompt": ""}\n[1]\n{"text": "x"}\n{"prompt": "a", \n{"prompt": "\xff"}\n'
+                   b'{"prompt": "a", "response": "b"}\n{"prompt": "a", "messages": []}\n')
+  with pytest.raises(ConfigError) as told:
+    read(path)
+  for line, what in ((3, "empty"), (4, "object"), (5, "neither"), (6, "no JSON"), (7, "no UTF-8"), (8, "`response`"),
+                     (9, "both")):
+    assert f"line {line}: " in str(told.value) and what in str(told.value)
+  assert "7 of 8 rows" in str(told.value) and "--on-bad-row=skip" in str(told.value)
+  rows, broken = read(path, skip=True)
+  assert [row.line for row in rows] == [1] and len(broken) == 7
+  for content in ("", "\n\n", '{"prompt": ""}\n'):
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+      read(path, skip=True)
+  with pytest.raises(ConfigError, match="cannot be read"):
+    read(tmp_path / "missing.jsonl")
+
+
+def test_messages_become_chats_and_the_system_text_stands_before_them(tmp_path):
+  user, system = {"role": "user", "content": "hi"}, {"role": "system", "content": "be"}
+  parts = {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}
+  assert messages([user]) == messages([parts]) == (Message("user", "hi"),)
+  assert messages([user], "be") == messages([system, user], "other") == (Message("system", "be"), Message("user", "hi"))
+  rows, _ = read(write(tmp_path / "a.jsonl", [{"prompt": "hi"}, {"messages": [user]}, {"prompt": [user]}]), "be")
+  assert {row.chat for row in rows} == {messages([user], "be")}
+  rows, _ = read(write(tmp_path / "b.jsonl", [{"prompt": "hi"}]), raw=True)
+  assert rows[0].text == "hi"
+  with pytest.raises(ConfigError, match="--raw needs a text"):
+    read(write(tmp_path / "c.jsonl", [{"messages": [user]}]), raw=True)
+
+
+@pytest.mark.parametrize("value, told", [
+    ([], "at least one"), ("hi", "list"), ([{"role": "user"}], "message 1 has no"),
+    ([{"role": "tool", "content": "x"}], "message 1: message role"), ([{"role": "user", "content": 3}], "no text"),
+    ([{"role": "user", "content": [{"type": "image"}]}], "no text"),
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last message is the assistant's")])
+def test_messages_that_cannot_be_answered_say_why(value, told):
+  with pytest.raises(ValueError, match=told):
+    messages(value)
+
+
+def test_many_broken_rows_are_counted_not_all_told(tmp_path):
+  with pytest.raises(ConfigError) as told:
+    read(write(tmp_path / "in.jsonl", ["{"] * 30))
+  assert str(told.value).count("line ") == batch.TOLD and "and 20 more" in str(told.value)

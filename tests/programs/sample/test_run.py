@@ -1,0 +1,113 @@
+"""`sftrl sample` on a real, tiny run: once, row by row, and what it refuses."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from sftrl_jax import main
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.sample import run as sample_run
+from sftrl_jax.programs.sample.run import SampleOptions, read_options, recommended, run
+
+
+@pytest.fixture
+def prompt(finished):
+  """A prompt of the environment that the tiny run was trained on."""
+  line = json.loads((finished("sft") / "episodes.jsonl").read_text().splitlines()[0])
+  return line["chat"][0]["text"]
+
+
+def test_one_prompt_is_answered_and_the_same_seed_says_the_same(finished, prompt, capsys, monkeypatch):
+  source = str(finished("sft"))
+  told = []
+  for seed in (1, 1, 2):
+    run(source, SampleOptions(prompt=prompt, seed=seed, temperature=1.0, max_new_tokens=6))
+    told.append(capsys.readouterr())
+  assert told[0].out == told[1].out != told[2].out and told[0].out.endswith("\n")
+  assert "at step 2" in told[0].err and "tokens" in told[0].err
+  monkeypatch.setattr(sys, "stdin", io.StringIO(prompt + "\n"))
+  run(f"{source}@2", SampleOptions(seed=1, temperature=1.0, max_new_tokens=6))
+  assert capsys.readouterr().out == told[0].out
+
+
+def test_rows_are_answered_and_unknown_words_are_told_by_line(finished, prompt, tmp_path, capsys):
+  source, rows, out = str(finished("sft")), tmp_path / "rows.jsonl", tmp_path / "made" / "answers.jsonl"
+  rows.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (prompt, "zebra", prompt)))
+  wish = dict(rows_in=str(rows), rows_out=str(out), max_new_tokens=6, temperature=0.0)
+  with pytest.raises(ConfigError, match="line 2: 'zebra' is no word"):
+    run(source, SampleOptions(**wish))
+  assert not out.parent.exists()
+  run(source, SampleOptions(**wish, skip=True))
+  lines = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [line["prompt"] for line in lines] == [prompt, prompt] and lines[0] == lines[1]
+  assert "left out: line 2" in capsys.readouterr().err
+  before = out.read_text()
+  run(source, SampleOptions(**wish, skip=True))
+  assert out.read_text() == before and "0 of them new, 1 left out" in capsys.readouterr().out
+
+
+def test_raw_text_gets_no_end_of_turn(finished, prompt, capsys):
+  from sftrl_jax.text.tokenizer import byte
+  assert sample_run.unrendered(byte(), "a") == [1, 101]   # no <end>, which would close what others say
+  run(str(finished("sft")), SampleOptions(prompt=prompt, raw=True, max_new_tokens=4))
+  assert capsys.readouterr().out.endswith("\n")
+
+
+def test_a_prompt_that_cannot_be_read_is_an_error(finished, monkeypatch):
+  with pytest.raises(ValueError, match="'zebra' is no word"):
+    run(str(finished("sft")), SampleOptions(prompt="zebra"))
+  monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+  with pytest.raises(ConfigError, match="No prompt"):
+    run(str(finished("sft")), SampleOptions())
+
+
+def test_from_must_be_something(tmp_path):
+  with pytest.raises(ConfigError, match="has no checkpoint"):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text('{"verb": "sft"}')
+    run(str(tmp_path), SampleOptions(prompt="a"))
+  with pytest.raises(ConfigError, match="cannot be read"):   # told before anything is loaded
+    run("nowhere", SampleOptions(rows_in=str(tmp_path / "no.jsonl"), rows_out=str(tmp_path / "out.jsonl")))
+
+
+def test_words_become_what_is_asked():
+  flags = {"--temperature": "0", "--top-p": "0.9", "--rows": "4", "--stop": ["a", "b"], "--in": "x", "--out": "y",
+           "--max-new-tokens": "7", "--on-bad-row": "skip"}
+  assert read_options(flags, {"--debug"}) == SampleOptions(temperature=0.0, top_p=0.9, rows=4, stop=("a", "b"), rows_in="x",
+                                            rows_out="y", max_new_tokens=7, skip=True)
+  assert read_options({"--prompt": "hi"}, {"--raw"}) == SampleOptions(prompt="hi", raw=True)
+
+
+def test_the_command_line_takes_several_stop_strings_and_a_bare_raw():
+  command = main.scan(["sample", "runs/x", "--stop=a", "--stop", "b", "--raw", "--prompt=hi"])
+  assert read_options(command.flags, command.switches) == SampleOptions(prompt="hi", stop=("a", "b"), raw=True)
+  with pytest.raises(main.Misuse, match="--seed is given twice"):
+    main.scan(["sample", "runs/x", "--seed=1", "--seed=2"])
+  with pytest.raises(main.Misuse, match="--raw is no flag of bench"):
+    main.scan(["bench", "--raw"])
+
+
+@pytest.mark.parametrize("flags, switches, told", [
+    ({"--temperature": "warm"}, (), "--temperature=warm is no number"), ({"--rows": "1.5"}, (), "is no whole number"),
+    ({"--temperature": "nan"}, (), "must not be negative"), ({"--seed": "-1"}, (), "must not be negative"),
+    ({"--in": "x"}, (), "--in and --out belong together"), ({"--rows": "0"}, (), "rows must be at least 1"),
+    ({"--in": "x", "--out": "y", "--prompt": "z"}, (), "give one"), ({"--system": "x"}, ("--raw",), "no chat template"),
+    ({"--dtype": "float16"}, (), "must be float32 or bfloat16"), ({"--temperature": "101"}, (), "between 0"),
+    ({"--on-bad-row": "ignore"}, (), "must be error or skip")])
+def test_wrong_words_are_refused(flags, switches, told):
+  with pytest.raises(ConfigError, match=told):
+    read_options(flags, frozenset(switches))
+
+
+def test_a_model_may_recommend_how_it_is_sampled(tmp_path):
+  assert recommended(tmp_path) == {}
+  path = tmp_path / "generation_config.json"
+  path.write_text('{"do_sample": true, "temperature": 0.6, "top_p": 0.95, "eos_token_id": [1, 2]}')
+  assert recommended(tmp_path) == {"temperature": 0.6, "top_p": 0.95}
+  path.write_text('{"do_sample": false, "temperature": 0.6}')
+  assert recommended(tmp_path) == {"temperature": 0.0}
+  path.write_text('{"do_sample"')
+  with pytest.raises(ConfigError, match="is no JSON"):
+    recommended(tmp_path)

@@ -1,0 +1,88 @@
+"""Before a study trains anything, all that is wrong with its runs is told, in one message."""
+
+import os
+import pathlib
+
+import pytest
+
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.study import config, dry_run, process_pool, run as study_run
+
+ROOT = pathlib.Path(__file__).parents[3]
+FILE = "configs/general_points/{}.py"
+
+
+@pytest.fixture
+def here(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL"):
+    monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+def case(who, verb="sft", needs="", workdir="none", **keys):
+  words = (verb, f"--config={FILE.format('ppo' if verb == 'rl' else who)}", f"--workdir={workdir}",
+           *(f"--config.{key.replace('__', '.')}={value}" for key, value in keys.items()))
+  name = "base-0" if who == "base" else f"base-0-{who}-0"
+  return who, process_pool.Run(name, words, pathlib.Path(workdir), pathlib.Path("log"), needs)
+
+
+def found(*cases):
+  told = dry_run.mistakes_of([(who, run.name, run.words, run.needs) for who, run in cases])
+  return {message: whose for (_, message), whose in told.items()}
+
+
+def test_a_study_tells_of_every_method_at_once_and_makes_nothing(here, tmp_path):
+  overrides = {"ppo": {"ppo.gamma": 2}, "odd": {"batch": 250}, "lion": {"optimizer.name": "lyon"},
+               "large": {"model.width": 32}, "typo": {"evals.episods": 4},
+               "base": {"steps": 3, "compute.microbatches": 4}}
+  section = {"name": "Try", "claim": ".", "base": FILE.format("base"), "bases": 2, "overrides": overrides,
+             "methods": {method: FILE.format("sft" if method in ("lion", "large", "fine") else "ppo")
+                         for method in (*overrides, "fine") if method != "base"}}
+  with pytest.raises(ConfigError) as error:
+    study_run.run(resolve.resolve({"study": section}, [], config.SCHEMA), tmp_path / "study")
+  said = str(error.value)
+  for told in ("ppo of the study, configs/general_points/ppo.py: config.ppo.gamma is 2.0",
+               "odd of the study, configs/general_points/ppo.py: config.batch is 250, but the mesh",
+               "lion of the study, configs/general_points/sft.py: config.optimizer.name=lyon: name is 'lyon'",
+               "typo of the study, configs/general_points/ppo.py: config.evals.episods is not a key",
+               "large of the study, configs/general_points/sft.py: config.model.width is 32, but 64 in the base"):
+    assert told in said, said
+  assert len(said.splitlines()) == 5 and "fine" not in said
+  assert not (tmp_path / "study").exists()
+
+
+def test_a_base_that_is_not_shipped_is_told_of_and_what_is_right_is_not(here):
+  assert not found(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_1", seed=7))
+  told = found(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_77"))
+  assert list(told.values()) == [["sft"]] and "is not shipped" in next(iter(told))
+
+
+def test_one_mistake_of_several_methods_is_told_once_and_a_wrong_base_alone(here):
+  told = found(case("base", batch=0), case("sft", needs="base-0", start="runs/base-0"))
+  assert list(told.values()) == [["base"]]
+  one, other = case("sft", batch=0), case("sft", batch=0)
+  assert list(found(one, ("lion", other[1])).values()) == [["sft", "lion"]]
+
+
+def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(here, tmp_path, stranger, one_device):
+  from sftrl_jax.programs.experiment import build, workdir as experiment_workdir
+  file, workdir = stranger(tmp_path), tmp_path / "run"
+  assemble = lambda: build.build_experiment(run_config.resolve_for("sft", resolve.load(f"{file}:sft"), []), "sft")
+  cases = [("sft", "base-0-sft-0", ("sft", f"--config={file}:sft", f"--workdir={workdir}"), "")]
+  assert not dry_run.mistakes_of(cases)
+  for _ in range(2):
+    with experiment_workdir.workdir_of(assemble(), "sft", workdir):
+      assert str(file) in (workdir / "own.json").read_text()
+  stranger(tmp_path, ("randrange(20)", "randrange(19)"))
+  (_, message), = dry_run.mistakes_of(cases)
+  assert "sort_numbers.py has changed since the run" in message
+  with pytest.raises(ConfigError, match="has changed since the run"), experiment_workdir.workdir_of(assemble(), "sft", workdir):
+    pass
+
+
+def test_a_child_that_breaks_is_no_silence(monkeypatch):
+  monkeypatch.setattr(dry_run, "COMMAND", (dry_run.sys.executable, "-c", "raise SystemExit('no memory')"))
+  with pytest.raises(RuntimeError, match="could not be tried:\nno memory"):
+    dry_run.refuse([case("sft")])

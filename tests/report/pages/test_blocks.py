@@ -1,0 +1,51 @@
+import re
+
+import pytest
+
+from sftrl_jax.report.pages import blocks
+
+HOSTILE = (
+  "<script>alert(1)</script> ![x](http://evil/p.png) [y](javascript:z) `a` | b ``` \x1b[31m\x00 \u202e \ud800 & _u_"
+)
+
+
+def everything(path):
+  return [
+    blocks.Heading(HOSTILE), blocks.Text(HOSTILE), blocks.Bullets((HOSTILE,)), blocks.Notice(HOSTILE, (HOSTILE,)),
+    blocks.Table((HOSTILE,), ((HOSTILE,),), HOSTILE), blocks.Picture(path, HOSTILE), blocks.Code(HOSTILE + "\n```\n# x"),
+    blocks.Talks(((HOSTILE, ((HOSTILE, HOSTILE, HOSTILE),)),)),
+  ]
+
+
+def test_hostile_text_is_text_in_both_formats(tmp_path):
+  (tmp_path / "p.png").write_bytes(b"x")
+  report = blocks.write(HOSTILE, everything(tmp_path / "p.png"), tmp_path)
+  html, markdown = report.read_text(), (tmp_path / "report.md").read_text()
+  assert "<script" not in html and "<img" in html and html.count("<img") == 1
+  assert "default-src 'none'" in html
+  outside = "".join(part for i, part in enumerate(markdown.split("````")) if i % 2 == 0)
+  assert "<script" not in outside and set(re.findall(r"(?<!\\)\]\((.*?)\)", outside)) == {"p.png", "p.csv"}
+  for text in (html, markdown):
+    assert not set("\x00\x1b\u202e\ud800") & set(text)
+
+
+def test_a_table_row_stays_one_row():
+  text = blocks.markdown_of(blocks.Table(("a", "b"), (("x|y\nz", "1"),)))
+  assert len(text.split("\n")) == 3 and r"x\|y z" in text
+
+
+def test_code_cannot_close_its_fence():
+  lines = blocks.fenced("a\n`````\nb").split("\n")
+  assert lines[0] == lines[-1] == "``````"
+
+
+def test_verdicts_are_coloured():
+  text = blocks.html_of(blocks.Table(("a",), (("holds",), ("does not hold",), ("other",))))
+  assert '<td class="good">holds' in text and '<td class="bad">does not hold' in text and "<td>other" in text
+
+
+def test_only_blocks_make_a_report():
+  with pytest.raises(ValueError, match=r"blocks of study/page.py"):
+    blocks.html_of("<b>")
+  with pytest.raises(ValueError, match=r"blocks of study/page.py"):
+    blocks.markdown_of("x")

@@ -1,0 +1,54 @@
+"""A study of many methods is one table and a few figures, however many they are."""
+
+import json
+
+import pytest
+
+from sftrl_jax.report import read_workdir, write
+from sftrl_jax.report.pages import many_methods
+from sftrl_jax.report.stats import effects
+
+
+@pytest.fixture
+def many(make_study, make_run, tmp_path):
+  """Two bases and twelve methods, of which way_3 is the one that the others are compared with."""
+  make_study(tmp_path, bases=2, hands=40, skip=[f"base-{b}-{m}-0" for b in (0, 1) for m in ("sft", "ppo")])
+  names = [f"way_{number}" for number in range(12)]
+  for base in (0, 1):
+    for seed, name in enumerate(names):
+      make_run(tmp_path / "runs" / f"base-{base}-{name}-0", "sft", base=base, seed=seed, hands=40, points=2)
+  told = json.loads((tmp_path / "study.json").read_text())
+  told |= {"methods": {name: name for name in names}, "reference": "way_3"}
+  (tmp_path / "study.json").write_text(json.dumps(told))
+  return tmp_path
+
+
+def test_many_methods_have_a_row_each(many, monkeypatch):
+  measure = effects.measure
+  monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=100))
+  monkeypatch.setattr(write.figures, "DPI", 50)
+  path = write.write_study(many)
+  markdown = path.with_suffix(".md").read_text()
+  for name in ("methods", "curves", "codes"):
+    assert (path.parent / f"{name}.png").exists() and (path.parent / f"{name}.csv").exists(), name
+  lines = [line for line in markdown.splitlines() if line.startswith("| way_7")]
+  assert len(lines) >= 4 and "minus way_3" in markdown and "12 methods are ordered" in markdown
+  assert "Claims" not in markdown
+  text = write.summary(many)
+  assert "HOLDS" not in text and "id_seen greedy" in text
+  assert sum(line.startswith("way_7") for line in text.splitlines()) == 1
+  assert write.draw_curve(many, many / "curve.png").exists()
+
+
+def test_the_best_in_distribution_comes_first(many):
+  study = read_workdir.read_study(many)
+  found = effects.measure(study, resamples=20)
+  ends = [found.find("end", method, "id_seen", 0.0).value for method in many_methods.ranked(study, found)]
+  assert len(ends) == 12 and ends == sorted(ends, reverse=True)
+
+
+def test_a_reference_is_one_of_the_methods(many):
+  told = json.loads((many / "study.json").read_text())
+  (many / "study.json").write_text(json.dumps(told | {"reference": "nobody"}))
+  with pytest.raises(ValueError, match="reference is 'nobody'"):
+    read_workdir.read_study(many)

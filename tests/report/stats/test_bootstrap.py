@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from sftrl_jax.report.stats import bootstrap
+
+
+def interval(values_BSH, resamples=400):
+  """The estimate of a mean over bases of seeds of hands, from [bases, seeds, hands]."""
+  bases, seeds, hands = values_BSH.shape
+  means = bootstrap.hand_means(values_BSH.reshape(bases * seeds, hands), "law", resamples)
+  return bootstrap.estimate(means, [b for b in range(bases) for _ in range(seeds)], hands)
+
+
+def test_row_zero_is_the_data():
+  values = np.random.default_rng(0).random((6, 40))
+  means = bootstrap.hand_means(values, "x", 10)
+  assert means.shape == (11, 6) and np.allclose(means[0], values.mean(axis=1))
+  bases = ["a", "a", "a", "b", "b", "c"]
+  direct = np.mean([means[0, :3].mean(), means[0, 3:5].mean(), means[0, 5]])
+  assert bootstrap.combine(means, bases)[0] == pytest.approx(direct, abs=1e-7)
+
+
+def test_one_stream_is_one_draw_of_hands():
+  values = np.random.default_rng(0).random((2, 40))
+  apart = np.concatenate([bootstrap.hand_means(values[i:i + 1], "x", 50) for i in range(2)], axis=1)
+  assert np.allclose(apart, bootstrap.hand_means(values, "x", 50), atol=1e-6)
+  assert not np.allclose(apart, bootstrap.hand_means(values, "y", 50), atol=1e-3)
+
+
+def test_hands_are_drawn_as_often_as_they_should_be():
+  rate, hands = 0.3, 200
+  means = bootstrap.hand_means((np.arange(hands) < rate * hands)[None], "x", 4000)[1:, 0]
+  assert means.mean() == pytest.approx(rate, abs=0.003)
+  assert means.std() == pytest.approx(np.sqrt(rate * (1 - rate) / hands), rel=0.05)
+
+
+def test_pairing_by_hand_removes_what_hands_share():
+  hard = np.random.default_rng(0).random(300)
+  start, end = (hard < 0.3).astype(float), (hard < 0.5).astype(float)
+  means = bootstrap.hand_means(np.stack([start, end]), "x", 1000)
+  paired = np.std(means[1:, 1] - means[1:, 0])
+  assert paired < 0.8 * np.sqrt(means[1:, 0].var() + means[1:, 1].var())
+
+
+def test_seeds_stay_inside_the_base_that_was_drawn():
+  bases = ("a", "a", "b", "c", "c", "c")
+  index_RBS = bootstrap.run_draws(bases, 300)
+  assert index_RBS.shape == (301, 3, 3)
+  for row in index_RBS.reshape(-1, 3):
+    drawn = [bases[i] for i in row if i >= 0]
+    assert len(set(drawn)) == 1 and len(drawn) == bases.count(drawn[0])
+  assert index_RBS[0].tolist() == [[0, 1, -1], [2, -1, -1], [3, 4, 5]]
+
+
+def test_with_one_base_only_hands_are_drawn():
+  values = np.random.default_rng(0).random((1, 3, 50))
+  estimate = interval(values)
+  assert estimate.unit == "episodes" and np.isnan(estimate.t_low)
+  identical = np.broadcast_to(values.mean(axis=2, keepdims=True), (1, 3, 50))
+  flat = interval(identical)
+  assert flat.low == pytest.approx(flat.high, abs=1e-6)
+
+
+def test_t_quantiles_are_students():
+  for freedom, value in ((1, 12.7062), (2, 4.30265), (4, 2.77645), (30, 2.04227), (200, 1.97190)):
+    assert bootstrap.t_quantile(0.975, freedom) == pytest.approx(value, rel=1e-4)
+  low, high = bootstrap.t_interval([1.0, 2.0, 3.0])
+  assert (low + high) / 2 == pytest.approx(2) and high - 2 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-4)
+
+
+def test_what_does_not_exist_is_left_out_and_counted():
+  values = np.array([[0.2, np.nan], [0.2, np.nan], [np.nan, np.nan]])
+  estimate = bootstrap.estimate(values, ["a", "b"], 10)
+  assert (estimate.bases, estimate.runs, estimate.kept) == (1, 1, 0.5) and estimate.value == pytest.approx(0.2)
+  nothing = bootstrap.estimate(np.full((3, 1), np.nan), ["a"], 10)
+  assert nothing.bases == 0 and np.isnan(nothing.value)
+  with pytest.raises(ValueError, match="one base name a run"):
+    bootstrap.estimate(np.zeros((3, 2)), ["a"], 10)
+
+
+def test_the_intervals_cover_a_known_truth():
+  # A truth of 0.1, bases that differ by 0.05, seeds by 0.02, hands paired start to end; 8 bases, 2 seeds, 200 hands.
+  random, hit, hit_t, worlds = np.random.default_rng(3), 0, 0, 120
+  for _ in range(worlds):
+    effect = 0.1 + 0.05 * random.standard_normal((8, 1, 1)) + 0.02 * random.standard_normal((8, 2, 1))
+    gained = (random.random((8, 2, 200)) < 0.3 + effect).astype(float) - (random.random((8, 2, 200)) < 0.3)
+    estimate = interval(gained, 200)
+    hit += estimate.low <= 0.1 <= estimate.high
+    hit_t += estimate.t_low <= 0.1 <= estimate.t_high
+  assert 0.87 <= hit / worlds <= 1.0 and 0.89 <= hit_t / worlds <= 1.0

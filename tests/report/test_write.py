@@ -1,0 +1,147 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sftrl_jax.report import write
+from sftrl_jax.report.stats import bootstrap
+
+STUDY_FIGURES = ("effects_drawn", "curves", "frontier", "matched", "attempts", "codes", "kl", "unseen")
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+  measure = write.effects.measure
+  monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=200))
+  monkeypatch.setattr(write.figures, "DPI", 50)
+  assert bootstrap.RESAMPLES == 10_000
+
+
+def test_a_study_is_written_whole(whole_study, tmp_path):
+  path = write.write_study(whole_study, tmp_path / "out")
+  assert path == tmp_path / "out" / "report.html"
+  for name in STUDY_FIGURES:
+    assert (path.parent / f"{name}.png").exists() and (path.parent / f"{name}.csv").exists(), name
+  html, markdown = path.read_text(), (path.parent / "report.md").read_text()
+  assert html.count("data:image/png;base64,") == len(STUDY_FIGURES) and "http" not in html.split("<body>")[1]
+  for words in ("SFT memorizes, RL generalizes", "Claims", "What does not hold", "chosen after seeing base 0",
+                "matched", "Early stopping", "One episode", "base-4-ppo-0", "sftrl study --config"):
+    assert words in html and words in markdown, words
+  assert not (whole_study / "report").exists()
+
+
+def test_the_summary_gives_the_table_and_the_verdicts(whole_study):
+  text = write.summary(whole_study)
+  assert "HOLDS" in text and "matched id_seen" in text and text.count("rule_ood") >= 6
+  assert "SFT     id_seen    greedy" in text
+
+
+def test_a_study_with_nothing_is_still_a_report(make_study, tmp_path):
+  make_study(tmp_path, bases=1, skip=("base-0-sft-0", "base-0-ppo-0"))
+  assert "nothing to compare" in write.write_study(tmp_path).read_text()
+  assert "no run has been evaluated" in write.summary(tmp_path)
+  with pytest.raises(ValueError, match="two evaluations"):
+    write.draw_curve(tmp_path, tmp_path / "curve.png")
+
+
+def test_a_partial_study_says_what_is_missing(make_study, make_run, tmp_path):
+  make_study(tmp_path, bases=3, hands=60, skip=("base-1-ppo-0", "base-2-ppo-0", "base-2-sft-0"))
+  make_run(tmp_path / "runs" / "base-2-sft-0", "sft", base=2, hands=60, points=2, finished=False)
+  with open(tmp_path / "runs" / "base-2-sft-0" / "evals.jsonl", "a") as file:
+    file.write('{"step": 900, "var')
+  text = write.write_study(tmp_path).read_text()
+  assert "base-1-ppo-0 has not been started" in text and "base-2-sft-0 is not finished (train, 40% done)" in text
+  assert "Missing runs: base-1-ppo-0, base-2-ppo-0" in write.summary(tmp_path)
+
+
+def test_one_method_alone_is_a_report(make_study, tmp_path):
+  make_study(tmp_path, bases=2, hands=40, skip=("base-0-ppo-0", "base-1-ppo-0"))
+  assert "SFT change" in write.write_study(tmp_path).read_text()
+
+
+def test_one_base_is_said_loudly(make_study, tmp_path):
+  make_study(tmp_path, bases=1, hands=60)
+  assert "One base model" in write.write_study(tmp_path).read_text()
+  assert "EPISODES OF ONE BASE ONLY" in write.summary(tmp_path)
+
+
+def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
+  """Nothing of GeneralPoints is said of another task: no hands or cards, and the verdicts are the task's own."""
+  make_study(tmp_path, bases=2, hands=40)
+  for run in (tmp_path / "runs").iterdir():
+    for name in ("evals.jsonl", "episodes.jsonl"):
+      text = (run / name).read_text().replace('"id_seen"', '"three"').replace('"rule_ood"', '"four"')
+      text = text.replace('"id_unseen"', '"five"').replace('"illegal"', '"late"').replace('"misread"', '"wrong"')
+      text = text.replace('"numbers"', '"unsorted"').replace('"value"', '"short"').replace("CARDS", "LIST")
+      (run / name).write_text(text)
+  told = json.loads((tmp_path / "study.json").read_text()) | {"id": "three", "ood": "four"}
+  (tmp_path / "study.json").write_text(json.dumps(told))
+  pages = [write.write_study(tmp_path), write.write_run(tmp_path / "runs" / "base-0-ppo-0")]
+  for path in pages:
+    words = path.with_suffix(".md").read_text().lower()
+    assert "episode" in words
+    for alien in (" hand", "cards", "pairs held", "seen pairs", "wrong numbers"):
+      assert alien not in words.partition("## config")[0], alien
+    assert "unsorted" in (path.parent / "codes.csv").read_text()
+
+
+def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):
+  make_study(tmp_path, bases=2, hands=40)
+  evil = "<script>alert(1)</script>$\\frac{`|\x1b[2J\ud800"
+  told = json.loads((tmp_path / "study.json").read_text())
+  told |= {"name": evil, "claim": evil, "methods": {"sft": evil, "ppo": evil + "2"}, "disclosure": [evil],
+           "command": evil, "hardware": evil}
+  (tmp_path / "study.json").write_text(json.dumps(told))
+  for run in (tmp_path / "runs").iterdir():
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {evil: evil, "verb": config["verb"], "start": evil}))
+    episodes = (run / "episodes.jsonl").read_text()
+    (run / "episodes.jsonl").write_text(episodes.replace("NUMBERS", "</pre><script>alert(2)</script>"))
+    (run / "evals.jsonl").write_text((run / "evals.jsonl").read_text().replace("id_unseen", "<b>unseen$^"))
+  run = tmp_path / "runs" / "base-0-ppo-0"
+  pages = [write.write_study(tmp_path), write.write_run(run), write.write_overlay([tmp_path], tmp_path / "over")]
+  for path in pages:
+    text = path.read_text()
+    assert "<script" not in text and "<b>unseen" not in text and "\x1b" not in text
+  assert "\x1b" not in write.summary(tmp_path)
+
+
+def test_a_run_is_written_whole(make_run, tmp_path):
+  for method in ("sft", "ppo"):
+    run = make_run(tmp_path / method, method, hands=40)
+    path = write.write_run(run)
+    assert path == run / "report" / "report.html"
+    for name in ("success", "training", "time", "codes"):
+      assert (path.parent / f"{name}.png").exists() and (path.parent / f"{name}.csv").exists()
+    assert "optimizer.learning_rate" in path.read_text()
+
+
+def test_a_run_with_next_to_nothing_is_a_report(tmp_path):
+  (tmp_path / "config.json").write_text('{"verb": "sft"}')
+  text = write.write_run(tmp_path).read_text()
+  assert "no evaluations" in text and "not finished" in text
+
+
+def test_runs_lie_over_one_another_and_a_study_stands_for_its_runs(make_study, make_run, tmp_path):
+  make_study(tmp_path / "study", bases=1, hands=40)
+  other = make_run(tmp_path / "other", "sft", seed=7, hands=40)
+  path = write.write_overlay([tmp_path / "study", other, other], tmp_path / "out")
+  text = path.read_text()
+  assert "3 runs over one another" in text and "Config differences" in text and "ppo.clip" in text
+  assert "model.width" not in text
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "empty" / "study.json").write_text('{"methods": {"sft": "SFT"}}')
+  with pytest.raises(ValueError, match="no run"):
+    write.write_overlay([tmp_path / "empty"], tmp_path / "out")
+
+
+def test_the_first_curve_needs_only_two_evaluations_of_one_run(make_study, tmp_path):
+  make_study(tmp_path, bases=1, hands=40, points=2, finished=False, skip=("base-0-ppo-0",))
+  path = write.draw_curve(tmp_path, tmp_path / "curve.png")
+  assert path.exists() and path.with_suffix(".csv").exists()
+
+
+def test_reading_a_study_imports_no_jax():
+  code = "import sys, sftrl_jax.report.write; print([m for m in ('jax', 'matplotlib') if m in sys.modules])"
+  assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+"""Advantages by hand, and where they come to stand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, Scores
+from sftrl_jax.objectives.grpo import GRPOConfig
+from sftrl_jax.objectives.ppo import PPOConfig
+from sftrl_jax.objectives.returns import group_relative, leave_one_out
+from sftrl_jax.rollout.collect import grid, outcomes, rows
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.training.advantages import make_group_prepare, make_prepare, take
+
+TURNS, TOKENS, LENGTH = 2, 3, 10
+
+
+def turn(context, tokens, reward):
+  return Turn(Response("", tuple(context), tuple(tokens), (-1.0,) * len(tokens)),
+              Verdict(reward, False, False, False, False, "", None, "value"))
+
+
+# Values below are a hundredth of the id that was read last, so every state's value can be told from the ids.
+EPISODES = (Episode(0, (turn([1, 40], [10, 20], -0.5), turn([30], [50], 1.0)), (), False),
+            Episode(1, (turn([1, 60], [70, 80, 90], -0.2),), (), True))
+
+
+def score(params, inputs, targets_BT):
+  blank = jnp.zeros(targets_BT.shape)
+  return Scores(-params["model"] * targets_BT / 10.0, blank, inputs.tokens_BT / 100.0, blank > 0)
+
+
+@functools.cache
+def jitted(ppo, pieces):
+  return jax.jit(make_prepare(score, ppo, pieces))
+
+
+def prepared(ppo, ref=None, closing=((), ()), pieces=1, model=1.0):
+  arrays = rows(EPISODES, LENGTH, closing), grid(EPISODES, ppo.level, TURNS, TOKENS, closing)
+  batch, metrics = jitted(ppo, pieces)({"model": model}, ref, *arrays)
+  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+
+
+def test_a_token_is_an_action():
+  ppo = PPOConfig(level="token", gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo)
+  # Episode 0: V = .4 (read 40), .1 (read 10), .3 (read 30). Ends of turns discount by turn_gamma.
+  c = 1.0 - 0.3
+  b = -0.5 + 0.8 * 0.3 - 0.1 + 0.8 * 0.9 * c
+  a = 0.0 + 0.5 * 0.1 - 0.4 + 0.5 * 0.9 * b
+  # Episode 1: V = .6, .7, .8, nothing after the end.
+  z = -0.2 - 0.8
+  y = 0.5 * 0.8 - 0.7 + 0.5 * 0.9 * z
+  x = 0.5 * 0.7 - 0.6 + 0.5 * 0.9 * y
+  np.testing.assert_allclose(batch.advantages_BT[0], [0, a, b, 0, c, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[1], [0, x, y, z, 0, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.returns_BT[0, [1, 2, 4]], [a + 0.4, b + 0.1, c + 0.3], atol=1e-6)
+  np.testing.assert_allclose(batch.old_logprobs_BT[1], [0, -7, -8, -9, 0, 0, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_a_turn_is_an_action():
+  ppo = PPOConfig(level="turn", gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo)
+  second = 1.0 - 0.3
+  first = -0.5 + 0.8 * 0.3 - 0.4 + 0.8 * 0.9 * second
+  alone = -0.2 - 0.6
+  np.testing.assert_allclose(batch.advantages_BT[0], [0, first, first, 0, second, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[1], [0, alone, alone, alone, 0, 0, 0, 0, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(batch.returns_BT[0, [1, 2, 4]], [first + 0.4, first + 0.4, second + 0.3], atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_what_the_environment_says_carries_nothing(level):
+  batch, _, arrays = prepared(PPOConfig(level=level), closing=((), (2, 55)))
+  off = arrays.mask_BT == 0
+  for name in ("advantages_BT", "returns_BT", "old_logprobs_BT"):
+    assert not getattr(batch, name)[off].any()
+  assert (batch.advantages_BT[~off] != 0).all()
+
+
+@pytest.mark.parametrize("level, before", [("token", 0.8), ("turn", 0.6)])
+def test_a_truncated_episode_goes_on_in_the_value_of_what_was_read_last(level, before):
+  ppo = PPOConfig(level=level, gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False)
+  batch, _, _ = prepared(ppo, closing=((), (2, 55)))
+  np.testing.assert_allclose(batch.advantages_BT[1, 3], -0.2 + 0.8 * 0.55 - before, atol=1e-6)
+  ended, _, _ = prepared(ppo)
+  np.testing.assert_allclose(ended.advantages_BT[1, 3], -0.2 - before, atol=1e-6)
+  np.testing.assert_allclose(batch.advantages_BT[0], ended.advantages_BT[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_kl_to_the_start_lowers_the_rewards_by_k1(level):
+  settings = dict(level=level, gamma=1.0, turn_gamma=1.0, gae_lambda=1.0, whiten=False)
+  plain, none, arrays = prepared(PPOConfig(**settings))
+  batch, metrics, _ = prepared(PPOConfig(kl_coef=0.5, **settings), ref={"model": 1.5})
+  # log pi - log ref = (1.5 - 1) * id / 10; undiscounted, a step loses the penalties of itself and all that follow.
+  k1 = 0.05 * arrays.targets_BT * arrays.mask_BT
+  lost = np.cumsum(k1[:, ::-1], axis=1)[:, ::-1] * arrays.mask_BT
+  if level == "turn":
+    lost[0, 2], lost[1, 2:4] = lost[0, 1], lost[1, 1]
+  np.testing.assert_allclose(batch.advantages_BT, plain.advantages_BT - 0.5 * lost, atol=1e-5)
+  np.testing.assert_allclose(metrics["objective/kl"], k1.sum() / 2, rtol=1e-6)
+  assert "objective/kl" not in none
+
+
+def test_pieces_change_nothing():
+  one, two = (prepared(PPOConfig(level="turn"), pieces=pieces)[0] for pieces in (1, 2))
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_whitened_advantages_have_mean_0_and_variance_1_over_actions():
+  batch, _, arrays = prepared(PPOConfig(level="token"))
+  on = batch.advantages_BT[arrays.mask_BT > 0]
+  np.testing.assert_allclose([on.mean(), on.std()], [0.0, 1.0], atol=1e-4)
+
+
+def test_a_minibatch_is_the_chosen_rows():
+  batch, _, _ = prepared(PPOConfig())
+  chosen = jax.device_get(take(batch, np.array([1, 0, 1])))
+  assert isinstance(chosen, PolicyBatch)
+  jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[[1, 0, 1]]), chosen, batch)
+
+
+def grouped(advantages=group_relative, ref=None, in_reward=False, pieces=1, **how):
+  """(batch, metrics, rows) of the two episodes as one group, whose rewards are 0.5 and -0.2."""
+  score_alone = lambda *given: score(*given)._replace(values_BT=None)
+  prepare = make_group_prepare(score_alone, GRPOConfig(kl_coef=0.5), pieces, kl_in_reward=in_reward,
+                               advantages=functools.partial(advantages, group=2))
+  arrays = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES, **how)
+  batch, metrics = jax.jit(prepare)({"model": 1.0}, ref, *arrays)
+  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+
+
+def test_an_episode_of_a_group_has_one_advantage_and_no_values():
+  batch, metrics, arrays = grouped(leave_one_out)
+  assert isinstance(batch, GroupBatch) and batch.ref_logprobs_BT is None and not metrics
+  np.testing.assert_allclose(batch.advantages_B, [0.5 + 0.2, -0.2 - 0.5], rtol=1e-5)
+  np.testing.assert_array_equal(batch.mask_BT, arrays.mask_BT)
+  np.testing.assert_allclose(batch.old_logprobs_BT, -arrays.targets_BT / 10.0 * arrays.mask_BT, rtol=1e-6)
+  discounted, *_ = grouped(leave_one_out, turn_gamma=0.5)   # -0.5 + 0.5 * 1.0
+  np.testing.assert_allclose(discounted.advantages_B, [0.2, -0.2], atol=1e-6)
+
+
+def test_the_kl_of_a_group_lowers_rewards_or_is_left_to_the_loss():
+  batch, metrics, arrays = grouped(leave_one_out, ref={"model": 1.5}, in_reward=True)
+  k1_E = (0.05 * arrays.targets_BT * arrays.mask_BT).sum(1)
+  rewards = np.asarray([0.5, -0.2]) - 0.5 * k1_E
+  np.testing.assert_allclose(batch.advantages_B, [rewards[0] - rewards[1], rewards[1] - rewards[0]], rtol=1e-5)
+  np.testing.assert_allclose(metrics["objective/kl"], k1_E.mean(), rtol=1e-6)
+  assert batch.ref_logprobs_BT is None
+  batch, told, arrays = grouped(leave_one_out, ref={"model": 1.5})
+  np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)
+  np.testing.assert_allclose(batch.ref_logprobs_BT, -0.15 * arrays.targets_BT * arrays.mask_BT, rtol=1e-6)
+  assert told["objective/kl"] == metrics["objective/kl"]
+
+
+def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage():
+  batch, _, arrays = grouped(leave_one_out, mask=True)   # the second episode was ended because its chat did not fit
+  np.testing.assert_array_equal(batch.mask_BT[0], arrays.mask_BT[0])
+  assert not batch.mask_BT[1].any() and not batch.old_logprobs_BT[1].any()
+  np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)   # it still counts in its group's mean
+  filled, _, arrays = grouped(fillers=2)
+  assert not filled.advantages_B.any()
+  np.testing.assert_array_equal(filled.mask_BT, arrays.mask_BT)
+
+
+def test_pieces_change_nothing_of_a_group():
+  one, two = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
+  jax.tree.map(np.testing.assert_array_equal, one, two)
