@@ -51,7 +51,7 @@ LONGEST = 350
 WITHOUT_TESTS = {
     "__main__.py", "programs/experiment/sections.py", "programs/experiment/workdir.py",
     "programs/experiment/saved_run.py", "programs/experiment/run_config.py", "programs/runtime/process.py",
-    "programs/study/config.py", "programs/study/runs.py", "report/figures/style.py", "report/pages/alarms_box.py"}
+    "programs/study/config.py", "programs/study/runs.py"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
