@@ -171,7 +171,7 @@ def limits(study: Study, effects: Effects, claims: Sequence[Claim]) -> tuple[str
   sentences = []
   if bases < 2:
     sentences.append("THERE IS ONE BASE MODEL. Every interval below is over episodes only: it covers other episodes of "
-                     "this one base, and nothing about other bases. No claim about methods can rest on it.")
+                     "this one base, not other bases. No claim about methods can rest on it.")
   for claim in claims:
     if claim.verdict != HOLDS:
       sentences.append(f"{claim.text} ({labels.temperature_label(claim.temperature)}): {claim.verdict}. "

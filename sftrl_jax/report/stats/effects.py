@@ -207,7 +207,7 @@ def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Cur
 
   Returns ([the effect], a note for each pair left out, the mean bracket).
   """
-  values, notes, widths, last = {}, [], [], None
+  values, notes, widths, method_ood = {}, [], [], None
   for key in comparison.at:
     partner = (key[0], study.reference, key[2])
     if key[1] != method or partner not in comparison.at:
@@ -215,9 +215,9 @@ def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Cur
     quads = [curves.get((k, v, temperature)) for k in (key, partner) for v in (study.id, study.ood)]
     if any(curve is None for curve in quads) or len(quads[2].flops) != len(quads[3].flops):
       continue
-    method_id, last, sft_id, sft_ood = quads
+    method_id, method_ood, sft_id, sft_ood = quads
     target = flops_axis.read_at(method_id.flops, method_id.success, comparison.at[key])
-    end = flops_axis.read_at(last.flops, last.success, comparison.at[key])
+    end = flops_axis.read_at(method_ood.flops, method_ood.success, comparison.at[key])
     values[key] = end - flops_axis.first_crossing(sft_id.success, sft_ood.success, target)
     before_after = flops_axis.bracket(sft_id.success[0], target[0])
     if before_after:
@@ -229,6 +229,6 @@ def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Cur
                    f"{study.runs[key].name} in distribution; this pair is left out.")
   if not values:
     return [], notes, float("nan")
-  estimate = _estimate(values, last.episodes)
-  rows = [Effect("matched", method, study.ood, temperature, last.attempts, estimate)] if estimate.bases else []
-  return rows, notes, float(np.mean(widths)) if widths else float("nan")
+  estimate = _estimate(values, method_ood.episodes)
+  effect = Effect("matched", method, study.ood, temperature, method_ood.attempts, estimate)
+  return [effect] if estimate.bases else [], notes, float(np.mean(widths)) if widths else float("nan")
