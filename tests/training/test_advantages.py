@@ -164,7 +164,7 @@ def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage(
   np.testing.assert_array_equal(batch.mask_BT[0], arrays.mask_BT[0])
   assert not batch.mask_BT[1].any() and not batch.old_logprobs_BT[1].any()
   np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)   # it still counts in its group's mean
-  filled, _, arrays = grouped(fillers=2)
+  filled, _, arrays = grouped(padding_episodes=2)
   assert not filled.advantages_B.any()
   np.testing.assert_array_equal(filled.mask_BT, arrays.mask_BT)
 

@@ -104,3 +104,16 @@ def test_the_parts_fit_together(tiny):
   assert experiment.actor.turns == experiment.env.attempts == 2
   assert experiment.actor.sampling.max_new_tokens == experiment.actor.rollout.max_new_tokens
   assert experiment.env_variant("rule_ood").variant == "rule_ood"
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(batch=12, grpo__group=8), "config.grpo.group is 8; it must divide config.batch = 12"),
+    (dict(rollout__rows=6), "config.grpo.group is 4; it must divide config.rollout.rows = 6"),
+    (dict(grpo__minibatches=3), "config.grpo.minibatches is 3; it must divide config.batch = 8"),
+    (dict(grpo__minibatches=8), "config.compute.microbatches is 2; it must divide config.batch / grpo.minibatches = 1"),
+    (dict(grpo__overlong_buffer=14), "config.grpo.overlong_buffer is 14; it must be at most .* = 13"),
+    (dict(grpo__group=1), "config.grpo.group is 1; it must be at least 2: an episode is judged against the others"),
+    (dict(grpo__clip_high=-1), "config.grpo.clip_high is -1"), (dict(optimizer__freeze="('value/*',)"), "value/")])
+def test_what_cannot_be_cut_names_both_numbers(tiny, change, message):
+  with pytest.raises(ConfigError, match=message):
+    build_experiment(tiny("grpo", **change), "rl")
