@@ -65,8 +65,8 @@ def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeyp
   make = meshes.make
   monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
   monkeypatch.setattr(rules, "LARGE", 2**7)
-  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4, model__kv_heads=2,
-                        model__head_dim=8), "sft")
+  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4,
+                                     model__kv_heads=2, model__head_dim=8), "sft")
   assert len(experiment.notes) == 2
   with workdir_of(experiment, tmp_path / "run"):
     told = capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_workdir_has_one_writer(tiny, tmp_path):
 def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
   workdir = finished("sft")
   assert complete(workdir, build_experiment(tiny("sft"), "sft"))
-  longer = build_experiment(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over devices split in another way
+  longer = build_experiment(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over other devices
   assert not complete(workdir, longer)
   resolve.refuse_another({**build_experiment(tiny("sft"), "sft").config}, longer.config, workdir)
 
