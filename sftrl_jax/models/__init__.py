@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache, flops, heads, lora
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
@@ -22,25 +23,29 @@ class Model:
   ids: int = 0
 
   def init(self, key: jax.Array) -> dict:
-    """A newborn parameter tree, f32."""
+    """A randomly initialised parameter tree, f32."""
     blank = jnp.zeros((1, 2), jnp.int32)
-    return Decoder(self.config).init(key, blank, blank, blank + 1)["params"]
+    return Decoder(self.config).init(key, Inputs(blank, blank, blank + 1))["params"]
 
-  def hidden(self, params: dict, tokens_BT, positions_BT, segments_BT) -> jax.Array:
+  def hidden(self, params: dict, inputs: Inputs) -> jax.Array:
     """hidden_BTD after the final norm, in config.dtype."""
-    return Decoder(self.config).apply({"params": params}, tokens_BT, positions_BT, segments_BT)
+    return Decoder(self.config).apply({"params": params}, inputs)
 
   def unembedding(self, params: dict) -> jax.Array:
     """The matrix that turns hidden states into logits, [D, V]."""
     return params["embed"].T if self.config.tie_embeddings else params["unembed"]
 
-  def logits(self, params: dict, tokens_BT, positions_BT=None, segments_BT=None) -> jax.Array:
-    """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs."""
-    if positions_BT is None:
-      positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
-    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT
-    hidden_BTD = self.hidden(params, tokens_BT, positions_BT, segments_BT)
-    return self.unembed(params, hidden_BTD)
+  def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
+             segments: jax.Array | None = None) -> jax.Array:
+    """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs.
+
+    tokens, positions, segments: int32 [B, T], the fields of `Inputs`. Without segments each row is one segment; without
+    positions a token's position is the number of tokens of its segment before it, so packed rows equal separate ones.
+    """
+    if positions is None:
+      positions = _positions_in(tokens, segments)
+    segments = jnp.ones_like(tokens) if segments is None else segments
+    return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments)))
 
   def unembed(self, params: dict, hidden_BTD) -> jax.Array:
     """logits in f32 of whatever hidden states are given."""
@@ -59,9 +64,17 @@ class Model:
     apart = unstack(lora.merge(params), self.config.layers)
     return jax.tree.map(lambda x: x.astype(self.config.dtype), apart)
 
-  def extend(self, decoding_params: dict, past: cache.Cache, tokens_BT, positions_BT, segments_BT):
+  def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
-    return extend(self.config, decoding_params, past, tokens_BT, positions_BT, segments_BT)
+    return extend(self.config, decoding_params, past, inputs)
+
+
+def _positions_in(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+  """positions_BT: for each token, how many tokens of its segment stand before it in the row."""
+  if segments is None:
+    return jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+  same_BTT = jnp.asarray(segments)[:, :, None] == jnp.asarray(segments)[:, None, :]
+  return jnp.sum(jnp.tril(same_BTT, -1), axis=-1, dtype=jnp.int32)
 
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
@@ -180,10 +181,11 @@ class Decoder(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, tokens_BT, positions_BT, segments_BT):
-    check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  def __call__(self, inputs: Inputs) -> jax.Array:
+    positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+    check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
-    x_BTD = self._embed(tokens_BT)
+    x_BTD = self._embed(inputs.tokens_BT)
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
@@ -237,12 +239,13 @@ def by_kind(config: DecoderConfig, positions_BT, segments_BT, k_positions_BS, k_
   return tables, allowed
 
 
-def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positions_BT, segments_BT):
+def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) -> tuple[jax.Array, Cache]:
   """Reads T more tokens a row into the cache: a prompt, a verifier's message, or one sampled token.
 
   `params` are the decoding parameters of `unstack`. Returns (hidden_BTD after the final norm, cache). The cache must
   have room for T more tokens: where the index stands is not known when this is traced, so nothing can refuse.
   """
+  tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
   sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)

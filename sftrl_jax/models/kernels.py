@@ -42,7 +42,7 @@ def _lacks(kernel: str, config: DecoderConfig, platform: str) -> str:
   if config.dtype != "bfloat16":
     return f"it computes in bfloat16, and dtype is {config.dtype!r}"
   if config.head_dim > 128 or config.head_dim % 8:
-    return f"it takes heads of at most 128 channels, in eights, and channels is {config.head_dim}"
+    return f"it takes heads of at most 128 channels, in eights, and head_dim is {config.head_dim}"
   return ""
 
 

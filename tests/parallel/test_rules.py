@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from sftrl_jax import models, trees
 from sftrl_jax.checkpoints import families as checkpoint_families
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, heads, lora
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
@@ -186,7 +187,7 @@ def everything(model):
   def loss(params, tokens):
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
     adapted = lora.attach(params["model"], params["lora"], lora.LoraConfig(rank=2, alpha=0.5))
-    hidden = model.hidden(adapted, tokens, positions, jnp.ones_like(tokens))
+    hidden = model.hidden(adapted, Inputs(tokens, positions, jnp.ones_like(tokens)))
     told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
     values = heads.scalar(params["value"], hidden, stop_gradient=False)
     return -jnp.sum(told) + 0.1 * jnp.sum(jnp.square(values)), hidden

@@ -98,7 +98,7 @@ def prefill(model: Model, decoding, mesh, rows: int, length: int) -> Timed:
   @jax.jit
   def read(params, inputs):
     cache = caches.empty(model.config, rows, length)
-    hidden_BTD, cache = model.extend(params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden_BTD, cache = model.extend(params, cache, inputs)
     return cache, model.unembed(params, hidden_BTD[:, -1]).argmax(-1)
 
   def run():

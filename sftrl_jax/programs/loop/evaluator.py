@@ -21,7 +21,7 @@ def kl_rows(model):
   """jit: exact KL per sampled token, summed over a batch of rows."""
 
   def run(params, ref, inputs, mask_BT):
-    hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden = lambda p: model.hidden(p, inputs)
     kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)
 
