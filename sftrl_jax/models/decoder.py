@@ -16,6 +16,7 @@ from sftrl_jax.models.cache import Cache, reserve
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STILL, STILL_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
+from sftrl_jax.projections import PROJECTIONS, Projection
 from sftrl_jax.shapes import check
 
 LARGE = 2**16  # numbers from which on a kernel is a matrix in decoding parameters, see `unstack`
@@ -39,51 +40,56 @@ class Norm(nn.Module):
 
 
 class Project(nn.Module):
-  """A matrix of any number of axes, applied to the last `reads` axes of x; fan-in scaled at birth.
+  """A projection of the table, applied by an einsum: equation(x, kernel). Initialised by fan-in, times `gain`."""
 
-  writes: the name of what it writes, in parallel/rules.py
-  """
-
-  shape: tuple[int, ...]
+  config: DecoderConfig
+  projection: Projection
   equation: str
-  writes: str
-  reads: int = 1
   gain: float = 1.0
-  bias: bool = False
 
   @nn.compact
   def __call__(self, x):
     if self.has_variable("params", "matrix"):
       return self._by_matrix(x)
-    fan_in = 1
-    for size in self.shape[: self.reads]:
-      fan_in *= size
-    kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), self.shape)
+    shape = self.projection.shape(self.config)
+    fan_in = math.prod(shape[: len(self.projection.reads)])
+    kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), shape)
     y = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
     if self.has_variable("params", "a"):  # an adapter stands beside the kernel
       y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
-    return y + self._bias(x.dtype) if self.bias else y
+    return self._with_bias(y)
 
   def _by_matrix(self, x):
-    """The same with a kernel as `_matrix` lays it out: what it reads is put last in x, and the result into order."""
+    """The same with a kernel as `_matrices` lays it out: moves the axes that it reads last in x, multiplies, and puts
+    the axes of the result in the order of the equation."""
     inputs, kernel, out = re.split(",|->", self.equation)
-    read, written = kernel[: self.reads], kernel[self.reads:]
+    reads, shape = len(self.projection.reads), self.projection.shape(self.config)
+    read, written = kernel[:reads], kernel[reads:]
     kept = "".join(letter for letter in inputs if letter not in read)
     x = jnp.einsum(f"{inputs}->{kept}{read}", x)
     sizes = x.shape[: len(kept)]
     matrix = self.get_variable("params", "matrix").astype(x.dtype)
     y = jnp.einsum("ri,oi->ro", x.reshape(math.prod(sizes), -1), matrix)
     if is_still(sizes[-1]):   # each device writes its share, and no part of the matrix travels
-      y = constrain(y, ("replicas", self.writes))
-    y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *self.shape[self.reads:]))
-    return y + self._bias(x.dtype) if self.bias else y
+      y = constrain(y, ("replicas", self.projection.writes[0]))
+    y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *shape[reads:]))
+    return self._with_bias(y)
 
-  def _bias(self, dtype):
-    """The bias with axes of size 1 where the kernel writes none, as the equation orders them."""
-    bias = self.param("bias", nn.initializers.zeros, self.shape[self.reads:])
-    read, written = self.equation.split("->")
-    others = [axis for axis, letter in enumerate(written) if letter not in read.split(",")[1]]
-    return jnp.expand_dims(bias.astype(dtype), others)
+  def _with_bias(self, y):
+    """y + bias, if the model has one: with axes of size 1 where the kernel writes none, as the equation orders them."""
+    if not self.projection.has_bias(self.config):
+      return y
+    shape = self.projection.shape(self.config)
+    bias = self.param("bias", nn.initializers.zeros, shape[len(self.projection.reads):])
+    _, kernel, written = re.split(",|->", self.equation)
+    broadcast = [axis for axis, letter in enumerate(written) if letter not in kernel]
+    return y + jnp.expand_dims(bias.astype(y.dtype), broadcast)
+
+
+def project(config: DecoderConfig, path: str, equation: str, gain: float = 1.0) -> Project:
+  """The module of a projection, with the name that parameter trees have it under."""
+  projection = PROJECTIONS[path]
+  return Project(config, projection, equation, gain, name=projection.name)
 
 
 class Attention(nn.Module):
@@ -96,12 +102,10 @@ class Attention(nn.Module):
     look: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, who may be seen included.
     """
     c = self.config
-    read = lambda heads, name: Project((c.width, heads, c.head_dim), "btd,dhc->bhtc", bias=c.qkv_bias, name=name,
-                                       writes="heads" if name == "q" else "kv_heads")
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
-    q_BHTC = rotate(norm("q_norm", read(c.heads, "q")(x_BTD)), tables)
-    k_BKTC = rotate(norm("k_norm", read(c.kv_heads, "k")(x_BTD)), tables)
-    v_BKTC = read(c.kv_heads, "v")(x_BTD)
+    q_BHTC = rotate(norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD)), tables)
+    k_BKTC = rotate(norm("k_norm", project(c, "attn/k", "btd,dkc->bktc")(x_BTD)), tables)
+    v_BKTC = project(c, "attn/v", "btd,dkc->bktc")(x_BTD)
     if past is not None:
       keys_BKSC, values_BKSC, index = past
       lie = lambda x: constrain(x, HEADS)
@@ -113,9 +117,7 @@ class Attention(nn.Module):
     mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
     if past is not None and is_still(x_BTD.shape[1]):
       mixed_BHTC = constrain(mixed_BHTC, STILL_HEADS)
-    out = Project((c.heads, c.head_dim, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
-                  name="o")
-    return out(mixed_BHTC), (k_BKTC, v_BKTC)
+    return project(c, "attn/o", "bhtc,hcd->btd", gain=(2 * c.layers) ** -0.5)(mixed_BHTC), (k_BKTC, v_BKTC)
 
 
 class Mlp(nn.Module):
@@ -126,12 +128,12 @@ class Mlp(nn.Module):
     c = self.config
     act = ACTIVATIONS[c.activation]
     lie = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if still else x_BTF
-    up_BTF = kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="up")(x_BTD)))
+    up_BTF = kept(c, lie(project(c, "mlp/up", "btd,df->btf")(x_BTD)))
     if c.mlp == "gated":
-      hidden_BTF = act(kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="gate")(x_BTD)))) * up_BTF
+      hidden_BTF = act(kept(c, lie(project(c, "mlp/gate", "btd,df->btf")(x_BTD)))) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
-    return Project((c.mlp_dim, c.width), "btf,fd->btd", "embed", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
+    return project(c, "mlp/down", "btf,fd->btd", gain=(2 * c.layers) ** -0.5)(hidden_BTF)
 
 
 class Block(nn.Module):
@@ -276,14 +278,15 @@ def unstack(params: dict, layers: int) -> dict:
 
 
 def _matrices(layer: dict) -> dict:
-  """A layer with the large kernels of its projections as matrices."""
+  """A layer with the large kernels of its projections as matrices [written, read]."""
 
-  def projection(name, part):
-    if part["kernel"].size < LARGE:
-      return part
-    rest = {key: leaf for key, leaf in part.items() if key != "kernel"}
-    reads = 2 if name == "o" else 1
-    return {**rest, "matrix": part["kernel"].reshape(math.prod(part["kernel"].shape[:reads]), -1).T}
+  def with_matrix(path, leaves):
+    if path not in PROJECTIONS or leaves["kernel"].size < LARGE:
+      return leaves
+    rest = {name: leaf for name, leaf in leaves.items() if name != "kernel"}
+    kernel, reads = leaves["kernel"], len(PROJECTIONS[path].reads)
+    return {**rest, "matrix": kernel.reshape(math.prod(kernel.shape[:reads]), -1).T}
 
-  inside = lambda parts: {name: projection(name, part) if "kernel" in part else part for name, part in parts.items()}
-  return {name: inside(parts) if name in ("attn", "mlp") else parts for name, parts in layer.items()}
+  parts = {path.partition("/")[0] for path in PROJECTIONS}
+  return {part: {name: with_matrix(f"{part}/{name}", leaves) for name, leaves in modules.items()} if part in parts else
+          modules for part, modules in layer.items()}

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.projections import PROJECTIONS
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
   """Parameters that multiply every token: blocks and unembedding, not the embedding look-up or the norms."""
-  c = config
-  attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
-  mlp = c.width * c.mlp_dim * (3 if c.mlp == "gated" else 2)
-  return c.layers * (attention + mlp) + c.width * c.vocab
+  present = (projection for projection in PROJECTIONS.values() if projection.present(config))
+  block = sum(math.prod(projection.shape(config)) for projection in present)
+  return config.layers * block + config.width * config.vocab
 
 
 def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float = -1.0, adapters: int = 0) -> float:

@@ -18,11 +18,9 @@ import numpy as np
 from flax import traverse_util
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS, STACK
 
-STACK = "layers/block/"
-# How many axes of a projection's kernel are read, behind the layers'; the others are written.
-READS = {r"attn/[qkv]": 1, r"attn/o": 2, r"mlp/(gate|up|down)": 1}
-EVERYWHERE = ("*attn/q", "*attn/k", "*attn/v", "*attn/o", "*mlp/*")
+EVERYWHERE = (*(f"*{path}" for path in PROJECTIONS if path.startswith("attn/")), "*mlp/*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +57,10 @@ class LoraConfig:
 
 
 def projections(base: dict) -> dict[str, int]:
-  """{path of a projection that can be adapted: how many axes its kernel reads}."""
-  inside = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
-  reads = {path: next((count for pattern, count in READS.items() if re.fullmatch(pattern, path.removeprefix(STACK))), 0)
-           for path in inside if path.startswith(STACK)}
-  return {path: count for path, count in reads.items() if count}
+  """{path of a projection that can be adapted: how many axes its kernel reads, behind the layers'}."""
+  kernels = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
+  known = {STACK + path: len(projection.reads) for path, projection in PROJECTIONS.items()}
+  return {path: known[path] for path in kernels if path in known}
 
 
 def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:

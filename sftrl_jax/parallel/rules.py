@@ -12,42 +12,23 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS
 
 LARGE = 2**20   # numbers from which on an array must not lie whole on several devices by accident
 _STACKED, _APART = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
 
 # Axes of one layer's parameters; the stacked ones have "layers" in front.
 LAYER_AXES = {
-    r"attn/q/kernel": ("embed", "heads", "channels"),
-    r"attn/(k|v)/kernel": ("embed", "kv_heads", "channels"),
-    r"attn/o/kernel": ("heads", "channels", "embed"),
-    r"attn/q/bias": ("heads", "channels"),
-    r"attn/(k|v)/bias": ("kv_heads", "channels"),
+    **{f"{path}/kernel": (*each.reads, *each.writes) for path, each in PROJECTIONS.items()},
+    **{f"{path}/bias": each.writes for path, each in PROJECTIONS.items() if each.bias},
     r"attn/(q|k)_norm/scale": ("norm",),
-    r"mlp/(gate|up)/kernel": ("embed", "ffn"),
-    r"mlp/down/kernel": ("ffn", "embed"),
     r"(attn|mlp)(_post)?_norm/scale": ("norm",),
 }
 # Of decoding parameters, where large kernels are matrices [written, read].
-MATRIX_AXES = {
-    r"attn/q/matrix": ("heads", "embed"),
-    r"attn/(k|v)/matrix": ("kv_heads", "embed"),
-    r"attn/o/matrix": ("embed", "heads"),
-    r"mlp/(gate|up)/matrix": ("ffn", "embed"),
-    r"mlp/down/matrix": ("embed", "ffn"),
-}
+MATRIX_AXES = {f"{path}/matrix": (each.writes[0], each.reads[0]) for path, each in PROJECTIONS.items()}
 # Of low-rank adapters, which are always stacked: what a kernel reads, a reads; what it writes, b writes.
-ADAPTER_AXES = {
-    r"attn/(q|k|v)/a": ("embed", "rank"),
-    r"attn/q/b": ("rank", "heads", "channels"),
-    r"attn/(k|v)/b": ("rank", "kv_heads", "channels"),
-    r"attn/o/a": ("heads", "channels", "rank"),
-    r"attn/o/b": ("rank", "embed"),
-    r"mlp/(gate|up)/a": ("embed", "rank"),
-    r"mlp/(gate|up)/b": ("rank", "ffn"),
-    r"mlp/down/a": ("ffn", "rank"),
-    r"mlp/down/b": ("rank", "embed"),
-}
+ADAPTER_AXES = {f"{path}/{leaf}": (*reads, *writes) for path, each in PROJECTIONS.items()
+                for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
     **{_APART + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
