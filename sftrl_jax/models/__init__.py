@@ -14,9 +14,9 @@ from sftrl_jax.models.layout import constrain
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A decoder's functions. Parameters are an argument of each; nothing here remembers anything.
+  """The functions of a decoder. They are pure: parameters are an argument of each.
 
-  ids: so many rows of the tables are ids, the others fill them up and are never written (0: all are ids)
+  ids: the number of token ids, where embedding tables have more rows, which are never sampled (0: every row is an id)
   """
 
   config: DecoderConfig
@@ -47,22 +47,22 @@ class Model:
     segments = jnp.ones_like(tokens) if segments is None else segments
     return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments)))
 
-  def unembed(self, params: dict, hidden_BTD) -> jax.Array:
-    """logits in f32 of whatever hidden states are given."""
+  def unembed(self, params: dict, hidden_BTD: jax.Array) -> jax.Array:
+    """logits in f32 of hidden states [..., D]."""
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
     logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
-    if logits.ndim == 2:   # of a token a row, while decoding: the table stays where it is, and logits travel
+    if logits.ndim == 2:   # one token a row, while decoding: the table stays on its devices, and logits are sent
       logits = constrain(logits, ("replicas", "vocab"))
     logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "across"))
     if not self.ids:
       return logits
-    # The same as in objectives/logprobs.py: what is sampled from is what is trained.
+    # As in objectives/logprobs.py, so that sampling and training have one distribution.
     return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
 
   def decoding(self, params: dict) -> dict:
-    """Parameters as decoding wants them: adapters merged, layers apart, in the activations' dtype."""
-    apart = unstack(lora.merge(params), self.config.layers)
-    return jax.tree.map(lambda x: x.astype(self.config.dtype), apart)
+    """The parameters for decoding: adapters merged, layers unstacked, in the dtype of activations."""
+    unstacked = unstack(lora.merge(params), self.config.layers)
+    return jax.tree.map(lambda x: x.astype(self.config.dtype), unstacked)
 
   def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
@@ -78,12 +78,14 @@ def _positions_in(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
 
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:
-  """The model of a config. A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns
-  a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`. Where it
-  computes more or less than a decoder of its numbers, it has a method flops(tokens, keys, unembedded): the FLOPs of one
-  forward pass over `tokens` positions that meet `keys` keys each, with logits at `unembedded` of them.
+  """The model of a config.
 
-  ids: of the tokenizer, where it has fewer than config.vocab: the others are then never written, nor given probability.
+  A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns an instance of a class
+  derived from Model. Its parameters have the paths of parallel/rules.py, and new ones are under `own/`. If its FLOPs
+  differ from a decoder's with the same config, it has a method flops(tokens, keys, unembedded): the FLOPs of one
+  forward pass over `tokens` positions that attend over `keys` keys each, with logits at `unembedded` of them.
+
+  ids: the number of ids of the tokenizer, where it has fewer than config.vocab: the others then have no probability
   """
   if config.vocab < 1:
     raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")

@@ -71,7 +71,7 @@ def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeyp
   with workdir_of(experiment, "sft", tmp_path / "run"):
     told = capsys.readouterr().out
   assert all(note in told for note in experiment.notes)
-  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
+  assert "config.mesh.tensor is 4, and the model's kv_heads is 2" in told and "the model's vocab is" in told
 
 
 def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
