@@ -146,8 +146,8 @@ def connect() -> Peers:
   if failures:
     connections = {}
     if hosts.is_first_process():
-      print(f"The processes cannot connect to {hosts.coordinator()}:{processes[0][1]} ({failures[0]}): should one die, the "
-            f"coordination service aborts the others after {hosts.HEARTBEAT} s.", file=sys.stderr, flush=True)
+      print(f"The processes cannot connect to {hosts.coordinator()}:{processes[0][1]} ({failures[0]}): should one die, "
+            f"the coordination service aborts the others after {hosts.HEARTBEAT} s.", file=sys.stderr, flush=True)
   for connection in connections.values():
     connection.settimeout(SILENCE)
   names = [f"Process {process} ({name})" for process, (name, _, _) in enumerate(processes)]
