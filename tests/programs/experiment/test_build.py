@@ -66,9 +66,9 @@ def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeyp
   monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
   monkeypatch.setattr(rules, "LARGE", 2**7)
   experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4, model__kv_heads=2,
-                        model__channels=8), "sft")
+                        model__head_dim=8), "sft")
   assert len(experiment.notes) == 2
-  with workdir_of(experiment, "sft", tmp_path / "run"):
+  with workdir_of(experiment, tmp_path / "run"):
     told = capsys.readouterr().out
   assert all(note in told for note in experiment.notes)
   assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
@@ -83,10 +83,10 @@ def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_pa
 
 def test_a_workdir_has_one_writer(tiny, tmp_path):
   experiment = build_experiment(tiny("sft"), "sft")
-  with workdir_of(experiment, "sft", tmp_path / "run"):
-    with pytest.raises(ConfigError, match="is being written by"), workdir_of(experiment, "sft", tmp_path / "run"):
+  with workdir_of(experiment, tmp_path / "run"):
+    with pytest.raises(ConfigError, match="is being written by"), workdir_of(experiment, tmp_path / "run"):
       pass
-  with workdir_of(experiment, "sft", tmp_path / "run"):
+  with workdir_of(experiment, tmp_path / "run"):
     pass
 
 

@@ -51,9 +51,9 @@ def stop_after(monkeypatch):
   real = session_loop.after_step
 
   def arrange(step, do):
-    def after_step(experiment, session, state, position, *rest):
-      after = real(experiment, session, state, position, *rest)
-      if position.step == step:
+    def after_step(experiment, run_state, state, done, *rest):
+      after = real(experiment, run_state, state, done, *rest)
+      if done.position.step == step:
         after.store.wait_until_finished()
         do(after)
         raise Stopped
@@ -96,7 +96,7 @@ def test_metrics_between_two_lines_and_averaged_parameters_survive_a_stop(tiny, 
 
 def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, lines_of, tmp_path, monkeypatch):
   kept, real = [], session_loop.evaluate
-  monkeypatch.setattr(Stop, "kept", lambda self, save, between=False: kept.append(save))
+  monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
 
   def evaluate(experiment, params, start, position, log, pause):
     lines = real(experiment, params, start, position, log, pause)

@@ -111,7 +111,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(straight, config, lines_of, 
       session.store.wait_until_finished()
       raise Stopped
     return session
-  for where, name, how in ((Stop, "kept", keeping), (session_loop, "_evaluate", dropping), (session_loop, "after_step", stopping)):
+  for where, name, how in ((Stop, "set_savepoint", keeping), (session_loop, "_evaluate", dropping), (session_loop, "after_step", stopping)):
     monkeypatch.setattr(where, name, how)
   for _ in (2, 3):
     with pytest.raises(Stopped):
@@ -143,7 +143,7 @@ def test_changed_data_are_refused_and_nothing_is_touched(config, tmp_path):
 
 def test_demonstrations_follow_from_the_config_and_are_not_recorded(tiny):
   made = sft_data.make_sft_data(build_experiment(tiny("sft"), "sft"))
-  assert made.record == {} and made.held is None and made.told == ""
+  assert made.record == {} and made.held is None and made.summary == ""
   batch, cursor = made.batches(3)
   assert batch.targets_BT.shape == (16, 23) and cursor > 3
 
