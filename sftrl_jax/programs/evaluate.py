@@ -50,6 +50,7 @@ def run(source: str, overrides, workdir: str) -> list[dict]:
         jsonl.remove(out / name)  # an evaluation is whole or written again
     log = Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=hosts.is_first_process())
     with contextlib.closing(log):
+      log.start()
       compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
       begin = _start_of(experiment, home, params)
       lines = evaluate(experiment, params, begin, Position(step=step), log)
