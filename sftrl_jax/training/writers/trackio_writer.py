@@ -12,8 +12,7 @@ class TrackioWriter:
   """One trackio run a workdir, by the id in WORKDIR/trackio.json; a resumed run continues it.
 
   trackio's own environment variables choose where: TRACKIO_DIR on this machine, TRACKIO_SPACE_ID or TRACKIO_SERVER_URL
-  elsewhere; TRACKIO_PROJECT names the project (else sftrl-jax). trackio writes twice a second, so a killed process loses
-  the last half second.
+  elsewhere; TRACKIO_PROJECT names the project (else sftrl-jax).
   """
 
   package = "trackio"
