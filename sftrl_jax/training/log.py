@@ -29,8 +29,8 @@ class LogConfig:
     trackio; () for none
   report: write report/ at the end of the run
   profile_steps: steps that are traced into WORKDIR/profile, for xprof; for example (10, 11)
-  watchdog_seconds: seconds without progress after which the process prints its stacks and ends (0: never; -1: 1800 where
-    several processes run together, else never)
+  watchdog_seconds: seconds without progress after which the process prints its stacks and ends (0: never; -1: 1800
+    where several processes run together, else never)
   """
 
   every: int = 1

@@ -64,7 +64,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-  """What optax offers: {name: Entry}, {name: why not}, {name: what it wraps}, and the parts that these are built from."""
+  """What optax offers: {name: Entry}, {name: why not}, {name: what it wraps}, and the parts of these."""
 
   entries: dict[str, Entry]
   refused: dict[str, str]

@@ -77,7 +77,7 @@ def kind_of(section: dict, key: str, above: str = "") -> Any:
 
 
 def swap(optimizer: dict, name: str, given: Container[str] = ()) -> tuple[dict, str]:
-  """(section, message): the section with another optimizer, the old one's args dropped, its defaults and rate filled in.
+  """(section, message): the section with another optimizer, the old args dropped, its defaults and rate filled in.
 
   given: keys of the section ("learning_rate", "args.b1") that the command line sets too, which the message leaves out
   """
@@ -105,7 +105,7 @@ def make_optimizer(optimizer: OptimizerConfig, schedule: Callable) -> optax.Grad
   trained = optax.chain(*clip, families.make(recipe))
   storable_optimizer = storable(param_paths.freeze(trained, frozen) if frozen else trained)
 
-  def init(params):
+  def init(params: optax.Params) -> optax.OptState:
     param_paths.check(params, optimizer.factors, optimizer.freeze)
     return storable_optimizer.init(params)
 

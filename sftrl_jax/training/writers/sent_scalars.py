@@ -10,10 +10,10 @@ from sftrl_jax import paths
 class SentScalars:
   """The id of a service's run and the last step sent to it, in WORKDIR/NAME.json.
 
-  A resumed run computes the steps after its checkpoint again, with the same bits. Those that the killed process has
-  sent are not sent again: each step is there once, but for the last second before a kill, which the service may not have
-  stored. A run that begins gets a new id, because nothing of an earlier one in this workdir counts.
-  The file is written with every step on this machine, and in a bucket, where each write is a request, by `save`.
+  A resumed run computes the steps after its checkpoint again, with the same bits. Those that the killed process sent
+  are not sent again, so a service has each step once; after a kill -9 it may lack the last second. A run that begins
+  gets a new id, because nothing of an earlier run in this workdir counts.
+  The file is written with every step on this machine; in a bucket, where each write is a request, by `save` alone.
   """
 
   def __init__(self, path: Path, step: int):

@@ -13,8 +13,8 @@ class ScalarWriter(Protocol):
   """Receives every scalar of a run, on the first process only.
 
   `Writer(workdir, step)` opens it for a run that continues after `step`; step 0 is a run that begins, perhaps in a
-  workdir where an earlier one wrote scalars and no checkpoint. Steps past `step` are computed again, with the same bits:
-  a writer shows each of them once. `Writer.package` is the package it needs, imported when it is opened.
+  workdir where an earlier run wrote scalars and no checkpoint. Steps past `step` are computed again: a writer shows
+  each of them once. `Writer.package` is the package that it needs, imported when it is opened.
   """
 
   package: str

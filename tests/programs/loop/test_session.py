@@ -166,6 +166,16 @@ def test_a_fresh_machine_goes_on_from_a_bucket_with_no_line_lost_or_doubled(fini
   assert_equal_runs(home, finished("sft"), lines_of, 2)
 
 
+def test_a_run_killed_before_its_first_checkpoint_leaves_no_point_twice(tiny, run_of, tmp_path):
+  config = tiny("sft", evals__variants="()", log__writers="tensorboard")
+  run_of(config, tmp_path)
+  shutil.rmtree(tmp_path / "checkpoints")
+  (tmp_path / "progress.json").unlink()
+  run_of(config, tmp_path)
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  assert events.read_bytes().count(b"grad_norm") == 2
+
+
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_a_finished_run_is_left_alone(finished, tiny, run_of, verb):
   workdir = finished(verb)
