@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts, mesh as meshes
@@ -27,7 +28,7 @@ from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.profile import span
 
 
-def run(config, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   experiment = build_experiment(config, "rl", workdir)
   initial_params.check_start(experiment.start, experiment.model)
@@ -53,7 +54,7 @@ def run(config, workdir: Path) -> None:
     outcomes = algorithm.outcomes(experiment, section, episodes, padding_episodes)
     return outcomes, *run_state.jitted.advantages(scored, placed, meshes.shard_rows(experiment.mesh, outcomes))
 
-  with workdir_of(experiment, "rl", workdir) as (log, stop):
+  with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return

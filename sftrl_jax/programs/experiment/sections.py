@@ -91,7 +91,7 @@ class ComputeConfig:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
 
 
-def model_section(settings: dict, name: str = "decoder"):
+def model_section(settings: dict, name: str = "decoder") -> type:
   """The fields of our decoder, what can be said of a pretrained one, or a family in the user's own file (a class
   derived from DecoderConfig)."""
   name = settings.get("name", name)
@@ -103,7 +103,7 @@ def model_section(settings: dict, name: str = "decoder"):
   return known[name]
 
 
-def data_section(settings: dict, path: str = ""):
+def data_section(settings: dict, path: str = "") -> type:
   """Rows of one's own where a path says which, else demonstrations of the environment."""
   return RowsConfig if isinstance(settings, dict) and settings.get("path", path) else DemonstrationsConfig
 

@@ -13,7 +13,7 @@ from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs.plan import hlo_traffic as traffic, jaxpr_flops, jitted_functions
 from sftrl_jax.programs.plan.hlo_traffic import Traffic
 from sftrl_jax.programs.plan.jitted_functions import Function
-from sftrl_jax.programs.start.trainable import abstract_with
+from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.training.state import TrainState
 
 ROLES = ("parameters", "optimizer", "reference", "decoding", "cache", "batch", "other")

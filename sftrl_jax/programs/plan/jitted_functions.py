@@ -21,7 +21,7 @@ from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.loop import evaluator, session
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.start import trainable
-from sftrl_jax.programs.start.trainable import abstract_with
+from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
 from sftrl_jax.training import state as states

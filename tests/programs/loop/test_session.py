@@ -51,9 +51,9 @@ def stop_after(monkeypatch):
   real = session_loop.after_step
 
   def arrange(step, do):
-    def after_step(experiment, session, state, position, *rest):
-      after = real(experiment, session, state, position, *rest)
-      if position.step == step:
+    def after_step(experiment, run_state, state, done, *rest):
+      after = real(experiment, run_state, state, done, *rest)
+      if done.position.step == step:
         after.store.wait_until_finished()
         do(after)
         raise Stopped
@@ -94,9 +94,34 @@ def test_metrics_between_two_lines_and_averaged_parameters_survive_a_stop(tiny, 
   assert straight == stopped and [line["step"] for line in straight] == [2, 3]
 
 
+def test_settling_late_changes_nothing_but_the_clock(tiny, run_of, lines_of, tmp_path, monkeypatch):
+  """Metrics that are fetched while the next step is computed stand in the same lines, between evaluations, saves and
+  lines of several steps."""
+  config = tiny("sft", steps=7, log__every=2, checkpoint__every=3, evals__at="(0.6,)")
+  late = []
+  real = session_loop.settles_late
+  monkeypatch.setattr(session_loop, "settles_late", lambda *given: late.append(real(*given)) or late[-1])
+  run_of(config, tmp_path / "late")
+  assert late[0] is False and all(late[1:])
+  monkeypatch.setattr(session_loop, "settles_late", lambda *given: False)
+  run_of(config, tmp_path / "at_once")
+  assert_equal_runs(tmp_path / "late", tmp_path / "at_once", lines_of, 7)
+  lines = lines_of(tmp_path / "late", "metrics.jsonl")
+  assert [line["step"] for line in lines] == [2, 4, 6, 7]
+  seconds = [line["seconds"] for line in lines]
+  assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_updates_that_are_not_finite_are_counted_in_order_when_steps_settle_late(tiny, run_of, tmp_path, monkeypatch):
+  """The run ends when so many updates in a row were skipped, and says which step was the last good one."""
+  config = tiny("sft", steps=12, max_nonfinite=3, optimizer__learning_rate=1e30, optimizer__clip=0.0)
+  with pytest.raises(RuntimeError, match=r"in each of the last 3 steps .* the last good step is \d"):
+    run_of(config, tmp_path)
+
+
 def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, lines_of, tmp_path, monkeypatch):
   kept, real = [], session_loop.evaluate
-  monkeypatch.setattr(Stop, "kept", lambda self, save, between=False: kept.append(save))
+  monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
 
   def evaluate(experiment, params, start, position, log, pause):
     lines = real(experiment, params, start, position, log, pause)
