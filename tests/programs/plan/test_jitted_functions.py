@@ -34,10 +34,10 @@ def test_sft_without_evaluations_is_born_and_trained(tiny):
 
 
 def test_ppo_scores_learns_and_plays(ppo):
-  assert list(ppo) == ["state", "score", "minibatch", "train step", "weight move", "turn 1, 8 rows", "regroup 8",
-                       "turn 2 on, 8 rows", "regroup 8 again", "kl of an evaluation"]
+  assert list(ppo) == ["state", "score", "advantages", "minibatch", "train step", "weight move", "turn 1, 8 rows",
+                       "regroup 8", "turn 2 on, 8 rows", "regroup 8 again", "kl of an evaluation"]
   calls = {name: function.calls for name, function in ppo.items()}
-  assert calls["train step"] == calls["minibatch"] == 6 and calls["score"] == calls["weight move"] == 1
+  assert calls["train step"] == calls["minibatch"] == 6 and calls["score"] == calls["advantages"] == calls["weight move"] == 1
   assert calls["turn 1, 8 rows"] == 2 and calls["turn 2 on, 8 rows"] == 4   # 16 episodes, 8 at once, three turns
   assert calls["regroup 8"] == calls["regroup 8 again"] == 2 and calls["kl of an evaluation"] == 0
 

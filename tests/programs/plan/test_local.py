@@ -22,7 +22,7 @@ def test_a_prediction_adds_as_much_a_layer_as_was_measured():
 
 
 def test_every_function_runs_and_is_told_beside_its_prediction(tiny, tmp_path, monkeypatch):
-  monkeypatch.setattr(local.peaks, "measure", lambda: Peak(1e9, 1e9, 1e9, "cpu", 1, 1))
+  monkeypatch.setattr(local.machine_peak, "measure", lambda: Peak(1e9, 1e9, 1e9, "cpu", 1, 1))
   monkeypatch.setattr(local, "REPEATS", 2)
   path = tmp_path / "plan.json"
   local.run(tiny("sft", evals__variants="()", model__layers="3"), PlanOptions("sft", out=str(path)))

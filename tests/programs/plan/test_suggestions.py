@@ -22,7 +22,7 @@ def made(tiny):
   def make(name, arguments, program):
     one = Compiled(name, 1, 1, {"parameters": arguments * GIB}, {}, (program - arguments) * GIB, program * GIB,
                    False, NOTHING, NOTHING, 1, True, 0.0)
-    return Plan(experiment, "rl", topology.parse("v5e-4"), (one,), 0.0)
+    return Plan(experiment, topology.parse("v5e-4"), (one,), 0.0)
 
   return make
 
