@@ -53,9 +53,8 @@ def stand_in(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="package")
 def stranger():
-  """stranger(folder, *(old, new)) -> sort_numbers.py of README.md, written there with these pieces replaced."""
-  readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-  text = next(block.partition("```")[0] for block in readme.split("```python\n")[1:] if "class Sort" in block)
+  """stranger(folder, *(old, new)) -> configs/examples/sort_numbers.py, copied there with these pieces replaced."""
+  text = (pathlib.Path(__file__).parents[2] / "configs" / "examples" / "sort_numbers.py").read_text()
 
   def write(folder, *changes):
     changed = text

@@ -18,7 +18,7 @@ from sftrl_jax.programs.config.errors import ConfigError, nearest
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
-EXAMPLE = "see `Your own task` in README.md"
+EXAMPLE = "see sftrl_jax/envs/README.md"
 RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
 
 
