@@ -15,7 +15,7 @@ def axes(gather: bool) -> dict:
   Split over fsdp too, a device reads its share of each matrix a token and the devices exchange activations, which are
   small; gathered over fsdp, it reads whole matrices (but for tensor) and exchanges nothing over fsdp.
   """
-  return rules.GATHERED_AXES if gather else rules.STILL_AXES
+  return rules.GATHERED_AXES if gather else rules.STATIONARY_AXES
 
 
 def weights(model: Model, mesh: Mesh, gather: bool = False):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model
 from sftrl_jax.shapes import check
 
@@ -137,7 +138,7 @@ def respond(model: Model, sampling: Sampling, stops, pad: int, params, cache, to
   if tokens_BT.shape[0] * group != rows:
     raise ValueError(f"{tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
   ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
-  hidden_BTD, cache = model.extend(params, cache, tokens_BT, positions_BT, segments_BT)
+  hidden_BTD, cache = model.extend(params, cache, Inputs(tokens_BT, positions_BT, segments_BT))
   last_BD = hidden_BTD[:, -1]
   if group > 1:  # the write index, a scalar, is everybody's
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
@@ -162,7 +163,7 @@ def respond(model: Model, sampling: Sampling, stops, pad: int, params, cache, to
     step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B = carry
     positions_B1 = (next_positions_B + step - 1)[:, None]
     segments_B1 = (~done_B).astype(jnp.int32)[:, None]
-    hidden_B1D, cache = model.extend(params, cache, token_B[:, None], positions_B1, segments_B1)
+    hidden_B1D, cache = model.extend(params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
     token_B, done_B, tokens_BR, logprobs_BR, lengths_B = put(
         step, done_B, hidden_B1D[:, 0], tokens_BR, logprobs_BR, lengths_B)
     return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B

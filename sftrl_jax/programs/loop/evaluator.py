@@ -28,7 +28,7 @@ def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
   """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) in nats per sampled token, summed over rows."""
 
   def sum_kl(params, ref, inputs, mask_BT):
-    hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden = lambda p: model.hidden(p, inputs)
     kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)
 

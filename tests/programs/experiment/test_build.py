@@ -48,8 +48,8 @@ def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb
     ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
     ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
      "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
-    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model "
-     "has 4 heads, so that")])
+    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model's "
+     "heads is 4, so that")])
 def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
     tiny, run_of, tmp_path, monkeypatch, verb, wrong, message):
   make = meshes.make
@@ -71,7 +71,7 @@ def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeyp
   with workdir_of(experiment, tmp_path / "run"):
     told = capsys.readouterr().out
   assert all(note in told for note in experiment.notes)
-  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
+  assert "config.mesh.tensor is 4, and the model's kv_heads is 2" in told and "the model's vocab is" in told
 
 
 def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
