@@ -188,7 +188,7 @@ def test_a_command_is_parsed_and_its_config_resolves(words, monkeypatch):
     return
   config = resolve.load(command.flags["--config"])
   verb = run_config.verb_of(config, command.overrides)
-  assert command.verb in (verb, "check", "plan", "bench", "data"), f"{command.verb} of a config for {verb}"
+  assert command.verb in (verb, "check", "plan", "bench", "data", "evaluate"), f"{command.verb} of a config for {verb}"
   if verb == "study":
     study = resolve.resolve(config, command.overrides, study_config.SCHEMA).study
     resolve.build(study_config.StudyConfig, study, "config.study")
