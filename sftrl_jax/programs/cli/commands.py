@@ -55,7 +55,7 @@ def resolve_config(command: Command) -> tuple[ConfigDict, dict]:
 
 
 def _config_verb(command: Command) -> str:
-  """`study` or a kind of training: the command's own verb if it is one of these, else the one that its config is for."""
+  """`study` or a kind of training: the command's own verb if it is one of these, else the verb of its config."""
   from sftrl_jax.programs.config import resolve
   from sftrl_jax.programs.experiment.run_config import VERB_OF_KEY, verb_of
   if command.verb in ("sft", *VERB_OF_KEY.values()):
@@ -147,10 +147,16 @@ def run_data(command: Command) -> None:
 
 
 def run_evaluate(command: Command) -> None:
-  source = _prepare_from(command)
+  spec = command.flags.get("--config", "")
+  if spec:
+    from sftrl_jax.programs.config import resolve
+    source = command.positionals[0]
+    prepare_environment(cpu_threads(resolve.load(spec).to_dict(), command.overrides))
+  else:
+    source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
   with joined_processes(command.flags):
-    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""), spec)
 
 
 def run_sample(command: Command) -> None:

@@ -82,8 +82,12 @@ BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf] [--out=DIR] [-
   --against=hf  transformers and torch on the same shapes and weights, in turns with ours
   --only=KINDS  some of prefill,decode,sft,rl     --pairs=5  repetitions of each
   --out=DIR     writes bench.json there"""
-EVALUATE_USAGE = f"""FROM [--workdir=DIR] [--config.some.key=value ...]
-  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT{PROCESS_USAGE}"""
+EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [--config.some.key=value ...]
+  FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT
+  --config=FILE.py   the task, for a model without a run: FROM is then a Hugging Face directory or id, a .gguf file,
+                     smollm2, base:NAME or scratch
+  --workdir=DIR      where evals.jsonl goes (default: evaluate/STEP in the run's workdir, or
+                     runs/evaluate/NAME){PROCESS_USAGE}"""
 CONVERT_USAGE = """FROM TO [--dtype=DTYPE]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   TO is a new directory, or an earlier one of these, which is replaced
@@ -110,8 +114,8 @@ VERBS = {
         commands.run_data, "write demonstrations of a task as rows that TRL reads", DATA_USAGE,
         flags=("--config", "--out", "--variant", "--count"), required=("--config", "--out")),
     "evaluate": Verb(
-        commands.run_evaluate, "success of a checkpoint on every variant", EVALUATE_USAGE,
-        flags=("--workdir", *PROCESS_FLAGS), positionals=(1, 1)),
+        commands.run_evaluate, "success of a checkpoint, or of a model without a run, on every variant", EVALUATE_USAGE,
+        flags=("--config", "--workdir", *PROCESS_FLAGS), positionals=(1, 1)),
     "sample": Verb(
         commands.run_sample, "a model answers: in a conversation, once, or row by row of a file", SAMPLE_USAGE,
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",
