@@ -25,7 +25,7 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
 from sftrl_jax.training.state import TrainState, is_averaged
 
-Arrays = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
+Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,9 @@ class PlannedFunction:
 
   name: str
   jitted: Any
-  arguments: Arrays
+  arguments: Pairs
   static: dict = dataclasses.field(default_factory=dict)
-  resident: Arrays = ()
+  resident: Pairs = ()
   calls: float = 0.0
   trips: int = 1
   tokens: int = 0
@@ -129,7 +129,7 @@ def guess_results(function: PlannedFunction, mesh: Mesh) -> Any:
 
 
 def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, eval_params: dict, state: TrainState,
-             model: dict, kept: Arrays) -> Source:
+             model: dict, kept: Pairs) -> Source:
   """Scores of a batch of episodes, their advantages, and a minibatch, which it returns."""
   rows, outcomes = blank_rollout(experiment, learner)
   reference = reference_params(experiment, model)
@@ -146,7 +146,7 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
                                 calls=learner.updates))
 
 
-def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainState, kept: Arrays) -> Source:
+def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainState, kept: Pairs) -> Source:
   """The weight move and every shape of a rollout, as `compile_all` of rollout/policy.py meets them.
 
   trains: training plays episodes too. Returns the decoding parameters.
@@ -185,7 +185,7 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
   return decoding
 
 
-def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: int, rows: int, group: int) -> Arrays:
+def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: int, rows: int, group: int) -> Pairs:
   """Of actor.compiled.turn, in its order; no row has padding."""
   inputs = workloads.unpadded_inputs(np.zeros((rows // group, experiment.actor.read_len(number)), np.int32))
   by_row = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
@@ -196,7 +196,7 @@ def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: 
           *(("other", x) for x in scalars))
 
 
-def _besides(caches: list, argument: Any = None) -> Arrays:
+def _besides(caches: list, argument: Any = None) -> Pairs:
   """The caches that are resident besides the one that is an argument."""
   return tuple(("cache", cache) for cache in caches if cache is not argument and cache is not None)
 

@@ -1,4 +1,4 @@
-"""`sftrl plan` on the devices that are here: every function of a run predicted, then run and measured.
+"""`sftrl plan` on local devices: every function of a run predicted, then run and measured.
 
 The compiler predicts memory. Seconds are predicted from smaller models, with a quarter and half of the layers, that are
 measured first: the prediction adds the time of a layer to the time without any. The bound uses this machine's measured
