@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftrl_jax.checkpoints.families.keys import Keys, shape, shortest
+from sftrl_jax.checkpoints.families.keys import Keys, read_shape, shortest
 
 FEW = dict(vocab_size=40, hidden_size=24, intermediate_size=20, num_hidden_layers=3, num_attention_heads=4,
            rms_norm_eps=1e-6, max_position_embeddings=64)
@@ -23,13 +23,13 @@ def test_what_the_file_leaves_out_means_the_default_and_null_means_null():
 ], ids=str)
 def test_a_value_that_cannot_be_is_told_with_its_key(wrong, told):
   with pytest.raises(ValueError, match=f"here: .*{told}"):
-    shape(Keys({**FEW, **wrong}, "here"))
+    read_shape(Keys({**FEW, **wrong}, "here"))
 
 
 def test_heads_and_channels_have_defaults():
-  fields = shape(Keys(FEW))
+  fields = read_shape(Keys(FEW))
   assert (fields["kv_heads"], fields["head_dim"], fields["tie_embeddings"]) == (4, 6, False)
-  assert shape(Keys({**FEW, "head_dim": 5, "num_attention_heads": 7}))["head_dim"] == 5
+  assert read_shape(Keys({**FEW, "head_dim": 5, "num_attention_heads": 7}))["head_dim"] == 5
 
 
 @pytest.mark.parametrize("name, told", [("gelu", "hidden_act is 'gelu'"), ("swiglu", "known: 'silu', 'swish'")])
