@@ -68,6 +68,7 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
         jsonl.remove(out / name)  # an evaluation is whole or written again
     log = Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=hosts.is_first_process())
     with contextlib.closing(log):
+      log.start()
       compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
       lines = evaluate(experiment, params, start, Position(step=step), log)
   _say(table(lines))

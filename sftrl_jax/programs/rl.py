@@ -20,6 +20,7 @@ from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import rollout_batch, run_state as loop_run_state, session
 from sftrl_jax.programs.loop.evaluator import episode_line
+from sftrl_jax.programs.loop.jitted import reference_params
 from sftrl_jax.programs.start import initial_params, trainable
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import tally
@@ -58,7 +59,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return
-    ref = {"model": run_state.start} if section.kl_coef else None
+    ref = reference_params(experiment, run_state.start)
     blank = blank_episodes(learner.rows)
     _, placed, scored = score(run_state.eval_params(run_state.state), ref, blank)
     _, batch, _ = learnable(scored, placed, blank)

@@ -13,8 +13,11 @@ from sftrl_jax.programs.experiment.environment import env_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.training.log import LogConfig
+from sftrl_jax.training.optimizers import catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
+
+catalogue.set_user_file_loader(user_files.optimizer)   # config.optimizer.name=path/to/file.py:function
 
 _AT = (0.2, 0.4, 0.6, 0.8)
 

@@ -98,7 +98,7 @@ def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
     run_state = write_line(run_state, position, log)
   if hopeless:
     raise RuntimeError(_nonfinite(run_state, position))
-  log.progress("train", position, speed=throughput.said(extra))
+  log.progress("train", position, speed=throughput.summary(extra))
   return run_state
 
 

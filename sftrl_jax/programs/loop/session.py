@@ -54,8 +54,8 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     position, eval_pending = Position(**meta["position"]), meta["owed"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["pending"])
-    log.resumed(position)
     log.say(f"{workdir}: going on from step {position.step}.")
+  log.start(position.step)
   for name in logs.FILES if log.writes else ():
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
     again = eval_pending and (name != "metrics.jsonl" or bool(unlogged_metrics))

@@ -186,9 +186,19 @@ def test_a_fresh_machine_goes_on_from_a_bucket_with_no_line_lost_or_doubled(fini
   moment = [moment for moment in moments if f"afar/{last}{paths.COMMIT}" not in moment][-1]
   back_to(moment)
   assert len(lines_of(home, "metrics.jsonl")) >= int(last[-2])
-  run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)
+  run_of(tiny("sft", checkpoint__every=1, log__writers="tensorboard"), home)
   assert ("going on from step 1" in capsys.readouterr().out) == (last == "checkpoints/2/")
   assert_equal_runs(home, finished("sft"), lines_of, 2)
+
+
+def test_a_run_killed_before_its_first_checkpoint_leaves_no_point_twice(tiny, run_of, tmp_path):
+  config = tiny("sft", evals__variants="()", log__writers="tensorboard")
+  run_of(config, tmp_path)
+  shutil.rmtree(tmp_path / "checkpoints")
+  (tmp_path / "progress.json").unlink()
+  run_of(config, tmp_path)
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  assert events.read_bytes().count(b"grad_norm") == 2
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
@@ -222,7 +232,7 @@ def test_metrics_of_several_updates_add_up_by_their_kind():
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "general_points" / "sft.py"
 CHANGES = {
     "model.name": "pretrained", "steps": "2", "flops": "0", "batch": "16", "evals.variants": "()", "log.every": "1",
-    "log.tensorboard": "False", "mesh.cpu_threads": "0", "checkpoint.export_every": "1", "lora.rank": "2",
+    "log.writers": "()", "mesh.cpu_threads": "0", "checkpoint.export_every": "1", "lora.rank": "2",
     "optimizer.learning_rate": "0.03", "compute.microbatches": "1"}
 
 

@@ -25,7 +25,7 @@ from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.training.score import make_score
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "sft" / "chat.py"
-SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.tensorboard": "False",
+SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.writers": "()",
          "mesh.cpu_threads": "0", "model.layers": "1", "model.remat": "none", "compute.microbatches": "1",
          "evals.at": "(0.5,)"}
 
