@@ -51,7 +51,7 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
   for episode, after in zip(episodes, closing, strict=True):
     ids, mark, turn, logprob = [], [], [], []
     for number, (context, tokens, logs) in enumerate(
-        (t.reply.context, t.reply.tokens, t.reply.logprobs) for t in episode.turns):
+        (t.response.context, t.response.tokens, t.response.logprobs) for t in episode.turns):
       if len(tokens) != len(logs):
         raise ValueError(f"Episode {episode.seed}: {len(tokens)} sampled tokens but {len(logs)} log-probabilities.")
       ids += [*context, *tokens]
@@ -92,7 +92,7 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
   for e, episode in enumerate(episodes):
     at = 0
     for u, turn in enumerate(episode.turns):
-      start, length = at + len(turn.reply.context), len(turn.reply.tokens)
+      start, length = at + len(turn.response.context), len(turn.response.tokens)
       at = start + length
       if not length:
         continue
@@ -116,7 +116,7 @@ def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool
   for episode in episodes:
     total = 0.0
     for number, turn in enumerate(episode.turns):
-      over = max(0.0, len(turn.reply.tokens) - (longest - buffer)) / buffer if buffer else 0.0
+      over = max(0.0, len(turn.response.tokens) - (longest - buffer)) / buffer if buffer else 0.0
       total += turn_gamma**number * (turn.verdict.reward - penalty * min(1.0, over))
     rewards.append(total)
   learned = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
@@ -131,4 +131,4 @@ def cut(episode: Episode) -> bool:
   An episode that is out of attempts is truncated too, but by its task.
   """
   refused = episode.truncated and not (episode.turns and episode.turns[-1].verdict.truncated)
-  return refused or any(not turn.reply.stopped for turn in episode.turns)
+  return refused or any(not turn.response.stopped for turn in episode.turns)

@@ -41,7 +41,7 @@ def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
       first[episode.turns[0].verdict.code] += 1
     reward += sum(episode.rewards)
     for turn in episode.turns:
-      tokens, responses, stopped = tokens + len(turn.reply.tokens), responses + 1, stopped + turn.reply.stopped
+      tokens, responses, stopped = tokens + len(turn.response.tokens), responses + 1, stopped + turn.response.stopped
   joined = "".join(outcomes)
   return Tally(len(episodes), len(joined) - joined.count("0"), joined, dict(first), reward / max(1, len(episodes)),
                tokens, responses, stopped)

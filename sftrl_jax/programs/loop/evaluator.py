@@ -11,7 +11,7 @@ from sftrl_jax.objectives.logprobs import kl
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.tally import Tally, tally, wilson
 from sftrl_jax.training.log import chat_json
 
@@ -31,11 +31,12 @@ def kl_rows(model):
 def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key,
                 pause: Callable[[], None] = lambda: None) -> list[Episode]:
   """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
+  context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause)
   episodes, rows = [], actor.rollout.rows
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
     numbers = range(first, first + len(some))
-    episodes += play_together(env, actor, decoding, key, temperature, numbers, some, pause=pause)[0]
+    episodes += play_together(context, numbers, some)[0]
   return episodes
 
 

@@ -24,6 +24,7 @@ from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.trainable import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
+from sftrl_jax.rollout.sample import TurnInputs
 from sftrl_jax.training import state as states
 from sftrl_jax.training.algorithms import rows_of
 
@@ -163,11 +164,10 @@ def _played(experiment: Experiment, trains: bool, model: dict, held):
                              (("cache", largest), ("other", np.zeros(rows, np.int32))), {"cache_len": cache_len},
                              resident=(*held, ("decoding", decoding), *_caches(made, largest)),
                              calls=calls / max(1, actor.turns - 1))
-    read = _texts(rows // group, actor.read_len(number))
     flags = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
-    scalars = (_key(mesh), np.int32(number), np.float32(actor.rollout.temperature))
-    arguments = (("decoding", decoding), ("cache", cache), ("batch", read), *(("batch", x) for x in flags),
-                 *(("other", x) for x in scalars))
+    turn_inputs = TurnInputs(_texts(rows // group, actor.read_len(number)), *flags, _key(mesh), np.int32(number),
+                             np.float32(actor.rollout.temperature))
+    arguments = (("decoding", decoding), ("cache", cache), ("batch", turn_inputs))
     name = f"turn {'1' if first else '2 on'}, {rows} rows{f' in groups of {group}' if group > 1 else ''}"
     before = made
     if not first and actor.turns > 2 and _bytes(cache) > sum(map(_bytes, before)):
