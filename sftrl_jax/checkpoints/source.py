@@ -33,7 +33,7 @@ def resolve(name: str) -> Source | None:
 
   A hub id is fetched, or found in the hub's own cache; every file that could hold code is left out.
   """
-  path = file_paths.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
+  path = file_paths.local_path(name, "No workdir of a run, and weights from elsewhere have to be here: ")
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):

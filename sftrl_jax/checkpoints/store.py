@@ -109,7 +109,7 @@ def restore_newest(store, like: Any, say: Callable[[str], None]) -> tuple[Any, d
     found, told = _restored(store, step, like)
     if found is not None:
       return *found, step
-    aside = hosts.led_by_first(lambda step=step: _put_aside(paths.place(str(store.directory)) / str(step)).name)
+    aside = hosts.led_by_first(lambda step=step: _put_aside(paths.as_path(str(store.directory)) / str(step)).name)
     store.reload()
     refused.append(str(step))
     say(f"{told} It is put aside as {aside}, and the step before it is taken.")
@@ -126,7 +126,7 @@ def _restored(store, step: int, like: Any) -> tuple[tuple[Any, dict] | None, str
   A bucket that did not answer is asked again, for what is damaged is so a second time.
   """
   told = ""
-  for _ in range(1 if paths.is_here(paths.place(str(store.directory))) else 2):
+  for _ in range(1 if paths.is_here(paths.as_path(str(store.directory))) else 2):
     found, told = _together(lambda: restore(store, step, like))
     if not told:
       break
@@ -255,7 +255,7 @@ def _told(store, write):
     return write()
   except Exception as error:
     # On disk: orbax's own list has lost the steps that the failed one was to replace.
-    safe = max(paths.steps(paths.place(str(store.directory))), default=None)
+    safe = max(paths.steps(paths.as_path(str(store.directory))), default=None)
     stands = "No step is complete" if safe is None else f"Step {safe} is complete and untouched"
     raise RuntimeError(f"A checkpoint could not be written under {store.directory}: {_first_line(error)} {stands}; "
                        "once there is room, the same command goes on.") from error

@@ -92,8 +92,7 @@ class Cost:
 class Compiled(NamedTuple):
   """The compiled functions of a rollout.
 
-  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): reads, then samples a response a
-    row
+  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): samples a response a row
   regroup: (cache, rows_B, cache_len) -> the cache of these rows, with room for cache_len tokens
   to_decoding: training parameters of `model` -> decoding parameters, with the shardings of decoding
   """

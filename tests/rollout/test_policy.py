@@ -254,10 +254,10 @@ def test_a_response_that_stopped_at_another_end_is_closed_as_the_template_has_it
       closed = before.response.tokens[-1] == chatml.eos
       assert (after.response.context[0] == chatml.eos) != closed
       others += before.response.stopped and not closed
-    for turn in episode.turns:
-      assert turn.response.stopped == (turn.response.tokens[-1] in chatml.stops)
-      assert not set(turn.response.tokens[:-1]) & set(chatml.stops)
-      assert turn.response.text == chatml.decode(turn.response.tokens[: len(turn.response.tokens) - turn.response.stopped])
+    for response in (turn.response for turn in episode.turns):
+      assert response.stopped == (response.tokens[-1] in chatml.stops)
+      assert not set(response.tokens[:-1]) & set(chatml.stops)
+      assert response.text == chatml.decode(response.tokens[: len(response.tokens) - response.stopped])
   assert others
 
 

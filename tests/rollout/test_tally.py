@@ -15,7 +15,8 @@ def episode(seed, codes, stopped=True):
   for number, code in enumerate(codes):
     right = code == "correct"
     verdict = Verdict(1.0 if right else -0.25, right, False, right, right, "", None, code)
-    turns.append(Turn(Response("", tokens=(5,) * (number + 1), logprobs=(0.0,) * (number + 1), stopped=stopped), verdict))
+    response = Response("", tokens=(5,) * (number + 1), logprobs=(0.0,) * (number + 1), stopped=stopped)
+    turns.append(Turn(response, verdict))
   return Episode(seed, tuple(turns), (), codes[-1] != "correct" if codes else True)
 
 

@@ -16,7 +16,7 @@ def test_a_file_here_has_numbers_and_no_texts(tmp_path):
 
 
 def test_every_part_in_a_bucket_is_a_whole_file(bucket):
-  home = paths.place("gs://bucket/curves")
+  home = paths.as_path("gs://bucket/curves")
   curves = Scalars(home)
   curves.resumed(4)
   curves.add(5, {"loss": 1.0}, "")

@@ -94,7 +94,7 @@ def _report_run(config, workdir) -> None:
   """The report of one run; one that has neither evaluations nor rows of one's own has nothing to show."""
   if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.report import write
-    with paths.made(workdir / "report") as out:
+    with paths.staging(workdir / "report") as out:
       write.write_run(workdir, out)
     print(f"Report: {workdir / 'report' / 'report.html'}")
 
@@ -176,7 +176,7 @@ def _report(command):
   several = len(directories) > 1
   home = as_path(command.flags["--out"]) if "--out" in command.flags else (
       directories[0] / ("overlay" if several else "report"))
-  with paths.made(home) as out:
+  with paths.staging(home) as out:
     if several:
       write.write_overlay(directories, out)
     elif (directories[0] / "study.json").is_file():

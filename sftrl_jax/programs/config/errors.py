@@ -35,7 +35,7 @@ def refuse_file(flag, path) -> None:
 def as_path(text, flag="") -> pathlib.PurePath:
   """The path of a workdir, perhaps in a bucket; ConfigError for an address that is neither. flag: who gave it."""
   try:
-    return paths.place(text)
+    return paths.as_path(text)
   except ValueError as error:
     raise ConfigError(f"{flag}={error}" if flag else str(error)) from error
 
@@ -43,7 +43,7 @@ def as_path(text, flag="") -> pathlib.PurePath:
 def as_local_path(text, flag) -> pathlib.Path:
   """A path of this machine; ConfigError for an address in a bucket. flag: who gave it."""
   try:
-    return paths.here(text, f"{flag}=")
+    return paths.local_path(text, f"{flag}=")
   except ValueError as error:
     raise ConfigError(str(error)) from error
 

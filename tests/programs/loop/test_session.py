@@ -239,7 +239,7 @@ def test_an_export_that_was_lost_is_made_when_the_run_goes_on(exported, run_of, 
 
 def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
   config, home = exported
-  there = paths.place("gs://bucket/exported/run")
+  there = paths.as_path("gs://bucket/exported/run")
   run_of(config, there)
   for name in ("exports/1/model.safetensors", "exports/2/model.safetensors", "exports/2/config.json",
                "pretrained/config.json", "base.json"):
