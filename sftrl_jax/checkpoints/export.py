@@ -17,8 +17,9 @@ import numpy as np
 
 from sftrl_jax import __version__, trees
 from sftrl_jax.checkpoints import families, fill, safetensors
-from sftrl_jax.checkpoints.families.table import STACK, Tensor
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.projections import STACK
 
 LARGEST = 5_000_000_000   # bytes of a file of weights
 MARK = "sftrl_jax_version"   # the key of config.json by which an export of ours is known

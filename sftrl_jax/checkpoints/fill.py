@@ -17,8 +17,9 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from sftrl_jax import trees
-from sftrl_jax.checkpoints.families.table import STACK, Tensor
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.projections import STACK
 
 ROWS = 64   # of a file's matrix that are turned at a time
 ALIGNED = 64   # bytes: XLA's CPU backend takes such memory over as it is, and copies any other

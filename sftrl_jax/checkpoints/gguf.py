@@ -10,27 +10,24 @@ import numpy as np
 
 from sftrl_jax.checkpoints import fill, gguf_file, gguf_tokenizer, hf, source
 from sftrl_jax.checkpoints.families.keys import shortest
-from sftrl_jax.checkpoints.families.table import LLAMA, STACK, Tensor
+from sftrl_jax.checkpoints.families.table import LLAMA, Tensor, of_layers
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.checkpoints.gguf_file import GgufFile
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.projections import PROJECTIONS
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
 # Weights lie as in Hugging Face's files, under names of their own: one table for all architectures.
 _TOP = {"embed": "token_embd.weight", "unembed": "output.weight", "final_norm/scale": "output_norm.weight"}
-_LAYER = {
-    "attn_norm/scale": "attn_norm.weight", "attn/q/kernel": "attn_q.weight", "attn/k/kernel": "attn_k.weight",
-    "attn/v/kernel": "attn_v.weight", "attn/o/kernel": "attn_output.weight", "mlp_norm/scale": "ffn_norm.weight",
-    "mlp/gate/kernel": "ffn_gate.weight", "mlp/up/kernel": "ffn_up.weight", "mlp/down/kernel": "ffn_down.weight",
-    "attn/q/bias": "attn_q.bias", "attn/k/bias": "attn_k.bias", "attn/v/bias": "attn_v.bias",
-    "attn/q_norm/scale": "attn_q_norm.weight", "attn/k_norm/scale": "attn_k_norm.weight",
-    "attn_post_norm/scale": "post_attention_norm.weight", "mlp_post_norm/scale": "post_ffw_norm.weight",
-}
-_VECTORS = {"attn/q/bias": "hc -> hc", "attn/k/bias": "kc -> kc", "attn/v/bias": "kc -> kc"}
+_NORMS = {"attn_norm": "attn_norm", "mlp_norm": "ffn_norm", "attn/q_norm": "attn_q_norm", "attn/k_norm": "attn_k_norm",
+          "attn_post_norm": "post_attention_norm", "mlp_post_norm": "post_ffw_norm"}
 NAMES = {
     **{path: Tensor(name, LLAMA[path].axes) for path, name in _TOP.items()},
-    **{STACK + path: Tensor("blk.{n}." + name, LLAMA[STACK + path].axes if STACK + path in LLAMA else
-                            _VECTORS.get(path, "d -> d")) for path, name in _LAYER.items()},
+    **of_layers({
+        **{f"{path}/scale": (f"{name}.weight", "d -> d") for path, name in _NORMS.items()},
+        **{f"{path}/kernel": (f"{each.gguf}.weight", each.weight_axes) for path, each in PROJECTIONS.items()},
+        **{f"{path}/bias": (f"{each.gguf}.bias", each.bias_axes) for path, each in PROJECTIONS.items() if each.bias},
+    }, "blk.{n}.%s"),
 }
 FREQUENCIES = "rope_freqs.weight"   # how far each frequency is stretched, which config.json says in four numbers
 LLAMA3 = {"rope_low": 1.0, "rope_high": 4.0, "rope_context": 8192}   # the same in every Llama from 3.1 on

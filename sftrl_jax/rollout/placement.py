@@ -19,7 +19,7 @@ def axes(gather: bool) -> dict:
   activations, which are small. With weights gathered over fsdp, it reads whole matrices (but for tensor) and exchanges
   nothing over fsdp.
   """
-  return rules.GATHERED_AXES if gather else rules.STILL_AXES
+  return rules.GATHERED_AXES if gather else rules.STATIONARY_AXES
 
 
 def weights(model: Model, mesh: Mesh, gather: bool = False) -> dict:

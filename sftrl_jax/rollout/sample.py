@@ -160,7 +160,7 @@ def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.A
   if inputs.tokens_BT.shape[0] * group != rows:
     raise ValueError(f"{inputs.tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
   ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
-  hidden_BTD, cache = model.extend(params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  hidden_BTD, cache = model.extend(params, cache, inputs)
   last_BD = hidden_BTD[:, -1]
   if group > 1:  # the write index is a scalar that all rows share
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
@@ -186,7 +186,7 @@ def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.A
     step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B = carry
     positions_B1 = (next_positions_B + step - 1)[:, None]
     segments_B1 = (~done_B).astype(jnp.int32)[:, None]
-    hidden_B1D, cache = model.extend(params, cache, token_B[:, None], positions_B1, segments_B1)
+    hidden_B1D, cache = model.extend(params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
     token_B, done_B, tokens_BR, logprobs_BR, lengths_B = write(
         step, done_B, hidden_B1D[:, 0], tokens_BR, logprobs_BR, lengths_B)
     return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B

@@ -38,7 +38,7 @@ def born(config):
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   params = trees.map_with_path(lambda path, x: jnp.asarray(leaf(path, x.shape, random)), shapes)
   decoding = jax.jit(model.decoding)(params)
-  extend = jax.jit(lambda past, *arrays: model.extend(decoding, past, *arrays))
+  extend = jax.jit(functools.partial(model.extend, decoding))
   return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits), extend=extend)
 
 

@@ -13,11 +13,12 @@ from sftrl_jax.models import cache
 def read(grouped, ragged):
   """(extend, a cache of 7 places that has read the ragged rows)."""
   prompt, extend = inputs.left_pad(ragged, 7), grouped.extend
-  return extend, extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
+  return extend, extend(cache.empty(grouped.model.config, 4, 7), prompt)[1]
 
 
-def fields(batch):
-  return batch.tokens_BT, batch.positions_BT, batch.segments_BT
+def next_token():
+  """One more token of each ragged row."""
+  return inputs.Inputs(*(jnp.asarray(x, jnp.int32)[:, None] for x in ([1, 2, 3, 4], [3, 7, 1, 5], [1] * 4)))
 
 
 def test_an_empty_cache_holds_nothing(grouped):
@@ -72,17 +73,17 @@ def test_reserving_marks_the_next_places_only(read):
 
 def test_how_much_room_there_is_changes_nothing(read, same):
   extend, past = read
-  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
-  tight, _ = extend(cache.grow(past, 8), *token)
-  roomy, _ = extend(cache.grow(past, 20), *token)
+  token = next_token()
+  tight, _ = extend(cache.grow(past, 8), token)
+  roomy, _ = extend(cache.grow(past, 20), token)
   same(tight, roomy)
 
 
 def test_what_lies_in_empty_places_changes_nothing(read):
   extend, past = read
   past = cache.grow(past, 9)
-  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
+  token = next_token()
   unseen = (past.segments_BS == 0)[:, None, :, None]
   dirty = past.replace(keys_BKSC=tuple(jnp.where(unseen, 99.0, x) for x in past.keys_BKSC),
                        values_BKSC=tuple(jnp.where(unseen, -99.0, x) for x in past.values_BKSC))
-  np.testing.assert_array_equal(extend(past, *token)[0], extend(dirty, *token)[0])
+  np.testing.assert_array_equal(extend(past, token)[0], extend(dirty, token)[0])

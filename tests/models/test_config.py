@@ -38,7 +38,7 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
     ({"heads": 4, "kv_heads": 3}, "kv_heads is 3; it must divide heads = 4"),
     ({"heads": 4, "kv_heads": 8}, "kv_heads is 8"), ({"heads": 4, "kv_heads": -2}, "kv_heads is -2"),
     ({"width": 50, "heads": 4}, "must divide width = 50"), ({"width": 12, "heads": 4}, "even number of channels"),
-    ({"channels": -2}, "channels is -2"), ({"ffn": -1}, "ffn is -1"), ({"unroll": 0}, "unroll is 0"),
+    ({"head_dim": -2}, "head_dim is -2"), ({"mlp_dim": -1}, "mlp_dim is -1"), ({"unroll": 0}, "unroll is 0"),
     ({"mlp": "wide"}, "gated, plain"), ({"activation": "tanh"}, "silu, relu, gelu"),
     ({"pattern": ("local",)}, "window is 0, but pattern"), ({"window": 8}, "window is 8, but pattern"),
     ({"window": -1, "pattern": ("local",)}, "window is -1"), ({"pattern": ()}, "pattern is"),

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import trees
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, build, cache as caches
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout import placement
@@ -59,7 +60,7 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
   token = jax.ShapeDtypeStruct((ROWS, 1), jnp.int32, sharding=meshes.by_rows(mesh))
 
   def step(weights, cache, *token):
-    hidden_BTD, cache = model.extend(weights, cache, *token)
+    hidden_BTD, cache = model.extend(weights, cache, Inputs(*token))
     return model.unembed(weights, hidden_BTD[:, 0]), cache
 
   with jax.set_mesh(mesh):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-STACK = "layers/block/"   # paths of parameters that we stack over the layers, and others name layer by layer
+from sftrl_jax.projections import PROJECTIONS, STACK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +54,12 @@ LLAMA = {
     "final_norm/scale": Tensor("model.norm.weight", "d -> d"),
     **of_layers({
         "attn_norm/scale": ("input_layernorm.weight", "d -> d"),
-        "attn/q/kernel": ("self_attn.q_proj.weight", "dhc -> hc d"),
-        "attn/k/kernel": ("self_attn.k_proj.weight", "dkc -> kc d"),
-        "attn/v/kernel": ("self_attn.v_proj.weight", "dkc -> kc d"),
-        "attn/o/kernel": ("self_attn.o_proj.weight", "hcd -> d hc"),
         "mlp_norm/scale": ("post_attention_layernorm.weight", "d -> d"),
-        "mlp/gate/kernel": ("mlp.gate_proj.weight", "df -> f d"),
-        "mlp/up/kernel": ("mlp.up_proj.weight", "df -> f d"),
-        "mlp/down/kernel": ("mlp.down_proj.weight", "fd -> d f"),
+        **{f"{path}/kernel": (f"{each.hf}.weight", each.weight_axes) for path, each in PROJECTIONS.items()},
     }),
 }
-BIASES = of_layers({
-    "attn/q/bias": ("self_attn.q_proj.bias", "hc -> hc"),
-    "attn/k/bias": ("self_attn.k_proj.bias", "kc -> kc"),
-    "attn/v/bias": ("self_attn.v_proj.bias", "kc -> kc"),
-})
+BIASES = of_layers({f"{path}/bias": (f"{each.hf}.bias", each.bias_axes) for path, each in PROJECTIONS.items()
+                    if each.bias})
 HEAD_NORMS = of_layers({
     "attn/q_norm/scale": ("self_attn.q_norm.weight", "c -> c"),
     "attn/k_norm/scale": ("self_attn.k_norm.weight", "c -> c"),

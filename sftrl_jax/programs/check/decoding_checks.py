@@ -85,7 +85,7 @@ def _ranked(model):
   deviation of the logits. A column at a time, so that logits_BTV never exist."""
 
   def run(params, inputs, targets_BT):
-    hidden_BTD = model.hidden(params, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden_BTD = model.hidden(params, inputs)
 
     def column(given):
       logits_BV = model.unembed(params, given[0])[:, : model.ids or None]

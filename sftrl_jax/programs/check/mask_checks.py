@@ -49,7 +49,7 @@ def of_rows(experiment: Experiment) -> str:
   if trained.total() != count or strange:
     raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which {len(strange)} are in no row",
                 "train what text/render.py calls written, and nothing else")
-  return supply.told.replace("\n", "\n          ")
+  return supply.summary.replace("\n", "\n          ")
 
 
 def of_episodes(experiment: Experiment, episodes) -> str:

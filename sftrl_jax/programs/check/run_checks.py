@@ -129,7 +129,7 @@ def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play
   """
   short = nested.plain(config)
   for path, value in {"steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
-                      "log.tensorboard": False, "log.report": False}.items():
+                      "log.writers": (), "log.report": False}.items():
     nested.put(short, path, value)
   with _removed(scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
     TRAINERS[verb](ConfigDict(short).lock(), folder / "check")

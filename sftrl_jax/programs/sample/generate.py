@@ -54,7 +54,7 @@ class Generator:
 
     @functools.partial(jit, donate_argnums=1)
     def read(params, cache, inputs):
-      return self.model.extend(params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)[1]
+      return self.model.extend(params, cache, inputs)[1]
 
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
     def say(params, cache, leads: Inputs, live_B, numbers_B, key, piece, temperature):

@@ -28,8 +28,8 @@ def test_a_value_that_cannot_be_is_told_with_its_key(wrong, told):
 
 def test_heads_and_channels_have_defaults():
   fields = shape(Keys(FEW))
-  assert (fields["kv_heads"], fields["channels"], fields["tied"]) == (4, 6, False)
-  assert shape(Keys({**FEW, "head_dim": 5, "num_attention_heads": 7}))["channels"] == 5
+  assert (fields["kv_heads"], fields["head_dim"], fields["tie_embeddings"]) == (4, 6, False)
+  assert shape(Keys({**FEW, "head_dim": 5, "num_attention_heads": 7}))["head_dim"] == 5
 
 
 @pytest.mark.parametrize("name, told", [("gelu", "hidden_act is 'gelu'"), ("swiglu", "known: 'silu', 'swish'")])

@@ -60,8 +60,7 @@ def actor():
 
 def play(section, first=0, env=None, batch=BATCH):
   made, params = actor()
-  experiment = types.SimpleNamespace(actor=made, env=env or Say(), settings={"grpo": section},
-                                config={"batch": batch, "seed": 5, "algorithm": "grpo"})
+  experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5)
   return experiment, rollout_batch.play_batch(experiment, params, first)
 
 
@@ -132,6 +131,5 @@ def test_what_is_told_of_groups():
   found = collect.outcomes(played.episodes)
   told = rollout_batch.measured(experiment, played, found.replace(rewards_E=np.float32([1, 1, 0, 2, 0.1, 0.1, 3, 5])))
   assert told == {"reward_std": pytest.approx((0 + np.sqrt(2) + 0 + np.sqrt(2)) / 4), "frac_reward_zero_std": 0.5}
-  alone = types.SimpleNamespace(actor=types.SimpleNamespace(group=1), settings={"ppo": PPOConfig()},
-                                config={"algorithm": "ppo", "seed": 5})
+  alone = types.SimpleNamespace(actor=types.SimpleNamespace(group=1), algorithm_config=PPOConfig(), seed=5)
   assert rollout_batch.measured(alone, played, None) == {} and rollout_batch.env_seed(alone, 7) == "5 7"   # its own hand

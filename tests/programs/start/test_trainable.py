@@ -124,7 +124,7 @@ def lose_base(below, above):
 
 @pytest.mark.parametrize("break_it, message", [
     (break_fingerprint, r"holds adapters alone, trained on \S+below@2; \S+below@2 holds other numbers now"),
-    (tear_record, r"base.json, which says on which base, is missing or torn"),
+    (tear_record, r"base.json, which names their base, is missing or torn"),
     (lose_base, "their base is gone: .*below.* has no checkpoint yet: .* Put it back")])
 def test_adapters_without_their_base_are_refused(upon, experiment, run_of, tiny, tmp_path, break_it, message):
   below, above = (shutil.copytree(path, tmp_path / path.name) for path in upon[:2])
