@@ -53,8 +53,8 @@ def test_taking_rows_commutes_with_growing_and_may_repeat(read):
   _, past = read
   rows = jnp.asarray([2, 0, 2])
   left, right = cache.grow(cache.take(past, rows), 9), cache.take(cache.grow(past, 9), rows)
-  for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-    np.testing.assert_array_equal(one, other)
+  for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+    np.testing.assert_array_equal(x, y)
   np.testing.assert_array_equal(left.keys_BKSC[1][0], left.keys_BKSC[1][2])
   np.testing.assert_array_equal(left.positions_BS[1, :7], past.positions_BS[0])
 

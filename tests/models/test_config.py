@@ -33,7 +33,7 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
   assert DecoderConfig(layers=2).kinds == ("global", "global")
 
 
-@pytest.mark.parametrize("change,told", [
+@pytest.mark.parametrize("change,message", [
     ({"width": 0}, "width is 0"), ({"layers": 0}, "layers is 0"), ({"heads": -1}, "heads is -1"),
     ({"heads": 4, "kv_heads": 3}, "kv_heads is 3; it must divide heads = 4"),
     ({"heads": 4, "kv_heads": 8}, "kv_heads is 8"), ({"heads": 4, "kv_heads": -2}, "kv_heads is -2"),
@@ -50,8 +50,8 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
     ({"rope_scaling": "llama3", "rope_context": 8, "rope_low": 4.0}, "0 < rope_low < rope_high"),
     ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full, light"),
 ])
-def test_what_cannot_be_built_is_refused(change, told):
-  with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_built_is_refused(change, message):
+  with pytest.raises(ValueError, match=message):
     DecoderConfig(**change)
 
 

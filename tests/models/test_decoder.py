@@ -33,17 +33,17 @@ def continued(ragged):
 def decoded(decoder, ragged, longer):
   """(rows, places, logits) by prefill of left-padded prompts, then a token at a time; a row leaves, the cache grows."""
   model, extend = decoder.model, decoder.extend
-  told = []
+  entries = []
   hidden, past = extend(cache.empty(model.config, len(ragged), 7), inputs.left_pad(ragged, 7))
   for row, prompt in enumerate(ragged):
-    told += [(row, place, np.asarray(hidden)[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
+    entries += [(row, place, np.asarray(hidden)[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
   keep, past = [3, 0, 1], cache.grow(cache.take(past, jnp.asarray([3, 0, 1])), 7 + STEPS)
   for step in range(STEPS):
     positions = np.asarray([[len(ragged[row]) + step] for row in keep])
     tokens = np.asarray([[longer[row][len(ragged[row]) + step]] for row in keep])
     hidden, past = extend(past, inputs.Inputs(tokens, positions, np.ones((3, 1), np.int32)))
-    told += [(row, positions[index, 0], np.asarray(hidden)[index, 0]) for index, row in enumerate(keep)]
-  rows, places, states = zip(*told, strict=True)
+    entries += [(row, positions[index, 0], np.asarray(hidden)[index, 0]) for index, row in enumerate(keep)]
+  rows, places, states = zip(*entries, strict=True)
   return rows, places, model.unembed(decoder.params, jnp.asarray(np.stack(states)))
 
 
@@ -167,9 +167,9 @@ def test_what_stands_in_padding_changes_no_bit(decoder, ragged):
   padding, random = batch.segments_BT == 0, np.random.default_rng(3)
   dirty = batch.replace(tokens_BT=np.where(padding, random.integers(0, 24, padding.shape), batch.tokens_BT),
                         positions_BT=np.where(padding, random.integers(0, 12, padding.shape), batch.positions_BT))
-  clean, other = (decoder.logits(decoder.params, *fields(b)) for b in (batch, dirty))
-  np.testing.assert_array_equal(np.asarray(clean)[~padding], np.asarray(other)[~padding])
-  assert np.isfinite(np.asarray(other)).all()
+  clean, changed = (decoder.logits(decoder.params, *fields(b)) for b in (batch, dirty))
+  np.testing.assert_array_equal(np.asarray(clean)[~padding], np.asarray(changed)[~padding])
+  assert np.isfinite(np.asarray(changed)).all()
 
 
 def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
@@ -187,8 +187,8 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
 @pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"unroll": 7},
                                     {"remat": "none", "unroll": 2}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
-  batch, other = fields(inputs.right_pad(ragged, 12)), born_of(**change)
-  close(gradients(other.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
+  batch, changed = fields(inputs.right_pad(ragged, 12)), born_of(**change)
+  close(gradients(changed.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
 
 
 def test_layers_apart_are_the_stacked_ones(grouped):
@@ -207,9 +207,9 @@ def test_decoding_parameters_have_the_dtype_of_the_activations(half):
 
 
 def test_a_tied_model_has_one_table(born_of):
-  tie_embeddings, untied = born_of(kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2), born_of()
-  assert "unembed" not in tie_embeddings.params and "unembed" in untied.params
-  np.testing.assert_array_equal(tie_embeddings.model.unembedding(tie_embeddings.params), tie_embeddings.params["embed"].T)
+  tied, untied = born_of(kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2), born_of()
+  assert "unembed" not in tied.params and "unembed" in untied.params
+  np.testing.assert_array_equal(tied.model.unembedding(tied.params), tied.params["embed"].T)
 
 
 def depends_on(decoder, length):

@@ -78,10 +78,10 @@ def tables(family) -> str:
 @pytest.mark.parametrize("family", JSONS)
 def test_the_table_of_a_family_is_the_one_on_record(family):
   """Where a family's arrays lie is written in golden/: a change of it is meant, and seen in the diff."""
-  golden, found = GOLDEN / f"{family}.txt", tables(family)
+  golden, table = GOLDEN / f"{family}.txt", tables(family)
   if os.environ.get("REWRITE_GOLDEN"):
-    golden.write_text(found)
-  assert found == golden.read_text(), f"if this is meant: REWRITE_GOLDEN=1 python -m pytest {__file__}"
+    golden.write_text(table)
+  assert table == golden.read_text(), f"if this is meant: REWRITE_GOLDEN=1 python -m pytest {__file__}"
 
 
 @pytest.mark.parametrize("pattern", rules.PARAMETER_AXES)
@@ -162,14 +162,14 @@ def test_an_optimizers_slots_lie_with_their_parameters(optimizer):
   mesh, params = meshes.make(LAYOUTS["2x2x2"]), abstract(CONFIG)
   placed = rules.shardings(params, mesh)
   state = jax.eval_shape(optimizer.init, params)
-  found = trees.leaves(rules.like_parameters(state, placed, mesh))
+  shardings = trees.leaves(rules.like_parameters(state, placed, mesh))
   by_path, shapes = trees.leaves(placed), {path: leaf.shape for path, leaf in trees.leaves(params).items()}
-  assert list(found) == list(trees.leaves(state))
+  assert list(shardings) == list(trees.leaves(state))
   for slot, leaf in trees.leaves(state).items():
     owner = next((path for path in by_path if slot.endswith("/" + path)), None)
     follows = owner is not None and leaf.shape == shapes[owner]
     want = by_path[owner] if follows else meshes.replicated(mesh)
-    assert found[slot].is_equivalent_to(want, leaf.ndim), slot
+    assert shardings[slot].is_equivalent_to(want, leaf.ndim), slot
 
 
 @functools.cache
@@ -188,9 +188,9 @@ def everything(model):
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
     adapted = lora.attach(params["model"], params["lora"], lora.LoraConfig(rank=2, alpha=0.5))
     hidden = model.hidden(adapted, Inputs(tokens, positions, jnp.ones_like(tokens)))
-    told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
+    logprobs_BT = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
     values = heads.scalar(params["value"], hidden, stop_gradient=False)
-    return -jnp.sum(told) + 0.1 * jnp.sum(jnp.square(values)), hidden
+    return -jnp.sum(logprobs_BT) + 0.1 * jnp.sum(jnp.square(values)), hidden
 
   return jax.value_and_grad(loss, has_aux=True)
 

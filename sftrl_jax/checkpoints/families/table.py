@@ -1,4 +1,4 @@
-"""Names and layouts: our parameter path -> the tensor of a Hugging Face checkpoint, its axes made of ours."""
+"""Names and layouts: our parameter path -> the tensor of a Hugging Face checkpoint and its axes."""
 
 import dataclasses
 import math
@@ -10,29 +10,29 @@ from sftrl_jax.projections import PROJECTIONS, STACK
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor of a checkpoint, or one a layer where `name` holds {n}.
+  """A tensor of a checkpoint, or one for each layer if `name` has {n}.
 
-  axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width].
+  axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width]
   """
 
   name: str
   axes: str
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-    """Its shape in the checkpoint, where one layer's parameter is shaped `ours`."""
+    """Its shape in the checkpoint; ours: the shape of one layer's parameter."""
     letters, theirs = self._axes()
     sizes = dict(zip(letters, ours, strict=True))
     return tuple(math.prod(sizes[letter] for letter in group) for group in theirs)
 
   def inward(self, array: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """The checkpoint's array with our axes: a view, so that a part of it reads only that part of the file."""
+    """The checkpoint's array with our axes, of shape `ours`: a view, so that a slice reads only a part of the file."""
     letters, theirs = self._axes()
     sizes, order = dict(zip(letters, ours, strict=True)), "".join(theirs)
-    apart = array.reshape([sizes[letter] for letter in order])
-    return apart.transpose([order.index(letter) for letter in letters])
+    ungrouped = array.reshape([sizes[letter] for letter in order])
+    return ungrouped.transpose([order.index(letter) for letter in letters])
 
   def outward(self, array: np.ndarray) -> np.ndarray:
-    """One layer's parameter as the checkpoint has it, in one piece."""
+    """One layer's parameter with the checkpoint's axes, C-contiguous."""
     letters, theirs = self._axes()
     order = [letters.index(letter) for letter in "".join(theirs)]
     return np.ascontiguousarray(array.transpose(order)).reshape(self.shape(array.shape))
@@ -43,11 +43,11 @@ class Tensor:
 
 
 def of_layers(names: dict[str, tuple[str, str]], pattern: str = "model.layers.{n}.%s") -> dict[str, Tensor]:
-  """{path within a block: (name within a layer, axes)} with both made whole."""
+  """{path in the tree: Tensor} from {path within a block: (name within a layer, axes)}."""
   return {STACK + path: Tensor(pattern % name, axes) for path, (name, axes) in names.items()}
 
 
-# What Llama has, and with one more or less every other family.
+# The tensors of Llama; other families differ in a few.
 LLAMA = {
     "embed": Tensor("model.embed_tokens.weight", "vd -> v d"),
     "unembed": Tensor("lm_head.weight", "dv -> v d"),

@@ -1,4 +1,4 @@
-"""`sftrl plan` on the devices that are here: every function of a run predicted, then run and measured.
+"""`sftrl plan` on local devices: every function of a run predicted, then run and measured.
 
 The compiler predicts memory. Seconds are predicted from smaller models, with a quarter and half of the layers, that are
 measured first: the prediction adds the time of a layer to the time without any. The bound uses this machine's measured
@@ -245,7 +245,7 @@ def page(plan: dict) -> str:
   called = [line for line in plan["functions"] if line["calls_per_step"]]
   whole = f", predicted {guess:.3f} s" if all("predicted_seconds" in line for line in called) else ""
   sizes = " and ".join(map(str, plan["predicted_from_layers"]))
-  return "\n".join([*lines, "", "A call; memory of a device, predicted by the compiler; seconds predicted from models "
-                    f"of {sizes or 'too few'} layers; the bound is by this machine's measured peaks.",
+  return "\n".join([*lines, "", "Per device and call: memory is predicted by the compiler, seconds from models of "
+                    f"{sizes or 'too few'} layers; the bound is by this machine's measured peaks.",
                     f"a step of the run: {step:.3f} s{whole}, evaluations left out",
                     "fits" if plan["fits"] else "does not fit"])

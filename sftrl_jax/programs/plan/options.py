@@ -39,7 +39,7 @@ def read_options(flags: dict[str, str], verb: str) -> PlanOptions:
   if show and show not in SHOWN:
     raise ConfigError(f"--show={show} is not known; there is {', '.join(SHOWN)}.")
   if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-    raise ConfigError(f"--json={out} is no place for a file: give one in a directory that is there.")
+    raise ConfigError(f"--json={out} cannot be written: give a path of a file in an existing directory.")
   price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
   topology.prepare(name)
   words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)

@@ -19,8 +19,9 @@ def page(plan: Plan, content: dict) -> str:
   align = lambda row: "  ".join([f"{row[0]:<{widths[0]}}", *(
       f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
   lines = ["", align(COLUMNS), *map(align, rows), "",
-           "A device, a call: params to temporary in GiB with what lies there meanwhile; TFLOP and GB as computed and "
-           "moved,", "remat included; seconds are the least by the chip's peaks; calls a step of the run.", ""]
+           "Per device and call: params to temporary in GiB, resident arrays included; TFLOP and GB computed and "
+           "moved, remat", "included; seconds are a lower bound by the chip's peaks; calls are per step of the run.",
+           ""]
   lines += collectives(content)
   return "\n".join([*lines, *verdict(plan, content)])
 

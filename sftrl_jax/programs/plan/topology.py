@@ -62,8 +62,8 @@ def parse(name: str) -> Slice:
   if kind in CHIPS and copies and size % CHIPS[kind].cores == 0 and size // CHIPS[kind].cores in WIRED[kind]:
     return Slice(name, CHIPS[kind], WIRED[kind][size // CHIPS[kind].cores], copies)
   known = "\n".join(f"  {kind}: {', '.join(known for known in names() if known.startswith(kind))}" for kind in CHIPS)
-  raise ConfigError(f"--topology={name} is not known{_guess(name)}\n{known}\n  or local: the devices that are "
-                    "here. v5litepod-N is v5e-N, and 2xv5e-16 are two slices. v4 and v5p count cores, two a chip.")
+  raise ConfigError(f"--topology={name} is not known{_guess(name)}\n{known}\n  or local: the devices of this "
+                    "machine. v5litepod-N is v5e-N, and 2xv5e-16 is two slices. v4 and v5p count cores, two a chip.")
 
 
 def larger(slice_: Slice) -> Slice | None:

@@ -65,8 +65,8 @@ def make_plan(config: ConfigDict, verb: str, where: Slice, only: tuple[str, ...]
     say(f"{function.name:<28}{'does not fit' if function.oom else 'compiled':<13}{function.peak / GIB:>8.2f} GiB   "
         f"{function.seconds_to_compile:6.1f} s, {time.perf_counter() - began:.0f} s in all")
   if not functions:
-    raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, train "
-                      "step, and where it plays, score, minibatch, weight move, turn, regroup, kl.")
+    raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, average, "
+                      "train step; where it plays, score, advantages, minibatch, weight move, turn, regroup, kl.")
   return Plan(experiment, where, tuple(functions), time.perf_counter() - began)
 
 

@@ -22,7 +22,7 @@ def test_the_flags_of_a_slice(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("flag", "value", "message"), [
     ("--topology", "v5e-17", "v5e-16"), ("--show", "memory", "there is sharding"), ("--price", "-1", "not negative"),
-    ("--price", "cheap", "a number"), ("--json", "no/such/folder/plan.json", "in a directory that is there")])
+    ("--price", "cheap", "a number"), ("--json", "no/such/folder/plan.json", "in an existing directory")])
 def test_wrong_options_are_errors(flag, value, message):
   with pytest.raises(ConfigError, match=message):
     options.read_options({flag: value}, "sft")
