@@ -31,7 +31,7 @@ PATH = re.compile(r"(?<![\w/.@:<>-])([\w{},.-]+/)*[\w{},.-]+\.(?:py|sh|md|png|js
 FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 # What a workdir holds, by name.
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
-                 "progress.json", "report.md"}
+                 "progress.json", "labels.json", "report.md"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
 REQUESTS = ("DPO", "reward model", "images in `Inputs`", "a verb", "a writer", "a second environment",
             "when evaluation happens", "an optimizer that is not in optax", "an MoE projection", "a metric")

@@ -33,7 +33,7 @@ def resolve(name: str) -> Source | None:
 
   A hub id is downloaded, or read from the hub's own cache, without files that could hold code.
   """
-  path = paths.here(name, "No workdir of a run, and weights from elsewhere have to be here: ")
+  path = paths.local_path(name, "No workdir of a run, and weights from elsewhere have to be here: ")
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):

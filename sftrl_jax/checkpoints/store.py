@@ -109,7 +109,8 @@ def restore_newest(store: Any, like: Any, say: Callable[[str], None]) -> tuple[A
     restored, damage = _restored(store, step, like)
     if restored is not None:
       return *restored, step
-    renamed = hosts.led_by_first(lambda step=step: _rename_corrupt(paths.place(str(store.directory)) / str(step)).name)
+    directory = paths.as_path(str(store.directory))
+    renamed = hosts.led_by_first(lambda path=directory / str(step): _rename_corrupt(path).name)
     store.reload()
     say(f"{damage} It is renamed to {renamed}, and the step before it is used.")
   corrupt = sorted(path.name for path in store.directory.glob("*.corrupt*"))
@@ -124,7 +125,7 @@ def _restored(store: Any, step: int, like: Any) -> tuple[tuple[Any, dict] | None
 
   A bucket is read a second time, because its errors may be transient; damage is there both times.
   """
-  for _ in range(1 if paths.is_here(paths.place(str(store.directory))) else 2):
+  for _ in range(1 if paths.is_here(paths.as_path(str(store.directory))) else 2):
     restored, damage = _in_all_processes(lambda: restore(store, step, like))
     if not damage:
       break
@@ -250,7 +251,7 @@ def _write(store: Any, write: Callable[[], Any]) -> Any:
     return write()
   except Exception as error:
     # Read from disk: orbax's own list has dropped the steps that the failed one was to replace.
-    newest = max(paths.steps(paths.place(str(store.directory))), default=None)
+    newest = max(paths.steps(paths.as_path(str(store.directory))), default=None)
     complete = "No step is complete" if newest is None else f"Step {newest} is complete and untouched"
     raise RuntimeError(f"A checkpoint could not be written under {store.directory}: {_first_line(error)} {complete}; "
                        "once there is room, the same command resumes.") from error

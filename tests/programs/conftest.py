@@ -172,7 +172,7 @@ def afar(bucket, tiny, run_of):
 
   The run is that of finished("sft"), with a checkpoint after every step.
   """
-  home, moments = paths.place("gs://bucket/afar"), []
+  home, moments = paths.as_path("gs://bucket/afar"), []
   bucket.watch = lambda bucket: moments.append(
       {name: object for name, object in bucket.objects.items() if name.startswith("afar/")})
   run_of(tiny("sft", checkpoint__every=1, log__writers="tensorboard"), home)

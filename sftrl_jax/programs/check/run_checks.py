@@ -150,7 +150,7 @@ def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play
 def _removed(scratch: Path | None):
   """A new directory that all processes write into and the first one removes, below `scratch` or a temporary one."""
   below = lambda: str(paths.absolute(scratch) / f"check-{secrets.token_hex(4)}")
-  folder = paths.place(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
+  folder = paths.as_path(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
   try:
     yield folder
     hosts.wait()   # until all have read it

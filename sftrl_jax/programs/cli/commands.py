@@ -118,7 +118,7 @@ def _report_run(config: ConfigDict, workdir: Path) -> None:
   """The report of one run; a run with neither evaluations nor rows of the user's own has nothing to show."""
   if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.report import write
-    with paths.made(workdir / "report") as out:
+    with paths.staging(workdir / "report") as out:
       write.write_run(workdir, out)
     print(f"Report: {workdir / 'report' / 'report.html'}")
 
@@ -210,7 +210,7 @@ def run_report(command: Command) -> None:
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
   first, several = directories[0], len(directories) > 1
   home = as_path(command.flags.get("--out", first / ("overlay" if several else "report")))
-  with paths.made(home) as out:
+  with paths.staging(home) as out:
     if several:
       write.write_overlay(directories, out)
     elif (first / "study.json").is_file():

@@ -50,7 +50,7 @@ def refuse_file(flag: str, path: pathlib.PurePath) -> None:
 def as_path(text: str | pathlib.PurePath, flag: str = "") -> pathlib.PurePath:
   """The path of a workdir, here or in a bucket. ConfigError for another kind of address; flag: the one it names."""
   try:
-    return paths.place(text)
+    return paths.as_path(text)
   except ValueError as error:
     raise ConfigError(f"{flag}={error}" if flag else str(error)) from error
 
@@ -58,7 +58,7 @@ def as_path(text: str | pathlib.PurePath, flag: str = "") -> pathlib.PurePath:
 def as_local_path(text: str, flag: str) -> pathlib.Path:
   """A path of this machine. ConfigError for an address in a bucket; flag: the one it names."""
   try:
-    return paths.here(text, f"{flag}=")
+    return paths.local_path(text, f"{flag}=")
   except ValueError as error:
     raise ConfigError(str(error)) from error
 

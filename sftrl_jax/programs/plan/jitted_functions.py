@@ -23,6 +23,7 @@ from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
+from sftrl_jax.rollout.sample import TurnInputs
 from sftrl_jax.training.state import TrainState, is_averaged
 
 Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
@@ -191,9 +192,8 @@ def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: 
   by_row = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(experiment.mesh))
-  scalars = (key, np.int32(number), np.float32(experiment.actor.rollout.temperature))
-  return (("decoding", decoding), ("cache", cache), ("batch", inputs), *(("batch", x) for x in by_row),
-          *(("other", x) for x in scalars))
+  turn_inputs = TurnInputs(inputs, *by_row, key, np.int32(number), np.float32(experiment.actor.rollout.temperature))
+  return ("decoding", decoding), ("cache", cache), ("batch", turn_inputs)
 
 
 def _besides(caches: list, argument: Any = None) -> Pairs:

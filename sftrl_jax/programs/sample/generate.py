@@ -20,7 +20,7 @@ from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.sample import Sampling, respond, row_keys
+from sftrl_jax.rollout.sample import Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
@@ -58,9 +58,8 @@ class Generator:
 
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
     def say(params, cache, leads: Inputs, live_B, numbers_B, key, piece, temperature):
-      keys_B = row_keys(key, numbers_B, piece)
-      return respond(*experiment, params, cache, leads.tokens_BT, leads.positions_BT, leads.segments_BT,
-                     leads.positions_BT[:, 0] + 1, live_B, keys_B, temperature)
+      turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
+      return respond(*experiment, params, cache, turn)
 
     @functools.partial(jit, static_argnums=1)
     def grow(cache, room):

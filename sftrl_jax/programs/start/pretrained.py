@@ -129,7 +129,7 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer)
   began = weights(start)
   like = began.path if began is not None and began.kind == "hf" else ""
   if not paths.is_here(home):
-    with paths.made(home, last="config.json") as folder:
+    with paths.staging(home, last="config.json") as folder:
       hf.save_config(folder, config, tokenizer, like)
     return
   beside = workdir / f".{NAME}"

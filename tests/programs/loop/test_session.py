@@ -169,7 +169,7 @@ def test_a_run_in_a_bucket_writes_what_one_on_this_machine_does(finished, afar, 
   names = sorted(name.removeprefix("afar/") for name in moments[-1] if "/checkpoints/" not in name)
   assert [name for name in names if not name.startswith("tensorboard/")] == [
       "config.json", "episodes.00001.jsonl", "episodes.00002.jsonl", "evals.00001.jsonl", "evals.00002.jsonl",
-      "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
+      "labels.json", "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
   assert len([name for name in names if name.startswith("tensorboard/")]) == 2
   files = [tuple(name for name in moment if name.endswith(".jsonl")) for moment in moments]
   assert len(set(files)) == 7   # each is written once
@@ -274,7 +274,7 @@ def test_an_export_that_was_lost_is_made_when_the_run_goes_on(exported, run_of, 
 
 def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
   config, home = exported
-  there = paths.place("gs://bucket/exported/run")
+  there = paths.as_path("gs://bucket/exported/run")
   run_of(config, there)
   for name in ("exports/1/model.safetensors", "exports/2/model.safetensors", "exports/2/config.json",
                "pretrained/config.json", "base.json"):
