@@ -1,6 +1,7 @@
 """Counts of episodes, and the interval around a rate."""
 
 import math
+import statistics
 
 import pytest
 
@@ -42,10 +43,11 @@ def test_no_episodes_have_no_success():
 
 
 def test_the_wilson_interval_solves_its_equation_and_stays_inside():
+  z = statistics.NormalDist().inv_cdf(0.975)
   for n in (1, 7, 512):
     for k in {0, 1, n // 2, n}:
       low, high = wilson(k, n)
       assert 0 <= low <= k / n <= high <= 1 and low < high
       for edge in (low, high):   # |rate - p| = z sqrt(p (1 - p) / n)
-        assert math.isclose((k / n - edge) ** 2, 1.96**2 * edge * (1 - edge) / n, abs_tol=1e-9)
+        assert math.isclose((k / n - edge) ** 2, z**2 * edge * (1 - edge) / n, abs_tol=1e-9)
   assert wilson(0, 0) == [0.0, 1.0]
