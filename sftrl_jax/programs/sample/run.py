@@ -23,6 +23,7 @@ from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.generate import PIECE, Generator, alone, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.programs.start import checkpoint_ref
+from sftrl_jax.programs.start.open_model import open_model
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
@@ -113,7 +114,7 @@ def run(source: str, wish: SampleOptions, overrides=()) -> None:
   _keep_compiled()
   began = time.perf_counter()
   with contextlib.ExitStack() as within:
-    speaker, temperature, note = opened(source, wish, overrides, within)
+    speaker, temperature, note = load_generator(source, wish, overrides, within)
     told = f"{speaker.model.config.dtype}, temperature {temperature:g}"
     _note(f"{note} in {time.perf_counter() - began:.1f} s ({told}). The first tokens wait for compiling.")
     talk = chat_loop.ChatSettings(speaker, until, temperature, jax.random.key(wish.seed))
@@ -127,7 +128,7 @@ def run(source: str, wish: SampleOptions, overrides=()) -> None:
       _once(talk, wish)
 
 
-def opened(source: str, wish: SampleOptions, overrides, within: contextlib.ExitStack) -> tuple[Generator, float, str]:
+def load_generator(source: str, wish: SampleOptions, overrides, within: contextlib.ExitStack) -> tuple[Generator, float, str]:
   """(speaker, temperature, a line that says what was loaded). `within` is left under the speaker's mesh."""
   enter = lambda mesh: (within.enter_context(jax.set_mesh(mesh)),
                         within.enter_context(nn.logical_axis_rules(rules.activation_rules())))
@@ -135,20 +136,15 @@ def opened(source: str, wish: SampleOptions, overrides, within: contextlib.ExitS
     return _of_run(source, wish, overrides, enter)
   if overrides:
     raise ConfigError(f"--config.{overrides[0][0]} changes the config of a run, but {source} is no workdir.")
-  from sftrl_jax.checkpoints import gguf, hf
-  found = sources.resolve(source)
-  if found is None:
-    raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), nor "
-                      "a Hugging Face directory or id, nor a .gguf file, nor smollm2.")
   mesh = meshes.make(alone(MeshConfig()))
   enter(mesh)
   dtype = wish.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-  loaded = {"hf": hf, "gguf": gguf}[found.kind].load(found.path, dtype, mesh)
-  if loaded.tokenizer is None:
-    raise ConfigError(f"{found.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
-  model = build(dataclasses.replace(loaded.config, dtype=dtype), loaded.tokenizer.size)
-  settings = recommended(Path(found.path)) if found.kind == "hf" else {}
-  return *_speaker(model, loaded.tokenizer, loaded.params, mesh, wish, settings), f"Loaded {found.path}"
+  opened = open_model(source, dtype, mesh)
+  if opened.tokenizer is None:
+    raise ConfigError(f"{opened.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
+  model = build(opened.config, opened.tokenizer.size)
+  settings = recommended(opened.path) if opened.kind == "hf" else {}
+  return *_speaker(model, opened.tokenizer, opened.params, mesh, wish, settings), f"Loaded {opened.path}"
 
 
 def _of_run(source: str, wish: SampleOptions, overrides, enter):
