@@ -123,8 +123,8 @@ def one_device(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def speaker():
-  """A tiny model that speaks in pieces of 4 words; its embeddings are large, so that every word matters."""
+def generator():
+  """A tiny model that generates pieces of 4 words; its embeddings are large, so that every word matters."""
   import jax
 
   from sftrl_jax.models import DecoderConfig, build
