@@ -112,7 +112,7 @@ def test_imports_point_down(path):
           f"{name} imports report, but only {', '.join(READERS_OF_REPORT)} may.")
     else:
       assert FLOORS[there] < FLOORS[here], (
-          f"{name} (floor {FLOORS[here]}) may not import {there} (floor {FLOORS[there]}): see FLOORS in tests/test_floors.py.")
+          f"{name} (floor {FLOORS[here]}) may not import {there} (floor {FLOORS[there]}), see FLOORS here.")
 
 
 @named([path for path in FILES if path.is_relative_to(PACKAGE / "programs") and path.name != "__init__.py"])

@@ -253,7 +253,8 @@ def test_every_export_is_the_model_of_its_step_with_its_adapters_merged(exported
   config, home = exported
   assert sorted(path.name for path in (home / "exports").iterdir()) == ["1", "2"]
   experiment = build_experiment(config, "sft", home)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (config.start, str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (config.start, str(home)))
   first, last = (hf.load(home / "exports" / step) for step in "12")
   assert last.config == experiment.model.config
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), last.params, eval_params)
@@ -280,7 +281,8 @@ def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
                "pretrained/config.json", "base.json"):
     assert (there / name).read_bytes() == (home / name).read_bytes(), name
   experiment = build_experiment(config, "sft", there)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (str(there), str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (str(there), str(home)))
   jax.tree.map(np.testing.assert_array_equal, begun, eval_params)
 
 
