@@ -123,7 +123,7 @@ def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
 def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 20000) -> tuple[Episode, ...]:
   """The greedy evaluation episodes among the first `limit` lines of a run, of one variant if it is named."""
   episodes = []
-  for _, line in read_lines(paths.place(directory) / "episodes.jsonl")[:limit]:
+  for _, line in read_lines(paths.as_path(directory) / "episodes.jsonl")[:limit]:
     if line.get("kind") != "eval" or number(line.get("temperature")) != 0 or not isinstance(line.get("chat"), list):
       continue
     if variant and line.get("variant") != variant:
@@ -147,7 +147,7 @@ def read_labels(path: pathlib.PurePath) -> EnvLabels:
 
 def read_run(directory: pathlib.PurePath | str) -> Run:
   """A run's workdir; ValueError if it has no config.json."""
-  directory = paths.place(directory)
+  directory = paths.as_path(directory)
   if not (directory / "config.json").exists():
     raise ValueError(f"{directory} has no config.json: a run's workdir has one. Name the directory given as --workdir.")
   config, progress_file = read_json(directory / "config.json"), directory / "progress.json"
@@ -168,7 +168,7 @@ def _whole_numbers(values: Any, key: str, path) -> tuple[int, ...]:
 
 def read_study(directory: pathlib.PurePath | str) -> Study:
   """study.json with every run that has a workdir; ValueError naming file, key and rule if it is damaged."""
-  directory = paths.place(directory)
+  directory = paths.as_path(directory)
   path = directory / "study.json"
   if not path.exists():
     raise ValueError(f"{directory} has no study.json: a study's directory has one. For one run use its own workdir.")

@@ -57,7 +57,7 @@ def write_overlay(directories: Sequence[Directory], out: pathlib.Path | str) -> 
   A study's directory stands for its runs. ValueError if there is no run.
   """
   runs, out = [], pathlib.Path(out)
-  for directory in map(paths.place, directories):
+  for directory in map(paths.as_path, directories):
     if (directory / "study.json").exists():
       runs += list(read_study(directory).runs.values())
     else:
