@@ -33,34 +33,33 @@ REMAINDER = VerdictGroup("other", "#C9CDD3", ())
 
 @dataclasses.dataclass(frozen=True)
 class EnvLabels:
-  """An environment's labels by variant and by verdict code, in the environment's order; empty without a labels.json."""
+  """An environment's labels by variant and by verdict code, in the environment's order."""
 
   variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
   codes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def variant(self, name: str) -> str:
     """The label of a variant; a name without a label stands for itself."""
-    return self.variants.get(name) or GENERAL_POINTS.variants.get(name) or _label(name)
+    return self.variants.get(name) or _label(name)
 
   def verdict_groups(self, codes: Iterable[str]) -> tuple[VerdictGroup, ...]:
     """The segments of a bar for the verdict codes that runs counted: `correct` first, any uncoloured code last.
 
-    Codes with the same label share a segment. Labelled codes keep the order of labels.json.
+    Codes with the same label share a segment. Labelled codes keep the environment's order.
     """
-    seen = dict.fromkeys(codes)
-    of_general_points = GENERAL_POINTS_COLOURS.keys() >= seen.keys()
-    if of_general_points and not self.codes:
-      seen = GENERAL_POINTS.codes
-    order = [code for code in dict.fromkeys((CORRECT, *self.codes, *seen)) if code in seen]
-    fallback = GENERAL_POINTS.codes if of_general_points else {}
+    seen, table = dict.fromkeys(codes), self.codes
+    if self is GENERAL_POINTS and not seen.keys() <= table.keys():
+      table = {}  # an old workdir of another task
+    fixed = GENERAL_POINTS_COLOURS.keys() >= {*seen, *table}
     groups: dict[str, list[str]] = {}
-    for code in order:
-      groups.setdefault(self.codes.get(code) or fallback.get(code) or _label(code), []).append(code)
+    for code in dict.fromkeys((CORRECT, *table, *seen)):
+      if fixed or code in seen:
+        groups.setdefault(table.get(code) or _label(code), []).append(code)
     groups.pop(REMAINDER.label, None)  # its codes are counted in the remainder
     colours = iter(WRONG_COLOURS)
     segments = []
     for label, members in groups.items():
-      if of_general_points:
+      if fixed:
         colour = GENERAL_POINTS_COLOURS[members[0]]
       else:
         colour = CORRECT_COLOUR if CORRECT in members else next(colours, None)
@@ -69,7 +68,7 @@ class EnvLabels:
     return (*segments, REMAINDER)
 
 
-# Workdirs of GeneralPoints from before labels.json have these labels.
+# The labels of workdirs without a labels.json: those from before that file, which are of GeneralPoints.
 GENERAL_POINTS = EnvLabels(
     variants={"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule",
               "visual_ood": "OOD, new pictures"},
@@ -77,25 +76,25 @@ GENERAL_POINTS = EnvLabels(
            "illegal": "illegal format"})
 
 
-def parse_labels(content: Any) -> EnvLabels:
-  """EnvLabels from the content of a labels.json; whatever is no label of a short name is left out."""
-  tables = [content.get(key) if isinstance(content, dict) else None for key in ("variants", "codes")]
-  return EnvLabels(*map(_parse_table, tables))
+def parse_labels(content: Mapping[str, Any]) -> EnvLabels:
+  """EnvLabels from the content of a labels.json; GENERAL_POINTS if one of its two tables is damaged.
 
-
-def _parse_table(table: Any) -> dict[str, str]:
-  pairs = list(table.items())[:MAX_LABELS] if isinstance(table, dict) else []
-  labels = {name: _label(label) for name, label in pairs if isinstance(label, str)}
-  return {name: label for name, label in labels.items() if label}
+  At most MAX_LABELS of a table are read, and made safe to print; a label that is no text is left out.
+  """
+  tables = [content.get("variants"), content.get("codes")]
+  if not all(isinstance(table, dict) for table in tables):
+    return GENERAL_POINTS
+  return EnvLabels(*({name: _label(label) for name, label in list(table.items())[:MAX_LABELS] if isinstance(label, str)}
+                     for table in tables))
 
 
 def merge_labels(tables: Iterable[EnvLabels]) -> EnvLabels:
-  """The labels of several runs in one; where runs disagree, the first one's label counts."""
+  """The labels of several runs in one, of those that have a labels.json; where these disagree, the first one counts."""
   variants, codes = {}, {}
-  for labels in tables:
-    variants = variants | {name: label for name, label in labels.variants.items() if name not in variants}
-    codes = codes | {code: label for code, label in labels.codes.items() if code not in codes}
-  return EnvLabels(variants, codes)
+  recorded = [labels for labels in tables if labels is not GENERAL_POINTS]
+  for labels in reversed(recorded):
+    variants, codes = {**variants, **labels.variants}, {**codes, **labels.codes}
+  return EnvLabels(variants, codes) if recorded else GENERAL_POINTS
 
 
 def _label(text: str) -> str:

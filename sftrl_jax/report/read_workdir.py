@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sftrl_jax import jsonl, paths
-from sftrl_jax.report.labels import EnvLabels, parse_labels, plain
+from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
 from sftrl_jax.report.records import Episode, Evaluation, Run, Study, number
 
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
@@ -138,11 +138,11 @@ def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 2
 
 
 def read_labels(path: pathlib.PurePath) -> EnvLabels:
-  """labels.json; empty if it is absent or damaged, because a report can do without it."""
+  """labels.json; GENERAL_POINTS if it is absent or damaged, because a report can do without it."""
   try:
-    return parse_labels(read_json(path)) if path.is_file() else EnvLabels()
+    return parse_labels(read_json(path)) if path.is_file() else GENERAL_POINTS
   except ValueError:
-    return EnvLabels()
+    return GENERAL_POINTS
 
 
 def read_run(directory: pathlib.PurePath | str) -> Run:

@@ -15,7 +15,7 @@ FEEDBACK = {"correct": "OK", "value": "WRONG_VALUE", "misread": "WRONG_NUMBERS"}
 
 
 def outcomes(random, rate, episodes, difficulty):
-  """A digit an episode: right if its difficulty, with a little noise, is under the rate; two thirds of those at once."""
+  """A digit an episode: right if its noisy difficulty is under the rate, two thirds of these at the first attempt."""
   right = difficulty + 0.15 * random.standard_normal(episodes) < np.quantile(difficulty, rate)
   attempt = 1 + (random.random(episodes) < .25) + (random.random(episodes) < .1)
   return "".join(str(int(a)) if r else "0" for r, a in zip(right, attempt, strict=True))

@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from sftrl_jax.report import read_workdir
-from sftrl_jax.report.labels import EnvLabels
+from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels
 
 
 def append(path, text):
@@ -118,17 +118,17 @@ def test_directories_that_are_no_run_or_study_say_so(tmp_path):
 
 @pytest.mark.parametrize("text", ['{"variants": {"rule_', "[" * 10**5, "[1]", '"x"', "\x00\udcff", "",
                                   '{"variants": [1], "codes": {"correct": 5, "value": null, "late": {"a": 1}}}'])
-def test_damaged_labels_are_no_labels(make_run, tmp_path, text):
+def test_a_damaged_labels_file_leaves_the_words_of_general_points(make_run, tmp_path, text):
   run = make_run(tmp_path / "run", "sft", episodes=20)
-  assert read_workdir.read_run(run).labels == EnvLabels()
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS
   (run / "labels.json").write_bytes(text.encode(errors="surrogateescape"))
-  assert read_workdir.read_run(run).labels == EnvLabels()
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS
 
 
 def test_labels_are_read_with_the_run(make_run, tmp_path):
   run = make_run(tmp_path / "run", "sft", episodes=20)
-  (run / "labels.json").write_text(json.dumps({"variants": {"rule_ood": "new rule"}, "codes": {"value": "off"}}))
-  assert read_workdir.read_run(run).labels == EnvLabels({"rule_ood": "new rule"}, {"value": "off"})
+  (run / "labels.json").write_text('{"variants": {"rule_ood": "new rule\\ud800"}, "codes": {"value": "off"}}')
+  assert read_workdir.read_run(run).labels == EnvLabels({"rule_ood": "new rule\ufffd"}, {"value": "off"})
   (run / "labels.json").unlink()
   (run / "labels.json").mkdir()
-  assert read_workdir.read_run(run).labels == EnvLabels()
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS

@@ -25,7 +25,8 @@ def test_the_reference_is_the_named_method_else_sft_else_the_first(make_study, t
 def test_labels_come_from_whichever_run_has_them(make_study, tmp_path):
   make_study(tmp_path, bases=2, episodes=20)
   assert read_study(tmp_path).labels.variant("rule_ood") == "OOD, new rule"
-  (tmp_path / "runs" / "base-1-sft-0" / "labels.json").write_text(json.dumps({"variants": {"rule_ood": "new rule"}}))
+  content = {"codes": {}, "variants": {"rule_ood": "new rule"}}
+  (tmp_path / "runs" / "base-1-sft-0" / "labels.json").write_text(json.dumps(content))
   assert read_study(tmp_path).labels.variant("rule_ood") == "new rule"
 
 

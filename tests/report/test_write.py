@@ -66,8 +66,12 @@ def test_one_base_is_said_loudly(make_study, tmp_path):
   assert "EPISODES OF ONE BASE ONLY" in write.summary(tmp_path)
 
 
-def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
-  """Nothing of GeneralPoints is said of another task: no hands or cards, and the verdicts are the task's own."""
+LABELS = {"variants": {"three": "three numbers", "four": "<b>four$</b>"}, "codes": {"unsorted": "not sorted"}}
+
+
+@pytest.mark.parametrize("recorded", [None, LABELS], ids=["names", "labels"])
+def test_a_report_has_the_words_of_its_environment(make_study, tmp_path, recorded):
+  """A report of another task has no hands or cards of GeneralPoints, and the verdicts are the task's own."""
   make_study(tmp_path, bases=2, episodes=40)
   for run in (tmp_path / "runs").iterdir():
     for name in ("evals.jsonl", "episodes.jsonl"):
@@ -75,6 +79,8 @@ def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
       text = text.replace('"id_unseen"', '"five"').replace('"illegal"', '"late"').replace('"misread"', '"wrong"')
       text = text.replace('"numbers"', '"unsorted"').replace('"value"', '"short"').replace("CARDS", "LIST")
       (run / name).write_text(text)
+    if recorded:
+      (run / "labels.json").write_text(json.dumps(recorded))
   content = json.loads((tmp_path / "study.json").read_text()) | {"id": "three", "ood": "four"}
   (tmp_path / "study.json").write_text(json.dumps(content))
   pages = [write.write_study(tmp_path), write.write_run(tmp_path / "runs" / "base-0-ppo-0")]
@@ -83,7 +89,9 @@ def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
     assert "episode" in words
     for alien in (" hand", "cards", "pairs held", "seen pairs", "wrong numbers"):
       assert alien not in words.partition("## config")[0], alien
-    assert "unsorted" in (path.parent / "codes.csv").read_text()
+    verdicts = (path.parent / "codes.csv").read_text()
+    assert ("not sorted" in verdicts, "unsorted" in verdicts) == (bool(recorded), not recorded)
+    assert "<b>four" not in path.read_text() and ("three numbers" in words) == bool(recorded)
 
 
 def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):

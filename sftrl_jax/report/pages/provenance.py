@@ -73,7 +73,7 @@ def method(study: Study, effects: Effects) -> list[Block]:
       accounts.append((label, *map(flops_text, means)))
   blocks: list[Block] = [Heading("Method"), Text(
       "Every method starts from the same base models, on the same task, evaluator and episodes; compute is counted in "
-      "FLOPs of post-training, with padding and rollouts that taught nothing charged to their method. "
+      "FLOPs of post-training, with padding and discarded rollouts charged to their method. "
       + (f"The budget is {flops_text(study.flops)} FLOPs. " if study.flops > 0 else "")
       + sample_sizes(study, effects, by_method=not study.has_many_methods))]
   if accounts:

@@ -1,7 +1,7 @@
 import csv
 
 from sftrl_jax.report.figures import study_figures, style
-from sftrl_jax.report.labels import EnvLabels
+from sftrl_jax.report.labels import GENERAL_POINTS
 
 COLOURS = {"sft": style.SFT, "ppo": style.RL}
 VARIANTS = {"id_seen": "ID", "rule_ood": "OOD"}
@@ -58,7 +58,8 @@ def test_the_other_figures_draw(tmp_path):
           for b in ("base-0", "mean")]
   tries = [{"variant": "x", "temperature": 0.0, "group": g, "attempt": u, "success": 0.1 * u} for g in ("start", "sft")
            for u in (1, 2)]
-  verdicts = [{"variant": "x", "group": "start", "verdict": name, "share": 0.25} for name in ("correct", "illegal format")]
+  verdicts = [{"variant": "x", "group": "start", "verdict": name, "share": 0.25}
+              for name in ("correct", "illegal format")]
   pairs = [{"temperature": 0.0, "method": "ppo", "base": "mean", "in_distribution": 0.5, "shifted_method": 0.4,
             "shifted_sft": 0.3, "gap": 0.1}]
   nan = float("nan")
@@ -68,7 +69,7 @@ def test_the_other_figures_draw(tmp_path):
   x = {"x": "$x$"}
   for index, figure in enumerate((
       study_figures.frontier(path, LABELS, COLOURS, "a $", "b"), study_figures.attempts(tries, x, LABELS, COLOURS, ()),
-      study_figures.verdicts(verdicts, x, LABELS, EnvLabels().verdict_groups(())),
+      study_figures.verdicts(verdicts, x, LABELS, GENERAL_POINTS.verdict_groups(())),
       study_figures.matched(pairs, LABELS, COLOURS, "sft", "b"),
       study_figures.divergence(distance, x, LABELS, COLOURS, ()),
       study_figures.effects(forest, COLOURS, {("change", "sft", "x"): "SFT"}))):

@@ -6,7 +6,8 @@ from sftrl_jax.report.pages import blocks, provenance
 
 def test_a_difference_outside_the_method_is_a_warning(make_study, tmp_path):
   make_study(tmp_path, bases=1, episodes=20)
-  assert not any(isinstance(block, blocks.Notice) for block in provenance.config_differences(read_workdir.read_study(tmp_path)))
+  differences = provenance.config_differences(read_workdir.read_study(tmp_path))
+  assert not any(isinstance(block, blocks.Notice) for block in differences)
   path = tmp_path / "runs" / "base-0-ppo-0" / "config.json"
   config = json.loads(path.read_text())
   config["env"]["cards"] = 4
