@@ -43,7 +43,7 @@ def read_lines(path: pathlib.PurePath) -> list[tuple[str, dict[str, Any]]]:
   return [line for file in jsonl.files(path) for line in _lines_of(file)]
 
 
-def _lines_of(path):
+def _lines_of(path: pathlib.PurePath) -> list[tuple[str, dict[str, Any]]]:
   lines = jsonl.read_text(path).split("\n")
   last = max((index for index, line in enumerate(lines) if line.strip()), default=-1)
   parsed = []
@@ -60,7 +60,8 @@ def _lines_of(path):
   return parsed
 
 
-def _field(line: dict, key: str, where: str, low: float = -math.inf, high: float = math.inf, default=None) -> float:
+def _field(line: dict, key: str, where: str, low: float = -math.inf, high: float = math.inf,
+           default: float | None = None) -> float:
   """A number of an evaluation line, checked against its range."""
   if key not in line and default is not None:
     return default
@@ -160,7 +161,7 @@ def read_run(directory: pathlib.PurePath | str) -> Run:
              labels=read_labels(directory / "labels.json"))
 
 
-def _whole_numbers(values: Any, key: str, path) -> tuple[int, ...]:
+def _whole_numbers(values: Any, key: str, path: pathlib.PurePath) -> tuple[int, ...]:
   if not isinstance(values, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
     raise ValueError(f"{path}: {key} is {str(values)[:60]}; it must be a list of whole numbers, for example [0, 1].")
   return tuple(values)

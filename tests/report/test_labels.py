@@ -74,5 +74,5 @@ def test_hostile_labels_are_made_safe_and_few():
       str(n): f"{n}\x1b\n\u202e" + "x" * 10**5 for n in range(10**4)}})
   assert [words.variant(name) for name in "abcdef"] == list("abcdef") and len(words.codes) == labels.MAX_LABELS
   assert all(len(label) < 50 and label.isprintable() for label in words.codes.values())
-  other = labels.parse_labels({"variants": {}, "codes": {"a": "other"}})
-  assert other.verdict_groups(("a",)) == (labels.REMAINDER,)
+  remainder = labels.parse_labels({"variants": {}, "codes": {"a": "other"}})
+  assert remainder.verdict_groups(("a",)) == (labels.REMAINDER,)
