@@ -105,7 +105,8 @@ def test_names_that_a_key_takes_are_listed_and_taken(resolved):
   from sftrl_jax.programs.experiment.build import build_experiment
   config, schema = resolved["rl"]
   pages = config_help.page(config, schema)
-  closed = {row.path: config_help.choices(row.path) for row in config_help.rows(config, schema) if config_help.choices(row.path)}
+  choices = {row.path: config_help.choices(row.path) for row in config_help.rows(config, schema)}
+  closed = {path: names for path, names in choices.items() if names}
   assert closed.keys() >= {"env.name", "optimizer.name", "algorithm", "tokenizer.name"}
   for path, names in closed.items():
     assert all(name in pages for name in names)

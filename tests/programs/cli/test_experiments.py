@@ -94,8 +94,8 @@ def test_every_command_of_ours_names_its_own_file_and_resolves(monkeypatch):
       assert ROOT / spec.partition(":")[0] == entry.path and "--workdir=" in command
       for each in (spec, f"{spec}:smoke"):
         if verb == "study":
-          built = resolve.build(config.StudyConfig, resolve.resolve(resolve.load(each), [], config.SCHEMA).study, "study")
-          assert runs.expand(built, pathlib.Path("runs/x"))
+          section = resolve.resolve(resolve.load(each), [], config.SCHEMA).study
+          assert runs.expand(resolve.build(config.StudyConfig, section, "study"), pathlib.Path("runs/x"))
         else:
           run_config.resolve_for(verb, resolve.load(each), [], lambda _: None)
 
