@@ -188,7 +188,8 @@ def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, opti
   if used:
     _note(f"From generation_config.json: {', '.join(used)}.")
   sampling = Sampling(PIECE, int(chosen["top_k"]), float(chosen["top_p"]))
-  return Generator(model, tokenizer, placement.to_decoding_fn(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
+  generator = Generator(model, tokenizer, placement.to_decoding_fn(model, mesh)(params), mesh, sampling)
+  return generator, float(chosen["temperature"])
 
 
 def recommended(directory: Path) -> dict:

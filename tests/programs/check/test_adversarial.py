@@ -56,7 +56,8 @@ def test_a_sound_verifier_passes():
 
 def test_a_verdict_that_does_not_come_is_stopped_where_it_hangs(monkeypatch):
   monkeypatch.setattr(adversarial, "PATIENCE", 0.05)
-  with pytest.raises(TaskError, match=r"test_adversarial\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
+  with pytest.raises(TaskError,
+                     match=r"test_adversarial\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
     adversarial.strings_get_verdicts([course(Echo("hang"))])
 
 

@@ -96,4 +96,5 @@ def test_a_reward_function_is_what_counts(findings, tmp_path):
   found = findings(reward=f"{tmp_path}/rewards.py:brief")
   assert "gets the reward" in found["no response beats the expert"].message
   found = findings(("reward=float(right)", "reward=None"), reward=f"{tmp_path}/rewards.py:nothing")
-  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None", found["episodes played by the expert"].message)
+  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None",
+                   found["episodes played by the expert"].message)
