@@ -35,8 +35,8 @@ def open_model(source: str, dtype: str = "", mesh: Mesh | None = None) -> Opened
   try:
     files = sources.resolve(source)
     if files is None:
-      raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), nor a "
-                        "Hugging Face directory or id, nor a .gguf file, nor smollm2.")
+      raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), "
+                        "nor a Hugging Face directory or id, nor a .gguf file, nor smollm2.")
     if files.kind == "hf":
       loaded = hf.load(files.path, dtype or hf.dtype_of(files.path), mesh)
     else:
