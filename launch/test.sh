@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the linter and the tests; makes .venv and installs what they need first. Arguments go to pytest:
-#   ./launch/test.sh                     everything
-#   ./launch/test.sh tests/envs -k gold  some of it
+#   ./launch/test.sh                                     everything
+#   ./launch/test.sh tests/envs -k gold                  some of it
+#   PYTHON=python3.11 VENV=.venv-3.11 ./launch/test.sh   with another Python, in an environment of its own
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh
@@ -9,12 +10,12 @@ source launch/venv.sh
 SECONDS=0
 make_venv
 install "[test]"
-say "Python and packages ready after $SECONDS s"
+say "$("$venv/bin/python" --version) and packages ready in $venv after $SECONDS s"
 
 export JAX_PLATFORMS=cpu
 status=0
-.venv/bin/python -m ruff check . || status=$?
+"$venv/bin/python" -m ruff check . || status=$?
 # loadfile keeps the tests of one file in one process, which compiles what they share once.
-.venv/bin/python -m pytest -n 2 --dist loadfile "$@" || status=$?
+"$venv/bin/python" -m pytest -n 2 --dist loadfile "$@" || status=$?
 say "Done after $SECONDS s"
 exit "$status"

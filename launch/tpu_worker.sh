@@ -19,7 +19,7 @@ umask 022
 # The images have Python 3.10. uv brings a whole new one, and apt would bring a candidate of 3.11 on Ubuntu 22.04: so uv
 # first, from the package index by the old Python's pip, else from its own site.
 newer_python() {
-  if [ -x .venv/bin/python ] || find_python >/dev/null || command -v uv >/dev/null; then return; fi
+  if [ -x .venv/bin/python ] || [ -n "$(newest_python)" ] || command -v uv >/dev/null; then return; fi
   python3 -m pip install -q uv || curl -LsSf https://astral.sh/uv/install.sh |
     env UV_INSTALL_DIR=/usr/local/bin UV_NO_MODIFY_PATH=1 sh || note "note: no uv is to be had; apt is asked."
   hash -r

@@ -1,7 +1,10 @@
-"""A finished run read back: its config with changes, its parameters, evaluated anew."""
+"""`sftrl evaluate FROM`: a checkpoint of a run, or a model without a run on the task of a config, evaluated."""
 
 import contextlib
+import dataclasses
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,65 +12,68 @@ import jax
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.parallel import hosts, rules
-from sftrl_jax.programs.config.errors import ConfigError, as_path
-from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
+from sftrl_jax.programs.experiment import hosts_agree, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.experiment.saved_run import config_of, parameters, parse, verb_of
+from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
 from sftrl_jax.programs.loop.evaluator import evaluate
-from sftrl_jax.programs.start import initial_params
+from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
 from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Limits, Position
 
 
-def run(source: str, overrides, workdir: str) -> list[dict]:
-  """`sftrl evaluate WORKDIR[@step]`: every variant of a checkpoint, with --config.evals... of your own.
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """What is evaluated.
 
-  Returns the lines of evals.jsonl, also printed as a table and written to `workdir` or SOURCE/evaluate/<step>.
-
-  Of several processes each plays its share, and the first one writes and prints; all must see the workdir.
+  home: the workdir of its run; None for a model without one
+  step: of its run; None for the newest
+  out: where the lines go if no --workdir is given; None for evaluate/STEP in the run's workdir
   """
-  origin = parse(source)
-  home = origin.home
+
+  experiment: Experiment
+  home: Path | None = None
+  step: int | None = None
+  out: Path | None = None
+
+
+def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", spec: str = "") -> list[dict]:
+  """Evaluates every variant of config.evals.variants and prints a table.
+
+  source: WORKDIR, WORKDIR@STEP or WORKDIR@best:VARIANT; with a spec, anything that config.start takes
+  overrides: ((dotted key, text), ...), on top of the config that the run recorded, or of the spec's
+  workdir: where evals.jsonl and episodes.jsonl go (default: WORKDIR/evaluate/STEP; runs/evaluate/NAME without a run)
+  spec: FILE.py[:choice], the task for a model without a run
+
+  Returns the lines of evals.jsonl. Of several processes each plays its share, and the first one writes and prints; all
+  must see the workdir. Raises ConfigError.
+  """
   if workdir and (as_path(workdir) / "config.json").is_file():
     raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
-                      f"leave it out to write to {home / 'evaluate'}.")
-  experiment = build_experiment(config_of(home, overrides), verb_of(home), home)
-  hosts_agree.check({**experiment.config, "from": source}, verb_of(home), {}, os.environ)
-  step = hosts.led_by_first(lambda: origin.step)   # a run that goes on meanwhile has another best one soon
-  say = print if hosts.is_first_process() else lambda text: None
-  if origin.note:
-    say(origin.note)
+                      "leave it out.")
+  subject = _model_without_run(source, overrides, spec) if spec else _run_of(source, overrides)
+  experiment = subject.experiment
+  hosts_agree.check({**experiment.config, "from": source}, experiment.verb, {}, os.environ)
+  step = hosts.led_by_first(lambda: subject.step)   # a run that is still training has another best step soon
   if not experiment.evals.variants:
-    raise ConfigError(f"{home} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
+    raise ConfigError(f"{source} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
   with jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()):
-    params, step = parameters(experiment, home, step)
-    out = as_path(workdir) if workdir else home / "evaluate" / str(step)
+    params, start, step = _parameters(subject, step)
+    out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
     if hosts.is_first_process():
       paths.make(out)
       for name in ("evals.jsonl", "episodes.jsonl"):
         jsonl.remove(out / name)  # an evaluation is whole or written again
     log = Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=hosts.is_first_process())
     with contextlib.closing(log):
+      log.start()
       compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
-      begin = _start_of(experiment, home, params)
-      lines = evaluate(experiment, params, begin, Position(step=step), log)
-  say(table(lines))
-  say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
+      lines = evaluate(experiment, params, start, Position(step=step), log)
+  _say(table(lines))
+  _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
-
-
-def _start_of(experiment: Experiment, home: Path, params):
-  """What KL is measured from: the run's start if it is still there, else the parameters themselves (KL 0)."""
-  if initial_params.adapters_of(home):
-    return initial_params.adapter_base(home, experiment.start, experiment.model, experiment.seed, experiment.mesh)[0]
-  try:
-    initial_params.check_start(experiment.start)
-  except ConfigError as error:
-    print(f"KL is not measured from the start: {error}")
-    return params
-  return initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
 
 
 def table(lines: list[dict]) -> str:
@@ -77,3 +83,56 @@ def table(lines: list[dict]) -> str:
           f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%{100 * line['first_success']:>10.1f}%"
           f"{line['episodes']:>10}" for line in lines]
   return "\n".join([head, *rows])
+
+
+def _run_of(source: str, overrides) -> Subject:
+  """The checkpoint of a run that WORKDIR[@...] names."""
+  home = checkpoint_ref.home_of(source)
+  if not (home / "config.json").is_file() or not (checkpoint_ref.is_workdir(home) or recorded(home).get("verb")):
+    raise ConfigError(f"{source} is no workdir of a run: a model without a run (a Hugging Face directory or id, a "
+                      ".gguf file, smollm2, base:NAME) is evaluated on the task of a config: add --config=FILE.py.")
+  ref = saved_run.parse(source)
+  if ref.note:
+    _say(ref.note)
+  experiment = build_experiment(saved_run.config_of(home, overrides), saved_run.verb_of(home), home)
+  return Subject(experiment, home, ref.step)
+
+
+def _model_without_run(source: str, overrides, spec: str) -> Subject:
+  """What a run of this config would begin with, if it began with `source`."""
+  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
+    raise ConfigError(f"--config={spec} is for a model without a run, but {source} is the workdir of a run, which has "
+                      "a config of its own: leave --config out, and change keys with --config.some.key=VALUE.")
+  if any(key == "start" for key, _ in overrides):
+    raise ConfigError(f"--config.start and FROM both name a model: leave --config.start out, FROM is {source}.")
+  own = () if source == "scratch" or source.startswith("base:") else (
+      ("model.name", pretrained.NAME), ("tokenizer.name", pretrained.NAME))
+  config, _ = resolve_run(spec, (*own, *overrides, ("start", source)))
+  experiment = build_experiment(config, verb_of(config))
+  initial_params.check_start(source, experiment.model)
+  name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2]) or "model"
+  return Subject(experiment, step=0, out=Path("runs") / "evaluate" / name)
+
+
+def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
+  """(parameters of `model`, those that KL is measured from, step)."""
+  experiment, home = subject.experiment, subject.home
+  if home is None:
+    params = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
+    return params, params, 0
+  params, step = saved_run.parameters(experiment, home, step)
+  if initial_params.adapters_of(home):
+    return params, initial_params.adapter_base(home, experiment.start, experiment.model, experiment.seed,
+                                               experiment.mesh)[0], step
+  try:
+    initial_params.check_start(experiment.start)
+  except ConfigError as error:
+    print(f"KL is not measured from the start: {error}")
+    return params, params, step
+  start = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
+  return params, start, step
+
+
+def _say(text: str) -> None:
+  if hosts.is_first_process():
+    print(text)

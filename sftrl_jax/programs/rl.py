@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts, mesh as meshes
@@ -19,6 +20,7 @@ from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import rollout_batch, run_state as loop_run_state, session
 from sftrl_jax.programs.loop.evaluator import episode_line
+from sftrl_jax.programs.loop.jitted import reference_params
 from sftrl_jax.programs.start import initial_params, trainable
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import tally
@@ -27,7 +29,7 @@ from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.profile import span
 
 
-def run(config, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   experiment = build_experiment(config, "rl", workdir)
   initial_params.check_start(experiment.start, experiment.model)
@@ -53,11 +55,11 @@ def run(config, workdir: Path) -> None:
     outcomes = algorithm.outcomes(experiment, section, episodes, padding_episodes)
     return outcomes, *run_state.jitted.advantages(scored, placed, meshes.shard_rows(experiment.mesh, outcomes))
 
-  with workdir_of(experiment, "rl", workdir) as (log, stop):
+  with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return
-    ref = {"model": run_state.start} if section.kl_coef else None
+    ref = reference_params(experiment, run_state.start)
     blank = blank_episodes(learner.rows)
     _, placed, scored = score(run_state.eval_params(run_state.state), ref, blank)
     _, batch, _ = learnable(scored, placed, blank)

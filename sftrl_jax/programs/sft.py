@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.experiment import hosts_agree
@@ -17,7 +19,7 @@ from sftrl_jax.training import throughput
 from sftrl_jax.training.profile import span
 
 
-def run(config, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
   experiment = build_experiment(config, "sft", workdir)
   initial_params.check_start(experiment.start, experiment.model)
@@ -37,7 +39,7 @@ def run(config, workdir: Path) -> None:
   def extra(before, position, seconds):
     return {"timing_s/step": seconds, **throughput.of_step(before, position, seconds)}
 
-  with workdir_of(experiment, "sft", workdir) as (log, stop):
+  with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return

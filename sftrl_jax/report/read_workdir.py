@@ -264,7 +264,7 @@ def read_evaluations(path):
 
 def read_episodes(directory, variant="", limit=20000):
   """Greedy evaluation episodes of a run (of one variant if named), at most `limit` lines."""
-  path, found = paths.place(directory) / "episodes.jsonl", []
+  path, found = paths.as_path(directory) / "episodes.jsonl", []
   for _, line in read_lines(path)[:limit]:
     if line.get("kind") != "eval" or number(line.get("temperature")) != 0 or not isinstance(line.get("chat"), list):
       continue
@@ -285,7 +285,7 @@ def read_json(path):
 
 def read_run(directory):
   """A run's workdir; ValueError if it has no config.json."""
-  directory = paths.place(directory)
+  directory = paths.as_path(directory)
   if not (directory / "config.json").exists():
     raise ValueError(f"{directory} has no config.json: a run's workdir has one. Name the directory given as --workdir.")
   config, place = read_json(directory / "config.json"), directory / "progress.json"
@@ -305,7 +305,7 @@ def whole_numbers(values, key, path):
 
 def read_study(directory):
   """study.json with every run that exists; runs that do not are named in `missing`."""
-  directory = paths.place(directory)
+  directory = paths.as_path(directory)
   path = directory / "study.json"
   if not path.exists():
     raise ValueError(f"{directory} has no study.json: a study's directory has one. For one run use its own workdir.")

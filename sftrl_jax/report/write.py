@@ -50,7 +50,7 @@ def write_overlay(directories, out):
   differ.
   """
   runs, out = [], pathlib.Path(out)
-  for directory in map(paths.place, directories):
+  for directory in map(paths.as_path, directories):
     if (directory / "study.json").exists():
       runs += list(read_workdir.read_study(directory).runs.values())
     else:

@@ -1,6 +1,6 @@
-"""Sampled rows to a batch that can be learned from: old log-probabilities and values, then returns and advantages.
+"""From sampled rows to a training batch: old log-probabilities and values, then returns and advantages.
 
-Two jitted functions, since the second one's input (the grid, or one number an episode) is made on the host while the
+Two jitted functions, because the host makes an input of the second (the grid, or one number an episode) while the
 devices compute the first.
 """
 
@@ -21,21 +21,21 @@ from sftrl_jax.training.score import Score
 
 @struct.dataclass
 class ScoredRows:
-  """What the training graph says of sampled rows. Column t is about token t + 1."""
+  """Sampled rows scored by the training graph. Column t is about token t + 1."""
 
   logprobs_BT: jax.Array  # f32, of the sampled tokens by the policy that sampled them
-  values_BT: jax.Array | None  # f32, without a value head None
-  ref_logprobs_BT: jax.Array | None  # f32, by the reference; without a KL penalty None
+  values_BT: jax.Array | None  # f32; None without a value head
+  ref_logprobs_BT: jax.Array | None  # f32, by the reference; None without a KL penalty
 
 
-def make_score_rows(score: Score, pieces: int):
+def make_score_rows(score: Score, pieces: int) -> Callable:
   """score_rows(params, ref, rows) -> ScoredRows, to be jitted.
 
   Old log-probabilities come from the training graph, in the train step's own microbatches (`pieces` of them), because
   the sampler's differ by rounding that is large enough to clip. ref: {"model": ...}, or None without a KL penalty.
   """
 
-  def score_rows(params, ref, rows: Rows) -> ScoredRows:
+  def score_rows(params: dict, ref: dict | None, rows: Rows) -> ScoredRows:
     logprobs_BT, values_BT = _scored(score, params, rows, pieces)
     ref_logprobs_BT = None if ref is None else _scored(score, {**params, **ref}, rows, pieces)[0]
     return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT)
@@ -43,7 +43,7 @@ def make_score_rows(score: Score, pieces: int):
   return score_rows
 
 
-def make_advantages(ppo: PPOConfig):
+def make_advantages(ppo: PPOConfig) -> Callable:
   """advantages(scored, rows, grid) -> (PolicyBatch, metrics), to be jitted: GAE on the grid of tokens or turns."""
 
   def advantages(scored: ScoredRows, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
@@ -68,12 +68,12 @@ def make_advantages(ppo: PPOConfig):
   return advantages
 
 
-def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool):
+def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool) -> Callable:
   """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
 
-  compare: rewards_E -> advantages_E, of which those of a group stand together.
-  kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss has the KL, and
-  the batch what it needs for it.
+  compare: rewards_E -> advantages_E; the episodes of a group are neighbours
+  kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss computes the KL
+    from the reference log-probabilities in the batch
   """
 
   def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
@@ -96,16 +96,16 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
 
 @jax.jit
 def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch:
-  """The chosen rows: a minibatch."""
+  """The rows of a minibatch, by their indices."""
   return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
 
 
-def _scored(score: Score, params, rows: Rows, pieces: int):
+def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
   """(logprobs_BT, values_BT or None), a piece of the rows at a time."""
   split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
   join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-  def score_piece(piece):
+  def score_piece(piece: tuple) -> tuple:
     scores = score(params, piece[0], piece[1])
     return scores.logprobs_BT, scores.values_BT
 

@@ -1,18 +1,22 @@
-"""The algorithms of `sftrl rl`, and all in which they differ. What they share is programs/rl.py."""
+"""The algorithms of `sftrl rl` and all their differences. programs/rl.py is what they share."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
 
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel.mesh import refuse_uneven
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.text.render import continued
 from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 
@@ -21,12 +25,12 @@ from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 class Algorithm:
   """One algorithm.
 
-  section: the class of its section of a config; below, `config` is such a section, built
-  outcomes: (experiment, config, episodes, padding_episodes) -> what `advantages` reads besides the rows, made on the
-    host; the last `padding_episodes` episodes only fill the batch
+  section: the class of its section of a config; below, `config` is an instance of it
+  outcomes: (experiment, config, episodes, padding_episodes) -> what `advantages` reads besides the rows, computed on
+    the host; the last `padding_episodes` episodes only fill the batch
   advantages: config -> a function (scored, rows, outcomes) -> (batch, metrics), to be jitted
   loss: (config, score, experiment) -> a function (params, batch) -> (Mean, metrics)
-  value_head: whether it learns a value function
+  value_head: whether the algorithm trains a value function
   """
 
   section: type
@@ -36,7 +40,7 @@ class Algorithm:
   value_head: bool
 
 
-def rows_of(experiment, config, episodes: Sequence[Episode], length: int) -> Rows:
+def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
   """Rows of `length` tokens, one an episode, ids exactly as sampled."""
   return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes))
 
@@ -54,12 +58,12 @@ def _outcomes(experiment, config: GroupConfig, episodes, padding_episodes: int =
 
 
 ALGORITHMS = {
-    # A value function judges every token or turn: advantages by GAE.
+    # A value function for every token or turn: advantages by GAE.
     "ppo": Algorithm(
         PPOConfig, _grid, make_advantages, value_head=True,
         loss=lambda config, score, experiment: functools.partial(
             ppo_loss, ppo=config, score=score, turns=experiment.env.attempts)),
-    # The mean of its group judges an episode, clipped token by token.
+    # An episode against the mean of its group, clipped token by token.
     "grpo": Algorithm(
         GRPOConfig, _outcomes, value_head=False,
         advantages=lambda config: make_group_advantages(
@@ -67,7 +71,7 @@ ALGORITHMS = {
         loss=lambda config, score, experiment: functools.partial(
             grpo_loss, grpo=config, score=score,
             longest=experiment.env.attempts * experiment.actor.rollout.max_new_tokens)),
-    # The mean of the others judges an episode, which is one action.
+    # An episode, which is one action, against the mean of the others in its group.
     "rloo": Algorithm(
         RLOOConfig, _outcomes, value_head=False,
         advantages=lambda config: make_group_advantages(
@@ -76,27 +80,27 @@ ALGORITHMS = {
 }
 
 
-def group_of(config) -> int:
-  """How many episodes begin alike."""
+def group_of(config: Any) -> int:
+  """The number of episodes that begin with the same state."""
   return config.group if isinstance(config, GroupConfig) else 1
 
 
-def needs_bootstrap(config) -> bool:
+def needs_bootstrap(config: Any) -> bool:
   """Whether rows hold the verifier's message after an episode that was truncated, for the value of that state."""
   return isinstance(config, PPOConfig) and config.truncation == "bootstrap"
 
 
-def check(name: str, config, batch: int, microbatches: int, rollout, mesh) -> None:
+def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh) -> None:
   """ValueError unless the batch can be cut as the section says and the mesh can split it."""
   pieces, cut = config.minibatches, f"batch / {name}.minibatches"
   refuse_indivisible("batch", batch, f"{name}.minibatches", pieces)
   refuse_indivisible(cut, batch // pieces, "compute.microbatches", microbatches)
-  meshes.refuse_uneven(cut, batch // pieces, mesh)
-  meshes.refuse_uneven(f"{cut} / compute.microbatches", batch // pieces // microbatches, mesh)
+  refuse_uneven(cut, batch // pieces, mesh)
+  refuse_uneven(f"{cut} / compute.microbatches", batch // pieces // microbatches, mesh)
   if isinstance(config, GroupConfig):
     refuse_indivisible("batch", batch, f"{name}.group", config.group)
     refuse_indivisible("rollout.rows", rollout.rows, f"{name}.group", config.group)
-    meshes.refuse_uneven(f"rollout.rows / {name}.group", rollout.rows // config.group, mesh)
+    refuse_uneven(f"rollout.rows / {name}.group", rollout.rows // config.group, mesh)
     if config.overlong_buffer > rollout.max_new_tokens:
       raise ValueError(f"config.{name}.overlong_buffer is {config.overlong_buffer}; it must be at most "
                        f"config.rollout.max_new_tokens = {rollout.max_new_tokens}.")
@@ -109,16 +113,16 @@ def refuse_indivisible(name: str, value: int, by_name: str, by: int) -> None:
 
 
 def _bootstrap_tokens(experiment, config, episodes) -> list[Sequence[int]]:
-  """For each episode the ids after its last response, () where no value of that state is wanted."""
-  wanted = needs_bootstrap(config)
-  return [_closing_tokens(experiment, episode) if wanted and episode.truncated else () for episode in episodes]
+  """For each episode the ids after its last response; () where the value of that state is not needed."""
+  needed = needs_bootstrap(config)
+  return [_closing_tokens(experiment, episode) if needed and episode.truncated else () for episode in episodes]
 
 
 def _closing_tokens(experiment, episode: Episode) -> list[int]:
   """The ids after the last response of a truncated episode: a missing <eos>, and the verifier's last message.
 
-  Nothing if they are more than fit: a message that did not fit ended the episode, and there is no state to value.
+  [] if they are more than fit: a message that did not fit ended the episode, and there is no state to value.
   """
-  closed = episode.turns[-1].reply.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
+  closed = episode.turns[-1].response.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
   ids = ([] if closed else [experiment.tokenizer.eos]) + continued(experiment.tokenizer, episode.chat)
   return ids if len(ids) <= experiment.actor.rollout.feedback_tokens + 1 else []

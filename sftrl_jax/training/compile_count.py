@@ -5,12 +5,12 @@ import jax.monitoring
 _COUNT = [0]
 
 
-def _heard(event: str, seconds: float, **_) -> None:
+def _count_compilation(event: str, seconds: float, **_) -> None:
   if event == "/jax/core/compile/backend_compile_duration":
     _COUNT[0] += 1
 
 
-jax.monitoring.register_event_duration_secs_listener(_heard)
+jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
 def count() -> int:

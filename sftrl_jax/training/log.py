@@ -1,10 +1,13 @@
-"""What a run writes down while it runs: JSON lines, TensorBoard, progress, and a bar for people."""
+"""What a run writes while it runs: JSON lines, scalars for dashboards, progress, and a bar for people."""
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,7 +15,7 @@ from sftrl_jax import jsonl, paths
 from sftrl_jax.chat import Chat
 from sftrl_jax.training.position import Limits, Position
 from sftrl_jax.training.profile import Profile
-from sftrl_jax.training.tensorboard import Scalars
+from sftrl_jax.training.writers.writer import check_writers, open_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +25,18 @@ class LogConfig:
   every: steps between lines of metrics.jsonl (means over the steps between)
   episodes: training episodes written to episodes.jsonl every `every` steps
   megabytes: episodes.jsonl stops growing at this size
-  tensorboard: write TensorBoard files too
+  writers: where scalars go besides metrics.jsonl and evals.jsonl: any of tensorboard (WORKDIR/tensorboard), wandb and
+    trackio; () for none
   report: write report/ at the end of the run
   profile_steps: steps that are traced into WORKDIR/profile, for xprof; for example (10, 11)
-  watchdog_seconds: without progress until the stacks are dumped and the process ends (0: never; -1: 1800 where several
-    processes run together, else never)
+  watchdog_seconds: seconds without progress after which the process prints its stacks and ends (0: never; -1: 1800
+    where several processes run together, else never)
   """
 
   every: int = 1
   episodes: int = 2
   megabytes: float = 64.0
-  tensorboard: bool = True
+  writers: tuple[str, ...] = ("tensorboard",)
   report: bool = True
   profile_steps: tuple[int, ...] = ()
   watchdog_seconds: float = -1.0
@@ -43,119 +47,157 @@ class LogConfig:
     if self.episodes < 0 or self.megabytes < 0:
       raise ValueError("episodes and megabytes must not be negative.")
     object.__setattr__(self, "profile_steps", tuple(self.profile_steps))
+    object.__setattr__(self, "writers", tuple(self.writers))
+    check_writers(self.writers)
     if any(step < 1 for step in self.profile_steps):
       raise ValueError(f"profile_steps is {self.profile_steps}; steps count from 1, for example (10, 11).")
     if self.watchdog_seconds < 0 and self.watchdog_seconds != -1:
       raise ValueError(f"watchdog_seconds is {self.watchdog_seconds}; it must be 0 (never), -1 or some seconds.")
 
 
+EVAL_SCALARS = ("success", "first_success", "kl")   # of a line of evals.jsonl
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
-PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, on this machine or not: a request takes longer
+PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, by whether the workdir is on this machine
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
   """Replaces the file in one move: a reader sees the old one or the new one, never half of either."""
   paths.write_whole(path, json.dumps(value, indent=1))
 
 
-def cut_after(path: Path, step: int, again=lambda line: False) -> None:
-  """Drops lines past a restored step, and a torn last one, so that every step is written once.
+def cut_after(path: Path, step: int, again: Callable[[dict], bool] = lambda line: False) -> None:
+  """Drops lines past a restored step, and a torn last line, so that every step is written once.
 
-  again: which lines of that very step are dropped too, because they will be written again.
+  again: whether a line of that very step is dropped too, because it will be written again
   """
   jsonl.cut(path, lambda line: line["step"] < step or (line["step"] == step and not again(line)))
 
 
 def chat_json(chat: Chat) -> list[dict]:
+  """A chat as JSON."""
   return [{"role": message.role, "text": message.text} for message in chat]
 
 
 class Log:
   """The files of one workdir, open for a run. On every host but the first it writes nothing.
 
-  Where files cannot be appended to, lines are held until `close_parts`. Whoever saves a checkpoint calls it before:
-  once a checkpoint is complete, every line up to it is safe, and lines past the last complete one are cut by whoever
-  goes on from it.
+  Where files cannot be appended to, lines are held until `close_parts`. The run calls it before it saves a checkpoint:
+  once a checkpoint is complete, every line up to it is safe, and a resumed run cuts the lines past it.
   """
 
   def __init__(self, workdir: Path, config: LogConfig, limits: Limits, name: str, writes: bool = True):
+    """name: of the progress bar; writes: whether this process is the one that writes."""
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
-    self.heartbeat = lambda: None   # told of all progress
-    self._told, self._started, self._from, self._pause = 0.0, time.time(), None, PAUSES[paths.is_here(workdir)]
-    self._metrics, self._evals, self._episodes = self._writers = tuple(jsonl.Writer(workdir / name) for name in FILES)
-    self._curves = Scalars(workdir / "tensorboard")
+    self.heartbeat: Callable[[], None] = lambda: None   # called at every progress
+    self._progress_at, self._from, self._pause = 0.0, None, PAUSES[paths.is_here(workdir)]
+    self._metrics, self._evals, self._episodes = self._lines = tuple(jsonl.Writer(workdir / file) for file in FILES)
+    self._scalar_writers, self._start_step, self._evaluated = (), 0, set()
     self.profile = Profile(workdir / "profile", config.profile_steps, self.say)
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
                      bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining} {postfix}")
 
-  def resumed(self, position: Position) -> None:
-    """What TensorBoard shows past this step is written again."""
-    self._curves.resumed(position.step)
+  def start(self, step: int = 0) -> None:
+    """Opens the scalar writers for a run that continues after `step` (0: it begins); called before lines are cut.
+
+    An evaluation of that very step that was interrupted is made again from its first variant: the writers have the
+    scalars of the variants in evals.jsonl.
+    """
+    if not self.writes:
+      return
+    self._start_step, self._evaluated = step, _evaluated_at(self._evals.path, step) if step else set()
+    self._scalar_writers = open_writers(self.config.writers, self.workdir, step)
 
   def metrics(self, position: Position, metrics: dict[str, float]) -> None:
+    """One line of metrics.jsonl, which begins with the position."""
     if not self.writes:
       return
     self._metrics.write({**position.log(), **metrics})
-    self._scalars(position.step, metrics, "")
+    self._write_scalars(position.step, metrics)
 
   def evaluation(self, line: dict) -> None:
+    """One line of evals.jsonl: a variant at a temperature."""
     if not self.writes:
       return
     self._evals.write(line)
-    tag = f"eval/{line['variant']}/T{line['temperature']:g}/"
-    self._scalars(line["step"], {k: line[k] for k in ("success", "first_success", "kl") if k in line}, tag)
+    prefix = _scalar_prefix(line)
+    if line["step"] != self._start_step or prefix not in self._evaluated:
+      self._write_scalars(line["step"], {f"{prefix}{name}": line[name] for name in EVAL_SCALARS if name in line})
 
   def episode(self, line: dict) -> None:
+    """One line of episodes.jsonl, as long as the file is small enough."""
     if self.writes and self._episodes.size <= self.config.megabytes * 2**20:
       self._episodes.write(line)
 
   def close_parts(self) -> None:
     """Makes safe what is written so far. It may be called at any time: lines past a checkpoint are cut by a resume."""
-    for writer in (*self._writers, self._curves):
+    for writer in (*self._lines, *self._scalar_writers):
       writer.close_part()
 
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False, speed: str = "") -> None:
-    """progress.json about once a second (in a bucket, four times a minute), and the bar. speed: beside steps a second.
+    """Writes progress.json about once a second (in a bucket, four times a minute), and the bar.
+
+    text: in the place of "step 3/10"; force: write now; speed: shown beside steps a second
     """
     self.heartbeat()
     now = time.time()
-    if not self.writes or (now - self._told < self._pause and not force):
+    if not self.writes or (now - self._progress_at < self._pause and not force):
       return
     done = self.limits.done(position)
     if self._from is None:
       self._from = (now, done, position.step)
-    passed, rate = now - self._from[0], 0.0
-    eta = passed * (1 - done) / (done - self._from[1]) if done > self._from[1] else 0.0
-    rate = (position.step - self._from[2]) / passed if passed > 0 else 0.0
-    told = {"phase": phase, "done": round(done, 5), "text": text or f"step {position.step}/{self.limits.steps}",
-            "rate": f"{rate:.2f} it/s{speed and ', '}{speed}", "eta": round(eta, 1)}
-    self._tell(told)
+    started, done_before, step_before = self._from
+    passed = now - started
+    eta = passed * (1 - done) / (done - done_before) if done > done_before else 0.0
+    steps_per_second = (position.step - step_before) / passed if passed > 0 else 0.0
+    rate = f"{steps_per_second:.2f} it/s{speed and ', '}{speed}"
+    self._write_progress({"phase": phase, "done": round(done, 5), "rate": rate, "eta": round(eta, 1),
+                          "text": text or f"step {position.step}/{self.limits.steps}"})
     self._bar.n = done
-    self._bar.set_postfix_str(f"{phase} step {position.step} {told['rate']} {text}")
-    self._told = now
+    self._bar.set_postfix_str(f"{phase} step {position.step} {rate} {text}")
+    self._progress_at = now
 
-  def _tell(self, told: dict) -> None:
-    """Writes progress.json. A bucket that does not answer is no reason to end a run: the next one may get there."""
+  def _write_progress(self, progress: dict) -> None:
+    """Writes progress.json. A bucket that does not answer does not end a run: the next write may succeed."""
     try:
-      write_json(self.workdir / "progress.json", told)
-    except Exception as error:  # any of the client's
+      write_json(self.workdir / "progress.json", progress)
+    except Exception as error:  # of any kind, as the bucket's client has many
       if paths.is_here(self.workdir):
         raise
       self.say(f"progress.json was not written ({type(error).__name__}: {str(error)[:200]}).")
 
   def say(self, text: str) -> None:
-    """One line for a person, above the bar."""
+    """Prints one line above the bar."""
     if self.writes:
       tqdm.write(text, file=sys.stdout)
       sys.stdout.flush()
 
   def close(self) -> None:
+    """Makes everything safe and closes the writers."""
     self._bar.close()
     self.profile.close()
     self.close_parts()
-    self._curves.close()
+    for writer in self._scalar_writers:
+      writer.close()
 
-  def _scalars(self, step: int, metrics: dict, prefix: str) -> None:
-    if self.config.tensorboard:
-      self._curves.add(step, metrics, prefix)
+  def _write_scalars(self, step: int, values: dict) -> None:
+    """The numbers among the values, to every writer."""
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    for writer in self._scalar_writers:
+      writer.scalars(step, numbers)
+
+
+def _scalar_prefix(line: dict) -> str:
+  """What the scalars of a line of evals.jsonl are called: `eval/rule_ood/T0/`, to which `success` is added."""
+  return f"eval/{line['variant']}/T{line['temperature']:g}/"
+
+
+def _evaluated_at(path: Path, step: int) -> set[str]:
+  """The prefixes of the lines of evals.jsonl that are of one step; a torn line is none."""
+  prefixes = set()
+  for text in (text for file in jsonl.files(path) for text in jsonl.read_text(file).splitlines()):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      line = json.loads(text)
+      if line["step"] == step:
+        prefixes.add(_scalar_prefix(line))
+  return prefixes

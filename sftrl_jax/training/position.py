@@ -1,13 +1,13 @@
-"""Where a run stands, and when what is due."""
+"""How far a run is, and when an evaluation, a checkpoint or a line is due."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-  """Everything a run counts; with the train state it is all that a resume needs.
+  """All counts of a run; with the train state it is all that a resume needs.
 
-  FLOPs are of post-training only, cumulative over resumes, every computed position charged, padding included.
+  FLOPs are of post-training only and cumulative over resumes; every computed position counts, padding included.
   """
 
   step: int = 0  # SFT updates or RL iterations done
@@ -17,15 +17,16 @@ class Position:
   train_flops: float = 0.0
   rollout_flops: float = 0.0
   score_flops: float = 0.0
-  skipped: int = 0  # steps in a row of which an update was skipped, its loss or gradient not being finite
+  skipped: int = 0  # latest steps in a row with a skipped update, because its loss or gradient was not finite
 
   @property
   def total_flops(self) -> float:
+    """FLOPs of updates, rollouts and scoring."""
     return self.train_flops + self.rollout_flops + self.score_flops
 
   def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
             score: float = 0.0) -> "Position":
-    """One step further."""
+    """The position after one more step, with these tokens, seconds and FLOPs of it."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
                     self.rollout_flops + rollout, self.score_flops + score, self.skipped)
 
@@ -44,20 +45,21 @@ class Limits:
   flops: float = 0.0
 
   def over(self, position: Position) -> bool:
+    """Whether the run has ended."""
     return position.step >= self.steps or bool(self.flops and position.total_flops >= self.flops)
 
   def done(self, position: Position) -> float:
-    """How much of the run is behind, in [0, 1]."""
+    """The share of the run that is done, in [0, 1]."""
     shares = [position.step / max(1, self.steps), position.total_flops / self.flops if self.flops else 0.0]
     return min(1.0, max(shares))
 
 
 def due(every: int, position: Position, limits: Limits) -> bool:
-  """Every so many steps, and at the end. 0: only at the end."""
+  """Whether this is a multiple of `every` steps, or the end of the run. 0: only the end."""
   return limits.over(position) or bool(every and position.step % every == 0)
 
 
 def due_at(shares: tuple[float, ...], before: Position, after: Position, limits: Limits) -> bool:
   """Whether the run has just crossed one of these shares of its length, or its end."""
-  was, now = limits.done(before) + 1e-9, limits.done(after) + 1e-9
-  return limits.over(after) or any(was < share <= now for share in shares)
+  done_before, done_after = limits.done(before) + 1e-9, limits.done(after) + 1e-9
+  return limits.over(after) or any(done_before < share <= done_after for share in shares)

@@ -1,24 +1,28 @@
-"""How an objective asks a model: parameters and rows in, log-probabilities, entropy and values out."""
+"""The function between a model and an objective: parameters and rows in, log-probabilities, entropy and values out."""
 
 from collections.abc import Callable
+
+import jax
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, heads
 from sftrl_jax.objectives.batches import Scores
 from sftrl_jax.objectives.logprobs import logprobs
 
-Score = Callable[[dict, Inputs, object], Scores]
+Score = Callable[[dict, Inputs, jax.Array], Scores]
 
 
 def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gradient: bool = False) -> Score:
   """score(params, inputs, targets_BT) -> Scores. params: {"model": ..., "value": ... or absent}.
 
-  The same graph gives old log-probabilities, reference log-probabilities and the ones that are differentiated.
+  One graph gives old log-probabilities, reference log-probabilities and the differentiated ones.
+  temperature: divides the logits; chunk: tokens of a row whose logits exist at once (0: all)
+  value_gradient: whether the loss of the value head trains the trunk too
   """
 
-  def score(params: dict, inputs: Inputs, targets_BT) -> Scores:
+  def score(params: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
     trunk = params["model"]
-    hidden_BTD = model.hidden(trunk, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden_BTD = model.hidden(trunk, inputs)
     logprobs_BT, entropy_BT, correct_BT = logprobs(
         hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, ids=model.ids)
     values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient) if "value" in params else None

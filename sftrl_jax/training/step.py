@@ -1,6 +1,7 @@
 """One train step for every objective."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,46 +14,48 @@ from sftrl_jax.training.state import TrainState
 Loss = Callable[[dict, object], tuple[Mean, dict]]
 
 
-def accumulate(loss: Loss, params, batch, microbatches: int):
+def accumulate(loss: Loss, params: dict, batch: Any, microbatches: int) -> tuple[dict, Mean, dict]:
   """(gradient of the loss total, loss Mean, metrics), summed over microbatches by a scan: exact, whatever the masks.
 
-  Rows are dealt out like cards (row i goes to microbatch i mod n), so that each device keeps the rows it has.
+  Row i goes to microbatch i mod n, so that each device keeps the rows it has.
   """
 
-  def total(params, piece):
+  def total(params: dict, piece: Any) -> tuple:
     value, metrics = loss(params, piece)
     return value.total, (value, metrics)
 
-  one = jax.grad(total, has_aux=True)
+  gradient = jax.grad(total, has_aux=True)
   if microbatches == 1:
-    grads, (value, metrics) = one(params, batch)
+    grads, (value, metrics) = gradient(params, batch)
     return grads, value, metrics
   deal = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 0, 1)
   pieces = jax.tree.map(deal, batch)
 
-  def add(carry, piece):
+  def add(carry: tuple, piece: Any) -> tuple:
     grads, value, metrics = carry
-    more, (more_value, more_metrics) = one(params, piece)
+    more, (more_value, more_metrics) = gradient(params, piece)
     return (jax.tree.map(jnp.add, grads, more), value + more_value, merge(metrics, more_metrics)), None
 
-  told = jax.eval_shape(one, params, jax.tree.map(lambda x: x[0], pieces))[1]
-  (grads, value, metrics), _ = jax.lax.scan(add, (jax.tree.map(jnp.zeros_like, params), *zeros_like_metrics(told)), pieces)
+  shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], pieces))[1]
+  zeros = (jax.tree.map(jnp.zeros_like, params), *zeros_like_metrics(shapes))
+  (grads, value, metrics), _ = jax.lax.scan(add, zeros, pieces)
   return grads, value, metrics
 
 
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1,
-                    whole: Callable | None = None):
+                    full_params: Callable[[dict, Any], dict] | None = None) -> Callable:
   """train_step(state, batch, frozen) -> (state, metrics): gradient of sums, divided once by the global weight, then
   optax.
 
-  SFT, PPO and the rest differ in `loss` and in nothing else. A step whose loss or gradient is not finite changes
-  nothing and is counted in `nonfinite_steps`; `schedule` is only reported.
-  whole: (params, frozen) -> what the loss reads; without it, the parameters themselves. `frozen` has no gradient.
+  Objectives differ in `loss` and in nothing else. A step whose loss or gradient is not finite changes nothing and
+  counts in `nonfinite_steps`. `schedule` is for the metrics alone: the optimizer has its own.
+  full_params: (params, frozen) -> the parameters that the loss reads, None for those of the state; `frozen` has no
+    gradient
   """
 
-  def train_step(state: TrainState, batch, frozen=None) -> tuple[TrainState, dict]:
-    reads = loss if whole is None else lambda params, piece: loss(whole(params, frozen), piece)
-    grads, value, metrics = accumulate(reads, state.params, batch, microbatches)
+  def train_step(state: TrainState, batch: Any, frozen: Any = None) -> tuple[TrainState, dict]:
+    of_state = loss if full_params is None else lambda params, piece: loss(full_params(params, frozen), piece)
+    grads, value, metrics = accumulate(of_state, state.params, batch, microbatches)
     weight = jnp.maximum(value.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     grad_norm = trees.norm(grads)
@@ -61,7 +64,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedul
     params = optax.apply_updates(state.params, updates)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     after = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state))
-    # A loss that is no mean over tokens says itself how many it was computed on.
+    # A loss that is no mean over tokens reports the number of its tokens itself.
     metrics = {"label_tokens": value.weight, **metrics, "loss": value, "grad_norm": grad_norm,
                "learning_rate": schedule(state.step), "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
     return after, metrics

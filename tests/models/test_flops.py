@@ -71,7 +71,7 @@ def test_a_whole_step_of_a_model_of_real_proportions_is_within_5_percent(adapted
                                    jax.random.key(0))} if adapted else base
   ints, floats = (jax.ShapeDtypeStruct(rows, dtype) for dtype in ("int32", "float32"))
   step = make_train_step(functools.partial(sft_loss, score=make_score(model)), optimizer, lambda n: 1.0,
-                         whole=functools.partial(lora.whole, lora=settings) if adapted else None)
+                         full_params=functools.partial(lora.whole, lora=settings) if adapted else None)
   state = jax.eval_shape(lambda p: states.create(p, optimizer), params)
   batch = TokenBatch(Inputs(ints, ints, ints), ints, floats)
   counted = jax.jit(step).lower(state, batch, base if adapted else None).cost_analysis()["flops"]

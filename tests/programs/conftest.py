@@ -53,9 +53,8 @@ def stand_in(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="package")
 def stranger():
-  """stranger(folder, *(old, new)) -> sort_numbers.py of README.md, written there with these pieces replaced."""
-  readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-  text = next(block.partition("```")[0] for block in readme.split("```python\n")[1:] if "class Sort" in block)
+  """stranger(folder, *(old, new)) -> configs/examples/sort_numbers.py, copied there with these pieces replaced."""
+  text = (pathlib.Path(__file__).parents[2] / "configs" / "examples" / "sort_numbers.py").read_text()
 
   def write(folder, *changes):
     changed = text
@@ -73,7 +72,7 @@ TINY = {
     "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",
     "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "(0.5,)",
     "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.log_episodes": "2", "log.every": "1",
-    "log.tensorboard": "False", "mesh.cpu_threads": "0"}
+    "log.writers": "()", "mesh.cpu_threads": "0"}
 TINY_RL = {"batch": "8", "compute.microbatches": "2", "rollout.rows": "8"}
 TINY_PPO = {**TINY_RL, "ppo.minibatches": "1", "ppo.kl_coef": "0.1"}
 TINY_METHODS = {
@@ -173,10 +172,10 @@ def afar(bucket, tiny, run_of):
 
   The run is that of finished("sft"), with a checkpoint after every step.
   """
-  home, moments = paths.place("gs://bucket/afar"), []
+  home, moments = paths.as_path("gs://bucket/afar"), []
   bucket.watch = lambda bucket: moments.append(
       {name: object for name, object in bucket.objects.items() if name.startswith("afar/")})
-  run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)
+  run_of(tiny("sft", checkpoint__every=1, log__writers="tensorboard"), home)
   bucket.watch = lambda bucket: None
   return home, moments
 

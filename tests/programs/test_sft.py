@@ -3,7 +3,10 @@
 import json
 import math
 
+import pytest
+
 from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.programs.config.errors import ConfigError
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
@@ -34,3 +37,26 @@ def test_the_start_and_the_end_are_evaluated_and_the_run_is_complete(finished, l
   store = stores.manager(workdir)
   assert list(store.all_steps()) == [2]
   store.close()
+
+
+def test_an_optimizer_of_ones_own_file_learns_as_that_of_optax(tiny, run_of, lines_of, tmp_path, monkeypatch):
+  """A run by path has the bits of the same optimizer by name, from any directory, and refuses a changed file."""
+  (tmp_path / "rules.py").write_text(
+      "import optax\n\ndef make(learning_rate, momentum: float = 0.5):\n  return optax.sgd(learning_rate, momentum)\n")
+  monkeypatch.chdir(tmp_path)
+  common = dict(evals__variants="()", optimizer__learning_rate=0.1, optimizer__weight_decay=0.01)
+  own = tiny("sft", optimizer__name="rules.py:make", optimizer__args__momentum=0.9, **common)
+  assert own.optimizer.to_dict()["args"] == {"momentum": 0.9}
+  assert own.optimizer.name == f"{tmp_path / 'rules.py'}:make"
+  run_of(own, tmp_path / "own")
+  run_of(tiny("sft", optimizer__name="sgd", optimizer__args__momentum=0.9, **common), tmp_path / "optax")
+  losses = [[line["loss"] for line in lines_of(tmp_path / name, "metrics.jsonl")] for name in ("own", "optax")]
+  assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+  (tmp_path / "rules.py").write_text("import optax\n\ndef make(learning_rate, momentum: float = 0.5):\n"
+                                     "  return optax.adam(learning_rate, momentum)\n")
+  with pytest.raises(ConfigError, match=r"rules\.py has changed since the run"):
+    run_of(own, tmp_path / "own")
+  with pytest.raises(ConfigError, match="config.optimizer.args.beta is no argument of rules.py:make"):
+    tiny("sft", optimizer__name="rules.py:make", optimizer__args__beta=0.9)
+  with pytest.raises(ConfigError, match="config.optimizer.args.momentum is 'much', but should be float"):
+    tiny("sft", optimizer__name="rules.py:make", optimizer__args__momentum="much")

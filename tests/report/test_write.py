@@ -14,7 +14,7 @@ STUDY_FIGURES = ("effects_drawn", "curves", "frontier", "matched", "attempts", "
 def few_resamples(monkeypatch):
   measure = write.effects.measure
   monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=200))
-  monkeypatch.setattr(write.figures, "DPI", 50)
+  monkeypatch.setattr(write.study_figures, "DPI", 50)
   assert bootstrap.RESAMPLES == 10_000
 
 

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sftrl_jax import trees
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, build, cache as caches
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout import placement
@@ -59,7 +60,7 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
   token = jax.ShapeDtypeStruct((ROWS, 1), jnp.int32, sharding=meshes.by_rows(mesh))
 
   def step(weights, cache, *token):
-    hidden_BTD, cache = model.extend(weights, cache, *token)
+    hidden_BTD, cache = model.extend(weights, cache, Inputs(*token))
     return model.unembed(weights, hidden_BTD[:, 0]), cache
 
   with jax.set_mesh(mesh):
@@ -100,7 +101,7 @@ def said(guess, actor, params, temperature):
     weights = actor.compiled.to_decoding(jax.device_put(
         {"model": params}, rules.shardings({"model": params}, actor.mesh))["model"])
     episodes, _ = play(guess(), policy(actor, weights, jax.random.key(5), temperature, range(16)), range(16))
-  replies = [turn.reply for episode in episodes for turn in episode.turns]
+  replies = [turn.response for episode in episodes for turn in episode.turns]
   return [reply.tokens for reply in replies], np.concatenate([reply.logprobs for reply in replies])
 
 
@@ -122,5 +123,6 @@ def test_a_rollout_is_the_same_on_every_mesh(guess, make_actor, params, alone, s
 def test_decoding_may_have_a_dtype_of_its_own(make_actor, params):
   actor = make_actor(dtype="bfloat16")
   assert actor.decoder.config == dataclasses.replace(actor.model.config, dtype="bfloat16")
-  assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(actor.compiled.to_decoding, params))} == {jnp.dtype("bfloat16")}
+  shapes = jax.eval_shape(actor.compiled.to_decoding, params)
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("bfloat16")}
   assert make_actor().decoder == make_actor().model

@@ -14,7 +14,7 @@ from sftrl_jax.objectives.ppo import PPOConfig
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.rollout.collect import grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
-from sftrl_jax.training.advantages import make_group_prepare, make_prepare, take
+from sftrl_jax.training.advantages import make_advantages, make_group_advantages, make_score_rows, take
 
 TURNS, TOKENS, LENGTH = 2, 3, 10
 
@@ -36,13 +36,14 @@ def score(params, inputs, targets_BT):
 
 @functools.cache
 def jitted(ppo, pieces):
-  return jax.jit(make_prepare(score, ppo, pieces))
+  return jax.jit(make_score_rows(score, pieces)), jax.jit(make_advantages(ppo))
 
 
 def prepared(ppo, ref=None, closing=((), ()), pieces=1, model=1.0):
-  arrays = rows(EPISODES, LENGTH, closing), grid(EPISODES, ppo.level, TURNS, TOKENS, closing)
-  batch, metrics = jitted(ppo, pieces)({"model": model}, ref, *arrays)
-  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+  laid, steps = rows(EPISODES, LENGTH, closing), grid(EPISODES, ppo.level, TURNS, TOKENS, closing)
+  score_rows, advantages = jitted(ppo, pieces)
+  batch, metrics = advantages(score_rows({"model": model}, ref, laid), laid, steps)
+  return jax.device_get(batch), jax.device_get(metrics), laid
 
 
 def test_a_token_is_an_action():
@@ -128,11 +129,11 @@ def test_a_minibatch_is_the_chosen_rows():
 def grouped(advantages=group_relative, ref=None, in_reward=False, pieces=1, **how):
   """(batch, metrics, rows) of the two episodes as one group, whose rewards are 0.5 and -0.2."""
   score_alone = lambda *given: score(*given)._replace(values_BT=None)
-  prepare = make_group_prepare(score_alone, GRPOConfig(kl_coef=0.5), pieces, kl_in_reward=in_reward,
-                               advantages=functools.partial(advantages, group=2))
-  arrays = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES, **how)
-  batch, metrics = jax.jit(prepare)({"model": 1.0}, ref, *arrays)
-  return jax.device_get(batch), jax.device_get(metrics), arrays[0]
+  compare = make_group_advantages(GRPOConfig(kl_coef=0.5), functools.partial(advantages, group=2), in_reward)
+  laid = rows(EPISODES, LENGTH, ((), ()))
+  scored = jax.jit(make_score_rows(score_alone, pieces))({"model": 1.0}, ref, laid)
+  batch, metrics = jax.jit(compare)(scored, laid, outcomes(EPISODES, **how))
+  return jax.device_get(batch), jax.device_get(metrics), laid
 
 
 def test_an_episode_of_a_group_has_one_advantage_and_no_values():
@@ -163,7 +164,7 @@ def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage(
   np.testing.assert_array_equal(batch.mask_BT[0], arrays.mask_BT[0])
   assert not batch.mask_BT[1].any() and not batch.old_logprobs_BT[1].any()
   np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)   # it still counts in its group's mean
-  filled, _, arrays = grouped(fillers=2)
+  filled, _, arrays = grouped(padding_episodes=2)
   assert not filled.advantages_B.any()
   np.testing.assert_array_equal(filled.mask_BT, arrays.mask_BT)
 

@@ -6,8 +6,6 @@ import types
 import pytest
 
 from sftrl_jax.objectives.groups import GroupConfig
-from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.training import algorithms
@@ -24,21 +22,8 @@ def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   assert algorithms.group_of(None) == 1   # SFT
 
 
-@pytest.mark.parametrize("change, told", [
-    (dict(batch=12, grpo__group=8), "config.grpo.group is 8; it must divide config.batch = 12"),
-    (dict(rollout__rows=6), "config.grpo.group is 4; it must divide config.rollout.rows = 6"),
-    (dict(grpo__minibatches=3), "config.grpo.minibatches is 3; it must divide config.batch = 8"),
-    (dict(grpo__minibatches=8), "config.compute.microbatches is 2; it must divide config.batch / grpo.minibatches = 1"),
-    (dict(grpo__overlong_buffer=14), "config.grpo.overlong_buffer is 14; it must be at most .* = 13"),
-    (dict(grpo__group=1), "config.grpo.group is 1; it must be at least 2: an episode is judged against the others"),
-    (dict(grpo__clip_high=-1), "config.grpo.clip_high is -1"), (dict(optimizer__freeze="('value/*',)"), "value/")])
-def test_what_cannot_be_cut_names_both_numbers(tiny, change, told):
-  with pytest.raises(ConfigError, match=told):
-    build_experiment(tiny("grpo", **change), "rl")
-
-
 def test_groups_are_split_by_the_mesh(monkeypatch):
-  monkeypatch.setattr(algorithms.meshes, "rows", lambda mesh: 4)
+  monkeypatch.setattr("sftrl_jax.parallel.mesh.rows", lambda mesh: 4)
   section = ALGORITHMS["grpo"].section(group=4, minibatches=1)
   mesh = types.SimpleNamespace(shape={"data": 4})
   algorithms.check("grpo", section, 16, 1, RolloutConfig(rows=16), mesh)

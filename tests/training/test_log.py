@@ -13,6 +13,7 @@ from sftrl_jax.jsonl import append_line
 from sftrl_jax.training import log as logs
 from sftrl_jax.training.log import Log, LogConfig, cut_after, write_json
 from sftrl_jax.training.position import Limits, Position
+from sftrl_jax.training.writers.writer import WRITERS
 
 
 def lines(path):
@@ -21,7 +22,7 @@ def lines(path):
 
 @pytest.fixture
 def log(tmp_path):
-  log = Log(tmp_path, LogConfig(tensorboard=False, megabytes=0.001), Limits(4), "run")
+  log = Log(tmp_path, LogConfig(writers=(), megabytes=0.001), Limits(4), "run")
   yield log
   log.close()
 
@@ -82,6 +83,7 @@ def test_episodes_stop_at_their_size_and_metrics_do_not(log, tmp_path):
 
 def test_another_host_writes_nothing(tmp_path):
   log = Log(tmp_path, LogConfig(), Limits(4), "run", writes=False)
+  log.start()
   log.metrics(Position(1), {"loss": 1.0})
   log.evaluation({"step": 1})
   log.episode({"step": 1})
@@ -91,14 +93,67 @@ def test_another_host_writes_nothing(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_tensorboard_files_are_written_when_asked_for(tmp_path):
-  log = Log(tmp_path, LogConfig(), Limits(4), "run")
+class Recorder:
+  """A scalar writer that keeps what it gets."""
+
+  package = "json"
+  opened: list["Recorder"] = []
+
+  def __init__(self, workdir, step):
+    self.step, self.points, self.calls = step, [], []
+    self.opened.append(self)
+
+  def scalars(self, step, values):
+    self.points += [(step, name, value) for name, value in values.items()]
+
+  def close_part(self):
+    self.calls.append("close_part")
+
+  def close(self):
+    self.calls.append("close")
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+  monkeypatch.setitem(WRITERS, "recorder", Recorder)
+  monkeypatch.setattr(Recorder, "opened", [])
+  return Recorder
+
+
+def test_writers_get_the_numbers_of_metrics_and_evaluations(tmp_path, recorder):
+  log = Log(tmp_path, LogConfig(writers=("recorder",)), Limits(4), "run")
+  assert not recorder.opened
+  log.start()
   log.metrics(Position(1), {"loss": 1.0, "note": "nan"})
-  log.evaluation({"step": 1, "variant": "id_seen", "temperature": 0.0, "success": 0.5, "first_success": 0.25})
+  log.evaluation({"step": 1, "variant": "id_seen", "temperature": 0.0, "success": 0.5, "first_success": 0.25,
+                  "episodes": 16})
+  log.close_parts()
   log.close()
-  (written,) = (tmp_path / "tensorboard").iterdir()
-  content = written.read_bytes()
-  assert b"loss" in content and b"eval/id_seen/T0/success" in content and b"note" not in content
+  (writer,) = recorder.opened
+  assert writer.points == [(1, "loss", 1.0), (1, "eval/id_seen/T0/success", 0.5),
+                           (1, "eval/id_seen/T0/first_success", 0.25)]
+  assert writer.calls == ["close_part", "close_part", "close"]
+  assert "note" in lines(tmp_path / "metrics.jsonl")[0]
+
+
+def test_an_evaluation_made_again_sends_only_the_variants_that_are_missing(tmp_path, recorder):
+  """A run that was stopped inside the evaluation of its checkpoint makes all of it again."""
+  evaluation = lambda variant, step=2: {"step": step, "variant": variant, "temperature": 0.0, "success": 0.5}
+  for line in (evaluation("seen", 1), evaluation("seen"), evaluation("unseen", 3)):
+    append_line(tmp_path / "evals.jsonl", line)
+  (tmp_path / "evals.jsonl").open("a").write('{"step": 2, "vari')
+  log = Log(tmp_path, LogConfig(writers=("recorder",)), Limits(4), "run")
+  log.start(2)
+  cut_after(tmp_path / "evals.jsonl", 2, lambda line: True)
+  for line in (evaluation("seen"), evaluation("unseen"), evaluation("seen", 3)):
+    log.evaluation(line)
+  log.close()
+  (writer,) = recorder.opened
+  assert writer.step == 2
+  assert [(step, name) for step, name, _ in writer.points] == [(2, "eval/unseen/T0/success"),
+                                                              (3, "eval/seen/T0/success")]
+  assert [(line["step"], line["variant"]) for line in lines(tmp_path / "evals.jsonl")] == [
+      (1, "seen"), (2, "seen"), (2, "unseen"), (3, "seen")]
 
 
 def test_chats_are_written_as_roles_and_texts():
@@ -106,7 +161,8 @@ def test_chats_are_written_as_roles_and_texts():
       {"role": "user", "text": "q"}, {"role": "assistant", "text": "r"}]
 
 
-@pytest.mark.parametrize("settings", [dict(every=0), dict(episodes=-1), dict(megabytes=-1.0)])
+@pytest.mark.parametrize("settings", [dict(every=0), dict(episodes=-1), dict(megabytes=-1.0),
+                                      dict(writers=("tensorbord",))])
 def test_wrong_settings_are_refused(settings):
   with pytest.raises(ValueError):
     LogConfig(**settings)
@@ -119,7 +175,7 @@ class Killed(Exception):
 def go_on(home, checkpoints, steps, chance, kill):
   """One process of a run as programs/run.py orders what is written: from the newest checkpoint to the end, or to where
   `kill` breaks it off. checkpoints: {step: owed}, those that are complete."""
-  log = Log(home, LogConfig(tensorboard=False), Limits(steps), "run")
+  log = Log(home, LogConfig(writers=()), Limits(steps), "run")
   step, owed, saving = max(checkpoints, default=0), checkpoints.get(max(checkpoints, default=0), False), []
   for name in logs.FILES:
     again = owed and name != "metrics.jsonl"

@@ -30,11 +30,11 @@ def test_shares_are_of_all_chips_peaks(four_v5e):
   assert told["throughput/update_mfu"] == pytest.approx(6e12 / (1 * 4 * chip.flops))
   assert told["throughput/decode_bandwidth"] == pytest.approx(8e9 / 0.5 / 4 / chip.bandwidth)
   assert throughput.chip_hours(AFTER) == pytest.approx(12 * 4 / 3600)
-  assert throughput.said(told) == "1.0k tok/s, MFU 1%"
+  assert throughput.summary(told) == "1.0k tok/s, MFU 1%"
 
 
 def test_a_cpu_has_no_peak_that_we_know():
   told = throughput.of_step(BEFORE, dataclasses.replace(AFTER, tokens=1100), 2.0, rolling=0.5, read=8e9)
   assert not [name for name in told if "mfu" in name or name.endswith("decode_bandwidth")]
-  assert told["throughput/decode_bytes_per_second"] == 16e9 and throughput.said(told) == "50 tok/s"
-  assert throughput.said({}) == ""
+  assert told["throughput/decode_bytes_per_second"] == 16e9 and throughput.summary(told) == "50 tok/s"
+  assert throughput.summary({}) == ""

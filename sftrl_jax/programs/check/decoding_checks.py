@@ -14,7 +14,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.rollout_batch import env_seed
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.training.score import make_score
 
 # How far two ways to compute one logit may be apart, as a share of the logits' spread (their standard deviation) there.
@@ -28,8 +28,9 @@ def episodes_of(experiment: Experiment, params, temperature: float) -> tuple[lis
   """(training's first episodes, as many as are decoded together; the seconds they took)."""
   actor, seed = experiment.actor, experiment.seed
   numbers, began = range(actor.rollout.rows), time.perf_counter()
-  episodes, _ = play_together(experiment.env, actor, actor.compiled.to_decoding(params), jax.random.key(seed), temperature, numbers,
-                              [env_seed(experiment, number) for number in numbers], group=actor.group)
+  context = PlayContext(experiment.env, actor, actor.compiled.to_decoding(params), jax.random.key(seed), temperature,
+                        actor.group)
+  episodes, _ = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
   return episodes, time.perf_counter() - began
 
 
@@ -84,7 +85,7 @@ def _ranked(model):
   deviation of the logits. A column at a time, so that logits_BTV never exist."""
 
   def run(params, inputs, targets_BT):
-    hidden_BTD = model.hidden(params, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden_BTD = model.hidden(params, inputs)
 
     def column(given):
       logits_BV = model.unembed(params, given[0])[:, : model.ids or None]

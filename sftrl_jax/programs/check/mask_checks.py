@@ -49,7 +49,7 @@ def of_rows(experiment: Experiment) -> str:
   if trained.total() != count or strange:
     raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which {len(strange)} are in no row",
                 "train what text/render.py calls written, and nothing else")
-  return supply.told.replace("\n", "\n          ")
+  return supply.summary.replace("\n", "\n          ")
 
 
 def of_episodes(experiment: Experiment, episodes) -> str:
@@ -57,7 +57,7 @@ def of_episodes(experiment: Experiment, episodes) -> str:
   tokenizer = experiment.tokenizer
   episodes = [*episodes, *(spoken(experiment, episode.seed) for episode in episodes)]
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
-  wanted = Counter(turn.reply.tokens for episode in episodes for turn in episode.turns)
+  wanted = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
   trained, found = Counter(), 0
   for row, episode in enumerate(episodes):
     said = _ids(episode)
@@ -66,8 +66,8 @@ def of_episodes(experiment: Experiment, episodes) -> str:
       here = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
       ids = tuple(rows.targets_BT[row][here].tolist())
       trained[ids] += 1
-      if tokenizer.decode(ids[:-1] if turn.reply.stopped else ids) != turn.reply.text:
-        raise CheckFailed(f"the environment judged {turn.reply.text!r}, but {tokenizer.decode(ids)!r} is trained",
+      if tokenizer.decode(ids[:-1] if turn.response.stopped else ids) != turn.response.text:
+        raise CheckFailed(f"the environment judged {turn.response.text!r}, but {tokenizer.decode(ids)!r} is trained",
                     "let the policy's text be its tokens, decoded")
   row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest tells most
   said = _ids(episodes[row])
@@ -75,7 +75,7 @@ def of_episodes(experiment: Experiment, episodes) -> str:
 
 
 def _ids(episode: Episode) -> list[int]:
-  return [token for turn in episode.turns for token in (*turn.reply.context, *turn.reply.tokens)]
+  return [token for turn in episode.turns for token in (*turn.response.context, *turn.response.tokens)]
 
 
 def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, chats: int, shown) -> str:

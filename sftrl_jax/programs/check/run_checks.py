@@ -129,7 +129,7 @@ def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play
   """
   short = nested.plain(config)
   for path, value in {"steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
-                      "log.tensorboard": False, "log.report": False}.items():
+                      "log.writers": (), "log.report": False}.items():
     nested.put(short, path, value)
   with _removed(scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
     TRAINERS[verb](ConfigDict(short).lock(), folder / "check")
@@ -150,7 +150,7 @@ def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play
 def _removed(scratch: Path | None):
   """A new directory that all processes write into and the first one removes, below `scratch` or a temporary one."""
   below = lambda: str(paths.absolute(scratch) / f"check-{secrets.token_hex(4)}")
-  folder = paths.place(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
+  folder = paths.as_path(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
   try:
     yield folder
     hosts.wait()   # until all have read it

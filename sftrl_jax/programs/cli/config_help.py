@@ -116,7 +116,7 @@ def choices(path) -> tuple[str, ...]:
     return (*ENVS, own)
   if path == "optimizer.name":
     from sftrl_jax.training.optimizers.catalogue import catalogue
-    return tuple(catalogue().entries)
+    return (*catalogue().entries, "path/to/file.py:function")
   if path == "algorithm":
     from sftrl_jax.training.algorithms import ALGORITHMS
     return tuple(ALGORITHMS)

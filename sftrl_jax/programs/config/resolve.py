@@ -182,7 +182,8 @@ def _rechosen(section, settings, choose, name, note) -> dict:
   shared = {field.name for field in dataclasses.fields(new)} if issubclass(new, old) or issubclass(old, new) else ()
   dropped = [key for key in settings if key != chosen and key not in shared]
   if dropped:
-    note(f"{section}.{chosen}: {settings.get(chosen, old.__name__)} -> {name}; dropped: {', '.join(dropped)}")
+    before = settings.get(chosen, old.__name__.removesuffix("Config"))
+    note(f"{section}.{chosen}: {before} -> {name}; dropped: {', '.join(dropped)}")
   return {**{key: value for key, value in settings.items() if key not in dropped}, chosen: name}
 
 

@@ -15,10 +15,10 @@ from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
 # What a config may name by path, and where.
-KEYS = ("env.name", "model.name", "reward")
+KEYS = ("env.name", "model.name", "optimizer.name", "reward")
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
-EXAMPLE = "see `Your own task` in README.md"
+EXAMPLE = "see sftrl_jax/envs/README.md"
 RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
 
 
@@ -117,6 +117,15 @@ def reward(name: str, key: str = "config.reward"):
   if not callable(function) or isinstance(function, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
                       "def reward(chat, response, verdict) -> float.")
+  return function
+
+
+def optimizer(name: str, key: str = "name"):
+  """A function by path that makes an optimizer; its arguments are checked in training/optimizers/catalogue.py."""
+  function = load(name, key)
+  if not callable(function) or isinstance(function, type):
+    raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
+                      "def make(learning_rate, ...) -> optax.GradientTransformation.")
   return function
 
 

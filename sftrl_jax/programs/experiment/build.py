@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ from sftrl_jax.training.position import Limits
 PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
 
 
-def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None, devices=None) -> Experiment:
+def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
+                     devices: Sequence[Any] | None = None) -> Experiment:
   """Builds every part of a run and checks that they agree.
 
   config: resolved, see experiment/run_config.py

@@ -5,12 +5,13 @@ import difflib
 import typing
 
 from sftrl_jax.envs import ENVS
+from sftrl_jax.envs.env import Env
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config import user_files, values
 from sftrl_jax.programs.config.resolve import build
 
 
-def env_section(settings: dict):
+def env_section(settings: dict) -> type:
   """The environment's own fields are the keys of config.env."""
   name = settings.get("name", "")
   if user_files.is_path(name):
@@ -22,7 +23,7 @@ def env_section(settings: dict):
   return ENVS[name]
 
 
-def make_env(settings: dict, reward: str = ""):
+def make_env(settings: dict, reward: str = "") -> Env:
   """The environment of a config.env; reward: path/to/file.py:function, or "" for the environment's own."""
   kind, fields = env_section(settings), {key: value for key, value in settings.items() if key != "name"}
   if user_files.is_path(settings["name"]):
@@ -34,6 +35,6 @@ def make_env(settings: dict, reward: str = ""):
   return RewardFnEnv(env, user_files.reward(reward)) if reward else env
 
 
-def variant_env(settings: dict, variant: str, reward: str = ""):
+def variant_env(settings: dict, variant: str, reward: str = "") -> Env:
   """The same environment as another of its variants."""
   return make_env({**settings, "variant": variant}, reward)

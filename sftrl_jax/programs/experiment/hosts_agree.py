@@ -22,36 +22,40 @@ WAY_OUT = {
 
 
 def check(config: dict, verb: str, data: dict, environment: Mapping[str, str]) -> None:
-  """Refused unless all processes are alike; nothing is written before. data: what data.json will hold, or {}."""
+  """AbortAllProcesses unless all processes agree; nothing is written before.
+
+  data: what data.json will hold, or {}
+  environment: of this process, which names the hosts of a pod
+  """
   if not hosts.several():
     return
   import jaxlib
   mine = {"config": {**config, "verb": verb}, "code": code(), "files named by the config": user_files.digests(config),
           "data": data.get("sha256", ""), "versions": [jax.__version__, jaxlib.__version__],
           "devices of a process": jax.local_device_count()}
-  told = hosts.gathered(mine)
-  found = [*apart(told), *missing(hosts.count(), len({device.process_index for device in jax.devices()}), environment)]
-  if found and hosts.is_first_process():
-    raise AbortAllProcesses("The processes of this run are not alike, and nothing was begun:\n  " + "\n  ".join(found))
-  if found:
+  processes_with_devices = len({device.process_index for device in jax.devices()})
+  problems = [*apart(hosts.gathered(mine)), *missing(hosts.count(), processes_with_devices, environment)]
+  if problems and hosts.is_first_process():
+    raise AbortAllProcesses("The processes of this run are not alike, so nothing began:\n  " + "\n  ".join(problems))
+  if problems:
     raise AbortAllProcesses("The processes of this run are not alike; process 0 says in what.")
 
 
-def apart(told: list[dict]) -> list[str]:
-  """In what the processes differ, and which of them."""
-  found = []
-  for process, other in enumerate(told):
-    keys = [f"config.{key} is {here!r} in process 0, {there!r} in process {process}"
-            for key, here, there in differences(told[0]["config"], other["config"])]
-    found += [f"{key}: give all of them the same command." for key in keys]
+def apart(records: list[dict]) -> list[str]:
+  """In what the processes differ, and which of them. records: one of each process, in order."""
+  problems = []
+  for process, record in enumerate(records):
+    keys = [f"config.{key} is {first!r} in process 0, {here!r} in process {process}"
+            for key, first, here in differences(records[0]["config"], record["config"])]
+    problems += [f"{key}: give all of them the same command." for key in keys]
   for name, way_out in WAY_OUT.items():
     groups: dict[str, list[int]] = {}
-    for process, one in enumerate(told):
-      groups.setdefault(_short(one[name]), []).append(process)
+    for process, record in enumerate(records):
+      groups.setdefault(_short(record[name]), []).append(process)
     if len(groups) > 1:
-      said = "; ".join(f"{value or 'none'} in {_named(members)}" for value, members in groups.items())
-      found.append(f"{name}: {said}: {way_out}.")
-  return found
+      values = "; ".join(f"{value or 'none'} in {_named(members)}" for value, members in groups.items())
+      problems.append(f"{name}: {values}: {way_out}.")
+  return problems
 
 
 def missing(processes: int, with_devices: int, environment: Mapping[str, str]) -> list[str]:

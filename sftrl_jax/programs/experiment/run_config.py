@@ -5,17 +5,19 @@ how many there are.
 """
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from sftrl_jax.programs.config import resolve, smoke
 from sftrl_jax.programs.runtime.process import cpu_threads, prepare_environment
 
+Overrides = Sequence[tuple[str, str]]   # ((dotted key, text), ...), in the order of the command line
 # The key that only configs of this verb have. A config with none of them is for `sft`.
 VERB_OF_KEY = {"study": "study", "algorithm": "rl"}
 
 
-def verb_of(config, overrides=()) -> str:
+def verb_of(config: Mapping, overrides: Overrides = ()) -> str:
   """The verb that a config is for, by the keys of the file and of the command line.
 
   config: of a file, not yet resolved
@@ -25,7 +27,7 @@ def verb_of(config, overrides=()) -> str:
   return next((verb for key, verb in VERB_OF_KEY.items() if key in given), "sft")
 
 
-def resolve_run(spec: str, overrides, verb: str = "") -> tuple[ConfigDict, dict]:
+def resolve_run(spec: str, overrides: Overrides, verb: str = "") -> tuple[ConfigDict, dict]:
   """(resolved config, schema) of a run; sets the environment that JAX reads before JAX is imported.
 
   spec: FILE.py[:choice][:smoke]
@@ -45,7 +47,8 @@ def resolve_run(spec: str, overrides, verb: str = "") -> tuple[ConfigDict, dict]
   return resolved, KINDS[verb].schema
 
 
-def resolve_for(verb: str, config, overrides, note=print) -> ConfigDict:
+def resolve_for(verb: str, config: Mapping, overrides: Overrides,
+                note: Callable[[str], None] = print) -> ConfigDict:
   """`resolve` with the schema of a kind of training. Imports JAX, so CPU threads have to be decided before.
 
   note: called with a sentence for every override that replaces more than it names (another optimizer, say)

@@ -1,12 +1,11 @@
 """A run read back from its workdir: config with changes, parameters of a step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.parallel import rules
+from sftrl_jax.checkpoints import store
 from sftrl_jax.programs.config.errors import ConfigError, recorded
 from sftrl_jax.programs.config.resolve import resolve
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -25,23 +24,22 @@ def parse(source: str) -> CheckpointRef:
 
 
 def verb_of(home: Path) -> str:
+  """The kind of training of the run in a workdir; ConfigError for a study."""
   verb = recorded(home).get("verb")
   if verb not in KINDS:
     raise ConfigError(f"{home} is the workdir of `{verb}`: give the workdir of one of its runs.")
   return verb
 
 
-def config_of(home: Path, overrides) -> ConfigDict:
-  """The config recorded in a workdir, with overrides."""
-  there = {key: value for key, value in recorded(home).items() if key != "verb"}
-  return resolve(ConfigDict(there), list(overrides), KINDS[verb_of(home)].schema)
+def config_of(home: Path, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
+  """The config recorded in a workdir, with overrides ((dotted key, text), ...). ConfigError."""
+  config = {key: value for key, value in recorded(home).items() if key != "verb"}
+  return resolve(ConfigDict(config), list(overrides), KINDS[verb_of(home)].schema)
 
 
-def parameters(experiment: Experiment, home: Path, step: int | None):
+def parameters(experiment: Experiment, home: Path, step: int | None) -> tuple[dict, int]:
   """(parameters of `model`, step) of a checkpoint; adapters are merged into their base."""
+  model, mesh = experiment.model, experiment.mesh
   if initial_params.adapters_of(home):
-    return initial_params.load_with_adapters(home, step, experiment.model, experiment.mesh, experiment.lora, experiment.start)[:2]
-  where = rules.shardings({"model": jax.eval_shape(experiment.model.init, jax.random.key(0))}, experiment.mesh)["model"]
-  shapes = jax.eval_shape(experiment.model.init, jax.random.key(0))
-  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
-  return stores.restore_params(home, step, like)
+    return initial_params.load_with_adapters(home, step, model, mesh, experiment.lora, experiment.start)[:2]
+  return store.restore_params(home, step, initial_params.abstract_params(model, mesh))

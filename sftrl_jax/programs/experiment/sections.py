@@ -13,8 +13,11 @@ from sftrl_jax.programs.experiment.environment import env_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.training.log import LogConfig
+from sftrl_jax.training.optimizers import catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
+
+catalogue.set_user_file_loader(user_files.optimizer)   # config.optimizer.name=path/to/file.py:function
 
 _AT = (0.2, 0.4, 0.6, 0.8)
 
@@ -88,7 +91,7 @@ class ComputeConfig:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
 
 
-def model_section(settings: dict, name: str = "decoder"):
+def model_section(settings: dict, name: str = "decoder") -> type:
   """The fields of our decoder, what can be said of a pretrained one, or a family in the user's own file (a class
   derived from DecoderConfig)."""
   name = settings.get("name", name)
@@ -100,7 +103,7 @@ def model_section(settings: dict, name: str = "decoder"):
   return known[name]
 
 
-def data_section(settings: dict, path: str = ""):
+def data_section(settings: dict, path: str = "") -> type:
   """Rows of one's own where a path says which, else demonstrations of the environment."""
   return RowsConfig if isinstance(settings, dict) and settings.get("path", path) else DemonstrationsConfig
 

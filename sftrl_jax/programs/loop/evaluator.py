@@ -3,43 +3,52 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
-from sftrl_jax.metrics import masked_mean
+from sftrl_jax.envs.env import Env
+from sftrl_jax.inputs import Inputs
+from sftrl_jax.metrics import Mean, masked_mean
+from sftrl_jax.models import Model
 from sftrl_jax.objectives.logprobs import kl
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
+from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.tally import Tally, tally, wilson
-from sftrl_jax.training.log import chat_json
+from sftrl_jax.training.log import Log, chat_json
+from sftrl_jax.training.position import Position
 
 
 @functools.cache
-def kl_rows(model):
-  """jit: exact KL per sampled token, summed over a batch of rows."""
+def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
+  """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) in nats per sampled token, summed over rows."""
 
-  def run(params, ref, inputs, mask_BT):
-    hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  def sum_kl(params, ref, inputs, mask_BT):
+    hidden = lambda p: model.hidden(p, inputs)
     kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)
 
-  return jax.jit(run)
+  return jax.jit(sum_kl)
 
 
-def episodes_of(actor, decoding, env, seeds: Sequence[int], temperature: float, key,
+def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], temperature: float, key: jax.Array,
                 pause: Callable[[], None] = lambda: None) -> list[Episode]:
   """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
+  context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause)
   episodes, rows = [], actor.rollout.rows
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
     numbers = range(first, first + len(some))
-    episodes += play_together(env, actor, decoding, key, temperature, numbers, some, pause=pause)[0]
+    episodes += play_together(context, numbers, some)[0]
   return episodes
 
 
-def evaluate(experiment, params, start, position, log, pause: Callable[[], None] = lambda: None) -> list[dict]:
+def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,
+             pause: Callable[[], None] = lambda: None) -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy.
@@ -97,5 +106,5 @@ def episode_line(step: int, kind: str, variant: str, temperature: float, episode
 
 def _summary(position, lines: list[dict], seconds: float) -> str:
   """One line a person reads at every evaluation."""
-  told = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
-  return f"step {position.step:>5}  {position.total_flops:.2e} FLOPs  {told}  ({seconds:.1f} s)"
+  rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
+  return f"step {position.step:>5}  {position.total_flops:.2e} FLOPs  {rates}  ({seconds:.1f} s)"

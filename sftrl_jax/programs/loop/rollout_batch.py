@@ -3,13 +3,15 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from sftrl_jax.objectives.groups import GroupConfig
+from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.episodes import Clock, Episode
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Cost
 
 
@@ -36,7 +38,8 @@ class RolloutBatch:
   padding_episodes: int
 
 
-def play_batch(experiment, params, first: int, pause: Callable[[], None] = lambda: None) -> RolloutBatch:
+def play_batch(experiment: Experiment, params: dict, first: int,
+               pause: Callable[[], None] = lambda: None) -> RolloutBatch:
   """Episodes from number `first` on: their seeds and random numbers follow from their numbers alone.
 
   With one round, they are the batch. With more (dynamic sampling, Yu et al. 2025), groups whose episodes all fare alike
@@ -62,7 +65,8 @@ def play_batch(experiment, params, first: int, pause: Callable[[], None] = lambd
         (dropped if most > 1 and has_equal_rewards(group, section.filter_by) else kept).append(group)
   missing = wanted - len(kept)
   chosen = [episode for group in (*kept, *dropped[:missing]) for episode in group]
-  return RolloutBatch(chosen, all_episodes, number, clock, weight_sync_seconds, rollout_costs, played, len(dropped), missing * actor.group)
+  return RolloutBatch(chosen, all_episodes, number, clock, weight_sync_seconds, rollout_costs, played,
+                      len(dropped), missing * actor.group)
 
 
 def in_groups(episodes: Sequence, group: int) -> list:
@@ -74,11 +78,11 @@ def has_equal_rewards(group: Sequence[Episode], by: str) -> bool:
 
   Rewards with a method's own penalties in them would let groups pass that are all wrong, and teach them length alone.
   """
-  told = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group}
-  return len(told) == 1
+  outcomes = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group}
+  return len(outcomes) == 1
 
 
-def measured(experiment, played: RolloutBatch, outcomes) -> dict[str, float]:
+def measured(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
   """Of groups, under TRL's names: the mean of their standard deviations, and the share of them without an advantage.
 
   outcomes: rollout.collect.Outcomes of a method that has groups; {} for one that has none.
@@ -86,16 +90,16 @@ def measured(experiment, played: RolloutBatch, outcomes) -> dict[str, float]:
   group, section = experiment.actor.group, _section(experiment)
   if section is None:
     return {}
-  rewards_EG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
-  alike_E = (rewards_EG.max(axis=1) == rewards_EG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
-  told = {"reward_std": float(rewards_EG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_E.mean())}
+  rewards_QG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
+  alike_Q = (rewards_QG.max(axis=1) == rewards_QG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
+  metrics = {"reward_std": float(rewards_QG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_Q.mean())}
   if section.max_rounds > 1:
-    told |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
+    metrics |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
              "groups/filled": float(played.padding_episodes // group)}
-  return told
+  return metrics
 
 
-def env_seed(experiment, number: int) -> str:
+def env_seed(experiment: Experiment, number: int) -> str:
   """The environment's seed of an episode: that of its group."""
   return f"{experiment.seed} {number // experiment.actor.group}"
 
@@ -108,11 +112,11 @@ def _section(experiment) -> GroupConfig | None:
 def _play(experiment, decoding, key, first: int, count: int, rollout_costs: list, pause):
   """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
   actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
+  context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,
+                        pause)
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
-    some, clock = play_together(experiment.env, actor, decoding, key, actor.rollout.temperature, numbers,
-                                [env_seed(experiment, number) for number in numbers], rollout_costs, actor.group,
-                                pause)
+    some, clock = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:

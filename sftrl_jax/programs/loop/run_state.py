@@ -13,6 +13,7 @@ from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
 from sftrl_jax.training import compile_count, throughput
+from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due
 from sftrl_jax.training.state import TrainState
 
@@ -74,7 +75,7 @@ class RunState:
   warned: frozenset = frozenset()
 
 
-def settled(experiment: Experiment, run_state: RunState, log) -> RunState:
+def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
   """The run with the metrics of its unsettled step fetched, counted and, where a line is due, written."""
   step = run_state.unsettled
   if step is None:
@@ -97,11 +98,11 @@ def settled(experiment: Experiment, run_state: RunState, log) -> RunState:
     run_state = write_line(run_state, position, log)
   if hopeless:
     raise RuntimeError(_nonfinite(run_state, position))
-  log.progress("train", position, speed=throughput.said(extra))
+  log.progress("train", position, speed=throughput.summary(extra))
   return run_state
 
 
-def write_line(run_state: RunState, position: Position, log, measured: dict | None = None) -> RunState:
+def write_line(run_state: RunState, position: Position, log: Log, measured: dict | None = None) -> RunState:
   """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
   line = {**(_merged(run_state.unlogged_metrics) if run_state.unlogged_metrics else {}), **(measured or {}),
           "compute/chip_hours": throughput.chip_hours(position), "compile/count": compile_count.count()}
@@ -110,7 +111,7 @@ def write_line(run_state: RunState, position: Position, log, measured: dict | No
   return dataclasses.replace(run_state, unlogged_metrics=())
 
 
-def _warn(run_state: RunState, position: Position, line: dict, log) -> RunState:
+def _warn(run_state: RunState, position: Position, line: dict, log: Log) -> RunState:
   """Warns a person once of every alarm that a line of metrics raises."""
   names = {name.removeprefix("alarm/") for name in alarms.raised(line)} - run_state.warned
   for name in sorted(names):

@@ -8,6 +8,7 @@ export, the end) is settled at once, and so is every step of RL, whose next roll
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -21,10 +22,12 @@ from sftrl_jax.programs.experiment.workdir import complete
 from sftrl_jax.programs.loop.evaluator import evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
+from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
 from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training import compile_count, log as logs, state as states
+from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due, due_at
 from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState
@@ -32,7 +35,7 @@ from sftrl_jax.training.state import TrainState
 LATE_SHARE = 0.25   # of checkpoint.grace_seconds: steps that take longer are settled at once, so that a stop is in time
 
 
-def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log, stop) -> RunState | None:
+def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log: Log, stop: Stop) -> RunState | None:
   """A new run or the continuation of the one in this workdir; None if that one is complete."""
   if complete(workdir, experiment):
     log.say(f"{workdir} is complete; its report is {workdir / 'report' / 'report.html'}.")
@@ -51,8 +54,8 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     position, eval_pending = Position(**meta["position"]), meta["owed"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["pending"])
-    log.resumed(position)
     log.say(f"{workdir}: going on from step {position.step}.")
+  log.start(position.step)
   for name in logs.FILES if log.writes else ():
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
     again = eval_pending and (name != "metrics.jsonl" or bool(unlogged_metrics))
@@ -76,7 +79,7 @@ def reads_start(experiment: Experiment) -> bool:
   return bool(measured or (algorithm is not None and algorithm.kl_coef))
 
 
-def compile_step(run_state: RunState, batch):
+def compile_step(run_state: RunState, batch: Any) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
   """(state, batch) -> (state, metrics), compiled for these shapes: any other is an error instead of a compilation.
 
   The state is donated; what is frozen is not, for it is read again.
@@ -86,7 +89,8 @@ def compile_step(run_state: RunState, batch):
   return lambda state, batch: compiled(state, batch, frozen)
 
 
-def evaluate_start(experiment: Experiment, run_state: RunState, log, stop, rollouts: bool = False) -> RunState:
+def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: Stop,
+                   rollouts: bool = False) -> RunState:
   """Compiles every shape of a rollout, and measures the start, or what an interrupted run has not evaluated yet.
 
   rollouts: training plays episodes too, so the shapes are needed even where nothing is evaluated.
@@ -114,7 +118,7 @@ def settles_late(run_state: RunState, seconds: float, grace: float) -> bool:
   return run_state.position.step > 0 and seconds < LATE_SHARE * grace
 
 
-def after_step(experiment: Experiment, run_state: RunState, state: TrainState, step: Step, log, stop,
+def after_step(experiment: Experiment, run_state: RunState, state: TrainState, step: Step, log: Log, stop: Stop,
                late: bool = False) -> RunState:
   """Writes, evaluates and saves whatever is due after a step, and ends the run if a signal has come.
 
@@ -144,7 +148,7 @@ def after_step(experiment: Experiment, run_state: RunState, state: TrainState, s
   return _go_on(run_state, log, stop)
 
 
-def _go_on(run_state: RunState, log, stop) -> RunState:
+def _go_on(run_state: RunState, log: Log, stop: Stop) -> RunState:
   """The run, if nobody has asked it to stop; else saves it and ends."""
   stop.sync()
   if stop.requested:
@@ -153,7 +157,7 @@ def _go_on(run_state: RunState, log, stop) -> RunState:
   return run_state
 
 
-def finish(experiment: Experiment, run_state: RunState, log) -> None:
+def finish(experiment: Experiment, run_state: RunState, log: Log) -> None:
   """Waits for the last checkpoint; only then is the run complete."""
   log.close_parts()
   stores.finish(run_state.store)
@@ -164,7 +168,7 @@ def finish(experiment: Experiment, run_state: RunState, log) -> None:
     logs.write_json(run_state.workdir / "progress.json", progress)
 
 
-def _evaluate(experiment: Experiment, run_state: RunState, log, stop) -> RunState:
+def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
   """Every variant played, and what is held out measured: no evaluation is pending any more."""
   params, position = run_state.eval_params(run_state.state), run_state.position
   if experiment.evals.variants:
@@ -198,7 +202,7 @@ def write_export(experiment: Experiment, params: dict, workdir: Path, step: int)
   from sftrl_jax.checkpoints import hf
   home = workdir / "exports" / str(step)
   if not (home / "config.json").is_file():
-    with paths.made(home, last="config.json") as folder:
+    with paths.staging(home, last="config.json") as folder:
       hf.save(folder, experiment.model.config, params, experiment.tokenizer, like=paths.local_copy(workdir / NAME))
 
 
@@ -211,7 +215,7 @@ def _evaluated(state: TrainState, averaged_params) -> dict:
   return {"evaluated": averaged_params(state)} if states.is_averaged(state) else {}
 
 
-def _save(run_state: RunState, log) -> None:
+def _save(run_state: RunState, log: Log) -> None:
   log.close_parts()  # before the checkpoint: a run that goes on from it finds every line up to it
   unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
               for both in run_state.unlogged_metrics]

@@ -18,12 +18,13 @@ from sftrl_jax.data import packing, report as reports
 from sftrl_jax.data.batches import next_batch
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import Corpus, RowsConfig, load
-from sftrl_jax.metrics import floats, merge
+from sftrl_jax.metrics import Mean, floats, merge
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.training.log import write_json
+from sftrl_jax.programs.loop.run_state import RunState
+from sftrl_jax.training.log import Log, write_json
 
 RECORD = "data.json"
 
@@ -40,7 +41,7 @@ class SftData:
 
   batches: Callable[[int], tuple[TokenBatch, int]]
   record: dict = dataclasses.field(default_factory=dict)
-  told: str = ""
+  summary: str = ""
   corpus: Corpus | None = None
   held: np.ndarray | None = None
 
@@ -50,7 +51,8 @@ def make_sft_data(experiment: Experiment) -> SftData:
   data, seed, rows = experiment.data, experiment.seed, experiment.batch
   if isinstance(data, DemonstrationsConfig):
     chats = functools.partial(demonstration, experiment.env, data, seed)
-    return SftData(functools.partial(next_batch, chats, experiment.tokenizer, rows, data.length, mine=_mine(experiment, rows)))
+    return SftData(functools.partial(next_batch, chats, experiment.tokenizer, rows, data.length,
+                                     mine=_mine(experiment, rows)))
   try:
     corpus = load(data, experiment.tokenizer)
     trained, held = packing.split(corpus, data.validation)
@@ -74,10 +76,10 @@ def _mine(experiment: Experiment, rows: int) -> frozenset[int] | None:
   return frozenset(hosts.share(experiment.mesh).slots(rows)) if hosts.several() else None
 
 
-def refuse_changed(supply: SftData, workdir: Path) -> None:
+def refuse_changed(sft_data: SftData, workdir: Path) -> None:
   """ConfigError when the run in this workdir was begun with other data."""
   path = workdir / RECORD
-  if not supply.record or not path.is_file():
+  if not sft_data.record or not path.is_file():
     return
   try:
     before = json.loads(path.read_text())
@@ -85,45 +87,46 @@ def refuse_changed(supply: SftData, workdir: Path) -> None:
   except (ValueError, KeyError, TypeError) as error:
     raise ConfigError(f"{path} is damaged ({error}): delete it to go on with the data as it is now, or give another "
                       "workdir.") from error
-  if sha256 != supply.record["sha256"]:
-    now = supply.record
+  if sha256 != sft_data.record["sha256"]:
+    now = sft_data.record
     raise ConfigError(f"{workdir} was begun with other data: {now['path']} gave {kept:,} examples then (sha256 "
                       f"{sha256[:12]}) and gives {now['kept']:,} now (sha256 {now['sha256'][:12]}). Put the data, or "
                       "the tokenizer, back as it was, or give another --workdir.")
 
 
-def record(supply: SftData, workdir: Path, log) -> None:
+def record(sft_data: SftData, workdir: Path, log: Log) -> None:
   """Tells what was read, and writes it down once."""
-  if not supply.record:
+  if not sft_data.record:
     return
-  log.say(supply.told)
+  log.say(sft_data.summary)
   if log.writes and not (workdir / RECORD).is_file():
-    write_json(workdir / RECORD, supply.record)
+    write_json(workdir / RECORD, sft_data.record)
 
 
-def make_measure(experiment: Experiment, supply: SftData, loss, session) -> Callable[[dict], dict[str, float]] | None:
+def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable,
+                 run_state: RunState) -> Callable[[dict], dict[str, float]] | None:
   """measure(params) -> {"eval/loss", "eval/mean_token_accuracy"} over every held-out example; None where none is.
 
   loss: (params, batch) -> (Mean, metrics), of training. Compiled now, for as many rows as a microbatch has.
   """
-  if supply.held is None or not len(supply.held):
+  if sft_data.held is None or not len(sft_data.held):
     return None
   data, rows = experiment.data, experiment.batch // experiment.compute.microbatches
   rows = rows if rows % meshes.rows(experiment.mesh) == 0 else experiment.batch
-  batches = lambda: packing.held_batches(supply.corpus, data, supply.held, rows)
+  batches = lambda: packing.held_batches(sft_data.corpus, data, sft_data.held, rows)
 
-  def sums(params, batch):
+  def sums(params: dict, batch: TokenBatch) -> dict[str, Mean]:
     value, metrics = loss(params, batch)
     return {"eval/loss": value, "eval/mean_token_accuracy": metrics["mean_token_accuracy"]}
 
   example = meshes.shard_rows(experiment.mesh, next(batches()))
-  compiled = jax.jit(sums).lower(session.eval_params(session.state), example).compile()
+  compiled = jax.jit(sums).lower(run_state.eval_params(run_state.state), example).compile()
 
-  def measure(params) -> dict[str, float]:
+  def measure(params: dict) -> dict[str, float]:
     total = None
     for batch in batches():
-      found = jax.device_get(compiled(params, meshes.shard_rows(experiment.mesh, batch)))
-      total = found if total is None else merge(total, found)
+      sums_of_batch = jax.device_get(compiled(params, meshes.shard_rows(experiment.mesh, batch)))
+      total = sums_of_batch if total is None else merge(total, sums_of_batch)
     return floats(total)
 
   return measure

@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator, Mapping
 
 from sftrl_jax.programs.config.errors import AbortAllProcesses, ConfigError
 
@@ -36,11 +37,14 @@ def prepare_environment(threads) -> None:
 
 
 @contextlib.contextmanager
-def joined_processes(command):
-  """The block as one of the processes of a run, if there are several; yields whether this is the first."""
+def joined_processes(flags: Mapping[str, str]) -> Iterator[bool]:
+  """The block as one of the processes of a run, if there are several; yields whether this is the first.
+
+  flags: of the command line: --coordinator, --processes, --process
+  """
   from sftrl_jax.parallel import hosts, peers
   try:
-    hosts.join(command.flags)
+    hosts.join(flags)
   except ValueError as error:
     raise ConfigError(str(error)) from error
   if not hosts.several():

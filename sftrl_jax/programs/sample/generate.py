@@ -22,7 +22,7 @@ from sftrl_jax.models.cache import Cache
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.sample import SampledTokens, Sampling, respond, row_keys
+from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
@@ -72,15 +72,13 @@ class Generator:
 
     @functools.partial(jit, donate_argnums=1)
     def read(params: dict, cache: Cache, inputs: Inputs) -> Cache:
-      return self.model.extend(params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)[1]
+      return self.model.extend(params, cache, inputs)[1]
 
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
     def sample(params: dict, cache: Cache, leads: Inputs, live_B: jax.Array, numbers_B: jax.Array, key: jax.Array,
                piece: jax.Array, temperature: jax.Array) -> tuple[Cache, SampledTokens]:
-      keys_B = row_keys(key, numbers_B, piece)
-      return respond(self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad, params, cache,
-                     leads.tokens_BT, leads.positions_BT, leads.segments_BT, leads.positions_BT[:, 0] + 1, live_B,
-                     keys_B, temperature)
+      turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
+      return respond(self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad, params, cache, turn)
 
     @functools.partial(jit, static_argnums=1)
     def grow(cache: Cache, cache_len: int) -> Cache:

@@ -71,7 +71,8 @@ def parse(source: str, description: str = "") -> CheckpointRef:
   if chosen.startswith(BEST):
     return _best(home, chosen.removeprefix(BEST), kept, description)
   if not chosen.isdecimal():
-    raise ConfigError(f"{description}: after @ comes the number of a step or {BEST}VARIANT, for example {home}@{kept[-1]}.")
+    raise ConfigError(f"{description}: after @ comes the number of a step or {BEST}VARIANT, for example "
+                      f"{home}@{kept[-1]}.")
   if int(chosen) not in kept:
     raise ConfigError(f"{description}: {home} has no checkpoint {int(chosen)}; steps there: {_listed(kept)}.")
   return CheckpointRef(home, int(chosen))
@@ -82,14 +83,15 @@ def steps_of(home: Path, description: str) -> list[int]:
   there = home / "checkpoints"
   if (home / "study.json").is_file():
     runs = sorted(str(path) for path in (home / "runs").glob("*") if (path / "checkpoints").is_dir())
-    raise ConfigError(f"{description}: {home} is a study; give one of its runs: {', '.join(runs) or '(none has begun)'}.")
+    raise ConfigError(f"{description}: {home} is a study; give one of its runs: "
+                      f"{', '.join(runs) or '(none has begun)'}.")
   if not there.is_dir():
     raise ConfigError(f"{description}: {home} has no checkpoints/, so it is not the workdir of a run: give WORKDIR, "
                       f"WORKDIR@STEP or WORKDIR@{BEST}VARIANT.")
   steps = paths.steps(there)
   if not steps:
-    raise ConfigError(f"{description}: {home} has no checkpoint yet: wait for its first one (config.checkpoint.every), or "
-                      "give another workdir.")
+    raise ConfigError(f"{description}: {home} has no checkpoint yet: wait for its first one (config.checkpoint.every), "
+                      "or give another workdir.")
   return steps
 
 
@@ -103,11 +105,11 @@ def _best(home: Path, variant: str, kept: list[int], description: str) -> Checkp
                       f"{_listed(sorted(success))}; kept: {_listed(kept)}): raise config.checkpoint.keep, or give "
                       f"{home}@STEP.")
   step = first_best(saved)
-  told = f"{home}@{BEST}{variant} is step {step}: success {success[step]:.1%}, {at}."
+  note = f"{home}@{BEST}{variant} is step {step}: success {success[step]:.1%}, {at}."
   if success[step] < success[best]:
-    told += (f" Step {best} was better ({success[best]:.1%}), but has no checkpoint (kept: {_listed(kept)}); "
+    note += (f" Step {best} was better ({success[best]:.1%}), but has no checkpoint (kept: {_listed(kept)}); "
              "config.checkpoint.keep keeps more.")
-  return CheckpointRef(home, step, told)
+  return CheckpointRef(home, step, note)
 
 
 def _measured(home: Path, variant: str, description: str) -> tuple[float, dict[int, float]]:
@@ -116,7 +118,8 @@ def _measured(home: Path, variant: str, description: str) -> tuple[float, dict[i
   mine = [line for line in lines if line["variant"] == variant]
   if not mine:
     known = dict.fromkeys(line["variant"] for line in lines)
-    raise ConfigError(f"{description}: {home / 'evals.jsonl'} has no evaluation on {variant!r}{nearest(variant, known)}")
+    raise ConfigError(f"{description}: {home / 'evals.jsonl'} has no evaluation on "
+                      f"{variant!r}{nearest(variant, known)}")
   temperature = min(line["temperature"] for line in mine)
   return temperature, {line["step"]: line["success"] for line in mine if line["temperature"] == temperature}
 

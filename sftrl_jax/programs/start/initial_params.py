@@ -1,15 +1,21 @@
-"""Where a run's parameters come from: newborn, shipped, pretrained, or a step of a run (origin.py says which)."""
+"""The parameters that a run begins with: random, shipped, pretrained, or a step of another run (checkpoint_ref.py).
+
+A step of a run that trained adapters is its base with the adapters merged into it, and that base is a start again: the
+recursion is in this file. WORKDIR/base.json records the base of a workdir of adapters.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from sftrl_jax import trees
-from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.checkpoints import store
 from sftrl_jax.checkpoints.checksum import checksums, sha256
-from sftrl_jax.models import DecoderConfig, Model, lora as adapting
+from sftrl_jax.models import DecoderConfig, Model, lora as lora_layers
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs.config.errors import ConfigError, recorded
@@ -17,99 +23,64 @@ from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.start import checkpoint_ref, pretrained
 from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
 
+RECORD = "base.json"
 BASES = Path(__file__).parents[2] / "bases"
-SHAPING = ("width", "layers", "heads", "kv_heads", "head_dim", "mlp_dim", "mlp", "tie_embeddings")  # what parameters depend on
+# The fields of a model that the shapes of its parameters depend on.
+SHAPING = ("width", "layers", "heads", "kv_heads", "head_dim", "mlp_dim", "mlp", "tie_embeddings")
 
 
 def check_start(start: str, model: Model | None = None) -> None:
-  """ConfigError for a start that cannot be, or that is not of this model, before anything is written."""
+  """ConfigError for a start that does not exist, or that is not of this model, before anything is written."""
   if start == "scratch":
     return
   if start.startswith("base:"):
-    if not _base(start).is_file():
-      there = ", ".join(f"base:{path.stem}" for path in sorted(BASES.glob("*.npz")))
-      raise ConfigError(f"config.start is {start!r}, which is not shipped; there are: {there or 'none'}.")
+    if not _base_file(start).is_file():
+      shipped = ", ".join(f"base:{path.stem}" for path in sorted(BASES.glob("*.npz")))
+      raise ConfigError(f"config.start is {start!r}, which is not shipped; there are: {shipped or 'none'}.")
     if model is not None:
-      _read_arrays(_base(start), jax.eval_shape(model.init, jax.random.key(0)))
+      _read_arrays(_base_file(start), param_shapes(model))
     return
   if pretrained.check(start, model):
     return
-  origin = _origin(start)
+  ref = _checkpoint(start)
   if model is not None:
-    _same_shape(origin, model)
-  if adapters_of(origin.home):
-    check_adapter_base(origin.home)
+    _refuse_other_shape(ref, model)
+  if adapters_of(ref.home):
+    check_adapter_base(ref.home)
 
 
-def load_start(start: str, model: Model, seed: int, mesh) -> dict:
-  """params["model"] on the mesh, f32: newborn, shipped, or of a checkpoint."""
-  where = rules.shardings({"model": jax.eval_shape(model.init, jax.random.key(0))}, mesh)["model"]
+def load_start(start: str, model: Model, seed: int, mesh: Mesh) -> dict:
+  """params["model"] on the mesh, f32. seed: of a random start. Raises ConfigError."""
+  abstract = abstract_params(model, mesh)
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
   if start == "scratch":
-    return jax.jit(model.init, out_shardings=where)(jax.random.key(seed))
-  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                      jax.eval_shape(model.init, jax.random.key(0)), where)
+    return jax.jit(model.init, out_shardings=shardings)(jax.random.key(seed))
   if start.startswith("base:"):
-    return _shipped(_base(start), like)
-  weights = pretrained.load(start, model.config, where)
+    return _load_shipped(_base_file(start), abstract)
+  weights = pretrained.load(start, model.config, shardings)
   if weights is not None:
     return weights
-  origin = _origin(start)
-  _same_shape(origin, model)
-  if lora := adapters_of(origin.home):
-    return load_with_adapters(origin.home, origin.step, model, mesh, lora)[0]
-  params, _ = stores.restore_params(origin.home, origin.step, like)
-  return params
+  ref = _checkpoint(start)
+  _refuse_other_shape(ref, model)
+  if lora := adapters_of(ref.home):
+    return load_with_adapters(ref.home, ref.step, model, mesh, lora)[0]
+  return store.restore_params(ref.home, ref.step, abstract)[0]
 
 
-def _origin(start: str) -> CheckpointRef:
-  if not start:
-    raise ConfigError("config.start is '': give scratch, base:NAME, pretrained weights (a Hugging Face directory or "
-                      "id, a .gguf file, smollm2), or the workdir of a run, WORKDIR[@STEP].")
-  return checkpoint_ref.parse(start, checkpoint_ref.describe_start(start))
+def param_shapes(model: Model) -> dict:
+  """The shapes of a model's parameters."""
+  return jax.eval_shape(model.init, jax.random.key(0))
 
 
-def _base(start: str) -> Path:
-  return BASES / f"{start.removeprefix('base:')}.npz"
+def abstract_params(model: Model, mesh: Mesh) -> dict:
+  """The shapes of a model's parameters with their shardings."""
+  shapes = {"model": param_shapes(model)}
+  return abstract_with(shapes, rules.shardings(shapes, mesh))["model"]
 
 
-def _shipped(path: Path, like: dict) -> dict:
-  there = _read_arrays(path, like)
-  put = lambda name, leaf: jax.device_put(there[name].astype(leaf.dtype), leaf.sharding)
-  return trees.map_with_path(put, like)
-
-
-def _read_arrays(path: Path, like: dict) -> dict:
-  """The arrays of a file by path; ConfigError unless they are exactly those of `like`."""
-  with np.load(path, allow_pickle=False) as arrays:
-    there = {name: arrays[name] for name in arrays.files}
-  wanted = trees.leaves(like)
-  if there.keys() != wanted.keys():
-    raise ConfigError(f"{path.name} holds other parameters than this model has: keep the model of the config it came "
-                      "from, or use --config.start=scratch.")
-  for name, leaf in wanted.items():
-    if there[name].shape != leaf.shape:
-      raise ConfigError(f"{path.name}: {name} has shape {there[name].shape}, but {leaf.shape} in this model.")
-  return there
-
-
-def _same_shape(origin: CheckpointRef, model: Model) -> None:
-  """ConfigError naming the key in which the model of a run differs from this one."""
-  recorded = origin.home / "config.json"
-  if not recorded.is_file():
-    return
-  try:
-    model_there = json.loads(recorded.read_text())["model"]
-    there = DecoderConfig(**{name: model_there[name] for name in SHAPING})
-  except (ValueError, TypeError, KeyError):
-    return  # another version's, or torn: restoring compares every shape
-  for name in SHAPING:
-    ours, theirs = getattr(model.config, name), getattr(there, name)
-    if theirs != ours:
-      raise ConfigError(f"config.start={origin} was trained with model.{name} = {theirs}, but this config has {ours}: "
-                        f"keep the model of the run it starts from, --config.model.{name}={theirs}.")
-
-
-RECORD = "base.json"
+def abstract_with(shapes: Any, shardings: Any) -> Any:
+  """A tree of shapes with a tree of shardings, as ShapeDtypeStructs."""
+  return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings)
 
 
 def adapters_of(home: Path) -> LoraConfig | None:
@@ -117,27 +88,22 @@ def adapters_of(home: Path) -> LoraConfig | None:
   try:
     section = recorded(home).get("lora", {}) if checkpoint_ref.is_workdir(home) else {}
   except (OSError, ConfigError):
-    return None  # a checkpoint can be begun from even if its config is lost
+    return None  # a checkpoint can be a start even if its config is lost
   return build(LoraConfig, section, "config.lora") if section.get("rank") else None
 
 
-def param_shapes(model: Model):
-  """The shapes of a model's parameters."""
-  return jax.eval_shape(model.init, jax.random.key(0))
-
-
-def adapter_base(home: Path, start: str, model: Model, seed: int, mesh) -> tuple[dict, str]:
+def adapter_base(home: Path, start: str, model: Model, seed: int, mesh: Mesh) -> tuple[dict, str]:
   """(the parameters that the adapters in a workdir are trained on, their fingerprint).
 
   start: config.start; where it was overridden, the base is looked for there alone. ConfigError for a base that is gone,
   and for one that has changed.
   """
-  told, source = _base_record(home), check_adapter_base(home, start)
-  params, now = start_and_fingerprint(source, model, seed, mesh)
-  if now != told["fingerprint"]:
-    raise ConfigError(f"{home} holds adapters alone, trained on {told['start']}; {source} holds other numbers now, on "
-                      "which they mean nothing: put the base back as it was, or begin another --workdir.")
-  return params, now
+  record, source = _base_record(home), check_adapter_base(home, start)
+  params, fingerprint = start_and_fingerprint(source, model, seed, mesh)
+  if fingerprint != record["fingerprint"]:
+    raise ConfigError(f"{home} holds adapters alone, trained on {record['start']}; {source} holds other numbers now, "
+                      "on which they mean nothing: put the base back as it was, or use another --workdir.")
+  return params, fingerprint
 
 
 def check_adapter_base(home: Path, start: str = "") -> str:
@@ -154,7 +120,8 @@ def check_adapter_base(home: Path, start: str = "") -> str:
                     "`sftrl evaluate` takes --config.start=FROM.")
 
 
-def load_with_adapters(home: Path, step: int | None, model: Model, mesh, lora: LoraConfig, start: str = "") -> tuple[dict, int, str]:
+def load_with_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, lora: LoraConfig,
+                       start: str = "") -> tuple[dict, int, str]:
   """(parameters of `model`, step, fingerprint) of a workdir of adapters: its base with the adapters merged into it.
 
   lora: what was trained, perhaps at another strength; with rank 0 the adapters are left off.
@@ -162,32 +129,79 @@ def load_with_adapters(home: Path, step: int | None, model: Model, mesh, lora: L
   params, fingerprint = adapter_base(home, start, model, recorded(home)["seed"], mesh)
   if not lora.rank:
     return params, checkpoint_ref.steps_of(home, repr(str(home)))[-1] if step is None else step, fingerprint
-  shapes = {"lora": jax.eval_shape(lambda key: adapting.init(lora, param_shapes(model), key), jax.random.key(0))}
-  like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes,
-                      rules.shardings(shapes, mesh))
-  found, step = stores.restore_params(home, step, like["lora"], root="lora")
-  join = lambda params, found: adapting.merge(adapting.attach(params, found, lora))
-  where = jax.tree.map(lambda x: x.sharding, params)
-  merged = jax.jit(join, donate_argnums=0, out_shardings=where)(params, found)
-  return merged, step, sha256([fingerprint, checksums(found)])
+  shapes = {"lora": jax.eval_shape(lambda key: lora_layers.init(lora, param_shapes(model), key), jax.random.key(0))}
+  abstract = abstract_with(shapes, rules.shardings(shapes, mesh))
+  adapters, step = store.restore_params(home, step, abstract["lora"], root="lora")
+  join = lambda params, adapters: lora_layers.merge(lora_layers.attach(params, adapters, lora))
+  shardings = jax.tree.map(lambda x: x.sharding, params)
+  merged = jax.jit(join, donate_argnums=0, out_shardings=shardings)(params, adapters)
+  return merged, step, sha256([fingerprint, checksums(adapters)])
 
 
-def start_and_fingerprint(start: str, model: Model, seed: int, mesh) -> tuple[dict, str]:
+def start_and_fingerprint(start: str, model: Model, seed: int, mesh: Mesh) -> tuple[dict, str]:
   """(parameters, fingerprint) of a start. The fingerprint is of what is stored: bits of a merge differ by machine."""
   home = checkpoint_ref.home_of(start)
   lora = adapters_of(home) if start != "scratch" else None
   if lora is None:
     params = load_start(start, model, seed, mesh)
     return params, sha256(checksums(params))
-  params, _, fingerprint = load_with_adapters(home, checkpoint_ref.parse(start, checkpoint_ref.describe_start(start)).step, model, mesh, lora)
+  params, _, fingerprint = load_with_adapters(home, _checkpoint(start).step, model, mesh, lora)
   return params, fingerprint
+
+
+def _checkpoint(start: str) -> CheckpointRef:
+  if not start:
+    raise ConfigError("config.start is '': give scratch, base:NAME, pretrained weights (a Hugging Face directory or "
+                      "id, a .gguf file, smollm2), or the workdir of a run, WORKDIR[@STEP].")
+  return checkpoint_ref.parse(start, checkpoint_ref.describe_start(start))
+
+
+def _base_file(start: str) -> Path:
+  return BASES / f"{start.removeprefix('base:')}.npz"
+
+
+def _load_shipped(path: Path, abstract: dict) -> dict:
+  arrays = _read_arrays(path, abstract)
+  put = lambda name, leaf: jax.device_put(arrays[name].astype(leaf.dtype), leaf.sharding)
+  return trees.map_with_path(put, abstract)
+
+
+def _read_arrays(path: Path, like: dict) -> dict:
+  """The arrays of a file by path; ConfigError unless they are exactly those of `like`."""
+  with np.load(path, allow_pickle=False) as file:
+    arrays = {name: file[name] for name in file.files}
+  wanted = trees.leaves(like)
+  if arrays.keys() != wanted.keys():
+    raise ConfigError(f"{path.name} holds other parameters than this model has: keep the model of the config it came "
+                      "from, or use --config.start=scratch.")
+  for name, leaf in wanted.items():
+    if arrays[name].shape != leaf.shape:
+      raise ConfigError(f"{path.name}: {name} has shape {arrays[name].shape}, but {leaf.shape} in this model.")
+  return arrays
+
+
+def _refuse_other_shape(ref: CheckpointRef, model: Model) -> None:
+  """ConfigError naming the key in which the model of a run differs from this one."""
+  path = ref.home / "config.json"
+  if not path.is_file():
+    return
+  try:
+    section = json.loads(path.read_text())["model"]
+    trained = DecoderConfig(**{name: section[name] for name in SHAPING})
+  except (ValueError, TypeError, KeyError):
+    return  # of another version, or torn: restoring compares every shape
+  for name in SHAPING:
+    ours, theirs = getattr(model.config, name), getattr(trained, name)
+    if theirs != ours:
+      raise ConfigError(f"config.start={ref} was trained with model.{name} = {theirs}, but this config has {ours}: "
+                        f"keep the model of the run it starts from, --config.model.{name}={theirs}.")
 
 
 def _base_record(home: Path) -> dict:
   path = home / RECORD
   try:
-    told = json.loads(path.read_text())
-    return {name: str(told[name]) for name in ("start", "fingerprint")}
+    record = json.loads(path.read_text())
+    return {name: str(record[name]) for name in ("start", "fingerprint")}
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ConfigError(f"{home} holds adapters alone, but {path}, which says on which base, is missing or torn: restore "
-                      "it, or begin another --workdir.") from error
+    raise ConfigError(f"{home} holds adapters alone, but {path}, which names their base, is missing or torn: restore "
+                      "it, or use another --workdir.") from error

@@ -2,23 +2,25 @@
 config.tokenizer.
 
 A run keeps both descriptions in WORKDIR/pretrained (config.json, tokenizer files), so that it can be evaluated, sampled
-from, exported and started from when whatever it began with has moved.
+from, exported and started from after the weights it began with have moved.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sftrl_jax import paths
-from sftrl_jax.models import DecoderConfig
+from sftrl_jax.models import DecoderConfig, Model
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.start import checkpoint_ref
 
 if TYPE_CHECKING:
   from sftrl_jax.checkpoints.source import Source
+  from sftrl_jax.text.tokenizer import Tokenizer
 
 NAME = "pretrained"   # of the model, of the tokenizer, and of the directory in a workdir
 
@@ -30,7 +32,7 @@ class PretrainedConfig:
   dtype: of activations and matmuls; parameters are trained in f32
   attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
     the best that the devices have; decoding over a cache is always "xla"
-  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
+  remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers
   """
 
@@ -52,8 +54,8 @@ def weights(start: str) -> Source | None:
   """The weights that config.start names; None for scratch, a shipped base, or the workdir of a run."""
   if start in ("", "scratch") or start.startswith("base:") or checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
     return None
-  from sftrl_jax.checkpoints import source as sources
-  return _told(lambda: sources.resolve(start), checkpoint_ref.describe_start(start))
+  from sftrl_jax.checkpoints import source as weight_source
+  return _as_config_error(lambda: weight_source.resolve(start), start)
 
 
 def described(start: str, workdir: Path | None = None) -> Source:
@@ -65,61 +67,61 @@ def described(start: str, workdir: Path | None = None) -> Source:
     if (home / NAME / "config.json").is_file():
       from sftrl_jax.checkpoints.source import Source
       return Source("hf", paths.local_copy(home / NAME))
-  found = weights(start)
-  if found is None:
-    raise ConfigError(f"config.model.name is '{NAME}', but {checkpoint_ref.describe_start(start)}, which is not a pretrained model: "
-                      "give a Hugging Face directory or id, a .gguf file, smollm2, or the workdir of a run begun from "
-                      "one.")
-  return found
+  source = weights(start)
+  if source is None:
+    raise ConfigError(f"config.model.name is '{NAME}', but {checkpoint_ref.describe_start(start)}, which is not a "
+                      "pretrained model: give a Hugging Face directory or id, a .gguf file, smollm2, or the workdir "
+                      "of a run begun from one.")
+  return source
 
 
 def model_config(start: str, settings: PretrainedConfig, workdir: Path | None = None) -> DecoderConfig:
   """The decoder that the weights are of, with what the config says of computing it."""
-  found = described(start, workdir)
-  config = _told(lambda: _reader(found).describe(found.path), checkpoint_ref.describe_start(start))
+  source = described(start, workdir)
+  config = _as_config_error(lambda: _reader(source).describe(source.path), start)
   return dataclasses.replace(config, **dataclasses.asdict(settings))
 
 
-def tokenizer(start: str, workdir: Path | None = None):
+def tokenizer(start: str, workdir: Path | None = None) -> Tokenizer:
   """The tokenizer beside the weights."""
-  found = described(start, workdir)
-  reader = _reader(found)
-  more = (reader.describe(found.path),) if found.kind == "hf" else ()
-  words = _told(lambda: reader.tokenizer(found.path, *more), checkpoint_ref.describe_start(start))
+  source = described(start, workdir)
+  reader = _reader(source)
+  more = (reader.describe(source.path),) if source.kind == "hf" else ()
+  words = _as_config_error(lambda: reader.tokenizer(source.path, *more), start)
   if words is None:
-    raise ConfigError(f"config.tokenizer.name is '{NAME}', but {found.path} holds no tokenizer: add its files, or use "
+    raise ConfigError(f"config.tokenizer.name is '{NAME}', but {source.path} holds no tokenizer: add its files, or use "
                       "--config.tokenizer.name=bytes.")
   return words
 
 
-def load(start: str, config: DecoderConfig, shardings) -> dict | None:
+def load(start: str, config: DecoderConfig, shardings: dict) -> dict | None:
   """params["model"] in f32 as the shardings say; None for a start that is no pretrained weights."""
-  found = weights(start)
-  if found is None:
+  source = weights(start)
+  if source is None:
     return None
-  return _told(lambda: _reader(found).load_params(found.path, config, "float32", shardings), checkpoint_ref.describe_start(start))
+  return _as_config_error(lambda: _reader(source).load_params(source.path, config, "float32", shardings), start)
 
 
-def check(start: str, model) -> bool:
+def check(start: str, model: Model | None) -> bool:
   """Whether the start is pretrained weights; ConfigError when they are of another model than this one."""
-  found = weights(start)
-  if found is None or model is None:
-    return found is not None
-  theirs = _told(lambda: _reader(found).describe(found.path), checkpoint_ref.describe_start(start))
+  source = weights(start)
+  if source is None or model is None:
+    return source is not None
+  theirs = _as_config_error(lambda: _reader(source).describe(source.path), start)
   computed = {field.name for field in dataclasses.fields(PretrainedConfig)} | {"init_std"}
   for field in dataclasses.fields(DecoderConfig):
     ours, there = getattr(model.config, field.name), getattr(theirs, field.name)
     if field.name not in computed and ours != there:
-      raise ConfigError(f"{checkpoint_ref.describe_start(start)}, whose {field.name} is {there}, but config.model says {ours}: use "
-                        f"--config.model.name={NAME} --config.tokenizer.name={NAME}.")
-  # What is missing or cut off is told before a workdir is made.
-  _told(lambda: _reader(found).checked(found.path, theirs), checkpoint_ref.describe_start(start))
+      raise ConfigError(f"{checkpoint_ref.describe_start(start)}, whose {field.name} is {there}, but config.model says "
+                        f"{ours}: use --config.model.name={NAME} --config.tokenizer.name={NAME}.")
+  # What is missing or cut off is an error before a workdir is made.
+  _as_config_error(lambda: _reader(source).checked(source.path, theirs), start)
   return True
 
 
-def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer) -> None:
-  """Writes WORKDIR/pretrained, once. Half of it is never believed: it is made beside and renamed, or its config.json is
-  the last file that gets there."""
+def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer) -> None:
+  """Writes WORKDIR/pretrained, once. It is complete or absent: it is written beside and renamed, or its config.json is
+  written last."""
   from sftrl_jax.checkpoints import hf
   home = workdir / NAME
   if (home / "config.json").is_file():
@@ -127,7 +129,7 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer) -> None:
   began = weights(start)
   like = began.path if began is not None and began.kind == "hf" else ""
   if not paths.is_here(home):
-    with paths.made(home, last="config.json") as folder:
+    with paths.staging(home, last="config.json") as folder:
       hf.save_config(folder, config, tokenizer, like)
     return
   beside = workdir / f".{NAME}"
@@ -137,13 +139,14 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer) -> None:
   beside.rename(home)
 
 
-def _reader(found: Source):
+def _reader(source: Source):
   from sftrl_jax.checkpoints import gguf, hf
-  return {"hf": hf, "gguf": gguf}[found.kind]
+  return {"hf": hf, "gguf": gguf}[source.kind]
 
 
-def _told(make, said: str):
+def _as_config_error(make: Callable[[], Any], start: str) -> Any:
+  """make(), whose errors become a ConfigError about config.start."""
   try:
     return make()
   except (ValueError, OSError, ImportError) as error:
-    raise ConfigError(f"{said}: {error}") from error
+    raise ConfigError(f"{checkpoint_ref.describe_start(start)}: {error}") from error

@@ -5,30 +5,39 @@ in numbers, with a fingerprint of what is stored there: on another base adapters
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from sftrl_jax import paths
 from sftrl_jax.models import heads, lora as lora_layers
-from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.parallel import mesh, rules
 from sftrl_jax.programs.start import checkpoint_ref, initial_params
-from sftrl_jax.programs.start.initial_params import RECORD, adapter_base, param_shapes, start_and_fingerprint
+from sftrl_jax.programs.start.initial_params import (
+    RECORD,
+    abstract_params,
+    abstract_with,
+    adapter_base,
+    param_shapes,
+    start_and_fingerprint,
+)
 from sftrl_jax.training.log import write_json
 
 
-def full_params_fn(experiment):
-  """(params, frozen) -> what an objective reads; see models/lora.py."""
+def full_params_fn(experiment: Any) -> Callable[[dict, dict], dict]:
+  """(params, frozen) -> what an objective reads; see models/lora.py. experiment: an Experiment, from a higher floor."""
   return functools.partial(lora_layers.whole, lora=experiment.lora)
 
 
-def adapter_count(experiment) -> int:
+def adapter_count(experiment: Any) -> int:
   """Numbers in a run's adapters, for its FLOPs; 0 where the model itself is trained."""
   lora = experiment.lora
   return lora_layers.count(lora, param_shapes(experiment.model)) if lora.rank else 0
 
 
-def init_trainable(experiment, workdir: Path) -> tuple[dict, dict, dict]:
+def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   """(the model at the start, the parameters that are trained, what is frozen) of a run, new or continued."""
   start, seed = experiment.start, experiment.seed
   if not experiment.lora.rank:
@@ -46,22 +55,16 @@ def init_trainable(experiment, workdir: Path) -> tuple[dict, dict, dict]:
   return params, {**adapters, **_value_head(experiment)}, {"model": params}
 
 
-def abstract_trainable(experiment) -> tuple[dict, dict, dict]:
+def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
   """`init_trainable` as shapes with shardings, nothing loaded: for who compiles what cannot run here."""
-  shapes = {"model": param_shapes(experiment.model)}
-  params = abstract_with(shapes, rules.shardings(shapes, experiment.mesh))["model"]
+  params = abstract_params(experiment.model, experiment.mesh)
   value = jax.eval_shape(lambda: _value_head(experiment))
-  value = abstract_with(value, jax.tree.map(lambda _: meshes.replicated(experiment.mesh), value))
+  value = abstract_with(value, jax.tree.map(lambda _: mesh.replicated(experiment.mesh), value))
   if not experiment.lora.rank:
     return params, {"model": params, **value}, {}
   init, where = _adapters(experiment)
   adapters = abstract_with(jax.eval_shape(init, jax.random.key(0)), where)
   return params, {**adapters, **value}, {"model": params}
-
-
-def abstract_with(shapes, shardings):
-  """Shapes with shardings."""
-  return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
 
 
 def _adapters(experiment):

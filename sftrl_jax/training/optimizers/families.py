@@ -1,8 +1,8 @@
 """How an optimizer is put together with decay and factors, so that both mean the same under every name.
 
-A plain optimizer's step is in proportion to its learning rate: decay and factors follow it. The others look back at
-where they have been, at all parameters at once, or at an average, and what is done to their step afterwards would make
-a lie of that. So decay and factors go inside the base they wrap, or into a change of variables, or are kept from them.
+A plain optimizer's step is in proportion to its learning rate: decay and factors follow it. The others keep a record of
+earlier parameters, a statistic of all parameters, or an average, which a change of their step afterwards would falsify.
+So decay and factors go into the base that they wrap, or into a change of variables, or are kept from them.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from sftrl_jax.training.optimizers import catalogue, matrices
 from sftrl_jax.training.optimizers.catalogue import Entry
 from sftrl_jax.training.optimizers.param_paths import decay_step, decoupled_decay, factor_of, scale_by_path
 
-# Norms and rows of a whole array: layer by layer, since the blocks are stacked.
+# These take norms and rows of whole arrays: layer by layer, because the blocks are stacked.
 BY_LAYER = {"adafactor", "lamb", "lars", "fromage", "novograd"}
-# Momentum off, by the name of the argument: schedule-free averages take its place.
+# Arguments for momentum, which is off under schedule-free averages: they take its place.
 MOMENTUM = ("b1", "momentum", "beta", "adam_b1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What an optimizer is made of: its entry and arguments, the schedule and its peak, decay and factors."""
+  """The parts of an optimizer: its entry and arguments, the schedule and its peak, decay and factors."""
 
   entry: Entry
   args: dict[str, Any]
@@ -45,17 +45,19 @@ class Recipe:
 
 
 def make(recipe: Recipe) -> optax.GradientTransformation:
+  """The optimizer with its decay and factors."""
   return FAMILIES.get(recipe.entry.name, plain)(recipe)
 
 
 def plain(recipe: Recipe) -> optax.GradientTransformation:
+  """Decay and factors follow the step."""
   return recipe.after(_bare(recipe))
 
 
 def schedule_free(recipe: Recipe) -> optax.GradientTransformation:
   """z takes the base's step, decay and factors included; x is z's average; gradients are of y between them."""
   own = {key: recipe.args[key] for key in ("b1", "weight_lr_power", "state_dtype") if key in recipe.args}
-  # Its own count begins at 1, the base's at 0: both see the rate of this update.
+  # Its own count begins at 1, the base's at 0: both read the rate of this update.
   return contrib.schedule_free(_base(recipe), lambda n: recipe.schedule(n - 1), **own)
 
 
@@ -66,8 +68,8 @@ def mechanic(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def self_tuned(recipe: Recipe) -> optax.GradientTransformation:
-  """Its own rate is estimated from all parameters at once: decay goes by that rate, and factors are a change of
-  variables, p = f q, of which the estimate sees q. (Steps of dog and dowg are as long as the gradient: p = sqrt(f) q.)
+  """It estimates its rate from all parameters at once: decay follows that rate, and factors are a change of variables,
+  p = f q, of which the estimate reads q. (Steps of dog and dowg are as long as the gradient: p = sqrt(f) q.)
   """
   power = 0.5 if recipe.entry.name in ("dog", "dowg") else 1.0
   inner = _unless_zero(_bare(recipe))
@@ -76,8 +78,8 @@ def self_tuned(recipe: Recipe) -> optax.GradientTransformation:
     return inner
   eps = recipe.args.get("eps", 0.0)
 
-  def update(updates, both, params=None):
-    before, count = both
+  def update(updates: optax.Updates, state: tuple, params: optax.Params | None = None) -> tuple:
+    before, count = state
     updates, after = inner.update(updates, before, params)
     rate = recipe.schedule(count) * _own_rate(before, after, eps)
     step = decay_step(params, rate * recipe.weight_decay, recipe.factors)
@@ -87,7 +89,7 @@ def self_tuned(recipe: Recipe) -> optax.GradientTransformation:
 
 
 class Drift(NamedTuple):
-  """How far decay has moved the parameters, beside the state of an optimizer that knows nothing of it."""
+  """How far decay has moved the parameters, beside the state of an optimizer that does not see decay."""
 
   drift: Any
   count: jax.Array
@@ -95,16 +97,16 @@ class Drift(NamedTuple):
 
 
 def anchored(recipe: Recipe) -> optax.GradientTransformation:
-  """Every step is counted from where the run began, and would take decay back: it is shown parameters that do not
-  decay, and factors are a change of variables that its gradients do not see."""
+  """It counts every step from the start of the run, and would undo decay: it reads parameters that do not decay, and
+  factors are a change of variables that its gradients do not have."""
   inner = _changed(_bare(recipe), recipe.factors, 1.0, 0.0) if recipe.factors else _bare(recipe)
   if not recipe.weight_decay:
     return inner
 
-  def init(params):
+  def init(params: optax.Params) -> Drift:
     return Drift(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32), inner.init(params))
 
-  def update(updates, state, params=None):
+  def update(updates: optax.Updates, state: Drift, params: optax.Params | None = None) -> tuple:
     updates, after = inner.update(updates, state.inner, jax.tree.map(jnp.subtract, params, state.drift))
     step = decay_step(params, recipe.schedule(state.count) * recipe.weight_decay, recipe.factors)
     drift = jax.tree.map(jnp.add, state.drift, step)
@@ -125,6 +127,9 @@ def refuse_base(name: str) -> None:
   if name in FAMILIES:
     raise ValueError(f"args.base_optimizer is {name!r}, which finds its own rate or average: give a plain one, such as "
                      "adamw, lion or muon.")
+  if catalogue.is_user_file(name):
+    raise ValueError(f"args.base_optimizer is {name!r}, but it must be a name of optax, such as adamw: a run records "
+                     "only the file of config.optimizer.name.")
   try:
     catalogue.entry(name)
   except ValueError as error:
@@ -132,7 +137,7 @@ def refuse_base(name: str) -> None:
 
 
 def _base(recipe: Recipe) -> optax.GradientTransformation:
-  """The base of schedule-free ones and of mechanize; the former's has no momentum of its own."""
+  """The base of schedule-free optimizers, without momentum of its own, and of mechanize."""
   name, args = recipe.entry.name, recipe.args
   if name == "schedule_free_sgd":
     return recipe.after(optax.sgd(recipe.schedule))
@@ -149,7 +154,7 @@ def _base(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def _bare(recipe: Recipe) -> optax.GradientTransformation:
-  """The optimizer as optax has it, its own decay off, on the schedule even if optax wants one number."""
+  """The optimizer as optax has it, its own decay off, on the schedule even if optax takes only a number."""
   name, schedule, args = recipe.entry.name, recipe.schedule, dict(recipe.args)
   factory = recipe.entry.factory
   parameters = inspect.signature(factory).parameters
@@ -160,41 +165,41 @@ def _bare(recipe: Recipe) -> optax.GradientTransformation:
     args["muon_weight_dimension_numbers"] = matrices.muon_dimensions
   if name == "galore":
     return matrices.galore(factory, schedule, **args)
-  if name == "rprop":  # its rate is the first step; from there on the schedule scales what it found
+  if name == "rprop":  # its rate is the first step; from there on the schedule scales its own
     return optax.chain(factory(recipe.peak, **args), optax.scale_by_schedule(lambda n: schedule(n) / recipe.peak))
   if name == "sm3":
     return optax.chain(_with_axis(factory(1.0, **args)), optax.scale_by_schedule(schedule))
   if not _takes_schedule(parameters["learning_rate"].annotation):
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore", DeprecationWarning)  # optimistic_adam's, told of in the catalogue
+      warnings.simplefilter("ignore", DeprecationWarning)  # optimistic_adam's; the catalogue says so
       return optax.chain(factory(1.0, **args), optax.scale_by_schedule(schedule))
-  made = factory(schedule, **args)
-  return matrices.by_layer(made) if name in BY_LAYER else made
+  optimizer = factory(schedule, **args)
+  return matrices.by_layer(optimizer) if name in BY_LAYER else optimizer
 
 
 def _takes_schedule(annotation) -> bool:
-  """Whether a learning rate may be a function; one that is not annotated may."""
+  """Whether the annotation of a learning rate allows a function, as no annotation does."""
   return annotation is inspect.Parameter.empty or "Callable" in str(annotation) or "Schedule" in str(annotation)
 
 
 def _with_axis(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-  """The optimizer with one axis at least on every array: sm3 knows no scalars."""
+  """The optimizer with at least one axis on every array: sm3 takes no scalars."""
   add = lambda tree: jax.tree.map(jnp.atleast_1d, tree)
 
-  def update(updates, state, params=None):
-    made, state = optimizer.update(add(updates), state, add(params))
-    return jax.tree.map(lambda new, old: new.reshape(old.shape), made, updates), state
+  def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+    steps, state = optimizer.update(add(updates), state, add(params))
+    return jax.tree.map(lambda new, old: new.reshape(old.shape), steps, updates), state
 
   return optax.GradientTransformation(lambda params: optimizer.init(add(params)), update)
 
 
 def _changed(inner, factors: dict[str, float], of_params: float, of_grads: float) -> optax.GradientTransformation:
-  """The optimizer of q, where p = f^of_params q; it is shown f^of_grads times the gradient of p."""
+  """The optimizer of q, where p = f^of_params q; it reads f^of_grads times the gradient of p."""
 
-  def scale(tree, power):
+  def scale(tree: Any, power: float) -> Any:
     return trees.map_with_path(lambda path, x: x * factor_of(factors, path) ** power, tree)
 
-  def update(updates, state, params=None):
+  def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
     updates, state = inner.update(scale(updates, of_grads), state, scale(params, -of_params))
     return scale(updates, of_params), state
 
@@ -202,25 +207,25 @@ def _changed(inner, factors: dict[str, float], of_params: float, of_grads: float
 
 
 def _unless_zero(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-  """The optimizer but for gradients that are all 0, of which prodigy and dadapt_adamw would make 0 / 0 for good."""
+  """The optimizer without updates by gradients that are all 0: prodigy and dadapt_adamw would keep 0 / 0 for good."""
 
-  def update(updates, state, params=None):
+  def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
     zero = optax.tree.norm(updates, squared=True) == 0
-    made, after = optimizer.update(updates, state, params)
+    steps, after = optimizer.update(updates, state, params)
     choose = lambda old, new: jax.tree.map(lambda o, n: jnp.where(zero, o, n), old, new)
-    return choose(updates, made), choose(state, after)
+    return choose(updates, steps), choose(state, after)
 
   return optax.GradientTransformation(optimizer.init, update)
 
 
-def _own_rate(before, after, eps):
-  """The rate that an optimizer found for the step between two states."""
-  found = {type(state): state for state in jax.tree.leaves(after, is_leaf=_tuned) if _tuned(state)}
-  if contrib.DoGState in found:
-    state = found[contrib.DoGState]
+def _own_rate(before: optax.OptState, after: optax.OptState, eps: float) -> jax.Array:
+  """The rate that an optimizer estimated for the step between two states."""
+  tuned = {type(state): state for state in jax.tree.leaves(after, is_leaf=_tuned) if _tuned(state)}
+  if contrib.DoGState in tuned:
+    state = tuned[contrib.DoGState]
     return state.max_dist / jnp.sqrt(state.sum_sq_norm_grads + eps)
-  if contrib.DoWGState in found:
-    state = found[contrib.DoWGState]
+  if contrib.DoWGState in tuned:
+    state = tuned[contrib.DoWGState]
     return state.estim_sq_dist / (jnp.sqrt(state.weighted_sq_norm_grads) + eps)
   return next(state.estim_lr for state in jax.tree.leaves(before, is_leaf=_tuned) if _tuned(state))
 

@@ -1,6 +1,7 @@
-"""The matrices inside blocks, stacked over layers: which they are, and optimizers that take them one by one."""
+"""The matrices inside blocks, stacked over layers: their paths, and optimizers that take each by itself."""
 
-import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,34 +9,35 @@ import optax
 from optax import contrib
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS
 
-# Reads and writes of the matrices inside blocks, by axis, layers first. Both factors of an adapter are matrices too.
-_AXES = {r".*/attn/[qkv]/(kernel|b)": ((1,), (2, 3)), r".*/attn/o/(kernel|a)": ((1, 2), (3,)),
-         r".*/mlp/(gate|up|down)/(kernel|a|b)": ((1,), (2,)), r".*/attn/([qkv]/a|o/b)": ((1,), (2,))}
+# {the last three parts of a path: (axes read, axes written)}, behind the layers' axis. Both factors of an adapter are
+# matrices too.
+_AXES = {f"{path}/{leaf}": (tuple(range(1, 1 + len(reads))), tuple(range(1 + len(reads), 1 + len(reads) + len(writes))))
+         for path, projection in PROJECTIONS.items() for leaf, (reads, writes) in projection.matrices.items()}
 _BLOCKS = ("model/layers/", "lora/layers/")
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
   """The axes that a matrix inside a block reads from and writes to; None for any other parameter."""
-  inside = path.startswith(_BLOCKS)
-  return next((both for pattern, both in _AXES.items() if inside and re.fullmatch(pattern, path)), None)
+  return _AXES.get("/".join(path.split("/")[-3:])) if path.startswith(_BLOCKS) else None
 
 
-def muon_dimensions(params):
+def muon_dimensions(params: optax.Params) -> Any:
   """Which axes of a leaf Muon orthogonalises, None for Adam. Its default would take the embedding and miss the scanned
   blocks, whose layer axis is a batch of matrices."""
 
-  def choose(path: str, leaf):
-    found = axes(path)
-    return contrib.MuonDimensionNumbers(reduction_axis=found[0], output_axis=found[1]) if found else None
+  def choose(path: str, leaf: Any) -> contrib.MuonDimensionNumbers | None:
+    both = axes(path)
+    return contrib.MuonDimensionNumbers(reduction_axis=both[0], output_axis=both[1]) if both else None
 
   return trees.map_with_path(choose, params)
 
 
-def galore(make, schedule, **args) -> optax.GradientTransformation:
-  """GaLore on the matrices inside blocks, each by itself, and Adam on everything else."""
+def galore(make: Callable, schedule: Callable, **args) -> optax.GradientTransformation:
+  """GaLore on the matrices inside blocks, each by itself, and Adam on all other parameters."""
 
-  def dimensions(params):  # of one layer
+  def dimensions(params: optax.Params) -> Any:  # of one layer
     less = lambda numbers: tuple(number - 1 for number in numbers)
     choose = lambda path, leaf: contrib.GaLoreDimensionNumbers(*(less(numbers) for numbers in axes(path)))
     return trees.map_with_path(choose, params)
@@ -46,7 +48,7 @@ def galore(make, schedule, **args) -> optax.GradientTransformation:
 
 
 def by_layer(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-  """An optimizer that looks at whole arrays (their norms, their rows), shown the layers of a stack one by one."""
+  """An optimizer that reads whole arrays (their norms, their rows), applied to each layer of a stack by itself."""
   label = lambda tree: trees.map_with_path(
       lambda path, _: "stacked" if path.startswith(tuple(f"{blocks}block/" for blocks in _BLOCKS)) else "single", tree)
   return optax.partition({"stacked": _apart(optimizer), "single": optimizer}, label)
@@ -54,21 +56,21 @@ def by_layer(optimizer: optax.GradientTransformation) -> optax.GradientTransform
 
 def _apart(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
   """The optimizer mapped over the first axis of all leaves. Its numbers are per layer; its counters are shared, so that
-  what it does every so often (an SVD) stays a branch."""
+  rare work (an SVD every so many updates) stays a branch."""
 
-  def of_state(params):
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
+  def of_state(params: optax.Params) -> Any:
+    layer = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
     return jax.tree.map(lambda x: 0 if jnp.issubdtype(x.dtype, jnp.inexact) else None,
-                        jax.eval_shape(optimizer.init, one))
+                        jax.eval_shape(optimizer.init, layer))
 
-  def init(params):
+  def init(params: optax.Params) -> optax.OptState:
     mapped = jax.vmap(optimizer.init, out_axes=of_state(params)) if jax.tree.leaves(params) else optimizer.init
     return mapped(params)
 
-  def update(updates, state, params=None):
+  def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
     if not jax.tree.leaves(updates):
       return optimizer.update(updates, state, params)
-    where = of_state(updates)
-    return jax.vmap(optimizer.update, in_axes=(0, where, 0), out_axes=(0, where))(updates, state, params)
+    state_axes = of_state(updates)
+    return jax.vmap(optimizer.update, in_axes=(0, state_axes, 0), out_axes=(0, state_axes))(updates, state, params)
 
   return optax.GradientTransformation(init, update)

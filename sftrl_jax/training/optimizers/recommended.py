@@ -1,7 +1,7 @@
 """Where each optimizer starts: a learning rate and arguments for post-training a transformer, and who recommends them.
 
 `args` holds only what differs from optax's own defaults, or what optax leaves to the caller. Every rate is for mean
-losses whose gradient is clipped to norm 1; a name that stands nowhere here gets optax's defaults (see catalogue.py).
+losses whose gradient is clipped to norm 1; a name that this file lacks gets optax's defaults (see catalogue.py).
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """A start: learning rate, arguments, and in a few words what a person should know."""
+  """A start: learning rate, arguments, and a note for the page of optimizers."""
 
   learning_rate: float
   args: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -39,11 +39,11 @@ class ScheduleConfig:
 
 
 def make_schedule(schedule: ScheduleConfig, peak: float, updates: int) -> Callable:
-  """update number -> learning rate, f32; updates: those of the whole run."""
-  warmup, whole = schedule.warmup, schedule.updates or updates
-  length = max(1, whole - warmup)
-  # Of what comes after the warm-up; wsd's 1 - sqrt over a fifth of the run is that of Hägele et al. 2024.
-  falling = min(length, max(1, round(schedule.decay * whole)))
+  """update number -> learning rate, f32. peak: the highest rate; updates: of the whole run."""
+  warmup, total = schedule.warmup, schedule.updates or updates
+  length = max(1, total - warmup)
+  # Updates in which wsd goes down, after the warm-up; 1 - sqrt over a fifth of the run is that of Hägele et al. 2024.
+  falling = min(length, max(1, round(schedule.decay * total)))
   after = {
       "constant": lambda n: jnp.ones(()),
       "linear": lambda n: _down(1.0 - _share(n, length), schedule.end),

@@ -35,8 +35,8 @@ def test_what_rl_trains_are_the_sampled_responses(experiment, monkeypatch):
   spoken = [mask_checks.spoken(experiment["rl"], seed) for seed in range(4)]
   assert all(episode.success for episode in spoken)
   assert "are 8 responses, 8 with their <eos>, of 8 chats" in mask_checks.of_episodes(experiment["rl"], spoken)
-  reply = dataclasses.replace(spoken[0].turns[0].reply, text="NUMBERS 1")
-  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], reply=reply),))
+  reply = dataclasses.replace(spoken[0].turns[0].response, text="NUMBERS 1")
+  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], response=reply),))
   with pytest.raises(CheckFailed, match="the environment judged 'NUMBERS 1', but 'NUMBERS .*' is trained"):
     mask_checks.of_episodes(experiment["rl"], [other])
 

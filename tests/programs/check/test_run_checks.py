@@ -24,8 +24,8 @@ class Scaled(Model):   # the logits are as sharp as the model learns to be
     return super().unembedding(params) * params["own"]["scale"] * self.config.gain
 
 class Torn(Scaled):   # hidden alone is changed, so decoding is another model
-  def hidden(self, params, tokens_BT, positions_BT, segments_BT):
-    return super().hidden(params, tokens_BT, positions_BT, segments_BT)[:, :, ::-1]
+  def hidden(self, params, inputs):
+    return super().hidden(params, inputs)[:, :, ::-1]
 
 @dataclasses.dataclass(frozen=True)
 class Family(DecoderConfig):

@@ -4,14 +4,8 @@ import os
 
 import pytest
 
-from sftrl_jax import main as roof
 from sftrl_jax.main import main
-from sftrl_jax.programs.cli import commands
 from sftrl_jax.programs.runtime import process
-
-
-def test_every_verb_has_its_program():
-  assert set(commands.PROGRAMS) == set(roof.VERBS)
 
 
 def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):

@@ -154,6 +154,22 @@ def test_a_reward_is_a_function_by_path(file):
       user_files.reward(name)
 
 
+def test_an_optimizer_is_a_function_by_path(tmp_path):
+  file = tmp_path / "rules.py"
+  file.write_text("def make(learning_rate): ...\nRATE = 3\n")
+  assert user_files.optimizer(f"{file}:make").__name__ == "make"
+  for name, message in ((f"{file}:RATE", "name is .* of type int, but should be a function"),
+                        (f"{file}:mke", "has no mke: did you mean make"), (str(file), "say which name"),
+                        (f"{tmp_path}/rule.py:make", "there is no file .*did you mean .*rules.py")):
+    with pytest.raises(ConfigError, match=message):
+      user_files.optimizer(name)
+  config = {"optimizer": {"name": f"{file}:make"}}
+  user_files.record(config, tmp_path)
+  file.write_text("def make(learning_rate): return None\n")
+  with pytest.raises(ConfigError, match=r"rules\.py has changed since the run"):
+    user_files.refuse_changed(config, tmp_path)
+
+
 def test_a_family_is_derived_from_the_decoder(file):
   class Decoder:
     pass

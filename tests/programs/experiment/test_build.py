@@ -4,10 +4,8 @@ import jax
 import pytest
 
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
-from sftrl_jax.programs.experiment.workdir import complete, workdir_of
 
 
 @pytest.mark.parametrize("verb, wrong, message", [
@@ -48,8 +46,8 @@ def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb
     ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
     ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
      "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
-    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model "
-     "has 4 heads, so that")])
+    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model's "
+     "heads is 4, so that")])
 def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
     tiny, run_of, tmp_path, monkeypatch, verb, wrong, message):
   make = meshes.make
@@ -61,46 +59,22 @@ def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
   assert not list(tmp_path.iterdir())
 
 
-def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeypatch, tmp_path, capsys):
-  make = meshes.make
-  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
-  monkeypatch.setattr(rules, "LARGE", 2**7)
-  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4, model__kv_heads=2,
-                        model__channels=8), "sft")
-  assert len(experiment.notes) == 2
-  with workdir_of(experiment, "sft", tmp_path / "run"):
-    told = capsys.readouterr().out
-  assert all(note in told for note in experiment.notes)
-  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
-
-
-def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
-  (tmp_path / "run").write_text("mine")
-  with pytest.raises(ConfigError, match="is a file"):
-    run_of(tiny("sft"), tmp_path / "run")
-  assert (tmp_path / "run").read_text() == "mine"
-
-
-def test_a_workdir_has_one_writer(tiny, tmp_path):
-  experiment = build_experiment(tiny("sft"), "sft")
-  with workdir_of(experiment, "sft", tmp_path / "run"):
-    with pytest.raises(ConfigError, match="is being written by"), workdir_of(experiment, "sft", tmp_path / "run"):
-      pass
-  with workdir_of(experiment, "sft", tmp_path / "run"):
-    pass
-
-
-def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
-  workdir = finished("sft")
-  assert complete(workdir, build_experiment(tiny("sft"), "sft"))
-  longer = build_experiment(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over devices split in another way
-  assert not complete(workdir, longer)
-  resolve.refuse_another({**build_experiment(tiny("sft"), "sft").config}, longer.config, workdir)
-
-
 def test_the_parts_fit_together(tiny):
   experiment = build_experiment(tiny("rl"), "rl")
   assert experiment.model.config.vocab == experiment.tokenizer.size
   assert experiment.actor.turns == experiment.env.attempts == 2
   assert experiment.actor.sampling.max_new_tokens == experiment.actor.rollout.max_new_tokens
   assert experiment.env_variant("rule_ood").variant == "rule_ood"
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(batch=12, grpo__group=8), "config.grpo.group is 8; it must divide config.batch = 12"),
+    (dict(rollout__rows=6), "config.grpo.group is 4; it must divide config.rollout.rows = 6"),
+    (dict(grpo__minibatches=3), "config.grpo.minibatches is 3; it must divide config.batch = 8"),
+    (dict(grpo__minibatches=8), "config.compute.microbatches is 2; it must divide config.batch / grpo.minibatches = 1"),
+    (dict(grpo__overlong_buffer=14), "config.grpo.overlong_buffer is 14; it must be at most .* = 13"),
+    (dict(grpo__group=1), "config.grpo.group is 1; it must be at least 2: an episode is judged against the others"),
+    (dict(grpo__clip_high=-1), "config.grpo.clip_high is -1"), (dict(optimizer__freeze="('value/*',)"), "value/")])
+def test_what_cannot_be_cut_names_both_numbers(tiny, change, message):
+  with pytest.raises(ConfigError, match=message):
+    build_experiment(tiny("grpo", **change), "rl")

@@ -58,21 +58,23 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
-from sftrl_jax.programs import examination, recorded, rl, sft, trial, unison
-from sftrl_jax.programs.check.expert_episodes import Wrong
+from sftrl_jax.programs import evaluate, rl, sft
+from sftrl_jax.programs.check import run_checks, task_checks
+from sftrl_jax.programs.check.expert_episodes import CheckFailed
+from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.config.errors import ConfigError
 
 hosts.join({})
 fellows = peers.connect()
 configs, home = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
-assert hosts.gathered([hosts.index()]) == [[0], [1]] and hosts.anyone(not hosts.leads())
-assert hosts.led(lambda: hosts.index()) == 0
+assert hosts.gathered([hosts.index()]) == [[0], [1]] and hosts.any_process(not hosts.is_first_process())
+assert hosts.led_by_first(lambda: hosts.index()) == 0
 try:
-  hosts.led(lambda: json.loads("damaged"))
+  hosts.led_by_first(lambda: json.loads("damaged"))
 except ValueError as error:
-  assert hosts.leads() or "Process 0 has refused this run" in str(error)
+  assert hosts.is_first_process() or "Process 0 has refused this run" in str(error)
 try:
-  unison.check({**configs["sft"], "seed": hosts.index()}, "sft", {}, {})
+  hosts_agree.check({**configs["sft"], "seed": hosts.index()}, "sft", {}, {})
 except ConfigError as error:
   print("REFUSED", error, flush=True)
 
@@ -83,19 +85,19 @@ def die():
   os.kill(os.getpid(), signal.SIGKILL)
 
 def wrong():
-  if hosts.leads():
+  if hosts.is_first_process():
     return "fine"
-  raise Wrong("torn", "mend it")
+  raise CheckFailed("torn", "mend it")
 
-found = examination.find("what one finds", wrong)
+found = task_checks.find("what one finds", wrong)
 assert (found.ok, found.told, found.way_out) == (False, "process 1: torn", "mend it")
-for finding in trial.attempt(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
+for finding in run_checks.attempt(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
   print("FOUND", finding.ok, finding.name, finding.told, flush=True)
 for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", sft)):
-  if name == "killed" and not hosts.leads():
+  if name == "killed" and not hosts.is_first_process():
     threading.Thread(target=die).start()
   if name == "evaluated":
-    recorded.evaluate_recorded(str(home / "rl"), [("evals.episodes", "13")], str(home / name))
+    evaluate.run(str(home / "rl"), [("evals.episodes", "13")], str(home / name))
     continue
   program.run(ConfigDict(configs[name]), home / name)
 """

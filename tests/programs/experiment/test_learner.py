@@ -8,11 +8,11 @@ def test_sft_makes_one_update_a_step_on_rows_of_its_data(tiny):
   experiment = build_experiment(tiny("sft"), "sft")
   found = learner.make_sft_learner(experiment)
   assert (found.rows, found.length) == (experiment.batch, experiment.data.length)
-  assert (found.minibatch, found.updates, found.value_head, found.prepare) == (found.rows, 1, False, None)
+  assert (found.minibatch, found.updates, found.score_rows) == (found.rows, 1, None)
 
 
 def test_rl_makes_updates_on_minibatches_of_whole_episodes(tiny):
   experiment = build_experiment(tiny("rl", ppo__minibatches=2, ppo__epochs=3), "rl")
   found = learner.make_rl_learner(experiment)
-  assert (found.minibatch, found.updates, found.value_head) == (found.rows // 2, 6, True)
+  assert (found.minibatch, found.updates) == (found.rows // 2, 6) and found.score_rows and found.advantages
   assert found.length >= experiment.actor.row_len()

@@ -51,9 +51,9 @@ def stop_after(monkeypatch):
   real = session_loop.after_step
 
   def arrange(step, do):
-    def after_step(experiment, session, state, position, *rest):
-      after = real(experiment, session, state, position, *rest)
-      if position.step == step:
+    def after_step(experiment, run_state, state, done, *rest):
+      after = real(experiment, run_state, state, done, *rest)
+      if done.position.step == step:
         after.store.wait_until_finished()
         do(after)
         raise Stopped
@@ -94,9 +94,34 @@ def test_metrics_between_two_lines_and_averaged_parameters_survive_a_stop(tiny, 
   assert straight == stopped and [line["step"] for line in straight] == [2, 3]
 
 
+def test_settling_late_changes_nothing_but_the_clock(tiny, run_of, lines_of, tmp_path, monkeypatch):
+  """Metrics that are fetched while the next step is computed stand in the same lines, between evaluations, saves and
+  lines of several steps."""
+  config = tiny("sft", steps=7, log__every=2, checkpoint__every=3, evals__at="(0.6,)")
+  late = []
+  real = session_loop.settles_late
+  monkeypatch.setattr(session_loop, "settles_late", lambda *given: late.append(real(*given)) or late[-1])
+  run_of(config, tmp_path / "late")
+  assert late[0] is False and all(late[1:])
+  monkeypatch.setattr(session_loop, "settles_late", lambda *given: False)
+  run_of(config, tmp_path / "at_once")
+  assert_equal_runs(tmp_path / "late", tmp_path / "at_once", lines_of, 7)
+  lines = lines_of(tmp_path / "late", "metrics.jsonl")
+  assert [line["step"] for line in lines] == [2, 4, 6, 7]
+  seconds = [line["seconds"] for line in lines]
+  assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_updates_that_are_not_finite_are_counted_in_order_when_steps_settle_late(tiny, run_of, tmp_path, monkeypatch):
+  """The run ends when so many updates in a row were skipped, and says which step was the last good one."""
+  config = tiny("sft", steps=12, max_nonfinite=3, optimizer__learning_rate=1e30, optimizer__clip=0.0)
+  with pytest.raises(RuntimeError, match=r"in each of the last 3 steps .* the last good step is \d"):
+    run_of(config, tmp_path)
+
+
 def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, lines_of, tmp_path, monkeypatch):
   kept, real = [], session_loop.evaluate
-  monkeypatch.setattr(Stop, "kept", lambda self, save, between=False: kept.append(save))
+  monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
 
   def evaluate(experiment, params, start, position, log, pause):
     lines = real(experiment, params, start, position, log, pause)
@@ -144,7 +169,7 @@ def test_a_run_in_a_bucket_writes_what_one_on_this_machine_does(finished, afar, 
   names = sorted(name.removeprefix("afar/") for name in moments[-1] if "/checkpoints/" not in name)
   assert [name for name in names if not name.startswith("tensorboard/")] == [
       "config.json", "episodes.00001.jsonl", "episodes.00002.jsonl", "evals.00001.jsonl", "evals.00002.jsonl",
-      "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
+      "labels.json", "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
   assert len([name for name in names if name.startswith("tensorboard/")]) == 2
   files = [tuple(name for name in moment if name.endswith(".jsonl")) for moment in moments]
   assert len(set(files)) == 7   # each is written once
@@ -161,9 +186,19 @@ def test_a_fresh_machine_goes_on_from_a_bucket_with_no_line_lost_or_doubled(fini
   moment = [moment for moment in moments if f"afar/{last}{paths.COMMIT}" not in moment][-1]
   back_to(moment)
   assert len(lines_of(home, "metrics.jsonl")) >= int(last[-2])
-  run_of(tiny("sft", checkpoint__every=1, log__tensorboard=True), home)
+  run_of(tiny("sft", checkpoint__every=1, log__writers="tensorboard"), home)
   assert ("going on from step 1" in capsys.readouterr().out) == (last == "checkpoints/2/")
   assert_equal_runs(home, finished("sft"), lines_of, 2)
+
+
+def test_a_run_killed_before_its_first_checkpoint_leaves_no_point_twice(tiny, run_of, tmp_path):
+  config = tiny("sft", evals__variants="()", log__writers="tensorboard")
+  run_of(config, tmp_path)
+  shutil.rmtree(tmp_path / "checkpoints")
+  (tmp_path / "progress.json").unlink()
+  run_of(config, tmp_path)
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  assert events.read_bytes().count(b"grad_norm") == 2
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
@@ -197,7 +232,7 @@ def test_metrics_of_several_updates_add_up_by_their_kind():
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "general_points" / "sft.py"
 CHANGES = {
     "model.name": "pretrained", "steps": "2", "flops": "0", "batch": "16", "evals.variants": "()", "log.every": "1",
-    "log.tensorboard": "False", "mesh.cpu_threads": "0", "checkpoint.export_every": "1", "lora.rank": "2",
+    "log.writers": "()", "mesh.cpu_threads": "0", "checkpoint.export_every": "1", "lora.rank": "2",
     "optimizer.learning_rate": "0.03", "compute.microbatches": "1"}
 
 
@@ -218,7 +253,8 @@ def test_every_export_is_the_model_of_its_step_with_its_adapters_merged(exported
   config, home = exported
   assert sorted(path.name for path in (home / "exports").iterdir()) == ["1", "2"]
   experiment = build_experiment(config, "sft", home)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (config.start, str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (config.start, str(home)))
   first, last = (hf.load(home / "exports" / step) for step in "12")
   assert last.config == experiment.model.config
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), last.params, eval_params)
@@ -239,13 +275,14 @@ def test_an_export_that_was_lost_is_made_when_the_run_goes_on(exported, run_of, 
 
 def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
   config, home = exported
-  there = paths.place("gs://bucket/exported/run")
+  there = paths.as_path("gs://bucket/exported/run")
   run_of(config, there)
   for name in ("exports/1/model.safetensors", "exports/2/model.safetensors", "exports/2/config.json",
                "pretrained/config.json", "base.json"):
     assert (there / name).read_bytes() == (home / name).read_bytes(), name
   experiment = build_experiment(config, "sft", there)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (str(there), str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (str(there), str(home)))
   jax.tree.map(np.testing.assert_array_equal, begun, eval_params)
 
 

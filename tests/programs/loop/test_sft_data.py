@@ -25,7 +25,7 @@ from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.training.score import make_score
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "sft" / "chat.py"
-SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.tensorboard": "False",
+SMALL = {"batch": "4", "data.length": "160", "steps": "4", "checkpoint.every": "2", "log.writers": "()",
          "mesh.cpu_threads": "0", "model.layers": "1", "model.remat": "none", "compute.microbatches": "1",
          "evals.at": "(0.5,)"}
 
@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(straight, config, lines_of, 
   every line is there once."""
   workdir, _ = trained(straight, config, capsys)
   settled = config(data__validation=0.2, log__every=2, checkpoint__every=1)
-  step, evaluation, kept, save, stops = session_loop.after_step, session_loop._evaluate, Stop.kept, {}, [2, 3]
+  step, evaluation, kept, save, stops = session_loop.after_step, session_loop._evaluate, Stop.set_savepoint, {}, [2, 3]
 
   def keeping(stop, what, between=False):
     save["now"] = what
@@ -105,14 +105,16 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(straight, config, lines_of, 
       raise Stopped
     return session
 
-  def stopping(experiment, session, state, position, *rest):
-    session = step(experiment, session, state, position, *rest)
-    if position.step == 3 == stops[0]:
-      session.store.wait_until_finished()
+  def stopping(experiment, run_state, state, done, *rest):
+    run_state = step(experiment, run_state, state, done, *rest)
+    if done.position.step == 3 == stops[0]:
+      run_state.store.wait_until_finished()
       raise Stopped
-    return session
-  for where, name, how in ((Stop, "kept", keeping), (session_loop, "_evaluate", dropping), (session_loop, "after_step", stopping)):
-    monkeypatch.setattr(where, name, how)
+    return run_state
+
+  monkeypatch.setattr(Stop, "set_savepoint", keeping)
+  monkeypatch.setattr(session_loop, "_evaluate", dropping)
+  monkeypatch.setattr(session_loop, "after_step", stopping)
   for _ in (2, 3):
     with pytest.raises(Stopped):
       sft.run(settled, tmp_path / "stopped")
@@ -143,7 +145,7 @@ def test_changed_data_are_refused_and_nothing_is_touched(config, tmp_path):
 
 def test_demonstrations_follow_from_the_config_and_are_not_recorded(tiny):
   made = sft_data.make_sft_data(build_experiment(tiny("sft"), "sft"))
-  assert made.record == {} and made.held is None and made.told == ""
+  assert made.record == {} and made.held is None and made.summary == ""
   batch, cursor = made.batches(3)
   assert batch.targets_BT.shape == (16, 23) and cursor > 3
 

@@ -25,7 +25,7 @@ CHANGES = {
     "rollout.prompt_tokens": "60", "rollout.feedback_tokens": "50", "rollout.max_new_tokens": "8",
     "evals.episodes": "8", "evals.at": "()",
     "evals.variants": "('rule_ood',)", "evals.temperatures": "(0.0,)", "env.attempts": "2", "log.every": "1",
-    "log.tensorboard": "False", "checkpoint.every": "1", "mesh.cpu_threads": "0", "ppo.minibatches": "1"}
+    "log.writers": "()", "checkpoint.every": "1", "mesh.cpu_threads": "0", "ppo.minibatches": "1"}
 
 
 @pytest.fixture(scope="module")

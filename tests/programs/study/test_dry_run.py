@@ -73,12 +73,12 @@ def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(h
   cases = [("sft", "base-0-sft-0", ("sft", f"--config={file}:sft", f"--workdir={workdir}"), "")]
   assert not dry_run.mistakes_of(cases)
   for _ in range(2):
-    with experiment_workdir.workdir_of(assemble(), "sft", workdir):
+    with experiment_workdir.workdir_of(assemble(), workdir):
       assert str(file) in (workdir / "own.json").read_text()
   stranger(tmp_path, ("randrange(20)", "randrange(19)"))
   (_, message), = dry_run.mistakes_of(cases)
   assert "sort_numbers.py has changed since the run" in message
-  with pytest.raises(ConfigError, match="has changed since the run"), experiment_workdir.workdir_of(assemble(), "sft", workdir):
+  with pytest.raises(ConfigError, match="has changed since the run"), experiment_workdir.workdir_of(assemble(), workdir):
     pass
 
 

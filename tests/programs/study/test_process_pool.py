@@ -77,7 +77,7 @@ def test_children_end_when_the_iteration_is_given_up(tmp_path, stand_in):
 
 PARENT = """
 import pathlib, sys
-from sftrl_jax.programs import pool
+from sftrl_jax.programs.study import process_pool as pool
 home, script = map(pathlib.Path, sys.argv[1:])
 pool.COMMAND = (sys.executable, str(script))
 words = ("sft", f"--workdir={home / 'runs' / 'a'}", "--config.mesh.cpu_threads=1")

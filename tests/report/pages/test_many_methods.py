@@ -26,7 +26,7 @@ def many(make_study, make_run, tmp_path):
 def test_many_methods_have_a_row_each(many, monkeypatch):
   measure = effects.measure
   monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=100))
-  monkeypatch.setattr(write.figures, "DPI", 50)
+  monkeypatch.setattr(write.study_figures, "DPI", 50)
   path = write.write_study(many)
   markdown = path.with_suffix(".md").read_text()
   for name in ("methods", "curves", "codes"):

@@ -61,11 +61,12 @@ def test_with_one_base_only_hands_are_drawn():
   assert flat.low == pytest.approx(flat.high, abs=1e-6)
 
 
-def test_t_quantiles_are_students():
-  for freedom, value in ((1, 12.7062), (2, 4.30265), (4, 2.77645), (30, 2.04227), (200, 1.97190)):
-    assert bootstrap.t_quantile(0.975, freedom) == pytest.approx(value, rel=1e-4)
+def test_the_t_interval_is_students():
   low, high = bootstrap.t_interval([1.0, 2.0, 3.0])
-  assert (low + high) / 2 == pytest.approx(2) and high - 2 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-4)
+  assert (low + high) / 2 == pytest.approx(2) and high - 2 == pytest.approx(4.30265 / np.sqrt(3), rel=1e-6)
+  low, high = bootstrap.t_interval([0.0, 1.0])
+  assert high - 0.5 == pytest.approx(12.7062 * np.sqrt(0.5) / np.sqrt(2), rel=1e-5)
+  assert np.isnan(bootstrap.t_interval([1.0])).all()
 
 
 def test_what_does_not_exist_is_left_out_and_counted():

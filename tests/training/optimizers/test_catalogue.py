@@ -9,7 +9,7 @@ from optax import contrib
 from optax._src import alias
 
 from sftrl_jax.training.optimizers import catalogue as catalogues
-from sftrl_jax.training.optimizers.catalogue import RATE, UNLISTED, catalogue, entry
+from sftrl_jax.training.optimizers.catalogue import RATE, UNLISTED, USERS, catalogue, entry
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 
 
@@ -83,3 +83,41 @@ def test_an_optimizer_that_nobody_has_looked_at_is_tried(contribute):
     entry("needy")
   with pytest.raises(ValueError, match="'around', which is a wrapper and no optimizer: around base_optimizer"):
     entry("around")
+
+
+def test_an_optimizer_by_path_is_read_by_its_signature(monkeypatch):
+  def make(learning_rate=0.5, momentum: float = 0.25, seed: int = 3, weight_decay=0.1, init=abs, *,
+           width: int | None = None):
+    return optax.sgd(learning_rate, momentum)
+
+  monkeypatch.setattr(catalogues, "_load_user_file", lambda name: make)
+  known = entry("mine.py:make")
+  assert (known.name, known.group, known.learning_rate) == ("mine.py:make", USERS, 0.5)
+  assert known.args == {"momentum": 0.25, "seed": 3, "width": None}
+  assert known.kinds == {"momentum": float, "seed": int, "width": int}
+  assert catalogues.kind("mine.py:make", "momentum") is float
+  with pytest.raises(ValueError, match="is no argument of mine.py:make: did you mean momentum"):
+    catalogues.kind("mine.py:make", "momentun")
+  with pytest.raises(ValueError, match="it is config.optimizer.weight_decay"):
+    catalogues.kind("mine.py:make", "weight_decay")
+
+
+@pytest.mark.parametrize("function, message", [
+    (lambda rate: None, r"the first argument of the function is not learning_rate: write .* in .*test_catalogue"),
+    (lambda: None, "is not learning_rate"),
+    (lambda learning_rate, beta, gamma=1: None, "whose beta has no default"),
+    (lambda learning_rate, **more: None, "it returned NoneType, but must return an optax.GradientTransformation"),
+    (lambda learning_rate: {}["absent"], "refuses: KeyError: 'absent'")])
+def test_a_function_that_makes_no_optimizer_is_refused(monkeypatch, function, message):
+  monkeypatch.setattr(catalogues, "_load_user_file", lambda name: function)
+  with pytest.raises(ValueError, match=message):
+    OptimizerConfig("mine.py:make")
+
+
+def test_paths_are_loaded_by_the_loader_that_is_set(monkeypatch):
+  assert catalogues.is_user_file("a/mine.py:make") and catalogues.is_user_file("mine.py")
+  assert not catalogues.is_user_file("adamw")
+  loaders = []
+  monkeypatch.setattr(catalogues, "_load_user_file", lambda name: pytest.fail("replaced below"))
+  catalogues.set_user_file_loader(lambda name: loaders.append(name) or optax.sgd)
+  assert entry("mine.py:sgd").args["momentum"] is None and loaders == ["mine.py:sgd"]
