@@ -63,7 +63,7 @@ class Generator:
   @functools.cached_property
   def compiled(self) -> CompiledFunctions:
     """The jitted functions. They donate the caches, so a conversation never holds two."""
-    split = placement.cache(self.model.config, self.mesh)
+    split = placement.cache_shardings(self.model.config, self.mesh)
     jit = functools.partial(jax.jit, out_shardings=split)
 
     @functools.partial(jit, static_argnums=(0, 1))

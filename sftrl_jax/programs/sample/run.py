@@ -188,7 +188,7 @@ def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, opti
   if used:
     _note(f"From generation_config.json: {', '.join(used)}.")
   sampling = Sampling(PIECE, int(chosen["top_k"]), float(chosen["top_p"]))
-  return Generator(model, tokenizer, placement.mover(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
+  return Generator(model, tokenizer, placement.to_decoding_fn(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
 
 
 def recommended(directory: Path) -> dict:

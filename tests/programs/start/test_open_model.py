@@ -13,6 +13,7 @@ from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.start.open_model import open_model
+from sftrl_jax.projections import STACK
 
 CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, kv_heads=2, mlp_dim=24, qkv_bias=True, context=32)
 
@@ -56,7 +57,7 @@ def test_a_gguf_file_is_opened_in_float32(params, tmp_path):
   writer.add_float32("qwen2.rope.freq_base", CONFIG.rope_theta)
   for name, leaf in trees.leaves(params).items():
     tensor, array = gguf.NAMES[name], np.asarray(leaf, np.float32)
-    stacked = name.startswith(gguf.STACK)
+    stacked = name.startswith(STACK)
     for n in range(len(array) if stacked else 1):
       writer.add_tensor(tensor.name.format(n=n), np.ascontiguousarray(tensor.outward(array[n] if stacked else array)))
   for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
