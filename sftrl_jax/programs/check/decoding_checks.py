@@ -11,7 +11,8 @@ import numpy as np
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model
-from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.parallel import hosts
+from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.rollout_batch import env_seed
@@ -85,7 +86,7 @@ def _rows(experiment: Experiment, episodes: Sequence[Episode]
           ) -> tuple[np.ndarray, tuple[Inputs, jax.Array], np.ndarray]:
   """Returns (where the target is a sampled token, (inputs, targets) on the mesh, the sampler's log-probabilities)."""
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
-  return rows.mask_BT > 0, meshes.shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
+  return rows.mask_BT > 0, shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
 
 
 @functools.cache

@@ -27,9 +27,8 @@ from sftrl_jax.programs.check.expert_episodes import (
   span,
 )
 from sftrl_jax.programs.config.resolve import build
-from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.text.render import continued, render, response
-from sftrl_jax.text.tokenizer import Tokenizer
+from sftrl_jax.text.tokenizer import Tokenizer, byte, words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _make_tokenizer(variants: Sequence[ExpertEpisodes], config: dict) -> Tokeniz
   if name == "pretrained":
     from sftrl_jax.programs.start import pretrained  # it imports models, and with them JAX
     return pretrained.tokenizer(config["start"])
-  return tokenizers.words(variants[0].env.words) if name == "words" else tokenizers.byte()
+  return words(variants[0].env.words) if name == "words" else byte()
 
 
 # Key of config.rollout: the method that gives the last text of a chat, and the ids of that text.
