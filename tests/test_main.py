@@ -43,7 +43,8 @@ def program(monkeypatch):
       raise called.raises
   schema = {"seed": 0, "steps": int, "ppo": Objective, "mesh": Mesh}
   verbs, called.schema = ("sft", "rl"), schema
-  stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=dict.fromkeys(verbs, types.SimpleNamespace(schema=schema))),
+  kinds = dict.fromkeys(verbs, types.SimpleNamespace(schema=schema))
+  stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=kinds),
                "trainers": types.SimpleNamespace(TRAINERS=dict.fromkeys(verbs, run)),
                "evaluate": types.SimpleNamespace(run=run)}
   for name, module in stand_ins.items():

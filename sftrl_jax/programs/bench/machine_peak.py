@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.programs.bench.paired_timing import timed
+from sftrl_jax.programs.runtime.process import cores
 
 LONG = 0.02   # seconds that one matmul should take, so that its launch does not count
 REPEATS = 5
@@ -42,7 +43,7 @@ def threads() -> int:
   nproc = os.environ.get("NPROC", "")
   if nproc.isdecimal() and int(nproc):
     return int(nproc)
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return cores()
 
 
 def _matmul(dtype: str, long: float) -> float:
