@@ -72,8 +72,8 @@ def stream(settings: ChatSettings, conversation: Conversation, number: int, show
   waited for compilation.
   """
   shown, generation, marks = 0, Generation(), []
-  latest = conversation   # the cache of every pair but the last is donated
-  for latest, (generation,) in responses(settings, conversation, [number]):  # noqa: B007 (read after the loop)
+  for pair in responses(settings, conversation, [number]):
+    after, (generation,) = pair
     marks.append((time.perf_counter(), len(generation.tokens)))
     text = visible_text(generation, settings.stop_conditions.strings)
     show(text[shown:])
@@ -82,7 +82,7 @@ def stream(settings: ChatSettings, conversation: Conversation, number: int, show
       break
   show(generation.text[shown:])   # a response that was stopped keeps what was held back
   (start_time, first), (end_time, last) = marks[0], marks[-1]
-  return latest, generation, (last - first) / (end_time - start_time) if last > first else 0.0
+  return after, generation, (last - first) / (end_time - start_time) if last > first else 0.0
 
 
 def _read_chat(settings: ChatSettings, state: ChatState, chat: Chat) -> Conversation:

@@ -1,4 +1,4 @@
-"""Generates responses in pieces: prompts are read into the cache, then the sampling loop of training
+"""Generates responses in pieces: prompts are read into the cache, then the loop that training samples with
 (rollout/sample.py) samples a few tokens at a time. Between two pieces the host looks for stop strings and Ctrl-C, and
 shows the text so far.
 
