@@ -9,6 +9,7 @@ from sftrl_jax.data.batches import example, next_batch
 from sftrl_jax.data.demonstrations import demonstration
 from sftrl_jax.data.report import marked
 from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.parallel import hosts
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -44,8 +45,9 @@ def check_rows(experiment: Experiment) -> str:
   for index in range(data.corpus.count):
     ids, learned = data.corpus.example(index)
     strange.discard(tuple(ids[1:][learned[1:]].tolist()))
-  if trained.total() != count or strange:
-    raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which {len(strange)} are in no "
+  total = sum(hosts.gathered(trained.total()))   # each process makes the rows that it holds
+  if total != count or strange:
+    raise CheckFailed(f"a batch of {count} examples trains {total} spans, of which {len(strange)} are in no "
                       "row", TRAIN_WRITTEN)
   return data.summary.replace("\n", "\n          ")
 
