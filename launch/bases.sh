@@ -18,11 +18,11 @@ from sftrl_jax import trees
 from sftrl_jax.checkpoints import store
 from sftrl_jax.models import build
 from sftrl_jax.programs.experiment.saved_run import config_of
-from sftrl_jax.programs.experiment.build import assemble
+from sftrl_jax.programs.experiment.build import build_experiment
 
 workdir, out = Path(sys.argv[1]), Path(sys.argv[2])
-parts = assemble(config_of(workdir, []), "sft")
-like = jax.jit(parts.model.init)(jax.random.key(0))
+experiment = build_experiment(config_of(workdir, []), "sft")
+like = jax.jit(experiment.model.init)(jax.random.key(0))
 params, step = store.restore_params(workdir, None, like)
 np.savez_compressed(out, **{path: np.asarray(leaf) for path, leaf in trees.leaves(params).items()})
 print(f"{out}: step {step} of {workdir}, {trees.size(params)} parameters, {out.stat().st_size} bytes")

@@ -13,19 +13,19 @@ is_good() {
   "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# pythons NAME...: the interpreters of these names that are good, on the PATH or under pyenv, in this order.
-pythons() {
+# first_python NAME...: the first interpreter of these names that is good, on the PATH or under pyenv; "" for none.
+first_python() {
   local name path
   for name in "$@"; do
     for path in "$name" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/"$name"; do
-      if is_good "$path"; then command -v "$path"; fi
+      if is_good "$path"; then command -v "$path"; return; fi
     done
   done
 }
 
 # python 3.14 comes last: not every package has a wheel for it.
-newest_python() { pythons python3.13 python3.12 python3.11 python3.14 python3 | head -n 1; }
-oldest_python() { pythons python3.11 | head -n 1; }
+newest_python() { first_python python3.13 python3.12 python3.11 python3.14 python3; }
+oldest_python() { first_python python3.11; }
 
 # version_of PYTHON: 3.11
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }

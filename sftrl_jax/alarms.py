@@ -1,7 +1,6 @@
-"""What a run may do wrong without failing: each alarm with its cause and the knob to turn. The report reads them too.
+"""Alarms: rules on a step's metrics for runs that go wrong without failing, each with its cause and the keys to change.
 
-A metric "alarm/NAME" is written only in a step in which the alarm is raised. No JAX here: these are rules on numbers
-that were measured anyway.
+A metric "alarm/NAME" is written only in a step that raises the alarm. The report imports this module, so it has no JAX.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Alarm:
-  """cause: what the numbers say. knob: the keys of the config that change it."""
+  """cause: the meaning of the metrics. knob: the keys of the config that change them."""
 
   cause: str
   knob: str
@@ -23,7 +22,7 @@ ALARMS = {
         "Lower --config.optimizer.learning_rate, or --config.optimizer.clip (0 does not clip); a longer "
         "--config.schedule.warmup helps where the first steps are hit."),
     "no_trainable_tokens": Alarm(
-        "No token of the batch was trained on: its loss is 0 and the step taught nothing.",
+        "No token of the batch was trained on: its loss is 0 and the step changed nothing.",
         "SFT: look at one example with `sftrl check`; a row must hold a prompt and its whole response "
         "(--config.data.length). RL: every response was empty, so look at episodes.jsonl."),
     "constant_rewards": Alarm(
@@ -38,7 +37,7 @@ ALARMS = {
         "--config.grpo.group or --config.rollout.temperature, so that episodes of a group differ, or a larger "
         "--config.grpo.max_rounds, which plays until groups do (of rloo alike)."),
     "all_truncated": Alarm(
-        "Every response was cut off at rollout.max_new_tokens: none was finished, so the verifier saw only torsos.",
+        "Every response was cut off at rollout.max_new_tokens: the verifier saw only incomplete responses.",
         "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
         "from a model that was trained by sft."),
     "entropy_collapse": Alarm(
@@ -57,51 +56,51 @@ PREFIX = "alarm/"
 
 # Rewards are exact fractions of a few numbers, so equal ones have a deviation of rounding errors only.
 SAME_REWARD = 1e-6
-# A policy that answers otherwise one time in fifty has 0.1 nats a response, however long the responses are.
+# A policy that changes its answer one time in fifty has 0.1 nats a response, however long the responses are.
 LEAST_NATS = 0.1
 USUAL_LENGTH = 10.0  # tokens of a response where none was measured
-# verl's health numbers are |p - p'| under 0.005 for sound and over 0.01 for broken, and |log p - log p'| is never
-# smaller. Decoding in bfloat16 gives up to 0.01; float32 gives 1e-7.
+# verl calls |p - p'| below 0.005 sound and above 0.01 broken, and |log p - log p'| is never smaller. Decoding gives up
+# to 0.01 in bfloat16 and 1e-7 in float32.
 MOST_GAP = 0.02
 
 
 def raised(metrics: dict[str, float]) -> dict[str, float]:
-  """{"alarm/NAME": 1.0} of the alarms that one step's metrics raise; a rule whose metrics are absent says nothing.
+  """{"alarm/NAME": 1.0} of the alarms that one line of metrics raises; a rule whose metrics are absent raises nothing.
 
-  Lines that average several steps are judged by the averages: constant rewards and truncation must then hold in all.
+  A line may average several steps; constant rewards and truncation must then hold in all of them.
   """
   return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule(metrics)}
 
 
-def _nonfinite(metrics) -> bool:
+def _nonfinite(metrics: dict[str, float]) -> bool:
   return metrics.get("nonfinite_steps", 0.0) > 0 or not math.isfinite(metrics.get("loss", 0.0))
 
 
-def _no_trainable_tokens(metrics) -> bool:
+def _no_trainable_tokens(metrics: dict[str, float]) -> bool:
   return metrics.get("label_tokens", 1.0) <= 0
 
 
-def _constant_rewards(metrics) -> bool:
-  if "frac_reward_zero_std" in metrics:  # groups are judged by themselves
+def _constant_rewards(metrics: dict[str, float]) -> bool:
+  if "frac_reward_zero_std" in metrics:  # groups have an alarm of their own
     return False
   size = max(1.0, abs(metrics.get("objective/scores", 0.0)))
   return metrics.get("objective/scores_std", math.inf) <= SAME_REWARD * size
 
 
-def _constant_groups(metrics) -> bool:
+def _constant_groups(metrics: dict[str, float]) -> bool:
   return metrics.get("frac_reward_zero_std", 0.0) >= 1.0 - 1e-9
 
 
-def _all_truncated(metrics) -> bool:
+def _all_truncated(metrics: dict[str, float]) -> bool:
   return metrics.get("response_length/clip_ratio", 0.0) >= 1.0 - 1e-9
 
 
-def _entropy_collapse(metrics) -> bool:
+def _entropy_collapse(metrics: dict[str, float]) -> bool:
   length = metrics.get("response_length/mean", USUAL_LENGTH)
   return metrics.get("policy/entropy_avg", math.inf) * length < LEAST_NATS
 
 
-def _sampler_gap(metrics) -> bool:
+def _sampler_gap(metrics: dict[str, float]) -> bool:
   return not metrics.get("sampling/sampling_logp_difference/mean", 0.0) <= MOST_GAP  # so that nan raises it too
 
 

@@ -1,4 +1,4 @@
-"""A conversation: what an environment shows, what a policy answers, what a tokenizer renders."""
+"""A conversation: environments write it, policies answer it, tokenizers render it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROLES = ("system", "user", "assistant")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Message:
-  """One turn: `role` is system, user or assistant; `image` is a uint8 array [Y, X, 3] shown before the text, or None.
+  """A message: `role` is system, user or assistant; `image` is a uint8 array [Y, X, 3] before the text, or None.
 
-  Raises ValueError for another role and TypeError for a text that is not a str. Arrays are compared by content.
+  Raises ValueError for another role and TypeError for a text that is not a str. Images are compared by content.
   """
 
   role: str
@@ -28,12 +28,12 @@ class Message:
     if not isinstance(self.text, str):
       raise TypeError(f"message text is a {type(self.text).__name__}, but it must be a str.")
 
-  def __eq__(self, other):
-    if not isinstance(other, Message):
+  def __eq__(self, value: object) -> bool:
+    if not isinstance(value, Message):
       return NotImplemented
-    return (self.role, self.text) == (other.role, other.text) and _same(self.image, other.image)
+    return (self.role, self.text) == (value.role, value.text) and _is_same(self.image, value.image)
 
-  # Arrays have no hash; equal messages still have equal hashes.
+  # Without the image, for arrays have no hash; equal messages still have equal hashes.
   def __hash__(self):
     return hash((self.role, self.text))
 
@@ -41,7 +41,7 @@ class Message:
 Chat = tuple[Message, ...]
 
 
-def _same(image, other) -> bool:
-  if image is None or other is None:
-    return image is other
-  return image is other or (image.shape == other.shape and bool((image == other).all()))
+def _is_same(left: np.ndarray | None, right: np.ndarray | None) -> bool:
+  if left is None or right is None:
+    return left is right
+  return left is right or (left.shape == right.shape and bool((left == right).all()))

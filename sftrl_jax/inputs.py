@@ -1,7 +1,7 @@
-"""What a model reads: tokens, where they stand, and which of them belong together.
+"""The inputs of a model: tokens, their positions and their segments.
 
-Masks are never passed: every row carries positions and segments (0 = padding), and one function derives who may attend
-to whom. Left padding, right padding and packing are three ways to lay ragged rows into one array.
+No masks are passed: every row has positions and segments (0 = padding), and `models.attention.may_attend` derives from
+them which tokens may attend to which. Left padding, right padding and packing lay ragged rows into one array.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from flax import struct
 
 @struct.dataclass
 class Inputs:
+  """B rows of T tokens."""
+
   tokens_BT: np.ndarray  # int32
   positions_BT: np.ndarray  # int32, from 0 within a segment
   segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
@@ -28,7 +30,7 @@ def _refuse_long(lengths: Sequence[int], length: int) -> None:
 
 
 def left_pad(rows: Sequence[Sequence[int]], length: int, count: int = 0) -> Inputs:
-  """Ends of rows aligned, so that decoding writes at one shared index. `count` rows, missing ones all padding."""
+  """Rows aligned at their ends, so that decoding writes at one shared index; padding rows up to `count` rows."""
   _refuse_long([len(row) for row in rows], length)
   inputs = _empty(max(count, len(rows)), length)
   for index, row in enumerate(rows):
@@ -40,7 +42,7 @@ def left_pad(rows: Sequence[Sequence[int]], length: int, count: int = 0) -> Inpu
 
 
 def right_pad(rows: Sequence[Sequence[int]], length: int, count: int = 0) -> Inputs:
-  """Starts of rows aligned: training rows that are not packed."""
+  """Rows aligned at their starts, for training without packing; padding rows up to `count` rows."""
   _refuse_long([len(row) for row in rows], length)
   inputs = _empty(max(count, len(rows)), length)
   for index, row in enumerate(rows):
@@ -51,7 +53,7 @@ def right_pad(rows: Sequence[Sequence[int]], length: int, count: int = 0) -> Inp
 
 
 class Slot(NamedTuple):
-  """Where one sequence of a packed batch went."""
+  """The place of one sequence in a packed batch."""
 
   row: int
   start: int
@@ -59,15 +61,16 @@ class Slot(NamedTuple):
 
 
 def first_fit(size: int, used: list[int], segments: list[int], length: int) -> Slot | None:
-  """Room for one sequence of `size` in the first row that has it, entered into `used` and `segments`; None if none has.
+  """A slot for a sequence of `size` in the first row with room for it, or None; updates `used` and `segments` in place.
 
-  Sequences are placed in the order of their stream, not sorted: which of them share a batch depends on it alone.
+  used, segments: tokens and sequences of every row so far. Sequences are placed in the order of their stream, so which
+  of them share a batch depends on that order alone.
   """
-  for row, taken in enumerate(used):
-    if taken + size <= length:
+  for row, start in enumerate(used):
+    if start + size <= length:
       used[row] += size
       segments[row] += 1
-      return Slot(row, taken, segments[row])
+      return Slot(row, start, segments[row])
   return None
 
 

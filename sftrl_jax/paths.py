@@ -1,7 +1,7 @@
-"""Where things are: the text of a path, on this machine or in a bucket (gs://BUCKET/DIR), and what differs there.
+"""Paths on this machine or in a bucket (gs://BUCKET/DIR), and the operations that differ between the two.
 
 Both kinds have the methods of pathlib. A bucket holds objects, which are written whole: none is appended to, a rename
-is a copy, and directories are only names. What is written in one move here is written in one request there.
+is a copy, and directories are only names. A file of this machine is replaced in one move, an object in one request.
 """
 
 import atexit
@@ -14,78 +14,79 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 INSTALL = 'pip install "sftrl-jax[gcs]"'
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-COMMIT = "commit_success.txt"   # what orbax writes last into a checkpoint that it cannot rename
+COMMIT = "commit_success.txt"   # the file that orbax writes last into a checkpoint that it cannot rename
 
 
-def place(text) -> pathlib.PurePath:
-  """The path that a text means; a path stays what it is. ValueError for an address that is not gs://BUCKET/...."""
+def as_path(text: str | pathlib.PurePath) -> pathlib.PurePath:
+  """The path of a text; a path is returned as it is. ValueError for an address that is not gs://BUCKET/...."""
   if isinstance(text, pathlib.PurePath):
     return text
-  found = SCHEME.match(text)
-  if found is None:
-    return pathlib.Path(text)
+  if SCHEME.match(text) is None:
+    return Path(text)
   if not re.match(r"gs://[^/]", text):
     raise ValueError(f"{text}: known are directories of this machine and gs://BUCKET/DIR.")
   return _buckets().Path(text)
 
 
-def here(text, said: str = "") -> pathlib.Path:
-  """The same for what is read or written on this machine alone; said: how an error begins, after which it is named."""
+def local_path(text: str | Path, prefix: str = "") -> Path:
+  """The path of a file that must be on this machine; ValueError, whose text begins with `prefix`, for an address."""
   if SCHEME.match(str(text)):
-    raise ValueError(f"{said}{text} is not on this machine: give a path that is, and copy from or to it with `gcloud "
+    raise ValueError(f"{prefix}{text} is not on this machine: give a path that is, and copy from or to it with `gcloud "
                      "storage cp -r`.")
-  return pathlib.Path(text)
+  return Path(text)
 
 
 @functools.cache
 def _buckets():
-  """etils.epath, reaching buckets by gcsfs whatever else is installed."""
+  """etils.epath, set up to reach buckets by gcsfs whatever else is installed."""
   for package in ("gcsfs", "google.cloud.storage"):
     try:
-      found = importlib.util.find_spec(package)
+      spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
-      found = None
-    if found is None:
+      spec = None
+    if spec is None:
       raise ValueError(f"Paths at gs:// need the package {package.replace('.', '-')}: {INSTALL}")
   os.environ.setdefault("EPATH_USE_TF", "0")
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")   # plain HTTP, as orbax and the lock use it
-  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)   # it prints tracebacks of what is raised and told here
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)   # it prints tracebacks of errors that are handled here
   import fsspec
-  # What others write, tensorstore among them, is to be seen at once.
+  # Without a cache, files that other libraries write (tensorstore) are listed at once.
   fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
   from etils import epath
   return epath
 
 
-def is_here(path) -> bool:
+def is_here(path: pathlib.PurePath) -> bool:
   """Whether a path is on this machine, where files can be appended to and renamed."""
-  return isinstance(path, pathlib.Path)
+  return isinstance(path, Path)
 
 
-def absolute(path):
-  """The path from the root; one in a bucket always is."""
+def absolute(path: Path) -> Path:
+  """The path from the root; a path in a bucket always begins there."""
   return path.absolute() if is_here(path) else path
 
 
-def make(directory) -> None:
-  """The directory, where there are any; a bucket has to be there."""
+def make(directory: Path) -> None:
+  """Makes a directory of this machine; a bucket has none and must exist."""
   if is_here(directory):
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def remove(directory) -> None:
-  """Everything below a directory, and the directory; one that is not there is no error."""
+def remove(directory: Path) -> None:
+  """Deletes a directory and everything below it, if it exists."""
   if is_here(directory):
     shutil.rmtree(directory, ignore_errors=True)
   elif directory.exists():
     directory.rmtree()
 
 
-def write_whole(path, text: str) -> None:
-  """Replaces a file in one move: a reader sees the old one or the new one, never half of either."""
+def write_whole(path: Path, text: str) -> None:
+  """Replaces a file in one move: a reader sees the old text or the new one, never half of either."""
   if not is_here(path):
     path.write_text(text)
     return
@@ -94,52 +95,52 @@ def write_whole(path, text: str) -> None:
   half.replace(path)
 
 
-def size(path) -> int:
+def size(path: Path) -> int:
   """Bytes of a file."""
-  told = path.stat()
-  return told.st_size if is_here(path) else told.length
+  status = path.stat()
+  return status.st_size if is_here(path) else status.length
 
 
-def steps(checkpoints) -> list[int]:
-  """The steps of a directory of checkpoints that are complete, in order.
+def steps(checkpoints: Path) -> list[int]:
+  """The steps of the complete checkpoints in a directory, in order.
 
-  What is half written on this machine, or was put aside as damaged, has a longer name.
+  On this machine a half-written checkpoint has a longer name, and so has a damaged one that was put aside.
   """
   if not checkpoints.is_dir():
     return []
-  whole = (lambda path: path.is_dir()) if is_here(checkpoints) else (lambda path: (path / COMMIT).is_file())
-  return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal() and whole(path))
+  complete = (lambda path: path.is_dir()) if is_here(checkpoints) else (lambda path: (path / COMMIT).is_file())
+  return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal() and complete(path))
 
 
 @contextlib.contextmanager
-def made(directory, last: str = ""):
-  """A directory of this machine to write into; it is `directory`, or is copied there at the end of the block.
+def staging(directory: Path, last: str = "") -> Iterator[Path]:
+  """A directory of this machine to write into: `directory` itself, or a temporary one that is uploaded at the end.
 
-  last: the file whose presence says that the others are there.
+  last: the file that is uploaded last, so that its presence shows that the others are complete.
   """
   if is_here(directory):
     yield directory
     return
   with tempfile.TemporaryDirectory() as folder:
-    yield pathlib.Path(folder)
-    upload(pathlib.Path(folder), directory, last)
+    yield Path(folder)
+    upload(Path(folder), directory, last)
 
 
-def upload(folder: pathlib.Path, directory, last: str = "") -> None:
-  """Copies every file below a folder of this machine."""
+def upload(folder: Path, directory: Path, last: str = "") -> None:
+  """Copies every file below a folder of this machine into a bucket, the file `last` at the end."""
   files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
   for file in sorted(files, key=lambda file: (str(file) == last, file)):
     _buckets().Path(folder / file).copy(directory / file, overwrite=True)
 
 
-def local_copy(directory) -> pathlib.Path:
-  """The files of a small directory on this machine: itself, or a copy that goes when the process ends."""
+def local_copy(directory: Path) -> Path:
+  """The files of a small directory on this machine: itself, or a copy that is deleted when the process ends."""
   return directory if is_here(directory) else _downloaded(directory)
 
 
 @functools.cache
-def _downloaded(directory) -> pathlib.Path:
-  folder = pathlib.Path(tempfile.mkdtemp())
+def _downloaded(directory: Path) -> Path:
+  folder = Path(tempfile.mkdtemp())
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   for path in directory.iterdir():
     if path.is_file():

@@ -1,18 +1,27 @@
-"""The legend of axis letters, and the check that holds array names to it.
+"""The legend of axis letters, and the check of array names against it.
 
-Every array's name ends in one letter per axis: `tokens_BT` has rows and tokens. The legend of the house:
-
-  B rows       T tokens      S cached tokens   D width       H heads      K kv heads    C head channels
-  F ffn        V vocabulary  N layers          E episodes    U turns      R response tokens
-  G group      P prompt tokens                 L positions on an episode's grid         1 a broadcast axis
+Every array's name ends in one letter per axis: `tokens_BT` has rows and tokens.
 """
 
+from typing import Any
 
-def check(**arrays) -> dict[str, int]:
-  """Equal suffix letters mean equal sizes: `check(tokens_BT=tokens_BT, mask_BT=mask_BT)`.
+LEGEND = {
+    "B": "rows", "T": "tokens", "S": "cached tokens", "P": "prompt tokens", "R": "response tokens",
+    "D": "width", "H": "heads", "K": "kv heads", "C": "head channels", "X": "queries of all heads that share a kv head",
+    "F": "ffn", "N": "layers", "V": "vocabulary", "J": "blocks of the vocabulary", "I": "ids of a block",
+    "E": "episodes", "Q": "groups of episodes", "G": "episodes of a group", "U": "turns",
+    "L": "positions on an episode's grid", "1": "a broadcast axis",
+}
+# report/stats imports no room and compares runs, not tokens: its arrays have a legend of their own.
+LEGEND_OF_STATISTICS = {
+    "R": "resamples", "B": "bases", "S": "seeds", "H": "hands", "M": "vectors over hands", "N": "runs", "K": "FLOPs",
+}
 
-  Runs at trace time, so it costs nothing in a compiled function. Returns the size of every letter.
-  Raises ValueError naming the array, the letter, and the size that was expected.
+
+def check(**arrays: Any) -> dict[str, int]:
+  """The size of every letter; ValueError unless equal letters have equal sizes.
+
+  `check(tokens_BT=tokens_BT, mask_BT=mask_BT)` runs at trace time, so it costs nothing in a compiled function.
   """
   sizes: dict[str, int] = {}
   for name, array in arrays.items():

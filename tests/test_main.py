@@ -42,9 +42,12 @@ def program(monkeypatch):
     if called.raises:
       raise called.raises
   schema = {"seed": 0, "steps": int, "ppo": Objective, "mesh": Mesh}
-  setup = types.SimpleNamespace(SCHEMAS={"sft": schema, "rl": schema})
-  runs = dict.fromkeys(("sft", "rl", "evaluate"), types.SimpleNamespace(run=run))
-  for name, module in {"setup": setup, **runs}.items():
+  verbs, called.schema = ("sft", "rl"), schema
+  kinds = dict.fromkeys(verbs, types.SimpleNamespace(schema=schema))
+  stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=kinds),
+               "trainers": types.SimpleNamespace(TRAINERS=dict.fromkeys(verbs, run)),
+               "evaluate": types.SimpleNamespace(run=run)}
+  for name, module in stand_ins.items():
     monkeypatch.setitem(sys.modules, f"sftrl_jax.programs.{name}", module)
     monkeypatch.setattr(f"sftrl_jax.programs.{name}", module, raising=False)
   for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL"):
@@ -157,7 +160,7 @@ def test_threads_are_set_before_jax_is_loaded(config, program, monkeypatch):
 def test_evaluate_uses_the_threads_of_its_run(program, tmp_path):
   (tmp_path / "config.json").write_text(json.dumps({"mesh": {"cpu_threads": 5}}))
   assert main(["evaluate", f"{tmp_path}@20", "--config.evals.episodes=8"]) == 0
-  assert program.calls == [(f"{tmp_path}@20", [("evals.episodes", "8")], "")]
+  assert program.calls == [(f"{tmp_path}@20", [("evals.episodes", "8")], "", "")]
   assert os.environ["NPROC"] == "5"
 
 
@@ -165,7 +168,7 @@ def test_the_best_start_is_pinned_to_its_step(config, program, tmp_path, monkeyp
   home = tmp_path / "first"
   (home / "checkpoints" / "7").mkdir(parents=True)
   (home / "evals.jsonl").write_text('{"step": 7, "variant": "x", "temperature": 0.0, "success": 0.5}\n')
-  monkeypatch.setitem(sys.modules["sftrl_jax.programs.experiment.build"].SCHEMAS["rl"], "start", "scratch")
+  monkeypatch.setitem(program.schema, "start", "scratch")
   assert main(["rl", config, f"--workdir={tmp_path / 'w'}", f"--config.start={home}@best:x"]) == 0
   (settled, _), = program.calls
   assert settled.start == f"{home}@7" and settled.is_locked

@@ -66,9 +66,9 @@ def prompts():
   return [random.integers(3, VOCAB, length).tolist() for length in LENGTHS]
 
 
-def sequences(told):
+def sequences(expected):
   """Every prompt with what was greedily said to it."""
-  return [prompt + tokens.tolist() for prompt, tokens in zip(prompts(), told.tokens_BR, strict=True)]
+  return [prompt + tokens.tolist() for prompt, tokens in zip(prompts(), expected.tokens_BR, strict=True)]
 
 
 @functools.cache
@@ -96,8 +96,8 @@ def by_torch(family):
     logits = model(input_ids=ids, position_ids=positions, attention_mask=mask).logits.numpy()
   folder = tempfile.TemporaryDirectory(prefix=f"sftrl-{family}-")
   model.save_pretrained(folder.name)
-  made = {"config": json.loads(Path(folder.name, "config.json").read_text()), "shapes": shapes}
-  return types.SimpleNamespace(folder=folder, made=made, tokens_BR=tokens, logits_BTV=logits, places=range(LENGTH))
+  files = {"config": json.loads(Path(folder.name, "config.json").read_text()), "shapes": shapes}
+  return types.SimpleNamespace(folder=folder, files=files, tokens_BR=tokens, logits_BTV=logits, places=range(LENGTH))
 
 
 @functools.cache
@@ -106,16 +106,16 @@ def by_goldens(family):
   from safetensors.numpy import save_file
 
   with np.load(GOLDENS) as kept:
-    made, tokens, logits = (kept[f"{family}/{name}"] for name in ("made", "tokens", "logits"))
-  made = json.loads(made.tobytes())
+    files, tokens, logits = (kept[f"{family}/{name}"] for name in ("made", "tokens", "logits"))
+  files = json.loads(files.tobytes())
   folder = tempfile.TemporaryDirectory(prefix=f"sftrl-{family}-")
-  Path(folder.name, "config.json").write_text(json.dumps(made["config"]))
-  save_file({name: weights(family, name, tuple(shape)) for name, shape in made["shapes"].items()},
+  Path(folder.name, "config.json").write_text(json.dumps(files["config"]))
+  save_file({name: weights(family, name, tuple(shape)) for name, shape in files["shapes"].items()},
             Path(folder.name, "model.safetensors"))
-  return types.SimpleNamespace(folder=folder, made=made, tokens_BR=tokens, logits_BTV=logits, places=PLACES)
+  return types.SimpleNamespace(folder=folder, files=files, tokens_BR=tokens, logits_BTV=logits, places=PLACES)
 
 
-told_by = by_torch if TORCH else by_goldens
+expected_of = by_torch if TORCH else by_goldens
 if not TORCH:
   warnings.warn("torch or transformers is not installed: families are held against tests/goldens/families.npz, which "
                 "they wrote once. pip install 'sftrl-jax[test]' has them compared afresh.", stacklevel=1)
@@ -124,7 +124,7 @@ if not TORCH:
 @functools.cache
 def ours(family):
   """The family loaded by us: model, parameters, logits of whatever rows, and greedy decoding over a cache."""
-  loaded = hf.load(told_by(family).folder.name)
+  loaded = hf.load(expected_of(family).folder.name)
   model = models.build(loaded.config)
 
   @jax.jit
@@ -137,8 +137,8 @@ def ours(family):
       given = lambda x_BT: jax.lax.dynamic_index_in_dim(x_BT, jnp.minimum(place, read - 1), axis=1, keepdims=False)
       token_B = jnp.where(place < read, given(prompts.tokens_BT), said_B)
       position_B = given(prompts.positions_BT) + jnp.maximum(place - read + 1, 0)
-      one = (x_B[:, None] for x_B in (token_B, position_B, given(prompts.segments_BT)))
-      hidden, past = model.extend(decoding, past, *one)
+      token = inputs.Inputs(token_B[:, None], position_B[:, None], given(prompts.segments_BT)[:, None])
+      hidden, past = model.extend(decoding, past, token)
       logits_BV = model.unembed(decoding, hidden[:, 0])
       said_B = jnp.argmax(logits_BV, -1).astype(jnp.int32)
       return (past, said_B), (said_B, logits_BV)
@@ -154,32 +154,32 @@ def fields(batch):
   return tuple(jnp.asarray(x) for x in (batch.tokens_BT, batch.positions_BT, batch.segments_BT))
 
 
-def same(logits_BTV, told):
+def same(logits_BTV, expected):
   """Equal to 1e-4 wherever there is a token, of left-padded sequences."""
-  padding = inputs.left_pad(sequences(told), LENGTH).segments_BT == 0
+  padding = inputs.left_pad(sequences(expected), LENGTH).segments_BT == 0
   for row in range(len(LENGTHS)):
-    places = [place for place in told.places if not padding[row, place]]
-    theirs = told.logits_BTV[row, [list(told.places).index(place) for place in places]]
+    places = [place for place in expected.places if not padding[row, place]]
+    theirs = expected.logits_BTV[row, [list(expected.places).index(place) for place in places]]
     assert theirs.std() > 0.5   # a silent model would agree with anything
     np.testing.assert_allclose(np.asarray(logits_BTV)[row, places], theirs, atol=1e-4, rtol=0)
 
 
 @families
 def test_padded_rows_have_torchs_logits(family):
-  mine, told = ours(family), told_by(family)
-  same(mine.logits(mine.params, *fields(inputs.left_pad(sequences(told), LENGTH))), told)
+  mine, expected = ours(family), expected_of(family)
+  same(mine.logits(mine.params, *fields(inputs.left_pad(sequences(expected), LENGTH))), expected)
 
 
 @families
 def test_packed_rows_have_torchs_logits(family):
   """Three prompts and one whole sequence in two rows; a third row is padding."""
-  mine, told = ours(family), told_by(family)
-  rows = [*prompts(), sequences(told)[0]]
+  mine, expected = ours(family), expected_of(family)
+  rows = [*prompts(), sequences(expected)[0]]
   slots = [inputs.Slot(0, 0, 1), inputs.Slot(0, 12, 2), inputs.Slot(0, 17, 3), inputs.Slot(1, 0, 1)]
   packed = np.asarray(mine.logits(mine.params, *fields(inputs.pack(rows, slots, 3, LENGTH))))
   apart = np.zeros((len(LENGTHS), LENGTH, VOCAB), np.float32)
-  padded = told.logits_BTV if TORCH else np.asarray(
-      mine.logits(mine.params, *fields(inputs.left_pad(sequences(told), LENGTH))))   # themselves held against goldens
+  padded = expected.logits_BTV if TORCH else np.asarray(
+      mine.logits(mine.params, *fields(inputs.left_pad(sequences(expected), LENGTH))))   # compared with goldens above
   for index, length in enumerate(LENGTHS):
     apart[index, : length + STEPS] = padded[index, LENGTH - length - STEPS:]
   for index, (row, slot) in enumerate(zip(rows, slots, strict=True)):
@@ -189,10 +189,10 @@ def test_packed_rows_have_torchs_logits(family):
 
 @families
 def test_decoding_has_torchs_logits_and_says_the_same_32_tokens(family):
-  mine, told = ours(family), told_by(family)
+  mine, expected = ours(family), expected_of(family)
   tokens_BR, logits_BTV = mine.decode(mine.params, inputs.left_pad(prompts(), max(LENGTHS)))
-  np.testing.assert_array_equal(tokens_BR, told.tokens_BR)
-  same(logits_BTV, told)
+  np.testing.assert_array_equal(tokens_BR, expected.tokens_BR)
+  same(logits_BTV, expected)
 
 
 @pytest.mark.skipif(not TORCH, reason="torch is not installed, so nothing opens an export")
@@ -201,26 +201,26 @@ def test_an_export_is_the_model_it_was_loaded_from(family, tmp_path):
   import torch
   import transformers
 
-  mine, told = ours(family), told_by(family)
+  mine, expected = ours(family), expected_of(family)
   hf.save(tmp_path / "export", mine.model.config, mine.params)
   model, report = transformers.AutoModelForCausalLM.from_pretrained(
       tmp_path / "export", attn_implementation="eager", output_loading_info=True)
   assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-  whole = inputs.left_pad(sequences(told), LENGTH)
+  whole = inputs.left_pad(sequences(expected), LENGTH)
   ids, positions, mask = (torch.from_numpy(x).long() for x in (
       whole.tokens_BT, whole.positions_BT, whole.segments_BT))
   with torch.no_grad():
     logits = model(input_ids=ids, position_ids=positions, attention_mask=mask).logits.numpy()
-  np.testing.assert_array_equal(logits, told.logits_BTV)
+  np.testing.assert_array_equal(logits, expected.logits_BTV)
 
 
 @pytest.mark.skipif(not TORCH, reason="torch is not installed, so the goldens stand in for it")
 @families
 def test_the_goldens_are_what_torch_says_today(family):
-  told, kept = by_torch(family), by_goldens(family)
-  np.testing.assert_array_equal(kept.tokens_BR, told.tokens_BR)
-  np.testing.assert_allclose(kept.logits_BTV, told.logits_BTV[:, PLACES], atol=2e-5)
-  left, right = (hf.load(case.folder.name) for case in (told, kept))
+  expected, kept = by_torch(family), by_goldens(family)
+  np.testing.assert_array_equal(kept.tokens_BR, expected.tokens_BR)
+  np.testing.assert_allclose(kept.logits_BTV, expected.logits_BTV[:, PLACES], atol=2e-5)
+  left, right = (hf.load(case.folder.name) for case in (expected, kept))
   assert left.config == right.config
   for mine, theirs in zip(jax.tree.leaves(left.params), jax.tree.leaves(right.params), strict=True):
     np.testing.assert_array_equal(mine, theirs)
@@ -229,9 +229,9 @@ def test_the_goldens_are_what_torch_says_today(family):
 def write():
   kept = {}
   for family in FAMILIES:
-    told = by_torch(family)
-    kept[f"{family}/made"] = np.frombuffer(json.dumps(told.made).encode(), np.uint8)
-    kept[f"{family}/tokens"], kept[f"{family}/logits"] = told.tokens_BR, told.logits_BTV[:, PLACES]
+    expected = by_torch(family)
+    kept[f"{family}/made"] = np.frombuffer(json.dumps(expected.files).encode(), np.uint8)
+    kept[f"{family}/tokens"], kept[f"{family}/logits"] = expected.tokens_BR, expected.logits_BTV[:, PLACES]
   GOLDENS.parent.mkdir(exist_ok=True)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **kept)

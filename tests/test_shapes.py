@@ -1,11 +1,17 @@
 """Names say shapes, and the shapes are held to the names."""
 
+import pathlib
+import re
+import tokenize
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.shapes import check
+from sftrl_jax.shapes import LEGEND, LEGEND_OF_STATISTICS, check
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "sftrl_jax"
 
 
 def test_every_letter_gets_its_size():
@@ -41,3 +47,21 @@ def test_it_runs_while_tracing():
   assert add(jnp.ones((2, 3)), jnp.ones((2, 3))).sum() == 12
   with pytest.raises(ValueError, match="right_BT"):
     add(jnp.ones((2, 3)), jnp.ones((2, 1)))
+
+
+def suffixes(path):
+  """{name: letters} of the array names of a file. Constants are capitals throughout and no arrays of this kind."""
+  with path.open("rb") as file:
+    names = {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+  matches = {name: re.fullmatch(r"[a-z0-9_]*[a-z][a-z0-9_]*_([A-Z0-9]*[A-Z][A-Z0-9]*)", name) for name in names}
+  return {name: match[1] for name, match in matches.items() if match}
+
+
+def test_every_axis_in_the_code_is_in_the_legend():
+  seen = set()
+  for path in sorted(PACKAGE.rglob("*.py")):
+    legend = LEGEND_OF_STATISTICS if path.is_relative_to(PACKAGE / "report") else LEGEND
+    for name, letters in suffixes(path).items():
+      assert set(letters) <= set(legend), f"{path}: {name} has an axis that is not in the legend of shapes.py."
+      seen |= {(id(legend), letter) for letter in letters}
+  assert len(seen) > 15

@@ -6,7 +6,7 @@ r"""SFT of 1.5 to 70 billion parameters on a slice of TPU: does right answers un
 Plan first, without renting anything: sftrl plan --config=configs/pod/sft.py:8b-v5e-16 --topology=v5e-16
 
 Hardware: the slice in the choice's name. Minutes: `sftrl plan` bounds them.
-Result: planned, not run: what of each choice fits its slice with f32 AdamW is in the README's fit table.
+Result: planned, not run: what of each choice fits its slice with f32 AdamW is in launch/README.md.
 """
 
 from configs.pod import task

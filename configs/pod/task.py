@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 LLAMA = dict(vocab=128256, kv_heads=8, head_dim=128, norm_eps=1e-5, rope_theta=5e5, rope_scaling="llama3",
              rope_factor=8.0, rope_low=1.0, rope_high=4.0, rope_context=8192)
 MODELS = {
-    "1.5b": dict(vocab=151936, width=1536, layers=28, heads=12, kv_heads=2, head_dim=128, mlp_dim=8960, tie_embeddings=True,
-                 norm_eps=1e-6, rope_theta=1e6, qkv_bias=True),
+    "1.5b": dict(vocab=151936, width=1536, layers=28, heads=12, kv_heads=2, head_dim=128, mlp_dim=8960, norm_eps=1e-6,
+                 rope_theta=1e6, tie_embeddings=True, qkv_bias=True),
     "8b": dict(LLAMA, width=4096, layers=32, heads=32, mlp_dim=14336),
     "11b": dict(LLAMA, width=4096, layers=44, heads=32, mlp_dim=14336),  # as large as Llama-3.2-11B-Vision, text alone
     "70b": dict(LLAMA, width=8192, layers=80, heads=64, mlp_dim=28672),
@@ -30,7 +30,7 @@ def chosen(choice: str) -> tuple[str, str, str]:
   model, _, slice_ = name.partition("-")
   hub = HUB.get(model, "") if choice.startswith("hub-") else ""
   if name not in CHOICES or (choice.startswith("hub-") and not hub):
-    known = ", ".join((*CHOICES, *(f"hub-{one}" for one in CHOICES if one.partition("-")[0] in HUB)))
+    known = ", ".join((*CHOICES, *(f"hub-{name}" for name in CHOICES if name.partition("-")[0] in HUB)))
     raise ValueError(f"choice is {choice!r}; it must be one of {known}, or left out for a toy.")
   return model, slice_, hub
 

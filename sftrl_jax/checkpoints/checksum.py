@@ -1,13 +1,14 @@
-"""A checksum per array, the same however the array is sharded: restored bits are compared with those that were saved.
+"""A checksum per array that does not depend on its sharding, to compare restored arrays with saved ones bit by bit.
 
-sum over elements i of bits(x_i) * odd(i) modulo 2^32, where i is the global index in row-major order and odd(i) is its
-hash with the lowest bit set. A sum does not care in which order devices add; an odd factor is invertible modulo 2^32,
-so that a change within one word always shows, and any other passes with a chance of 2^-32. Orbax has none of its
-own: a byte flipped on disk is restored in silence.
+It is the sum over elements i of bits(x_i) * odd(i) modulo 2^32, where i is the global row-major index and odd(i) is
+its hash with the lowest bit set. A sum is independent of the order in which devices add. An odd factor is invertible
+modulo 2^32, so a change within one word always changes the sum; any other goes unnoticed with a chance of 2^-32. Orbax
+has no checksums: it restores a byte flipped on disk without an error.
 """
 
 import hashlib
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
 def _mixed(index):
-  """A hash of 32 bits to 32 bits (Murmur3's last steps)."""
+  """A hash of 32 bits to 32 bits (the last steps of Murmur3)."""
   index = (index ^ (index >> 16)) * jnp.uint32(0x85EBCA6B)
   index = (index ^ (index >> 13)) * jnp.uint32(0xC2B2AE35)
   return index ^ (index >> 16)
@@ -39,17 +40,17 @@ def _sums(tree):
   return jax.tree.map(_sum, tree)
 
 
-def checksums(tree) -> dict[str, int]:
-  """{path: checksum} of every array; waits for them. One program a tree shape."""
+def checksums(tree: Any) -> dict[str, int]:
+  """{path: checksum} of every array; blocks until they are computed. Compiles one program for each tree shape."""
   return {path: int(value) for path, value in trees.leaves(jax.device_get(_sums(tree))).items()}
 
 
-def described(tree) -> dict[str, list]:
-  """{path: [shape, dtype, checksum]} as it is written beside the arrays."""
+def described(tree: Any) -> dict[str, list]:
+  """{path: [shape, dtype, checksum]}, which checkpoints hold beside the arrays."""
   sums = checksums(tree)
   return {path: [list(leaf.shape), str(leaf.dtype), sums[path]] for path, leaf in trees.leaves(tree).items()}
 
 
-def sha256(value) -> str:
-  """Of anything JSON holds, the order of keys apart."""
+def sha256(value: Any) -> str:
+  """The SHA-256 of a JSON value, whatever the order of its keys."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

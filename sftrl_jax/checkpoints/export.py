@@ -1,6 +1,6 @@
-"""A model written as a Hugging Face directory, tensor by tensor, beside its place and then moved there.
+"""Writing a model as a Hugging Face directory, tensor by tensor, first under a hidden name beside it.
 
-A killed export leaves a hidden directory beside, which the next one removes, and nothing that looks like a model.
+A killed export leaves only the hidden directory, which the next one removes.
 """
 
 import collections
@@ -17,27 +17,28 @@ import numpy as np
 
 from sftrl_jax import __version__, trees
 from sftrl_jax.checkpoints import families, fill, safetensors
-from sftrl_jax.checkpoints.families.table import STACK, Tensor
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.projections import STACK
 
 LARGEST = 5_000_000_000   # bytes of a file of weights
-MARK = "sftrl_jax_version"   # the key of config.json by which an export of ours is known
+MARK = "sftrl_jax_version"   # the key in config.json that marks a directory as our export
 
 
 def refuse_occupied(directory: Path) -> None:
-  """ValueError for a place that holds anything but an earlier export."""
+  """ValueError for a path that holds anything but an earlier export."""
   if not directory.exists():
     return
   if not directory.is_dir():
     raise ValueError(f"{directory} is a file: give the name of a directory.")
-  there = sorted(path.name for path in directory.iterdir())
-  if there and not _is_ours(directory):
-    raise ValueError(f"{directory} is not empty ({', '.join(there[:3])}) and is no export of sftrl: give another "
+  names = sorted(path.name for path in directory.iterdir())
+  if names and not _is_ours(directory):
+    raise ValueError(f"{directory} is not empty ({', '.join(names[:3])}) and is no export of sftrl: give another "
                      "directory, or empty it.")
 
 
 def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, like: Path | None) -> None:
-  """Every process takes part, and the first one writes."""
+  """Writes an export. All processes must call it, to gather arrays; process 0 writes."""
   refuse_occupied(directory)
   family = families.FAMILIES[families.of(config)]
   dtype = np.dtype(params["embed"].dtype)
@@ -60,12 +61,12 @@ def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, 
 
 
 def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np.dtype, writes: bool) -> None:
-  """One file, or, above LARGEST, several and an index. Parameters come one by one, so that a stack is fetched once."""
+  """Writes one file, or several and an index above LARGEST. Fetches one parameter (with all its layers) at a time."""
   shapes = fill.named(params, names)
   bytes_of = lambda name: math.prod(shapes[name]) * dtype.itemsize
   tensors = _tensors(names, params, dtype)
   if not writes:
-    collections.deque(tensors, maxlen=0)   # gathering is everybody's work
+    collections.deque(tensors, maxlen=0)   # this process only takes part in gathering
     return
   files, size = [[]], 0
   for name in shapes:
@@ -74,23 +75,27 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
       size = 0
     files[-1].append(name)
     size += bytes_of(name)
-  called = [safetensors.SINGLE] if len(files) == 1 else [
+  file_names = [safetensors.SINGLE] if len(files) == 1 else [
       f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
-  for file, held in zip(called, files, strict=True):
-    safetensors.write(part / file, {name: shapes[name] for name in held}, dtype, (next(tensors) for _ in held))
+  for file, names_in_file in zip(file_names, files, strict=True):
+    # `tensors` yields in the order of `shapes`, of which each file has the next few.
+    safetensors.write(part / file, {name: shapes[name] for name in names_in_file}, dtype,
+                      (next(tensors) for _ in names_in_file))
   if len(files) > 1:
-    where = {name: file for file, held in zip(called, files, strict=True) for name in held}
-    _json(part / safetensors.INDEX, {"metadata": {"total_size": sum(map(bytes_of, shapes))}, "weight_map": where})
+    file_of = {name: file for file, names_in_file in zip(file_names, files, strict=True) for name in names_in_file}
+    _write_json(part / safetensors.INDEX,
+                {"metadata": {"total_size": sum(map(bytes_of, shapes))}, "weight_map": file_of})
 
 
 def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
   for path, leaf in trees.leaves(params).items():
-    whole = np.asarray(_gathered(leaf), dtype)
+    array = np.asarray(_gathered(leaf), dtype)
     for n in range(leaf.shape[0] if path.startswith(STACK) else 1):
-      yield names[path].name.format(n=n), names[path].outward(whole[n] if path.startswith(STACK) else whole)
+      yield names[path].name.format(n=n), names[path].outward(array[n] if path.startswith(STACK) else array)
 
 
-def _gathered(leaf):
+def _gathered(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+  """An array that this process holds whole. A collective call."""
   if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
     return leaf
   from jax.experimental import multihost_utils
@@ -98,33 +103,33 @@ def _gathered(leaf):
 
 
 def write_words(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:
-  """config.json, generation_config.json, and the tokenizer with its chat template, into a directory that is there."""
+  """Writes config.json, generation_config.json, and the tokenizer with its chat template into an existing directory."""
   ends = {}
   if tokenizer is not None:
     last = [tokenizer.eos, *(end for end in getattr(tokenizer, "stops", ()) if end != tokenizer.eos)]
     known = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad,
              "eos_token_id": last if last[1:] else last[0]}
     ends = {name: value for name, value in known.items() if value is not None}
-  if hasattr(tokenizer, "save"):   # those of our own vocabularies have no files
+  if hasattr(tokenizer, "save"):   # tokenizers of our own vocabularies have no files
     tokenizer.save(part)
-    ends.update(_read(part / "generation_config.json") or {})
-  told, generation = _kept(like, config, "config.json"), _kept(like, config, "generation_config.json")
-  if told is None:
+    ends.update(_read_json(part / "generation_config.json") or {})
+  values, generation = _unchanged(like, config, "config.json"), _unchanged(like, config, "generation_config.json")
+  if values is None:
     name = families.of(config)
     family = families.FAMILIES[name]
-    told = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config), **ends}
-  told.pop("auto_map", None)   # names code that does not come along
-  _json(part / "config.json", {**told, "dtype": dtype, "torch_dtype": dtype, MARK: __version__})
+    values = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config), **ends}
+  values.pop("auto_map", None)   # names code that is not exported
+  _write_json(part / "config.json", {**values, "dtype": dtype, "torch_dtype": dtype, MARK: __version__})
   if generation or ends:
-    _json(part / "generation_config.json", generation or ends)
+    _write_json(part / "generation_config.json", generation or ends)
 
 
-def _kept(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
-  """A JSON file of where the model came from, None unless that is (still) this model."""
-  model = None if like is None else _read(like / "config.json")
+def _unchanged(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
+  """A JSON file of the directory that the model came from; None if there is none, or its model differs from config."""
+  model = None if like is None else _read_json(like / "config.json")
   if model is None or families.differences(config, families.describe(model, str(like / "config.json"))):
     return None
-  return _read(like / name)
+  return _read_json(like / name)
 
 
 def _move(part: Path, directory: Path) -> None:
@@ -139,17 +144,17 @@ def _move(part: Path, directory: Path) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
-  return MARK in (_read(directory / "config.json") or {})
+  return MARK in (_read_json(directory / "config.json") or {})
 
 
-def _read(path: Path) -> dict | None:
-  """A table in JSON; None where there is none."""
+def _read_json(path: Path) -> dict | None:
+  """The table in a JSON file; None if there is no sound one."""
   try:
-    told = json.loads(path.read_text(encoding="utf-8"))
+    table = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError):
     return None
-  return told if isinstance(told, dict) else None
+  return table if isinstance(table, dict) else None
 
 
-def _json(path: Path, value: dict) -> None:
+def _write_json(path: Path, value: dict) -> None:
   path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
-"""A parameter tree filled from a checkpoint, tensor by tensor, each straight into the shards that this host holds.
+"""A parameter tree read from a checkpoint, tensor by tensor, straight into the shards that this host holds.
 
-The layers of a stack are written one by one into the stack's shards. On a CPU a shard is the array itself, so beyond
-the parameters the host holds one tensor of the checkpoint; on an accelerator the shards of one parameter as well, on
-their way.
+The layers of a stack are written one by one into the stack's shards. On a CPU a shard is the array itself, so besides
+the parameters the host holds one tensor of the checkpoint; on an accelerator also the shards of one parameter, until
+they are transferred.
 """
 
 import dataclasses
@@ -17,16 +17,17 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from sftrl_jax import trees
-from sftrl_jax.checkpoints.families.table import STACK, Tensor
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.projections import STACK
 
-ROWS = 64   # of a file's matrix that are turned at a time
-ALIGNED = 64   # bytes: XLA's CPU backend takes such memory over as it is, and copies any other
+ROWS = 64   # rows of a file's matrix that are transposed at a time
+ALIGNED = 64   # bytes: XLA's CPU backend uses memory with this alignment without a copy
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model from elsewhere: its config, its parameters, and its tokenizer (None where it has none)."""
+  """A model from a checkpoint: its config, its parameters, and its tokenizer (None if it has none)."""
 
   config: DecoderConfig
   params: dict
@@ -35,7 +36,7 @@ class Loaded:
 
 @functools.lru_cache(maxsize=8)
 def shapes_of(config: DecoderConfig) -> dict:
-  """The parameter tree in shapes."""
+  """The parameter tree as ShapeDtypeStructs."""
   return jax.eval_shape(build(config).init, jax.random.key(0))
 
 
@@ -45,41 +46,45 @@ def expected(config: DecoderConfig, names: Mapping[str, Tensor]) -> dict[str, tu
 
 
 def named(params: dict, names: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-  """{name: shape} of a parameter tree's tensors in a checkpoint, parameter by parameter."""
-  found = {}
+  """{name: shape} of a parameter tree's tensors in a checkpoint, in the order of the parameters."""
+  shapes = {}
   for path, leaf in trees.leaves(params).items():
     tensor, stacked = names[path], path.startswith(STACK)
     for n in range(leaf.shape[0] if stacked else 1):
-      found[tensor.name.format(n=n)] = tensor.shape(leaf.shape[1:] if stacked else leaf.shape)
-  return found
+      shapes[tensor.name.format(n=n)] = tensor.shape(leaf.shape[1:] if stacked else leaf.shape)
+  return shapes
 
 
-def refuse_others(where: str, there: Mapping[str, tuple], wanted: Mapping[str, tuple],
+def refuse_others(where: str, present: Mapping[str, tuple], wanted: Mapping[str, tuple],
                   ignored: Callable[[str], bool]) -> None:
-  """One ValueError for all tensors that are missing, too many or of another shape."""
-  missing = [name for name in wanted if name not in there]
-  surplus = [name for name in there if name not in wanted and not ignored(name)]
-  wrong = [f"{name} is {list(there[name])} instead of {list(shape)}" for name, shape in wanted.items()
-           if name in there and tuple(there[name]) != tuple(shape)]
-  told = [f"{len(names)} {word}: {_few(names)}" for names, word in (
+  """One ValueError for all tensors that are missing, surplus or of another shape.
+
+  present, wanted: {name: shape}. ignored: whether a surplus name is allowed.
+  """
+  missing = [name for name in wanted if name not in present]
+  surplus = [name for name in present if name not in wanted and not ignored(name)]
+  wrong = [f"{name} is {list(present[name])} instead of {list(shape)}" for name, shape in wanted.items()
+           if name in present and tuple(present[name]) != tuple(shape)]
+  problems = [f"{len(names)} {problem}: {_few(names)}" for names, problem in (
       (missing, "missing"), (surplus, "that this model does not have"), (wrong, "of another shape")) if names]
-  if told:
-    raise ValueError(f"{where} does not hold the tensors of its model. {'. '.join(told)}.")
+  if problems:
+    raise ValueError(f"{where} does not hold the tensors of its model. {'. '.join(problems)}.")
 
 
 def fill(config: DecoderConfig, names: Mapping[str, Tensor], dtype: str, shardings: Any,
          read: Callable[[str], np.ndarray]) -> dict:
-  """The parameters, with read(name) for each tensor in the checkpoint's own layout.
+  """The parameters in `dtype`.
 
-  shardings: a tree of one sharding a parameter; None puts all on the first device.
+  names: {path of a parameter: its tensor}. shardings: a tree of one sharding a parameter; None puts all on the first
+  device. read: a tensor by its name, in the checkpoint's own layout.
   """
   shapes = shapes_of(config)
   if shardings is None:
-    alone = SingleDeviceSharding(jax.local_devices()[0])
-    shardings = jax.tree.map(lambda _: alone, shapes)
-  where = trees.leaves(shardings)
+    first_device = SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: first_device, shapes)
+  sharding_of = trees.leaves(shardings)
   return trees.map_with_path(lambda path, leaf: _parameter(
-      names[path], leaf.shape, jnp.dtype(dtype), where[path], read, path.startswith(STACK)), shapes)
+      names[path], leaf.shape, jnp.dtype(dtype), sharding_of[path], read, path.startswith(STACK)), shapes)
 
 
 def _parameter(tensor: Tensor, shape, dtype, sharding: Sharding, read, stacked: bool) -> jax.Array:
@@ -92,31 +97,32 @@ def _parameter(tensor: Tensor, shape, dtype, sharding: Sharding, read, stacked: 
       continue
     array = tensor.inward(read(tensor.name.format(n=n)), inner)
     for span, shard in wanted.items():
-      part = array[tuple(slice(*each) for each in (span[1:] if stacked else span))]
+      part = array[tuple(slice(*limits) for limits in (span[1:] if stacked else span))]
       _copy(part, shard[n - span[0][0]] if stacked else shard)
   return jax.make_array_from_callback(shape, sharding, lambda index: shards[_span(index, shape)])
 
 
-def _copy(there: np.ndarray, here: np.ndarray) -> None:
-  """there -> here, some rows of the file at a time: turned whole, a large matrix takes four times as long."""
-  order = sorted(range(there.ndim), key=lambda axis: -there.strides[axis])   # as the file has the axes
-  there, here = there.transpose(order), here.transpose(order)
-  fastest = min(range(here.ndim), key=lambda axis: here.strides[axis])
-  step = len(there) if fastest == here.ndim - 1 else max(1, ROWS // math.prod(there.shape[1 : fastest + 1]))
-  for start in range(0, len(there), step):
-    here[start : start + step] = there[start : start + step]
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+  """Copies some rows of the file at a time: to transpose a large matrix at once takes four times as long."""
+  order = sorted(range(source.ndim), key=lambda axis: -source.strides[axis])   # the order of axes in the file
+  source, target = source.transpose(order), target.transpose(order)
+  fastest = min(range(target.ndim), key=lambda axis: target.strides[axis])
+  step = len(source) if fastest == target.ndim - 1 else max(1, ROWS // math.prod(source.shape[1 : fastest + 1]))
+  for start in range(0, len(source), step):
+    target[start : start + step] = source[start : start + step]
 
 
 def _span(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-  """What a shard holds, axis by axis: slices with their ends filled in, so that they can be looked up."""
-  return tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
+  """The (start, stop) of a shard's index on each axis: hashable, and with ends filled in."""
+  return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
 
 
 def _empty(shape: list[int], dtype) -> np.ndarray:
+  """An uninitialised array, aligned to ALIGNED bytes."""
   size = math.prod(shape) * dtype.itemsize
-  room = np.empty(size + ALIGNED, np.uint8)
-  start = -room.ctypes.data % ALIGNED
-  return room[start : start + size].view(dtype).reshape(shape)
+  buffer = np.empty(size + ALIGNED, np.uint8)
+  start = -buffer.ctypes.data % ALIGNED
+  return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def _few(names: list[str]) -> str:

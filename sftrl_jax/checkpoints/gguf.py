@@ -1,4 +1,4 @@
-"""GGUF files of llama.cpp: the model, its parameters with blocks multiplied out, and its tokenizer."""
+"""GGUF files of llama.cpp: the model, its dequantised parameters, and its tokenizer."""
 
 import dataclasses
 import functools
@@ -7,44 +7,42 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from sftrl_jax.checkpoints import fill, gguf_file, gguf_tokenizer, hf, source
 from sftrl_jax.checkpoints.families.keys import shortest
-from sftrl_jax.checkpoints.families.table import LLAMA, STACK, Tensor
+from sftrl_jax.checkpoints.families.table import LLAMA, Tensor, of_layers
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.checkpoints.gguf_file import GgufFile
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.projections import PROJECTIONS
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
-# Weights lie as in Hugging Face's files, under names of their own: one table for all architectures.
+# Weights have the layout of Hugging Face's files, and names that are the same for all architectures.
 _TOP = {"embed": "token_embd.weight", "unembed": "output.weight", "final_norm/scale": "output_norm.weight"}
-_LAYER = {
-    "attn_norm/scale": "attn_norm.weight", "attn/q/kernel": "attn_q.weight", "attn/k/kernel": "attn_k.weight",
-    "attn/v/kernel": "attn_v.weight", "attn/o/kernel": "attn_output.weight", "mlp_norm/scale": "ffn_norm.weight",
-    "mlp/gate/kernel": "ffn_gate.weight", "mlp/up/kernel": "ffn_up.weight", "mlp/down/kernel": "ffn_down.weight",
-    "attn/q/bias": "attn_q.bias", "attn/k/bias": "attn_k.bias", "attn/v/bias": "attn_v.bias",
-    "attn/q_norm/scale": "attn_q_norm.weight", "attn/k_norm/scale": "attn_k_norm.weight",
-    "attn_post_norm/scale": "post_attention_norm.weight", "mlp_post_norm/scale": "post_ffw_norm.weight",
-}
-_VECTORS = {"attn/q/bias": "hc -> hc", "attn/k/bias": "kc -> kc", "attn/v/bias": "kc -> kc"}
+_NORMS = {"attn_norm": "attn_norm", "mlp_norm": "ffn_norm", "attn/q_norm": "attn_q_norm", "attn/k_norm": "attn_k_norm",
+          "attn_post_norm": "post_attention_norm", "mlp_post_norm": "post_ffw_norm"}
 NAMES = {
     **{path: Tensor(name, LLAMA[path].axes) for path, name in _TOP.items()},
-    **{STACK + path: Tensor("blk.{n}." + name, LLAMA[STACK + path].axes if STACK + path in LLAMA else
-                            _VECTORS.get(path, "d -> d")) for path, name in _LAYER.items()},
+    **of_layers({
+        **{f"{path}/scale": (f"{name}.weight", "d -> d") for path, name in _NORMS.items()},
+        **{f"{path}/kernel": (f"{each.gguf}.weight", each.weight_axes) for path, each in PROJECTIONS.items()},
+        **{f"{path}/bias": (f"{each.gguf}.bias", each.bias_axes) for path, each in PROJECTIONS.items() if each.bias},
+    }, "blk.{n}.%s"),
 }
-FREQUENCIES = "rope_freqs.weight"   # how far each frequency is stretched, which config.json says in four numbers
+FREQUENCIES = "rope_freqs.weight"   # the factor of each rotary frequency, which config.json gives by four numbers
 LLAMA3 = {"rope_low": 1.0, "rope_high": 4.0, "rope_context": 8192}   # the same in every Llama from 3.1 on
 
 
-def load(path: Path | str, dtype: str = "float32", mesh=None) -> Loaded:
+def load(path: Path | str, dtype: str = "float32", mesh: Mesh | None = None) -> Loaded:
   """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer."""
   config = dataclasses.replace(describe(path), dtype=dtype)
-  words = tokenizer(path)
-  return Loaded(config, load_params(path, config, dtype, hf.over(config, mesh)), words)
+  loaded_tokenizer = tokenizer(path)
+  return Loaded(config, load_params(path, config, dtype, hf.over(config, mesh)), loaded_tokenizer)
 
 
 def describe(path: Path | str) -> DecoderConfig:
-  """The model of the file's metadata; ValueError for an architecture, or a feature of it, that is not known."""
+  """The model of the file's metadata; ValueError for an unknown architecture or feature."""
   file = opened(path)
   name = file.metadata.get("general.architecture")
   if name not in ARCHITECTURES:
@@ -57,7 +55,7 @@ def describe(path: Path | str) -> DecoderConfig:
 
 
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
-  """The parameters, tensor by tensor into this host's shards. shardings: a tree, or None for one device."""
+  """The parameters, each tensor read straight into this host's shards. shardings: a tree, or None for one device."""
   file = checked(path, config)
   if any(gguf_file.TYPES[entry.kind][0] != "F32" for entry in file.tensors.values()):
     _need_package()
@@ -66,31 +64,32 @@ def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32",
 
 
 def checked(path: Path | str, config: DecoderConfig) -> GgufFile:
-  """The file, whose tensors are those of the model; one ValueError for all that are missing, too many or of another
-  shape."""
+  """The file; one ValueError for all tensors of the model that are missing, surplus or of another shape."""
   file = opened(path)
-  there = {name: entry.shape for name, entry in file.tensors.items()}
-  fill.refuse_others(str(path), there, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
+  shapes = {name: entry.shape for name, entry in file.tensors.items()}
+  fill.refuse_others(str(path), shapes, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
   return file
 
 
-def tokenizer(path: Path | str):
-  """The tokenizer and chat template of the metadata; made into Hugging Face files once, and kept with the cache."""
+def tokenizer(path: Path | str) -> Any:
+  """The tokenizer and chat template of the metadata; None if it has none. Converts them to Hugging Face files once, in
+  the cache."""
   file = opened(path)
   vocab = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0
   words = len(file.metadata.get("tokenizer.ggml.tokens") or ())
   if not words:
     return None
   if words > vocab:
-    raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is another "
-                     "model's.")
-  directory = gguf_tokenizer.kept(file, source.cache() / f"gguf-{gguf_tokenizer.MADE}-{source.stamp(file.path)}")
+    raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is of "
+                     "another model.")
+  name = f"gguf-{gguf_tokenizer.VERSION}-{source.stamp(file.path)}"
+  directory = gguf_tokenizer.cached(file, source.cache() / name)
   from sftrl_jax.text import pretrained
   return pretrained.load(directory, stops=hf.stops(directory))
 
 
 def opened(path: Path | str) -> GgufFile:
-  """The file's header, read once as long as the file stays what it is."""
+  """The file's header, read again only if the file has changed."""
   path = Path(path)
   if not path.is_file():
     raise ValueError(f"There is no file {path}.")
@@ -110,23 +109,24 @@ def _need_package() -> None:
 
 
 def _described(file: GgufFile, name: str) -> DecoderConfig:
-  told = lambda key: file.metadata[f"{name}.{key}"]
+  """The DecoderConfig of the metadata. name: the architecture, which is the prefix of its keys."""
+  get = lambda key: file.metadata[f"{name}.{key}"]
   maybe = lambda key, default: file.metadata.get(f"{name}.{key}", default)
   for key in ("attention.head_count", "attention.head_count_kv", "embedding_length", "block_count",
               "feed_forward_length"):
     if type(maybe(key, 1)) is not int or maybe(key, 1) < 1:
-      raise ValueError(f"{file.path}: {name}.{key} is {told(key)!r}; it must be one whole number of at least 1.")
-  heads, width, layers = told("attention.head_count"), told("embedding_length"), told("block_count")
+      raise ValueError(f"{file.path}: {name}.{key} is {get(key)!r}; it must be one whole number of at least 1.")
+  heads, width, layers = get("attention.head_count"), get("embedding_length"), get("block_count")
   head_dim = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
   if maybe("rope.dimension_count", head_dim) != head_dim:
-    raise ValueError(f"{file.path}: {name}.rope.dimension_count is {told('rope.dimension_count')}; only rotating all "
+    raise ValueError(f"{file.path}: {name}.rope.dimension_count is {get('rope.dimension_count')}; only rotating all "
                      f"{head_dim} channels is known.")
   if name == "llama" and maybe("expert_count", 0):
-    raise ValueError(f"{file.path}: {name}.expert_count is {told('expert_count')}; experts are not known.")
+    raise ValueError(f"{file.path}: {name}.expert_count is {get('expert_count')}; mixtures of experts are not known.")
   fields = dict(
       vocab=file.tensors["token_embd.weight"].shape[0], width=width, layers=layers, heads=heads,
-      kv_heads=maybe("attention.head_count_kv", heads), head_dim=head_dim, mlp_dim=told("feed_forward_length"),
-      norm_eps=_short(told("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
+      kv_heads=maybe("attention.head_count_kv", heads), head_dim=head_dim, mlp_dim=get("feed_forward_length"),
+      norm_eps=_short(get("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
       rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tie_embeddings="output.weight" not in file.tensors,
       qkv_bias="blk.0.attn_q.bias" in file.tensors, qk_norm="blk.0.attn_q_norm.weight" in file.tensors)
   if name == "gemma3":
@@ -136,7 +136,7 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
 
 
 def _gemma3(maybe, layers: int, width: int, heads: int) -> dict:
-  """What llama.cpp knows of Gemma 3 by heart."""
+  """The fields that llama.cpp does not write for Gemma 3, because its code has them."""
   scale = (width / heads) ** -0.5 if layers == 62 else 0.0   # only the 27B has another than channels ** -0.5
   pattern = shortest(tuple("global" if n % 6 == 5 else "local" for n in range(layers)))
   theta, local = _short(maybe("rope.freq_base", 1e6)), _short(maybe("rope.freq_base_swa", 1e4))
@@ -146,6 +146,7 @@ def _gemma3(maybe, layers: int, width: int, heads: int) -> dict:
 
 
 def _stretched(path: Path, name: str, maybe) -> dict:
+  """The fields of linearly stretched positions."""
   kind, factor = maybe("rope.scaling.type", "none"), maybe("rope.scaling.factor", 1.0)
   if kind not in ("none", "linear"):
     raise ValueError(f"{path}: {name}.rope.scaling.type is {kind!r}, which no model here has; known: none, linear.")
@@ -153,29 +154,29 @@ def _stretched(path: Path, name: str, maybe) -> dict:
 
 
 def _with_frequencies(file: GgufFile, config: DecoderConfig) -> DecoderConfig:
-  """The llama3 stretching whose result the file holds; ValueError for any other."""
-  there = file.read(FREQUENCIES)
-  factor = float(there.max())
+  """The config with the llama3 stretching whose factors the file holds; ValueError for any other stretching."""
+  factors = file.read(FREQUENCIES)
+  factor = float(factors.max())
   context, low, high = LLAMA3["rope_context"], LLAMA3["rope_low"], LLAMA3["rope_high"]
   turns = context / (2 * np.pi) * config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
   smooth = np.clip((turns - low) / (high - low), 0, 1)
-  if there.shape != turns.shape or not np.allclose(there, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
-    raise ValueError(f"{file.path}: {FREQUENCIES} is no stretching of frequencies as in Llama 3; none else is known.")
+  if factors.shape != turns.shape or not np.allclose(factors, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
+    raise ValueError(f"{file.path}: {FREQUENCIES} does not stretch frequencies as Llama 3 does; no other way is known.")
   return config if factor == 1 else dataclasses.replace(config, rope_scaling="llama3", rope_factor=factor, **LLAMA3)
 
 
 def _read(file: GgufFile, config: DecoderConfig, architecture: str, name: str) -> np.ndarray:
-  """A tensor as Hugging Face has it."""
+  """A tensor with the values and layout of Hugging Face."""
   array = file.read(name)
   if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-    # llama.cpp rotates neighbours, and so moves channel i and i + C/2 next to one another.
+    # llama.cpp rotates adjacent channels, and so stores channels i and i + C/2 next to each other.
     pairs = array.reshape(-1, config.head_dim // 2, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
   if architecture == "gemma3" and name.endswith("norm.weight"):
-    return array - 1   # llama.cpp adds the one when it writes
+    return array - 1   # llama.cpp stores 1 + scale
   return array
 
 
 def _short(value: float) -> float:
-  """9.99999975e-06 is what f32 makes of 1e-5: the shortest number that f32 makes the same of."""
+  """The shortest decimal number with the same f32 value: 1e-5 for 9.99999975e-06."""
   return float(str(np.float32(value)))

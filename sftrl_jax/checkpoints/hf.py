@@ -1,6 +1,6 @@
-"""Hugging Face directories: config.json, safetensors and tokenizer files, read without torch, and written.
+"""Reading and writing Hugging Face directories: config.json, safetensors and tokenizer files, without torch.
 
-Nothing in a directory is ever run: no pickles, no code of its own.
+No code in a directory is ever run, and no pickle is read.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from sftrl_jax.checkpoints import export, families, fill, safetensors
 from sftrl_jax.checkpoints.fill import Loaded
@@ -17,33 +18,33 @@ from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import rules
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-PICTURE = {"<image_soft_token>"}   # Gemma's text models have no row for it, and no text becomes it
-BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")   # not a parameter: older files carry it
+PICTURE = {"<image_soft_token>"}   # Gemma's text models have no row for it, and no text is tokenized to it
+BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")   # in older files, and not a parameter
 
 
-def load(directory: Path | str, dtype: str = "float32", mesh=None) -> Loaded:
-  """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer where it has one."""
+def load(directory: Path | str, dtype: str = "float32", mesh: Mesh | None = None) -> Loaded:
+  """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer if it has one."""
   directory = Path(directory)
   config = dataclasses.replace(describe(directory), dtype=dtype)
-  entries = checked(directory, config)   # what is wrong is told before anything is read that takes long
-  words = tokenizer(directory, config)
-  return Loaded(config, _filled(directory, config, entries, dtype, over(config, mesh)), words)
+  entries = checked(directory, config)   # errors come before the weights are read, which takes long
+  loaded_tokenizer = tokenizer(directory, config)
+  return Loaded(config, _filled(directory, config, entries, dtype, over(config, mesh)), loaded_tokenizer)
 
 
 def describe(directory: Path | str) -> DecoderConfig:
-  """The model of config.json; ValueError for an architecture, or a feature of it, that is not known."""
+  """The model of config.json; ValueError for an unknown architecture or feature."""
   path = Path(directory) / "config.json"
   return families.describe(table_of(path), str(path))
 
 
 def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
-  """The parameters, each tensor straight into this host's shards. shardings: a tree, or None for one device."""
+  """The parameters, each tensor read straight into this host's shards. shardings: a tree, or None for one device."""
   directory = Path(directory)
   return _filled(directory, config, checked(directory, config), dtype, shardings)
 
 
 def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.Entry]:
-  """Where each tensor stands; one ValueError for all that are missing, too many or of another shape."""
+  """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
   entries = safetensors.entries(directory)
   wanted = fill.expected(config, _names(directory))
   ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")
@@ -51,8 +52,8 @@ def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.Ent
   return {name: entries[name] for name in wanted}
 
 
-def tokenizer(directory: Path | str, config: DecoderConfig):
-  """The directory's tokenizer, None where it has none; ValueError for one with more ids than the model has rows."""
+def tokenizer(directory: Path | str, config: DecoderConfig) -> Any:
+  """The directory's tokenizer, None if it has none; ValueError for one with more ids than the model has rows."""
   directory = Path(directory)
   if not any((directory / name).is_file() for name in TOKENIZER_FILES):
     return None
@@ -62,72 +63,72 @@ def tokenizer(directory: Path | str, config: DecoderConfig):
 
 
 def stops(directory: Path | str) -> tuple[int, ...]:
-  """The ids at which generation ends, of generation_config.json or config.json."""
+  """The ids at which generation ends, from generation_config.json or config.json."""
   for name in ("generation_config.json", "config.json"):
     path = Path(directory) / name
-    told = table_of(path).get("eos_token_id") if path.is_file() else None
-    if told is not None:
-      return tuple(told) if isinstance(told, list) else (told,)
+    ids = table_of(path).get("eos_token_id") if path.is_file() else None
+    if ids is not None:
+      return tuple(ids) if isinstance(ids, list) else (ids,)
   return ()
 
 
 def refuse_larger(directory: Path, vocab: int) -> None:
-  """ValueError where tokenizer.json has ids beyond the model's vocabulary."""
+  """ValueError if tokenizer.json has ids beyond the model's vocabulary."""
   path = directory / "tokenizer.json"
   if not path.is_file():
     return
-  told = table_of(path)
+  table = table_of(path)
   try:
-    words = told["model"].get("vocab") or {}
+    words = table["model"].get("vocab") or {}
     ids = dict(words) if isinstance(words, dict) else {piece[0]: index for index, piece in enumerate(words)}
-    ids.update((token["content"], token["id"]) for token in told.get("added_tokens") or ())
+    ids.update((token["content"], token["id"]) for token in table.get("added_tokens") or ())
     beyond = sorted(word for word, index in ids.items() if index >= vocab and word not in PICTURE)
   except (AttributeError, KeyError, TypeError, IndexError) as error:
     raise ValueError(f"{path} is no sound tokenizer ({type(error).__name__}: {error}).") from None
   if beyond:
     raise ValueError(f"{path} has {len(beyond)} ids beyond the model's vocabulary of {vocab}, such as "
-                     f"{', '.join(map(repr, beyond[:3]))}: it is another model's tokenizer.")
+                     f"{', '.join(map(repr, beyond[:3]))}: it is the tokenizer of another model.")
 
 
 def dtype_of(directory: Path | str) -> str:
-  """The dtype, of the two that models here have, that holds the directory's weights without loss."""
+  """float32 or bfloat16, whichever holds the directory's weights without loss."""
   dtypes = {entry.dtype for entry in safetensors.entries(Path(directory)).values() if entry.dtype in safetensors.FLOATS}
   return "bfloat16" if dtypes == {"BF16"} else "float32"
 
 
 def save(directory: Path | str, config: DecoderConfig, params: dict, tokenizer: Any = None,
          like: Path | str = "") -> None:
-  """Writes a directory that transformers opens: whole, or not at all.
+  """Writes a directory that transformers can load, atomically. A collective call.
 
   directory: new, empty, or an earlier export, which is replaced
-  tokenizer: None, or one of text.pretrained; the tokenizers of our own vocabularies have no files there
+  tokenizer: None, or one of text.pretrained; tokenizers of our own vocabularies write no files
   like: the directory the model came from, whose config.json and generation_config.json are kept if they still hold
   """
   export.write(Path(directory), config, params, tokenizer, Path(like) if like else None)
 
 
 def save_config(directory: Path | str, config: DecoderConfig, tokenizer: Any = None, like: Path | str = "") -> None:
-  """All of a directory but the weights, into a directory that is there: config.json, generation_config.json, and the
-  tokenizer's files if one is given. like: as in `save`."""
+  """Writes all files but the weights into an existing directory: config.json, generation_config.json, and those of the
+  tokenizer, if any. like: as in `save`."""
   export.write_words(Path(directory), config, tokenizer, Path(like) if like else None, config.dtype)
 
 
-def over(config: DecoderConfig, mesh) -> Any:
+def over(config: DecoderConfig, mesh: Mesh | None) -> Any:
   """A sharding for each parameter over a mesh; None for None."""
   return None if mesh is None else rules.shardings({"model": fill.shapes_of(config)}, mesh)["model"]
 
 
 def table_of(path: Path) -> dict:
-  """A JSON file that holds a table."""
+  """The table in a JSON file; ValueError for a missing or damaged one."""
   try:
-    told = json.loads(path.read_text(encoding="utf-8"))
+    table = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     raise ValueError(f"{path.parent} holds no {path.name}: it is no directory of a Hugging Face model.") from None
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is no sound JSON: {error}.") from None
-  if not isinstance(told, dict):
-    raise ValueError(f"{path} holds {type(told).__name__}; it must be a table.")
-  return told
+  if not isinstance(table, dict):
+    raise ValueError(f"{path} holds {type(table).__name__}; it must be a table.")
+  return table
 
 
 def _names(directory: Path) -> dict:

@@ -1,7 +1,7 @@
 """Safetensors files (https://github.com/huggingface/safetensors), read part by part and written tensor by tensor.
 
 A file is 8 bytes of length, a JSON header {name: {dtype, shape, data_offsets}}, and the numbers, little-endian and
-row-major. The package of that name is not needed: it maps whole files into memory, and writes all tensors at once.
+row-major. The package of that name is not used: it maps whole files into memory, and writes all tensors at once.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """Where one tensor stands: file, bytes from its start, shape, and the format's name of its dtype."""
+  """One tensor: file, offset in bytes, shape, and the format's name of its dtype."""
 
   path: Path
   offset: int
@@ -33,10 +33,10 @@ class Entry:
   dtype: str
 
   def read(self) -> np.ndarray:
-    """The tensor as a map of the file: what is looked at is read, and let go with the array."""
+    """The tensor as a memory map of the file, which reads what is accessed."""
     if self.dtype not in FLOATS:
-      raise ValueError(f"{self.path}: a tensor is of dtype {self.dtype}; known are {', '.join(FLOATS)}. Quantised "
-                       "weights have to be made plain ones first.")
+      raise ValueError(f"{self.path}: a tensor is of dtype {self.dtype}; known are {', '.join(FLOATS)}. Dequantise "
+                       "the weights first.")
     if not math.prod(self.shape):
       return np.empty(self.shape, FLOATS[self.dtype])
     return np.memmap(self.path, FLOATS[self.dtype], "r", self.offset, self.shape)
@@ -58,7 +58,7 @@ def entries(directory: Path) -> dict[str, Entry]:
 
 
 def header(path: Path) -> dict[str, Entry]:
-  """{name: entry} of one file; ValueError where it is cut off, or says what cannot be."""
+  """{name: entry} of one file; ValueError for a truncated file or impossible values."""
   size = path.stat().st_size
   with path.open("rb") as file:
     start = file.read(8)
@@ -67,8 +67,8 @@ def header(path: Path) -> dict[str, Entry]:
       raise ValueError(f"{path} is no whole safetensors file: it has {size} bytes, and its header claims {length}.")
     text = file.read(length)
   try:
-    told = json.loads(text)
-    entries = {name: _entry(path, 8 + length, name, value) for name, value in told.items() if name != "__metadata__"}
+    table = json.loads(text)
+    entries = {name: _entry(path, 8 + length, name, value) for name, value in table.items() if name != "__metadata__"}
   except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
     raise ValueError(f"{path} is no sound safetensors file: its header is damaged ({error}).") from None
   spans = sorted((entry.offset, entry.offset + _bytes(entry), name) for name, entry in entries.items())
@@ -78,7 +78,7 @@ def header(path: Path) -> dict[str, Entry]:
       raise ValueError(f"{path} is no sound safetensors file: {name} begins inside another tensor.")
     end = last
   if end > size:
-    raise ValueError(f"{path} is cut off: its header tells of {end} bytes, and there are {size}. Fetch it again.")
+    raise ValueError(f"{path} is cut off: its header describes {end} bytes, and there are {size}. Fetch it again.")
   return entries
 
 
@@ -97,11 +97,11 @@ def _bytes(entry: Entry) -> int:
 
 
 def _indexed(directory: Path) -> dict[str, Entry]:
-  """The tensors an index names, from the files it names; ValueError for a file that is gone or lies elsewhere."""
+  """The tensors of an index, from its files; ValueError for a file that is missing or in another directory."""
   path = directory / INDEX
   try:
-    where = json.loads(path.read_text())["weight_map"]
-    pairs = [(str(name), Path(file)) for name, file in where.items()]
+    file_of = json.loads(path.read_text())["weight_map"]
+    pairs = [(str(name), Path(file)) for name, file in file_of.items()]
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f"{path} is damaged: it holds no weight_map of names and files ({error}).") from None
   files = sorted({file for _, file in pairs})
@@ -117,7 +117,7 @@ def _indexed(directory: Path) -> dict[str, Entry]:
 
 
 def write(path: Path, shapes: Mapping[str, tuple], dtype: np.dtype, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
-  """Writes a file whose header lists `shapes` in order; `tensors` gives them in that order, one at a time."""
+  """Writes a file. shapes: {name: shape}; tensors: (name, array) in the same order, one at a time."""
   table, end = {"__metadata__": {"format": "pt"}}, 0
   for name, shape in shapes.items():
     begin, end = end, end + math.prod(shape) * dtype.itemsize

@@ -44,7 +44,8 @@ def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, 
   return lay(*chosen, rows, length), cursor + len(sequences)
 
 
-def lay(sequences, weights, slots: Sequence[Slot], rows: int, length: int) -> TokenBatch:
+def lay(sequences: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], slots: Sequence[Slot], rows: int,
+        length: int) -> TokenBatch:
   """One batch of sequences of ids with their weights, each in its slot; column t is about the token after it."""
   inputs = pack([ids[:-1] for ids in sequences], slots, rows, length)
   targets_BT, weights_BT = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)

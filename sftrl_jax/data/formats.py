@@ -8,7 +8,8 @@ text: every token and an end.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from sftrl_jax.chat import ROLES, Chat, Message
 from sftrl_jax.data.read import NEEDED, BadRow
@@ -39,16 +40,16 @@ class Draft:
   ready: Example = ((), ())
 
 
-def format_of(columns) -> str:
-  """The format that the names of the columns tell; BadRow where they tell none, or more than one."""
+def format_of(columns: Iterable[str]) -> str:
+  """The format that has these columns; BadRow where none has, or more than one."""
   there = set(columns) | ({"messages"} if "conversations" in columns else set())
-  found = [name for name, needed in FORMATS.items() if there >= set(needed)]
-  if not found:
+  matches = [name for name, needed in FORMATS.items() if there >= set(needed)]
+  if not matches:
     raise BadRow("unknown columns", f"has the columns {', '.join(map(repr, columns)) or '(none)'}, but needs {NEEDED}")
-  if len(found) > 1:
+  if len(matches) > 1:
     raise BadRow("columns of several formats", f"has the columns of several formats: choose with --config.data.format="
-                                               f"{' or '.join(found)}")
-  return found[0]
+                                               f"{' or '.join(matches)}")
+  return matches[0]
 
 
 def examples(name: str, values: Sequence[dict], tokenizer: Tokenizer) -> list[tuple[Example, bool] | BadRow]:
@@ -57,12 +58,12 @@ def examples(name: str, values: Sequence[dict], tokenizer: Tokenizer) -> list[tu
   drafts = [_tried(lambda value=value: READERS[name](value, tokenizer), name) for value in values]
   chats = [draft.chat for draft in drafts if isinstance(draft, Draft) and draft.chat]
   rendered = iter(render_all(tokenizer, chats))
-  found = []
+  examples = []
   for draft in drafts:
     answer = next(rendered) if isinstance(draft, Draft) and draft.chat else None
-    found.append(draft if isinstance(draft, BadRow) else
+    examples.append(draft if isinstance(draft, BadRow) else
                  _tried(lambda draft=draft, answer=answer: _finished(draft, answer, tokenizer), name))
-  return found
+  return examples
 
 
 def _tried(make: Callable, name: str):
@@ -143,24 +144,24 @@ def _chat(value: dict, column: str) -> Chat:
     raise BadRow("no list of messages", f"is {_kind(listed)}, but should be a list of messages", column)
   if not listed:
     raise BadRow("empty", "is an empty list", column)
-  return tuple(_message(said, f"{column}[{index}]") for index, said in enumerate(listed))
+  return tuple(_message(item, f"{column}[{index}]") for index, item in enumerate(listed))
 
 
-def _message(said, where: str) -> Message:
-  if not isinstance(said, dict):
-    raise BadRow("no message", f'is {_kind(said)}, but should be an object {{"role": ..., "content": ...}}', where)
-  keys = next((keys for keys in KEYS if keys[0] in said), None)
+def _message(item: Any, where: str) -> Message:
+  if not isinstance(item, dict):
+    raise BadRow("no message", f'is {_kind(item)}, but should be an object {{"role": ..., "content": ...}}', where)
+  keys = next((keys for keys in KEYS if keys[0] in item), None)
   if keys is None:
-    raise BadRow("no message", f"has the keys {', '.join(map(repr, said)) or '(none)'}, but needs 'role' and 'content'",
+    raise BadRow("no message", f"has the keys {', '.join(map(repr, item)) or '(none)'}, but needs 'role' and 'content'",
                  where)
-  role = said[keys[0]]
+  role = item[keys[0]]
   known = SHAREGPT if keys[0] == "from" else {name: name for name in ROLES}
   if not isinstance(role, str) or role not in known:
     raise BadRow("unknown role", f"is {str(role)[:40]!r}, but should be one of {', '.join(known)}",
                  f"{where}.{keys[0]}")
-  if said.get("tool_calls"):
+  if item.get("tool_calls"):
     raise BadRow("calls of tools", "calls tools, which are not rendered", where)
-  return Message(known[role], _text(said, keys[1], f"{where}.{keys[1]}", empty=known[role] != "assistant"))
+  return Message(known[role], _text(item, keys[1], f"{where}.{keys[1]}", empty=known[role] != "assistant"))
 
 
 def _text(value: dict, key: str, where: str = "", empty: bool = False) -> str:

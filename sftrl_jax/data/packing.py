@@ -82,16 +82,17 @@ def make_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: i
   return next_batch
 
 
-def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int):
-  """pass(number) -> what `packed` tells of that pass over the examples; the last two are kept."""
+def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray,
+              seed: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+  """pass number -> what `packed` returns for that pass over the examples; the last two passes are kept."""
   sizes = corpus.sizes
 
   @functools.lru_cache(maxsize=2)
-  def one(number: int):
+  def packed_pass(number: int) -> tuple[np.ndarray, np.ndarray]:
     source = np.random.default_rng((seed, number))
     return packed(sizes, source.permutation(examples) if rows.shuffle else examples, rows.length, rows.pack)
 
-  return one
+  return packed_pass
 
 
 def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: int) -> Iterator[TokenBatch]:

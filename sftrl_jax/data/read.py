@@ -15,6 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 COLUMNS = ("messages", "conversations", "prompt", "completion", "text")   # what a row may be read from (formats.py)
@@ -26,11 +27,14 @@ INSTALL = "pip install 'sftrl-jax[hf]'"
 
 
 class BadRow(ValueError):
-  """One row that cannot be used. reason: the same words for every row with this mistake; told: what it is here."""
+  """One row that cannot be used.
 
-  def __init__(self, reason: str, told: str, column: str = ""):
-    super().__init__(told)
-    self.reason, self.told, self.column = reason, told, column
+  reason: the same words for every row with this mistake. message: what is wrong with this row.
+  """
+
+  def __init__(self, reason: str, message: str, column: str = ""):
+    super().__init__(message)
+    self.reason, self.message, self.column = reason, message, column
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,17 +83,17 @@ def files(path: Path) -> list[Path]:
                        "file if it is one of these, or unpack it.")
     return [path]
   inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
-  found = [file for file in inside if file.suffix in SUFFIXES
+  files = [file for file in inside if file.suffix in SUFFIXES
            and not any(part.startswith(".") for part in file.relative_to(path).parts)]
-  if not found:
+  if not files:
     raise ValueError(f"config.data.path is {str(path)!r}, a directory without any {', '.join(SUFFIXES)} file; it has "
                      f"{', '.join(file.name for file in inside[:8]) or 'no files'}.")
-  words = {word for file in found for word in re.split(r"[^a-z]+", str(file.relative_to(path)).lower())}
+  words = {word for file in files for word in re.split(r"[^a-z]+", str(file.relative_to(path)).lower())}
   splits = sorted({SPLITS[word] for word in words if word in SPLITS})
   if len(splits) > 1:
     raise ValueError(f"config.data.path is {str(path)!r}, which has files of several splits ({', '.join(splits)}), and "
                      "all of them would be trained on: give the file, or the directory, of one.")
-  return found
+  return files
 
 
 def _file(path: Path) -> Iterator[Raw]:
@@ -257,8 +261,8 @@ def _object(path: Path, number: int, value) -> Raw:
   return Raw(str(path), number, {key: value[key] for key in COLUMNS if key in value}, tuple(value))
 
 
-def _faulty(path: Path, number: int, reason: str, told: str) -> Raw:
-  return Raw(str(path), number, {}, fault=BadRow(reason, told))
+def _faulty(path: Path, number: int, reason: str, message: str) -> Raw:
+  return Raw(str(path), number, {}, fault=BadRow(reason, message))
 
 
 def _saved(path: Path) -> bool:
@@ -282,7 +286,7 @@ def _told(error: Exception) -> str:
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
 
 
-def needed(name: str):
+def needed(name: str) -> ModuleType:
   """A library of the extra `hf`; ValueError that says how to get it."""
   import importlib
   try:

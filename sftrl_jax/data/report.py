@@ -1,4 +1,4 @@
-"""What a person is told of own data before the first step: what was read, what was not used and why, one example."""
+"""The summary of a person's own data before the first step: what was read, what was not used and why, an example."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def marked(tokenizer: Tokenizer, ids: Sequence[int], weights: Sequence, colour: 
     runs[-1][1].append(int(token))
   before, after = (GREEN, PLAIN) if colour else ("[[", "]]")
   texts = [(learned, tokenizer.decode(some).translate(CONTROL)) for learned, some in runs]
-  shown = [f"{before}{said}{after}" if learned else said for learned, said in texts]
+  shown = [f"{before}{text}{after}" if learned else text for learned, text in texts]
   return (" " if tokenizer.kind == "words" else "").join([*shown, *(["..."] if len(ids) > SHOWN else [])])
 
 

@@ -97,11 +97,11 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
   kind, first, raws = rows.format, "", iter(_shown(read(rows.path, rows.subset, rows.split)))
   while some := list(itertools.islice(raws, CHUNK)):
     kind = _kind(kind, some)
-    for raw, found in zip(some, _examples(kind, some, tokenizer), strict=True):
+    for raw, drafted in zip(some, _examples(kind, some, tokenizer), strict=True):
       counts["read"] += 1
       ignored |= dict.fromkeys(raw.columns)
       try:
-        ids, flags = _fitted(rows, found, counts)
+        ids, flags = _fitted(rows, drafted, counts)
       except BadRow as error:
         if error.reason not in LONG and rows.on_bad_row == "error":
           raise ValueError(_told(raw, error)) from error
@@ -131,7 +131,7 @@ LONG = (TOO_LONG, CUT_OFF)   # no mistake of the row: always counted, never an e
 
 
 def _kind(kind: str, raws: Sequence[Raw]) -> str:
-  """The format, told by the first row that tells one."""
+  """The format of the first row that has one."""
   for raw in raws if kind == formats.AUTO else ():
     try:
       if raw.fault is None:
@@ -145,8 +145,8 @@ def _examples(kind: str, raws: Sequence[Raw], tokenizer: Tokenizer) -> Iterator:
   """What formats.examples gives for each row, or its own fault."""
   if kind == formats.AUTO:
     return (raw.fault or _unknown(raw) for raw in raws)
-  found = iter(formats.examples(kind, [raw.value for raw in raws if raw.fault is None], tokenizer))
-  return (raw.fault or next(found) for raw in raws)
+  drafts = iter(formats.examples(kind, [raw.value for raw in raws if raw.fault is None], tokenizer))
+  return (raw.fault or next(drafts) for raw in raws)
 
 
 def _unknown(raw: Raw) -> BadRow:
@@ -157,11 +157,11 @@ def _unknown(raw: Raw) -> BadRow:
   raise AssertionError("a row that tells its format was not asked")
 
 
-def _fitted(rows: RowsConfig, found, counts: Counter) -> formats.Example:
+def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter) -> formats.Example:
   """An example cut to the length of a row."""
-  if isinstance(found, BadRow):
-    raise found
-  (ids, flags), trailing = found
+  if isinstance(drafted, BadRow):
+    raise drafted
+  (ids, flags), trailing = drafted
   most = rows.length + 1
   if len(ids) > most and not rows.truncate:
     raise BadRow(TOO_LONG, f"has {len(ids)} tokens")
@@ -189,7 +189,7 @@ def _refuse(rows: RowsConfig, report: Report) -> None:
 
 def _told(raw: Raw, error: BadRow) -> str:
   column = f", column {error.column}" if error.column else ""
-  return (f"{raw.file}, row {raw.number}{column}: {error.told}. Mend the row, or skip and count such rows with "
+  return (f"{raw.file}, row {raw.number}{column}: {error.message}. Mend the row, or skip and count such rows with "
           "--config.data.on_bad_row=skip.")
 
 

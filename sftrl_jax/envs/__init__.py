@@ -1,4 +1,4 @@
-"""Environments by name. To add one: a file with a class that follows `env.Env`, and an entry here."""
+"""Environments by name. A new one is a folder with a class that follows `env.Env`, and an entry here."""
 
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.general_points.env import GeneralPoints

@@ -1,8 +1,8 @@
-"""Exact arithmetic on formulas over + - * / and parentheses: a parser for hostile text, and a solver.
+"""Exact arithmetic on formulas over + - * / and parentheses: a parser for untrusted text, and a solver.
 
-Nothing is evaluated by Python: text becomes tokens, tokens become pairs (numerator, denominator) of integers. Work and
-size are linear in a text of at most 256 characters, and nothing recurses over what the text contains. The
-solver enumerates by cutting ordered sequences of numbers, so each formula arises once and without sorting or comparing.
+Python evaluates nothing: text becomes tokens, tokens become pairs (numerator, denominator) of integers. Work and size
+are linear in a text of at most 256 characters, and no function recurses over the text. The solver cuts ordered
+sequences of numbers, so each formula arises once and without sorting or comparing.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from types import MappingProxyType
 
 LONGEST = 256  # characters of an expression
 TARGETS = range(1, 31)  # the targets every hand is solved for
-KEPT = 4  # formulas kept for a target
+KEPT = 4  # formulas of a target
 
-# Only ASCII digits are numbers: '２' and '²' pass str.isdigit, so they must end up among the illegal characters.
+# Only ASCII digits are numbers: '２' and '²' pass str.isdigit, and must be illegal characters.
 _TOKENS = re.compile("[0-9]+|[^ ]")
 _DIGITS = frozenset("0123456789")
 _PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 _NUMBER = 3  # precedence of a bare number: never in parentheses
-_UNDEFINED = (0, 0)  # x / 0: absorbing under all four operators, so that parsing goes on and finds what is illegal
+_UNDEFINED = (0, 0)  # x / 0: absorbing under all four operators, so that the parser still finds illegal tokens after it
 
 
 class FormulaError(ValueError):
-  """A formula that cannot be scored; the message completes the sentence 'it fails because ...'."""
+  """A formula without a score; the message completes the sentence 'it fails because ...'."""
 
 
 class DivisionByZero(FormulaError):
@@ -112,7 +112,7 @@ def _apply(operator: str, a: int, b: int, c: int, d: int) -> tuple[int, int]:
 
 
 def short(token: str) -> str:
-  """`token`, cut to 12 characters: feedback must not grow with what is fed."""
+  """`token`, cut to 12 characters: feedback must not grow with the response."""
   return token if len(token) <= 12 else token[:9] + "..."
 
 
@@ -121,10 +121,10 @@ def solutions(values: Iterable[int], targets: range = TARGETS) -> Mapping[int, t
 
   Formulas differ from each other, have no spaces and no redundant parentheses (never a+(b-c): that is a+b-c), and come
   in a fixed order: smaller numbers first, then the shapes with more on the right, then + - * /. Targets ascend. The
-  work grows as n! 5^n: about 0.1, 3 and 150 ms for 3, 4 and 5 values; results are kept by multiset.
+  work grows as n! 5^n: about 0.1, 3 and 150 ms for 3, 4 and 5 values; results are cached by multiset.
   """
   values = tuple(values)
-  # Checked before the look-up: 1.0 and 1 are the same key, so a kept answer would be given to what is refused.
+  # Checked before the look-up: 1.0 and 1 are the same key, so a cached result would answer an illegal value.
   if not values or not all(type(value) is int and value > 0 for value in values):
     raise ValueError(f"values is {values!r}, but it must hold one or more positive integers.")
   return _solutions(tuple(sorted(values)), targets)
@@ -133,11 +133,11 @@ def solutions(values: Iterable[int], targets: range = TARGETS) -> Mapping[int, t
 @functools.lru_cache(maxsize=1 << 13)
 def _solutions(values: tuple[int, ...], targets: range) -> Mapping[int, tuple[str, ...]]:
   memo = {}
-  found = {target: [] for target in targets if target > 0}
+  formulas_of = {target: [] for target in targets if target > 0}
   # A dict keeps the first of equal permutations, in lexicographic order.
   for sequence in dict.fromkeys(itertools.permutations(values)):
-    _finish(sequence, memo, found)
-  return MappingProxyType({target: tuple(formulas) for target, formulas in sorted(found.items()) if formulas})
+    _finish(sequence, memo, formulas_of)
+  return MappingProxyType({target: tuple(formulas) for target, formulas in sorted(formulas_of.items()) if formulas})
 
 
 def _expressions(sequence: tuple[int, ...], memo: dict) -> list:
@@ -165,16 +165,16 @@ def _pairings(sequence: tuple[int, ...], memo: dict):
             yield left, operator, right
 
 
-def _finish(sequence: tuple[int, ...], memo: dict, found: dict):
-  """Adds the formulas over the whole `sequence` that reach a target still short of formulas."""
+def _finish(sequence: tuple[int, ...], memo: dict, formulas_of: dict):
+  """Adds the formulas over the whole `sequence` that reach a target with fewer than KEPT formulas."""
   if len(sequence) == 1:
-    if sequence[0] in found:
-      found[sequence[0]].append(str(sequence[0]))
+    if sequence[0] in formulas_of:
+      formulas_of[sequence[0]].append(str(sequence[0]))
     return
   for left, operator, right in _pairings(sequence, memo):
     numerator, denominator = _apply(operator, left[0], left[1], right[0], right[1])
     if denominator and not numerator % denominator:
-      formulas = found.get(numerator // denominator)
+      formulas = formulas_of.get(numerator // denominator)
       if formulas is not None and len(formulas) < KEPT:
         formulas.append(_join(left, operator, right))
 

@@ -1,4 +1,4 @@
-"""What every environment offers: states that never change, and a verdict on every response."""
+"""The interface of environments: immutable states, and a verdict on every response."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sftrl_jax.chat import Chat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-  """What an environment says about one response.
+  """The environment's judgement of one response.
 
-  `reward`: of this response; None when a reward model or function scores the batch later.
+  `reward`: of this response; None when a reward model or function scores it later.
   `terminated`: the task is over; `truncated`: the attempts are used up. At most one of them is true.
   `correct`: this response is right; `success`: the episode is solved so far.
-  `feedback`: what the policy is told. `chat`: the chat to answer next, None at the end.
+  `feedback`: the next message to the policy. `chat`: the chat to answer next, None at the end.
   `code`: one of the environment's `codes`.
   """
 
@@ -33,12 +33,14 @@ class Verdict:
 class Env(Protocol):
   """A pure state machine over text: no globals, no tokenizer, no JAX.
 
-  `variants` names the evaluation variants, each made by the constructor's `variant=`; `codes` names the verdicts;
+  `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Two more methods are asked for by data.careless and data.misread alone: careless(state, seed), a well-formed response
-  that does not aim at the task of this state and may happen to be right, and misread(state, seed), one that misreads
-  what is shown and is always wrong.
+  Four more members are optional. Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are
+  what a report prints instead of the names, in this order; codes with one label are added up. The methods
+  careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right, and
+  misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
+  data.misread.
   """
 
   variants: tuple[str, ...]
@@ -47,10 +49,15 @@ class Env(Protocol):
   words: tuple[str, ...]
 
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
-    """The first state of an episode and the chat to answer; the same seed gives the same episode."""
+    """The first state of an episode and the chat to answer. The same seed gives the same episode."""
 
   def step(self, state: Any, response: str) -> tuple[Any, Verdict]:
     """Judges a response. Every str gets a verdict; ValueError for a state whose episode has ended."""
 
   def expert(self, state: Any, choice: int = 0) -> str:
-    """A correct response; `choice` picks among the known ones, modulo their number."""
+    """A correct response; `choice` selects one of the known ones, modulo their number."""
+
+
+def labels_of(env: Env) -> dict[str, dict[str, str]]:
+  """{"codes": {code: label}, "variants": {variant: label}} of an environment; {} where it has no labels."""
+  return {"codes": dict(getattr(env, "code_labels", {})), "variants": dict(getattr(env, "variant_labels", {}))}

@@ -1,9 +1,9 @@
-"""No environment: what a run has that only reads rows of its own. There is nothing to play and nothing to evaluate."""
+"""No environment, for runs on rows of a file: there is nothing to play and nothing to evaluate."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, NoReturn
 
 NAME = "none"
 WAY_OUT = (f"config.env.name is {NAME!r}, so there is nothing to play: choose an environment with "
@@ -12,18 +12,18 @@ WAY_OUT = (f"config.env.name is {NAME!r}, so there is nothing to play: choose an
 
 @dataclasses.dataclass(frozen=True)
 class Nothing:
-  """It has no variants; whoever plays it gets a ValueError that says so."""
+  """It has no variants; every method raises a ValueError with the way out."""
 
   variants: ClassVar[tuple[str, ...]] = ()
   codes: ClassVar[tuple[str, ...]] = ()
   attempts: ClassVar[int] = 1
   words: ClassVar[tuple[str, ...]] = ()
 
-  def reset(self, seed):
+  def reset(self, seed: int | str) -> NoReturn:
     raise ValueError(WAY_OUT)
 
-  def step(self, state, response):
+  def step(self, state: Any, response: str) -> NoReturn:
     raise ValueError(WAY_OUT)
 
-  def expert(self, state, choice=0):
+  def expert(self, state: Any, choice: int = 0) -> NoReturn:
     raise ValueError(WAY_OUT)

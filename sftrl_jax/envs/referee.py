@@ -1,4 +1,4 @@
-"""An environment from a user's own file, held to the interface while it plays: a mistake is told with file and line."""
+"""An environment from a user's own file, checked against the interface while it plays: errors name file and line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs.env import Verdict
 
 FLAGS = ("terminated", "truncated", "correct", "success")
+LABELS = ("code_labels", "variant_labels")
 
 
 class TaskError(ValueError):
-  """A mistake in a user's own task; the message says in which file and line, what happened and what is expected."""
+  """A mistake in a user's own task; the message names file and line, the mistake and the rule."""
 
 
-def where(function) -> str:
-  """`path/to/task.py, line 12, in step`: where a function or a class is written."""
+def where(function: Callable) -> str:
+  """`path/to/task.py, line 12, in step`: the place of a function or a class in its file."""
   code = getattr(inspect.unwrap(function), "__code__", None)
   if code is not None:
     return f"{code.co_filename}, line {code.co_firstlineno}, in {function.__name__}"
@@ -32,8 +33,8 @@ def where(function) -> str:
     return f"{getattr(function, '__name__', function)}"
 
 
-def blame(error: BaseException, function) -> str:
-  """The last line in the file of `function` that led to the error; where the function is written if none did."""
+def blame(error: BaseException, function: Callable) -> str:
+  """The last line in the file of `function` that led to the error; the place of the function if none did."""
   code = getattr(inspect.unwrap(function), "__code__", None)
   return last_line(error, code.co_filename if code else "") or where(function)
 
@@ -46,7 +47,7 @@ def last_line(error: BaseException, file: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class CheckedEnv:
-  """`env`, where every answer is held to the interface (envs/env.py) and TaskError names the line to mend.
+  """`env`, with everything it returns checked against envs/env.py; TaskError names the line to mend.
 
   scored: a reward function follows, so a reward of None is right.
   """
@@ -54,9 +55,12 @@ class CheckedEnv:
   env: Any
   scored: bool = False
 
-  def __getattr__(self, name):  # fields, variants, codes, attempts, words; careless and misread if there are any
-    value = getattr(object.__getattribute__(self, "env"), name)
-    return functools.partial(self._text, getattr(type(self.env), name)) if name in ("careless", "misread") else value
+  def __getattr__(self, name):  # fields, variants, codes, attempts, words; labels, careless and misread if it has them
+    env = object.__getattribute__(self, "env")
+    value = getattr(env, name)
+    if name in LABELS and not _is_labels(value):
+      raise TaskError(f"{where(type(env))}: {name} is {_short(value)}, but it must be a dict of str to str.")
+    return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
 
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
     reset = type(self.env).reset
@@ -104,14 +108,14 @@ class CheckedEnv:
 
 
 RULES = {"reset": "Every seed, an int or a str, gives an episode.",
-         "step": "Every str gets a verdict: what a model writes is judged wrong, never raised about.",
+         "step": "Every str gets a verdict: a response that makes no sense is wrong, and raises no error.",
          "expert": "Every state that is not the end of its episode has a right response.",
          "careless": "Every state has a response that does not aim at the task.",
          "misread": "Every state has a response that misreads it."}
 
 
 class RewardedState(NamedTuple):
-  """A state, and the chat that it is to answer."""
+  """A state, and the chat to answer in it."""
 
   state: Any
   chat: Chat
@@ -119,9 +123,9 @@ class RewardedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RewardFnEnv:
-  """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one answered.
+  """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one before the response.
 
-  Whether a response is right, and when an episode ends, stays the environment's word.
+  The environment still decides whether a response is right and when an episode ends.
   """
 
   env: Any
@@ -129,24 +133,24 @@ class RewardFnEnv:
 
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
-    return (lambda asked, *rest: value(asked.state, *rest)) if name in ("careless", "misread") else value
+    return (lambda state, *rest: value(state.state, *rest)) if name in ("careless", "misread") else value
 
   def reset(self, seed: int | str) -> tuple[RewardedState, Chat]:
     state, chat = self.env.reset(seed)
     return RewardedState(state, chat), chat
 
-  def step(self, asked: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
-    state, verdict = self.env.step(asked.state, response)
+  def step(self, state: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
+    after, verdict = self.env.step(state.state, response)
     try:
-      reward = self.function(asked.chat, response, verdict)
+      reward = self.function(state.chat, response, verdict)
     except Exception as error:
       raise TaskError(f"{blame(error, self.function)}: {type(error).__name__}: {error}\n  The response was "
                       f"{_short(response)}. A reward function gives every response a finite number.") from error
     reward = _finite(self.function, reward, response)
-    return RewardedState(state, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
+    return RewardedState(after, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
 
-  def expert(self, asked: RewardedState, *choice: int) -> str:
-    return self.env.expert(asked.state, *choice)
+  def expert(self, state: RewardedState, *choice: int) -> str:
+    return self.env.expert(state.state, *choice)
 
 
 def _finite(function: Callable, reward, response: str) -> float:
@@ -158,7 +162,7 @@ def _finite(function: Callable, reward, response: str) -> float:
 
 
 def _problem(verdict: Verdict) -> str:
-  """What is wrong with a verdict, its reward apart; "" if nothing is."""
+  """The mistake in a verdict, its reward apart; "" if there is none."""
   for name in FLAGS:
     if type(getattr(verdict, name)) is not bool:
       return f"{name} is {_short(getattr(verdict, name))}, but it must be True or False: write bool(...)."
@@ -178,6 +182,10 @@ def _problem(verdict: Verdict) -> str:
     return (f"chat is {_short(verdict.chat)}, but it must be a tuple of Messages of which the last is the user's: "
             "(*chat, Message('assistant', response), Message('user', feedback)).")
   return ""
+
+
+def _is_labels(labels) -> bool:
+  return isinstance(labels, dict) and all(isinstance(text, str) for pair in labels.items() for text in pair)
 
 
 def _is_chat(chat) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache, flops, heads, lora
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
@@ -13,64 +14,78 @@ from sftrl_jax.models.layout import constrain
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A decoder's functions. Parameters are an argument of each; nothing here remembers anything.
+  """The functions of a decoder. They are pure: parameters are an argument of each.
 
-  ids: so many rows of the tables are ids, the others fill them up and are never written (0: all are ids)
+  ids: the number of token ids, where embedding tables have more rows, which are never sampled (0: every row is an id)
   """
 
   config: DecoderConfig
   ids: int = 0
 
   def init(self, key: jax.Array) -> dict:
-    """A newborn parameter tree, f32."""
+    """A randomly initialised parameter tree, f32."""
     blank = jnp.zeros((1, 2), jnp.int32)
-    return Decoder(self.config).init(key, blank, blank, blank + 1)["params"]
+    return Decoder(self.config).init(key, Inputs(blank, blank, blank + 1))["params"]
 
-  def hidden(self, params: dict, tokens_BT, positions_BT, segments_BT) -> jax.Array:
+  def hidden(self, params: dict, inputs: Inputs) -> jax.Array:
     """hidden_BTD after the final norm, in config.dtype."""
-    return Decoder(self.config).apply({"params": params}, tokens_BT, positions_BT, segments_BT)
+    return Decoder(self.config).apply({"params": params}, inputs)
 
   def unembedding(self, params: dict) -> jax.Array:
     """The matrix that turns hidden states into logits, [D, V]."""
     return params["embed"].T if self.config.tie_embeddings else params["unembed"]
 
-  def logits(self, params: dict, tokens_BT, positions_BT=None, segments_BT=None) -> jax.Array:
-    """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs."""
-    if positions_BT is None:
-      positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32), tokens_BT.shape)
-    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT
-    hidden_BTD = self.hidden(params, tokens_BT, positions_BT, segments_BT)
-    return self.unembed(params, hidden_BTD)
+  def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
+             segments: jax.Array | None = None) -> jax.Array:
+    """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs.
 
-  def unembed(self, params: dict, hidden_BTD) -> jax.Array:
-    """logits in f32 of whatever hidden states are given."""
+    tokens, positions, segments: int32 [B, T], the fields of `Inputs`. Without segments each row is one segment; without
+    positions a token's position is the number of tokens of its segment before it, so packed rows equal separate ones.
+    """
+    if positions is None:
+      positions = _positions_in(tokens, segments)
+    segments = jnp.ones_like(tokens) if segments is None else segments
+    return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments)))
+
+  def unembed(self, params: dict, hidden_BTD: jax.Array) -> jax.Array:
+    """logits in f32 of hidden states [..., D]."""
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
     logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
-    if logits.ndim == 2:   # of a token a row, while decoding: the table stays where it is, and logits travel
+    if logits.ndim == 2:   # one token a row, while decoding: the table stays on its devices, and logits are sent
       logits = constrain(logits, ("replicas", "vocab"))
     logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "across"))
     if not self.ids:
       return logits
-    # The same as in objectives/logprobs.py: what is sampled from is what is trained.
+    # As in objectives/logprobs.py, so that sampling and training have one distribution.
     return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
 
   def decoding(self, params: dict) -> dict:
-    """Parameters as decoding wants them: adapters merged, layers apart, in the activations' dtype."""
-    apart = unstack(lora.merge(params), self.config.layers)
-    return jax.tree.map(lambda x: x.astype(self.config.dtype), apart)
+    """The parameters for decoding: adapters merged, layers unstacked, in the dtype of activations."""
+    unstacked = unstack(lora.merge(params), self.config.layers)
+    return jax.tree.map(lambda x: x.astype(self.config.dtype), unstacked)
 
-  def extend(self, decoding_params: dict, past: cache.Cache, tokens_BT, positions_BT, segments_BT):
+  def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
-    return extend(self.config, decoding_params, past, tokens_BT, positions_BT, segments_BT)
+    return extend(self.config, decoding_params, past, inputs)
+
+
+def _positions_in(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+  """positions_BT: for each token, how many tokens of its segment stand before it in the row."""
+  if segments is None:
+    return jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+  same_BTT = jnp.asarray(segments)[:, :, None] == jnp.asarray(segments)[:, None, :]
+  return jnp.sum(jnp.tril(same_BTT, -1), axis=-1, dtype=jnp.int32)
 
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:
-  """The model of a config. A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns
-  a class derived from Model; its parameters are called as in parallel/rules.py, and new ones lie under `own/`. Where it
-  computes more or less than a decoder of its numbers, it has a method flops(tokens, keys, unembedded): the FLOPs of one
-  forward pass over `tokens` positions that meet `keys` keys each, with logits at `unembedded` of them.
+  """The model of a config.
 
-  ids: of the tokenizer, where it has fewer than config.vocab: the others are then never written, nor given probability.
+  A family of your own is a frozen dataclass derived from DecoderConfig whose build() returns an instance of a class
+  derived from Model. Its parameters have the paths of parallel/rules.py, and new ones are under `own/`. If its FLOPs
+  differ from a decoder's with the same config, it has a method flops(tokens, keys, unembedded): the FLOPs of one
+  forward pass over `tokens` positions that attend over `keys` keys each, with logits at `unembedded` of them.
+
+  ids: the number of ids of the tokenizer, where it has fewer than config.vocab: the others then have no probability
   """
   if config.vocab < 1:
     raise ValueError(f"model.vocab is {config.vocab}; it must be the size of the tokenizer's vocabulary.")

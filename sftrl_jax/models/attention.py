@@ -1,4 +1,4 @@
-"""Who may look at whom, and the looking."""
+"""The attention mask, rotary positions, and attention in plain XLA."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,15 @@ import numpy as np
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.shapes import check
 
-CONSTANT = 8192  # positions up to which rotary tables are constants of the program
+CONSTANT = 8192  # positions up to which the program holds rotary tables as constants
 
 
-def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS, window: int = 0) -> jax.Array:
-  """allowed_BTS: the key stands no later than the query and in the same segment; segment 0 is padding, seen by none.
+def may_attend(q_positions_BT: jax.Array, k_positions_BS: jax.Array, q_segments_BT: jax.Array,
+               k_segments_BS: jax.Array, window: int = 0) -> jax.Array:
+  """allowed_BTS: a query attends to a key of the same segment at no later position, and never to padding (segment 0).
 
-  window: how many tokens a query looks back over, itself included (0: all of them).
-  Packed rows, left-padded prompts and the cache all come down to this one function.
+  window: how many tokens a query attends to at most, itself included (0: all of them).
+  This function alone defines the mask of packed rows, padded rows and the cache.
   """
   check(q_positions_BT=q_positions_BT, q_segments_BT=q_segments_BT,
         k_positions_BS=k_positions_BS, k_segments_BS=k_segments_BS)
@@ -26,36 +27,39 @@ def may_attend(q_positions_BT, k_positions_BS, q_segments_BT, k_segments_BS, win
   return allowed_BTS & (q_positions_BT[:, :, None] - k_positions_BS[:, None, :] < window) if window else allowed_BTS
 
 
-def rotary_tables(positions_BT, limit: int, head_dim: int, theta: float,
+def rotary_tables(positions_BT: jax.Array, limit: int, head_dim: int, theta: float,
                   stretch: Callable | None = None) -> tuple[jax.Array, jax.Array]:
   """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
 
-  stretch: from these frequencies to the ones that are used, see `stretched`.
-  limit: where positions are expected to stay below. Up to CONSTANT the tables are constants that rows look up, because
-  XLA's CPU backend fuses computed ones into every layer's rotation and takes each cosine again, per head and layer.
-  Positions beyond `limit` are right too, only slower.
+  stretch: a function of these frequencies to the ones that are used, see `stretched`.
+  limit: positions are expected below it; beyond it results are right but slower. Up to CONSTANT, tables are constants
+  that rows index, because XLA's CPU backend fuses computed ones into every rotation, and evaluates each cosine again
+  for every head and layer.
   """
   frequencies = np.float32(theta) ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
   frequencies = stretch(frequencies) if stretch else frequencies
 
-  def computed():
+  def computed() -> tuple[jax.Array, jax.Array]:
     angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
     return jnp.cos(angles), jnp.sin(angles)
 
-  def looked_up():
+  def from_table() -> tuple[jax.Array, jax.Array]:
     angles = np.arange(limit, dtype=np.float32)[:, None] * frequencies[None, :]
-    look_up = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0)[:, None]
-    return look_up(np.cos(angles)), look_up(np.sin(angles))
+    rows_of = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0)[:, None]
+    return rows_of(np.cos(angles)), rows_of(np.sin(angles))
 
   if limit > CONSTANT:
     return computed()
-  return jax.lax.cond(jnp.max(positions_BT) < limit, looked_up, computed)
+  return jax.lax.cond(jnp.max(positions_BT) < limit, from_table, computed)
 
 
-def stretched(config: DecoderConfig, frequencies):
-  """Frequencies by config.rope_scaling. linear divides all by rope_factor (Chen et al. 2023). llama3 divides those that
-  turn at most rope_low times within rope_context, keeps those that turn rope_high times or more, and goes from one to
-  the other in between, linearly in the number of turns (Dubey et al. 2024)."""
+def stretched(config: DecoderConfig, frequencies: np.ndarray) -> np.ndarray:
+  """Rotary frequencies under config.rope_scaling, f32.
+
+  linear divides all by rope_factor (Chen et al. 2023). llama3 divides those with at most rope_low turns within
+  rope_context, keeps those with at least rope_high turns, and interpolates linearly in the number of turns between
+  them (Dubey et al. 2024).
+  """
   slow = (frequencies / config.rope_factor).astype(np.float32)
   if config.rope_scaling != "llama3":
     return slow
@@ -64,23 +68,24 @@ def stretched(config: DecoderConfig, frequencies):
   return ((1 - kept) * slow + kept * frequencies).astype(np.float32)
 
 
-def rotate(x_BHTC, tables) -> jax.Array:
+def rotate(x_BHTC: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Rotates channel pairs (i, i + C/2), the half-split layout of Llama's released weights."""
   cos, sin = tables
   left, right = jnp.split(x_BHTC.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], -1).astype(x_BHTC.dtype)
 
 
-def attend(q_BHTC, k_BKSC, v_BKSC, allowed_BTS, scale: float = 0.0) -> jax.Array:
+def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS: jax.Array,
+           scale: float = 0.0) -> jax.Array:
   """softmax(q k / sqrt(C)) v in [B, H, T, C]; H / K query heads share a key head. Softmax in f32.
 
-  scale: in place of 1 / sqrt(C) (0: that one).
-  A query that may look at nothing (padding) gets the mean of the values: finite, and never read.
+  scale: in place of 1 / sqrt(C) (0: that).
+  A query with no allowed key (padding) gets the mean of the values, which is finite and never read.
   """
   B, H, T, C = q_BHTC.shape
   K = k_BKSC.shape[1]
   bias_BTS = jnp.where(allowed_BTS, 0.0, -1e9).astype(jnp.float32)
-  # Query heads of one key head stand side by side, so the group folds into the rows of one matmul per key head.
+  # Query heads of one key head are adjacent, so the group folds into the rows of one matmul per key head.
   folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (scale or C**-0.5)
   return _mix(folded, k_BKSC, v_BKSC, bias_BTS).reshape(B, H, T, C)
 
@@ -90,7 +95,7 @@ def _mix(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
   return _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS)[0]
 
 
-def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
+def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):   # X: tokens of all query heads of a key head
   B, K, X, _ = q_BKXC.shape
   T, S = bias_BTS.shape[1:]
   scores = jnp.einsum("bkxc,bksc->bkxs", q_BKXC, k_BKSC, preferred_element_type=jnp.float32)
@@ -98,20 +103,20 @@ def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
     scores = scores + bias_BTS[:, None]
   else:
     scores = (scores.reshape(B, K, X // T, T, S) + bias_BTS[:, None, None]).reshape(B, K, X, S)
-  raised = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-  weights_BKXS = (raised / jnp.sum(raised, axis=-1, keepdims=True)).astype(v_BKSC.dtype)
+  exponentials = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+  weights_BKXS = (exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)).astype(v_BKSC.dtype)
   mixed_BKXC = jnp.einsum("bkxs,bksc->bkxc", weights_BKXS, v_BKSC)
   return mixed_BKXC, (q_BKXC, k_BKSC, v_BKSC, weights_BKXS, mixed_BKXC)
 
 
-def _mix_backward(kept, d_BKXC):
+def _mix_backward(residuals, d_BKXC):
   """With P the weights and O the output, dS = P (dP - sum_s P dP), and sum_s P dP = sum_c dO O: a sum over C channels
-  instead of S keys (Dao et al. 2022, section B.2)."""
-  q, k, v, weights, mixed = kept
+  instead of over S keys (Dao et al. 2022, section B.2)."""
+  q, k, v, weights, mixed = residuals
   dv = jnp.einsum("bkxs,bkxc->bksc", weights, d_BKXC)
   dweights = jnp.einsum("bkxc,bksc->bkxs", d_BKXC, v, preferred_element_type=jnp.float32)
-  drift = jnp.sum(d_BKXC.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
-  dscores = (weights * (dweights - drift)).astype(q.dtype)
+  row_sums = jnp.sum(d_BKXC.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
+  dscores = (weights * (dweights - row_sums)).astype(q.dtype)
   return jnp.einsum("bkxs,bksc->bkxc", dscores, k), jnp.einsum("bkxs,bkxc->bksc", dscores, q), dv, None
 
 

@@ -1,4 +1,4 @@
-"""The key/value cache: one pair of arrays a layer, one shared write index."""
+"""The key/value cache: one pair of arrays per layer, one write index shared by all rows."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,22 @@ from sftrl_jax.models.layout import HEADS, constrain, spread
 
 @struct.dataclass
 class Cache:
-  """Keys and values of the tokens read so far, per layer and not stacked: a stacked cache is copied whole by every
-  layer's update. [B, K, S, C] because that is the order the decode matmuls want on every backend measured."""
+  """Keys and values of the tokens read so far, one array per layer: XLA copies a stacked cache whole at every layer's
+  update. [B, K, S, C] is the order that decoding multiplies fastest in on every backend measured."""
 
   keys_BKSC: tuple[jax.Array, ...]
   values_BKSC: tuple[jax.Array, ...]
   positions_BS: jax.Array  # int32
-  segments_BS: jax.Array  # int32, 0 = nothing here
-  index: jax.Array  # int32 scalar: where the next token goes, the same for every row
+  segments_BS: jax.Array  # int32, 0 = empty
+  index: jax.Array  # int32 scalar: the column of the next token, the same for every row
 
 
 def empty(config: DecoderConfig, rows: int, length: int) -> Cache:
-  """A cache for `rows` rows of `length` tokens with nothing in it."""
+  """An empty cache for `rows` rows of `length` tokens."""
   shape = (rows, config.kv_heads, length, config.head_dim)
-  one = lambda: constrain(jnp.zeros(shape, config.dtype), HEADS)
-  blank = lambda: tuple(one() for _ in range(config.layers))
+  zeros = lambda: tuple(constrain(jnp.zeros(shape, config.dtype), HEADS) for _ in range(config.layers))
   ints = lambda: jnp.zeros((rows, length), jnp.int32)
-  return Cache(blank(), blank(), ints(), ints(), jnp.zeros((), jnp.int32))
+  return Cache(zeros(), zeros(), ints(), ints(), jnp.zeros((), jnp.int32))
 
 
 def grow(cache: Cache, length: int) -> Cache:
@@ -41,9 +40,10 @@ def grow(cache: Cache, length: int) -> Cache:
 
 
 def take(cache: Cache, rows_B: jax.Array) -> Cache:
-  """The chosen rows, in that order: finished conversations leave the batch.
+  """The given rows, in that order, so that finished conversations leave the batch.
 
-  Where rows are split over devices, each has all rows of a few channels meanwhile; else XLA has it hold everything.
+  Where rows are split over devices, channels are split instead while rows are taken: XLA would otherwise gather the
+  whole cache on every device.
   """
   pick = lambda x: jnp.take(x, rows_B, axis=0)
   move = lambda x_BKSC: constrain(spread(pick(spread(x_BKSC))), HEADS)
@@ -52,7 +52,7 @@ def take(cache: Cache, rows_B: jax.Array) -> Cache:
 
 
 def reserve(cache: Cache, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
-  """Marks the next T places as these tokens' and moves the index; the layers write their keys there."""
+  """Enters the positions and segments of the next T tokens and moves the index; layers write the keys and values."""
   put = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, cache.index))
   return cache.replace(positions_BS=put(cache.positions_BS, positions_BT),
                        segments_BS=put(cache.segments_BS, segments_BT),

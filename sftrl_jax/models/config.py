@@ -1,13 +1,13 @@
-"""A decoder in numbers. Families are values of this class, not subclasses."""
+"""The configuration of a decoder. A family of models is a value of this class, not a subclass."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-  """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, gated or plain MLP; and what
-  Llama 3, Mistral, Qwen and Gemma add to it, all of it off by default.
+  """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, gated or plain MLP. Features of
+  Llama 3, Mistral, Qwen and Gemma are off by default.
 
   vocab: tokens of the vocabulary (0: the tokenizer's size)
   width: channels of the residual stream
@@ -22,26 +22,26 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tie_embeddings: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
-  attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
-    the best that the devices have; decoding over a cache is always "xla"
-  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
+  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto",
+    the fastest that the devices have; decoding over a cache always uses "xla"
+  remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
-  init_std: standard deviation of embedding and unembedding at birth
-  window: tokens that a local layer looks back over, itself included (0: there are no local layers)
-  pattern: kinds of layers, "global" or "local", repeated over the layers and cut off where they end
+  init_std: standard deviation of embedding and unembedding at initialisation
+  window: tokens that a token of a local layer attends to at most, itself included (0: no local layers)
+  pattern: kinds of layers, "global" or "local", repeated over the layers and cut off at the last
   qkv_bias: a bias on queries, keys and values (Qwen2)
   qk_norm: RMSNorm over the channels of each query and key, before they are rotated (Qwen3, Gemma 3)
   post_norms: RMSNorm also after attention and after the MLP (Gemma)
   norm_plus_one: RMSNorm multiplies by 1 + scale (Gemma)
-  embed_scale: what embeddings are multiplied by, in the dtype of activations (Gemma: the root of width)
-  rope_local_theta: base of the rotary frequencies of local layers, which are never stretched then (0: as global ones)
+  embed_scale: factor of embeddings, in the dtype of activations (Gemma: the square root of width)
+  rope_local_theta: base of the rotary frequencies of local layers, which are then never stretched (0: as global ones)
   rope_scaling: how positions are stretched: none, linear (all frequencies / rope_factor) or llama3 (slow ones)
-  rope_factor: how far rope_scaling stretches
+  rope_factor: by which factor rope_scaling stretches
   rope_low: llama3: turns within rope_context up to which a frequency is divided by rope_factor
   rope_high: llama3: turns within rope_context from which on a frequency stays
   rope_context: llama3: positions the family was first trained for
-  query_scale: what queries are multiplied by (0: head_dim ** -0.5)
-  context: most positions the family was trained for (0: unknown); told, and no limit of shapes
+  query_scale: factor of queries (0: head_dim ** -0.5)
+  context: most positions the family was trained for (0: unknown); information only, limits no shape
   """
 
   vocab: int = 0
@@ -102,12 +102,10 @@ class DecoderConfig:
     fill("mlp_dim", 4 * self.width)
     if self.head_dim % 2:
       raise ValueError(f"head_dim is {self.head_dim}; rotary positions need an even number of channels per head.")
-    for name, known in (("mlp", ("gated", "plain")), ("activation", ("silu", "relu", "gelu")),
-                        ("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light")),
-                        ("attention", ("auto", "xla", "splash", "cudnn")),
-                        ("rope_scaling", ("none", "linear", "llama3"))):
-      if getattr(self, name) not in known:
-        raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
+    for field in dataclasses.fields(DecoderConfig):
+      known = get_args(field.type) if get_origin(field.type) is Literal else ()
+      if known and getattr(self, field.name) not in known:
+        raise ValueError(f"{field.name} is {getattr(self, field.name)!r}; it must be one of {', '.join(known)}.")
     self._check_layers()
     self._check_rotary()
 

@@ -3,22 +3,25 @@
 import functools
 import math
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
 from sftrl_jax.models.cache import Cache, reserve
 from sftrl_jax.models.config import DecoderConfig
-from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STILL, STILL_HEADS, constrain, platform
+from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STATIONARY, STATIONARY_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
+from sftrl_jax.projections import PROJECTIONS, Projection
 from sftrl_jax.shapes import check
 
-LARGE = 2**16  # numbers from which on a kernel is a matrix in decoding parameters, see `unstack`
-KEPT = "kept"
+LARGE = 2**16  # numbers in a kernel from which decoding parameters hold it as a matrix, see `unstack`
+SAVED = "saved"   # the checkpoint name of what remat "light" saves
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True)}
 
 
@@ -38,162 +41,173 @@ class Norm(nn.Module):
 
 
 class Project(nn.Module):
-  """A matrix of any number of axes, applied to the last `reads` axes of x; fan-in scaled at birth.
+  """A projection of the table, applied by an einsum: equation(x, kernel). Initialised by fan-in, times `gain`."""
 
-  writes: the name of what it writes, in parallel/rules.py
-  """
-
-  shape: tuple[int, ...]
+  config: DecoderConfig
+  projection: Projection
   equation: str
-  writes: str
-  reads: int = 1
   gain: float = 1.0
-  bias: bool = False
 
   @nn.compact
   def __call__(self, x):
     if self.has_variable("params", "matrix"):
       return self._by_matrix(x)
-    fan_in = 1
-    for size in self.shape[: self.reads]:
-      fan_in *= size
-    kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), self.shape)
+    shape = self.projection.shape(self.config)
+    fan_in = math.prod(shape[: len(self.projection.reads)])
+    kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), shape)
     y = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
-    if self.has_variable("params", "a"):  # an adapter stands beside the kernel
+    if self.has_variable("params", "a"):  # an adapter beside the kernel
       y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
-    return y + self._bias(x.dtype) if self.bias else y
+    return self._with_bias(y)
 
   def _by_matrix(self, x):
-    """The same with a kernel as `_matrix` lays it out: what it reads is put last in x, and the result into order."""
+    """The same with a kernel as `_matrices` lays it out: moves the axes that it reads last in x, multiplies, and puts
+    the axes of the result in the equation's order."""
     inputs, kernel, out = re.split(",|->", self.equation)
-    read, written = kernel[: self.reads], kernel[self.reads:]
-    kept = "".join(letter for letter in inputs if letter not in read)
-    x = jnp.einsum(f"{inputs}->{kept}{read}", x)
-    sizes = x.shape[: len(kept)]
+    reads, shape = len(self.projection.reads), self.projection.shape(self.config)
+    read, written = kernel[:reads], kernel[reads:]
+    rows = "".join(letter for letter in inputs if letter not in read)
+    x = jnp.einsum(f"{inputs}->{rows}{read}", x)
+    sizes = x.shape[: len(rows)]
     matrix = self.get_variable("params", "matrix").astype(x.dtype)
     y = jnp.einsum("ri,oi->ro", x.reshape(math.prod(sizes), -1), matrix)
-    if is_still(sizes[-1]):   # each device writes its share, and no part of the matrix travels
-      y = constrain(y, ("replicas", self.writes))
-    y = jnp.einsum(f"{kept}{written}->{out}", y.reshape(*sizes, *self.shape[self.reads:]))
-    return y + self._bias(x.dtype) if self.bias else y
+    if weights_stationary(sizes[-1]):   # each device writes its share, and no part of the matrix is sent
+      y = constrain(y, ("replicas", self.projection.writes[0]))
+    y = jnp.einsum(f"{rows}{written}->{out}", y.reshape(*sizes, *shape[reads:]))
+    return self._with_bias(y)
 
-  def _bias(self, dtype):
-    """The bias with axes of size 1 where the kernel writes none, as the equation orders them."""
-    bias = self.param("bias", nn.initializers.zeros, self.shape[self.reads:])
-    read, written = self.equation.split("->")
-    others = [axis for axis, letter in enumerate(written) if letter not in read.split(",")[1]]
-    return jnp.expand_dims(bias.astype(dtype), others)
+  def _with_bias(self, y):
+    """y + bias, if the model has one: with axes of size 1 where the kernel writes none, as the equation orders them."""
+    if not self.projection.has_bias(self.config):
+      return y
+    shape = self.projection.shape(self.config)
+    bias = self.param("bias", nn.initializers.zeros, shape[len(self.projection.reads):])
+    _, kernel, written = re.split(",|->", self.equation)
+    broadcast = [axis for axis, letter in enumerate(written) if letter not in kernel]
+    return y + jnp.expand_dims(bias.astype(y.dtype), broadcast)
+
+
+def project(config: DecoderConfig, path: str, equation: str, gain: float = 1.0) -> Project:
+  """The module of a projection, with the name that parameter trees have it under."""
+  projection = PROJECTIONS[path]
+  return Project(config, projection, equation, gain, name=projection.name)
 
 
 class Attention(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, tables, look, past=None):
-    """Without `past`: over the rows themselves. With past = (keys, values, index): writes there, reads all of it.
+  def __call__(self, x_BTD, tables, attend_fn, past=None):
+    """(output_BTD, (keys, values)). Without `past`, attends over the rows themselves. With past = (keys, values,
+    index), writes the new keys and values at the index and attends over the whole cache.
 
-    look: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, who may be seen included.
+    attend_fn: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, which applies the mask.
     """
     c = self.config
-    read = lambda heads, name: Project((c.width, heads, c.head_dim), "btd,dhc->bhtc", bias=c.qkv_bias, name=name,
-                                       writes="heads" if name == "q" else "kv_heads")
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
-    q_BHTC = rotate(norm("q_norm", read(c.heads, "q")(x_BTD)), tables)
-    k_BKTC = rotate(norm("k_norm", read(c.kv_heads, "k")(x_BTD)), tables)
-    v_BKTC = read(c.kv_heads, "v")(x_BTD)
+    q_BHTC = rotate(norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD)), tables)
+    k_BKTC = rotate(norm("k_norm", project(c, "attn/k", "btd,dkc->bktc")(x_BTD)), tables)
+    v_BKTC = project(c, "attn/v", "btd,dkc->bktc")(x_BTD)
     if past is not None:
       keys_BKSC, values_BKSC, index = past
-      lie = lambda x: constrain(x, HEADS)
-      q_BHTC, k_BKTC, v_BKTC = lie(q_BHTC), lie(k_BKTC), lie(v_BKTC)
+      q_BHTC, k_BKTC, v_BKTC = (constrain(x, HEADS) for x in (q_BHTC, k_BKTC, v_BKTC))
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
-      # Else XLA writes what is read here and what a loop carries on apart, and copies the whole cache at every step.
-      k_BKTC, v_BKTC = (lie(x) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
-    mixed_BHTC = kept(c, look(q_BHTC, k_BKTC, v_BKTC))
-    if past is not None and is_still(x_BTD.shape[1]):
-      mixed_BHTC = constrain(mixed_BHTC, STILL_HEADS)
-    out = Project((c.heads, c.head_dim, c.width), "bhtc,hcd->btd", "embed", reads=2, gain=(2 * c.layers) ** -0.5,
-                  name="o")
-    return out(mixed_BHTC), (k_BKTC, v_BKTC)
+      # Without the barrier XLA keeps one copy to read here and one for the loop to carry, and so copies the whole cache
+      # at every step.
+      k_BKTC, v_BKTC = (constrain(x, HEADS) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
+    mixed_BHTC = mark_saved(c, attend_fn(q_BHTC, k_BKTC, v_BKTC))
+    if past is not None and weights_stationary(x_BTD.shape[1]):
+      mixed_BHTC = constrain(mixed_BHTC, STATIONARY_HEADS)
+    return project(c, "attn/o", "bhtc,hcd->btd", gain=(2 * c.layers) ** -0.5)(mixed_BHTC), (k_BKTC, v_BKTC)
 
 
 class Mlp(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, still: bool = False):
+  def __call__(self, x_BTD, stationary: bool = False):
     c = self.config
     act = ACTIVATIONS[c.activation]
-    lie = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if still else x_BTF
-    up_BTF = kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="up")(x_BTD)))
+    with_layout = lambda x_BTF: constrain(x_BTF, ("replicas", "tokens", "ffn")) if stationary else x_BTF
+    up_BTF = mark_saved(c, with_layout(project(c, "mlp/up", "btd,df->btf")(x_BTD)))
     if c.mlp == "gated":
-      hidden_BTF = act(kept(c, lie(Project((c.width, c.mlp_dim), "btd,df->btf", "ffn", name="gate")(x_BTD)))) * up_BTF
+      gate_BTF = mark_saved(c, with_layout(project(c, "mlp/gate", "btd,df->btf")(x_BTD)))
+      hidden_BTF = act(gate_BTF) * up_BTF
     else:
       hidden_BTF = act(up_BTF)
-    return Project((c.mlp_dim, c.width), "btf,fd->btd", "embed", gain=(2 * c.layers) ** -0.5, name="down")(hidden_BTF)
+    return project(c, "mlp/down", "btf,fd->btd", gain=(2 * c.layers) ** -0.5)(hidden_BTF)
 
 
 class Block(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, tables, look, past=None):
+  def __call__(self, x_BTD, tables, attend_fn, past=None):
+    """(x_BTD after the block, (keys, values)); arguments as of Attention."""
     c = self.config
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x)
     after = lambda name, x: norm(name, x) if c.post_norms else x
-    still = past is not None and is_still(x_BTD.shape[1])
-    lie = lambda x: constrain(x, STILL) if still else x
-    mixed_BTD, kept = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, look, past)
-    x_BTD = lie(x_BTD + after("attn_post_norm", mixed_BTD))
-    return lie(x_BTD + after("mlp_post_norm", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD), still))), kept
+    stationary = past is not None and weights_stationary(x_BTD.shape[1])
+    with_layout = lambda x: constrain(x, STATIONARY) if stationary else x
+    mixed_BTD, keys_values = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, attend_fn, past)
+    x_BTD = with_layout(x_BTD + after("attn_post_norm", mixed_BTD))
+    mlp_BTD = Mlp(c, name="mlp")(norm("mlp_norm", x_BTD), stationary)
+    return with_layout(x_BTD + after("mlp_post_norm", mlp_BTD)), keys_values
 
 
 class _Scanned(nn.Module):
-  """One step of the scan over layers: a block whose keys and values nobody keeps."""
+  """One step of the scan over layers: a block whose keys and values are dropped."""
 
   config: DecoderConfig
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, local, tables, seen):
-    """local: whether this layer is, or None where all layers are of one kind. tables: of each kind.
+  def __call__(self, x_BTD, local, tables, mask):
+    """local: bool scalar, whether this layer is local; None where all layers are of one kind. tables: {kind: tables}.
 
-    seen: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
+    mask: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
     """
     c = self.config
-    pick = lambda a, b: jax.lax.select(local, a, b)
-    mine = lambda of: (*of.values(),)[0] if local is None else jax.tree.map(pick, of["local"], of["global"])
+
+    def of_this_layer(kinds: dict) -> Any:
+      if local is None:
+        return next(iter(kinds.values()))
+      return jax.tree.map(lambda a, b: jax.lax.select(local, a, b), kinds["local"], kinds["global"])
+
     if self.kernel != "splash":
-      attending = {"xla": attend, "cudnn": kernels.cudnn}[self.kernel]
-      look = lambda q, k, v: attending(q, k, v, mine(seen), c.query_scale)
+      attend_kernel = {"xla": attend, "cudnn": kernels.cudnn}[self.kernel]
+      attend_fn = lambda q, k, v: attend_kernel(q, k, v, of_this_layer(mask), c.query_scale)
     elif local is None:
-      look = lambda q, k, v: kernels.splash(q, k, v, seen, c.window if "local" in c.kinds else 0, c.query_scale)
+      window = c.window if "local" in c.kinds else 0
+      attend_fn = lambda q, k, v: kernels.splash(q, k, v, mask, window, c.query_scale)
     else:
-      look = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, seen, c.window, c.query_scale)
-    x_BTD, _ = Block(c, name="block")(x_BTD, mine(tables), look)
+      attend_fn = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, mask, c.window, c.query_scale)
+    x_BTD, _ = Block(c, name="block")(x_BTD, of_this_layer(tables), attend_fn)
     return constrain(x_BTD, ROWS), None
 
 
 class Decoder(nn.Module):
-  """Tokens to hidden states after the final norm; `unembed` is left to the caller, who may chunk it."""
+  """Tokens to hidden states after the final norm. The caller unembeds them, and may do so in chunks."""
 
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, tokens_BT, positions_BT, segments_BT):
-    check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  def __call__(self, inputs: Inputs) -> jax.Array:
+    positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+    check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
-    x_BTD = self._embed(tokens_BT)
+    x_BTD = self._embed(inputs.tokens_BT)
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
-    save = jax.checkpoint_policies.save_only_these_names(KEPT) if c.remat == "light" else None
+    save = jax.checkpoint_policies.save_only_these_names(SAVED) if c.remat == "light" else None
     scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=save)
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
     x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, local_N, tables, segments_BT if kernel == "splash" else allowed)
-    if not c.tie_embeddings:  # born here, used by `unembedding`: the head is applied in chunks, outside the module
+    if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
 
@@ -202,31 +216,36 @@ class Decoder(nn.Module):
     return constrain(look_up(self.config, table_VD, tokens_BT), ROWS)
 
 
-def is_still(tokens: int) -> bool:
-  """Whether matrices stay where they are and activations move: while decoding, where a row is one token and a matrix
-  is so much larger than all rows together. Reading many tokens, it is the other way round (Pope et al. 2022)."""
+def weights_stationary(tokens: int) -> bool:
+  """Whether matrices stay on their devices and activations are sent, by the tokens of a row.
+
+  So it is for one token a row, where a matrix is much larger than all activations together. For many tokens, matrices
+  are gathered and activations stay (Pope et al. 2022).
+  """
   return tokens == 1
 
 
-def kept(config: DecoderConfig, x):
-  """x; under remat "light" it is kept for the backward pass, which computes everything else again."""
-  return checkpoint_name(x, KEPT) if config.remat == "light" else x
+def mark_saved(config: DecoderConfig, x: jax.Array) -> jax.Array:
+  """x; remat "light" saves it for the backward pass, and recomputes everything that is not marked."""
+  return checkpoint_name(x, SAVED) if config.remat == "light" else x
 
 
-def look_up(config: DecoderConfig, table_VD, tokens_BT):
-  """The embeddings of tokens, in the dtype of activations, to which the scale is rounded too.
+def look_up(config: DecoderConfig, table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+  """The embeddings of tokens times config.embed_scale, both in the dtype of activations.
 
-  No device needs the whole table. Of many tokens each looks up its own channels, for which the table may have to be
-  turned around; of one token a row, where the table stays as it is, the ids that it has, and the devices add up.
+  No device needs the whole table. For many tokens a row, each device looks up its own channels of every id, for which
+  the table may have to be resharded. For one token a row the table stays where it is: each device looks up the ids that
+  it holds, and the devices add up.
   """
-  still = is_still(tokens_BT.shape[1])
-  table_VD = table_VD if still else constrain(table_VD, ("across", "spread"))
-  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STILL if still else SPREAD)
+  stationary = weights_stationary(tokens_BT.shape[1])
+  table_VD = table_VD if stationary else constrain(table_VD, ("across", "spread"))
+  x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STATIONARY if stationary else SPREAD)
   return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
 
 
-def by_kind(config: DecoderConfig, positions_BT, segments_BT, k_positions_BS, k_segments_BS) -> tuple[dict, dict]:
-  """({kind: rotary tables}, {kind: allowed_BTS}) of the kinds of layers that there are, made once for all layers."""
+def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Array, k_positions_BS: jax.Array,
+            k_segments_BS: jax.Array) -> tuple[dict, dict]:
+  """({kind: rotary tables}, {kind: allowed_BTS}) for each kind of layer of the model, computed once for all layers."""
   c, limit = config, k_positions_BS.shape[1]
   stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
   tables = dict.fromkeys(c.kinds, rotary_tables(positions_BT, limit, c.head_dim, c.rope_theta, stretch))
@@ -237,22 +256,23 @@ def by_kind(config: DecoderConfig, positions_BT, segments_BT, k_positions_BS, k_
   return tables, allowed
 
 
-def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positions_BT, segments_BT):
-  """Reads T more tokens a row into the cache: a prompt, a verifier's message, or one sampled token.
+def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) -> tuple[jax.Array, Cache]:
+  """(hidden_BTD after the final norm, cache) after reading T more tokens a row: a prompt, a message, a sampled token.
 
-  `params` are the decoding parameters of `unstack`. Returns (hidden_BTD after the final norm, cache). The cache must
-  have room for T more tokens: where the index stands is not known when this is traced, so nothing can refuse.
+  params: the decoding parameters of `unstack`. cache: must have room for T more tokens; nothing checks it, because the
+  write index is not known at trace time.
   """
+  tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
   sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
-  x_BTD = x_BTD if is_still(tokens_BT.shape[1]) else constrain(x_BTD, ROWS)
+  x_BTD = x_BTD if weights_stationary(tokens_BT.shape[1]) else constrain(x_BTD, ROWS)
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:
-    look = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale)
-    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], look, (past_k, past_v, start))
+    attend_fn = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale)
+    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fn, (past_k, past_v, start))
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)
@@ -264,8 +284,8 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, tokens_BT, positio
 def unstack(params: dict, layers: int) -> dict:
   """Training parameters (layers stacked) -> decoding parameters (a tuple of layers), once per policy update.
 
-  Kernels of LARGE numbers and more become matrices [written, read]: XLA's CPU backend turns any other layout around
-  anew for every token, at twice the cost of the product. Small ones keep the shape and the bits they always had.
+  Kernels of at least LARGE numbers become matrices [written, read]: XLA's CPU backend transposes any other layout again
+  for every token, at twice the cost of the product. Smaller kernels keep their shape.
   """
   block = params["layers"]["block"]
   split = tuple(_matrices(jax.tree.map(lambda x, i=i: x[i], block)) for i in range(layers))
@@ -273,14 +293,15 @@ def unstack(params: dict, layers: int) -> dict:
 
 
 def _matrices(layer: dict) -> dict:
-  """A layer with the large kernels of its projections as matrices."""
+  """A layer with the large kernels of its projections as matrices [written, read]."""
 
-  def projection(name, part):
-    if part["kernel"].size < LARGE:
-      return part
-    rest = {key: leaf for key, leaf in part.items() if key != "kernel"}
-    reads = 2 if name == "o" else 1
-    return {**rest, "matrix": part["kernel"].reshape(math.prod(part["kernel"].shape[:reads]), -1).T}
+  def with_matrix(path: str, leaves: dict) -> dict:
+    if path not in PROJECTIONS or leaves["kernel"].size < LARGE:
+      return leaves
+    rest = {name: leaf for name, leaf in leaves.items() if name != "kernel"}
+    kernel, reads = leaves["kernel"], len(PROJECTIONS[path].reads)
+    return {**rest, "matrix": kernel.reshape(math.prod(kernel.shape[:reads]), -1).T}
 
-  inside = lambda parts: {name: projection(name, part) if "kernel" in part else part for name, part in parts.items()}
-  return {name: inside(parts) if name in ("attn", "mlp") else parts for name, parts in layer.items()}
+  parts = {path.partition("/")[0] for path in PROJECTIONS}
+  return {part: {name: with_matrix(f"{part}/{name}", leaves) for name, leaves in modules.items()} if part in parts else
+          modules for part, modules in layer.items()}

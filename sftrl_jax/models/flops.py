@@ -1,8 +1,8 @@
-"""FLOPs of a decoder, counted from its numbers: matmuls and attention; a multiply-add is two. And what decoding reads.
+"""FLOPs of a decoder from its config, and the bytes that decoding reads.
 
-Every position that is computed is charged, padding included, and attention is charged over all keys that are computed,
-masked or not: what a method wastes, it pays for. The window of a local layer is a mask too and saves nothing here;
-norms and biases are no matmuls. A user's own family may count for itself (models.build says how).
+Counted are matmuls and attention, two FLOPs a multiply-add; not norms, biases and activations. Every computed position
+is charged, padding included, and attention is charged over all computed keys, masked or not, so that waste is visible.
+The window of a local layer is a mask and saves nothing. A user's own family may count for itself, see `models.build`.
 """
 
 import math
@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.projections import PROJECTIONS
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
   """Parameters that multiply every token: blocks and unembedding, not the embedding look-up or the norms."""
-  c = config
-  attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
-  mlp = c.width * c.mlp_dim * (3 if c.mlp == "gated" else 2)
-  return c.layers * (attention + mlp) + c.width * c.vocab
+  present = (projection for projection in PROJECTIONS.values() if projection.present(config))
+  block = sum(math.prod(projection.shape(config)) for projection in present)
+  return config.layers * block + config.width * config.vocab
 
 
 def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float = -1.0, adapters: int = 0) -> float:
-  """One forward pass over `tokens` positions in all, each of which meets `keys` keys.
+  """FLOPs of one forward pass over `tokens` positions in all, each of which attends over `keys` keys.
 
-  unembedded: positions whose logits are computed, all of them if negative.
-  adapters: numbers in low-rank adapters beside the matrices, not merged into them.
+  unembedded: positions whose logits are computed, all of them if negative
+  adapters: parameters of low-rank adapters that are applied beside the kernels, not merged into them
   """
   unembedded = tokens if unembedded < 0 else unembedded
   if hasattr(config, "flops"):
@@ -37,19 +37,19 @@ def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float
 
 
 def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) -> float:
-  """Forward and backward: 3 x forward. Recomputation under remat is not counted: it buys memory, not learning.
+  """FLOPs of forward and backward: 3 x forward. Recomputation under remat is not counted.
 
-  adapters: numbers in low-rank adapters that alone are trained (0: everything is). Then every matrix still passes the
-  gradient on, but has none of its own: about 2 x forward. (A family that counts for itself is charged all 3.)
+  adapters: parameters of low-rank adapters, where these alone are trained (0: everything is trained). Kernels then pass
+  the gradient on but have none of their own: about 2 x forward. (A family that counts for itself is charged all 3.)
   """
-  own = 2.0 * tokens * matmul_parameters(config) if adapters and not hasattr(config, "flops") else 0.0
-  return 3.0 * forward(config, tokens, keys, adapters=adapters) - own
+  own_gradients = 2.0 * tokens * matmul_parameters(config) if adapters and not hasattr(config, "flops") else 0.0
+  return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
 
 
 def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int) -> float:
   """Bytes that one step of decoding reads: every weight that multiplies, and the cache of `columns` tokens a row.
 
-  decoding: the decoding parameters, or their shapes; all devices together.
+  decoding: the decoding parameters, or their shapes, of all devices together
   """
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
   looked_up = 0 if config.tie_embeddings else size(decoding["embed"])
@@ -58,9 +58,9 @@ def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int)
 
 
 def _counted(config: DecoderConfig, tokens: float, keys: float, unembedded: float) -> float:
-  """What a family says that it computes; ValueError for what is no number of FLOPs."""
-  told = config.flops(tokens, keys, unembedded)
-  if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 < told < math.inf:
-    raise ValueError(f"{type(config).__name__}.flops({tokens:g}, {keys:g}, {unembedded:g}) returned {told!r}, but it "
+  """The FLOPs that a user's own family counts; ValueError unless they are a positive finite number."""
+  count = config.flops(tokens, keys, unembedded)
+  if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 < count < math.inf:
+    raise ValueError(f"{type(config).__name__}.flops({tokens:g}, {keys:g}, {unembedded:g}) returned {count!r}, but it "
                      "must return the FLOPs of one forward pass, a finite number above 0.")
-  return float(told)
+  return float(count)

@@ -1,4 +1,4 @@
-"""A scalar read off the hidden states: the value of a state, or a reward."""
+"""A scalar per hidden state: the value of a state, or a reward."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,6 @@ def init(width: int) -> dict:
 
 
 def scalar(params: dict, hidden_BTD: jax.Array, stop_gradient: bool = True) -> jax.Array:
-  """values_BT in f32. By default the trunk is read through stop_gradient, so learning values cannot move the policy."""
+  """values_BT in f32. stop_gradient: the loss of values does not change the trunk, and so not the policy."""
   hidden_BTD = jax.lax.stop_gradient(hidden_BTD) if stop_gradient else hidden_BTD
   return jnp.einsum("btd,d->bt", hidden_BTD.astype(jnp.float32), params["kernel"].astype(jnp.float32)) + params["bias"]

@@ -1,9 +1,8 @@
 """Attention of whole rows by an accelerator's own kernels, which never hold the scores of all heads.
 
-They stand in for attention.attend where nothing is cached, in training and scoring. splash is told a segment a token
-and a window. That is all that attention.may_attend says too, as long as positions ascend within a segment, for then
-standing earlier in the row is being earlier in the text: so it is in every layout of sftrl_jax.inputs, packed or padded
-on either side. cuDNN is given the mask itself.
+They replace attention.attend in training and scoring, where there is no cache. splash takes the segment of each token
+and a window. This is the mask of attention.may_attend as long as positions ascend within a segment, as they do in every
+layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes the mask itself.
 """
 
 import functools
@@ -17,22 +16,23 @@ from sftrl_jax.models import layout
 from sftrl_jax.models.config import DecoderConfig
 
 OF_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
-LANES, BLOCKS = 128, (512, 384, 256, 128)   # tokens of a splash row are a multiple of LANES, read a block at a time
+LANES, BLOCKS = 128, (512, 384, 256, 128)   # splash rows are a multiple of LANES tokens, processed in one of BLOCKS
 
 
 def chosen(config: DecoderConfig, platform: str) -> str:
-  """config.attention with "auto" decided; ValueError for a kernel that these devices or this model cannot have."""
+  """The kernel of config.attention, with "auto" decided; ValueError for one that cannot run this model there."""
   if config.attention == "auto":
     best = OF_PLATFORM.get(platform, "xla")
-    return "xla" if _lacks(best, config, platform) else best
-  lacks = _lacks(config.attention, config, platform)
-  if lacks:
-    raise ValueError(f"attention is {config.attention!r}, but {lacks}: use auto, which takes what there is, or xla.")
+    return "xla" if _unavailable(best, config, platform) else best
+  reason = _unavailable(config.attention, config, platform)
+  if reason:
+    raise ValueError(f"attention is {config.attention!r}, but {reason}: use auto, which takes what is available, or "
+                     "xla.")
   return config.attention
 
 
-def _lacks(kernel: str, config: DecoderConfig, platform: str) -> str:
-  """Why a kernel cannot be had. splash has none off a TPU: there it is interpreted, which is right and very slow."""
+def _unavailable(kernel: str, config: DecoderConfig, platform: str) -> str:
+  """Why a kernel cannot run; "" if it can. splash can run anywhere: off a TPU it is interpreted, and very slow."""
   if kernel != "cudnn":
     return ""
   if platform != "gpu":
@@ -42,19 +42,20 @@ def _lacks(kernel: str, config: DecoderConfig, platform: str) -> str:
   if config.dtype != "bfloat16":
     return f"it computes in bfloat16, and dtype is {config.dtype!r}"
   if config.head_dim > 128 or config.head_dim % 8:
-    return f"it takes heads of at most 128 channels, in eights, and channels is {config.head_dim}"
+    return f"it takes a head_dim of at most 128 and a multiple of 8, and head_dim is {config.head_dim}"
   return ""
 
 
-def _is_recent(device) -> bool:
-  """Whether a GPU has what cuDNN's flash attention is written for."""
+def _is_recent(device: jax.Device) -> bool:
+  """Whether cuDNN's flash attention supports a GPU."""
   return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
 
 
-def cudnn(q_BHTC, k_BKTC, v_BKTC, allowed_BTT, scale: float = 0.0, implementation: str = "cudnn") -> jax.Array:
-  """cuDNN's flash attention; the mask is one for all heads. Its backward pass wants an even number of tokens.
+def cudnn(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, allowed_BTT: jax.Array, scale: float = 0.0,
+          implementation: str = "cudnn") -> jax.Array:
+  """cuDNN's flash attention, with one mask for all heads. Rows are padded, as its backward pass needs an even length.
 
-  implementation: "xla" is the same call computed by XLA, anywhere.
+  implementation: "xla" computes the same call by XLA, on any platform
   """
   T = q_BHTC.shape[2]
   even = lambda x: jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, T % 2), (0, 0), (0, 0)))
@@ -64,40 +65,44 @@ def cudnn(q_BHTC, k_BKTC, v_BKTC, allowed_BTT, scale: float = 0.0, implementatio
   return mixed[:, :T].swapaxes(1, 2)
 
 
-def splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int = 0, scale: float = 0.0) -> jax.Array:
-  """JAX's block-sparse flash attention for TPUs, on each device for the rows and heads that it has."""
+def splash(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array, window: int = 0,
+           scale: float = 0.0) -> jax.Array:
+  """JAX's block-sparse flash attention for TPUs; under a mesh each device computes its own rows and heads."""
   B, H, T, C = q_BHTC.shape
   fill = -T % LANES
-  long = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0)))
-  q_BHTC = long(q_BHTC * jnp.asarray(scale or C**-0.5, q_BHTC.dtype))
+  pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0)))
+  q_BHTC = pad(q_BHTC * jnp.asarray(scale or C**-0.5, q_BHTC.dtype))
   segments_BT = jnp.pad(segments_BT, ((0, 0), (0, fill)))
   kernel = functools.partial(_splash, window=window, interpret=layout.platform() != "tpu")
-  where = layout.spec(q_BHTC.shape, layout.HEADS)
-  if where is not None:
-    mesh, heads = jax.sharding.get_abstract_mesh(), where[1]
+  partition = layout.spec(q_BHTC.shape, layout.HEADS)
+  if partition is not None:
+    mesh, heads = jax.sharding.get_abstract_mesh(), partition[1]
     copies = math.lcm(k_BKTC.shape[1], mesh.shape[heads] if heads else 1) // k_BKTC.shape[1]
-    k_BKTC, v_BKTC = (jnp.repeat(x, copies, axis=1) for x in (k_BKTC, v_BKTC))   # one kv head a device at least
-    kernel = jax.shard_map(kernel, in_specs=(where, where, where, PartitionSpec(where[0], None)), out_specs=where,
-                           check_vma=False)
-  return kernel(q_BHTC, long(k_BKTC), long(v_BKTC), segments_BT)[:, :, :T]
+    k_BKTC, v_BKTC = (jnp.repeat(x, copies, axis=1) for x in (k_BKTC, v_BKTC))   # at least one kv head a device
+    in_specs = (partition, partition, partition, PartitionSpec(partition[0], None))
+    kernel = jax.shard_map(kernel, in_specs=in_specs, out_specs=partition, check_vma=False)
+  return kernel(q_BHTC, pad(k_BKTC), pad(v_BKTC), segments_BT)[:, :, :T]
 
 
-def splash_by_kind(local, q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, scale: float) -> jax.Array:
-  """`splash` with the window where `local`, a scalar of the program, is true."""
+def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array,
+                   window: int, scale: float) -> jax.Array:
+  """`splash`, with the window where `local`, a traced bool scalar, is true."""
   near, far = (functools.partial(splash, window=size, scale=scale) for size in (window, 0))
   return jax.lax.cond(local, near, far, q_BHTC, k_BKTC, v_BKTC, segments_BT)
 
 
 def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, interpret: bool):
   from jax.experimental.pallas.ops.tpu.splash_attention import (
-      splash_attention_kernel as kernels,
-      splash_attention_mask as masks,
+      splash_attention_kernel,
+      splash_attention_mask,
   )
   H, T = q_BHTC.shape[1:3]
-  mask = masks.LocalMask((T, T), (window - 1, 0), 0) if window else masks.CausalMask((T, T))
+  mask = (splash_attention_mask.LocalMask((T, T), (window - 1, 0), 0) if window else
+          splash_attention_mask.CausalMask((T, T)))
   block = next(size for size in BLOCKS if T % size == 0)
   names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute",
            "block_q_dq", "block_kv_dq")
-  kernel = kernels.make_splash_mha(masks.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
-                                   block_sizes=kernels.BlockSizes(**dict.fromkeys(names, block)))
-  return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, kernels.SegmentIds(segments_BT, segments_BT))
+  kernel = splash_attention_kernel.make_splash_mha(
+      splash_attention_mask.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
+      block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(names, block)))
+  return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, splash_attention_kernel.SegmentIds(segments_BT, segments_BT))

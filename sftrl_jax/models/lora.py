@@ -1,8 +1,8 @@
-"""Low-rank adapters: x W + scale (x a) b, where W stays as it is and a and b are learned (Hu et al. 2021).
+"""Low-rank adapters: x W + scale (x a) b, where W is frozen and a and b are trained (Hu et al. 2021).
 
-Adapters are a tree beside the base's, layers/block/attn/q/{a,b} for its layers/block/attn/q/kernel: the base has no
-gradient, no optimizer state and no second copy. `attach` puts both into one tree for the decoder, `merge` makes that
-tree a plain one.
+Adapters are a tree of their own, layers/block/attn/q/{a,b} for the base's layers/block/attn/q/kernel: the base has no
+gradient, no optimizer state and no second copy. `attach` puts both into one tree for the decoder; `merge` adds adapters
+to the kernels, which gives a plain tree.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import fnmatch
 import math
 import re
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,9 @@ import numpy as np
 from flax import traverse_util
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS, STACK
 
-STACK = "layers/block/"
-# How many axes of a projection's kernel are read, behind the layers'; the others are written.
-READS = {r"attn/[qkv]": 1, r"attn/o": 2, r"mlp/(gate|up|down)": 1}
-EVERYWHERE = ("*attn/q", "*attn/k", "*attn/v", "*attn/o", "*mlp/*")
+EVERYWHERE = (*(f"*{path}" for path in PROJECTIONS if path.startswith("attn/")), "*mlp/*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,7 @@ class LoraConfig:
   """Adapters that are trained instead of the model. A good learning rate is about ten times that of full training.
 
   rank: columns of a and rows of b (0: no adapters, everything is trained)
-  alpha: strength of the adapters; what they add is times alpha / rank
+  alpha: strength of the adapters: their product is multiplied by alpha / rank
   targets: globs of the projections that are adapted; all of them do better than attention alone
   scaling: "rank" divides alpha by the rank, "root" by its square root, which keeps large ranks learning (rsLoRA)
   """
@@ -59,56 +57,56 @@ class LoraConfig:
 
 
 def projections(base: dict) -> dict[str, int]:
-  """{path of a projection that can be adapted: how many axes its kernel reads}."""
-  inside = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
-  reads = {path: next((count for pattern, count in READS.items() if re.fullmatch(pattern, path.removeprefix(STACK))), 0)
-           for path in inside if path.startswith(STACK)}
-  return {path: count for path, count in reads.items() if count}
+  """{path of a projection that can be adapted: how many axes its kernel reads, behind the layers'}."""
+  kernels = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
+  known = {STACK + path: len(projection.reads) for path, projection in PROJECTIONS.items()}
+  return {path: known[path] for path in kernels if path in known}
 
 
 def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:
-  """The projections that are adapted. ValueError for a target that matches none, and for a rank that none can have."""
-  there = projections(base)
+  """The projections that are adapted, as of `projections`. ValueError for a target that matches none, and for a rank
+  above the smaller side of a kernel."""
+  available = projections(base)
   for target in lora.targets:
-    if not fnmatch.filter(there, target):
-      raise ValueError(f"targets has {target!r}, which matches no projection; there are {', '.join(there)}.")
-  found = {path: reads for path, reads in there.items() if any(fnmatch.fnmatchcase(path, t) for t in lora.targets)}
-  for path, reads in found.items():
+    if not fnmatch.filter(available, target):
+      raise ValueError(f"targets has {target!r}, which matches no projection; there are {', '.join(available)}.")
+  matches = lambda path: any(fnmatch.fnmatchcase(path, target) for target in lora.targets)
+  adapted = {path: reads for path, reads in available.items() if matches(path)}
+  for path, reads in adapted.items():
     read, written = (math.prod(sizes) for sizes in _sides(base, path, reads))
     if lora.rank > min(read, written):
       raise ValueError(f"rank is {lora.rank}, but {path} reads {read} channels and writes {written}: use at most "
                        f"{min(read, written)}, or leave it out of targets.")
-  return found
+  return adapted
 
 
 def init(lora: LoraConfig, base: dict, key: jax.Array) -> dict:
-  """Newborn adapters: a uniform within 1 / sqrt(fan-in), b zero, so that they add nothing yet. Only shapes of `base`
-  are looked at, and what one projection gets does not depend on which others are adapted."""
-  born = {}
+  """Initial adapters: a is uniform within 1 / sqrt(fan-in), b is zero, so that they add nothing. Only shapes of `base`
+  are read, and the draw of a projection does not depend on which others are adapted."""
+  leaves = {}
   for path, reads in chosen(lora, base).items():
     read, written = _sides(base, path, reads)
     layers, bound = _kernel(base, path).shape[0], math.prod(read) ** -0.5
-    own = jax.random.fold_in(key, zlib.crc32(path.encode()))
-    born[f"{path}/a"] = jax.random.uniform(own, (layers, *read, lora.rank), minval=-bound, maxval=bound)
-    born[f"{path}/b"] = jnp.zeros((layers, lora.rank, *written))
-  return traverse_util.unflatten_dict(born, sep="/")
+    path_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
+    leaves[f"{path}/a"] = jax.random.uniform(path_key, (layers, *read, lora.rank), minval=-bound, maxval=bound)
+    leaves[f"{path}/b"] = jnp.zeros((layers, lora.rank, *written))
+  return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def count(lora: LoraConfig, base: dict) -> int:
-  """How many numbers the adapters hold; 0 without any."""
+  """The number of parameters of the adapters; 0 without any."""
   return trees.size(jax.eval_shape(lambda key: init(lora, base, key), jax.random.key(0))) if lora.rank else 0
 
 
 def attach(base: dict, adapters: dict, lora: LoraConfig) -> dict:
-  """The base with a, b and their scale beside the kernels that are adapted. The arrays are those given: nothing is
-  computed or copied."""
+  """The base with a, b and their scale beside the kernels that are adapted. Nothing is computed or copied."""
   if "kernel" in base:
     return {**base, **adapters, "scale": np.full(adapters["a"].shape[0], lora.scale, np.float32)}
   return {name: attach(item, adapters[name], lora) if name in adapters else item for name, item in base.items()}
 
 
-def merge(params):
-  """The tree without adapters that computes the same: kernel + scale * a b. One that has none comes back as it is."""
+def merge(params: Any) -> Any:
+  """The tree without adapters that computes the same, with kernel + scale * a b; a tree without adapters as it is."""
   if isinstance(params, tuple):
     return tuple(map(merge, params))
   if not isinstance(params, dict):
@@ -118,23 +116,24 @@ def merge(params):
   kernel, a, b, scale = (params[name] for name in ("kernel", "a", "b", "scale"))
   stack, rank = np.shape(scale), a.shape[-1]
   flat = a.reshape(*stack, -1, rank), b.reshape(*stack, rank, -1)
-  # An accelerator's quicker products would round what is added at 2^-8.
+  # By default an accelerator would round the product at 2^-8.
   product = jnp.einsum("...ir,...rj->...ij", *flat, precision="highest") * jnp.asarray(scale)[..., None, None]
   merged = (kernel.astype(jnp.float32) + product.reshape(kernel.shape)).astype(kernel.dtype)
   return {**{name: item for name, item in params.items() if name not in ("a", "b", "scale")}, "kernel": merged}
 
 
 def whole(params: dict, frozen: dict, lora: LoraConfig) -> dict:
-  """What an objective reads, {"model": ..., heads}: `params` themselves, or with their adapters on the frozen model."""
+  """The tree {"model": ..., heads} that an objective reads: `params`, with their adapters attached to the frozen model
+  if they have any."""
   if "lora" not in params:
     return params
   heads = {name: tree for name, tree in params.items() if name != "lora"}
   return {"model": attach(frozen["model"], params["lora"], lora), **heads}
 
 
-def low_rank(equation: str, x, a, b, scale) -> jax.Array:
-  """scale (x a) b, next to einsum(equation, x, kernel). The scale goes into b while that is f32: in bfloat16 most
-  quotients alpha / rank would be rounded, and merged parameters would not be the ones that were trained."""
+def low_rank(equation: str, x: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array) -> jax.Array:
+  """scale (x a) b, to be added to einsum(equation, x, kernel). b is scaled in f32: bfloat16 would round most quotients
+  alpha / rank, and merged parameters would not be the ones that were trained."""
   inputs, kernel, out = re.split(",|->", equation)
   read, written = ("".join(letter for letter in kernel if (letter in inputs) == wanted) for wanted in (True, False))
   rows = "".join(letter for letter in inputs if letter not in kernel)

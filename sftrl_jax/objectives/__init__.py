@@ -1,1 +1,1 @@
-"""Formulas: what a batch of arrays is worth, whichever model gave the log-probabilities."""
+"""Losses and advantages: functions of arrays, independent of the model that computed the log-probabilities."""

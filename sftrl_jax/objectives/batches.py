@@ -1,5 +1,6 @@
-"""What the objectives read. Everything is aligned to the *predicting* position: column t is about token t + 1."""
+"""The batches of the objectives. All arrays are aligned to the *predicting* position: column t is about token t + 1."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from sftrl_jax.inputs import Inputs
 
 @struct.dataclass
 class TokenBatch:
-  """Supervised rows: weights are 1 where the target is to be learned, 0 elsewhere."""
+  """Supervised rows: weights are 1 where the target is trained on, 0 elsewhere."""
 
   inputs: Inputs
   targets_BT: jax.Array  # int32: the next token of the same segment
@@ -19,7 +20,7 @@ class TokenBatch:
 
 @struct.dataclass
 class PolicyBatch:
-  """Rows a policy sampled, with what is known before the first update. mask_BT: the policy chose the target."""
+  """Rows that a policy sampled, with quantities from before the first update. mask_BT: the policy chose the target."""
 
   inputs: Inputs
   targets_BT: jax.Array  # int32
@@ -33,20 +34,24 @@ class PolicyBatch:
 
 @struct.dataclass
 class GroupBatch:
-  """Rows a policy sampled, an episode a row, judged against the others of its group: no values, no returns."""
+  """Rows that a policy sampled, an episode a row, compared with the others of its group: no values, no returns."""
 
   inputs: Inputs
   targets_BT: jax.Array  # int32
-  mask_BT: jax.Array  # f32 0/1: the policy chose the target, and its episode is learned from
+  mask_BT: jax.Array  # f32 0/1: the policy chose the target, and its episode is in the loss
   old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
-  ref_logprobs_BT: jax.Array | None  # f32, of the start; None where the loss has no KL
+  ref_logprobs_BT: jax.Array | None  # f32, of the start's parameters; None where the loss has no KL
   advantages_B: jax.Array  # f32, of all tokens of the episode
 
 
 class Scores(NamedTuple):
-  """What an objective asks a model for."""
+  """A model's outputs that objectives need."""
 
   logprobs_BT: jax.Array  # f32, of the targets
   entropy_BT: jax.Array  # f32, nats
   values_BT: jax.Array | None  # f32, of the state before the target; None without a value head
   correct_BT: jax.Array  # bool: the target is the likeliest token
+
+
+# (params, inputs, targets_BT) -> Scores
+Score = Callable[[dict, Inputs, jax.Array], Scores]

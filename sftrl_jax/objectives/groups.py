@@ -1,8 +1,9 @@
-"""What group methods share: several answers to one prompt, each judged against the others, and no value function."""
+"""Settings and weights of the group methods, which compare several answers to one prompt and have no value function."""
 
 import dataclasses
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import jax
 import jax.numpy as jnp
 
 
@@ -14,16 +15,16 @@ class GroupConfig:
   epochs: passes over the episodes of an iteration
   minibatches: optimizer updates an epoch
   clip: epsilon of the policy ratio
-  kl_coef: weight of the KL to the start (0: the reference is not even loaded)
+  kl_coef: weight of the KL to the start (0: the reference is not loaded)
   turn_gamma: discount from a turn's reward to the next in the sum
-  truncated: "keep", or "mask": episodes with a response cut at rollout.max_new_tokens, or whose chat no longer fitted,
-    leave the loss, but not their group's mean
+  truncated: "keep", or "mask": episodes with a response cut at rollout.max_new_tokens, or with a chat that no longer
+    fits, leave the loss, but not their group's mean
   overlong_buffer: the last tokens before max_new_tokens, over which a response loses up to overlong_penalty of its
-    reward, linearly (0: none does)
-  overlong_penalty: what a response of max_new_tokens loses
-  max_rounds: rounds of episodes an iteration may play until the batch is full of groups that do not all fare alike
-    (dynamic sampling); what is missing then is filled with groups whose advantage is 0 (1: the first round is taken)
-  filter_by: what tells whether a group fares alike: "success", or its "reward" before any penalty
+    reward, linearly (0: no penalty)
+  overlong_penalty: the loss of reward of a response of max_new_tokens
+  max_rounds: most rounds of episodes of an iteration until the batch is full of groups whose episodes differ (dynamic
+    sampling); groups with advantage 0 then fill the rest of the batch (1: the first round is the batch)
+  filter_by: by what the episodes of a group differ: "success", or the "reward" before any penalty
   """
 
   group: int = 8
@@ -39,31 +40,36 @@ class GroupConfig:
   filter_by: Literal["success", "reward"] = "success"
 
 
-def refuse(section: GroupConfig) -> None:
-  """ValueError, beginning with the key, for a field that makes no sense."""
-  for name, kind in get_type_hints(type(section)).items():
-    if get_origin(kind) is Literal and getattr(section, name) not in get_args(kind):
-      raise ValueError(f"{name} is {getattr(section, name)!r}; it must be one of {', '.join(get_args(kind))}.")
-  if section.group < 2:
-    raise ValueError(f"group is {section.group}; it must be at least 2: an episode is judged against the others of its "
-                     "group, and alone it has none.")
+def refuse_choices(config: Any) -> None:
+  """ValueError, beginning with the key, for a Literal field of a dataclass that holds another value."""
+  for name, kind in get_type_hints(type(config)).items():
+    if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+      raise ValueError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(get_args(kind))}.")
+
+
+def refuse(config: GroupConfig) -> None:
+  """ValueError, beginning with the key, for a field out of its range."""
+  refuse_choices(config)
+  if config.group < 2:
+    raise ValueError(f"group is {config.group}; it must be at least 2: an episode is judged against the others of its "
+                     "group.")
   for name in ("epochs", "minibatches", "max_rounds"):
-    if getattr(section, name) < 1:
-      raise ValueError(f"{name} is {getattr(section, name)}; it must be at least 1.")
-  if not 0 < section.clip < 1:
-    raise ValueError(f"clip is {section.clip}; it must lie between 0 and 1, for example 0.2.")
-  if not 0 <= section.turn_gamma <= 1:
-    raise ValueError(f"turn_gamma is {section.turn_gamma}; it must lie in [0, 1].")
+    if getattr(config, name) < 1:
+      raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+  if not 0 < config.clip < 1:
+    raise ValueError(f"clip is {config.clip}; it must lie between 0 and 1, for example 0.2.")
+  if not 0 <= config.turn_gamma <= 1:
+    raise ValueError(f"turn_gamma is {config.turn_gamma}; it must lie in [0, 1].")
   for name in ("kl_coef", "overlong_buffer", "overlong_penalty"):
-    if not getattr(section, name) >= 0:  # so that nan is refused too
-      raise ValueError(f"{name} is {getattr(section, name)}; it must not be negative.")
+    if not getattr(config, name) >= 0:  # so that nan is refused too
+      raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative.")
 
 
-def weigh(mask_BT, mean: str, longest: int):
-  """(weights_BT, count): a mean is sum(weights x) / count, and sums of either over pieces of a batch are exact.
+def weigh(mask_BT: jax.Array, mean: str, longest: int) -> tuple[jax.Array, jax.Array]:
+  """(weights_BT, count): the mean is sum(weights x) / count. Both sums add up exactly over pieces of a batch.
 
-  mean: "token": over all tokens alike. "sequence": over tokens of an episode, then over episodes, so that a token of a
-  long episode weighs less. "constant": sums over episodes, divided by `longest` tokens each, however long they are.
+  mean: "token": over all tokens alike. "sequence": over the tokens of an episode, then over episodes, so that tokens of
+  a long episode weigh less. "constant": sums over episodes, divided by `longest` tokens each, whatever their length.
   """
   tokens_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
   if mean == "sequence":

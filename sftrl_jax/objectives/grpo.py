@@ -6,14 +6,14 @@ from typing import Literal
 import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
-from sftrl_jax.objectives.batches import GroupBatch
+from sftrl_jax.objectives.batches import GroupBatch, Score
 from sftrl_jax.objectives.groups import GroupConfig, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
 
 
 @dataclasses.dataclass(frozen=True)
 class GRPOConfig(GroupConfig):
-  """GRPO (Shao et al. 2024) with the mean over tokens. Others of its kind are settings:
+  """GRPO (Shao et al. 2024) with the mean over tokens. Its variants are settings:
 
     as published   mean="sequence", kl_coef=0.04
     Dr. GRPO       scale=False, mean="constant" (Liu et al. 2025)
@@ -22,8 +22,8 @@ class GRPOConfig(GroupConfig):
   clip_high: epsilon of the ratio above 1 (0: the same as clip); a larger one lets rare tokens grow
   scale: divide advantages by the standard deviation of their group
   mean: of the loss: "token", over all tokens; "sequence", over each episode's tokens and then over episodes, which
-    favours short right and long wrong answers; "constant", by the most tokens that an episode may have
-  kl: where the KL to the start goes: into the "loss", or into the "reward" (k1, summed over the episode)
+    favours short right and long wrong answers; "constant", the sum divided by the most tokens that an episode may have
+  kl: where the KL to the start is added: to the "loss", or to the "reward" (k1, summed over the episode)
   kl_estimator: of the KL in the loss: "k3" is the usual one; its gradient is not that of the KL, while that of "k2" is
   entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
   """
@@ -42,13 +42,13 @@ class GRPOConfig(GroupConfig):
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def grpo_loss(params, batch: GroupBatch, *, grpo: GRPOConfig, score, longest: int) -> tuple[Mean, dict]:
+def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score, longest: int) -> tuple[Mean, dict]:
   """The clipped surrogate of PPO per token, all tokens of an episode with the advantage of the episode.
 
     rho_t = exp(log pi - log pi_old)    L = mean_t -min(rho_t A, clip(rho_t, 1 - e, 1 + e_high) A) + beta KL_t
 
-  On the first update of a batch every ratio is 1, advantages of a group sum to 0, and so does the loss where episodes
-  are of one length: it is the gradient that counts.
+  On the first update of a batch every ratio is 1 and the advantages of a group sum to 0, so the loss is 0 where all
+  episodes have one length, while its gradient is not.
   KL_t, with d = log pi - log pi_ref: k3 = exp(-d) - 1 + d, k2 = d^2 / 2.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. longest: most tokens of an episode.
   """

@@ -6,8 +6,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.metrics import Mean, Peak, masked_mean, masked_peak, row_sum
-from sftrl_jax.objectives.batches import PolicyBatch
+from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
+from sftrl_jax.objectives.batches import PolicyBatch, Score
+from sftrl_jax.objectives.groups import refuse_choices
 from sftrl_jax.objectives.logprobs import entropy_bonus
 
 
@@ -27,8 +28,8 @@ class PPOConfig:
   turn_gamma: discount from a turn to the next
   gae_lambda: of generalised advantage estimation
   whiten: advantages to mean 0 and variance 1 over the whole batch
-  truncation: "bootstrap": an episode out of attempts goes on in the value function; "end": being out of attempts is the
-    task's own end, and V after it is 0
+  truncation: "bootstrap": V of the state after an episode that is out of attempts stands for the rest; "end": being out
+    of attempts is the task's own end, and V after it is 0
   value_gradient: let the value loss move the trunk too (off: the value head reads it through stop_gradient)
   """
 
@@ -48,9 +49,7 @@ class PPOConfig:
   value_gradient: bool = False
 
   def __post_init__(self):
-    for name, known in (("level", ("token", "turn")), ("truncation", ("bootstrap", "end"))):
-      if getattr(self, name) not in known:
-        raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
+    refuse_choices(self)
     for name in ("gamma", "turn_gamma", "gae_lambda"):
       if not 0 <= getattr(self, name) <= 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
@@ -64,7 +63,7 @@ class PPOConfig:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def ppo_loss(params, batch: PolicyBatch, *, ppo: PPOConfig, score, turns: int) -> tuple[Mean, dict]:
+def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, turns: int) -> tuple[Mean, dict]:
   """Clipped surrogate (Schulman et al. 2017, eq. 7) plus the value loss, per token or per turn.
 
     rho = exp(log pi - log pi_old)      L_pi = -min(rho A, clip(rho, 1 - e, 1 + e) A)
@@ -103,7 +102,7 @@ def ppo_loss(params, batch: PolicyBatch, *, ppo: PPOConfig, score, turns: int) -
 
 
 def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_BT, returns_BT, mask_BT):
-  """The same six arrays [B, U]: the gap summed over a turn's tokens, the rest read at its first token."""
+  """The same six arrays as [B, U]: the gap summed over a turn's tokens, the others at its first token."""
   member_BTU = (turns_BT[:, :, None] == jnp.arange(turns)[None, None, :]).astype(jnp.float32) * mask_BT[:, :, None]
   earlier_BTU = jnp.cumsum(member_BTU, axis=1) - member_BTU
   first_BTU = member_BTU * (earlier_BTU == 0)
@@ -112,12 +111,10 @@ def _by_turn(turns_BT, turns: int, gap_BT, values_BT, old_values_BT, advantages_
   return (gap_BU, *map(at_first, (values_BT, old_values_BT, advantages_BT, returns_BT)), jnp.sum(first_BTU, axis=1))
 
 
-def explained_variance(values, returns, mask) -> jax.Array:
+def explained_variance(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
   """1 - Var(R - V) / Var(R) over the mask; 0 where the returns do not vary."""
   mean = lambda x: row_sum(jnp.where(mask > 0, x, 0.0) * mask) / jnp.maximum(jnp.sum(mask), 1.0)
   variance = lambda x: mean(jnp.square(x - mean(x)))
   spread = variance(returns)
   return jnp.where(spread > 1e-12, 1.0 - variance(returns - values) / jnp.maximum(spread, 1e-12), 0.0)
 
-
-__all__ = ["PPOConfig", "Peak", "explained_variance", "ppo_loss"]

@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak
-from sftrl_jax.objectives.batches import GroupBatch
+from sftrl_jax.objectives.batches import GroupBatch, Score
 from sftrl_jax.objectives.groups import GroupConfig, refuse
 
 
@@ -14,8 +14,8 @@ from sftrl_jax.objectives.groups import GroupConfig, refuse
 class RLOOConfig(GroupConfig):
   """REINFORCE leave-one-out (Ahmadian et al. 2024). The KL to the start, k1 summed over an episode, lowers its reward.
 
-  ratio: "sequence": an episode's answer is one action, its ratio the product over its tokens (TRL; the paper has no
-    ratio, being on-policy); "token": clipped token by token and averaged over all tokens (verl)
+  ratio: "sequence": an episode's answer is one action, its ratio the product over its tokens (TRL; the paper is
+    on-policy and has no ratio); "token": clipped token by token and averaged over all tokens (verl)
   """
 
   ratio: Literal["sequence", "token"] = "sequence"
@@ -24,13 +24,13 @@ class RLOOConfig(GroupConfig):
     refuse(self)
 
 
-def rloo_loss(params, batch: GroupBatch, *, rloo: RLOOConfig, score) -> tuple[Mean, dict]:
+def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score) -> tuple[Mean, dict]:
   """A clipped surrogate with the leave-one-out advantage, per episode or per token.
 
     rho = exp(sum_t log pi - log pi_old)       L = mean over episodes of -min(rho A, clip(rho, 1 - e, 1 + e) A)
 
-  At ratio 1 its gradient is that of REINFORCE, -A sum_t grad log pi. With ratio "token", rho_t stands for rho, and the
-  mean is over tokens.
+  At ratio 1 its gradient is that of REINFORCE, -A sum_t grad log pi. With ratio "token", rho_t takes the place of rho,
+  and the mean is over tokens.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature.
   """
   scores = score(params, batch.inputs, batch.targets_BT)

@@ -1,13 +1,13 @@
-"""Supervised fine-tuning: cross-entropy on the tokens that are to be learned."""
+"""Supervised fine-tuning: cross-entropy on the target tokens."""
 
 import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, row_sum
-from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.objectives.batches import Score, TokenBatch
 
 
-def sft_loss(params, batch: TokenBatch, *, score) -> tuple[Mean, dict]:
-  """L = - sum_t w_t log p(y_t | y_<t) / sum_t w_t over the global batch; the division is the train step's.
+def sft_loss(params: dict, batch: TokenBatch, *, score: Score) -> tuple[Mean, dict]:
+  """L = - sum_t w_t log p(y_t | y_<t) / sum_t w_t over the global batch; the train step divides.
 
   score: (params, inputs, targets_BT) -> Scores.
   """

@@ -1,1 +1,1 @@
-"""Devices: the mesh, and who gets which part of an array."""
+"""Devices: the mesh, the shardings of parameters, and several processes as one run."""

@@ -1,4 +1,4 @@
-"""What one chip can do at most, from the makers' tables. This file imports no JAX."""
+"""Peak rates of accelerator chips, from the vendors' tables. This file imports no JAX."""
 
 import dataclasses
 
@@ -7,14 +7,15 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One chip. hbm_gib of a TPU is what its compiler lets a program use.
+  """One chip.
 
-  flops: of bf16 matmuls a second, without sparsity
+  hbm_gib: memory; of a TPU, what its compiler lets a program use
+  flops: FLOPs a second of bf16 matmuls, without sparsity
   bandwidth: bytes a second to and from HBM
-  ici: bytes a second to and from all neighbours together (0: not asked for)
-  cores: in the names of TPU slices
-  options: of the TPU compiler's description
-  kinds: what JAX calls such a device
+  ici: bytes a second to and from all neighbours together (0: not used)
+  cores: cores a chip, as counted in the names of TPU slices
+  options: options of the TPU compiler's description
+  kinds: the names that JAX gives such a device
   """
 
   kind: str
@@ -41,5 +42,5 @@ GPUS = {
 
 
 def of(device_kind: str) -> Chip | None:
-  """The chip that JAX calls so; None for a CPU and for one that is not listed."""
+  """The chip of JAX's name for a device; None for a CPU and for a chip that is not listed."""
   return next((chip for chip in (*TPUS.values(), *GPUS.values()) if device_kind in chip.kinds), None)

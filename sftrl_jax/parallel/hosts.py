@@ -1,8 +1,8 @@
-"""Several processes as one run: how they find one another, and how they agree.
+"""Several processes as one run: how they connect, and how they agree.
 
-Every process runs the same program. What they say to one another besides arrays (decisions, episodes, verdicts of the
-first process) is JSON through the coordination service of jax.distributed: no device waits for it and nothing compiles.
-One process needs none of this, and every function here is then what it would be without it.
+Every process runs the same program. Besides arrays they exchange JSON (decisions, episodes, results of the first
+process) through the coordination service of jax.distributed, which blocks no device and compiles nothing. In a run of
+one process every function here returns at once.
 """
 
 import ctypes
@@ -22,160 +22,173 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel.mesh import by_rows, rows as row_parts
 
 NAMES = {"coordinator": "SFTRL_COORDINATOR", "processes": "SFTRL_PROCESSES", "process": "SFTRL_PROCESS"}
 HEARTBEAT = 10   # seconds without a sign of life until the coordination service ends every process
-PATIENCE = 24 * 3600 * 1000   # milliseconds: whoever is waited for is alive, or peers.py ends this process
-_turns = itertools.count()   # of `gathered`: every process counts alike
+TIMEOUT = 24 * 3600 * 1000   # milliseconds; so long, because peers.py ends this process if one that it waits for dies
+_calls = itertools.count()   # of `gathered`: the same numbers in every process
 
 
 @dataclasses.dataclass(frozen=True)
-class Seat:
-  """Which of how many processes this one is, and where the first of them listens."""
+class ProcessInfo:
+  """The address of process 0, the number of processes, and the index of this one."""
 
   coordinator: str
   processes: int
   process: int
 
 
-def seat(flags: Mapping[str, str], environment: Mapping[str, str]) -> Seat | None:
-  """What --coordinator, --processes and --process say, or the environment in their stead; None where nothing does."""
-  said = {name: flags.get(f"--{name}") or environment.get(variable, "") for name, variable in NAMES.items()}
-  given = [name for name in said if said[name]]
-  called = lambda names: ", ".join(f"--{name} ({NAMES[name]})" for name in names)
-  if not given or (given == ["processes"] and said["processes"] == "1"):
+def process_info(flags: Mapping[str, str], environment: Mapping[str, str]) -> ProcessInfo | None:
+  """The values of --coordinator, --processes and --process, else of the environment; None if none is set.
+
+  ValueError for a value that cannot be, and where only some of the three are set.
+  """
+  values = {name: flags.get(f"--{name}") or environment.get(variable, "") for name, variable in NAMES.items()}
+  present = [name for name in values if values[name]]
+  flag_of = lambda *names: ", ".join(f"--{name} ({NAMES[name]})" for name in names)
+  if not present or (present == ["processes"] and values["processes"] == "1"):
     return None
-  if len(given) < len(said):
-    raise ValueError(f"{called(given)} is given, but not {called(name for name in said if name not in given)}: several "
-                     "processes need all three, and one process none.")
+  if len(present) < len(values):
+    missing = [name for name in values if name not in present]
+    raise ValueError(f"{flag_of(*present)} is given, but not {flag_of(*missing)}: several processes need all three, "
+                     "and one process none.")
   for name in ("processes", "process"):
-    if not said[name].isdecimal():
-      raise ValueError(f"{called([name])} is {said[name]!r}; it must be a whole number.")
-  processes, process = int(said["processes"]), int(said["process"])
-  host, _, port = said["coordinator"].rpartition(":")
+    if not values[name].isdecimal():
+      raise ValueError(f"{flag_of(name)} is {values[name]!r}; it must be a whole number.")
+  processes, process = int(values["processes"]), int(values["process"])
+  host, _, port = values["coordinator"].rpartition(":")
   if not host or not port.isdecimal():
-    raise ValueError(f"{called(['coordinator'])} is {said['coordinator']!r}; it must be HOST:PORT of process 0.")
+    raise ValueError(f"{flag_of('coordinator')} is {values['coordinator']!r}; it must be HOST:PORT of process 0.")
   if not 0 <= process < processes:
-    raise ValueError(f"{called(['process'])} is {process}; with {processes} processes it must be from 0 to "
+    raise ValueError(f"{flag_of('process')} is {process}; with {processes} processes it must be from 0 to "
                      f"{processes - 1}.")
-  return Seat(said["coordinator"], processes, process)
+  return ProcessInfo(values["coordinator"], processes, process)
 
 
 def join(flags: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> None:
-  """Takes this process's seat, before any device is asked for. On a TPU pod or GKE jax.distributed finds the others."""
+  """Connects this process to the others; must run before JAX lists devices. On a TPU pod or GKE jax.distributed finds
+  the other processes without flags."""
   local = environment.get("LOCAL_DEVICES", "")
   if local:
     if not local.isdecimal() or not int(local):
-      raise ValueError(f"LOCAL_DEVICES is {local!r}; it must be the number of pretended CPU devices of a process.")
+      raise ValueError(f"LOCAL_DEVICES is {local!r}; it must be the number of simulated CPU devices of a process.")
     jax.config.update("jax_num_cpu_devices", int(local))
-  taken = seat(flags, environment)
-  if taken is not None and taken.processes > 1:
+  info = process_info(flags, environment)
+  if info is not None and info.processes > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(taken.coordinator, taken.processes, taken.process, heartbeat_timeout_seconds=HEARTBEAT)
-  elif taken is None and _on_tpu(environment):
+    jax.distributed.initialize(info.coordinator, info.processes, info.process, heartbeat_timeout_seconds=HEARTBEAT)
+  elif info is None and _on_tpu(environment):
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
 
 
 def _on_tpu(environment: Mapping[str, str]) -> bool:
-  """Whether JAX will look for TPUs on this machine, and find some."""
-  asked = environment.get("JAX_PLATFORMS", "tpu").split(",")
+  """Whether JAX may use TPUs, and this machine has some."""
+  platforms = environment.get("JAX_PLATFORMS", "tpu").split(",")
   chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-  return "tpu" in asked and bool(chips) and importlib.util.find_spec("libtpu") is not None
+  return "tpu" in platforms and bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def _state():
-  from jax._src import distributed  # what orbax reads too: JAX shows the coordination service nowhere else
+  from jax._src import distributed  # as orbax does: JAX has no public access to the coordination service
   return distributed.global_state
 
 
 def several() -> bool:
+  """Whether the run has more than one process."""
   return jax.distributed.is_initialized() and _state().num_processes > 1
 
 
 def index() -> int:
+  """The index of this process, from 0."""
   return _state().process_id if jax.distributed.is_initialized() else 0
 
 
 def count() -> int:
+  """The number of processes."""
   return _state().num_processes if jax.distributed.is_initialized() else 1
 
 
 def is_first_process() -> bool:
-  """Whether this is the process that alone writes files which all share."""
+  """Whether this is process 0, which alone writes files that all processes share."""
   return index() == 0
 
 
 def coordinator() -> str:
-  """Where the first process is."""
+  """The host name or address of process 0."""
   return _state().coordinator_address.rpartition(":")[0].strip("[]")
 
 
 def gathered(value: Any) -> list:
-  """What every process gives here, in their order; anything that JSON holds. All must come by."""
+  """The values of all processes, in their order; anything that JSON holds. A collective call: all must make it."""
   if not several():
     return [value]
-  client, turn = _state().client, next(_turns)
+  client, call = _state().client, next(_calls)
   key = lambda number, process: f"sftrl/{number}/{process}"
-  client.key_value_set_bytes(key(turn, index()), json.dumps(value).encode())
-  client.wait_at_barrier(key(turn, "all"), PATIENCE)
-  found = {name.rpartition("/")[2]: text for name, text in client.key_value_dir_get_bytes(f"sftrl/{turn}/")}
-  if turn:   # everybody has read the turn before: all have come by here
-    client.key_value_delete(key(turn - 1, index()))
-  return [json.loads(found[str(process)]) for process in range(count())]
+  client.key_value_set_bytes(key(call, index()), json.dumps(value).encode())
+  client.wait_at_barrier(key(call, "all"), TIMEOUT)
+  texts = {name.rpartition("/")[2]: text for name, text in client.key_value_dir_get_bytes(f"sftrl/{call}/")}
+  if call:   # behind this barrier every process has read the values of the call before
+    client.key_value_delete(key(call - 1, index()))
+  return [json.loads(texts[str(process)]) for process in range(count())]
 
 
-def any_process(mine: bool) -> bool:
-  """Whether it holds in any process."""
-  return any(gathered(bool(mine)))
+def any_process(value: bool) -> bool:
+  """Whether the value is true in any process. A collective call."""
+  return any(gathered(bool(value)))
 
 
 def led_by_first(make: Callable[[], Any]) -> Any:
-  """make() in the first process alone; its answer, which JSON holds, in all. A ValueError there is one everywhere."""
+  """make() in process 0 alone; all processes return its result, which JSON must hold. A collective call.
+
+  If make() raises ValueError, all processes do: the others with the first line of the message.
+  """
   if not several():
     return make()
-  answer, told = None, ""
+  result, error, message = None, None, ""
   if is_first_process():
     try:
-      answer = make()
-    except ValueError as error:
-      answer, told = error, str(error).partition("\n")[0]
-  said = gathered([None, told] if told else [answer, ""])[0]
-  if isinstance(answer, ValueError):
-    raise answer
-  if said[1]:
-    raise ValueError(f"Process 0 has refused this run: {said[1]}")
-  return said[0]
+      result = make()
+    except ValueError as raised:
+      error, message = raised, str(raised).partition("\n")[0] or "ValueError"
+  result, message = gathered([result, message])[0]
+  if error is not None:
+    raise error
+  if message:
+    raise ValueError(f"Process 0 has refused this run: {message}")
+  return result
 
 
-@functools.cache   # the handler is there to be taken once
+@functools.cache   # the handler can be replaced only once
 def preemption() -> tuple[Callable[[], None], Callable[[int], bool]]:
-  """(tell the preemption service of JAX that a signal has come; whether a numbered point is where all are to stop).
+  """(notify, reached): notify() reports a SIGTERM to JAX's preemption service; reached(step) is whether all processes
+  are to stop at this step.
 
-  The service hears SIGTERM by a handler in C, which Python's would displace: it is taken over, and called by `tell`.
+  The service listens for SIGTERM with a handler in C, which Python's own handler would replace. So the C handler is
+  taken out here, and `notify` calls it.
   """
   libc = ctypes.CDLL(None)
   libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
-  theirs = libc.signal(signal.SIGTERM, signal.SIG_DFL)
-  if theirs in (None, int(signal.SIG_DFL), int(signal.SIG_IGN)):
-    libc.signal(signal.SIGTERM, theirs)
+  address = libc.signal(signal.SIGTERM, signal.SIG_DFL)
+  if address in (None, int(signal.SIG_DFL), int(signal.SIG_IGN)):
+    libc.signal(signal.SIGTERM, address)
     raise RuntimeError("The preemption service of JAX does not hear SIGTERM: leave jax_enable_preemption_service on.")
-  handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs)
+  handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(address)
   return lambda: handler(signal.SIGTERM), multihost_utils.reached_preemption_sync_point
 
 
 def wait() -> None:
-  """Until all processes are here."""
+  """Blocks until all processes call it."""
   gathered(None)
 
 
-def whole_arrays(tree):
-  """Global arrays of which this process may hold only a part, fetched. All processes must ask for them."""
+def whole_arrays(tree: Any) -> Any:
+  """Global arrays as NumPy arrays, whole in every process. A collective call."""
   return jax.device_get(tree) if not several() else multihost_utils.process_allgather(tree, tiled=True)
 
 
-def own_rows(tree):
-  """The rows of global arrays that lie on this process's devices, each in its place; zeros elsewhere."""
+def own_rows(tree: Any) -> Any:
+  """Global arrays as NumPy arrays of full shape, with the rows of this process's devices and zeros elsewhere."""
   if not several():
     return jax.device_get(tree)
   return jax.tree.map(_own, tree)
@@ -192,35 +205,31 @@ def _own(array) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """Which rows of a global array the processes make.
+  """Which rows of a global array each process computes on the host.
 
-  blocks: of every process, the parts of the rows that its devices hold; `parts` there are in all
+  parts: the number of parts that rows are split into
+  blocks: for each process, the parts that its devices hold
   """
 
   parts: int
   blocks: tuple[tuple[int, ...], ...]
 
   def slots(self, rows: int, process: int | None = None) -> list[int]:
-    """The rows of a process, of so many in all; without a number this process's."""
+    """The indices of a process's rows, of `rows` in all; process: None for this one."""
     size = rows // self.parts
     return [block * size + row for block in self.blocks[index() if process is None else process] for row in range(size)]
 
-  def first(self, process: int | None = None) -> bool:
-    """Whether no process before it makes the same rows."""
-    process = index() if process is None else process
-    return self.blocks.index(self.blocks[process]) == process
-
 
 def share(mesh: Mesh) -> Share:
-  """Of arrays that are split by rows. ValueError where two processes would share some of their rows but not all."""
+  """The Share of arrays that are split by rows. ValueError where two processes would share some rows but not all."""
   if not several():
     return Share(1, ((0,),))
-  parts = meshes.rows(mesh)
+  parts = row_parts(mesh)
   held: list[set] = [set() for _ in range(count())]
-  for device, (place,) in meshes.by_rows(mesh).devices_indices_map((parts,)).items():
-    held[device.process_index].update(range(parts)[place])
-  blocks = tuple(tuple(sorted(some)) for some in held)
-  if any(set(one) & set(other) and one != other for one, other in itertools.combinations(blocks, 2)):
+  for device, (part,) in by_rows(mesh).devices_indices_map((parts,)).items():
+    held[device.process_index].update(range(parts)[part])
+  blocks = tuple(tuple(sorted(block)) for block in held)
+  if any(set(left) & set(right) and left != right for left, right in itertools.combinations(blocks, 2)):
     raise ValueError(f"config.mesh is {dict(mesh.shape)}, which splits rows over {count()} processes unevenly "
                      f"({', '.join(map(str, blocks))}): make config.mesh.tensor a divisor or a multiple of the devices "
                      "of a process.")

@@ -1,7 +1,9 @@
-"""The mesh of devices (data, fsdp, tensor), and putting host arrays on it."""
+"""The mesh of devices (data, fsdp, tensor), and placing host arrays on it."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,17 +11,17 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
-ROWS = PartitionSpec(("data", "fsdp"))  # every array with rows is split over both
+ROWS = PartitionSpec(("data", "fsdp"))  # arrays with rows are split over both
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """How devices are laid out; the product of the three axes is the number of devices.
+  """The layout of devices; the product of the three axes is the number of devices.
 
-  data: copies of the model that read different rows; several TPU slices are best a copy or more each
-  fsdp: devices over which rows and parameters are both split; -1 takes the devices that are left
-  tensor: devices over which heads and ffn are split
-  cpu_threads: threads XLA's CPU backend may use, fixed before JAX is imported (0: its default); bits depend on it
+  data: copies of the model that read different rows; with several TPU slices, best a multiple of their number
+  fsdp: devices over which rows and parameters are both split; -1 takes the remaining devices
+  tensor: devices over which heads and MLP channels are split
+  cpu_threads: threads of XLA's CPU backend, fixed before JAX is imported (0: its default); bits depend on it
   """
 
   data: int = 1
@@ -31,7 +33,7 @@ class MeshConfig:
     for name in AXES:
       size = getattr(self, name)
       if size < 1 and size != -1:
-        raise ValueError(f"{name} is {size}; it must be at least 1, or -1 for the devices that are left.")
+        raise ValueError(f"{name} is {size}; it must be at least 1, or -1 for the remaining devices.")
     if sum(getattr(self, name) == -1 for name in AXES) > 1:
       raise ValueError("data, fsdp and tensor: only one of them may be -1.")
     if not 0 <= self.cpu_threads <= 4096:
@@ -39,11 +41,11 @@ class MeshConfig:
                        "4096.")
 
 
-def make(config: MeshConfig, devices=None) -> Mesh:
+def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """The mesh over all devices. Axes are Auto: under `jax.make_mesh`'s default, Explicit, flax constraints fail.
 
-  Neighbours in an axis are neighbours in the machine. Several TPU slices are joined by a network (DCN) that is slow
-  beside their own links (ICI): data goes from slice to slice, then fsdp; tensor stays within one.
+  Neighbours in an axis are neighbours in the machine. The network between TPU slices (DCN) is slower than the links
+  within one (ICI): data is split over slices first, then fsdp; tensor stays within a slice.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = _sizes(config, len(devices))
@@ -51,14 +53,14 @@ def make(config: MeshConfig, devices=None) -> Mesh:
   if slices == 1:
     arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
   else:
-    across = _across(sizes, slices)
+    across = _over_slices(sizes, slices)
     within = tuple(size // parts for size, parts in zip(sizes, across, strict=True))
     arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
   return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _sizes(config: MeshConfig, count: int) -> tuple[int, ...]:
-  """The three sizes, -1 resolved."""
+  """The sizes of the three axes, with -1 resolved."""
   sizes = [getattr(config, name) for name in AXES]
   known = math.prod(size for size in sizes if size != -1)
   if -1 in sizes and count % known == 0:
@@ -72,8 +74,8 @@ def _sizes(config: MeshConfig, count: int) -> tuple[int, ...]:
   return tuple(sizes)
 
 
-def _across(sizes: tuple[int, ...], slices: int) -> tuple[int, ...]:
-  """Over how many slices each axis goes."""
+def _over_slices(sizes: tuple[int, ...], slices: int) -> tuple[int, ...]:
+  """The number of slices that each axis is split over."""
   data = math.gcd(sizes[0], slices)
   fsdp = slices // data
   if sizes[1] % fsdp:
@@ -83,20 +85,22 @@ def _across(sizes: tuple[int, ...], slices: int) -> tuple[int, ...]:
 
 
 def rows(mesh: Mesh) -> int:
-  """Into how many parts rows are split."""
+  """The number of parts that rows are split into."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
+  """The sharding of arrays whose first axis is rows."""
   return NamedSharding(mesh, ROWS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def shard_rows(mesh: Mesh, tree):
-  """Host arrays whose first axis is rows, split over the mesh. Every process gives the same global array."""
+def shard_rows(mesh: Mesh, tree: Any) -> Any:
+  """Host arrays whose first axis is rows, split over the mesh. Every process must pass the same global array."""
   sharding = by_rows(mesh)
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)

@@ -1,56 +1,39 @@
 """Sharding as two tables: parameter path -> logical axes, logical axis -> mesh axes.
 
-A parameter matches exactly one pattern, and there is no catch-all: a forgotten one is an error, not a silent copy on
-every device. Layers are stacked on the first axis for training and apart for decoding; both spell the same rule.
+A parameter matches exactly one pattern. There is no catch-all: a parameter without a rule is an error, not a silent
+copy on every device. Layers are stacked on the first axis for training and separate for decoding, under the same rules.
 """
 
+import contextlib
 import math
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS
 
-LARGE = 2**20   # numbers from which on an array must not lie whole on several devices by accident
-_STACKED, _APART = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
+LARGE = 2**20   # numbers from which an array must not be copied whole to several devices by accident
+_STACKED, _UNSTACKED = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
 
-# Axes of one layer's parameters; the stacked ones have "layers" in front.
+# Axes of one layer's parameters; stacked ones have "layers" before them.
 LAYER_AXES = {
-    r"attn/q/kernel": ("embed", "heads", "channels"),
-    r"attn/(k|v)/kernel": ("embed", "kv_heads", "channels"),
-    r"attn/o/kernel": ("heads", "channels", "embed"),
-    r"attn/q/bias": ("heads", "channels"),
-    r"attn/(k|v)/bias": ("kv_heads", "channels"),
+    **{f"{path}/kernel": (*each.reads, *each.writes) for path, each in PROJECTIONS.items()},
+    **{f"{path}/bias": each.writes for path, each in PROJECTIONS.items() if each.bias},
     r"attn/(q|k)_norm/scale": ("norm",),
-    r"mlp/(gate|up)/kernel": ("embed", "ffn"),
-    r"mlp/down/kernel": ("ffn", "embed"),
     r"(attn|mlp)(_post)?_norm/scale": ("norm",),
 }
-# Of decoding parameters, where large kernels are matrices [written, read].
-MATRIX_AXES = {
-    r"attn/q/matrix": ("heads", "embed"),
-    r"attn/(k|v)/matrix": ("kv_heads", "embed"),
-    r"attn/o/matrix": ("embed", "heads"),
-    r"mlp/(gate|up)/matrix": ("ffn", "embed"),
-    r"mlp/down/matrix": ("embed", "ffn"),
-}
-# Of low-rank adapters, which are always stacked: what a kernel reads, a reads; what it writes, b writes.
-ADAPTER_AXES = {
-    r"attn/(q|k|v)/a": ("embed", "rank"),
-    r"attn/q/b": ("rank", "heads", "channels"),
-    r"attn/(k|v)/b": ("rank", "kv_heads", "channels"),
-    r"attn/o/a": ("heads", "channels", "rank"),
-    r"attn/o/b": ("rank", "embed"),
-    r"mlp/(gate|up)/a": ("embed", "rank"),
-    r"mlp/(gate|up)/b": ("rank", "ffn"),
-    r"mlp/down/a": ("ffn", "rank"),
-    r"mlp/down/b": ("rank", "embed"),
-}
+# Axes of the matrices [written, read] that large kernels are in decoding parameters.
+MATRIX_AXES = {f"{path}/matrix": (each.writes[0], each.reads[0]) for path, each in PROJECTIONS.items()}
+# Axes of low-rank adapters, which are always stacked: a reads what the kernel reads, b writes what it writes.
+ADAPTER_AXES = {f"{path}/{leaf}": (*reads, *writes) for path, each in PROJECTIONS.items()
+                for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
-    **{_APART + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
+    **{_UNSTACKED + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
     **{r"(?:.*/)?lora/layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
     r"(?:.*/)?model/embed": ("vocab", "embed"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),
@@ -59,30 +42,32 @@ PARAMETER_AXES = {
     r"(?:.*/)?value/bias": (),
 }
 
-# Axes of parameters and of activations: "batch" is rows on all devices, "replicas" rows on copies of the model alone,
-# "across" heads or ids of such rows, "spread" channels of what all devices of a copy have the rows of.
+# Mesh axes of parameters and activations for training. "batch": rows, split over all devices of data and fsdp.
+# "replicas": rows, split over copies of the model only. "across": heads or ids of rows split by "batch". "spread":
+# channels of rows split by "replicas".
 MESH_AXES = {"batch": ("data", "fsdp"), "replicas": "data", "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor",
              "ffn": "tensor", "vocab": "tensor", "across": "tensor", "spread": "fsdp", "channels": None, "norm": None,
              "layers": None, "rank": None, "tokens": None, "width": None}
-# For decoding with matrices that stay where they are, split over all devices of a copy of the model by what they write
-# (o and down by what they read): a layer then costs two sums of as many numbers as there are rows times channels.
-STILL_AXES = {**MESH_AXES, "embed": None, **dict.fromkeys(("heads", "kv_heads", "ffn", "vocab"), ("tensor", "fsdp"))}
-# For decoding with matrices that are split over tensor alone: fsdp is then as many copies more.
+# For decoding with stationary matrices, split over all devices of a copy of the model by the axis they write (o and
+# down by the axis they read): each layer then needs two all-reduces of rows x channels numbers.
+STATIONARY_AXES = {**MESH_AXES, "embed": None,
+                   **dict.fromkeys(("heads", "kv_heads", "ffn", "vocab"), ("tensor", "fsdp"))}
+# For decoding with matrices split over tensor alone: fsdp multiplies the copies of the model.
 GATHERED_AXES = {**MESH_AXES, "replicas": ("data", "fsdp"), "embed": None, "spread": None}
 
 
 def activation_rules(mesh_axes: dict = MESH_AXES) -> tuple:
-  """Mesh axes as flax wants them, for `flax.linen.logical_axis_rules`."""
+  """The mesh axes in the form of `flax.linen.logical_axis_rules`."""
   return tuple(mesh_axes.items())
 
 
-def applied(mesh_axes: dict = MESH_AXES):
-  """A context in which activations are constrained by these axes, on the mesh that is set."""
+def applied(mesh_axes: dict = MESH_AXES) -> contextlib.AbstractContextManager:
+  """A context in which activations are constrained by these axes, on the mesh of jax.set_mesh."""
   return nn.logical_axis_rules(activation_rules(mesh_axes))
 
 
 def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-  """The names of a parameter's axes; ValueError unless exactly one rule says them."""
+  """The logical axes of a parameter; ValueError unless exactly one rule matches, with as many axes as the shape."""
   axes = trees.the_one(PARAMETER_AXES, path, "parallel/rules.py")
   if len(axes) != len(shape):
     raise ValueError(f"{path} has {len(shape)} axes {shape}, but parallel/rules.py names {len(axes)}: {axes}.")
@@ -90,44 +75,44 @@ def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh, mesh_axes: dict = MESH_AXES) -> PartitionSpec:
-  """Where a parameter's axes go. An axis that its mesh axis does not divide stays whole: see undivided.py. One that
-  several do not divide together makes the parameter lie as it is trained."""
+  """The partition of a parameter. An axis that its mesh axis does not divide is not split, see undivided.py. Where
+  several mesh axes do not divide an axis together, the parameter is split as in training."""
   if is_own(path):
     return PartitionSpec(*(None for _ in shape))
   axes = axes_of(path, shape)
-  parts = lambda name: math.prod(mesh.shape[one] for one in ((name,) if isinstance(name, str) else name or ()))
+  parts = lambda names: math.prod(mesh.shape[name] for name in ((names,) if isinstance(names, str) else names or ()))
   if any(isinstance(mesh_axes[axis], tuple) and size % parts(mesh_axes[axis])
          for axis, size in zip(axes, shape, strict=True)):
     mesh_axes = MESH_AXES
-  names = [mesh_axes[axis] for axis in axes]
-  return PartitionSpec(*(None if size % parts(name) else name for name, size in zip(names, shape, strict=True)))
+  split = [mesh_axes[axis] for axis in axes]
+  return PartitionSpec(*(None if size % parts(names) else names for names, size in zip(split, shape, strict=True)))
 
 
 def is_own(path: str) -> bool:
-  """Whether a parameter is new in a user's own model: such are whole on every device."""
+  """Whether a parameter is one that a user's own model adds; every device holds such a parameter whole."""
   return "own" in path.split("/")
 
 
-def shardings(tree, mesh: Mesh, mesh_axes: dict = MESH_AXES):
+def shardings(tree: Any, mesh: Mesh, mesh_axes: dict = MESH_AXES) -> Any:
   """A sharding for every leaf of a parameter tree whose root holds `model` or `lora` (and `value`)."""
   return trees.map_with_path(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh, mesh_axes)), tree)
 
 
-def table(tree, mesh: Mesh, placed=None) -> str:
-  """Where everything in a tree lies, a line an array: path, dtype, sizes, their names, mesh axes, bytes a device.
+def table(tree: Any, mesh: Mesh, placed: Any = None) -> str:
+  """The layout of a tree, a line an array: path, dtype, shape, logical axes, mesh axes, bytes a device.
 
-  placed: the arrays' shardings, where they are not those of parameters; what is named so by no rule has no names.
+  placed: the arrays' shardings, where they are not those of parameters. An array that no rule matches has no axes.
   """
   placed = shardings(tree, mesh) if placed is None else placed
-  lines, total, said = [], 0, lambda words: ",".join(words) or "()"
-  for (path, leaf), where in zip(trees.leaves(tree).items(), jax.tree.leaves(placed), strict=True):
-    names = [said(axes) for pattern, axes in PARAMETER_AXES.items() if re.fullmatch(pattern, path)
-             and len(axes) == leaf.ndim]
-    size = math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    places = ("+".join((place,) if isinstance(place, str) else place) if place else "-" for place in (
-        *where.spec, *[None] * (leaf.ndim - len(where.spec))))
-    lines.append((path, leaf.dtype.name, "x".join(map(str, leaf.shape)) or "()", "".join(names), said(list(places)),
-                  f"{size:,}"))
+  lines, total, joined = [], 0, lambda names: ",".join(names) or "()"
+  for (path, leaf), sharding in zip(trees.leaves(tree).items(), jax.tree.leaves(placed), strict=True):
+    axes = [joined(axes) for pattern, axes in PARAMETER_AXES.items() if re.fullmatch(pattern, path)
+            and len(axes) == leaf.ndim]
+    size = math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    split = (*sharding.spec, *[None] * (leaf.ndim - len(sharding.spec)))
+    mesh_axes = ["+".join((names,) if isinstance(names, str) else names) if names else "-" for names in split]
+    shape = "x".join(map(str, leaf.shape)) or "()"
+    lines.append((path, leaf.dtype.name, shape, "".join(axes), joined(mesh_axes), f"{size:,}"))
     total += size
   lines.append(("total", "", "", "", "", f"{total:,}"))
   head = ("path", "dtype", "shape", "axes", "mesh axes", "bytes a device")
@@ -136,13 +121,13 @@ def table(tree, mesh: Mesh, placed=None) -> str:
   return "\n".join("  ".join([*map(str.ljust, line[:-1], widths), last(line)]) for line in (head, *lines))
 
 
-def like_parameters(tree, params_shardings, mesh: Mesh):
-  """Shardings for an optimizer's state: what is shaped like a parameter follows it, anything else is replicated; but
-  what is LARGE and of another shape (galore's projected moments) is split over fsdp along its longest axis."""
+def like_parameters(tree: Any, params_shardings: Any, mesh: Mesh) -> Any:
+  """Shardings of an optimizer's state: an array with the path and shape of a parameter follows it, others are
+  replicated; but LARGE ones of another shape (galore's projected moments) are split over fsdp on their longest axis."""
   whole = NamedSharding(mesh, PartitionSpec())
   by_path = trees.leaves(params_shardings)
 
-  def choose(keys, leaf):
+  def choose(keys: tuple, leaf: Any) -> NamedSharding:
     path = trees.path_of(keys)
     match = next((by_path[tail] for tail in _tails(path) if tail in by_path), None)
     if match is not None and len(match.spec) <= leaf.ndim and _divides(match, leaf.shape):
@@ -153,7 +138,7 @@ def like_parameters(tree, params_shardings, mesh: Mesh):
 
 
 def _longest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """fsdp on the longest axis that it divides, if there is one."""
+  """fsdp on the longest axis that it divides, if any."""
   fit = [axis for axis, size in enumerate(shape) if size % mesh.shape["fsdp"] == 0]
   best = max(fit, key=lambda axis: shape[axis], default=None)
   return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))

@@ -1,4 +1,4 @@
-"""`sftrl convert FROM TO`: a model from anywhere, written as a directory that transformers opens."""
+"""`sftrl convert FROM TO`: writes any model that we can read as a directory that transformers opens."""
 
 import dataclasses
 import resource
@@ -6,69 +6,72 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+
 from sftrl_jax import trees
-from sftrl_jax.checkpoints import export, gguf, hf, source as sources
+from sftrl_jax.checkpoints import export, families, hf
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.paths import local_copy
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path
+from sftrl_jax.programs.experiment import saved_run
+from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.start import checkpoint_ref
+from sftrl_jax.programs.start.open_model import open_model
 
 DTYPES = ("float32", "bfloat16")
 
 
-def run(name: str, target: str, dtype: str = "") -> None:
-  """Writes FROM as TO and says what, how long and how much memory; ConfigError before anything is written."""
+def run(source: str, target: str, dtype: str = "") -> None:
+  """Writes the model `source` into the directory `target` and prints its size, the seconds and the peak of memory.
+
+  source: the workdir of a run, a Hugging Face directory or hub id, a .gguf file, or smollm2
+  dtype: of the weights that are written; "" keeps a Hugging Face directory's, and is float32 for all others
+
+  Raises ConfigError before anything is written.
+  """
   if dtype not in ("", *DTYPES):
     raise ConfigError(f"--dtype={dtype}: it must be one of {', '.join(DTYPES)}.")
-  began = time.monotonic()
+  start_time = time.monotonic()
   try:
     export.refuse_occupied(as_local_path(target, "TO"))
-    loaded, like, told = _opened(name, dtype)
-    hf.save(target, loaded.config, loaded.params, loaded.tokenizer, like)
+    model, like, description = _load(source, dtype)
+    hf.save(target, model.config, model.params, model.tokenizer, like)
   except (ValueError, OSError) as error:
     raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
-  words = "its tokenizer" if hasattr(loaded.tokenizer, "save") else "no tokenizer, for it has none that has files"
+  tokenizer = "its tokenizer" if hasattr(model.tokenizer, "save") else "no tokenizer, for it has none that has files"
   size = sum(path.stat().st_size for path in Path(target).rglob("*") if path.is_file())
-  print(f"Written: {target} from {told}\n{trees.size(loaded.params):,} parameters in {loaded.params['embed'].dtype}, "
-        f"with {words}: {size / 1e6:.1f} MB on disk, {time.monotonic() - began:.1f} s, at most {peak() / 1e6:.0f} MB "
-        "of memory")
+  print(f"Written: {target} from {description}\n{trees.size(model.params):,} parameters in "
+        f"{model.params['embed'].dtype}, with {tokenizer}: {size / 1e6:.1f} MB on disk, "
+        f"{time.monotonic() - start_time:.1f} s, at most {peak_memory() / 1e6:.0f} MB of memory")
 
 
-def peak() -> float:
-  """The most bytes that this process has held at once."""
-  told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return told if sys.platform == "darwin" else told * 1024
+def peak_memory() -> float:
+  """Returns the largest number of bytes that this process has held at once."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == "darwin" else peak * 1024   # macOS counts bytes, Linux kibibytes
 
 
-def _opened(name: str, dtype: str) -> tuple[Loaded, Path | str, str]:
-  """(the model, a directory whose config.json may be kept, what it was)."""
-  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(name)):
-    return _of_run(name, dtype)
-  found = sources.resolve(name)
-  if found is None:
-    raise ConfigError(f"{name!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), nor a "
-                      "Hugging Face directory or id, nor a .gguf file, nor smollm2.")
-  if found.kind == "gguf":
-    return gguf.load(found.path, dtype or "float32"), "", f"{name}, a GGUF file"
-  return hf.load(found.path, dtype or hf.dtype_of(found.path)), found.path, f"{name}, a Hugging Face directory"
+def _load(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:
+  """Returns the model, a directory whose config.json may be kept ("" for none), and a description of the source."""
+  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
+    return _load_run(source, dtype)
+  model = open_model(source, dtype)
+  if model.kind == "gguf":
+    return model, "", f"{source}, a GGUF file"
+  return model, model.path, f"{source}, a Hugging Face directory"
 
 
-def _of_run(name: str, dtype: str) -> tuple[Loaded, Path | str, str]:
-  import jax
-
-  from sftrl_jax.checkpoints import families
-  from sftrl_jax.programs.experiment import saved_run
-  from sftrl_jax.programs.experiment.build import build_experiment
-  origin = saved_run.parse(name)
-  if origin.note:
-    print(origin.note)
-  config = saved_run.config_of(origin.home, [("mesh.data", "1"), ("mesh.fsdp", "-1"), ("mesh.tensor", "1")])
-  experiment = build_experiment(config, saved_run.verb_of(origin.home), origin.home)
-  families.of(experiment.model.config)   # told before anything is loaded
+def _load_run(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:
+  ref = saved_run.parse(source)
+  if ref.note:
+    print(ref.note)
+  config = saved_run.config_of(ref.home, [("mesh.data", "1"), ("mesh.fsdp", "-1"), ("mesh.tensor", "1")])
+  experiment = build_experiment(config, saved_run.verb_of(ref.home), ref.home)
+  families.of(experiment.model.config)   # raises before parameters are loaded if no known architecture can hold them
   with jax.set_mesh(experiment.mesh):
-    params, step = saved_run.parameters(experiment, origin.home, origin.step)
+    params, step = saved_run.parameters(experiment, ref.home, ref.step)
   params = trees.cast(params, dtype or "float32")
   decoder = dataclasses.replace(experiment.model.config, dtype=dtype or "float32")
-  kept = origin.home / "pretrained"
-  return (Loaded(decoder, params, experiment.tokenizer), local_copy(kept) if kept.is_dir() else "",
-          f"{origin.home} at step {step}")
+  pretrained = ref.home / "pretrained"
+  return (Loaded(decoder, params, experiment.tokenizer), local_copy(pretrained) if pretrained.is_dir() else "",
+          f"{ref.home} at step {step}")

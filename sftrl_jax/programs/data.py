@@ -7,7 +7,7 @@ what our own SFT learns from a demonstration. Row i is demonstration i of the co
 import functools
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sftrl_jax.chat import Chat
@@ -31,11 +31,11 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
   chats = stream(config, variant)
   rows = (row(chats(index)) for index in range(count))
   seen = set()
-  told = _counted(rows, seen)
+  counted = _counted(rows, seen)
   out.parent.mkdir(parents=True, exist_ok=True)
   part = out.with_name(f".{out.name}.part")
   try:
-    WRITERS[out.suffix](told, part)
+    WRITERS[out.suffix](counted, part)
     part.replace(out)
   finally:
     part.unlink(missing_ok=True)
@@ -59,8 +59,8 @@ def parse_count(text: str) -> int:
   return int(text)
 
 
-def stream(config: dict, variant: str):
-  """index -> demonstration of a config's task."""
+def stream(config: dict, variant: str) -> Callable[[int], Chat]:
+  """index -> demonstration of a config's task, or of one of its variants. ConfigError."""
   if config["env"]["name"] == nothing.NAME:
     raise ConfigError(f"config.env.name is {nothing.NAME!r}, which has no demonstrations to write: give the config of "
                       "a task, such as configs/general_points/sft.py.")
@@ -83,8 +83,8 @@ def row(chat: Chat) -> dict:
   """A demonstration as a row: its last message is what is to be learned."""
   if any(message.image is not None for message in chat):
     raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
-  said = [{"role": message.role, "content": message.text} for message in chat]
-  return {"prompt": said[:-1], "completion": said[-1:]}
+  messages = [{"role": message.role, "content": message.text} for message in chat]
+  return {"prompt": messages[:-1], "completion": messages[-1:]}
 
 
 def _counted(rows: Iterator[dict], seen: set) -> Iterator[dict]:

@@ -12,7 +12,7 @@ import jax
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.parallel import hosts, rules
-from sftrl_jax.programs.config.errors import ConfigError, as_path
+from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
 from sftrl_jax.programs.experiment import hosts_agree, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -88,7 +88,7 @@ def table(lines: list[dict]) -> str:
 def _run_of(source: str, overrides) -> Subject:
   """The checkpoint of a run that WORKDIR[@...] names."""
   home = checkpoint_ref.home_of(source)
-  if not (home / "config.json").is_file() or not checkpoint_ref.is_workdir(home):
+  if not (home / "config.json").is_file() or not (checkpoint_ref.is_workdir(home) or recorded(home).get("verb")):
     raise ConfigError(f"{source} is no workdir of a run: a model without a run (a Hugging Face directory or id, a "
                       ".gguf file, smollm2, base:NAME) is evaluated on the task of a config: add --config=FILE.py.")
   ref = saved_run.parse(source)

@@ -1,5 +1,7 @@
-"""The program of each kind of training, by its verb."""
+"""The program of each kind of training: `sftrl VERB` is `run` of programs/VERB.py."""
 
-from sftrl_jax.programs import rl, sft
+import importlib
 
-TRAINERS = {"sft": sft.run, "rl": rl.run}
+from sftrl_jax.programs.experiment.kinds import KINDS
+
+TRAINERS = {verb: importlib.import_module(f"sftrl_jax.programs.{verb}").run for verb in KINDS}

@@ -1,4 +1,4 @@
-"""Episodes to arrays: rows for the model, and the grid on which returns live."""
+"""Episodes to arrays: rows for the model, and the grid on which returns are computed."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sftrl_jax.rollout.episodes import Episode
 
 @struct.dataclass
 class Rows:
-  """One row an unbroken chat, ids exactly as sampled. Column t is about token t + 1."""
+  """One row an episode, ids exactly as sampled. Column t is about token t + 1."""
 
   inputs: Inputs
   targets_BT: np.ndarray  # int32
@@ -24,7 +24,7 @@ class Rows:
 class Grid:
   """One line an episode, one column a step; a step is a token (level "token") or a turn (level "turn").
 
-  row_EL, column_EL say where a step's value stands in the rows: the state before the step's first token.
+  row_EL, column_EL: the place of a step's value in the rows, that is of the state before the step's first token.
   """
 
   row_EL: np.ndarray  # int32
@@ -38,20 +38,20 @@ class Grid:
 
 @struct.dataclass
 class Outcomes:
-  """One number an episode, for methods that compare the episodes of a group; those stand together."""
+  """Numbers an episode, for methods that compare the episodes of a group, which stand next to one another."""
 
   rewards_E: np.ndarray  # f32: the sum of its turns' rewards, penalties for length subtracted
   in_loss_E: np.ndarray  # f32: 0 where the episode is left out of the loss
-  has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch, and has no advantage
+  has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch
 
 
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
-  """Rows of `length` tokens. closing: ids said after each episode's last response, () where nothing is read there."""
+  """Rows of `length` tokens. closing: ids after each episode's last response, () where none are read."""
   texts, marks, turns, logprobs = [], [], [], []
   for episode, after in zip(episodes, closing, strict=True):
     ids, mark, turn, logprob = [], [], [], []
     for number, (context, tokens, logs) in enumerate(
-        (t.reply.context, t.reply.tokens, t.reply.logprobs) for t in episode.turns):
+        (t.response.context, t.response.tokens, t.response.logprobs) for t in episode.turns):
       if len(tokens) != len(logs):
         raise ValueError(f"Episode {episode.seed}: {len(tokens)} sampled tokens but {len(logs)} log-probabilities.")
       ids += [*context, *tokens]
@@ -64,14 +64,13 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
     turns.append(turn + [-1] * blank)
     logprobs.append(logprob + [0.0] * blank)
   inputs = right_pad([ids[:length] if len(ids) == length + 1 else ids for ids in texts], length)
-  shifted = lambda lists, fill, kind: _shifted(lists, length, fill, kind)
-  return Rows(inputs, shifted(texts, 0, np.int32), shifted(marks, 0.0, np.float32), shifted(turns, -1, np.int32),
-              shifted(logprobs, 0.0, np.float32))
+  return Rows(inputs, _shifted(texts, length, 0, np.int32), _shifted(marks, length, 0.0, np.float32),
+              _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32))
 
 
-def _shifted(lists, length: int, fill, kind) -> np.ndarray:
-  """Column t holds item t + 1."""
-  out = np.full((len(lists), length), fill, kind)
+def _shifted(lists: Sequence[Sequence], length: int, fill: float, dtype: type) -> np.ndarray:
+  """An array [len(lists), length] whose column t holds item t + 1."""
+  out = np.full((len(lists), length), fill, dtype)
   for row, items in enumerate(lists):
     out[row, : max(0, len(items) - 1)] = items[1:]
   return out
@@ -80,8 +79,8 @@ def _shifted(lists, length: int, fill, kind) -> np.ndarray:
 def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closing: Sequence[Sequence[int]]) -> Grid:
   """The grid of `rows(episodes, ..., closing)`, where episode e is row e.
 
-  turns, tokens: most turns of an episode, most tokens of a response. An episode goes on if it was truncated and what
-  was said after it was read, so that there is a state whose value can stand for the rest.
+  turns, tokens: most turns of an episode, most tokens of a response. An episode is bootstrapped if it was truncated and
+  its closing ids were read, because only then there is a state whose value can stand for the rest.
   """
   steps = turns if level == "turn" else turns * tokens
   E = len(episodes)
@@ -92,7 +91,7 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
   for e, episode in enumerate(episodes):
     at = 0
     for u, turn in enumerate(episode.turns):
-      start, length = at + len(turn.reply.context), len(turn.reply.tokens)
+      start, length = at + len(turn.response.context), len(turn.response.tokens)
       at = start + length
       if not length:
         continue
@@ -109,26 +108,29 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
 
 def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool = False, longest: int = 0,
              buffer: int = 0, penalty: float = 0.0, padding_episodes: int = 0) -> Outcomes:
-  """turn_gamma: discount from a turn to the next. mask: leave out what was `cut`. buffer, penalty: a response loses
-  `penalty` at `longest` tokens and nothing at `buffer` fewer, linearly. padding_episodes: how many at the
-  end only fill."""
+  """One outcome an episode.
+
+  turn_gamma: discount from a turn to the next. mask: leave episodes that were `cut` out of the loss.
+  longest, buffer, penalty: a response loses `penalty` at `longest` tokens and nothing at `buffer` fewer, linearly.
+  padding_episodes: so many at the end only fill the batch.
+  """
   rewards = []
   for episode in episodes:
     total = 0.0
     for number, turn in enumerate(episode.turns):
-      over = max(0.0, len(turn.reply.tokens) - (longest - buffer)) / buffer if buffer else 0.0
+      over = max(0.0, len(turn.response.tokens) - (longest - buffer)) / buffer if buffer else 0.0
       total += turn_gamma**number * (turn.verdict.reward - penalty * min(1.0, over))
     rewards.append(total)
-  learned = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
-  judged = np.ones(len(episodes), np.float32)
-  judged[len(episodes) - padding_episodes:] = 0.0
-  return Outcomes(np.asarray(rewards, np.float32), np.asarray(learned, np.float32), judged)
+  in_loss = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
+  has_advantage_E = np.ones(len(episodes), np.float32)
+  has_advantage_E[len(episodes) - padding_episodes:] = 0.0
+  return Outcomes(np.asarray(rewards, np.float32), np.asarray(in_loss, np.float32), has_advantage_E)
 
 
 def cut(episode: Episode) -> bool:
-  """Whether a limit of the rollout ended something: a response without its end, or a chat that no longer fitted.
+  """Whether a limit of the rollout ended a response without a stop token, or a chat that no longer fitted.
 
   An episode that is out of attempts is truncated too, but by its task.
   """
   refused = episode.truncated and not (episode.turns and episode.turns[-1].verdict.truncated)
-  return refused or any(not turn.reply.stopped for turn in episode.turns)
+  return refused or any(not turn.response.stopped for turn in episode.turns)

@@ -11,11 +11,12 @@ from sftrl_jax.envs.env import Env, Verdict
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Response:
-  """One response, as text and as what was sampled; a scripted policy gives the text alone.
+  """One response, as text and as sampled tokens; a scripted policy gives the text alone.
 
-  context: ids read before it and since the last response (the prompt, a verifier's message, a missing <eos>).
-  tokens, logprobs: ids that the policy sampled and their log-probabilities, equally long.
-  refused: the chat did not fit; the episode ends here, truncated, and the text was never judged.
+  context: ids read before it and since the last response (the prompt, a verifier's message, a missing <eos>)
+  tokens, logprobs: sampled ids and their log-probabilities, equally long
+  stopped: it ended by itself, and not at max_new_tokens
+  refused: the chat did not fit; the episode ends here, truncated, and the text is not judged
   """
 
   text: str
@@ -28,7 +29,9 @@ class Response:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-  reply: Response
+  """A response and the environment's verdict on it."""
+
+  response: Response
   verdict: Verdict
 
 
@@ -36,7 +39,7 @@ class Turn:
 class Episode:
   """One episode: its seed, its turns, and the whole chat, the last feedback included."""
 
-  seed: int
+  seed: int | str
   turns: tuple[Turn, ...]
   chat: Chat
   truncated: bool
@@ -51,11 +54,11 @@ class Episode:
 
 
 def blank_episodes(count: int) -> list[Episode]:
-  """Episodes without a turn: they fill a batch, or stand for others where only shapes matter."""
+  """Episodes without a turn, that fill a batch or are used for their shapes alone."""
   return [Episode(0, (), (), False)] * count
 
 
-# (chats to answer, places of these among the last call's chats or None, memory) -> (replies, memory)
+# (chats to answer, their indices among the last call's chats or None, memory) -> (responses, memory)
 Policy = Callable[[Sequence[Chat], Sequence[int] | None, Any], tuple[list[Response], Any]]
 
 
@@ -72,42 +75,43 @@ class Clock:
   verify: float
 
 
-def play(env: Env, policy: Policy, seeds: Sequence[int], anyone: Callable[[bool], bool] = bool
+def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool
          ) -> tuple[list[Episode], Clock]:
   """Plays one episode a seed, all together, until each has ended. The order of the result is that of the seeds.
 
-  anyone: of whether an episode goes on here, whether one does in any process; all are asked equally often.
+  any_process: from whether an episode goes on in this process to whether one does in any; processes call it, and the
+  policy, equally often.
   """
   started = time.perf_counter()
-  begun = [env.reset(seed) for seed in seeds]
-  states, chats = [state for state, _ in begun], [chat for _, chat in begun]
+  first = [env.reset(seed) for seed in seeds]
+  states, chats = [state for state, _ in first], [chat for _, chat in first]
   turns: list[list[Turn]] = [[] for _ in seeds]
-  cut = [False] * len(seeds)
+  truncated = [False] * len(seeds)
   verify, rollout = time.perf_counter() - started, 0.0
   live, kept, memory = list(range(len(seeds))), None, None
-  while anyone(bool(live)):
+  while any_process(bool(live)):
     mark = time.perf_counter()
-    replies, memory = policy([chats[i] for i in live], kept, memory)
+    responses, memory = policy([chats[i] for i in live], kept, memory)
     rollout += time.perf_counter() - mark
     mark = time.perf_counter()
-    on = []
-    for place, (i, reply) in enumerate(zip(live, replies, strict=True)):
-      if reply.refused:
-        cut[i] = True
+    going_on = []
+    for place, (i, response) in enumerate(zip(live, responses, strict=True)):
+      if response.refused:
+        truncated[i] = True
         continue
-      states[i], verdict = env.step(states[i], reply.text)
-      turns[i].append(Turn(reply, verdict))
-      cut[i] = verdict.truncated
-      chats[i] = verdict.chat or whole_chat(chats[i], reply.text, verdict.feedback)
+      states[i], verdict = env.step(states[i], response.text)
+      turns[i].append(Turn(response, verdict))
+      truncated[i] = verdict.truncated
+      chats[i] = verdict.chat or whole_chat(chats[i], response.text, verdict.feedback)
       if verdict.chat is not None:
-        on.append((i, place))
-    live, kept = [i for i, _ in on], [place for _, place in on]
+        going_on.append((i, place))
+    live, kept = [i for i, _ in going_on], [place for _, place in going_on]
     verify += time.perf_counter() - mark
-  episodes = [Episode(*fields) for fields in zip(seeds, map(tuple, turns), chats, cut, strict=True)]
+  episodes = [Episode(*fields) for fields in zip(seeds, map(tuple, turns), chats, truncated, strict=True)]
   return episodes, Clock(rollout, verify)
 
 
 def whole_chat(chat: Chat, response: str, feedback: str) -> Chat:
-  """The chat with the last response and what was said to it."""
-  said = (Message("user", feedback),) if feedback else ()
-  return (*chat, Message("assistant", response), *said)
+  """The chat with the last response and the feedback on it."""
+  messages = (Message("user", feedback),) if feedback else ()
+  return (*chat, Message("assistant", response), *messages)

@@ -1,53 +1,56 @@
-"""Where decoding's arrays lie: the weights, which are moved there once per policy update, and the cache."""
+"""Shardings of decoding: of the weights, which are moved once per policy update, and of the cache."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sftrl_jax.models import DecoderConfig, Model, cache as caches
-from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.models import DecoderConfig, Model
+from sftrl_jax.models.cache import Cache
+from sftrl_jax.parallel import rules
+from sftrl_jax.parallel.mesh import ROWS, by_rows, replicated
 
 
-def axes(gather: bool) -> dict:
-  """The mesh axes by which decoding is computed.
+def decoding_axes(gather: bool) -> dict:
+  """The mesh axes of decoding.
 
-  Split over fsdp too, a device reads its share of each matrix a token and the devices exchange activations, which are
-  small; gathered over fsdp, it reads whole matrices (but for tensor) and exchanges nothing over fsdp.
+  With weights split over fsdp too, a device reads its share of each matrix a token, and the devices exchange
+  activations, which are small. With weights gathered over fsdp, it reads whole matrices (but for tensor) and exchanges
+  nothing over fsdp.
   """
-  return rules.GATHERED_AXES if gather else rules.STILL_AXES
+  return rules.GATHERED_AXES if gather else rules.STATIONARY_AXES
 
 
-def weights(model: Model, mesh: Mesh, gather: bool = False):
+def param_shardings(model: Model, mesh: Mesh, gather: bool = False) -> dict:
   """The shardings of decoding parameters."""
-  shapes = jax.eval_shape(lambda: model.decoding(model.init(jax.random.key(0))))   # also for devices that are not here
-  return rules.shardings({"model": shapes}, mesh, axes(gather))["model"]
+  shapes = jax.eval_shape(lambda: model.decoding(model.init(jax.random.key(0))))   # no arrays: a plan has no devices
+  return rules.shardings({"model": shapes}, mesh, decoding_axes(gather))["model"]
 
 
-def mover(model: Model, mesh: Mesh, gather: bool = False):
-  """jit: training parameters of `model` -> decoding parameters: adapters merged, layers apart, cast, where they belong.
-  """
-  return jax.jit(model.decoding, **({} if mesh.size == 1 else {"out_shardings": weights(model, mesh, gather)}))
+def to_decoding_fn(model: Model, mesh: Mesh, gather: bool = False) -> Callable:
+  """jit: training parameters of `model` -> decoding parameters: adapters merged, layers unstacked, cast and sharded."""
+  return jax.jit(model.decoding, **({} if mesh.size == 1 else {"out_shardings": param_shardings(model, mesh, gather)}))
 
 
-def cache(config: DecoderConfig, mesh: Mesh) -> caches.Cache:
+def cache_shardings(config: DecoderConfig, mesh: Mesh) -> Cache:
   """Shardings of a cache: rows over all devices that read rows, kv heads over tensor if there are enough of them.
 
-  Said, not left to XLA: another split is another program.
+  They are stated and not left to XLA, because programs that hand a cache on must agree on them.
   """
-  rows, whole = meshes.by_rows(mesh), meshes.replicated(mesh)
+  rows, whole = by_rows(mesh), replicated(mesh)
   if config.kv_heads % mesh.shape["tensor"]:
-    return caches.Cache(rows, rows, rows, rows, whole)
-  heads = NamedSharding(mesh, PartitionSpec(*meshes.ROWS, rules.MESH_AXES["across"]))
-  return caches.Cache(heads, heads, rows, rows, whole)
+    return Cache(rows, rows, rows, rows, whole)
+  heads = NamedSharding(mesh, PartitionSpec(*ROWS, rules.MESH_AXES["across"]))
+  return Cache(heads, heads, rows, rows, whole)
 
 
-def decoded(function, gather: bool = False):
+def with_decoding_rules(function: Callable, gather: bool = False) -> Callable:
   """The function, traced under the rules of decoding."""
 
   @functools.wraps(function)
-  def under(*args, **kwargs):
-    with rules.applied(axes(gather)):
+  def traced(*args, **kwargs) -> object:
+    with rules.applied(decoding_axes(gather)):
       return function(*args, **kwargs)
 
-  return under
+  return traced

@@ -1,25 +1,28 @@
 """A model as a policy: chats in, responses out, the cache carried from turn to turn.
 
-All shapes are known beforehand: turn u reads at most `reads(u)` tokens a row into a cache of `room(u)`, and rows come
-in a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all` meets each once.
-Conversations that begin alike, as those of a group do, read their prompt once.
+All shapes are known beforehand: turn u reads at most `read_len(u)` tokens a row into a cache of `cache_len(u)`, and the
+batch has one of a few sizes, so that conversations which have ended stop costing. `shapes` lists them, `compile_all`
+runs each once. Conversations that begin alike, as those of a group do, read their prompt once.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from sftrl_jax.chat import Chat
 from sftrl_jax.inputs import Inputs, left_pad
-from sftrl_jax.models import Model, cache as caches, flops
-from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.models import Model, flops
+from sftrl_jax.models.cache import Cache, empty, grow, take
+from sftrl_jax.parallel import hosts
+from sftrl_jax.parallel.mesh import by_rows, replicated, rows as row_parts, shard_rows
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.episodes import Response
-from sftrl_jax.rollout.sample import SampledTokens, Sampling, respond, row_keys
+from sftrl_jax.rollout.episodes import Policy, Response
+from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import continued, refuse_reuse, render
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -31,10 +34,10 @@ class RolloutConfig:
 
   rows: conversations decoded together
   prompt_tokens: longest prompt
-  feedback_tokens: longest message of the verifier, with what the chat template puts around it
+  feedback_tokens: longest message of the verifier, with the tokens that the chat template adds
   max_new_tokens: longest response, its <eos> included
   temperature: of training rollouts and their log-probabilities
-  carry: keep the cache from turn to turn; off reads the whole chat again every turn
+  carry: keep the cache from turn to turn; off, every turn reads the whole chat again
   shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
   dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
     then differ from the trainer's, see sampling/sampling_logp_difference
@@ -67,12 +70,12 @@ class RolloutConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """What a policy keeps between two turns of the same conversations: this process's, of which `slots` are the rows."""
+  """What a policy keeps between two turns of the same conversations, those of this process."""
 
   turn: int
-  cache: Any  # Cache, or None when it is not carried
-  slots: tuple[int, ...]
-  ids: tuple[tuple[int, ...], ...]  # of every row so far: contexts and responses
+  cache: Cache | None  # None when it is not carried
+  slots: tuple[int, ...]  # rows of these conversations
+  ids: tuple[tuple[int, ...], ...]  # of every conversation so far: contexts and responses
   stopped: tuple[bool, ...]
   episodes: tuple[int, ...]
   rows: int  # rows of the compiled shape, dead ones included
@@ -80,7 +83,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a turn cost, on all devices together. bytes: that sampling its tokens had to read."""
+  """The cost of a turn on all devices together. bytes: reads of weights and cache while it samples."""
 
   flops: float
   bytes: float
@@ -89,10 +92,9 @@ class Cost:
 class Compiled(NamedTuple):
   """The compiled functions of a rollout.
 
-  turn: (params, cache or None, inputs, next_positions_B, live_B, episodes_B, key, turn, temperature, cache_len, group)
-    -> (cache, SampledTokens): reads what is new and samples a response a row
+  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): samples a response a row
   regroup: (cache, rows_B, cache_len) -> the cache of these rows, with room for cache_len tokens
-  to_decoding: training parameters of `model` -> decoding parameters, where decoding reads them
+  to_decoding: training parameters of `model` -> decoding parameters, with the shardings of decoding
   """
 
   turn: Callable
@@ -104,7 +106,8 @@ class Compiled(NamedTuple):
 class Actor:
   """The compiled half of a policy; parameters come with each call. Hashable, so one compilation serves a whole run.
 
-  group: conversations of training that begin with one prompt; it divides rollout.rows.
+  turns: most turns of an episode
+  group: conversations of training that begin with one prompt; it divides rollout.rows
   """
 
   model: Model
@@ -112,7 +115,7 @@ class Actor:
   rollout: RolloutConfig
   sampling: Sampling
   turns: int
-  mesh: Any
+  mesh: Mesh
   group: int = 1
 
   def __post_init__(self):
@@ -121,14 +124,14 @@ class Actor:
 
   @functools.cached_property
   def sizes(self) -> tuple[int, ...]:
-    """Row counts that are compiled, largest first; multiples of what the mesh splits rows into."""
-    parts = meshes.rows(self.mesh)
+    """Row counts that are compiled, largest first; multiples of the number of parts that the mesh splits rows into."""
+    parts = row_parts(self.mesh)
     smaller = {max(parts, -(-int(self.rollout.rows * share) // parts) * parts) for share in self.rollout.shrink}
     return tuple(sorted({self.rollout.rows, *smaller}, reverse=True))
 
   @functools.cached_property
   def share(self) -> hosts.Share:
-    """Which conversations of those decoded together this process holds."""
+    """The rows of this process among those decoded together."""
     return hosts.share(self.mesh)
 
   def read_len(self, turn: int) -> int:
@@ -141,15 +144,16 @@ class Actor:
     return self.rollout.prompt_tokens + last * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
 
   def cache_len(self, turn: int) -> int:
-    """Tokens of the cache in a turn: what the first needs, and from the second on what the last will need, so that
+    """Tokens of the cache in a turn: the need of the first turn, and from the second on that of the last one, so that
     all turns but the first share their programs."""
-    write = self.rollout.max_new_tokens - 1
+    write = self.rollout.max_new_tokens - 1  # the last sampled token is not written
     if turn == 0 or not self.rollout.carry:
       return self.read_len(turn) + write
     return sum(self.read_len(u) + write for u in range(self.turns))
 
   def row_len(self, bootstrap: bool = False) -> int:
-    """Columns that hold any episode: prompt, every response, an <eos> and a message between; the last only a target.
+    """Columns of a row that holds any episode: prompt, responses, an <eos> and a message between. The last id is only a
+    target and has no column.
 
     bootstrap: whether the verifier's last message of a truncated episode is read too
     """
@@ -158,8 +162,8 @@ class Actor:
     return length + (between + 1) * bootstrap
 
   def shapes(self) -> list[tuple[int, int, int]]:
-    """(turn, rows, rows that share a prompt) of every compiled program; the first turn always has all rows, 1 stands
-    for all later turns. Evaluation has no groups, so both kinds of a first turn are there."""
+    """(turn, rows, rows that share a prompt) of every compiled program. The first turn always has all rows; turn 1
+    stands for all later turns. Evaluation has no groups, so the first turn is compiled with and without them."""
     first = [(0, self.rollout.rows, group) for group in sorted({1, self.group})]
     return [*first, *((1, size, 1) for size in self.sizes if self.turns > 1)]
 
@@ -170,74 +174,74 @@ class Actor:
     return dataclasses.replace(self.model, config=dataclasses.replace(config, dtype=self.rollout.dtype or config.dtype))
 
   @functools.cached_property
-  def compiled(self):
+  def compiled(self) -> Compiled:
     """The three compiled functions of a rollout."""
-    words = (self.tokenizer.stops, self.tokenizer.pad)
-    return _compiled(self.decoder, self.sampling, *words, self.mesh, self.rollout.gather)
+    return _compiled(self.decoder, self.sampling, self.tokenizer.stops, self.tokenizer.pad, self.mesh,
+                     self.rollout.gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1) -> float:
-    """What a turn cost: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""
+    """FLOPs of a turn: every row of the compiled shape, alive or not, at every step taken; a shared prompt once."""
     read, decode = self.read_len(turn) * rows // group, (steps - 1) * rows
     return flops.forward(self.model.config, read + decode, self.cache_len(turn), unembedded=rows * steps)
 
 
-@functools.cache   # actors of one model share what is traced
-def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh, gather: bool):
-  """The functions of an actor that decodes with this model."""
-  split, rows, whole = placement.cache(decoder.config, mesh), meshes.by_rows(mesh), meshes.replicated(mesh)
-  told = SampledTokens(rows, rows, rows, rows, whole)  # each process reads those of its own rows
+@functools.cache   # so that actors of one model share their traces
+def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh: Mesh, gather: bool
+              ) -> Compiled:
+  split, rows, whole = placement.cache_shardings(decoder.config, mesh), by_rows(mesh), replicated(mesh)
+  sampled = SampledTokens(rows, rows, rows, rows, whole)  # so that each process can read those of its own rows
 
-  @functools.partial(jax.jit, static_argnames=("cache_len", "group"), out_shardings=(split, told))
-  @functools.partial(placement.decoded, gather=gather)
-  def turn(params, cache, inputs, next_positions_B, live_B, episodes_B, key, number, temperature, cache_len=0, group=1):
-    cache = caches.empty(decoder.config, inputs.tokens_BT.shape[0], cache_len) if cache is None else cache
-    keys_B = row_keys(key, episodes_B, number)
-    return respond(decoder, sampling, stops, pad, params, cache, inputs.tokens_BT, inputs.positions_BT,
-                   inputs.segments_BT, next_positions_B, live_B, keys_B, temperature, group)
+  @functools.partial(jax.jit, static_argnames=("cache_len", "group"), out_shardings=(split, sampled))
+  @functools.partial(placement.with_decoding_rules, gather=gather)
+  def turn(params: dict, cache: Cache | None, turn_inputs: TurnInputs, cache_len: int = 0, group: int = 1
+           ) -> tuple[Cache, SampledTokens]:
+    if cache is None:
+      cache = empty(decoder.config, turn_inputs.inputs.tokens_BT.shape[0], cache_len)
+    return respond(decoder, sampling, stops, pad, params, cache, turn_inputs, group)
 
   @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
-  @functools.partial(placement.decoded, gather=gather)
-  def regroup(cache, rows_B, cache_len):
-    return caches.grow(caches.take(cache, rows_B), cache_len)
+  @functools.partial(placement.with_decoding_rules, gather=gather)
+  def regroup(cache: Cache, rows_B: jax.Array, cache_len: int) -> Cache:
+    return grow(take(cache, rows_B), cache_len)
 
-  return Compiled(turn, regroup, placement.mover(decoder, mesh, gather))
+  return Compiled(turn, regroup, placement.to_decoding_fn(decoder, mesh, gather))
 
 
-def policy(actor: Actor, params, key: jax.Array, temperature: float, episodes: Sequence[int],
-           spent: list | None = None, group: int = 1):
+def policy(actor: Actor, params: dict, key: jax.Array, temperature: float, episodes: Sequence[int],
+           rollout_costs: list[Cost] | None = None, group: int = 1) -> Policy:
   """A Policy (rollout/episodes.py) that answers with `params`, which are decoding parameters.
 
-  Of several processes each answers the chats of its own rows, and all are to call it equally often, with no chats if
-  need be (rollout/exchange.py).
+  Of several processes each answers the chats of its own rows. All call it equally often, with no chats if need be
+  (rollout/exchange.py), because the compiled turn runs on all devices.
   episodes: a number for each of the first call's chats, from which its random keys are folded.
-  spent: the Cost of every turn is appended to it.
-  group: so many of the first call's chats, standing together, are the same; 1 or the actor's own, which is compiled.
+  rollout_costs: the Cost of every turn is appended to it.
+  group: so many of the first call's chats, standing together, are the same; 1, or the actor's group, which is compiled.
   """
 
-  def answer(chats: Sequence[Chat], kept: Sequence[int] | None, memory: Memory | None):
-    if kept is None:
-      return _turn(actor, params, key, temperature, _opening(actor, chats, episodes, group), spent)
-    return _turn(actor, params, key, temperature, _continued(actor, chats, kept, memory), spent)
+  def answer(chats: Sequence[Chat], kept: Sequence[int] | None, memory: Memory | None) -> tuple[list[Response], Memory]:
+    reading = (_first_reading(actor, chats, episodes, group) if kept is None else
+               _next_reading(actor, chats, kept, memory))
+    return _turn(actor, params, key, temperature, reading, rollout_costs)
 
   return answer
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reading:
-  """What one turn is about to read."""
+  """What this process's conversations read in one turn."""
 
   turn: int
-  rows: int
-  slots: tuple[int, ...]  # where the live rows of this process are
-  contexts: list[list[int]]  # new ids of every live row
-  leads: list[list[int]]  # ids read again or late: the last sampled token, or with carry off everything so far
-  ids: list[tuple[int, ...]]
+  rows: int  # of the compiled shape
+  slots: tuple[int, ...]  # rows of the conversations
+  contexts: list[list[int]]  # new ids of every conversation
+  last_tokens: list[list[int]]  # ids read before them: the last sampled one, or with carry off the whole chat
+  ids: list[tuple[int, ...]]  # of every conversation so far
   episodes: tuple[int, ...]
-  cache: Any
-  group: int = 1  # live rows that stand together and read the same
+  cache: Cache | None
+  group: int = 1  # conversations that stand together and read the same
 
 
-def _opening(actor: Actor, chats, episodes, group: int) -> _Reading:
+def _first_reading(actor: Actor, chats: Sequence[Chat], episodes: Sequence[int], group: int) -> _Reading:
   if len(chats) > len(actor.share.slots(actor.rollout.rows)):
     raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
   if any(chat != chats[place - place % group] for place, chat in enumerate(chats)):
@@ -252,57 +256,62 @@ def _opening(actor: Actor, chats, episodes, group: int) -> _Reading:
   return _Reading(0, actor.rollout.rows, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, group)
 
 
-def _continued(actor: Actor, chats, kept, memory: Memory) -> _Reading:
+def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memory: Memory) -> _Reading:
   turn = memory.turn + 1
   contexts = []
   for chat, place in zip(chats, kept, strict=True):
     closed = memory.ids[place][-1:] == (actor.tokenizer.eos,)   # it may be cut off, or have stopped at another end id
     contexts.append([*(() if closed else (actor.tokenizer.eos,)), *continued(actor.tokenizer, chat)])
   ids = [memory.ids[place] for place in kept]
-  going_on = hosts.gathered([memory.slots[place] for place in kept])
-  rows = min(_fitting(actor, going_on), memory.rows)
+  slots_of_processes = hosts.gathered([memory.slots[place] for place in kept])
+  rows = min(_smallest_size(actor, slots_of_processes), memory.rows)
   cache = None
   if actor.rollout.carry:
-    chosen = np.zeros(rows, np.int32)
-    for process, slots in enumerate(going_on):
-      chosen[actor.share.slots(rows, process)[: len(slots)]] = slots
-    cache = actor.compiled.regroup(memory.cache, chosen, cache_len=actor.cache_len(turn))
-  leads = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
-  slots = tuple(actor.share.slots(rows)[: len(kept)])
-  return _Reading(turn, rows, slots, contexts, leads, ids, tuple(memory.episodes[place] for place in kept), cache)
+    rows_B = np.zeros(rows, np.int32)
+    for process, slots in enumerate(slots_of_processes):
+      rows_B[actor.share.slots(rows, process)[: len(slots)]] = slots
+    cache = actor.compiled.regroup(memory.cache, rows_B, cache_len=actor.cache_len(turn))
+  last_tokens = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
+  slots, episodes = tuple(actor.share.slots(rows)[: len(kept)]), tuple(memory.episodes[place] for place in kept)
+  return _Reading(turn, rows, slots, contexts, last_tokens, ids, episodes, cache)
 
 
-def _fitting(actor: Actor, going_on: Sequence[Sequence[int]]) -> int:
+def _smallest_size(actor: Actor, slots_of_processes: Sequence[Sequence[int]]) -> int:
   """The smallest compiled size in which every process has room for its conversations that go on."""
   return next(size for size in reversed(actor.sizes) if all(
-      len(slots) <= len(actor.share.slots(size, process)) for process, slots in enumerate(going_on)))
+      len(slots) <= len(actor.share.slots(size, process)) for process, slots in enumerate(slots_of_processes)))
 
 
-def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
-  width = actor.read_len(reading.turn)
-  refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
-  spoken: list[list[int]] = [[] for _ in range(reading.rows)]
+def _rows_of(actor: Actor, reading: _Reading, refused: list[bool]) -> tuple[Inputs, np.ndarray, np.ndarray, np.ndarray]:
+  """(inputs, next_positions_B, live_B, episodes_B) of a turn, on the mesh. Refused conversations read nothing."""
+  new_ids: list[list[int]] = [[] for _ in range(reading.rows)]
   next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
   behind_B = np.zeros(reading.rows, np.int32)
   for row, slot in enumerate(reading.slots):
-    spoken[slot] = [] if refused[row] else reading.leads[row] + reading.contexts[row]
-    behind_B[slot] = len(reading.ids[row]) - len(reading.leads[row])
-    next_positions_B[slot] = behind_B[slot] + len(spoken[slot])
+    new_ids[slot] = [] if refused[row] else reading.last_tokens[row] + reading.contexts[row]
+    behind_B[slot] = len(reading.ids[row]) - len(reading.last_tokens[row])
+    next_positions_B[slot] = behind_B[slot] + len(new_ids[slot])
     live_B[slot] = not refused[row]
     episodes_B[slot] = reading.episodes[row] & 0xFFFFFFFF
-  inputs = left_pad(spoken[:: reading.group], width)
+  inputs = left_pad(new_ids[:: reading.group], actor.read_len(reading.turn))
   if reading.turn:
     inputs.positions_BT[:] += behind_B[:, None] * inputs.segments_BT
-  placed = meshes.shard_rows(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
-  cache, response = actor.compiled.turn(params, reading.cache, *placed, key, np.int32(reading.turn),
-                                      np.float32(temperature), cache_len=actor.cache_len(reading.turn), group=reading.group)
+  return shard_rows(actor.mesh, (inputs, next_positions_B, live_B, episodes_B))
+
+
+def _turn(actor: Actor, params: dict, key: jax.Array, temperature: float, reading: _Reading,
+          rollout_costs: list[Cost] | None) -> tuple[list[Response], Memory]:
+  cache_len = actor.cache_len(reading.turn)
+  refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
+  turn_inputs = TurnInputs(*_rows_of(actor, reading, refused), key, np.int32(reading.turn), np.float32(temperature))
+  cache, sampled = actor.compiled.turn(params, reading.cache, turn_inputs, cache_len=cache_len, group=reading.group)
   tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own_rows(
-      (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.stopped_B, response.steps))
-  if spent is not None:
-    cache_len = actor.cache_len(reading.turn)
-    spent.append(Cost(actor.flops(reading.turn, reading.rows, int(steps), reading.group),
-                      int(steps) * flops.decode_bytes(actor.decoder.config, params, reading.rows, cache_len)))
-  replies, ids = [], []
+      (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.stopped_B, sampled.steps))
+  if rollout_costs is not None:
+    rollout_costs.append(Cost(
+        actor.flops(reading.turn, reading.rows, int(steps), reading.group),
+        int(steps) * flops.decode_bytes(actor.decoder.config, params, reading.rows, cache_len)))
+  responses, ids = [], []
   tokens_BR, logprobs_BR, lengths_B, stopped_B = (
       x[list(reading.slots)].tolist() for x in (tokens_BR, logprobs_BR, lengths_B, stopped_B))
   rows = zip(tokens_BR, logprobs_BR, lengths_B, stopped_B, strict=True)
@@ -310,33 +319,31 @@ def _turn(actor: Actor, params, key, temperature, reading: _Reading, spent):
     tokens = tuple(tokens[:length])
     text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
     context = tuple(reading.contexts[row])
-    replies.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
+    responses.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
     ids.append(reading.ids[row] + context + tokens)
   memory = Memory(reading.turn, cache if actor.rollout.carry else None, reading.slots, tuple(ids), tuple(stopped_B),
                   reading.episodes, reading.rows)
-  return replies, memory
+  return responses, memory
 
 
-def compile_all(actor: Actor, params, told: Callable[[], None] = lambda: None) -> None:
+def compile_all(actor: Actor, params: dict, after_each: Callable[[], None] = lambda: None) -> None:
   """Runs every shape of a rollout once on blank rows, so that nothing compiles later. params: decoding parameters.
 
-  told: called after every one that is compiled.
+  after_each: called after every program that is compiled.
   """
   turn, regroup = actor.compiled.turn, actor.compiled.regroup
   key = jax.random.key(0)
-  made: dict[tuple[int, int], Any] = {}  # caches by shape; sizes descend
+  caches: dict[tuple[int, int], Cache] = {}  # by (turn, rows); sizes descend
   for number, rows, group in actor.shapes():
     blank = Inputs(*(np.zeros((rows // group, actor.read_len(number)), np.int32) for _ in range(3)))
-    cache = None
+    cache, cache_len = None, actor.cache_len(number)
     if number and actor.rollout.carry:
-      cache_len, nobody = actor.cache_len(number), np.zeros(rows, np.int32)
-      for old in made.values():  # of the first turn, and of later ones with more rows
-        cache = regroup(old, nobody, cache_len=cache_len)
-      regroup(cache, nobody, cache_len=cache_len)
-    zeros = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
-    placed = meshes.shard_rows(actor.mesh, (blank, *zeros))
-    cache, _ = turn(params, cache, *placed, key, np.int32(number), np.float32(1.0), cache_len=actor.cache_len(number),
-                    group=group)
-    made[number, rows] = cache
-    told()
-  jax.block_until_ready(made)
+      rows_B = np.zeros(rows, np.int32)
+      for old in caches.values():  # of the first turn, and of later ones with more rows
+        cache = regroup(old, rows_B, cache_len=cache_len)
+      regroup(cache, rows_B, cache_len=cache_len)
+    flags = (np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32))
+    turn_inputs = TurnInputs(*shard_rows(actor.mesh, (blank, *flags)), key, np.int32(number), np.float32(1.0))
+    caches[number, rows], _ = turn(params, cache, turn_inputs, cache_len=cache_len, group=group)
+    after_each()
+  jax.block_until_ready(caches)

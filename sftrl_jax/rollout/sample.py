@@ -1,23 +1,26 @@
 """Sampling a response: read the prompt into the cache, then one token at a time in one compiled loop."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model
+from sftrl_jax.models.cache import Cache
 from sftrl_jax.shapes import check
 
-WIDE = 4096  # ids from which a distribution is summed in blocks, and not at all when greedy
-BLOCK = 256
+WIDE = 4096  # vocabulary size from which probabilities are summed by blocks, and not at all when greedy
+BLOCK = 256  # ids of a block
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """From which distribution tokens are drawn; the temperature is an argument, so that one program serves all.
+  """The distribution that tokens are drawn from; the temperature is an argument, so that one program serves all.
 
-  max_new_tokens: tokens of a response at most
+  max_new_tokens: most tokens of a response
   top_k: keep the k likeliest tokens (0: all)
   top_p: keep the likeliest tokens that make up this probability (1: all)
   """
@@ -36,17 +39,33 @@ class Sampling:
 
 
 @struct.dataclass
+class TurnInputs:
+  """What B conversations read before each samples a response, and what their random numbers follow from.
+
+  Conversations that begin alike share a row of `inputs`, which then has B / group rows.
+  """
+
+  inputs: Inputs  # the tokens that are not in the cache yet
+  next_positions_B: jax.Array  # int32: the position of the first sampled token in its chat
+  live_B: jax.Array  # bool: rows that sample a response; the others fill the compiled shape
+  episodes_B: jax.Array  # uint32: the number of each episode; keys are folded from it
+  key: jax.Array
+  turn: jax.Array  # int32 scalar: keys are folded from it too
+  temperature: jax.Array  # f32 scalar; 0 samples greedily
+
+
+@struct.dataclass
 class SampledTokens:
-  """What was sampled. Off the response (after its end, on dead rows) tokens are `pad` and log-probabilities 0."""
+  """The sampled tokens. Off the response (after its end, on dead rows) tokens are `pad` and log-probabilities 0."""
 
   tokens_BR: jax.Array  # int32
   logprobs_BR: jax.Array  # f32, of the distribution that was sampled from; 0 when greedy
   lengths_B: jax.Array  # int32, the stop token included
   stopped_B: jax.Array  # bool: ended by a stop token and not by max_new_tokens
-  steps: jax.Array  # int32 scalar: tokens every row paid for
+  steps: jax.Array  # int32 scalar: tokens computed for every row
 
 
-def truncate(logits_BV, top_k: int, top_p: float):
+def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
   """Logits with everything outside top-k and top-p at -inf; the likeliest token always stays."""
   if top_k and top_k < logits_BV.shape[-1]:
     floor_B1 = jax.lax.top_k(logits_BV, top_k)[0][:, -1:]
@@ -60,10 +79,11 @@ def truncate(logits_BV, top_k: int, top_p: float):
   return logits_BV
 
 
-def draw(logits_BV, uniforms_B, temperature, sampling: Sampling):
+def draw(logits_BV: jax.Array, uniforms_B: jax.Array, temperature: jax.Array | float, sampling: Sampling
+         ) -> tuple[jax.Array, jax.Array]:
   """(tokens_B, logprobs_B) from softmax(logits / temperature), truncated; the argmax with logprob 0 at temperature 0.
 
-  By inverting the distribution function: one random number a row instead of one a vocabulary entry.
+  It inverts the distribution function, which takes one random number a row instead of one a vocabulary entry.
   """
   check(logits_BV=logits_BV, uniforms_B=uniforms_B)
   if logits_BV.shape[-1] >= WIDE:
@@ -81,94 +101,98 @@ def draw(logits_BV, uniforms_B, temperature, sampling: Sampling):
 
 
 def _draw_wide(logits_BV, uniforms_B, temperature, sampling: Sampling):
-  """`draw` where a running sum over the vocabulary would cost as much as a layer."""
+  """`draw` for vocabularies where a running sum would cost as much as a layer."""
 
-  def likeliest(logits_BV):
+  def greedy(logits_BV: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(uniforms_B.shape)
 
-  def sampled(logits_BV):
+  def random(logits_BV: jax.Array) -> tuple[jax.Array, jax.Array]:
     log_BV = jax.nn.log_softmax(truncate(logits_BV / temperature, sampling.top_k, sampling.top_p), axis=-1)
-    tokens_B = _inverted(jnp.exp(log_BV), uniforms_B)
+    tokens_B = _invert(jnp.exp(log_BV), uniforms_B)
     return tokens_B, jnp.take_along_axis(log_BV, tokens_B[:, None], axis=-1)[:, 0]
 
-  return jax.lax.cond(temperature <= 0, likeliest, sampled, logits_BV)
+  return jax.lax.cond(temperature <= 0, greedy, random, logits_BV)
 
 
-def _inverted(mass_BV, uniforms_B):
-  """The first id whose cumulative mass exceeds u * total: first the block of ids, then the id in it."""
+def _invert(mass_BV, uniforms_B):
+  """The first id whose cumulative mass exceeds u * total: first its block of ids, then the id in the block."""
   B, V = mass_BV.shape
-  blocks_BNC = jnp.pad(mass_BV, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
-  block_B, share_B = _first_beyond(jnp.sum(blocks_BNC, axis=-1), uniforms_B)
-  inside_BC = jnp.take_along_axis(blocks_BNC, block_B[:, None, None], axis=1)[:, 0]
-  return (block_B * BLOCK + _first_beyond(inside_BC, share_B)[0]).astype(jnp.int32)
+  blocks_BJI = jnp.pad(mass_BV, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
+  block_B, share_B = _first_beyond(jnp.sum(blocks_BJI, axis=-1), uniforms_B)
+  mass_BI = jnp.take_along_axis(blocks_BJI, block_B[:, None, None], axis=1)[:, 0]
+  return (block_B * BLOCK + _first_beyond(mass_BI, share_B)[0]).astype(jnp.int32)
 
 
-def _first_beyond(mass_BN, shares_B):
-  """(the first place whose cumulative mass exceeds share * total, how far into that place the point lies, in [0, 1]).
+def _first_beyond(mass_BJ, shares_B):
+  """(the first entry whose cumulative mass exceeds share * total, how far into its mass that point is, in [0, 1]).
 
-  The place has mass of its own: sums are taken in an order of their own, and may differ beside a place that has none.
+  The entry has mass of its own: the total and the running sum are rounded in different orders, and may differ beside an
+  entry that has none.
   """
-  upto_BN = jnp.cumsum(mass_BN, axis=-1)
-  point_B1 = jnp.minimum(shares_B[:, None] * upto_BN[:, -1:], jnp.nextafter(upto_BN[:, -1:], 0.0))
-  beyond_BN = (upto_BN > point_B1) & (mass_BN > 0)
-  place_B = jnp.where(jnp.any(beyond_BN, -1), jnp.argmax(beyond_BN, axis=-1), jnp.argmax(mass_BN, axis=-1))
-  place_B1 = place_B[:, None]
-  own_B1 = jnp.take_along_axis(mass_BN, place_B1, axis=-1)
-  before_B1 = jnp.take_along_axis(upto_BN, place_B1, axis=-1) - own_B1
-  return place_B, jnp.clip((point_B1 - before_B1) / own_B1, 0.0, 1.0)[:, 0]
+  upto_BJ = jnp.cumsum(mass_BJ, axis=-1)
+  point_B1 = jnp.minimum(shares_B[:, None] * upto_BJ[:, -1:], jnp.nextafter(upto_BJ[:, -1:], 0.0))
+  beyond_BJ = (upto_BJ > point_B1) & (mass_BJ > 0)
+  first_B = jnp.where(jnp.any(beyond_BJ, -1), jnp.argmax(beyond_BJ, axis=-1), jnp.argmax(mass_BJ, axis=-1))
+  first_B1 = first_B[:, None]
+  own_B1 = jnp.take_along_axis(mass_BJ, first_B1, axis=-1)
+  before_B1 = jnp.take_along_axis(upto_BJ, first_B1, axis=-1) - own_B1
+  return first_B, jnp.clip((point_B1 - before_B1) / own_B1, 0.0, 1.0)[:, 0]
 
 
-def row_keys(key: jax.Array, episodes_B: jax.Array, turn) -> jax.Array:
-  """One key a row, folded from the episode and the turn and never from the row: any batch gives the same tokens."""
+def row_keys(key: jax.Array, episodes_B: jax.Array, turn: jax.Array | int) -> jax.Array:
+  """keys_B, folded from the episode and the turn and never from the row: any batch gives the same tokens."""
   return jax.vmap(lambda episode: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B)
 
 
-def respond(model: Model, sampling: Sampling, stops, pad: int, params, cache, tokens_BT, positions_BT, segments_BT,
-            next_positions_B, live_B, keys_B, temperature, group: int = 1):
-  """(cache, Response): reads T more tokens a row, then samples until every live row has stopped.
+def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.Array, pad: int, params: dict,
+            cache: Cache, turn: TurnInputs, group: int = 1) -> tuple[Cache, SampledTokens]:
+  """Reads T more tokens a row, then samples until every live row has stopped.
 
-  stops: ids, or one id, at which a response ends. params: decoding parameters. cache: with room for
-  T + max_new_tokens - 1 more tokens. next_positions_B: where the first sampled token stands in its chat. The last
-  sampled token is not in the cache yet: it leads the next reading.
-  group: rows that go on from each row that is read, next to one another; what was read is computed once for them all.
+  stops: ids, or one id, at which a response ends. pad: the id after the end. params: decoding parameters.
+  cache: with room for T + max_new_tokens - 1 more tokens. The last sampled token is not in the returned cache yet: it
+  is the first that the next turn reads.
+  group: rows that continue each row that is read, next to one another; what was read is computed once for them all.
   """
-  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  inputs, next_positions_B, live_B, temperature = turn.inputs, turn.next_positions_B, turn.live_B, turn.temperature
+  keys_B = row_keys(turn.key, turn.episodes_B, turn.turn)
+  check(tokens_BT=inputs.tokens_BT, positions_BT=inputs.positions_BT, segments_BT=inputs.segments_BT)
   rows, longest = check(live_B=live_B, next_positions_B=next_positions_B)["B"], sampling.max_new_tokens
-  if tokens_BT.shape[0] * group != rows:
-    raise ValueError(f"{tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
+  if inputs.tokens_BT.shape[0] * group != rows:
+    raise ValueError(f"{inputs.tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
   ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
-  hidden_BTD, cache = model.extend(params, cache, tokens_BT, positions_BT, segments_BT)
+  hidden_BTD, cache = model.extend(params, cache, inputs)
   last_BD = hidden_BTD[:, -1]
-  if group > 1:  # the write index, a scalar, is everybody's
+  if group > 1:  # the write index is a scalar that all rows share
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
 
-  def pick(hidden_BD, step, done_B):
+  def sample(hidden_BD: jax.Array, step: jax.Array, done_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(keys_B)
     tokens_B, logprobs_B = draw(model.unembed(params, hidden_BD), uniforms_B, temperature, sampling)
     return jnp.where(done_B, pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
 
-  def put(step, done_B, hidden_BD, tokens_BR, logprobs_BR, lengths_B):
-    token_B, logprob_B = pick(hidden_BD, step, done_B)
+  def write(step: jax.Array, done_B: jax.Array, hidden_BD: jax.Array, tokens_BR: jax.Array, logprobs_BR: jax.Array,
+            lengths_B: jax.Array) -> tuple:
+    token_B, logprob_B = sample(hidden_BD, step, done_B)
     tokens_BR = jax.lax.dynamic_update_slice(tokens_BR, token_B[:, None], (0, step))
     logprobs_BR = jax.lax.dynamic_update_slice(logprobs_BR, logprob_B[:, None], (0, step))
     lengths_B = lengths_B + (~done_B).astype(jnp.int32)
     return token_B, done_B | jnp.any(token_B[:, None] == ends, axis=1), tokens_BR, logprobs_BR, lengths_B
 
-  def more(carry):
+  def goes_on(carry: tuple) -> jax.Array:
     step, _, _, done_B, *_ = carry
     return (step < longest) & ~jnp.all(done_B)
 
-  def body(carry):
+  def body(carry: tuple) -> tuple:
     step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B = carry
     positions_B1 = (next_positions_B + step - 1)[:, None]
     segments_B1 = (~done_B).astype(jnp.int32)[:, None]
-    hidden_B1D, cache = model.extend(params, cache, token_B[:, None], positions_B1, segments_B1)
-    token_B, done_B, tokens_BR, logprobs_BR, lengths_B = put(
+    hidden_B1D, cache = model.extend(params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
+    token_B, done_B, tokens_BR, logprobs_BR, lengths_B = write(
         step, done_B, hidden_B1D[:, 0], tokens_BR, logprobs_BR, lengths_B)
     return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B
 
   blank = (jnp.full((rows, longest), pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32))
-  token_B, done_B, *written = put(0, ~live_B, last_BD, *blank)
+  token_B, done_B, *written = write(0, ~live_B, last_BD, *blank)
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
-  steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(more, body, start)
+  steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(goes_on, body, start)
   return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps)

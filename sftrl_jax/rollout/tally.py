@@ -1,7 +1,6 @@
 """Episodes to counts: who succeeded, by which attempt, and how the first attempts failed."""
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -31,7 +30,7 @@ class Tally:
 
 
 def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
-  """codes: verdict codes that are counted even when they do not occur."""
+  """The counts of episodes. codes: verdict codes that are counted even when they do not occur."""
   outcomes, first = [], Counter(dict.fromkeys(codes, 0))
   tokens = responses = stopped = 0
   reward = 0.0
@@ -41,7 +40,7 @@ def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
       first[episode.turns[0].verdict.code] += 1
     reward += sum(episode.rewards)
     for turn in episode.turns:
-      tokens, responses, stopped = tokens + len(turn.reply.tokens), responses + 1, stopped + turn.reply.stopped
+      tokens, responses, stopped = tokens + len(turn.response.tokens), responses + 1, stopped + turn.response.stopped
   joined = "".join(outcomes)
   return Tally(len(episodes), len(joined) - joined.count("0"), joined, dict(first), reward / max(1, len(episodes)),
                tokens, responses, stopped)
@@ -52,23 +51,10 @@ def _digit(attempt: int) -> str:
   return "0123456789abcdefghijklmnopqrstuvwxyz"[min(attempt, 35)]
 
 
-def wilson(successes: int, episodes: int, z: float = 1.96) -> list[float]:
+def wilson(successes: int, episodes: int) -> list[float]:
   """The 95% score interval of a rate (Wilson 1927): inside [0, 1] and never empty, unlike the normal one."""
   if not episodes:
     return [0.0, 1.0]
-  rate, square = successes / episodes, z * z / episodes
-  centre = (rate + square / 2) / (1 + square)
-  half = z * math.sqrt(rate * (1 - rate) / episodes + square / (4 * episodes)) / (1 + square)
-  return [max(0.0, centre - half), min(1.0, centre + half)]
-
-
-def merge(tallies: Sequence[Tally]) -> Tally:
-  """One tally of several batches of episodes, in order."""
-  codes = sum((Counter(t.codes) for t in tallies), Counter())
-  for t in tallies:
-    for code in t.codes:
-      codes.setdefault(code, 0)
-  total = lambda name: sum(getattr(t, name) for t in tallies)
-  reward = sum(t.reward * t.episodes for t in tallies) / max(1, total("episodes"))
-  return Tally(total("episodes"), total("successes"), "".join(t.outcomes for t in tallies), dict(codes), reward,
-               total("response_tokens"), total("responses"), total("stopped"))
+  from scipy import stats  # a second to import: not before the first evaluation
+  interval = stats.binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
+  return [float(interval.low), float(interval.high)]

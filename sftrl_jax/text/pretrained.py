@@ -42,7 +42,7 @@ class Pretrained:
   kind: str = "pretrained"
 
   @classmethod
-  def of(cls, hf, stops: Sequence[int] = ()) -> "Pretrained":
+  def of(cls, hf: Any, stops: Sequence[int] = ()) -> "Pretrained":
     """What a fast tokenizer of transformers gives. stops: further ids at which responses end.
 
     ValueError for one whose chats could not be trained: its template ends no turn, or hides what was written.
@@ -72,11 +72,11 @@ class Pretrained:
                        "generation_config.json.")
     pad = eos if hf.pad_token_id is None else hf.pad_token_id
     bos = _opening(hf)
-    said = json.dumps([digest, source, variables, list(every), size, pad, bos])
-    made = cls(title, size, pad, bos, eos, tuple(every), hashlib.sha256(said.encode()).hexdigest(), hf, encoder,
-               template)
-    made._refuse_joined_prompt()
-    return made
+    description = json.dumps([digest, source, variables, list(every), size, pad, bos])
+    identity = hashlib.sha256(description.encode()).hexdigest()
+    tokenizer = cls(title, size, pad, bos, eos, tuple(every), identity, hf, encoder, template)
+    tokenizer._refuse_joined_prompt()
+    return tokenizer
 
   def encode(self, text: str) -> list[int]:
     """ids of a text, in which names of control tokens are just text; no token is put before or after it."""
@@ -114,13 +114,13 @@ class Pretrained:
     ids = self._encoded([self.template.end + text[stretches[-1][1]:]])[0].ids
     return ids[1:]
 
-  def save(self, directory) -> None:
+  def save(self, directory: str | Path) -> None:
     """Writes the files that `load` and transformers read; end ids go to generation_config.json, unless it is there."""
     self.hf.save_pretrained(str(directory))
     path = Path(directory) / "generation_config.json"
     if not path.exists():
-      told = {"bos_token_id": self.hf.bos_token_id, "eos_token_id": list(self.stops), "pad_token_id": self.pad}
-      path.write_text(json.dumps({key: value for key, value in told.items() if value is not None}, indent=2) + "\n")
+      ids = {"bos_token_id": self.hf.bos_token_id, "eos_token_id": list(self.stops), "pad_token_id": self.pad}
+      path.write_text(json.dumps({key: value for key, value in ids.items() if value is not None}, indent=2) + "\n")
 
   def _rendered(self, chat: Chat):
     try:
@@ -158,7 +158,7 @@ class Pretrained:
                          "the template put that blank behind the generation prompt.")
 
 
-def load(directory, stops: Sequence[int] = ()) -> Pretrained:
+def load(directory: str | Path, stops: Sequence[int] = ()) -> Pretrained:
   """The tokenizer of a Hugging Face directory. stops: end ids besides those that its generation_config.json names."""
   home = Path(directory)
   if not home.is_dir():
@@ -175,8 +175,8 @@ def load(directory, stops: Sequence[int] = ()) -> Pretrained:
 def _reader(home: Path):
   """AutoTokenizer, or the class that it would choose: it imports torch where there is one, and the class does not."""
   path = home / "tokenizer_config.json"
-  told = path.read_text(errors="replace") if path.is_file() and (home / "tokenizer.json").is_file() else ""
-  if re.search(r'"tokenizer_class": *"(TokenizersBackend|PreTrainedTokenizerFast)"', told):
+  config = path.read_text(errors="replace") if path.is_file() and (home / "tokenizer.json").is_file() else ""
+  if re.search(r'"tokenizer_class": *"(TokenizersBackend|PreTrainedTokenizerFast)"', config):
     from transformers import PreTrainedTokenizerFast
     return PreTrainedTokenizerFast
   from transformers import AutoTokenizer

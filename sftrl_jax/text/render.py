@@ -31,20 +31,20 @@ def render_all(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat]) -> list
 
 
 def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
-  """The ids said after the last response, whose end is already there, up to and including the generation prompt.
+  """The ids after the last response, whose end is already there, up to and including the generation prompt.
 
   A chat goes on by these: what was sampled stays as it was sampled, and is not read from text again.
   """
-  said = len(chat)
-  while said and chat[said - 1].role != "assistant":
-    said -= 1
-  if said == len(chat):
+  answered = len(chat)
+  while answered and chat[answered - 1].role != "assistant":
+    answered -= 1
+  if answered == len(chat):
     return []
   if isinstance(tokenizer, Pretrained):
     if error := _refusal(chat):
       raise error
     return tokenizer.after(chat)
-  return [token for message in chat[said:] for token in _message_ids(tokenizer, message)]
+  return [token for message in chat[answered:] for token in _message_ids(tokenizer, message)]
 
 
 def last_response(tokenizer: Tokenizer | Pretrained, ids: Sequence[int], written: Sequence[bool]) -> slice:

@@ -8,10 +8,11 @@ import datetime
 import functools
 import json
 import re
+from typing import Any
 
 from sftrl_jax.chat import Chat, Message
 
-# Templates that ask for the date are told this one: ids must not depend on the day on which a run is resumed. It is
+# Templates that ask for the date get this one: ids must not depend on the day on which a run is resumed. It is
 # what Llama 3's template falls back to where nobody tells it.
 DAY = datetime.datetime(2024, 7, 26)
 # Four private characters. A message that has one of them is read with U+FFFD, the replacement character, instead.
@@ -39,7 +40,7 @@ def name_of(token: int) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Template:
-  """A compiled template and what was found out about it.
+  """A compiled template and what rendering probes with it has shown.
 
   title: whose it is, for messages
   variables: what the template may read besides the chat (bos_token, ...)
@@ -75,13 +76,13 @@ class Template:
       text = compiled(self.source).render(messages=messages, tools=None, documents=None, add_generation_prompt=prompt,
                                           **self.variables)
     except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError) as error:
-      raise ValueError(f"The chat template of {self.title} refuses a chat of {_told(chat)}: {error}") from error
-    return written.sub(lambda found: self.controls[found[0]], text).replace(BREAK, "")
+      raise ValueError(f"The chat template of {self.title} refuses a chat of {_roles(chat)}: {error}") from error
+    return written.sub(lambda match: self.controls[match[0]], text).replace(BREAK, "")
 
   def written(self, chat: Chat) -> tuple[str, list[tuple[int, int]]]:
     """(text, stretches): of each assistant message what a policy writes after the generation prompt, its end included.
 
-    With the generation prompt if the chat awaits an answer. ValueError if the stretches cannot be told for certain.
+    With the generation prompt if the chat awaits an answer. ValueError if the stretches are not certain.
     """
     if not chat:
       raise ValueError("A chat needs a message.")
@@ -100,13 +101,13 @@ class Template:
       stop = text.find(self.end, start, limit)
       if stop < 0:
         raise ValueError(f"The chat template of {self.title} leaves a turn of the assistant open in a chat of "
-                         f"{_told(chat)}: no turn but the one that is being written may lack its end.")
+                         f"{_roles(chat)}: no turn but the one that is being written may lack its end.")
       stretches.append((start, stop + len(self.end)))
     return text, stretches
 
   def _opened(self, text: str) -> list[int]:
     """Ends of the openers: they hold a control token, so no message has one."""
-    return [found.end() for found in re.finditer(re.escape(self.opener), text)] if self.opener else []
+    return [match.end() for match in re.finditer(re.escape(self.opener), text)] if self.opener else []
 
   def _grown(self, chat: Chat, text: str) -> list[int]:
     """Where responses begin: where the chat before each of them, with its generation prompt, ends."""
@@ -115,8 +116,8 @@ class Template:
       if message.role == "assistant":
         before = self.plain(chat[:number]) if number else ""
         if not number or not text.startswith(before):
-          raise ValueError(f"The chat template of {self.title} does not tell what the assistant wrote in a chat of "
-                           f"{_told(chat)}: message {number + 1} does not follow the prompt that asks for it. Put "
+          raise ValueError(f"The chat template of {self.title} does not show what the assistant wrote in a chat of "
+                           f"{_roles(chat)}: message {number + 1} does not follow the prompt that asks for it. Put "
                            "{% generation %} and {% endgeneration %} around the assistant's words in the template.")
         starts.append(len(before))
     return starts
@@ -135,7 +136,7 @@ class Template:
     text = "".join(pieces)
     if not any(start < stop for start, stop in stretches) and any(message.role == "assistant" for message in chat):
       raise ValueError(f"The chat template of {self.title} marks nothing by {{% generation %}} in a chat of "
-                       f"{_told(chat)}.")
+                       f"{_roles(chat)}.")
     return text, [self._fitted(text, start, stop) for start, stop in stretches if start < stop]
 
   def _fitted(self, text: str, start: int, stop: int) -> tuple[int, int]:
@@ -147,7 +148,7 @@ class Template:
   @functools.cached_property
   def fault(self) -> str:
     """Why a longer chat does not begin with the ids of the shorter one and its response; "" if it does."""
-    for said, reply in _REPLIES.items():
+    for condition, reply in _REPLIES.items():
       for probe in _PROBES:
         chat = probe[:-1]
         try:
@@ -158,7 +159,7 @@ class Template:
           chat = (*chat, Message("assistant", reply), Message("user", question))
           longer = self.plain(chat)
           if not longer.startswith(before + reply + self.end):
-            return f"earlier turns are rendered otherwise once the chat has gone on{said}"
+            return f"earlier turns are rendered otherwise once the chat has gone on{condition}"
           before = longer
     return ""
 
@@ -182,9 +183,9 @@ def make(title: str, source: str, variables: dict, added: dict[str, int], specia
                      "never learn to stop: let it write one of the tokenizer's special tokens there (eos_token).")
   controls = {token: name for name, token in tokens.items() if token in special or name == ends[0]}
   closed = dataclasses.replace(everything, controls=controls, end=ends[0])
-  found = dataclasses.replace(closed, opener=_opener(closed))
-  _refuse_wrong_stretches(found)
-  return found
+  template = dataclasses.replace(closed, opener=_opener(closed))
+  _refuse_wrong_stretches(template)
+  return template
 
 
 def _first(template: Template) -> str:
@@ -220,21 +221,21 @@ def _refuse_wrong_stretches(template: Template) -> None:
     text, stretches = template.written(_LONG)
   except ValueError:   # it refuses such a chat, or cannot tell: then so it says of every chat that is like it
     return
-  said = [text[start:stop] for start, stop in stretches]
+  trained = [text[start:stop] for start, stop in stretches]
   answers = [message.text for message in _LONG if message.role == "assistant"]
   if template._marks_responses:   # it may want to have the last one learned only
     answers = answers[-1:]
   others = [message.text for message in _LONG if message.role != "assistant"]
-  closed = all(words.endswith(template.end) for words in said)
-  if not closed or any(answer not in "".join(said) for answer in answers) or any(
-      other in words for other in others for words in said):
-    raise ValueError(f"The chat template of {template.title} does not tell what the assistant wrote, its end token "
-                     f"included: of a known chat, {said} would be trained. Put {{% generation %}} and "
+  closed = all(words.endswith(template.end) for words in trained)
+  if not closed or any(answer not in "".join(trained) for answer in answers) or any(
+      hidden in words for hidden in others for words in trained):
+    raise ValueError(f"The chat template of {template.title} does not show what the assistant wrote, its end token "
+                     f"included: of a known chat, {trained} would be trained. Put {{% generation %}} and "
                      "{% endgeneration %} around the assistant's words and the end token.")
 
 
 @functools.cache
-def compiled(source: str):
+def compiled(source: str) -> Any:
   """A template as transformers compiles it: sandboxed, with its additions. Its data are plain strings and lists."""
   jinja2 = _jinja2()
 
@@ -243,7 +244,7 @@ def compiled(source: str):
 
     tags = {"generation"}
 
-    def parse(self, parser):
+    def parse(self, parser: Any) -> Any:
       line = next(parser.stream).lineno
       body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
       return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
@@ -251,11 +252,11 @@ def compiled(source: str):
     def _mark(self, caller):
       return f"{OPEN}{caller()}{CLOSE}"
 
-  def refuse(message):
+  def refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
-  def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+  def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
       trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
@@ -277,5 +278,5 @@ def _jinja2():
   return jinja2
 
 
-def _told(chat: Chat) -> str:
+def _roles(chat: Chat) -> str:
   return ", ".join(message.role for message in chat) or "no messages"

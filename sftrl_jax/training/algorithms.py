@@ -123,6 +123,6 @@ def _closing_tokens(experiment, episode: Episode) -> list[int]:
 
   [] if they are more than fit: a message that did not fit ended the episode, and there is no state to value.
   """
-  closed = episode.turns[-1].reply.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
+  closed = episode.turns[-1].response.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
   ids = ([] if closed else [experiment.tokenizer.eos]) + continued(experiment.tokenizer, episode.chat)
   return ids if len(ids) <= experiment.actor.rollout.feedback_tokens + 1 else []

@@ -25,7 +25,7 @@ class Profile:
   def step(self, number: int) -> Iterator[None]:
     """Runs the block as step `number`, with the evaluations and checkpoints after it."""
     if number in self.steps and not self._tracing:
-      folder = self._open.enter_context(paths.made(self.home))
+      folder = self._open.enter_context(paths.staging(self.home))
       self._open.enter_context(jax.profiler.trace(str(folder)))
       self._tracing = True
     with jax.profiler.StepTraceAnnotation("step", step_num=number):

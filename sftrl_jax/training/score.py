@@ -22,7 +22,7 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
 
   def score(params: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
     trunk = params["model"]
-    hidden_BTD = model.hidden(trunk, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+    hidden_BTD = model.hidden(trunk, inputs)
     logprobs_BT, entropy_BT, correct_BT = logprobs(
         hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, ids=model.ids)
     values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient) if "value" in params else None

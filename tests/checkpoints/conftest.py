@@ -24,7 +24,8 @@ def shapes_of(values):
   kind, top, layer = values["model_type"], {"embed_tokens.weight": (values["vocab_size"], width)}, {
       "self_attn.q_proj.weight": (q, width), "self_attn.k_proj.weight": (kv, width),
       "self_attn.v_proj.weight": (kv, width), "self_attn.o_proj.weight": (width, q),
-      "mlp.gate_proj.weight": (mlp_dim, width), "mlp.up_proj.weight": (mlp_dim, width), "mlp.down_proj.weight": (width, mlp_dim),
+      "mlp.gate_proj.weight": (mlp_dim, width), "mlp.up_proj.weight": (mlp_dim, width),
+      "mlp.down_proj.weight": (width, mlp_dim),
       "input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,)}
   if kind == "qwen2":
     layer |= {f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", q), ("k", kv), ("v", kv))}
@@ -32,10 +33,10 @@ def shapes_of(values):
     layer |= {f"self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
   if kind == "gemma3_text":
     layer |= {f"{name}_feedforward_layernorm.weight": (width,) for name in ("pre", "post")}
-  found = {f"model.{name}": shape for name, shape in {**top, "norm.weight": (width,)}.items()}
+  shapes = {f"model.{name}": shape for name, shape in {**top, "norm.weight": (width,)}.items()}
   for n in range(values["num_hidden_layers"]):
-    found |= {f"model.layers.{n}.{name}": shape for name, shape in layer.items()}
-  return found if values["tie_word_embeddings"] else {**found, "lm_head.weight": (values["vocab_size"], width)}
+    shapes |= {f"model.layers.{n}.{name}": shape for name, shape in layer.items()}
+  return shapes if values["tie_word_embeddings"] else {**shapes, "lm_head.weight": (values["vocab_size"], width)}
 
 
 @pytest.fixture(scope="session")

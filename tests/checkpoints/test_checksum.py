@@ -33,8 +33,8 @@ def test_every_flipped_bit_shows(dtype):
     for bit in bits:
       changed = bytearray(raw)
       changed[place] ^= 1 << bit
-      other = np.frombuffer(bytes(changed), x.dtype).reshape(x.shape)
-      assert checksums({"x": jnp.asarray(other)}) != before
+      flipped = np.frombuffer(bytes(changed), x.dtype).reshape(x.shape)
+      assert checksums({"x": jnp.asarray(flipped)}) != before
 
 
 def test_two_values_exchanged_show_and_nan_is_a_value_like_any_other():
@@ -46,9 +46,9 @@ def test_two_values_exchanged_show_and_nan_is_a_value_like_any_other():
 
 def test_an_array_is_described_by_shape_dtype_and_checksum():
   tree = {"a": {"b": array("bfloat16")}, "c": jnp.zeros((), jnp.int32)}
-  told = described(tree)
-  assert {path: value[:2] for path, value in told.items()} == {"a/b": [[4, 6], "bfloat16"], "c": [[], "int32"]}
-  assert told["a/b"][2] == checksums(tree)["a/b"]
+  descriptions = described(tree)
+  assert {path: value[:2] for path, value in descriptions.items()} == {"a/b": [[4, 6], "bfloat16"], "c": [[], "int32"]}
+  assert descriptions["a/b"][2] == checksums(tree)["a/b"]
 
 
 def test_json_is_hashed_whatever_the_order_of_its_keys():

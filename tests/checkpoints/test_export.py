@@ -24,10 +24,11 @@ def test_large_models_are_written_as_several_files_and_an_index(params, tmp_path
   hf.save(tmp_path / "one", CONFIG, params)
   monkeypatch.setattr(export, "LARGEST", 1000)
   hf.save(tmp_path / "many", CONFIG, params)
-  told = json.loads((tmp_path / "many" / safetensors.INDEX).read_text())
+  index = json.loads((tmp_path / "many" / safetensors.INDEX).read_text())
   files = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
-  assert files == sorted(set(told["weight_map"].values())) and files[0] == f"model-00001-of-{len(files):05}.safetensors"
-  assert 2 < len(files) and told["metadata"]["total_size"] == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  assert files == sorted(set(index["weight_map"].values()))
+  assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+  assert 2 < len(files) and index["metadata"]["total_size"] == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
   assert all(sum(entry.read().nbytes for entry in safetensors.header(tmp_path / "many" / file).values()) <= 1024
              for file in files)
   for name, entry in safetensors.entries(tmp_path / "one").items():
@@ -82,14 +83,15 @@ def test_a_model_of_no_family_and_a_dtype_of_none_are_refused_before_anything_is
 def test_ids_that_open_and_end_are_written_and_a_likeness_keeps_its_own_words(params, tmp_path):
   words = types.SimpleNamespace(eos=2, stops=(5, 2), bos=1, pad=None)
   hf.save(tmp_path / "first", CONFIG, params, words)
-  told, generation = (json.loads((tmp_path / "first" / name).read_text()) for name in (
+  values, generation = (json.loads((tmp_path / "first" / name).read_text()) for name in (
       "config.json", "generation_config.json"))
   assert generation == {"bos_token_id": 1, "eos_token_id": [2, 5]} and hf.stops(tmp_path / "first") == (2, 5)
-  assert told["architectures"] == ["LlamaForCausalLM"] and told["dtype"] == "float32" and told["bos_token_id"] == 1
-  (tmp_path / "first" / "config.json").write_text(json.dumps({**told, "own": 3, "rope_theta": 10_000}))
+  assert values["architectures"] == ["LlamaForCausalLM"]
+  assert values["dtype"] == "float32" and values["bos_token_id"] == 1
+  (tmp_path / "first" / "config.json").write_text(json.dumps({**values, "own": 3, "rope_theta": 10_000}))
   hf.save(tmp_path / "second", CONFIG, params, None, tmp_path / "first")
   assert json.loads((tmp_path / "second" / "config.json").read_text())["own"] == 3
   assert hf.stops(tmp_path / "second") == (2, 5)
-  (tmp_path / "first" / "config.json").write_text(json.dumps({**told, "own": 3, "rms_norm_eps": 0.1}))
+  (tmp_path / "first" / "config.json").write_text(json.dumps({**values, "own": 3, "rms_norm_eps": 0.1}))
   hf.save(tmp_path / "third", CONFIG, params, None, tmp_path / "first")
   assert "own" not in json.loads((tmp_path / "third" / "config.json").read_text())

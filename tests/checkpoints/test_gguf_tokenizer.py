@@ -28,21 +28,21 @@ def texts():
 def trained(cut, normalizer=None, whole=False):
   """A small byte-level tokenizer that cuts up text as given; whole: a piece that is a word needs no merges."""
   from tokenizers import Tokenizer, decoders, models, trainers
-  made = Tokenizer(models.BPE(ignore_merges=whole))
-  made.pre_tokenizer, made.decoder = cut, decoders.ByteLevel()
+  tokenizer = Tokenizer(models.BPE(ignore_merges=whole))
+  tokenizer.pre_tokenizer, tokenizer.decoder = cut, decoders.ByteLevel()
   if normalizer:
-    made.normalizer = normalizer
+    tokenizer.normalizer = normalizer
   alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-  made.train_from_iterator(texts() * 3, trainers.BpeTrainer(
+  tokenizer.train_from_iterator(texts() * 3, trainers.BpeTrainer(
       vocab_size=500, special_tokens=list(SPECIAL), initial_alphabet=sorted(alphabet), show_progress=False))
-  return made
+  return tokenizer
 
 
-def metadata(made, pre, **more):
+def metadata(tokenizer, pre, **more):
   """What llama.cpp would write of it."""
-  told = json.loads(made.to_str())["model"]
-  words = sorted(told["vocab"], key=told["vocab"].get)
-  keys = {"model": "gpt2", "pre": pre, "tokens": words, "merges": [" ".join(pair) for pair in told["merges"]],
+  model = json.loads(tokenizer.to_str())["model"]
+  words = sorted(model["vocab"], key=model["vocab"].get)
+  keys = {"model": "gpt2", "pre": pre, "tokens": words, "merges": [" ".join(pair) for pair in model["merges"]],
           "token_type": [3 if word in SPECIAL else 1 for word in words], "bos_token_id": 1, "eos_token_id": 2,
           "padding_token_id": 2, "unknown_token_id": 0, **more}
   return {"general.architecture": "llama", "llama.context_length": 64, "tokenizer.chat_template": TEMPLATE,
@@ -66,20 +66,20 @@ def cuts():
 
 @pytest.mark.parametrize("pre", ["smollm", "qwen2", "llama-bpe", "gpt-2"])
 def test_ids_are_those_of_the_tokenizer_it_was_made_of(tmp_path, pre):
-  made = trained(*cuts()[pre], whole=pre == "llama-bpe")
-  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", metadata(made, pre, add_bos_token=False), {}), tmp_path)
+  tokenizer = trained(*cuts()[pre], whole=pre == "llama-bpe")
+  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", metadata(tokenizer, pre, add_bos_token=False), {}), tmp_path)
   again = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-  different = [text for text in texts() if made.encode(text).ids != again.encode(text).ids]
+  different = [text for text in texts() if tokenizer.encode(text).ids != again.encode(text).ids]
   assert not different
   assert [again.decode(again.encode(text).ids, skip_special_tokens=False) for text in WORDS[:10]] == list(WORDS[:10])
 
 
 def test_without_its_cut_a_digit_after_two_spaces_has_other_ids(tmp_path):
   """So the test above can fail: this is what transformers makes of such a file."""
-  made = trained(*cuts()["smollm"])
-  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", metadata(made, "gpt-2"), {}), tmp_path)
+  tokenizer = trained(*cuts()["smollm"])
+  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", metadata(tokenizer, "gpt-2"), {}), tmp_path)
   again = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-  assert made.encode("x  24").ids != again.encode("x  24").ids
+  assert tokenizer.encode("x  24").ids != again.encode("x  24").ids
 
 
 def test_sentencepiece_gives_the_same_ids(tmp_path):
@@ -89,30 +89,30 @@ def test_sentencepiece_gives_the_same_ids(tmp_path):
       sentence_iterator=iter(text.replace("\n", " ") for text in corpus), model_prefix=str(tmp_path / "m"),
       vocab_size=400, model_type="bpe", byte_fallback=True, normalization_rule_name="identity",
       remove_extra_whitespaces=False, hard_vocab_limit=False, minloglevel=2)
-  made = pieces.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
-  kind = lambda i: 2 if made.is_unknown(i) else 3 if made.is_control(i) else 6 if made.is_byte(i) else 1
-  number = range(made.get_piece_size())
-  told = {"model": "llama", "tokens": [made.id_to_piece(i) for i in number],
-          "scores": [made.get_score(i) for i in number], "token_type": [kind(i) for i in number],
+  tokenizer = pieces.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
+  kind = lambda i: 2 if tokenizer.is_unknown(i) else 3 if tokenizer.is_control(i) else 6 if tokenizer.is_byte(i) else 1
+  number = range(tokenizer.get_piece_size())
+  values = {"model": "llama", "tokens": [tokenizer.id_to_piece(i) for i in number],
+          "scores": [tokenizer.get_score(i) for i in number], "token_type": [kind(i) for i in number],
           "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}
-  told = {f"tokenizer.ggml.{name}": value for name, value in told.items()}
-  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", told, {}), tmp_path)
+  values = {f"tokenizer.ggml.{name}": value for name, value in values.items()}
+  gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", values, {}), tmp_path)
   again = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
   plain = [text for text in texts() if "<" not in text]
   assert len(plain) > 200
-  assert [again.encode(text).ids for text in plain] == [[1, *made.encode(text)] for text in plain]
-  assert again.decode(made.encode("the answer is 日本語 🙂")) == "the answer is 日本語 🙂"
+  assert [again.encode(text).ids for text in plain] == [[1, *tokenizer.encode(text)] for text in plain]
+  assert again.decode(tokenizer.encode("the answer is 日本語 🙂")) == "the answer is 日本語 🙂"
 
 
 def test_gemmas_spaces_are_merged_in_the_order_of_its_words(tmp_path):
   words = ["<pad>", "<eos>", "<bos>", "<unk>", "  ", "   ", "▁", "a", "▁a", "b", "ab"]
-  told = {"model": "llama", "tokens": words, "scores": [-1000.0] * len(words), "token_type": [3, 3, 3, 2, *[1] * 7],
+  values = {"model": "llama", "tokens": words, "scores": [-1000.0] * len(words), "token_type": [3, 3, 3, 2, *[1] * 7],
           "bos_token_id": 2, "eos_token_id": 1, "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
-  keys = {"general.architecture": "gemma3", **{f"tokenizer.ggml.{name}": value for name, value in told.items()}}
+  keys = {"general.architecture": "gemma3", **{f"tokenizer.ggml.{name}": value for name, value in values.items()}}
   gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", keys, {}), tmp_path)
-  made = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
   # "▁a" stands before "ab" in the words, so " ab" is "▁a" "b".
-  assert [made.encode(text).ids for text in ("  a", "   ab", " ab")] == [[2, 4, 7], [2, 5, 10], [2, 8, 9]]
+  assert [tokenizer.encode(text).ids for text in ("  a", "   ab", " ab")] == [[2, 4, 7], [2, 5, 10], [2, 8, 9]]
 
 
 def test_files_are_made_once_and_open_in_transformers(tmp_path, monkeypatch):
@@ -121,9 +121,9 @@ def test_files_are_made_once_and_open_in_transformers(tmp_path, monkeypatch):
   from sftrl_jax.chat import Message
   from sftrl_jax.text import render
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  made = trained(*cuts()["smollm"])
+  tokenizer = trained(*cuts()["smollm"])
   writer = package.GGUFWriter(str(tmp_path / "x.gguf"), "llama")
-  for name, value in metadata(made, "smollm", add_bos_token=False, eot_token_id=2).items():
+  for name, value in metadata(tokenizer, "smollm", add_bos_token=False, eot_token_id=2).items():
     if name != "general.architecture":
       add = {int: writer.add_uint32, str: writer.add_string, bool: writer.add_bool}.get(type(value), writer.add_array)
       add(name, value)
@@ -133,16 +133,17 @@ def test_files_are_made_once_and_open_in_transformers(tmp_path, monkeypatch):
   words = gguf.tokenizer(tmp_path / "x.gguf")
   assert (words.eos, words.stops, words.bos, words.pad, words.size) == (2, (2,), None, 2, 500)
   text = "<|im_start|>user\n2+  2<|im_end|>\n<|im_start|>assistant\n"
-  assert render.render(words, (Message("user", "2+  2"),))[0] == made.encode(text).ids
+  assert render.render(words, (Message("user", "2+  2"),))[0] == tokenizer.encode(text).ids
   monkeypatch.setattr(gguf_tokenizer, "write", lambda *_: pytest.fail("made twice"))
   assert gguf.tokenizer(tmp_path / "x.gguf") == words
 
 
-@pytest.mark.parametrize("change, told", [(dict(pre="poro"), "'poro', an unknown way to cut up text; known: llama-bpe"),
-                                          (dict(model="bert"), "'bert'; known are gpt2"),
-                                          (dict(merges=["a b"]), "words and merges of its tokenizer do not fit")])
-def test_another_kind_of_tokenizer_is_told(tmp_path, change, told):
+@pytest.mark.parametrize("change, message", [
+    (dict(pre="poro"), "'poro', an unknown way to split text; known: llama-bpe"),
+    (dict(model="bert"), "'bert'; known are gpt2"),
+    (dict(merges=["a b"]), "words and merges of its tokenizer do not fit")])
+def test_another_kind_of_tokenizer_is_told(tmp_path, change, message):
   keys = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"],
           **{f"tokenizer.ggml.{name}": value for name, value in change.items()}}
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=message):
     gguf_tokenizer.write(GgufFile(tmp_path / "x.gguf", keys, {}), tmp_path)

@@ -50,7 +50,7 @@ def test_missing_surplus_and_misshapen_tensors_are_one_report(make):
   rewritten(home, change)
   with pytest.raises(ValueError) as caught:
     hf.load(home)
-  assert all(told in str(caught.value) for told in (
+  assert all(part in str(caught.value) for part in (
       "1 missing: model.layers.2.mlp.up_proj.weight", "does not have: model.layers.3.mlp.up_proj.weight",
       "model.norm.weight is [25] instead of [24]"))
 
@@ -68,19 +68,19 @@ def test_buffers_and_a_second_copy_of_a_tied_embedding_are_let_be(make):
 
 def test_weights_are_held_against_the_config_before_any_is_read(make):
   home = make(num_hidden_layers=2)
-  told = json.loads((home / "config.json").read_text())
-  (home / "config.json").write_text(json.dumps({**told, "num_hidden_layers": 1, "head_dim": 4}))
+  values = json.loads((home / "config.json").read_text())
+  (home / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 1, "head_dim": 4}))
   with pytest.raises(ValueError, match=r"9 that this model does not have: model.layers.1.*is \[32, 24\] instead of"):
     hf.load(home)
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, message", [
     ('{"model_type": "gpt2"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
     (b"\xff\xfe", "no sound JSON"), (None, "holds no config.json")])
-def test_a_directory_of_no_known_model_is_told(tmp_path, text, told):
+def test_a_directory_of_no_known_model_is_told(tmp_path, text, message):
   if text is not None:
     (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=message):
     hf.describe(tmp_path)
 
 
@@ -94,10 +94,10 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, words, beyond):
     hf.refuse_larger(tmp_path, 40)
 
 
-@pytest.mark.parametrize("told", [{}, {"model": []}, {"model": {"vocab": {"a": "b"}}},
+@pytest.mark.parametrize("table", [{}, {"model": []}, {"model": {"vocab": {"a": "b"}}},
                                   {"model": {}, "added_tokens": [3]}])
-def test_a_torn_tokenizer_is_told(tmp_path, told):
-  (tmp_path / "tokenizer.json").write_text(json.dumps(told))
+def test_a_torn_tokenizer_is_told(tmp_path, table):
+  (tmp_path / "tokenizer.json").write_text(json.dumps(table))
   with pytest.raises(ValueError, match="tokenizer.json is no sound tokenizer"):
     hf.refuse_larger(tmp_path, 40)
 

@@ -32,15 +32,15 @@ def test_what_the_package_writes_is_read_whole_and_in_parts(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_we_write_is_read_by_the_package(tmp_path, dtype):
-  told = arrays(dtype)
-  shapes = {name: array.shape for name, array in told.items()}
-  ours.write(tmp_path / "x.safetensors", shapes, np.dtype(dtype), iter(told.items()))
+  tensors = arrays(dtype)
+  shapes = {name: array.shape for name, array in tensors.items()}
+  ours.write(tmp_path / "x.safetensors", shapes, np.dtype(dtype), iter(tensors.items()))
   if dtype is ml_dtypes.bfloat16:   # for which the package has no NumPy dtype of its own
     there = {name: entry.read() for name, entry in ours.header(tmp_path / "x.safetensors").items()}
   else:
     there = package.load_file(tmp_path / "x.safetensors")
   assert {name: np.asarray(array).tobytes() for name, array in there.items()} == {
-      name: array.tobytes() for name, array in told.items()}
+      name: array.tobytes() for name, array in tensors.items()}
 
 
 @pytest.mark.parametrize("given", [[], [("b", np.zeros(2, np.float32))], [("a", np.zeros(3, np.float32))],
@@ -60,7 +60,7 @@ def tensor(shape=(4,), offsets=(0, 16), dtype="F32"):
   return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
-@pytest.mark.parametrize("header, told", [
+@pytest.mark.parametrize("header, message", [
     (b"{   ", "header is damaged"), (b"[]", "header is damaged"), (b"\xff\xff", "header is damaged"),
     ({"a": 3}, "header is damaged"), ({"a": {"dtype": "F32"}}, "header is damaged"),
     ({"a": tensor(shape=(5,))}, r"shape \[5\] takes 16 bytes"), ({"a": tensor(shape=(-4,))}, "header is damaged"),
@@ -69,8 +69,8 @@ def tensor(shape=(4,), offsets=(0, 16), dtype="F32"):
     ({"a": tensor(shape=(40,), offsets=(0, 160))}, "is cut off"),
     ({"a": tensor(shape=(2**62,), offsets=(0, 2**64))}, "is cut off"),
 ], ids=str)
-def test_a_header_that_lies_is_refused(tmp_path, header, told):
-  with pytest.raises(ValueError, match=told):
+def test_a_header_that_lies_is_refused(tmp_path, header, message):
+  with pytest.raises(ValueError, match=message):
     ours.header(file_of(tmp_path / "model.safetensors", header))
 
 
@@ -96,14 +96,14 @@ def test_weights_of_no_plain_dtype_are_told_when_they_are_read(tmp_path):
     entries["a"].read()
 
 
-@pytest.mark.parametrize("where, told", [
+@pytest.mark.parametrize("where, message", [
     ({"a": "gone.safetensors"}, "lacks gone.safetensors, which its index names"),
     ({"a": "../x.safetensors"}, "names ../x.safetensors: an index may only name files beside it"),
     ({"a": "/etc/passwd"}, "names /etc/passwd"), ([], "holds no weight_map"), ({"a": 3}, "holds no weight_map"),
 ], ids=str)
-def test_an_index_names_files_that_are_there_and_beside_it(tmp_path, where, told):
+def test_an_index_names_files_that_are_there_and_beside_it(tmp_path, where, message):
   (tmp_path / ours.INDEX).write_text(json.dumps({"weight_map": where}))
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=message):
     ours.entries(tmp_path)
 
 

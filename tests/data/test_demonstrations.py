@@ -95,7 +95,8 @@ def test_careless_and_misread_are_asked_for_only_where_the_config_asks():
   plain = Without("careless", "misread")
   refuse(plain, DemonstrationsConfig())
   assert demonstration(plain, DemonstrationsConfig(), 0, 5) == demonstration(ENV, DemonstrationsConfig(), 0, 5)
-  for shown, name in ((DemonstrationsConfig(careless=0.1), "careless"), (DemonstrationsConfig(attempts=(0.5, 0.5)), "careless"),
+  for shown, name in ((DemonstrationsConfig(careless=0.1), "careless"),
+                      (DemonstrationsConfig(attempts=(0.5, 0.5)), "careless"),
                       (DemonstrationsConfig(attempts=(0.5, 0.5), misread=1.0), "misread")):
     with pytest.raises(ValueError, match=rf"config\.data asks for {name} responses, .* no {name}\(state, seed\)"):
       refuse(plain, shown)

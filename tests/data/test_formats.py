@@ -101,7 +101,7 @@ def test_a_bad_chat_is_told_with_its_place_in_the_row(case):
   listed, column, told = BAD[case]
   with pytest.raises(BadRow) as error:
     example("messages", {"messages": listed}, TOKENIZER)
-  assert error.value.column == column and told in error.value.told
+  assert error.value.column == column and told in error.value.message
 
 
 @pytest.mark.parametrize(("name", "value", "column", "told"), [
@@ -114,7 +114,7 @@ def test_a_bad_chat_is_told_with_its_place_in_the_row(case):
 def test_a_bad_row_of_another_format_is_told_too(name, value, column, told):
   with pytest.raises(BadRow) as error:
     example(name, value, TOKENIZER)
-  assert error.value.column == column and told in error.value.told
+  assert error.value.column == column and told in error.value.message
 
 
 def test_a_word_that_the_tokenizer_has_not_is_a_bad_row():
@@ -144,7 +144,7 @@ def test_chats_of_a_pretrained_tokenizer_are_rendered_together_and_one_that_is_r
   words_of = lambda ids, flags: " ".join(names[token] for token, flag in zip(ids, flags, strict=True) if flag)
   assert words_of(*first[0]) == "2 <|end|> 1 2 <|end|>" and words_of(*last[0]) == "3 <|end|>"
   assert names[first[0][0][-1]] == "<|end|>"   # what the template puts behind the last end teaches nothing
-  assert refused.reason == "cannot be rendered" and "no rules" in refused.told
+  assert refused.reason == "cannot be rendered" and "no rules" in refused.message
   assert silent.reason == "no assistant message"
   halves = [{"prompt": chats[0][:3], "completion": chats[0][3:]}, {"prompt": "1", "completion": "2 3"}]
   listed, written = examples("prompt_completion", halves, tokenizer)

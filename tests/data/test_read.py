@@ -65,7 +65,7 @@ def test_a_broken_line_is_a_fault_and_the_next_is_read(case, tmp_path):
   path = lines(tmp_path / "a.jsonl", {"text": "one"}, line, {"text": "three"})
   one, broken, three = read(str(path))
   assert (one.fault, three.fault, three.number) == (None, None, 3)
-  assert broken.number == 2 and broken.fault.reason == reason and told in broken.fault.told
+  assert broken.number == 2 and broken.fault.reason == reason and told in broken.fault.message
 
 
 def test_a_line_without_end_is_never_held(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_a_line_without_end_is_never_held(tmp_path, monkeypatch):
   path = lines(tmp_path / "a.jsonl", {"text": "x" * 950}, {"text": "y" * 80}, {"text": "z" * 100})
   first, second, third = read(str(path))
   assert first.fault.reason == third.fault.reason == "too long"
-  assert first.fault.told.startswith("the line has 963 bytes, but a row has at most 100")
+  assert first.fault.message.startswith("the line has 963 bytes, but a row has at most 100")
   assert second.value == {"text": "y" * 80} and (second.number, third.number) == (2, 3)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.env import Env, Verdict, labels_of
 
 
 @pytest.mark.parametrize("name", ENVS)
@@ -19,6 +19,18 @@ def test_environments_offer_the_whole_interface(name):
     assert verdict.chat is None and verdict.code in env.codes and chat[-1].role == "user"
     with pytest.raises(ValueError, match="ended"):
       env.step(after, "again")
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_labels_are_for_what_the_environment_names(name):
+  env = ENVS[name]()
+  labels = labels_of(env)
+  for key, names in (("codes", env.codes), ("variants", env.variants)):
+    assert set(labels[key]) <= set(names) and all(isinstance(label, str) and label for label in labels[key].values())
+
+
+def test_an_environment_needs_no_labels():
+  assert labels_of(object()) == {"codes": {}, "variants": {}}
 
 
 def test_a_verdict_is_immutable():

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from sftrl_jax.chat import Message
-from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.env import Env, Verdict, labels_of
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, TaskError
 
@@ -40,6 +40,10 @@ class Careless(Task):
     return 1 / 0
 
 
+class Labelled(Task):
+  code_labels, variant_labels = {"correct": "right"}, {"far": 3}
+
+
 def stepping(**changes):
   return CheckedEnv(Task((0, dataclasses.replace(GOOD, **changes))))
 
@@ -53,6 +57,14 @@ def test_a_right_environment_plays_as_it_is():
   assert env.expert(state, 1) == env.env.expert(state, 1)
   assert env.careless(state, "a") == env.env.careless(state, "a")
   assert not hasattr(CheckedEnv(Task()), "careless")
+
+
+def test_labels_pass_through_and_must_be_text():
+  for env in (GeneralPoints(), Task()):
+    assert labels_of(CheckedEnv(env)) == labels_of(RewardFnEnv(CheckedEnv(env), len)) == labels_of(env)
+  assert CheckedEnv(Labelled()).code_labels == {"correct": "right"}
+  with pytest.raises(TaskError, match=rf"{HERE}Labelled: variant_labels is {{'far': 3}}, but it must be a dict of str"):
+    labels_of(CheckedEnv(Labelled()))
 
 
 @pytest.mark.parametrize("reward", [1, True, 0.5, -3.0])

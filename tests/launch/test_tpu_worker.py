@@ -49,7 +49,7 @@ def worker(made, tmp_path):
   def run(has):
     calls = tmp_path / "calls"
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "CALLS": str(calls), "HAS": has,
-                   "STANDS": str(tmp_path)}
+                   "STANDS": str(tmp_path), "PYENV_ROOT": str(tmp_path / "pyenv")}
     done = subprocess.run(["bash", "launch/tpu_worker.sh", "install", "hf,gguf"], cwd=tmp_path, env=environment,
                           capture_output=True, text=True, timeout=60, check=False)
     told = [line for line in calls.read_text().splitlines() if not {"-c", "--version"} & set(line.split())]

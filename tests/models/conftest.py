@@ -17,9 +17,9 @@ KINDS = {
     "plain": dataclasses.replace(TINY, kv_heads=4, mlp="plain", activation="relu", remat="none"),
     "tied": dataclasses.replace(TINY, kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2),
     "everything": dataclasses.replace(
-        TINY, layers=3, tie_embeddings=True, window=3, pattern=("local", "global"), qkv_bias=True, qk_norm=True, post_norms=True,
-        norm_plus_one=True, embed_scale=3.0, rope_local_theta=100.0, rope_scaling="llama3", rope_factor=8.0,
-        rope_context=16, query_scale=0.5),
+        TINY, layers=3, tie_embeddings=True, window=3, pattern=("local", "global"), qkv_bias=True, qk_norm=True,
+        post_norms=True, norm_plus_one=True, embed_scale=3.0, rope_local_theta=100.0, rope_scaling="llama3",
+        rope_factor=8.0, rope_context=16, query_scale=0.5),
     "half": dataclasses.replace(TINY, dtype="bfloat16"),
 }
 LENGTHS = (3, 7, 1, 5)
@@ -38,7 +38,7 @@ def born(config):
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   params = trees.map_with_path(lambda path, x: jnp.asarray(leaf(path, x.shape, random)), shapes)
   decoding = jax.jit(model.decoding)(params)
-  extend = jax.jit(lambda past, *arrays: model.extend(decoding, past, *arrays))
+  extend = jax.jit(functools.partial(model.extend, decoding))
   return types.SimpleNamespace(model=model, params=params, logits=jax.jit(model.logits), extend=extend)
 
 

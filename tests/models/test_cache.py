@@ -13,11 +13,12 @@ from sftrl_jax.models import cache
 def read(grouped, ragged):
   """(extend, a cache of 7 places that has read the ragged rows)."""
   prompt, extend = inputs.left_pad(ragged, 7), grouped.extend
-  return extend, extend(cache.empty(grouped.model.config, 4, 7), *map(jnp.asarray, fields(prompt)))[1]
+  return extend, extend(cache.empty(grouped.model.config, 4, 7), prompt)[1]
 
 
-def fields(batch):
-  return batch.tokens_BT, batch.positions_BT, batch.segments_BT
+def next_token():
+  """One more token of each ragged row."""
+  return inputs.Inputs(*(jnp.asarray(x, jnp.int32)[:, None] for x in ([1, 2, 3, 4], [3, 7, 1, 5], [1] * 4)))
 
 
 def test_an_empty_cache_holds_nothing(grouped):
@@ -52,8 +53,8 @@ def test_taking_rows_commutes_with_growing_and_may_repeat(read):
   _, past = read
   rows = jnp.asarray([2, 0, 2])
   left, right = cache.grow(cache.take(past, rows), 9), cache.take(cache.grow(past, 9), rows)
-  for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-    np.testing.assert_array_equal(one, other)
+  for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+    np.testing.assert_array_equal(x, y)
   np.testing.assert_array_equal(left.keys_BKSC[1][0], left.keys_BKSC[1][2])
   np.testing.assert_array_equal(left.positions_BS[1, :7], past.positions_BS[0])
 
@@ -72,17 +73,17 @@ def test_reserving_marks_the_next_places_only(read):
 
 def test_how_much_room_there_is_changes_nothing(read, same):
   extend, past = read
-  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
-  tight, _ = extend(cache.grow(past, 8), *token)
-  roomy, _ = extend(cache.grow(past, 20), *token)
+  token = next_token()
+  tight, _ = extend(cache.grow(past, 8), token)
+  roomy, _ = extend(cache.grow(past, 20), token)
   same(tight, roomy)
 
 
 def test_what_lies_in_empty_places_changes_nothing(read):
   extend, past = read
   past = cache.grow(past, 9)
-  token = jnp.asarray([[1], [2], [3], [4]]), jnp.asarray([[3], [7], [1], [5]]), jnp.ones((4, 1), jnp.int32)
+  token = next_token()
   unseen = (past.segments_BS == 0)[:, None, :, None]
   dirty = past.replace(keys_BKSC=tuple(jnp.where(unseen, 99.0, x) for x in past.keys_BKSC),
                        values_BKSC=tuple(jnp.where(unseen, -99.0, x) for x in past.values_BKSC))
-  np.testing.assert_array_equal(extend(past, *token)[0], extend(dirty, *token)[0])
+  np.testing.assert_array_equal(extend(past, token)[0], extend(dirty, token)[0])

@@ -33,12 +33,12 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
   assert DecoderConfig(layers=2).kinds == ("global", "global")
 
 
-@pytest.mark.parametrize("change,told", [
+@pytest.mark.parametrize("change,message", [
     ({"width": 0}, "width is 0"), ({"layers": 0}, "layers is 0"), ({"heads": -1}, "heads is -1"),
     ({"heads": 4, "kv_heads": 3}, "kv_heads is 3; it must divide heads = 4"),
     ({"heads": 4, "kv_heads": 8}, "kv_heads is 8"), ({"heads": 4, "kv_heads": -2}, "kv_heads is -2"),
     ({"width": 50, "heads": 4}, "must divide width = 50"), ({"width": 12, "heads": 4}, "even number of channels"),
-    ({"channels": -2}, "channels is -2"), ({"ffn": -1}, "ffn is -1"), ({"unroll": 0}, "unroll is 0"),
+    ({"head_dim": -2}, "head_dim is -2"), ({"mlp_dim": -1}, "mlp_dim is -1"), ({"unroll": 0}, "unroll is 0"),
     ({"mlp": "wide"}, "gated, plain"), ({"activation": "tanh"}, "silu, relu, gelu"),
     ({"pattern": ("local",)}, "window is 0, but pattern"), ({"window": 8}, "window is 8, but pattern"),
     ({"window": -1, "pattern": ("local",)}, "window is -1"), ({"pattern": ()}, "pattern is"),
@@ -50,8 +50,8 @@ def test_a_pattern_is_repeated_and_cut_off_where_the_layers_end():
     ({"rope_scaling": "llama3", "rope_context": 8, "rope_low": 4.0}, "0 < rope_low < rope_high"),
     ({"dtype": "float16"}, "float32, bfloat16"), ({"remat": "some"}, "none, full, light"),
 ])
-def test_what_cannot_be_built_is_refused(change, told):
-  with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_built_is_refused(change, message):
+  with pytest.raises(ValueError, match=message):
     DecoderConfig(**change)
 
 

@@ -33,17 +33,17 @@ def continued(ragged):
 def decoded(decoder, ragged, longer):
   """(rows, places, logits) by prefill of left-padded prompts, then a token at a time; a row leaves, the cache grows."""
   model, extend = decoder.model, decoder.extend
-  told = []
-  hidden, past = extend(cache.empty(model.config, len(ragged), 7), *fields(inputs.left_pad(ragged, 7)))
+  entries = []
+  hidden, past = extend(cache.empty(model.config, len(ragged), 7), inputs.left_pad(ragged, 7))
   for row, prompt in enumerate(ragged):
-    told += [(row, place, np.asarray(hidden)[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
+    entries += [(row, place, np.asarray(hidden)[row, 7 - len(prompt) + place]) for place in range(len(prompt))]
   keep, past = [3, 0, 1], cache.grow(cache.take(past, jnp.asarray([3, 0, 1])), 7 + STEPS)
   for step in range(STEPS):
     positions = np.asarray([[len(ragged[row]) + step] for row in keep])
     tokens = np.asarray([[longer[row][len(ragged[row]) + step]] for row in keep])
-    hidden, past = extend(past, *map(jnp.asarray, (tokens, positions, np.ones((3, 1), np.int32))))
-    told += [(row, positions[index, 0], np.asarray(hidden)[index, 0]) for index, row in enumerate(keep)]
-  rows, places, states = zip(*told, strict=True)
+    hidden, past = extend(past, inputs.Inputs(tokens, positions, np.ones((3, 1), np.int32)))
+    entries += [(row, positions[index, 0], np.asarray(hidden)[index, 0]) for index, row in enumerate(keep)]
+  rows, places, states = zip(*entries, strict=True)
   return rows, places, model.unembed(decoder.params, jnp.asarray(np.stack(states)))
 
 
@@ -77,11 +77,11 @@ def test_several_tokens_at_once_are_as_good_as_one_after_another(grouped, ragged
   """A verifier's message is read in one piece, with padding in the gap before it."""
   model, extend = grouped.model, grouped.extend
   more = [[1, 2], [3], [4, 5, 6], []]
-  past = extend(cache.empty(model.config, 4, 10), *fields(inputs.left_pad(ragged, 7)))[1]
+  past = extend(cache.empty(model.config, 4, 10), inputs.left_pad(ragged, 7))[1]
   tail = inputs.left_pad(more, 3)
   starts = np.asarray([[len(row)] for row in ragged])
   tail.positions_BT[:] += starts * tail.segments_BT
-  hidden, _ = extend(past, *fields(tail))
+  hidden, _ = extend(past, tail)
   want = full(grouped, [a + b for a, b in zip(ragged, more, strict=True)], 12)
   got = np.asarray(model.unembed(grouped.params, hidden))
   for row, (before, after) in enumerate(zip(ragged, more, strict=True)):
@@ -94,6 +94,22 @@ def test_packed_rows_say_what_separate_rows_say(decoder, ragged, packed, same):
   together, apart = np.asarray(decoder.logits(decoder.params, *fields(batch))), full(decoder, ragged, 12)
   for index, (row, slot) in enumerate(zip(ragged, slots, strict=True)):
     same(together[slot.row, slot.start: slot.start + len(row)], apart[index, : len(row)])
+
+
+def test_segments_alone_make_packed_rows_equal_to_separate_ones(decoder, ragged, packed, same):
+  """Positions begin at 0 in every segment, also where padding interrupts a segment."""
+  batch, slots = packed
+  by_segments = np.asarray(decoder.logits(decoder.params, batch.tokens_BT, segments=batch.segments_BT))
+  apart = full(decoder, ragged, 12)
+  for index, (row, slot) in enumerate(zip(ragged, slots, strict=True)):
+    same(by_segments[slot.row, slot.start: slot.start + len(row)], apart[index, : len(row)])
+  real = batch.segments_BT > 0
+  by_both = np.asarray(decoder.logits(decoder.params, *fields(batch)))
+  np.testing.assert_array_equal(by_segments[real], by_both[real])   # the same positions, bit for bit
+  places = [0, 1, 4, 5, 6]   # of the five tokens of a row that padding interrupts
+  tokens, segments = np.zeros((2, 1, 12), np.int32)
+  tokens[0, places], segments[0, places] = ragged[3], 1
+  same(np.asarray(decoder.logits(decoder.params, tokens, segments=segments))[0, places], apart[3, :5])
 
 
 @functools.cache
@@ -129,7 +145,7 @@ def test_no_gradient_comes_from_later_tokens_or_other_segments(decoder):
   segments = jnp.asarray([[1, 1, 1, 1, 1, 2, 2, 2, 0, 0]], jnp.int32)
 
   def read(embed):
-    hidden = decoder.model.hidden({**decoder.params, "embed": embed}, tokens, positions, segments)
+    hidden = decoder.model.hidden({**decoder.params, "embed": embed}, inputs.Inputs(tokens, positions, segments))
     return jnp.einsum("btd,d->t", hidden, jnp.arange(1.0, hidden.shape[-1] + 1))
 
   touched = np.asarray(jnp.any(jax.jit(jax.jacrev(read))(decoder.params["embed"]) != 0, axis=-1))[:8, :10]
@@ -151,9 +167,9 @@ def test_what_stands_in_padding_changes_no_bit(decoder, ragged):
   padding, random = batch.segments_BT == 0, np.random.default_rng(3)
   dirty = batch.replace(tokens_BT=np.where(padding, random.integers(0, 24, padding.shape), batch.tokens_BT),
                         positions_BT=np.where(padding, random.integers(0, 12, padding.shape), batch.positions_BT))
-  clean, other = (decoder.logits(decoder.params, *fields(b)) for b in (batch, dirty))
-  np.testing.assert_array_equal(np.asarray(clean)[~padding], np.asarray(other)[~padding])
-  assert np.isfinite(np.asarray(other)).all()
+  clean, changed = (decoder.logits(decoder.params, *fields(b)) for b in (batch, dirty))
+  np.testing.assert_array_equal(np.asarray(clean)[~padding], np.asarray(changed)[~padding])
+  assert np.isfinite(np.asarray(changed)).all()
 
 
 def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
@@ -171,8 +187,8 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
 @pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"unroll": 7},
                                     {"remat": "none", "unroll": 2}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
-  batch, other = fields(inputs.right_pad(ragged, 12)), born_of(**change)
-  close(gradients(other.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
+  batch, changed = fields(inputs.right_pad(ragged, 12)), born_of(**change)
+  close(gradients(changed.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
 
 
 def test_layers_apart_are_the_stacked_ones(grouped):
@@ -187,13 +203,13 @@ def test_decoding_parameters_have_the_dtype_of_the_activations(half):
   decoding = jax.eval_shape(half.model.decoding, half.params)
   assert {leaf.dtype for leaf in jax.tree.leaves(decoding)} == {jnp.dtype(jnp.bfloat16)}
   ones = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  assert jax.eval_shape(half.model.hidden, half.params, ones, ones, ones).dtype == jnp.bfloat16
+  assert jax.eval_shape(half.model.hidden, half.params, inputs.Inputs(ones, ones, ones)).dtype == jnp.bfloat16
 
 
 def test_a_tied_model_has_one_table(born_of):
-  tie_embeddings, untied = born_of(kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2), born_of()
-  assert "unembed" not in tie_embeddings.params and "unembed" in untied.params
-  np.testing.assert_array_equal(tie_embeddings.model.unembedding(tie_embeddings.params), tie_embeddings.params["embed"].T)
+  tied, untied = born_of(kv_heads=1, head_dim=6, activation="gelu", tie_embeddings=True, unroll=2), born_of()
+  assert "unembed" not in tied.params and "unembed" in untied.params
+  np.testing.assert_array_equal(tied.model.unembedding(tied.params), tied.params["embed"].T)
 
 
 def depends_on(decoder, length):
@@ -241,8 +257,8 @@ def test_a_newborn_model_knows_nothing_and_its_layers_differ():
 
 
 def test_the_kinds_these_laws_hold_for_cover_every_choice(kinds):
-  names = ("mlp", "activation", "tied", "remat")
+  names = ("mlp", "activation", "tie_embeddings", "remat")
   values = {name: {getattr(config, name) for config in kinds.values()} for name in names}
-  assert values == {"mlp": {"gated", "plain"}, "activation": {"silu", "relu", "gelu"}, "tied": {True, False},
+  assert values == {"mlp": {"gated", "plain"}, "activation": {"silu", "relu", "gelu"}, "tie_embeddings": {True, False},
                     "remat": {"full", "none"}}
   assert {config.heads // config.kv_heads for config in kinds.values()} == {1, 2, 4}

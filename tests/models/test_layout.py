@@ -32,10 +32,10 @@ def test_an_axis_goes_where_the_rules_say_if_it_divides():
       assert "sharding_constraint" in traced()
       assert layout.spec((8, 4, 6), layout.ROWS) == PartitionSpec(("data", "fsdp"), None, None)
       assert layout.spec((6, 4, 6), layout.ROWS) == PartitionSpec(None, None, None)
-      assert layout.spec((6, 4, 6), layout.STILL) == PartitionSpec("data", None, "fsdp")
-      assert layout.spec((6, 4, 7), layout.STILL) == PartitionSpec("data", None, None)
+      assert layout.spec((6, 4, 6), layout.STATIONARY) == PartitionSpec("data", None, "fsdp")
+      assert layout.spec((6, 4, 7), layout.STATIONARY) == PartitionSpec("data", None, None)
     with rules.applied(rules.GATHERED_AXES):
-      assert layout.spec((8, 4, 6), layout.STILL) == PartitionSpec(("data", "fsdp"), None, None)
+      assert layout.spec((8, 4, 6), layout.STATIONARY) == PartitionSpec(("data", "fsdp"), None, None)
 
 
 def test_the_platform_is_that_of_the_mesh():

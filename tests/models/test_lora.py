@@ -41,9 +41,9 @@ def test_what_decodes_has_its_adapters_merged(adapted):
   decoder, base, _, trained = adapted
   attached = lora.attach(base, trained, RANK)
   decode = jax.jit(decoder.model.decoding)
-  found, wanted = decode(attached), decode(lora.merge(attached))
-  assert jax.tree.structure(found) == jax.tree.structure(decode(base))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, wanted)
+  decoded, wanted = decode(attached), decode(lora.merge(attached))
+  assert jax.tree.structure(decoded) == jax.tree.structure(decode(base))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), decoded, wanted)
 
 
 def test_attaching_copies_nothing_and_a_plain_tree_is_merged_already(grouped):
@@ -59,7 +59,8 @@ def test_attaching_copies_nothing_and_a_plain_tree_is_merged_already(grouped):
 def test_merging_adds_the_product_in_f32(grouped):
   base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), grouped.params)
   adapters = loud(lora.init(LoraConfig(rank=3, alpha=1.0, targets=("*/down",)), base, jax.random.key(0)))
-  merged = lora.merge(lora.attach(base, adapters, LoraConfig(rank=3, alpha=1.0)))["layers"]["block"]["mlp"]["down"]["kernel"]
+  merged = lora.merge(lora.attach(base, adapters, LoraConfig(rank=3, alpha=1.0)))
+  merged = merged["layers"]["block"]["mlp"]["down"]["kernel"]
   down, (a, b) = base["layers"]["block"]["mlp"]["down"]["kernel"], (
       np.float64(adapters["layers"]["block"]["mlp"]["down"][name]) for name in ("a", "b"))
   wanted = np.float64(down) + np.einsum("nfr,nrd->nfd", a, b) / 3

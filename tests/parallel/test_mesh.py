@@ -33,12 +33,12 @@ def test_a_mesh_may_take_fewer_devices():
   assert meshes.make(MeshConfig(), jax.devices()[:1]).size == 1
 
 
-@pytest.mark.parametrize("config, told", [
+@pytest.mark.parametrize("config, message", [
     (MeshConfig(2, 2, 1), "4 is not their number"), (MeshConfig(3, -1, 1), "3 does not divide them"),
     (MeshConfig(16, -1, 1), "data=16 x fsdp=-1 x tensor=1, but there are 8 devices, and 16 does not divide them")],
                          ids=str)
-def test_a_mesh_that_is_not_all_devices_is_refused_with_sizes_that_are(config, told):
-  with pytest.raises(ValueError, match=f"{told}: use sizes of 1, 2, 4, 8, and -1 for one.*--config.mesh.fsdp=-1"):
+def test_a_mesh_that_is_not_all_devices_is_refused_with_sizes_that_are(config, message):
+  with pytest.raises(ValueError, match=f"{message}: use sizes of 1, 2, 4, 8, and -1 for one.*--config.mesh.fsdp=-1"):
     meshes.make(config)
 
 
@@ -95,16 +95,16 @@ def test_no_mesh_is_ever_entered_by_with_alone():
   for path in [*(root / "sftrl_jax").rglob("*.py"), *(root / "configs").rglob("*.py"), *(root / "tests").rglob("*.py")]:
     for node in ast.walk(ast.parse(path.read_text())):
       for item in getattr(node, "items", ()) if isinstance(node, ast.With | ast.AsyncWith) else ():
-        said = ast.unparse(item.context_expr)
-        entered = re.fullmatch(r"(.*\.)?\w*mesh|(.*\.)?(Mesh|make_mesh)\(.*\)|meshes\.make\(.*\)", said, re.DOTALL)
-        assert not entered or said.startswith("jax.set_mesh("), f"{path}:{node.lineno}: with {said}"
+        call = ast.unparse(item.context_expr)
+        entered = re.fullmatch(r"(.*\.)?\w*mesh|(.*\.)?(Mesh|make_mesh)\(.*\)|meshes\.make\(.*\)", call, re.DOTALL)
+        assert not entered or call.startswith("jax.set_mesh("), f"{path}:{node.lineno}: with {call}"
 
 
-@pytest.mark.parametrize("change,told", [
+@pytest.mark.parametrize("change,message", [
     ({"data": 0}, "data is 0"), ({"tensor": -2}, "tensor is -2"), ({"data": -1}, "only one of them may be -1"),
     ({"cpu_threads": -1}, "cpu_threads is -1")])
-def test_a_layout_that_is_none_is_refused(change, told):
-  with pytest.raises(ValueError, match=told):
+def test_a_layout_that_is_none_is_refused(change, message):
+  with pytest.raises(ValueError, match=message):
     MeshConfig(**change)
 
 

@@ -50,14 +50,14 @@ def test_a_death_a_failure_and_a_good_end():
     (b"", None)])
 def test_a_stranger_is_turned_away(greeting, process):
   listener = socket.create_server(("127.0.0.1", 0))
-  told = [["a", 0, ""], ["b", 0, "secret"]]
+  processes = [["a", 0, ""], ["b", 0, "secret"]]
   first = socket.create_connection(listener.getsockname())
   first.sendall(greeting)
   first.shutdown(socket.SHUT_WR)
   second = socket.create_connection(listener.getsockname())
   if process is None:
     second.sendall(b'[1, "secret"]\n')
-  connections = peers._accepted(listener, told)
+  connections = peers._accepted(listener, processes)
   assert list(connections) == [1]
   wanted = first if process else second
   assert connections[1].getpeername() == wanted.getsockname()
@@ -65,8 +65,8 @@ def test_a_stranger_is_turned_away(greeting, process):
 
 def test_one_that_is_silent_is_named_once_before_it_counts_as_dead(capsys):
   fellows = peers.Peers(0, ["Process 0 (here)", "Process 1 (host7, pid 5)"], {})
-  fellows._weigh(1, peers.DOUBT - 1)
+  fellows._judge_silence(1, peers.DOUBT - 1)
   assert not capsys.readouterr().err
   for silent in (peers.DOUBT + 1, peers.DOUBT + 2):
-    fellows._weigh(1, silent)
+    fellows._judge_silence(1, silent)
   assert capsys.readouterr().err.count("Process 1 (host7, pid 5) has been silent for 5 s") == 1

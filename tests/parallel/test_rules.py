@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from sftrl_jax import models, trees
 from sftrl_jax.checkpoints import families as checkpoint_families
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, heads, lora
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
@@ -68,7 +69,7 @@ def tables(family) -> str:
   config = checkpoint_families.describe({**CONFIG_JSON, **JSONS[family], "model_type": family})
   mesh = meshes.make(LAYOUTS["2x2x2"])
   decoding = {"model": abstract(config, apart=True)["model"]}
-  lying = {"decoding": rules.STILL_AXES, "decoding, gathered": rules.GATHERED_AXES}
+  lying = {"decoding": rules.STATIONARY_AXES, "decoding, gathered": rules.GATHERED_AXES}
   lines = [line for name, axes in lying.items() for line in (
       name, rules.table(decoding, mesh, rules.shardings(decoding, mesh, axes)))]
   return "\n\n".join(["trained", rules.table(abstract(config), mesh), *lines, ""])
@@ -77,10 +78,10 @@ def tables(family) -> str:
 @pytest.mark.parametrize("family", JSONS)
 def test_the_table_of_a_family_is_the_one_on_record(family):
   """Where a family's arrays lie is written in golden/: a change of it is meant, and seen in the diff."""
-  golden, found = GOLDEN / f"{family}.txt", tables(family)
+  golden, table = GOLDEN / f"{family}.txt", tables(family)
   if os.environ.get("REWRITE_GOLDEN"):
-    golden.write_text(found)
-  assert found == golden.read_text(), f"if this is meant: REWRITE_GOLDEN=1 python -m pytest {__file__}"
+    golden.write_text(table)
+  assert table == golden.read_text(), f"if this is meant: REWRITE_GOLDEN=1 python -m pytest {__file__}"
 
 
 @pytest.mark.parametrize("pattern", rules.PARAMETER_AXES)
@@ -114,7 +115,7 @@ def test_what_is_new_in_a_users_own_model_is_whole_everywhere():
 def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
   activations = {"batch", "replicas", "across", "spread", "tokens", "width"}
   named = {axis for axes in rules.PARAMETER_AXES.values() for axis in axes} | activations
-  assert named == set(rules.MESH_AXES) == set(rules.STILL_AXES) == set(rules.GATHERED_AXES)
+  assert named == set(rules.MESH_AXES) == set(rules.STATIONARY_AXES) == set(rules.GATHERED_AXES)
   assert named == {name for name, _ in rules.activation_rules()}
   places = {place for value in rules.MESH_AXES.values() for place in (value if isinstance(value, tuple) else (value,))}
   assert places == {*meshes.AXES, None}
@@ -122,7 +123,7 @@ def test_every_axis_of_a_rule_and_of_an_activation_has_a_place():
 
 def test_what_two_mesh_axes_do_not_divide_together_lies_as_it_is_trained():
   mesh = meshes.make(LAYOUTS["2x2x2"])
-  still = lambda path, *shape: rules.spec(path, shape, mesh, rules.STILL_AXES)
+  still = lambda path, *shape: rules.spec(path, shape, mesh, rules.STATIONARY_AXES)
   assert still("model/embed", 8, 6) == PartitionSpec(("tensor", "fsdp"), None)
   assert still("model/embed", 6, 8) == PartitionSpec("tensor", "fsdp") == rules.spec("model/embed", (6, 8), mesh)
   assert still("model/layers/0/attn/k/kernel", 8, 2, 4) == PartitionSpec("fsdp", "tensor", None)
@@ -161,14 +162,14 @@ def test_an_optimizers_slots_lie_with_their_parameters(optimizer):
   mesh, params = meshes.make(LAYOUTS["2x2x2"]), abstract(CONFIG)
   placed = rules.shardings(params, mesh)
   state = jax.eval_shape(optimizer.init, params)
-  found = trees.leaves(rules.like_parameters(state, placed, mesh))
+  shardings = trees.leaves(rules.like_parameters(state, placed, mesh))
   by_path, shapes = trees.leaves(placed), {path: leaf.shape for path, leaf in trees.leaves(params).items()}
-  assert list(found) == list(trees.leaves(state))
+  assert list(shardings) == list(trees.leaves(state))
   for slot, leaf in trees.leaves(state).items():
     owner = next((path for path in by_path if slot.endswith("/" + path)), None)
     follows = owner is not None and leaf.shape == shapes[owner]
     want = by_path[owner] if follows else meshes.replicated(mesh)
-    assert found[slot].is_equivalent_to(want, leaf.ndim), slot
+    assert shardings[slot].is_equivalent_to(want, leaf.ndim), slot
 
 
 @functools.cache
@@ -186,10 +187,10 @@ def everything(model):
   def loss(params, tokens):
     positions = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32)[None], tokens.shape)
     adapted = lora.attach(params["model"], params["lora"], lora.LoraConfig(rank=2, alpha=0.5))
-    hidden = model.hidden(adapted, tokens, positions, jnp.ones_like(tokens))
-    told = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
+    hidden = model.hidden(adapted, Inputs(tokens, positions, jnp.ones_like(tokens)))
+    logprobs_BT = logprobs(hidden, model.unembedding(params["model"]), tokens, chunk=4)[0]
     values = heads.scalar(params["value"], hidden, stop_gradient=False)
-    return -jnp.sum(told) + 0.1 * jnp.sum(jnp.square(values)), hidden
+    return -jnp.sum(logprobs_BT) + 0.1 * jnp.sum(jnp.square(values)), hidden
 
   return jax.value_and_grad(loss, has_aux=True)
 

@@ -53,9 +53,8 @@ def stand_in(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="package")
 def stranger():
-  """stranger(folder, *(old, new)) -> sort_numbers.py of README.md, written there with these pieces replaced."""
-  readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-  text = next(block.partition("```")[0] for block in readme.split("```python\n")[1:] if "class Sort" in block)
+  """stranger(folder, *(old, new)) -> configs/examples/sort_numbers.py, copied there with these pieces replaced."""
+  text = (pathlib.Path(__file__).parents[2] / "configs" / "examples" / "sort_numbers.py").read_text()
 
   def write(folder, *changes):
     changed = text
@@ -124,8 +123,8 @@ def one_device(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def speaker():
-  """A tiny model that speaks in pieces of 4 words; its embeddings are large, so that every word matters."""
+def generator():
+  """A tiny model that generates pieces of 4 words; its embeddings are large, so that every word matters."""
   import jax
 
   from sftrl_jax.models import DecoderConfig, build
@@ -173,7 +172,7 @@ def afar(bucket, tiny, run_of):
 
   The run is that of finished("sft"), with a checkpoint after every step.
   """
-  home, moments = paths.place("gs://bucket/afar"), []
+  home, moments = paths.as_path("gs://bucket/afar"), []
   bucket.watch = lambda bucket: moments.append(
       {name: object for name, object in bucket.objects.items() if name.startswith("afar/")})
   run_of(tiny("sft", checkpoint__every=1, log__writers="tensorboard"), home)

@@ -2,9 +2,12 @@
 
 import json
 
+import jax
 import pytest
 
+from sftrl_jax.checkpoints import hf
 from sftrl_jax.main import main
+from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import saved_run
@@ -68,3 +71,34 @@ def test_a_study_and_a_torn_config_are_refused(tmp_path):
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(ConfigError, match="no JSON"):
     saved_run.verb_of(tmp_path)
+
+
+TASK = "configs/general_points/ppo.py"
+LITTLE = [("evals.episodes", "6"), ("evals.variants", "('id_seen',)"), ("rollout.rows", "6"), ("mesh.cpu_threads", "0"),
+          ("rollout.shrink", "()"), ("batch", "6"), ("ppo.minibatches", "1"), ("compute.microbatches", "1"),
+          ("log.writers", "()")]
+
+
+def test_a_model_without_a_run_is_evaluated_on_the_task_of_a_config(one_device, lines_of, tmp_path, monkeypatch):
+  """A Hugging Face directory and a shipped base: by the start of a run, at step 0, with no distance from it."""
+  monkeypatch.setenv("NPROC", "1")
+  model = DecoderConfig(vocab=300, width=16, layers=1, heads=2, kv_heads=1, mlp_dim=24)
+  hf.save(tmp_path / "model", model, jax.device_get(jax.jit(build(model).init)(jax.random.key(0))))
+  in_bytes = [("tokenizer.name", "bytes"), ("rollout.prompt_tokens", "60"), ("rollout.feedback_tokens", "40"),
+              ("rollout.max_new_tokens", "8")]
+  for source, more in ((str(tmp_path / "model"), in_bytes), ("base:general_points_0", [])):
+    lines = evaluate.run(source, [*LITTLE, *more], str(tmp_path / source.replace("/", "-")), TASK)
+    assert {(line["step"], line["variant"], line["episodes"]) for line in lines} == {(0, "id_seen", 6)}
+    assert lines_of(tmp_path / source.replace("/", "-"), "evals.jsonl") == lines
+    assert next(line for line in lines if line["temperature"] == 1.0)["kl"] == 0.0
+
+
+@pytest.mark.parametrize("source, spec, overrides, message", [
+    ("nowhere", TASK, [], "config.start is 'nowhere'"), ("nowhere", "", [], "nowhere is no workdir of a run: a model"),
+    ("RUN", TASK, [], "is for a model without a run, but .* is the workdir of a run"),
+    ("scratch", TASK, [("start", "scratch")], "both name a model"),
+    ("scratch", TASK, [("evals.variants", "()")], "names no variants to evaluate")])
+def test_what_cannot_be_evaluated_says_why(finished, source, spec, overrides, message, tmp_path):
+  source = str(finished("sft")) if source == "RUN" else source
+  with pytest.raises(ConfigError, match=message):
+    evaluate.run(source, [*(LITTLE if spec else []), *overrides], str(tmp_path / "out"), spec)

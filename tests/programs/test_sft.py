@@ -40,7 +40,7 @@ def test_the_start_and_the_end_are_evaluated_and_the_run_is_complete(finished, l
 
 
 def test_an_optimizer_of_ones_own_file_learns_as_that_of_optax(tiny, run_of, lines_of, tmp_path, monkeypatch):
-  """A run by path has the bits of the same optimizer by name, is found from any directory, and refuses a changed file."""
+  """A run by path has the bits of the same optimizer by name, from any directory, and refuses a changed file."""
   (tmp_path / "rules.py").write_text(
       "import optax\n\ndef make(learning_rate, momentum: float = 0.5):\n  return optax.sgd(learning_rate, momentum)\n")
   monkeypatch.chdir(tmp_path)

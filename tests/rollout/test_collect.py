@@ -30,7 +30,7 @@ def collected():
 def test_ids_round_trip(collected):
   inputs = collected.inputs
   for row, (episode, closing) in enumerate(zip(EPISODES, CLOSING, strict=True)):
-    ids = [i for t in episode.turns for i in (*t.reply.context, *t.reply.tokens)] + list(closing)
+    ids = [i for t in episode.turns for i in (*t.response.context, *t.response.tokens)] + list(closing)
     assert inputs.tokens_BT[row, : len(ids)].tolist() == ids
     assert inputs.segments_BT[row].tolist() == [1] * len(ids) + [0] * (LENGTH - len(ids))
     assert inputs.positions_BT[row, : len(ids)].tolist() == list(range(len(ids)))
@@ -40,10 +40,10 @@ def test_ids_round_trip(collected):
 def test_the_mask_is_exactly_on_sampled_tokens(collected):
   for row, episode in enumerate(EPISODES):
     on = collected.mask_BT[row] > 0
-    sampled = [token for t in episode.turns for token in t.reply.tokens]
+    sampled = [token for t in episode.turns for token in t.response.tokens]
     assert collected.targets_BT[row][on].tolist() == sampled
     np.testing.assert_allclose(collected.sampled_logprobs_BT[row][on], [-0.01 * token for token in sampled], rtol=1e-6)
-    assert collected.turns_BT[row][on].tolist() == [u for u, t in enumerate(episode.turns) for _ in t.reply.tokens]
+    assert collected.turns_BT[row][on].tolist() == [u for u, t in enumerate(episode.turns) for _ in t.response.tokens]
     assert (collected.turns_BT[row][~on] == -1).all() and not collected.sampled_logprobs_BT[row][~on].any()
 
 
@@ -67,7 +67,7 @@ def test_every_step_stands_at_the_column_that_predicts_its_first_token(collected
   assert steps.live_EL.shape == ((3, 12) if level == "token" else (3, 3))
   for e, episode in enumerate(EPISODES):
     live = steps.live_EL[e] > 0
-    tokens = [t.reply.tokens if level == "token" else t.reply.tokens[:1] for t in episode.turns]
+    tokens = [t.response.tokens if level == "token" else t.response.tokens[:1] for t in episode.turns]
     first = collected.targets_BT[steps.row_EL[e], steps.column_EL[e]][live]
     assert first.tolist() == [token for turn in tokens for token in turn]
     assert (collected.mask_BT[steps.row_EL[e], steps.column_EL[e]][live] == 1).all()

@@ -35,10 +35,10 @@ def ids_of(episode):
   """(all ids, places of the sampled ones, their log-probabilities)."""
   ids, places, logprobs = [], [], []
   for turn in episode.turns:
-    ids += turn.reply.context
-    places += range(len(ids), len(ids) + len(turn.reply.tokens))
-    ids += turn.reply.tokens
-    logprobs += turn.reply.logprobs
+    ids += turn.response.context
+    places += range(len(ids), len(ids) + len(turn.response.tokens))
+    ids += turn.response.tokens
+    logprobs += turn.response.logprobs
   return ids, places, logprobs
 
 
@@ -66,9 +66,9 @@ def sampled(guess, make_actor, decoding):
 def test_the_conversations_of_these_tests_are_ragged(sampled):
   episodes = sampled["carried"]
   assert {len(episode.turns) for episode in episodes} == {1, 2, 3}
-  replies = [turn.reply for episode in episodes for turn in episode.turns]
+  replies = [turn.response for episode in episodes for turn in episode.turns]
   assert {reply.stopped for reply in replies} == {True, False}
-  assert len({len(episode.turns[0].reply.context) for episode in episodes}) > 2
+  assert len({len(episode.turns[0].response.context) for episode in episodes}) > 2
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,7 +116,7 @@ def test_another_number_or_key_gives_other_tokens(guess, make_actor, decoding, s
 
 def test_contexts_and_tokens_are_the_rendered_chat(sampled, tokenizer):
   for episode in sampled["carried"]:
-    if all(turn.reply.text for turn in episode.turns):
+    if all(turn.response.text for turn in episode.turns):
       ids, written = render(tokenizer, episode.chat)
       said, places, _ = ids_of(episode)
       assert ids[: len(said)] == said
@@ -127,11 +127,11 @@ def test_a_response_that_was_cut_gets_its_missing_eos_as_context(sampled, tokeni
   cut = 0
   for episode in sampled["carried"]:
     for before, after in zip(episode.turns, episode.turns[1:], strict=False):
-      assert (after.reply.context[0] == tokenizer.eos) == (not before.reply.stopped)
-      cut += not before.reply.stopped
+      assert (after.response.context[0] == tokenizer.eos) == (not before.response.stopped)
+      cut += not before.response.stopped
     for turn in episode.turns:
-      assert turn.reply.stopped == (turn.reply.tokens[-1] == tokenizer.eos)
-      assert turn.reply.stopped or len(turn.reply.tokens) == 4
+      assert turn.response.stopped == (turn.response.tokens[-1] == tokenizer.eos)
+      assert turn.response.stopped or len(turn.response.tokens) == 4
   assert cut > 0
 
 
@@ -145,7 +145,7 @@ def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess
     if episode.seed % 2 and not same.turns[0].verdict.correct:
       refused += 1
       assert episode.truncated and not episode.success and len(episode.turns) == 1
-      assert episode.turns[0].reply == same.turns[0].reply
+      assert episode.turns[0].response == same.turns[0].response
       assert episode.chat[-1].text == " ".join("c" * 9)
     elif not episode.seed % 2:
       assert ids_of(episode)[:2] == ids_of(same)[:2]   # the others never notice
@@ -200,7 +200,7 @@ def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, d
   turns = max(len(episode.turns) for episode in episodes)
   assert len(spent) == turns
   for turn in range(turns):
-    steps = max(len(e.turns[turn].reply.tokens) for e in episodes if len(e.turns) > turn)
+    steps = max(len(e.turns[turn].response.tokens) for e in episodes if len(e.turns) > turn)
     assert spent[turn].flops == actor.flops(turn, 16, steps)
 
 
@@ -238,11 +238,11 @@ def test_chats_of_a_pretrained_tokenizer_are_those_of_its_template(spoken, chatm
   for episode in spoken[2]:
     said, written = [], []
     for number, turn in enumerate(episode.turns):
-      said, written = said + list(turn.reply.context), written + [False] * len(turn.reply.context)
+      said, written = said + list(turn.response.context), written + [False] * len(turn.response.context)
       assert render(chatml, episode.chat[: 2 * number + 1]) == (said, written)
       asked += number
-      said, written = said + list(turn.reply.tokens), written + [True] * len(turn.reply.tokens)
-      if turn.reply.tokens[-1] != chatml.eos or min(turn.reply.tokens[:-1], default=9) < 4:
+      said, written = said + list(turn.response.tokens), written + [True] * len(turn.response.tokens)
+      if turn.response.tokens[-1] != chatml.eos or min(turn.response.tokens[:-1], default=9) < 4:
         break
   assert asked
 
@@ -251,13 +251,13 @@ def test_a_response_that_stopped_at_another_end_is_closed_as_the_template_has_it
   others = 0
   for episode in spoken[2]:
     for before, after in zip(episode.turns, episode.turns[1:], strict=False):
-      closed = before.reply.tokens[-1] == chatml.eos
-      assert (after.reply.context[0] == chatml.eos) != closed
-      others += before.reply.stopped and not closed
-    for turn in episode.turns:
-      assert turn.reply.stopped == (turn.reply.tokens[-1] in chatml.stops)
-      assert not set(turn.reply.tokens[:-1]) & set(chatml.stops)
-      assert turn.reply.text == chatml.decode(turn.reply.tokens[: len(turn.reply.tokens) - turn.reply.stopped])
+      closed = before.response.tokens[-1] == chatml.eos
+      assert (after.response.context[0] == chatml.eos) != closed
+      others += before.response.stopped and not closed
+    for response in (turn.response for turn in episode.turns):
+      assert response.stopped == (response.tokens[-1] in chatml.stops)
+      assert not set(response.tokens[:-1]) & set(chatml.stops)
+      assert response.text == chatml.decode(response.tokens[: len(response.tokens) - response.stopped])
   assert others
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache as caches
-from sftrl_jax.rollout.sample import Sampling, draw, respond, row_keys, truncate
+from sftrl_jax.rollout.sample import Sampling, TurnInputs, draw, respond, row_keys, truncate
 
 LOGITS = np.log(np.array([0.05, 0.30, 0.10, 0.20, 0.05, 0.25, 0.05]))
 MANY = 4000
@@ -104,7 +105,7 @@ def test_wrong_settings_name_their_key(settings, key):
 
 @pytest.fixture(scope="module")
 def answer(model, decoding):
-  """answer(eos, temperature, live) -> Response of 12 rows of 6 tokens; logits are 0, so the argmax is id 0."""
+  """answer(eos, temperature, live) -> SampledTokens of 12 rows of 6 tokens; logits are 0, so the argmax is id 0."""
   flat = {**decoding, "unembed": jnp.zeros_like(decoding["unembed"])}
   rows, longest = 12, 6
 
@@ -112,9 +113,10 @@ def answer(model, decoding):
   def run(eos, temperature, live):
     tokens = jnp.ones((rows, 2), jnp.int32)
     positions = jnp.tile(jnp.arange(2), (rows, 1))
-    keys = row_keys(jax.random.key(0), jnp.arange(rows, dtype=jnp.uint32), 0)
-    return respond(model, Sampling(longest), eos, 8, flat, caches.empty(model.config, rows, 2 + longest - 1), tokens,
-                   positions, tokens, jnp.full(rows, 2), live, keys, temperature)[1]
+    turn = TurnInputs(Inputs(tokens, positions, tokens), jnp.full(rows, 2), live, jnp.arange(rows, dtype=jnp.uint32),
+                      jax.random.key(0), 0, temperature)
+    cache = caches.empty(model.config, rows, 2 + longest - 1)
+    return respond(model, Sampling(longest), eos, 8, flat, cache, turn)[1]
 
   return lambda eos, temperature, live=(True,) * rows: run(np.asarray(eos), jnp.float32(temperature), np.array(live))
 

@@ -64,7 +64,7 @@ def test_turns_that_a_template_makes_up_are_not_taken_for_what_the_assistant_wro
 @pytest.mark.parametrize("source, told", [
     (one("{{ m.content + '\\n' }}"), "puts no end token after the assistant's turn"),
     (one("{{ '<|im_end|>' }}"), "leaves out what the assistant says"),
-    (one("{{ m.content + ('<|im_end|>' if loop.last or m.role == 'user' else '\\n') }}"), "does not tell what the"),
+    (one("{{ m.content + ('<|im_end|>' if loop.last or m.role == 'user' else '\\n') }}"), "does not show what the"),
     ("{% for m in messages %}", "does not compile"),
     (one("{{ m.content.__class__.__mro__ }}"), "refuses a chat of system, user, assistant"),
     (one("{{ messages.append(m) }}"), "refuses a chat"), (one("{{ raise_exception('never') }}"), "never"),

@@ -6,7 +6,6 @@ import types
 import pytest
 
 from sftrl_jax.objectives.groups import GroupConfig
-from sftrl_jax.parallel import mesh as mesh_module
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.training import algorithms
@@ -24,7 +23,7 @@ def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
 
 
 def test_groups_are_split_by_the_mesh(monkeypatch):
-  monkeypatch.setattr(mesh_module, "rows", lambda mesh: 4)
+  monkeypatch.setattr("sftrl_jax.parallel.mesh.rows", lambda mesh: 4)
   section = ALGORITHMS["grpo"].section(group=4, minibatches=1)
   mesh = types.SimpleNamespace(shape={"data": 4})
   algorithms.check("grpo", section, 16, 1, RolloutConfig(rows=16), mesh)

@@ -9,12 +9,15 @@ from sftrl_jax.models import build, heads
 from sftrl_jax.training.score import make_score
 
 
+def logits_of(model, params, inputs):
+  return model.unembed(params, model.hidden(params, inputs))
+
+
 @pytest.mark.parametrize("temperature, chunk", [(0.7, 0), (0.7, 4)])
 def test_scores_are_the_log_softmax_of_the_logits(model, params, ragged, temperature, chunk):
   inputs, targets_BT, mask_BT = ragged
   scores = jax.jit(make_score(model, temperature, chunk))(params, inputs, targets_BT)
-  logits, hidden = jax.jit(lambda p, *x: (model.logits(p, *x), model.hidden(p, *x)))(
-      params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  logits, hidden = jax.jit(lambda p, x: (logits_of(model, p, x), model.hidden(p, x)))(params["model"], inputs)
   log = np.asarray(jax.nn.log_softmax(logits / temperature), np.float64)
   on = mask_BT > 0
   chosen = np.take_along_axis(log, targets_BT[..., None], -1)[..., 0]
@@ -43,8 +46,7 @@ def test_rows_that_only_fill_the_tables_up_have_no_probability(model, params, ra
   ids, on = 8, (mask_BT > 0) & (targets_BT < 8)
   bounded = build(model.config, ids)
   assert on.any() and build(model.config, model.config.vocab) == build(model.config) == model != bounded
-  logits, shown = jax.jit(lambda p, *x: (model.logits(p, *x), bounded.logits(p, *x)))(
-      params["model"], inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  logits, shown = jax.jit(lambda p, x: (logits_of(model, p, x), logits_of(bounded, p, x)))(params["model"], inputs)
   np.testing.assert_array_equal(shown[..., :ids], logits[..., :ids])
   assert not np.exp(shown[..., ids:]).any()
   log = np.asarray(jax.nn.log_softmax(logits[..., :ids] / 0.7), np.float64)

@@ -29,7 +29,8 @@ LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "8x1x1": (8, 1, dict(data=8, 
 def losses(model):
   score = make_score(model)
   return {"sft": functools.partial(sft_loss, score=score),
-          **{level: functools.partial(ppo_loss, ppo=PPOConfig(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
+          **{level: functools.partial(ppo_loss,
+                                      ppo=PPOConfig(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
                                       score=score, turns=2) for level in ("token", "turn")}}
 
 

@@ -1,7 +1,7 @@
-"""The families of Hugging Face checkpoints: a table of names each, and config.json both ways.
+"""The families of Hugging Face checkpoints: for each a table of names, and config.json in both directions.
 
-A family file holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (what a key means where
-config.json leaves it out), describe (config.json -> DecoderConfig) and written (the other way round).
+A family's file holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys that
+config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json).
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from sftrl_jax.models import DecoderConfig
 
 # In the order in which `of` tries them.
 FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3}
-# How a model is run, or was made: not what it computes.
-TOLD = ("dtype", "attention", "remat", "unroll", "init_std", "context")
+# Fields of DecoderConfig that say how a model is run or initialised, not what it computes.
+NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "init_std", "context")
 
 
 def named(values: dict, where: str) -> ModuleType:
-  """The family of a config.json; ValueError for one that is not known."""
+  """The family of a config.json; ValueError for an unknown one."""
   name = values.get("model_type")
   if name == "gemma3":
-    raise ValueError(f"{where}: model_type is 'gemma3', which sees pictures; of Gemma 3 only the text models are known "
+    raise ValueError(f"{where}: model_type is 'gemma3', which takes images; of Gemma 3 only the text models are known "
                      "(gemma3_text: 270m and 1b).")
   if not isinstance(name, str) or name not in FAMILIES:
     raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.")
@@ -30,7 +30,7 @@ def named(values: dict, where: str) -> ModuleType:
 
 
 def describe(values: dict, where: str = "config.json") -> DecoderConfig:
-  """The model of a config.json's values."""
+  """The model of the values of a config.json."""
   family = named(values, where)
   try:
     return family.describe(Keys(values, where, family.DEFAULTS))
@@ -39,30 +39,30 @@ def describe(values: dict, where: str = "config.json") -> DecoderConfig:
 
 
 def of(config: DecoderConfig) -> str:
-  """The first family that has this model; ValueError, naming what the nearest one lacks, where none has."""
+  """The first family that has this model; ValueError if none has, with what the nearest family lacks."""
   if type(config) is not DecoderConfig:
     raise ValueError(f"{type(config).__name__} is a model of your own, which no family of Hugging Face models has: it "
                      "can be kept as a workdir only.")
   lacking = {name: differences(config, _through(name, config)) for name in FAMILIES}
   name = min(lacking, key=lambda name: len(lacking[name]))
   if lacking[name]:
-    told = ", ".join(f"{field}={getattr(config, field)!r}" for field in lacking[name])
+    fields = ", ".join(f"{field}={getattr(config, field)!r}" for field in lacking[name])
     raise ValueError(f"No family of Hugging Face models ({', '.join(FAMILIES)}) has this one: {name} comes nearest, "
-                     f"but has no {told}.")
+                     f"but has no {fields}.")
   return name
 
 
-def differences(one: DecoderConfig, other: DecoderConfig) -> list[str]:
+def differences(left: DecoderConfig, right: DecoderConfig) -> list[str]:
   """Fields in which two models compute differently."""
-  def same(name):
-    left, right = getattr(one, name), getattr(other, name)
-    return math.isclose(left, right, rel_tol=1e-6) if isinstance(left, float) else left == right
+  def same(name: str) -> bool:
+    a, b = getattr(left, name), getattr(right, name)
+    return math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float) else a == b
 
-  names = [field.name for field in dataclasses.fields(DecoderConfig) if field.name not in (*TOLD, "pattern")]
-  return [name for name in names if not same(name)] + (["pattern"] if one.kinds != other.kinds else [])
+  names = [field.name for field in dataclasses.fields(DecoderConfig) if field.name not in (*NOT_COMPUTED, "pattern")]
+  return [name for name in names if not same(name)] + (["pattern"] if left.kinds != right.kinds else [])
 
 
 def _through(name: str, config: DecoderConfig) -> DecoderConfig:
-  """What is left of a model when it is written as this family and read again."""
+  """A model after it was written as this family's config.json and read again."""
   family = FAMILIES[name]
   return family.describe(Keys(family.written(config), "config.json", family.DEFAULTS))

@@ -1,6 +1,7 @@
-"""Gemma 3, the text models: local layers that rotate faster, norms on both sides of each part, scaled embeddings."""
+"""Gemma 3, the text models: local layers with a base frequency of their own, post-norms, scaled embeddings."""
 
-from sftrl_jax.checkpoints.families import keys as reading, rope, table
+from sftrl_jax.checkpoints.families import rope, table
+from sftrl_jax.checkpoints.families.keys import KINDS, WRITTEN, Keys, positive, read_shape, shortest, write_shape
 from sftrl_jax.models import DecoderConfig
 
 ARCHITECTURE = "Gemma3ForCausalLM"
@@ -18,18 +19,18 @@ DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 131_072, "num_key_v
             "rope_local_base_freq": 10_000.0}
 
 
-def describe(keys: reading.Keys) -> DecoderConfig:
+def describe(keys: Keys) -> DecoderConfig:
   """The model of a config.json."""
   for name in ("attn_logit_softcapping", "final_logit_softcapping"):
     keys.only(name, (None,))
   keys.only("use_bidirectional_attention", (None, False))
-  shape = reading.shape(keys)
+  shape = read_shape(keys)
   if keys.get("layer_types") is not None:
     pattern = keys.kinds(shape["layers"])
   else:
     every = keys.integer("sliding_window_pattern")
     kinds = ("local" if (index + 1) % every else "global" for index in range(shape["layers"]))
-    pattern = reading.shortest(tuple(kinds))
+    pattern = shortest(tuple(kinds))
   local = {"window": keys.integer("sliding_window")} if "local" in pattern else {}
   scalar = keys.number("query_pre_attn_scalar")
   return DecoderConfig(
@@ -38,32 +39,33 @@ def describe(keys: reading.Keys) -> DecoderConfig:
       query_scale=0.0 if scalar == shape["head_dim"] else scalar**-0.5)
 
 
-def _rotary(keys: reading.Keys, local: bool) -> dict:
-  told = keys.get("rope_parameters") or {}
-  wide, near = told.get("full_attention") or {}, told.get("sliding_attention") or {}
-  if rope.scaling(keys, near):
-    raise ValueError(f"{keys.where}: rope_parameters of sliding_attention is {near}; local layers are never stretched "
-                     "in a model here.")
-  wide = {**wide, **(keys.get("rope_scaling") or {})}
-  where = f"{keys.where}: rope_"
-  fields = {"rope_theta": reading.positive(wide.get("rope_theta", keys.get("rope_theta")), f"{where}theta"),
-            **rope.scaling(keys, wide)}
+def _rotary(keys: Keys, local: bool) -> dict:
+  """The rope_... fields of DecoderConfig. local: whether the model has local layers."""
+  parameters = keys.get("rope_parameters") or {}
+  of_global, of_local = parameters.get("full_attention") or {}, parameters.get("sliding_attention") or {}
+  if rope.scaling(keys, of_local):
+    raise ValueError(f"{keys.where}: rope_parameters of sliding_attention is {of_local}; models here never stretch "
+                     "positions of local layers.")
+  of_global = {**of_global, **(keys.get("rope_scaling") or {})}
+  prefix = f"{keys.where}: rope_"
+  fields = {"rope_theta": positive(of_global.get("rope_theta", keys.get("rope_theta")), f"{prefix}theta"),
+            **rope.scaling(keys, of_global)}
   if local:
-    theta = near.get("rope_theta", keys.get("rope_local_base_freq"))
-    fields["rope_local_theta"] = reading.positive(theta, f"{where}local_base_freq")
+    theta = of_local.get("rope_theta", keys.get("rope_local_base_freq"))
+    fields["rope_local_theta"] = positive(theta, f"{prefix}local_base_freq")
   return fields
 
 
 def written(config: DecoderConfig) -> dict:
-  """A config.json as near to this model as the family comes."""
+  """The config.json of the family that is nearest to this model."""
   scaling = rope.write_scaling(config)
   local = config.rope_local_theta or DEFAULTS["rope_local_base_freq"]
   scalar = config.head_dim if not config.query_scale else round(config.query_scale**-2)
   return {
-      **reading.write_shape(config), "hidden_activation": reading.WRITTEN[config.activation],
+      **write_shape(config), "hidden_activation": WRITTEN[config.activation],
       "query_pre_attn_scalar": scalar, "attn_logit_softcapping": None, "final_logit_softcapping": None,
       "sliding_window": config.window or DEFAULTS["sliding_window"],
-      "layer_types": [reading.KINDS[kind] for kind in config.kinds],
+      "layer_types": [KINDS[kind] for kind in config.kinds],
       "rope_theta": config.rope_theta, "rope_local_base_freq": local, "rope_scaling": scaling,
       "rope_parameters": {
           "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},

@@ -1,4 +1,4 @@
-"""A config.json, read key by key: what we have no model for is told by key and value, never passed over."""
+"""A config.json, read key by key: a value that no model here supports is an error that names it, never ignored."""
 
 import dataclasses
 import math
@@ -14,74 +14,78 @@ KINDS = {kind: name for name, kind in LAYERS.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-  """values: of config.json. where: the file, for errors. defaults: what a key means that the file leaves out."""
+  """values: of config.json. where: the file, for errors. defaults: values of keys that the file omits."""
 
   values: dict
   where: str = "config.json"
   defaults: dict = dataclasses.field(default_factory=dict)
 
   def get(self, name: str, default: Any = None) -> Any:
-    """The value of a key, also None where it says null."""
+    """The value of a key; None if it is null."""
     return self.values.get(name, self.defaults.get(name, default))
 
   def integer(self, name: str, least: int = 1) -> int:
+    """A whole number of at least `least`; ValueError for any other value."""
     value = self.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
       raise ValueError(f"{self.where}: {name} is {value!r}; it must be a whole number of at least {least}.")
     return value
 
   def number(self, name: str) -> float:
+    """A positive number; ValueError for any other value."""
     return positive(self.get(name), f"{self.where}: {name}")
 
   def flag(self, name: str, default: bool = False) -> bool:
+    """true or false; null is false, and ValueError for any other value."""
     value = self.get(name, default)
     if value is not None and not isinstance(value, bool):
       raise ValueError(f"{self.where}: {name} is {value!r}; it must be true or false.")
     return bool(value)
 
   def only(self, name: str, known: tuple, default: Any = None) -> Any:
-    """The value, which must be one of those that our models have."""
+    """The value; ValueError unless it is one of `known`."""
     value = self.get(name, default)
     if value not in known:
-      told = ", ".join("null" if each is None else repr(each) for each in known)
-      raise ValueError(f"{self.where}: {name} is {value!r}, which no model here has; known: {told}.")
+      choices = ", ".join("null" if choice is None else repr(choice) for choice in known)
+      raise ValueError(f"{self.where}: {name} is {value!r}, which no model here has; known: {choices}.")
     return value
 
   def activation(self, name: str = "hidden_act") -> str:
+    """The activation as DecoderConfig names it."""
     return ACTIVATIONS[self.only(name, tuple(ACTIVATIONS), "silu")]
 
   def kinds(self, layers: int) -> tuple[str, ...]:
-    """`layer_types` as a pattern: the shortest that repeats."""
-    told = self.get("layer_types")
-    if not isinstance(told, list) or len(told) != layers or any(str(kind) not in LAYERS for kind in told):
-      raise ValueError(f"{self.where}: layer_types is {told!r}; it must name one of {', '.join(LAYERS)} for each of "
+    """`layer_types` as the shortest pattern that repeats."""
+    types = self.get("layer_types")
+    if not isinstance(types, list) or len(types) != layers or any(str(kind) not in LAYERS for kind in types):
+      raise ValueError(f"{self.where}: layer_types is {types!r}; it must name one of {', '.join(LAYERS)} for each of "
                        f"{layers} layers.")
-    return shortest(tuple(LAYERS[kind] for kind in told))
+    return shortest(tuple(LAYERS[kind] for kind in types))
 
 
 def positive(value: Any, name: str) -> float:
-  """A number above 0 and finite, or a ValueError that names it."""
+  """The value as a float; ValueError with this name unless it is a positive finite number."""
   if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
     raise ValueError(f"{name} is {value!r}; it must be a positive number.")
   return float(value)
 
 
 def shortest(kinds: tuple[str, ...]) -> tuple[str, ...]:
-  """The shortest pattern that gives these kinds when it is repeated and cut off."""
+  """The shortest pattern that gives these kinds when it is repeated and truncated."""
   sizes = range(1, len(kinds) + 1)
   size = next(size for size in sizes if all(kind == kinds[index % size] for index, kind in enumerate(kinds)))
   return kinds[:size]
 
 
-def shape(keys: Keys) -> dict:
-  """The fields of DecoderConfig that every family spells the same."""
+def read_shape(keys: Keys) -> dict:
+  """The fields of DecoderConfig whose keys are the same in every family."""
   for name in ("mlp_bias", "attention_bias", "rope_interleaved"):
     keys.only(name, (False, None))
-  keys.only("quantization_config", (None,))   # weights that are not plain numbers
+  keys.only("quantization_config", (None,))   # quantised weights are not supported
   heads = keys.integer("num_attention_heads")
   width = keys.integer("hidden_size")
   if not keys.get("head_dim") and width % heads:
-    raise ValueError(f"{keys.where}: hidden_size is {width}, which num_attention_heads = {heads} does not divide; then "
+    raise ValueError(f"{keys.where}: hidden_size is {width}, which num_attention_heads = {heads} does not divide; so "
                      "head_dim is needed.")
   return dict(
       vocab=keys.integer("vocab_size"), width=width, layers=keys.integer("num_hidden_layers"), heads=heads,
@@ -92,7 +96,7 @@ def shape(keys: Keys) -> dict:
 
 
 def write_shape(config: DecoderConfig) -> dict:
-  """The other way round; `context` is only told, and a model that knows of none is given room."""
+  """The keys of `read_shape` for a config.json. A model of unknown context gets 8192, which limits nothing here."""
   return dict(
       vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
       num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.head_dim,

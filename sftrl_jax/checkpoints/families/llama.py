@@ -1,6 +1,7 @@
-"""Llama 1, 2 and 3, SmolLM2, and whatever else calls itself llama."""
+"""Llama 1, 2 and 3, SmolLM2, and other models of model_type llama."""
 
-from sftrl_jax.checkpoints.families import keys as reading, rope, table
+from sftrl_jax.checkpoints.families import rope, table
+from sftrl_jax.checkpoints.families.keys import WRITTEN, Keys, read_shape, write_shape
 from sftrl_jax.models import DecoderConfig
 
 ARCHITECTURE = "LlamaForCausalLM"
@@ -8,12 +9,12 @@ NAMES = table.LLAMA
 DEFAULTS = {"rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
 
 
-def describe(keys: reading.Keys) -> DecoderConfig:
+def describe(keys: Keys) -> DecoderConfig:
   """The model of a config.json."""
-  return DecoderConfig(**reading.shape(keys), **rope.read(keys), activation=keys.activation())
+  return DecoderConfig(**read_shape(keys), **rope.read(keys), activation=keys.activation())
 
 
 def written(config: DecoderConfig) -> dict:
-  """A config.json as near to this model as the family comes."""
-  return {**reading.write_shape(config), **rope.write(config), "hidden_act": reading.WRITTEN[config.activation],
+  """The config.json of the family that is nearest to this model."""
+  return {**write_shape(config), **rope.write(config), "hidden_act": WRITTEN[config.activation],
           "mlp_bias": False, "pretraining_tp": 1}

@@ -7,45 +7,46 @@ KNOWN = ("default", "linear", "llama3")
 
 
 def read(keys: Keys) -> dict:
-  """The rope_... fields of DecoderConfig, of a family all whose layers rotate alike."""
-  told = {**_table(keys, "rope_parameters"), **_table(keys, "rope_scaling")}
-  nested = [name for name, value in told.items() if isinstance(value, dict)]
+  """The rope_... fields of DecoderConfig, for a family whose layers all rotate alike."""
+  parameters = {**_table(keys, "rope_parameters"), **_table(keys, "rope_scaling")}
+  nested = [name for name, value in parameters.items() if isinstance(value, dict)]
   if nested:
     raise ValueError(f"{keys.where}: rope_parameters has {', '.join(nested)}; of this family only one kind of rotation "
                      "for all layers is known.")
-  theta = told.get("rope_theta", keys.get("rope_theta"))
-  return {"rope_theta": positive(theta, f"{keys.where}: rope_theta"), **scaling(keys, told)}
+  theta = parameters.get("rope_theta", keys.get("rope_theta"))
+  return {"rope_theta": positive(theta, f"{keys.where}: rope_theta"), **scaling(keys, parameters)}
 
 
-def scaling(keys: Keys, told: dict) -> dict:
-  """How positions are stretched, of one table of rotary keys."""
+def scaling(keys: Keys, parameters: dict) -> dict:
+  """The fields of DecoderConfig that say how positions are stretched, from one table of rotary keys."""
   where = f"{keys.where}: rope"
-  kind = told.get("rope_type", told.get("type", "default"))
+  kind = parameters.get("rope_type", parameters.get("type", "default"))
   if kind not in KNOWN:
     raise ValueError(f"{where}_type is {kind!r}, which no model here has; known: {', '.join(KNOWN)}.")
-  part = told.get("partial_rotary_factor", keys.get("partial_rotary_factor"))
+  part = parameters.get("partial_rotary_factor", keys.get("partial_rotary_factor"))
   if part not in (None, 1, 1.0):
     raise ValueError(f"{where}: partial_rotary_factor is {part!r}, which no model here has; known: 1.")
   if kind == "default":
     return {}
-  factor = positive(told.get("factor"), f"{where} factor")
+  factor = positive(parameters.get("factor"), f"{where} factor")
   if kind == "linear":
     return {"rope_scaling": "linear", "rope_factor": factor}
-  context = told.get("original_max_position_embeddings", keys.get("max_position_embeddings"))
+  context = parameters.get("original_max_position_embeddings", keys.get("max_position_embeddings"))
   return {"rope_scaling": "llama3", "rope_factor": factor,
-          "rope_low": positive(told.get("low_freq_factor"), f"{where} low_freq_factor"),
-          "rope_high": positive(told.get("high_freq_factor"), f"{where} high_freq_factor"),
+          "rope_low": positive(parameters.get("low_freq_factor"), f"{where} low_freq_factor"),
+          "rope_high": positive(parameters.get("high_freq_factor"), f"{where} high_freq_factor"),
           "rope_context": int(positive(context, f"{where} original_max_position_embeddings"))}
 
 
 def write(config: DecoderConfig) -> dict:
-  """Both spellings, so that transformers before and after 5 read the same."""
-  told = write_scaling(config)
-  return {"rope_theta": config.rope_theta, "rope_scaling": told,
-          "rope_parameters": {"rope_type": "default", **(told or {}), "rope_theta": config.rope_theta}}
+  """The keys of both spellings, so that transformers before and after version 5 read the same model."""
+  stretching = write_scaling(config)
+  return {"rope_theta": config.rope_theta, "rope_scaling": stretching,
+          "rope_parameters": {"rope_type": "default", **(stretching or {}), "rope_theta": config.rope_theta}}
 
 
 def write_scaling(config: DecoderConfig) -> dict | None:
+  """The value of `rope_scaling`; None if positions are not stretched."""
   if config.rope_scaling == "none":
     return None
   if config.rope_scaling == "linear":

@@ -1,38 +1,38 @@
-"""Names and layouts: our parameter path -> the tensor of a Hugging Face checkpoint, its axes made of ours."""
+"""Names and layouts: our parameter path -> the tensor of a Hugging Face checkpoint and its axes."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-STACK = "layers/block/"   # paths of parameters that we stack over the layers, and others name layer by layer
+from sftrl_jax.projections import PROJECTIONS, STACK
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor of a checkpoint, or one a layer where `name` holds {n}.
+  """A tensor of a checkpoint, or one for each layer if `name` has {n}.
 
-  axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width].
+  axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width]
   """
 
   name: str
   axes: str
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-    """Its shape in the checkpoint, where one layer's parameter is shaped `ours`."""
+    """Its shape in the checkpoint; ours: the shape of one layer's parameter."""
     letters, theirs = self._axes()
     sizes = dict(zip(letters, ours, strict=True))
     return tuple(math.prod(sizes[letter] for letter in group) for group in theirs)
 
   def inward(self, array: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """The checkpoint's array with our axes: a view, so that a part of it reads only that part of the file."""
+    """The checkpoint's array with our axes, of shape `ours`: a view, so that a slice reads only a part of the file."""
     letters, theirs = self._axes()
     sizes, order = dict(zip(letters, ours, strict=True)), "".join(theirs)
-    apart = array.reshape([sizes[letter] for letter in order])
-    return apart.transpose([order.index(letter) for letter in letters])
+    ungrouped = array.reshape([sizes[letter] for letter in order])
+    return ungrouped.transpose([order.index(letter) for letter in letters])
 
   def outward(self, array: np.ndarray) -> np.ndarray:
-    """One layer's parameter as the checkpoint has it, in one piece."""
+    """One layer's parameter with the checkpoint's axes, C-contiguous."""
     letters, theirs = self._axes()
     order = [letters.index(letter) for letter in "".join(theirs)]
     return np.ascontiguousarray(array.transpose(order)).reshape(self.shape(array.shape))
@@ -43,32 +43,23 @@ class Tensor:
 
 
 def of_layers(names: dict[str, tuple[str, str]], pattern: str = "model.layers.{n}.%s") -> dict[str, Tensor]:
-  """{path within a block: (name within a layer, axes)} with both made whole."""
+  """{path in the tree: Tensor} from {path within a block: (name within a layer, axes)}."""
   return {STACK + path: Tensor(pattern % name, axes) for path, (name, axes) in names.items()}
 
 
-# What Llama has, and with one more or less every other family.
+# The tensors of Llama; other families differ in a few.
 LLAMA = {
     "embed": Tensor("model.embed_tokens.weight", "vd -> v d"),
     "unembed": Tensor("lm_head.weight", "dv -> v d"),
     "final_norm/scale": Tensor("model.norm.weight", "d -> d"),
     **of_layers({
         "attn_norm/scale": ("input_layernorm.weight", "d -> d"),
-        "attn/q/kernel": ("self_attn.q_proj.weight", "dhc -> hc d"),
-        "attn/k/kernel": ("self_attn.k_proj.weight", "dkc -> kc d"),
-        "attn/v/kernel": ("self_attn.v_proj.weight", "dkc -> kc d"),
-        "attn/o/kernel": ("self_attn.o_proj.weight", "hcd -> d hc"),
         "mlp_norm/scale": ("post_attention_layernorm.weight", "d -> d"),
-        "mlp/gate/kernel": ("mlp.gate_proj.weight", "df -> f d"),
-        "mlp/up/kernel": ("mlp.up_proj.weight", "df -> f d"),
-        "mlp/down/kernel": ("mlp.down_proj.weight", "fd -> d f"),
+        **{f"{path}/kernel": (f"{each.hf}.weight", each.weight_axes) for path, each in PROJECTIONS.items()},
     }),
 }
-BIASES = of_layers({
-    "attn/q/bias": ("self_attn.q_proj.bias", "hc -> hc"),
-    "attn/k/bias": ("self_attn.k_proj.bias", "kc -> kc"),
-    "attn/v/bias": ("self_attn.v_proj.bias", "kc -> kc"),
-})
+BIASES = of_layers({f"{path}/bias": (f"{each.hf}.bias", each.bias_axes) for path, each in PROJECTIONS.items()
+                    if each.bias})
 HEAD_NORMS = of_layers({
     "attn/q_norm/scale": ("self_attn.q_norm.weight", "c -> c"),
     "attn/k_norm/scale": ("self_attn.k_norm.weight", "c -> c"),

@@ -1,4 +1,4 @@
-"""Playing cards: the deck, dealing from it, what faces are worth, and the random streams that deal."""
+"""Playing cards: the deck, dealing, the values of the cards, and the random streams that deal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FACES = RANKS[10:]
 SUITS = ("H", "S", "D", "C")
 DECKS = ("uniform", "52")
 
-Rule = tuple[int, int, int]  # what J, Q and K are worth
+Rule = tuple[int, int, int]  # the values of J, Q and K
 
 TENS: Rule = (10, 10, 10)
 DISTINCT: Rule = (11, 12, 13)
@@ -28,9 +28,9 @@ DECK = tuple(Card(rank, suit) for suit in SUITS for rank in RANKS)
 
 
 def stream(seed: int | str, purpose: int) -> random.Random:
-  """A random stream for (seed, purpose), with `purpose` 0 to 3; the same arguments give the same numbers for ever.
+  """A random stream for (seed, purpose), with `purpose` 0 to 3; the same numbers in any version.
 
-  Purposes keep the hand of an episode and the mistakes made in it independent although callers share one seed.
+  Purposes keep the hand of an episode and the mistakes of a careless response independent although they share a seed.
   Raises ValueError for a negative seed (Python seeds n and -n alike) and TypeError for neither int nor str.
   """
   if isinstance(seed, str):
@@ -53,7 +53,7 @@ def deal(source: random.Random, count: int, deck: str) -> tuple[Card, ...]:
 
 
 def points(cards: tuple[Card, ...], rule: Rule) -> tuple[int, ...]:
-  """What the cards are worth, in order: A is 1, numbers are themselves, J, Q, K follow `rule`."""
+  """The values of the cards, in order: A is 1, numbers are themselves, J, Q, K follow `rule`."""
   return tuple([_PIPS[card[0]] or rule[_FACE[card[0]]] for card in cards])
 
 

@@ -1,6 +1,6 @@
 """The compact style of GeneralPoints: 59 words, so that a small model can be trained from scratch in minutes.
 
-  prompt    RULE 10 10 10 TARGET 17 CARDS cA c10 cK       (the rule is stated: what J, Q and K are worth)
+  prompt    RULE 10 10 10 TARGET 17 CARDS cA c10 cK       (the rule: the values of J, Q and K)
   response  NUMBERS 1 10 10 FORMULA ( 10 - 1 ) * 10       (the recited numbers are scored, in the order of the cards)
   feedback  OK, WRONG_VALUE, WRONG_NUMBERS or ILLEGAL
 """
@@ -27,13 +27,13 @@ WORDS = ("RULE", "TARGET", "CARDS", "NUMBERS", "FORMULA", *dict.fromkeys(_FEEDBA
 
 
 def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
-  """The question."""
+  """The prompt: rule, target, cards."""
   j, q, k = rule
   return f"RULE {j} {q} {k} TARGET {target} CARDS {' '.join([_CARDS[rank] for rank in ranks])}"
 
 
 def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
-  """The response that recites `numbers` and gives `formula`; ranks and target are not repeated in this style."""
+  """The response with these numbers and this formula; this style repeats neither ranks nor target."""
   del ranks, target
   return f"NUMBERS {' '.join(map(str, numbers))} FORMULA {_spaced(formula)}"
 
@@ -55,7 +55,7 @@ def read(response: str) -> tuple[tuple[int, ...], str]:
 
 
 def feedback(code: str, reason: str, target: int) -> str:
-  """What the policy is told about a response with verdict `code`: one word, whatever the reason."""
+  """The feedback on a response with verdict `code`: one word, whatever the reason."""
   del reason, target
   return _FEEDBACK[code]
 

@@ -1,6 +1,6 @@
-"""GeneralPoints: make a target from a hand of cards, each used once; the worth of the face cards is the rule.
+"""GeneralPoints: make a target from a hand of cards, each used once; the value of the face cards is the rule.
 
-In distribution and out of it are the same class with another `variant`, so SFT, RL and evaluation share every line.
+The tasks in and out of distribution are one class with another `variant`, so SFT, RL and evaluation share every line.
 Where the paper's released verifier differs from its text or is wrong, this one follows the text: values are exact,
 spaces are legal, each failure costs one reward, and the last attempt is scored like the others.
 """
@@ -21,8 +21,9 @@ from sftrl_jax.envs.env import Verdict
 from sftrl_jax.envs.general_points import cards, compact, paper, short
 
 STYLES = {"paper": paper, "short": short, "compact": compact}
-VARIANTS = ("id_seen", "id_unseen", "rule_ood")
-CODES = ("correct", "value", "numbers", "misread", "illegal")
+VARIANT_LABELS = {"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule"}
+CODE_LABELS = {"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "misread": "wrong numbers",
+               "illegal": "illegal format"}
 DRAWS = 20_000  # hands drawn for one reset before the conditions count as impossible
 
 # The index into `rewards` of each verdict.
@@ -32,7 +33,7 @@ _RESET, _CARELESS, _MISREAD = 0, 1, 2  # purposes of the random streams
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hand:
-  """The state of an episode. `values` are the cards' worth under `rule`, in order; `attempt` counts the responses."""
+  """The state of an episode. `values` are those of the cards under `rule`, in order; `attempt` counts the responses."""
 
   cards: tuple[cards.Card, ...]
   rule: cards.Rule
@@ -76,8 +77,10 @@ class GeneralPoints:
   rewards: tuple[float, float, float, float] = (5.0, -1.0, -2.0, -3.0)
   variant: str = "train"
 
-  variants: ClassVar[tuple[str, ...]] = VARIANTS
-  codes: ClassVar[tuple[str, ...]] = CODES
+  variants: ClassVar[tuple[str, ...]] = tuple(VARIANT_LABELS)
+  codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
+  variant_labels: ClassVar[dict[str, str]] = VARIANT_LABELS
+  code_labels: ClassVar[dict[str, str]] = CODE_LABELS
 
   def __post_init__(self):
     for name, value in _checked(self).items():
@@ -135,12 +138,12 @@ class GeneralPoints:
     return Hand(state.cards, state.rule, state.values, state.target, chat, attempt, ended, correct), verdict
 
   def expert(self, state: Hand, choice: int = 0) -> str:
-    """A correct response: the `choice`-th of the at most 4 formulas kept for the hand, modulo their number."""
+    """A correct response: the `choice`-th of the at most 4 formulas of the hand, modulo their number."""
     formulas = _formulas(tuple(sorted(state.values)), state.target)
     return STYLES[self.style].write(state.ranks, state.values, formulas[choice % len(formulas)], state.target)
 
   def careless(self, state: Hand, seed: int | str) -> str:
-    """Right numbers and a legal formula of the hand, for a target drawn from those reachable; right by chance."""
+    """The right numbers and a legal formula, for a target drawn from the reachable ones; right by chance."""
     formula = _any_formula(cards.stream(seed, _CARELESS), state)
     return STYLES[self.style].write(state.ranks, state.values, formula, state.target)
 
@@ -160,7 +163,7 @@ class GeneralPoints:
     return style.write(state.ranks, numbers, formula, state.target)
 
   def _rules(self) -> tuple[cards.Rule, cards.Rule]:
-    """The rule of training and the shifted one; the largest of the mixed rules stands for all of them."""
+    """The rule of training and the shifted one; for mixed rules the largest of them."""
     rule = (13, 13, 13) if self.faces == "mixed" else _as_rule(self.faces)
     return rule, cards.TENS if rule == cards.DISTINCT else cards.DISTINCT
 
@@ -173,7 +176,7 @@ class GeneralPoints:
     return tuple([low + int(source.random() * count) for _ in range(3)])
 
   def _target(self, source: random.Random, values: tuple[int, ...]) -> int:
-    """The target for a hand with these sorted values; 0 when it must be dealt again."""
+    """The target for a hand with these sorted values; 0 when the hand must be dealt again."""
     target = self.target
     if target == "any":
       reachable = _reachable(values)
@@ -199,7 +202,7 @@ def _checked(env: GeneralPoints) -> dict:
       "style": fields.choice("style", env.style, tuple(STYLES)),
       "holdout": _holdout(env.holdout),
       "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
-      "variant": fields.choice("variant", env.variant, ("train", *VARIANTS))}
+      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS))}
 
 
 def _faces(faces):
@@ -229,13 +232,13 @@ def _reachable(values: tuple[int, ...]) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _share(values: tuple[int, ...], target: int) -> float:
-  """A number in [0, 1) that depends on the pair alone, the same on every machine; below `holdout` is held out."""
+  """A number in [0, 1) that depends on the pair alone, on every machine; below `holdout`, it is held out."""
   digest = hashlib.sha256(f"{values} {target}".encode()).digest()
   return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def _formulas(values: tuple[int, ...], target: int) -> tuple[str, ...]:
-  """The formulas kept for sorted values and a target; () when it cannot be reached."""
+  """The formulas of the solver for sorted values and a target; () when it cannot be reached."""
   if target in arithmetic.TARGETS:
     return arithmetic.solutions(values).get(target, ())
   return arithmetic.solutions(values, range(target, target + 1)).get(target, ())

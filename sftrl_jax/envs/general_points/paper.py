@@ -1,7 +1,7 @@
 """The paper's style of GeneralPoints: a task in English, answered by a JSON block of which only "formula" is scored.
 
-Responses are text of unknown origin: what is not understood is a FormulaError, never another exception, and the work
-on any text is bounded.
+Responses are untrusted text: one that cannot be read is a FormulaError, never another exception, and the work on any
+text is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from sftrl_jax.envs import arithmetic
 from sftrl_jax.envs.general_points import cards
 
-LONGEST = 1 << 15  # characters of a response that is read at all
+LONGEST = 1 << 15  # characters of the longest response that is read
 RECITED = False  # the numbers of a response are not scored
 
 _DECODER = json.JSONDecoder()
@@ -21,7 +21,7 @@ _LOOSE = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:[ \t\r\n]{0,16}(?:"([^"]{
 
 
 def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
-  """The question: role, rule of the face cards, what a formula may hold, the cards, the form of the answer."""
+  """The prompt: role, rule of the face cards, rules of formulas, the cards, the form of the answer."""
   return (
       f"[Task]\nYou are an expert player of the {target} points card game. You see {len(ranks)} cards. {_rule(rule)} "
       f"Write one formula that equals {target}, made of the numbers of all the cards, each card exactly once, and of "
@@ -39,10 +39,10 @@ def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target
 
 
 def read(response: str) -> tuple[tuple[int, ...], str]:
-  """() and the formula, up to its first "="; FormulaError when there is none to read.
+  """() and the formula, up to its first "="; FormulaError when there is none.
 
-  The first JSON object is taken if its "formula" is a text; else the first thing in the response that looks like that
-  key with a quoted value.
+  The formula is that of the first JSON object if it is a text there; else of the first place in the response that looks
+  like the key "formula" with a quoted value.
   """
   if len(response) > LONGEST:
     raise arithmetic.FormulaError(f"the response has {len(response)} characters and at most {LONGEST} are read")
@@ -69,7 +69,7 @@ def _strict(response: str) -> str | None:
 
 
 def feedback(code: str, reason: str, target: int) -> str:
-  """What the policy is told about a response with verdict `code`; nothing in it comes from the solver."""
+  """The feedback on a response with verdict `code`; nothing in it comes from the solver."""
   if code == "correct":
     return f"Correct: the formula equals {target} and uses every card once."
   return f"You failed this trial because {reason}."

@@ -1,7 +1,7 @@
 """The short style of GeneralPoints: one line of English, answered by the paper's JSON block without a space.
 
-A real tokenizer reads it in about 30 tokens and answers in about 40, an eighth of what the paper's prompt takes: for
-small models, and for machines on which tokens are dear. Responses are read as in the paper's style.
+A prompt has about 30 tokens of a pretrained tokenizer and a response about 40, an eighth of the paper's prompt: for
+small models and slow machines. Responses are read as in the paper's style.
 
   prompt    J=Q=K=10. Cards: 2 K 3. Make 24.
   response  {"cards":["2","K","3"],"number":[2,10,3],"formula":"..."}
@@ -17,7 +17,7 @@ read = paper.read
 
 
 def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
-  """The question: what the face cards count as, the cards, the target."""
+  """The prompt: values of the face cards, cards, target."""
   j, q, k = rule
   faces = f"J=Q=K={j}" if j == q == k else f"J={j}, Q={q}, K={k}"
   return f"{faces}. Cards: {' '.join(ranks)}. Make {target}."
@@ -30,7 +30,7 @@ def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target
 
 
 def feedback(code: str, reason: str, target: int) -> str:
-  """What the policy is told about a response with verdict `code`: a few words, whatever the reason."""
+  """The feedback on a response with verdict `code`: a few words, whatever the reason."""
   del reason
   return {"correct": "Right.", "value": f"That is not {target}. Try again.",
           "numbers": "Use each card once. Try again.", "illegal": "No formula. Try again."}[code]

@@ -1,19 +1,20 @@
-"""transformers and torch on the same weights and the same shapes: what a user would run instead.
+"""The peer of `sftrl bench --against=hf`: transformers and torch, with the same weights and the same shapes.
 
-Nothing here is tuned against the peer: attention is sdpa, AdamW the default one, no autocast, as many threads, the
-cache in the parameters' dtype, and of two ways to decode the faster one counts.
+The peer is set up as its users would: sdpa attention, the default AdamW, no autocast, as many threads as XLA, the cache
+in the parameters' dtype. Of two ways to decode, the faster one counts.
 """
 
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sftrl_jax.programs.bench.paired_timing import timed
+from sftrl_jax.models import DecoderConfig
+from sftrl_jax.programs.bench.paired_timing import Work, timed
+from sftrl_jax.programs.bench.workloads import Examples
 from sftrl_jax.programs.config.errors import ConfigError
 
 
@@ -28,8 +29,11 @@ class Peer:
   versions: str
 
 
-def open(config, params, threads: int, learning_rate: float, clip: float) -> Peer:
-  """The same weights in torch, by our own export. params: of our `model`, stacked."""
+def load_peer(config: DecoderConfig, params: dict, threads: int, learning_rate: float, clip: float) -> Peer:
+  """Exports our weights, and loads them into transformers. ConfigError where torch or transformers is missing.
+
+  params: of `model`, stacked; threads: of torch; clip: largest norm of gradients, 0 for none
+  """
   try:
     import torch
     import transformers
@@ -50,7 +54,7 @@ def open(config, params, threads: int, learning_rate: float, clip: float) -> Pee
       model = transformers.AutoModelForCausalLM.from_pretrained(
           folder, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", local_files_only=True)
       model = model.to(device)
-      for parameter in model.parameters():   # out of the file that is about to go
+      for parameter in model.parameters():   # which may be mapped from the file that is deleted next
         parameter.data = parameter.data.clone()
     finally:
       if before is None:
@@ -58,12 +62,12 @@ def open(config, params, threads: int, learning_rate: float, clip: float) -> Pee
       else:
         os.environ["HF_HUB_OFFLINE"] = before
   optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-  told = f"torch {torch.__version__} ({threads} threads, {device.type}), transformers {transformers.__version__}"
-  return Peer(model, optimizer, device, clip, told)
+  versions = f"torch {torch.__version__} ({threads} threads, {device.type}), transformers {transformers.__version__}"
+  return Peer(model, optimizer, device, clip, versions)
 
 
-def train(peer: Peer, examples: Sequence[tuple[Sequence[int], Sequence[float]]], rows: int):
-  """One optimizer step over all examples, (ids, weights): `rows` at a time, padded to the longest of them."""
+def train(peer: Peer, examples: Examples, rows: int) -> Work:
+  """One optimizer step over all examples: `rows` at a time, padded to the longest of them."""
   import torch
   pieces = [examples[first:first + rows] for first in range(0, len(examples), rows)]
   batches, labels_in_all = [], sum(sum(weight > 0 for weight in weights[1:]) for _, weights in examples)
@@ -77,7 +81,7 @@ def train(peer: Peer, examples: Sequence[tuple[Sequence[int], Sequence[float]]],
     on = [torch.from_numpy(array).to(peer.device) for array in (tokens, mask, labels)]
     batches.append((on[0], None if mask.all() else on[1], on[2]))
 
-  def step():
+  def step() -> None:
     peer.model.train()
     for tokens, mask, labels in batches:
       out = peer.model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False,
@@ -91,12 +95,12 @@ def train(peer: Peer, examples: Sequence[tuple[Sequence[int], Sequence[float]]],
   return step
 
 
-def prefill(peer: Peer, tokens_BT: np.ndarray):
-  """Reads prompts into a cache and picks the first token of each response."""
+def prefill(peer: Peer, tokens_BT: np.ndarray) -> Work:
+  """Reads prompts into a cache, and picks the first token of each response."""
   import torch
   tokens = torch.from_numpy(tokens_BT.astype(np.int64)).to(peer.device)
 
-  def run():
+  def run() -> None:
     peer.model.eval()
     with torch.inference_mode():
       out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
@@ -106,9 +110,11 @@ def prefill(peer: Peer, tokens_BT: np.ndarray):
   return run
 
 
-def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
-  """(work that decodes `steps` greedy tokens a row after the prompts, how): the faster of a plain loop over the cache
-  and of model.generate, whose time up to the first token is taken off."""
+def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Work, str]:
+  """(work that decodes `steps` greedy tokens a row after the prompts, a note on how).
+
+  It is the faster of a plain loop over the cache and of model.generate less its time up to the first token.
+  """
   import torch
   tokens = torch.from_numpy(tokens_BT.astype(np.int64)).to(peer.device)
   peer.model.eval()
@@ -116,7 +122,7 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
     out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
   cache, first = out.past_key_values, out.logits[:, -1:].argmax(-1)
 
-  def loop():
+  def loop() -> None:
     with torch.inference_mode():
       peer.model.eval()
       token = first
@@ -125,7 +131,7 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
       cache.crop(-steps)
     _wait(peer)
 
-  def generate(new):
+  def generate(new: int) -> None:
     with torch.inference_mode():
       peer.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, min_new_tokens=new,
                           do_sample=False, use_cache=True, pad_token_id=0)
@@ -133,11 +139,10 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Any, str]:
 
   loop()
   generate(1)
-  by_loop = timed(loop)
   beyond_first = lambda: timed(lambda: generate(steps + 1)) - timed(lambda: generate(1))
   by_loop, by_generate = timed(loop), beyond_first()
-  told = f"loop {1e3 * by_loop / steps:.1f} ms, generate {1e3 * by_generate / steps:.1f} ms a step"
-  return (loop, f"{told}; loop is timed") if by_loop <= by_generate else (beyond_first, f"{told}; generate is timed")
+  note = f"loop {1e3 * by_loop / steps:.1f} ms, generate {1e3 * by_generate / steps:.1f} ms a step"
+  return (loop, f"{note}; loop is timed") if by_loop <= by_generate else (beyond_first, f"{note}; generate is timed")
 
 
 def _wait(peer: Peer) -> None:

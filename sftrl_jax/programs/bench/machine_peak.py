@@ -1,21 +1,23 @@
-"""What this machine can do at best: its matmuls and its memory, measured by the compiler that the model is run by."""
+"""The peaks of this machine, measured: matmuls and memory, by the same compiler that runs the model."""
 
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from sftrl_jax.programs.bench.paired_timing import timed
+from sftrl_jax.programs.runtime.process import cores
 
-LONG = 0.02   # seconds that one matmul should take, so that starting it does not count
+LONG = 0.02   # seconds that one matmul should take, so that its launch does not count
 REPEATS = 5
-MEGABYTES = 256   # moved by one measurement of bandwidth: more than caches hold
+MEGABYTES = 256   # moved by one measurement of bandwidth: more than the caches of a CPU
 
 
 @dataclasses.dataclass(frozen=True)
-class Peak:
+class MachinePeak:
   """FLOP/s of square matmuls by dtype, and bytes/s to and from memory, of one device."""
 
   float32: float
@@ -29,22 +31,23 @@ class Peak:
     return getattr(self, dtype)
 
 
-def measure(long: float = LONG, megabytes: int = MEGABYTES) -> Peak:
-  """Takes about a second. The best of several runs each: a neighbour's work only ever slows one down."""
+def measure(long: float = LONG, megabytes: int = MEGABYTES) -> MachinePeak:
+  """Takes about a second. Each peak is the best of several runs, since other processes only slow a run down."""
   device = jax.devices()[0]
-  return Peak(_matmul("float32", long), _matmul("bfloat16", long), _bandwidth(megabytes), device.device_kind,
-              jax.device_count(), threads())
+  return MachinePeak(_matmul("float32", long), _matmul("bfloat16", long), _bandwidth(megabytes), device.device_kind,
+                     jax.device_count(), threads())
 
 
 def threads() -> int:
-  """CPU threads that XLA computes with here: NPROC as mesh.cpu_threads set it, else those this process may use."""
-  given = os.environ.get("NPROC", "")
-  return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0)) if hasattr(
-      os, "sched_getaffinity") else os.cpu_count() or 1
+  """CPU threads that XLA uses: NPROC, which mesh.cpu_threads sets, else those that this process may use."""
+  nproc = os.environ.get("NPROC", "")
+  if nproc.isdecimal() and int(nproc):
+    return int(nproc)
+  return cores()
 
 
 def _matmul(dtype: str, long: float) -> float:
-  """FLOP/s at the smallest size, a power of two, whose matmul takes `long` seconds."""
+  """FLOP/s of a square matmul, of the smallest power of two that takes `long` seconds."""
   multiply = jax.jit(lambda a, b: a @ b)
   size, seconds = 256, 0.0
   while True:
@@ -56,7 +59,7 @@ def _matmul(dtype: str, long: float) -> float:
 
 
 def _bandwidth(megabytes: int) -> float:
-  """Bytes/s: the better of reading a matrix (as decoding reads weights) and of changing an array where it lies."""
+  """Bytes/s: the better of reading a matrix, as decoding reads weights, and of updating an array in place."""
   count = megabytes * 2**20 // 4
   columns = 1024
   matrix, vector = jnp.ones((count // columns, columns)), jnp.ones(columns)
@@ -64,15 +67,16 @@ def _bandwidth(megabytes: int) -> float:
   held = [jnp.ones(count)]
   scale = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
 
-  def in_place():
+  def in_place() -> jax.Array:
     held[0] = scale(held[0])
     return held[0]
 
   return max(4 * count / read, 8 * count / _best(in_place))
 
 
-def _best(work) -> float:
-  def run():
+def _best(work: Callable[[], jax.Array]) -> float:
+
+  def run() -> None:
     jax.block_until_ready(work())
 
   run()

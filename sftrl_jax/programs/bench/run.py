@@ -1,34 +1,35 @@
 """`sftrl bench`: how fast this machine trains and decodes, against what it could, and against transformers and torch.
 
-Peaks, our work and the peer's are measured in one run, ours and theirs in turns: a ratio of neighbours in time holds on
-a machine that others use too, two numbers of two runs do not.
+One run measures peaks, our work and the peer's, ours and theirs in turns. On a shared machine the ratio of measurements
+close in time can be trusted, and a comparison of two runs cannot.
 """
 
 import dataclasses
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sftrl_jax.models import flops
-from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.programs.bench import machine_peak, table, workloads
-from sftrl_jax.programs.bench.machine_peak import Peak
-from sftrl_jax.programs.bench.paired_timing import alternate
-from sftrl_jax.programs.bench.workloads import Timed
+from sftrl_jax.parallel import mesh, rules
+from sftrl_jax.parallel.mesh import shard_rows
+from sftrl_jax.programs.bench import hf_peer, machine_peak, table, workloads
+from sftrl_jax.programs.bench.hf_peer import Peer
+from sftrl_jax.programs.bench.machine_peak import MachinePeak
+from sftrl_jax.programs.bench.paired_timing import Work, alternate
+from sftrl_jax.programs.bench.workloads import Timed, Training
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner, make_sft_learner
-from sftrl_jax.programs.loop.jitted import jit_functions
+from sftrl_jax.programs.experiment.learner import make_rl_learner, make_sft_learner
+from sftrl_jax.programs.loop.jitted import blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import initial_params, trainable
-from sftrl_jax.rollout.episodes import blank_episodes
-from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.log import write_json
 
 PREFILL = (1, 256)   # rows, tokens
@@ -41,17 +42,21 @@ AGAINST = ("hf",)
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-  """What is measured on: the parts of a run, its machine, and the peer or None."""
+  """What a measurement needs. peer: None without --against; pairs: runs of ours and theirs; say: prints a line."""
 
   experiment: Experiment
-  peak: Peak
-  peer: object
+  peak: MachinePeak
+  peer: Peer | None
   pairs: int
   say: Callable[[str], None]
 
 
-def run(config, verb: str, against: str = "", out: str = "", pairs: int = PAIRS, only: tuple[str, ...] = ()) -> dict:
-  """Measures what the config trains, prints a table, and returns what bench.json in `out` holds."""
+def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: int = PAIRS,
+        only: tuple[str, ...] = ()) -> dict:
+  """Measures the training of a config, prints a table, and returns the content of bench.json.
+
+  against: the peer, "hf" or ""; out: a directory for bench.json, or ""; only: of WORK, () for all
+  """
   refuse(against, pairs, only)
   kinds = [kind for kind in only or WORK if kind != "rl" or KINDS[verb].plays_episodes]
   experiment = build_experiment(config, verb)
@@ -59,7 +64,7 @@ def run(config, verb: str, against: str = "", out: str = "", pairs: int = PAIRS,
   with (jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()),
         tempfile.TemporaryDirectory() as folder):
     peak = machine_peak.measure()
-    print(table.told(peak), flush=True)
+    print(table.describe_machine(peak), flush=True)
     start, params, frozen = trainable.init_trainable(experiment, Path(folder))
     peer = _peer(experiment, start, peak.threads) if against else None
     bench = Bench(experiment, peak, peer, pairs, lambda text: print(f"  {text}", flush=True))
@@ -73,7 +78,7 @@ def run(config, verb: str, against: str = "", out: str = "", pairs: int = PAIRS,
       if kind == "sft":
         lines += _sft(bench, params, frozen)
       elif kind == "rl":
-        lines += _rl(bench, params, frozen, {"model": start})
+        lines += _rl(bench, params, frozen, start)
   result = {"config": experiment.config, "verb": verb, "device": dataclasses.asdict(peak), "jax": jax.__version__,
             "peer": peer.versions if peer else "", "lines": lines}
   print(table.table(lines, peak, experiment.model.config.dtype))
@@ -84,8 +89,8 @@ def run(config, verb: str, against: str = "", out: str = "", pairs: int = PAIRS,
   return result
 
 
-def refuse(against: str, pairs: int, only) -> None:
-  """ConfigError for words that mean nothing here."""
+def refuse(against: str, pairs: int, only: Sequence[str]) -> None:
+  """ConfigError for options of `run` that are not valid."""
   if against and against not in AGAINST:
     raise ConfigError(f"--against is {against!r}; known: {', '.join(AGAINST)}.")
   if pairs < 1:
@@ -95,36 +100,32 @@ def refuse(against: str, pairs: int, only) -> None:
       raise ConfigError(f"--only names {kind!r}; known: {', '.join(WORK)}.")
 
 
-def _peer(experiment: Experiment, start, threads: int):
-  from sftrl_jax.programs.bench import hf_peer as peer
+def _peer(experiment: Experiment, start: dict, threads: int) -> Peer:
   optimizer = experiment.optimizer
   if jax.device_count() > 1:
     raise ConfigError(f"--against=hf compares one device, but there are {jax.device_count()}: hide the others.")
-  return peer.open(experiment.model.config, start, threads, optimizer.learning_rate, optimizer.clip)
+  return hf_peer.load_peer(experiment.model.config, start, threads, optimizer.learning_rate, optimizer.clip)
 
 
-def _prefill(bench: Bench, decoding) -> list[dict]:
+def _prefill(bench: Bench, decoding: dict) -> list[dict]:
   rows, length = PREFILL
   timed = workloads.prefill(bench.experiment.actor.decoder, decoding, bench.experiment.mesh, rows, length)
-  theirs = None
-  if bench.peer:
-    from sftrl_jax.programs.bench import hf_peer as peer
-    theirs = peer.prefill(bench.peer, workloads.ids_of(rows, length, bench.experiment.model.config.vocab))
+  tokens = workloads.ids_of(rows, length, bench.experiment.model.config.vocab)
+  theirs = hf_peer.prefill(bench.peer, tokens) if bench.peer else None
   return [_measure(bench, "prefill", f"{rows}x{length}", timed, theirs)]
 
 
-def _decode(bench: Bench, decoding) -> list[dict]:
+def _decode(bench: Bench, decoding: dict) -> list[dict]:
   lines = []
   for rows, length in DECODE:
-    if rows % meshes.rows(bench.experiment.mesh):
-      bench.say(f"decode batch {rows} is left out: the mesh splits rows {meshes.rows(bench.experiment.mesh)} ways")
+    if rows % mesh.rows(bench.experiment.mesh):
+      bench.say(f"decode batch {rows} is left out: the mesh splits rows {mesh.rows(bench.experiment.mesh)} ways")
       continue
     timed = workloads.decode(bench.experiment.actor.decoder, decoding, bench.experiment.mesh, rows, length, STEPS)
     theirs, note = None, ""
     if bench.peer:
-      from sftrl_jax.programs.bench import hf_peer as peer
       tokens = workloads.ids_of(rows, length, bench.experiment.model.config.vocab)
-      theirs, note = peer.decode(bench.peer, tokens, STEPS)
+      theirs, note = hf_peer.decode(bench.peer, tokens, STEPS)
     lines.append(_measure(bench, "decode", f"batch {rows}", timed, theirs, steps=STEPS, note=note))
     del timed, theirs
     gc.collect()
@@ -134,67 +135,59 @@ def _decode(bench: Bench, decoding) -> list[dict]:
 DECODERS = {"prefill": _prefill, "decode": _decode}
 
 
-def _sft(bench: Bench, params, frozen) -> list[dict]:
+def _sft(bench: Bench, params: dict, frozen: dict) -> list[dict]:
   """One step on rows without padding, and one on half as many rows packed with ragged examples."""
   experiment, vocab = bench.experiment, bench.experiment.model.config.vocab
-  rows, length = shape(experiment)
+  rows, length = batch_shape(experiment)
   learner = make_sft_learner(experiment, length)
+  training = Training(experiment, learner, jit_functions(experiment, learner, params), params, frozen)
   half = rows // 2 if rows % (2 * experiment.compute.microbatches) == 0 else rows
   lines = []
-  for name, count, make in (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged)):
-    batch, examples = make(count, length, vocab)
-    timed = _step(bench, learner, params, frozen, batch, count, int(batch.weights_BT.sum()))
-    theirs = None
-    if bench.peer:
-      from sftrl_jax.programs.bench import hf_peer as peer
-      theirs = peer.train(bench.peer, examples, count)
+  for name, count, make_batch in (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged)):
+    batch, examples = make_batch(count, length, vocab)
+    timed = workloads.train(training, batch, int(batch.weights_BT.sum()))
+    theirs = hf_peer.train(bench.peer, examples, count) if bench.peer else None
     lines.append(_measure(bench, name, f"{count}x{length}", timed, theirs))
-    del timed, theirs   # the state of one is gone before the next one's is made
+    del timed, theirs   # frees the state before the next one is made
     gc.collect()
   return lines
 
 
-def _rl(bench: Bench, params, frozen, ref) -> list[dict]:
-  """Scoring a batch of episodes, and one update on a minibatch of them. Blank episodes cost what others do."""
-  experiment = bench.experiment
-  name, section = experiment.config["algorithm"], experiment.algorithm_config
+def _rl(bench: Bench, params: dict, frozen: dict, start: dict) -> list[dict]:
+  """Scoring a batch of episodes, and one update on a minibatch of them. Blank episodes cost as much as any others."""
+  experiment, name = bench.experiment, bench.experiment.config["algorithm"]
   learner = make_rl_learner(experiment)
   jitted = jit_functions(experiment, learner, params)
-  blank = blank_episodes(learner.rows)
-  rows, outcomes = meshes.shard_rows(experiment.mesh, (
-      rows_of(experiment, section, blank, learner.length), experiment.algorithm.outcomes(experiment, section, blank)))
-  whole, reference = trainable.full_params_fn(experiment)(params, frozen), ref if section.kl_coef else None
+  rows, outcomes = shard_rows(experiment.mesh, blank_rollout(experiment, learner))
+  full_params, reference = trainable.full_params_fn(experiment)(params, frozen), reference_params(experiment, start)
 
-  def scoring():
-    jax.block_until_ready(jitted.advantages(jitted.score_rows(whole, reference, rows), rows, outcomes))
+  def score() -> tuple:
+    return jax.block_until_ready(jitted.advantages(jitted.score_rows(full_params, reference, rows), rows, outcomes))
+
+  def scoring() -> None:
+    score()
 
   tokens = learner.rows * learner.length
   read = (experiment.model.config, tokens, learner.length)
   cost = flops.forward(*read, adapters=trainable.adapter_count(experiment))
   cost += flops.forward(*read) if reference else 0.0
-  scored = _measure(bench, f"{name} score", f"{learner.rows}x{learner.length}", Timed(scoring, tokens, cost), None)
-  batch, _ = jitted.advantages(jitted.score_rows(whole, reference, rows), rows, outcomes)
-  minibatch = jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
-  timed = _step(bench, learner, params, frozen, minibatch, learner.minibatch)
+  timed = Timed(scoring, tokens, cost)
+  scored = _measure(bench, f"{name} score", f"{learner.rows}x{learner.length}", timed, None)
+  minibatch = jitted.take(score()[0], np.arange(learner.minibatch, dtype=np.int32))
+  timed = workloads.train(Training(experiment, learner, jitted, params, frozen), minibatch)
   return [scored, _measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
 
 
-def _step(bench: Bench, learner: Learner, params, frozen, batch, rows: int, labels: int = 0) -> Timed:
-  """A train step of the config's optimizer on this batch of so many rows."""
-  experiment, tokens = bench.experiment, rows * learner.length
-  cost = flops.train(experiment.model.config, tokens, learner.length, trainable.adapter_count(experiment))
-  return workloads.train(experiment, learner, params, frozen, batch, tokens, cost, labels)
-
-
-def shape(experiment: Experiment) -> tuple[int, int]:
-  """(rows, tokens) of a batch of this run."""
+def batch_shape(experiment: Experiment) -> tuple[int, int]:
+  """(rows, tokens of a row) of a batch of this run."""
   return experiment.batch, experiment.data.length if experiment.data else experiment.actor.row_len()
 
 
-def _measure(bench: Bench, work: str, shape: str, timed: Timed, theirs, steps: int = 1, note: str = "") -> dict:
+def _measure(bench: Bench, work: str, shape: str, timed: Timed, theirs: Work | None, steps: int = 1,
+             note: str = "") -> dict:
   measured = alternate(timed.run, theirs, bench.pairs)
   line = table.line_of(work, shape, timed, measured, bench.peak, bench.experiment.model.config.dtype, steps)
   if note:
     line["note"] = note
-  bench.say(table.said(line))
+  bench.say(table.describe_line(line))
   return line

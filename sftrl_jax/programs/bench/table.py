@@ -1,12 +1,16 @@
-"""Measurements as bench.json has them, and as a person reads them."""
+"""Measurements as bench.json holds them, and as a person reads them."""
 
-from sftrl_jax.programs.bench.machine_peak import Peak
+from sftrl_jax.programs.bench.machine_peak import MachinePeak
 from sftrl_jax.programs.bench.paired_timing import Pairs
 from sftrl_jax.programs.bench.workloads import Timed
 
 
-def line_of(work: str, shape: str, timed: Timed, measured: Pairs, peak: Peak, dtype: str, steps: int = 1) -> dict:
-  """One measurement as bench.json has it. Peaks are of one device: shares are of all devices together."""
+def line_of(work: str, shape: str, timed: Timed, measured: Pairs, peak: MachinePeak, dtype: str,
+            steps: int = 1) -> dict:
+  """One measurement, an entry of `lines` in bench.json. of_peak and of_bandwidth are shares of all devices' peaks.
+
+  steps: of decoding, in one run of the work
+  """
   seconds = measured.seconds
   line = {"work": work, "shape": shape, "seconds": seconds, "ms_per_step": 1e3 * seconds / steps,
           "tokens_per_second": timed.tokens / seconds, "flops": timed.flops,
@@ -24,15 +28,15 @@ def line_of(work: str, shape: str, timed: Timed, measured: Pairs, peak: Peak, dt
   return line
 
 
-def told(peak: Peak) -> str:
-  """The machine in a line."""
+def describe_machine(peak: MachinePeak) -> str:
+  """The machine and its peaks in a line."""
   devices = f"{peak.devices} x {peak.device}" if peak.devices > 1 else peak.device
   return (f"{devices}, {peak.threads} CPU threads: matmul {peak.float32 / 1e9:.0f} GFLOP/s in f32, "
           f"{peak.bfloat16 / 1e9:.0f} in bf16, memory {peak.bandwidth / 1e9:.1f} GB/s")
 
 
-def said(line: dict) -> str:
-  """One measurement as it is made."""
+def describe_line(line: dict) -> str:
+  """One measurement in a line, printed once it is done."""
   against = (f", {line['ratio']:.2f} times the peer ({line['ratio_spread'][0]:.2f} to {line['ratio_spread'][1]:.2f})"
              if "ratio" in line else "")
   note = f"; {line['note']}" if "note" in line else ""
@@ -48,15 +52,15 @@ KEYS = ("work", "shape", "ms_per_step", "tokens_per_second", "label_tokens_per_s
         "temporaries", "their_tokens_per_second", "ratio", "ratio_spread")
 
 
-def table(lines: list[dict], peak: Peak, dtype: str) -> str:
-  """All measurements, a row each; columns that nothing fills are left out."""
+def table(lines: list[dict], peak: MachinePeak, dtype: str) -> str:
+  """All measurements, a row each, without empty columns."""
   shown = [(key, *column) for key, column in zip(KEYS, COLUMNS, strict=True) if any(key in line for line in lines)]
   align = lambda text, width, kind: f"{text:<{width}}" if kind is str else f"{text:>{width}}"
   rows = ["".join(align(name, width, kind) for _, name, width, kind in shown)]
   rows += ["".join(align(kind(line[key]) if key in line else "", width, kind) for key, _, width, kind in shown)
            for line in lines]
-  return "\n".join([told(peak), f"activations in {dtype}; of peak: of the matmul above; of memory: of its bandwidth",
-                    *rows])
+  return "\n".join([describe_machine(peak),
+                    f"activations in {dtype}; of peak: of the matmul above; of memory: of its bandwidth", *rows])
 
 
 def _number(value: float) -> str:

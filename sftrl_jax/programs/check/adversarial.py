@@ -1,5 +1,5 @@
-"""A verifier under fire: strings that a model may write and no person would, answers to other questions, and what comes
-after the end."""
+"""A verifier given strings that a model may write and no person would, answers to other questions, and responses after
+the end of an episode."""
 
 import contextlib
 import signal
@@ -44,7 +44,7 @@ def _patience():
     yield
     return
 
-  def late(number, frame):
+  def late(number: int, frame: object) -> None:
     raise TimeoutError(f"no verdict within {2 * PATIENCE:g} s")
 
   before = signal.signal(signal.SIGALRM, late)
@@ -65,8 +65,8 @@ def nothing_beats_the_expert(courses: list[ExpertEpisodes]) -> str:
       for response in (*answers, "", "x", "1"):
         _, verdict = course.env.step(first.state, response)
         if verdict.reward > first.verdict.reward + 1e-9:
-          raise CheckFailed(f"{line(course.env, 'step')}: {short(response)} gets the reward {verdict.reward:g}, and the "
-                      f"expert's {short(first.response)} only {first.verdict.reward:g} ({course.name}, asked "
+          raise CheckFailed(f"{line(course.env, 'step')}: {short(response)} gets the reward {verdict.reward:g}, and "
+                      f"the expert's {short(first.response)} only {first.verdict.reward:g} ({course.name}, to "
                       f"{short(first.chat[-1].text)})",
                       "give the right answer the highest reward, or RL learns something else")
         wrong += [] if verdict.correct else [verdict.reward]
@@ -78,22 +78,22 @@ def episodes_end(courses: list[ExpertEpisodes]) -> str:
   """Wrong answers end an episode within `attempts`, a chat only grows, and an ended state is refused."""
   longest = 0
   for course in courses:
-    first, other = course.episodes[0][0], course.episodes[-1][0].response
+    first, elsewhere = course.episodes[0][0], course.episodes[-1][0].response   # an answer to another question
     state, chat = first.state, first.chat
     for attempt in range(1, course.env.attempts + 1):
-      response = "" if other == course.env.expert(state) else other
-      said = chat
+      response = "" if elsewhere == course.env.expert(state) else elsewhere
+      answered = chat
       state, verdict = course.env.step(state, response)
       chat, longest = verdict.chat, max(longest, attempt)
       if chat is None:
         break
-      if chat[:-1] != (*said, Message("assistant", response)):
-        raise CheckFailed(f"{line(course.env, 'step')}: the next chat is not the one that was answered, the response, and "
-                    f"one message of the user: {short(chat)}",
+      if chat[:-1] != (*answered, Message("assistant", response)):
+        raise CheckFailed(f"{line(course.env, 'step')}: the next chat is not the chat that was answered, the response, "
+                    f"and one message of the user: {short(chat)}",
                     "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat")
     if chat is not None:
-      raise CheckFailed(f"{line(course.env, 'step')}: {course.name} goes on after {course.env.attempts} responses, which is "
-                  "`attempts`", "end the episode, with truncated=True, at the last attempt")
+      raise CheckFailed(f"{line(course.env, 'step')}: {course.name} goes on after {course.env.attempts} responses, "
+                        "which is `attempts`", "end the episode, with truncated=True, at the last attempt")
     for ended in (state, course.episodes[0][-1].after):
       _refuse_going_on(course, ended)
   return f"after {longest} responses at most; then step raises ValueError"

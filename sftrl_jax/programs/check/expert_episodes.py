@@ -2,9 +2,10 @@
 
 import dataclasses
 import time
+from collections.abc import Collection
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, where
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 
@@ -13,11 +14,11 @@ SECONDS = 5.0  # for a variant; after that fewer episodes have to do
 
 
 class CheckFailed(Exception):
-  """A check that failed: Wrong(what was found, the way out)."""
+  """A check that failed: CheckFailed(what is wrong, the way out)."""
 
 
 class FatalCheckFailed(CheckFailed):
-  """A check that failed so badly that no model need play the task before it is mended."""
+  """A check that must be mended before a model plays the task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ExpertEpisodes:
   """Episodes of one variant, answered by the expert."""
 
   name: str
-  env: object
+  env: Env
   seeds: tuple
   episodes: tuple[tuple[Step, ...], ...]
 
@@ -65,7 +66,7 @@ def _play(name: str, env, seeds, seconds: float) -> ExpertEpisodes:
   return ExpertEpisodes(name, env, tuple(seeds)[: len(episodes)], tuple(episodes))
 
 
-def episode(env, seed) -> tuple[Step, ...]:
+def episode(env: Env, seed: int | str) -> tuple[Step, ...]:
   """One episode by the expert, `attempts` responses at most."""
   state, chat = env.reset(seed)
   steps = []
@@ -77,20 +78,20 @@ def episode(env, seed) -> tuple[Step, ...]:
   return tuple(steps)
 
 
-def line(env, method: str) -> str:
+def line(env: Env, method: str) -> str:
   """Where a method of the user's class is written, below the wrappers."""
   while isinstance(env, (CheckedEnv, RewardFnEnv)):
     env = env.env
   return where(getattr(type(env), method))
 
 
-def span(values) -> str:
+def span(values: Collection[float]) -> str:
   """`1`, or `0.5 to 1`."""
   low, high = min(values), max(values)
   return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def short(value) -> str:
+def short(value: object) -> str:
   """A value in at most a hundred characters."""
   shown = repr(value)
   return shown if len(shown) <= 100 else f"{shown[:60]} ... ({len(shown)} characters)"

@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 
 from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
@@ -23,72 +24,77 @@ def of_demonstrations(experiment: Experiment) -> str:
   chats = functools.partial(demonstration, experiment.env, data, experiment.seed)
   batch, count = next_batch(chats, tokenizer, experiment.batch, data.length, 0)
   wanted = Counter(tuple(response(tokenizer, chats(index))) for index in range(count))
-  trained, found = Counter(), 0
+  trained, unbroken = Counter(), 0
   for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT, strict=True):
     for segment in range(1, segments.max() + 1):
       trained[tuple(targets[(segments == segment) & (weights > 0)].tolist())] += 1
-      found += 1
-  return told(tokenizer, trained, wanted, found, count, example(tokenizer, chats(0)))
+      unbroken += 1
+  return describe_spans(tokenizer, trained, wanted, unbroken, count, example(tokenizer, chats(0)))
 
 
 def of_rows(experiment: Experiment) -> str:
   """SFT on rows of one's own: all are read, and the first batch is as they were rendered."""
   try:
-    supply = sft_data.make_sft_data(experiment)
+    data = sft_data.make_sft_data(experiment)
   except ConfigError as error:
     raise CheckFailed(str(error), "mend the data, or config.data") from error
-  batch, count = supply.batches(0)
+  batch, count = data.batches(0)
   trained = Counter(tuple(targets[(segments == segment) & (weights > 0)].tolist())
                     for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT,
                                                           strict=True)
                     for segment in range(1, segments.max() + 1))
   strange = set(trained)
-  for index in range(supply.corpus.count):
-    ids, learned = supply.corpus.example(index)
+  for index in range(data.corpus.count):
+    ids, learned = data.corpus.example(index)
     strange.discard(tuple(ids[1:][learned[1:]].tolist()))
   if trained.total() != count or strange:
-    raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which {len(strange)} are in no row",
+    raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which "
+                      f"{len(strange)} are in no row",
                 "train what text/render.py calls written, and nothing else")
-  return supply.summary.replace("\n", "\n          ")
+  return data.summary.replace("\n", "\n          ")
 
 
-def of_episodes(experiment: Experiment, episodes) -> str:
-  """RL: rows as they are trained, of the policy's episodes and of the expert's, against what was said in them."""
+def of_episodes(experiment: Experiment, episodes: Sequence[Episode]) -> str:
+  """RL: rows as they are trained, of the policy's episodes and of the expert's, against their texts."""
   tokenizer = experiment.tokenizer
-  episodes = [*episodes, *(spoken(experiment, episode.seed) for episode in episodes)]
+  episodes = [*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)]
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
-  wanted = Counter(turn.reply.tokens for episode in episodes for turn in episode.turns)
-  trained, found = Counter(), 0
+  wanted = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
+  trained, unbroken = Counter(), 0
   for row, episode in enumerate(episodes):
-    said = _ids(episode)
-    found += rows.inputs.tokens_BT[row][: len(said) - 1].tolist() == said[:-1]
+    ids = _ids(episode)
+    unbroken += rows.inputs.tokens_BT[row][: len(ids) - 1].tolist() == ids[:-1]
     for number, turn in enumerate(episode.turns):
       here = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
-      ids = tuple(rows.targets_BT[row][here].tolist())
-      trained[ids] += 1
-      if tokenizer.decode(ids[:-1] if turn.reply.stopped else ids) != turn.reply.text:
-        raise CheckFailed(f"the environment judged {turn.reply.text!r}, but {tokenizer.decode(ids)!r} is trained",
+      span = tuple(rows.targets_BT[row][here].tolist())
+      trained[span] += 1
+      if tokenizer.decode(span[:-1] if turn.response.stopped else span) != turn.response.text:
+        raise CheckFailed(f"the environment judged {turn.response.text!r}, but {tokenizer.decode(span)!r} is trained",
                     "let the policy's text be its tokens, decoded")
-  row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest tells most
-  said = _ids(episodes[row])
-  return told(tokenizer, trained, wanted, found, len(episodes), (said, [0.0, *rows.mask_BT[row][: len(said) - 1]]))
+  row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest shows most
+  ids = _ids(episodes[row])
+  return describe_spans(tokenizer, trained, wanted, unbroken, len(episodes),
+                        (ids, [0.0, *rows.mask_BT[row][: len(ids) - 1]]))
 
 
 def _ids(episode: Episode) -> list[int]:
-  return [token for turn in episode.turns for token in (*turn.reply.context, *turn.reply.tokens)]
+  return [token for turn in episode.turns for token in (*turn.response.context, *turn.response.tokens)]
 
 
-def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, chats: int, shown) -> str:
-  """What both methods are held to: the trained spans are the responses, each with its <eos>; a chat is one row.
+def describe_spans(tokenizer: Tokenizer, trained: Counter, wanted: Counter, unbroken: int, chats: int,
+                   shown: tuple) -> str:
+  """A sentence on the trained spans; CheckFailed unless they are the responses, each with its <eos>, a chat a row.
 
-  found: chats that lie in one unbroken row. shown: (ids, weights) of one row, for a person to look at.
+  trained, wanted: {ids of a span: how often}
+  unbroken: chats that stand in one unbroken row
+  shown: (ids, weights) of one row, for a person to look at
   """
   if trained != wanted:
     strange = next(iter(trained - wanted), ())
     raise CheckFailed(f"{(trained - wanted).total()} of {trained.total()} trained spans are no response, for example "
                 f"{tokenizer.decode(strange)!r}", "train what text/render.py calls written, and nothing else")
-  if found != chats:
-    raise CheckFailed(f"{chats} chats lie in {found} unbroken rows", "let a chat only grow from turn to turn")
+  if unbroken != chats:
+    raise CheckFailed(f"{chats} chats stand in {unbroken} unbroken rows", "let a chat only grow from turn to turn")
   ended = sum(number for ids, number in trained.items() if ids and ids[-1] in tokenizer.stops)
   if not ended:
     raise CheckFailed("no trained response ends in <eos>, so the model never learns to stop",
@@ -98,7 +104,7 @@ def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, ch
           f"many unbroken rows; in double brackets what is trained: {marked(tokenizer, *shown)}")
 
 
-def spoken(experiment: Experiment, seed) -> Episode:
+def expert_episode(experiment: Experiment, seed: int | str) -> Episode:
   """An episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
   state, chat = experiment.env.reset(seed)
   context, turns = render(experiment.tokenizer, chat)[0], []

@@ -9,6 +9,7 @@ import resource
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import flax.linen as nn
@@ -22,12 +23,13 @@ from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.parallel import hosts, rules
 from sftrl_jax.programs.check import decoding_checks, mask_checks, plan_check
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, FatalCheckFailed
-from sftrl_jax.programs.check.task_checks import find
+from sftrl_jax.programs.check.task_checks import CheckResult, run_check
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import AbortAllProcesses
 from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.programs.study.progress_bar import clock
 from sftrl_jax.programs.trainers import TRAINERS
@@ -38,11 +40,12 @@ LESS = ("if memory is short: --config.compute.microbatches up, --config.rollout.
         "--config.model.remat=full, or more devices in config.mesh")
 
 
-def attempt(config: ConfigDict, verb: str, promise: plan_check.Promise | None = None, scratch: Path | None = None):
-  """Yields a Finding a check of the parts of a resolved config. Nothing is left behind.
+def attempt(config: ConfigDict, verb: str, planned: plan_check.PlannedStep | None = None,
+            scratch: Path | None = None) -> Iterator[CheckResult]:
+  """Yields the result of each check of the parts of a resolved config. Nothing is left behind.
 
-  promise: of a plan, against which the steps are held. scratch: a directory, or gs://..., in which the steps write
-  meanwhile; this machine's temporary one if left out.
+  planned: the step of a plan, which the steps are compared with
+  scratch: a directory, or gs://..., in which the steps write meanwhile; this machine's temporary one if left out
   """
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model)
@@ -51,39 +54,43 @@ def attempt(config: ConfigDict, verb: str, promise: plan_check.Promise | None = 
     yield from _parts(experiment, verb, played := {})
     if "sampled" in played or not experiment.has_env:
       times = []
-      yield find(f"{STEPS} steps", lambda: _tried(
+      yield run_check(f"{STEPS} steps", lambda: _tried(
           lambda: _steps(config, verb, experiment, played.get("seconds", 0.0), times, scratch)))
-      if promise and times:
-        yield find("as it was planned", lambda: _as_planned(promise, verb, min(times)))
+      if planned and times:
+        yield run_check("as it was planned", lambda: _as_planned(planned, verb, min(times)))
 
 
 def _parts(experiment: Experiment, verb: str, played: dict):
   """The checks of one model in several places; `played` is filled with its episodes, if there is anything to play."""
   if not experiment.has_env:
-    yield find("the rows are trained", lambda: mask_checks.of_rows(experiment))
+    yield run_check("the rows are trained", lambda: mask_checks.of_rows(experiment))
     return
   with jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()):
     params = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
 
     def play() -> str:
-      compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))   # so that the seconds are those of playing
+      compile_all(experiment.actor,
+                  experiment.actor.compiled.to_decoding(params))   # so that the seconds are those of playing
       for name, temperature in (("greedy", 0.0), ("sampled", experiment.actor.rollout.temperature)):
         played[name], played["seconds"] = decoding_checks.episodes_of(experiment, params, temperature)
       episodes = played["sampled"]
       success = sum(episode.success for episode in episodes) / len(episodes)
       return f"{len(episodes)} at once in {played['seconds']:.2g} s; success of the start {success:.1%}"
 
-    yield (first := find("episodes played by the model", lambda: _tried(play)))
+    yield (first := run_check("episodes played by the model", lambda: _tried(play)))
     if not first.ok:
       return
     greedy, sampled = played["greedy"], played["sampled"]
-    yield find("decoding is the full forward", lambda: decoding_checks.greedy_is_the_argmax(experiment, params, greedy))
-    yield find("sampler and trainer agree", lambda: decoding_checks.probabilities_agree(experiment, params, sampled))
+    yield run_check("decoding is the full forward",
+                    lambda: decoding_checks.greedy_is_the_argmax(experiment, params, greedy))
+    yield run_check("sampler and trainer agree",
+                    lambda: decoding_checks.probabilities_agree(experiment, params, sampled))
     if isinstance(experiment.data, RowsConfig):
-      yield find("the rows are trained", lambda: mask_checks.of_rows(experiment))
+      yield run_check("the rows are trained", lambda: mask_checks.of_rows(experiment))
     else:
-      yield find("the responses are trained", lambda: (
-          mask_checks.of_demonstrations(experiment) if verb == "sft" else mask_checks.of_episodes(experiment, sampled)))
+      yield run_check("the responses are trained", lambda: (
+          mask_checks.of_episodes(experiment, sampled) if KINDS[verb].plays_episodes
+          else mask_checks.of_demonstrations(experiment)))
 
 
 def _tried(check) -> str:
@@ -116,13 +123,14 @@ def _compiled_once():
         jax.config.update(name, value)
 
 
-def _as_planned(promise: plan_check.Promise, verb: str, seconds: float) -> str:
-  plan_check.refuse_another(promise, verb, jax.device_count())
+def _as_planned(planned: plan_check.PlannedStep, verb: str, seconds: float) -> str:
+  plan_check.refuse_another(planned, verb, jax.device_count())
   peaks = _peaks()
-  return plan_check.kept(promise, seconds, max(peaks) if peaks else None)
+  return plan_check.compare(planned, seconds, max(peaks) if peaks else None)
 
 
-def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play: float, times: list[float], scratch) -> str:
+def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play: float, times: list[float],
+           scratch) -> str:
   """The program itself in a directory that is removed: its own batches, compiled step and checkpoint.
 
   times: gets the seconds of each step.
@@ -150,7 +158,7 @@ def _steps(config: ConfigDict, verb: str, experiment: Experiment, seconds_a_play
 def _removed(scratch: Path | None):
   """A new directory that all processes write into and the first one removes, below `scratch` or a temporary one."""
   below = lambda: str(paths.absolute(scratch) / f"check-{secrets.token_hex(4)}")
-  folder = paths.place(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
+  folder = paths.as_path(hosts.led_by_first(tempfile.mkdtemp if scratch is None else below))
   try:
     yield folder
     hosts.wait()   # until all have read it

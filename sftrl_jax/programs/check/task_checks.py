@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sftrl_jax.chat import Message
@@ -32,60 +32,69 @@ from sftrl_jax.text.render import continued, render, response
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-  """One check: what was measured, and what to do if it failed. fatal: no model need play the task before."""
+  """The result of one check.
+
+  message: what was measured, or what is wrong
+  way_out: what to do if it failed
+  fatal: whether it must be mended before a model plays the task
+  """
 
   name: str
   ok: bool
-  told: str
+  message: str
   way_out: str = ""
   fatal: bool = False
 
 
-def find(name: str, check: Callable[[], str]) -> CheckResult:
-  """The finding of a check that tells what it measured, or raises. What one of several processes finds wrong is wrong
-  for all, so that they go on or end together."""
+def run_check(name: str, check: Callable[[], str]) -> CheckResult:
+  """The result of check(), which returns what it measured, or raises CheckFailed or TaskError.
+
+  Of several processes, a check that fails in one fails in all, so that they go on or end together.
+  """
   try:
     mine = CheckResult(name, True, check())
-  except CheckFailed as wrong:
-    mine = CheckResult(name, False, *wrong.args, fatal=isinstance(wrong, FatalCheckFailed))
+  except CheckFailed as failure:
+    mine = CheckResult(name, False, *failure.args, fatal=isinstance(failure, FatalCheckFailed))
   except TaskError as error:
     mine = CheckResult(name, False, str(error), fatal=True)
   from sftrl_jax.parallel import hosts  # JAX, which `sftrl check` imports only once the config is known to be right
   if not hosts.several():
     return mine
-  found = [CheckResult(**told) for told in hosts.gathered(dataclasses.asdict(mine))]
-  wrong = [dataclasses.replace(one, told=f"process {process}: {one.told}", fatal=any(other.fatal for other in found))
-           for process, one in enumerate(found) if not one.ok]
-  return wrong[0] if wrong else mine
+  results = [CheckResult(**fields) for fields in hosts.gathered(dataclasses.asdict(mine))]
+  fatal = any(result.fatal for result in results)
+  failures = [dataclasses.replace(result, message=f"process {process}: {result.message}", fatal=fatal)
+              for process, result in enumerate(results) if not result.ok]
+  return failures[0] if failures else mine
 
 
-def examine(config: dict, inside: str = "", training: bool = True):
-  """Yields a Finding a check. config: a resolved config as plain dicts.
+def examine(config: dict, inside: str = "", training: bool = True) -> Iterator[CheckResult]:
+  """Yields the result of each check of a task.
 
+  config: resolved, as plain dicts
   inside: the variant that counts as in distribution; "" for the first of evals.variants.
-  training: hold the training task against the shifted variants too; off for a base that is meant to know them.
+  training: compare the training task with the shifted variants too; off for a base that is meant to know them.
   """
   if config["env"]["name"] == nothing.NAME:
-    return   # rows of one's own are tried with the parts of the run
+    return   # run_checks.py tries rows of one's own
   played: list[ExpertEpisodes] = []
 
   def play() -> str:
     played.extend(play_all(config))
     return ", ".join(f"{course.name} {len(course.episodes)}" for course in played)
 
-  yield (first := find("episodes played by the expert", play))
+  yield (first := run_check("episodes played by the expert", play))
   if first.fatal:
     return
-  yield find("the expert is right", lambda: _right(played))
-  yield find("a seed gives one episode", lambda: _repeated(played))
-  yield find("in another process too", lambda: _elsewhere(config))
-  yield find("hostile strings get verdicts", lambda: adversarial.strings_get_verdicts(played))
-  yield find("no response beats the expert", lambda: adversarial.nothing_beats_the_expert(played))
-  yield find("episodes end and stay ended", lambda: adversarial.episodes_end(played))
-  yield find("variants share no episode", lambda: _apart(played, inside, training and not config["evals"]["env"]))
-  yield find("texts fit", lambda: _fit(played, config))
+  yield run_check("the expert is right", lambda: _right(played))
+  yield run_check("a seed gives one episode", lambda: _repeated(played))
+  yield run_check("in another process too", lambda: _elsewhere(config))
+  yield run_check("hostile strings get verdicts", lambda: adversarial.strings_get_verdicts(played))
+  yield run_check("no response beats the expert", lambda: adversarial.nothing_beats_the_expert(played))
+  yield run_check("episodes end and stay ended", lambda: adversarial.episodes_end(played))
+  yield run_check("variants share no episode", lambda: _apart(played, inside, training and not config["evals"]["env"]))
+  yield run_check("texts fit", lambda: _fit(played, config))
   if "data" in config and not config["data"].get("path"):
-    yield find("demonstrations are as asked for", lambda: _shown(played, config))
+    yield run_check("demonstrations are as asked for", lambda: _shown(played, config))
 
 
 def _right(courses: list[ExpertEpisodes]) -> str:
@@ -95,7 +104,7 @@ def _right(courses: list[ExpertEpisodes]) -> str:
       last = course.episodes[wrong[0]][-1]
       raise FatalCheckFailed(
           f"{line(course.env, 'expert')}: no success in {len(wrong)} of {len(course.episodes)} episodes of "
-          f"{course.name}; seed {course.seeds[wrong[0]]!r}: to {short(last.chat[-1].text)} the expert says "
+          f"{course.name}; seed {course.seeds[wrong[0]]!r}: to {short(last.chat[-1].text)} the expert answers "
           f"{short(last.response)}, which is judged {last.verdict.code!r}",
           f"let expert give what step accepts, or step accept it ({line(course.env, 'step')})")
     strange = {step.verdict.code for steps in course.episodes for step in steps} - set(course.env.codes)
@@ -112,20 +121,21 @@ def _repeated(courses: list[ExpertEpisodes]) -> str:
     for seed, steps in list(zip(course.seeds, course.episodes, strict=True))[:100]:
       _refuse_another(course, seed, steps, episode(course.env, seed))
       if course.env.step(steps[0].state, steps[0].response)[1] != steps[0].verdict:
-        raise CheckFailed(f"{line(course.env, 'step')}: the second step from one state gives another verdict (seed {seed!r} "
-                    f"of {course.name})", "return a new state from step, and leave the old one as it was")
+        raise CheckFailed(f"{line(course.env, 'step')}: the second step from one state gives another verdict (seed "
+                          f"{seed!r} of {course.name})",
+                          "return a new state from step, and leave the old one as it was")
       count += 1
   return f"{count} episodes repeated, states left as they are"
 
 
 def _refuse_another(course: ExpertEpisodes, seed, steps, again) -> None:
-  for one, other in zip(steps, again, strict=False):
+  for step, repeated in zip(steps, again, strict=False):
     for part, method in (("chat", "reset"), ("response", "expert"), ("verdict", "step")):
-      before, after = getattr(one, part), getattr(other, part)
+      before, after = getattr(step, part), getattr(repeated, part)
       if before != after:
-        raise CheckFailed(f"{line(course.env, method)}: seed {seed!r} of {course.name} gives another {part} the second time: "
-                    f"{short(before)}, then {short(after)}",
-                    "draw from random.Random(f'{seed}'), never from a global state or a clock")
+        raise CheckFailed(f"{line(course.env, method)}: seed {seed!r} of {course.name} gives another {part} the second "
+                          f"time: {short(before)}, then {short(after)}",
+                          "draw from random.Random(f'{seed}'), never from a global state or a clock")
 
 
 def digest(config: dict) -> str:
@@ -137,7 +147,8 @@ def digest(config: dict) -> str:
 
 def _elsewhere(config: dict) -> str:
   """Another process hashes strings otherwise and orders sets otherwise."""
-  code = "import json, sys; from sftrl_jax.programs import examination; print(examination.digest(json.load(sys.stdin)))"
+  code = ("import json, sys; from sftrl_jax.programs.check.task_checks import digest; "
+          "print(digest(json.load(sys.stdin)))")
   paths = os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])
   done = subprocess.run([sys.executable, "-c", code], input=json.dumps(config), text=True, capture_output=True,
                         check=False, env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1234"})
@@ -155,7 +166,7 @@ def _apart(courses: list[ExpertEpisodes], inside: str, training: bool) -> str:
   shown = {course.name: {(steps[0].chat, steps[0].response) for steps in course.episodes} for course in courses}
   variants = [course.name for course in courses[1:]]
   inside = inside if inside in variants else "".join(variants[:1])
-  told = []
+  compared = []
   for course in courses[1:]:
     for known in (inside, "training") if training else (inside,):
       if course.name == inside:
@@ -168,8 +179,8 @@ def _apart(courses: list[ExpertEpisodes], inside: str, training: bool) -> str:
                     "not measure what was never seen",
                     "let every variant draw from its own part of the task; a base that is meant to know both makes no "
                     "claim: evals.variants=()")
-      told.append(f"{known} ({len(shown[known])}) and {course.name} ({len(shown[course.name])})")
-  return f"initial chats compared, none in both: {', '.join(told)}" if told else "there is nothing to compare"
+      compared.append(f"{known} ({len(shown[known])}) and {course.name} ({len(shown[course.name])})")
+  return f"initial chats compared, none in both: {', '.join(compared)}" if compared else "there is nothing to compare"
 
 
 def _tokenizer(courses: list[ExpertEpisodes], config: dict):
@@ -185,11 +196,12 @@ def _fit(courses: list[ExpertEpisodes], config: dict) -> str:
   tokenizer, rollout = _tokenizer(courses, config), config["rollout"]
   longest = {"prompt_tokens": (0, ""), "feedback_tokens": (0, ""), "max_new_tokens": (0, "")}
 
-  def measure(key, course, method, text, ids_of):
+  def measure(key: str, course: ExpertEpisodes, method: str, text: str, ids_of: Callable[[], list[int]]) -> None:
     try:
       longest[key] = max(longest[key], (len(ids_of()), text))
     except ValueError as error:
-      raise FatalCheckFailed(f"{line(course.env, method)}: {error}", "let `words` hold every word of every text, with single "
+      raise FatalCheckFailed(f"{line(course.env, method)}: {error}",
+                             "let `words` hold every word of every text, with single "
                        "spaces between") from error
 
   for course in courses:
@@ -198,13 +210,14 @@ def _fit(courses: list[ExpertEpisodes], config: dict) -> str:
       chat = steps[0].chat
       measure("prompt_tokens", course, "reset", chat[-1].text, lambda chat=chat: render(tokenizer, chat)[0])
       for step in steps:
-        said = (*step.chat, Message("assistant", step.response))
-        measure("max_new_tokens", course, "expert", step.response, lambda said=said: response(tokenizer, said))
+        answered = (*step.chat, Message("assistant", step.response))
+        measure("max_new_tokens", course, "expert", step.response,
+                lambda answered=answered: response(tokenizer, answered))
     for steps in course.episodes[:20]:
       for answer in (*answers, "", *course.env.words):
         feedback = course.env.step(steps[0].state, answer)[1].feedback
-        said = (*steps[0].chat, Message("assistant", answer), Message("user", feedback))
-        measure("feedback_tokens", course, "step", feedback, lambda said=said: continued(tokenizer, said))
+        longer = (*steps[0].chat, Message("assistant", answer), Message("user", feedback))
+        measure("feedback_tokens", course, "step", feedback, lambda longer=longer: continued(tokenizer, longer))
   for key, (length, text) in longest.items():
     if length > rollout[key] and (key != "feedback_tokens" or courses[0].env.attempts > 1):
       raise FatalCheckFailed(f"config.rollout.{key} is {rollout[key]}, but {short(text)} has {length} tokens",

@@ -1,44 +1,102 @@
-"""What each verb does with its words: reads the config, prepares the process for JAX, and calls a program.
+"""The function of each verb: checks its flags, reads the config, prepares the process for JAX and calls a program.
 
-Nothing heavy is imported before the words are known to be right; main.py says which words a verb takes.
+Each function imports what it calls: a wrong flag is an error before anything heavy is imported, and JAX must not be
+imported before `prepare_environment` has set the threads that XLA reads at import. verbs.py names these functions.
 """
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, as_path, refuse_file
 from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, prepare_environment
 
 
-def optimizers_page(command) -> str:
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """A command line, taken apart.
+
+  flags: {flag: value}, or a list of values where a verb takes the flag several times
+  overrides: ((dotted key, text), ...) of --config.KEY=TEXT, in order
+  text: the command as a shell takes it
+  """
+
+  verb: str
+  flags: Mapping[str, str | list[str]]
+  positionals: tuple[str, ...]
+  overrides: tuple[tuple[str, str], ...]
+  switches: frozenset[str]
+  text: str
+
+
+def optimizers_page(command: Command) -> str:
+  """The page of --config.optimizer.name=help."""
   from sftrl_jax.programs.config import resolve
   resolve.load(command.flags["--config"])
-  os.environ["JAX_PLATFORMS"] = "cpu"   # only shapes are looked at
+  os.environ["JAX_PLATFORMS"] = "cpu"   # the page needs shapes only
   from sftrl_jax.programs.cli import optimizer_help
   return optimizer_help.page()
 
 
-def configured(command):
-  """(resolved config, schema) of a verb that takes --config; the process is prepared for JAX on the way."""
+def resolve_config(command: Command) -> tuple[ConfigDict, dict]:
+  """(resolved config, schema) of --config; sets the environment that JAX reads before JAX is imported."""
   from sftrl_jax.programs.config import resolve
-  from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
-  spec, verb = command.flags["--config"], command.verb
-  if verb in ("check", "bench", "data", "plan"):
-    verb = verb_of(resolve.load(spec), command.overrides)
+  from sftrl_jax.programs.experiment.run_config import resolve_run
+  verb = _config_verb(command)
   if verb != "study":
-    return resolve_run(spec, command.overrides, verb)
+    return resolve_run(command.flags["--config"], command.overrides, verb)
   from sftrl_jax.programs.study.config import SCHEMA
-  return resolve.resolve(resolve.load(spec), command.overrides, SCHEMA), SCHEMA
+  return resolve.resolve(resolve.load(command.flags["--config"]), command.overrides, SCHEMA), SCHEMA
 
 
-def _study(command):
+def _config_verb(command: Command) -> str:
+  """`study` or a kind of training: the command's own verb if it is one of these, else the verb of its config."""
+  from sftrl_jax.programs.config import resolve
+  from sftrl_jax.programs.experiment.run_config import VERB_OF_KEY, verb_of
+  if command.verb in ("sft", *VERB_OF_KEY.values()):
+    return command.verb
+  return verb_of(resolve.load(command.flags["--config"]), command.overrides)
+
+
+def _resolve_training(command: Command) -> ConfigDict:
+  """The config of a run; a start `DIR@best:VARIANT` becomes the step that is best now, which a resume repeats."""
+  from sftrl_jax.programs.start import checkpoint_ref
+  config, _ = resolve_config(command)
+  if checkpoint_ref.BEST in config.get("start", ""):
+    with config.unlocked():
+      config.start = checkpoint_ref.resolve_best(config.start)
+  return config
+
+
+def _refuse_study(command: Command) -> None:
+  if _config_verb(command) == "study":
+    raise ConfigError(f"--config={command.flags['--config']} is a study; {command.verb} takes the config of one run.")
+
+
+def _prepare_from(command: Command) -> str:
+  """FROM of a verb that reads a workdir; sets the environment for JAX with as many threads as its run had."""
+  from sftrl_jax.programs.start import checkpoint_ref
+  source = command.positionals[0]
+  path = checkpoint_ref.home_of(source) / "config.json"
+  try:
+    config = json.loads(path.read_text()) if path.is_file() else {}
+  except json.JSONDecodeError:
+    config = {}   # the program raises an error about it
+  prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
+  return source
+
+
+def run_study(command: Command) -> None:
   from sftrl_jax.programs.study import run
-  config, _ = configured(command)
+  config, _ = resolve_config(command)
   workdir = as_path(command.flags["--workdir"], "--workdir")
   if "--list" in command.switches:
-    run.listing(config, workdir, command.text)
+    run.list_commands(config, workdir, command.text)
     return
   if not paths.is_here(workdir):
     raise ConfigError(f"--workdir={workdir}: a study begins its runs and writes on this machine; `--list` prints the "
@@ -46,126 +104,103 @@ def _study(command):
   run.run(config, workdir, command.text)
 
 
-def _training_config(command):
-  """The config of a run, its start pinned to a step where that is to be the best one."""
-  from sftrl_jax.programs.start import checkpoint_ref
-  config, _ = configured(command)
-  if checkpoint_ref.BEST in config.get("start", ""):
-    with config.unlocked():
-      config.start = checkpoint_ref.resolve_best(config.start)
-  return config
-
-
-def _train(command):
-  config = _training_config(command)
+def run_training(command: Command) -> None:
+  config = _resolve_training(command)
   from sftrl_jax.programs.trainers import TRAINERS
   workdir = as_path(command.flags["--workdir"], "--workdir")
-  with joined_processes(command) as first:
+  with joined_processes(command.flags) as is_first:
     TRAINERS[command.verb](config, workdir)
-    if first:
+    if is_first:
       _report_run(config, workdir)
 
 
-def _check(command):
-  from sftrl_jax.programs.check import run as check_run
-  from sftrl_jax.programs.config import smoke
-  if smoke.split(command.flags["--config"])[2]:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  cases = check_run.cases(command.flags["--config"], command.overrides)
-  prepare_environment(check_run.threads(cases))
-  scratch = as_path(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
-  with joined_processes(command):
-    check_run.run(cases, command.flags.get("--plan", ""), command.flags.get("--within", ""), scratch)
-
-
-def _data(command):
-  from sftrl_jax.programs import data
-  from sftrl_jax.programs.config import nested, resolve
-  from sftrl_jax.programs.experiment.run_config import verb_of
-  out, count = as_local_path(command.flags["--out"], "--out"), data.parse_count(command.flags.get("--count", str(data.COUNT)))
-  data.refuse_out(out)
-  if verb_of(resolve.load(command.flags["--config"]), command.overrides) == "study":
-    raise ConfigError(f"--config={command.flags['--config']} is a study; data takes the config of one run.")
-  config, _ = configured(command)
-  data.run(nested.plain(config), out, command.flags.get("--variant", ""), count)
-
-
-def _report_run(config, workdir) -> None:
-  """The report of one run; one that has neither evaluations nor rows of one's own has nothing to show."""
+def _report_run(config: ConfigDict, workdir: Path) -> None:
+  """The report of one run; a run with neither evaluations nor rows of the user's own has nothing to show."""
   if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.report import write
-    with paths.made(workdir / "report") as out:
+    with paths.staging(workdir / "report") as out:
       write.write_run(workdir, out)
     print(f"Report: {workdir / 'report' / 'report.html'}")
 
 
-def _prepare_from(command) -> str:
-  """FROM of a verb that reads a workdir; the process is prepared with the threads that its run had."""
-  from sftrl_jax.programs.start import checkpoint_ref
-  source = command.positionals[0]
-  recorded = checkpoint_ref.home_of(source) / "config.json"
-  try:
-    config = json.loads(recorded.read_text()) if recorded.is_file() else {}
-  except json.JSONDecodeError:
-    config = {}   # the program tells of it
-  prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
-  return source
+def run_check(command: Command) -> None:
+  from sftrl_jax.programs.check import run
+  from sftrl_jax.programs.config import smoke
+  if smoke.split(command.flags["--config"])[2]:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  cases = run.cases(command.flags["--config"], command.overrides)
+  prepare_environment(run.threads(cases))
+  scratch = as_path(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
+  with joined_processes(command.flags):
+    run.run(cases, command.flags.get("--plan", ""), command.flags.get("--within", ""), scratch)
 
 
-def _evaluate(command):
-  source = _prepare_from(command)
+def run_data(command: Command) -> None:
+  from sftrl_jax.programs import data
+  from sftrl_jax.programs.config import nested
+  out = as_local_path(command.flags["--out"], "--out")
+  count = data.parse_count(command.flags.get("--count", str(data.COUNT)))
+  data.refuse_out(out)
+  _refuse_study(command)
+  config, _ = resolve_config(command)
+  data.run(nested.plain(config), out, command.flags.get("--variant", ""), count)
+
+
+def run_evaluate(command: Command) -> None:
+  spec = command.flags.get("--config", "")
+  if spec:
+    from sftrl_jax.programs.config import resolve
+    source = command.positionals[0]
+    prepare_environment(cpu_threads(resolve.load(spec).to_dict(), command.overrides))
+  else:
+    source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
-  with joined_processes(command):
-    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""))
+  with joined_processes(command.flags):
+    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""), spec)
 
 
-def _sample(command):
+def run_sample(command: Command) -> None:
   source = _prepare_from(command)
-  from sftrl_jax.programs.sample import run as sample_run
-  sample_run.run(source, sample_run.read_options(command.flags, command.switches), command.overrides)
+  from sftrl_jax.programs.sample import run
+  run.run(source, run.read_options(command.flags, command.switches), command.overrides)
 
 
-def _bench(command):
-  from sftrl_jax.programs.config import resolve
-  from sftrl_jax.programs.experiment.run_config import verb_of
+def run_bench(command: Command) -> None:
   if "--out" in command.flags:
     refuse_file("--out", as_local_path(command.flags["--out"], "--out"))
-  verb = verb_of(resolve.load(command.flags["--config"]), command.overrides)
-  if verb == "study":
-    raise ConfigError(f"--config={command.flags['--config']} is a study; bench takes the config of one run.")
+  _refuse_study(command)
   pairs = command.flags.get("--pairs", "5")
   if not pairs.isdecimal():
     raise ConfigError(f"--pairs={pairs} is no whole number.")
   if "--against" in command.flags:   # two frameworks share the device's memory
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  config = _training_config(command)
-  from sftrl_jax.programs.bench import run as bench_run
+  config = _resolve_training(command)
+  from sftrl_jax.programs.bench import run
   only = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
-  bench_run.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), only)
+  run.run(config, _config_verb(command), command.flags.get("--against", ""), command.flags.get("--out", ""),
+          int(pairs), only)
 
 
-def _plan(command):
-  from sftrl_jax.programs.config.resolve import load
-  from sftrl_jax.programs.experiment.run_config import verb_of
+def run_plan(command: Command) -> None:
   from sftrl_jax.programs.plan import options
-  wanted = options.read_options(command.flags, verb_of(load(command.flags["--config"]), command.overrides))
-  config = _training_config(command)
-  if wanted.where is None:
+  plan_options = options.read_options(command.flags, _config_verb(command))
+  config = _resolve_training(command)
+  if plan_options.where is None:
     from sftrl_jax.programs.plan import local
-    local.run(config, wanted)
+    local.run(config, plan_options)
   else:
     from sftrl_jax.programs.plan import tpu_slice
-    tpu_slice.run(config, wanted)
+    tpu_slice.run(config, plan_options)
 
 
-def _convert(command):
+def run_convert(command: Command) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")   # nothing is computed, and hosts have room for more
   prepare_environment(0)
   from sftrl_jax.programs import convert
   convert.run(*command.positionals, command.flags.get("--dtype", ""))
 
 
-def _report(command):
+def run_report(command: Command) -> None:
   from sftrl_jax.report import write
   if "--out" in command.flags:
     refuse_file("--out", as_path(command.flags["--out"], "--out"))
@@ -173,24 +208,18 @@ def _report(command):
   for directory in directories:
     if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
-  several = len(directories) > 1
-  home = as_path(command.flags["--out"]) if "--out" in command.flags else (
-      directories[0] / ("overlay" if several else "report"))
-  with paths.made(home) as out:
+  first, several = directories[0], len(directories) > 1
+  home = as_path(command.flags.get("--out", first / ("overlay" if several else "report")))
+  with paths.staging(home) as out:
     if several:
       write.write_overlay(directories, out)
-    elif (directories[0] / "study.json").is_file():
-      write.write_study(directories[0], out)
+    elif (first / "study.json").is_file():
+      write.write_study(first, out)
     else:
-      write.write_run(directories[0], out)
+      write.write_run(first, out)
   print(f"Report: {home / 'report.html'}")
 
 
-def _configs(command):
+def run_configs(command: Command) -> None:
   from sftrl_jax.programs.cli import experiments
   print(experiments.page(Path(*command.positionals or ("configs",))))
-
-
-PROGRAMS = {"study": _study, "sft": _train, "rl": _train, "check": _check, "data": _data, "evaluate": _evaluate,
-            "sample": _sample, "bench": _bench, "plan": _plan, "convert": _convert, "report": _report,
-            "configs": _configs}

@@ -5,14 +5,16 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from ml_collections import ConfigDict
 
 from sftrl_jax.programs.config import values
-from sftrl_jax.programs.config.schema import expanded, keys_of
+from sftrl_jax.programs.config.schema import Key, expanded, keys_of
 
 WIDTH = 120
 
-# The keys that stand in no section, and the sections: what every training config has.
+# Of the keys outside all sections, and of the sections themselves, of every config.
 MEANINGS = {
     "seed": "of everything random; runs with equal configs and seeds are equal",
     "steps": "SFT updates, or RL iterations",
@@ -45,7 +47,12 @@ MEANINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One key of a resolved config. section: "" for a key that stands in none. kind: its type, with choices if closed."""
+  """One key of a resolved config.
+
+  section: "" for a key outside all sections
+  path: the dotted key
+  kind: its type, with its choices where the type lists them
+  """
 
   section: str
   path: str
@@ -54,8 +61,8 @@ class Row:
   meaning: str
 
 
-def page(config, schema) -> str:
-  """The keys of a resolved config as text, section by section; no device is needed."""
+def page(config: ConfigDict, schema: Mapping) -> str:
+  """The keys of a resolved config as text, section by section. Asks for no device."""
   lines, section = [], ""
   for row in rows(config, schema):
     if row.section != section:
@@ -65,8 +72,8 @@ def page(config, schema) -> str:
   return "\n".join(lines)
 
 
-def rows(config, schema) -> Iterator[Row]:
-  """Every key with what is said of it: first those in no section, then section by section."""
+def rows(config: ConfigDict, schema: Mapping) -> Iterator[Row]:
+  """Every key with its meaning: first those outside all sections, then section by section."""
   tree = config.to_dict()
   schema, keys = expanded(tree, schema), keys_of(tree, schema)
   sections = [name for name, key in keys.items() if isinstance(key, dict) or isinstance(tree[name], dict)]
@@ -75,41 +82,44 @@ def rows(config, schema) -> Iterator[Row]:
       yield Row("", name, tree[name], values.describe(key.kind), MEANINGS.get(name, ""))
   for name in sections:
     if isinstance(keys[name], dict):
-      chosen = schema[name]
-      yield from _section(name, name, tree[name], keys[name], chosen)
+      yield from _section_rows(name, name, tree[name], keys[name], schema[name])
     else:
       yield from (Row(name, f"{name}.{key}", value, type(value).__name__, "") for key, value in tree[name].items())
 
 
-def _section(section, path, tree, keys, dataclass) -> Iterator[Row]:
-  dataclass = dataclass(tree) if isinstance(dataclass, types.FunctionType) else dataclass
-  said = {"name": "which class the other keys belong to",
-          "path": "of rows of your own, instead: a file, a directory, or owner/name on the hub", **meanings(dataclass)}
+def _section_rows(section: str, path: str, tree: dict, keys: dict[str, Key | dict], schema) -> Iterator[Row]:
+  """The keys of a section or of a dataclass inside it. schema: the dataclass, or the function that chooses it."""
+  dataclass = schema(tree) if isinstance(schema, types.FunctionType) else schema
+  help_of = {"name": "which class the other keys belong to",
+             "path": "of rows of your own, instead: a file, a directory, or owner/name on the hub",
+             **meanings(dataclass)}
   for name, key in keys.items():
     if isinstance(key, dict):
       nested = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
-      yield from _section(section, f"{path}.{name}", tree[name], key, nested)
+      yield from _section_rows(section, f"{path}.{name}", tree[name], key, nested)
     else:
-      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), said.get(name, ""))
+      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), help_of.get(name, ""))
 
 
-def meanings(section) -> dict[str, str]:
+def meanings(section: type) -> dict[str, str]:
   """{field: meaning} of a dataclass: the field's metadata "help", else `field: meaning` in the docstring of the class
-  (with the deeper lines that follow), else the comment at the end of the field's line."""
+  (with the more indented lines that follow), else the comment at the end of the field's line."""
   lineage = [part for part in section.__mro__ if dataclasses.is_dataclass(part)]
   document = "\n".join(inspect.cleandoc(part.__doc__ or "") for part in lineage)
   source = "\n".join(map(inspect.getsource, lineage))
-  found = {}
+  by_field = {}
   for field in dataclasses.fields(section):
-    described = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (?P<told>.+(?:\n\1 +.+)*)", document, re.MULTILINE)
-    commented = re.search(rf"^\s+{field.name}: .*?  # (?P<told>.+)$", source, re.MULTILINE)
-    said = described or commented
-    found[field.name] = field.metadata.get("help", " ".join(said["told"].split()) if said else "")
-  return found
+    described = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (?P<text>.+(?:\n\1 +.+)*)", document, re.MULTILINE)
+    match = described or re.search(rf"^\s+{field.name}: .*?  # (?P<text>.+)$", source, re.MULTILINE)
+    by_field[field.name] = field.metadata.get("help", " ".join(match["text"].split()) if match else "")
+  return by_field
 
 
-def choices(path) -> tuple[str, ...]:
-  """The names that a key takes where its type does not say so; () for any other key. Imports what knows them."""
+def choices(path: str) -> tuple[str, ...]:
+  """The names that a key takes where its type does not list them; () for any other key.
+
+  Imports the table that lists them, which may import JAX.
+  """
   own = "path/to/file.py:Class"
   if path == "env.name":
     from sftrl_jax.envs import ENVS
@@ -124,16 +134,17 @@ def choices(path) -> tuple[str, ...]:
   return named.get(path, ())
 
 
-def _lines(row) -> list[str]:
+def _lines(row: Row) -> list[str]:
   """A row on one line if it fits, else its meaning and its names below."""
   shown = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
   key = f"  --config.{row.path}={textwrap.shorten(shown, 60, placeholder=' ...')}"
   whole = f"{key:<48} {row.kind:<18} {row.meaning}".rstrip()
-  named = f"One of: {', '.join(choices(row.path))}." if choices(row.path) else ""
+  names = choices(row.path)
+  list_of_names = f"One of: {', '.join(names)}." if names else ""
   if len(whole) <= WIDTH:
-    return [whole, *_below(named)]
-  return [f"{key:<48} {row.kind}", *_below(row.meaning), *_below(named)]
+    return [whole, *_below(list_of_names)]
+  return [f"{key:<48} {row.kind}", *_below(row.meaning), *_below(list_of_names)]
 
 
-def _below(text) -> list[str]:
+def _below(text: str) -> list[str]:
   return textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)

@@ -1,4 +1,4 @@
-"""The page of `--config.optimizer.name=help`: all optimizers of optax and optax.contrib, and what is refused."""
+"""The page of `--config.optimizer.name=help`: all optimizers of optax and optax.contrib, and the refused ones."""
 
 import textwrap
 
@@ -15,7 +15,7 @@ MODEL = DecoderConfig(vocab=49152, width=2048, layers=24, heads=32, kv_heads=8, 
 
 
 def page() -> str:
-  """Name, learning rate, state and arguments of every optimizer by group, then what is refused; no device is needed."""
+  """Name, learning rate, state and arguments of every optimizer by group, then the refused ones. Asks for no device."""
   known, params = catalogue(), abstract()
   lines = textwrap.wrap(
       "--config.optimizer.name=NAME drops the args of the file and takes the learning rate and arguments below; "
@@ -31,9 +31,10 @@ def page() -> str:
       group = entry.group
       lines += ["", group, f"  {'name':<28}{'rate':>8}{'state':>7}  arguments"]
     lines += _lines(entry, state_bytes(entry.name, params))
-  for title, told in (("Refused", known.refused), ("Wrappers, which are no optimizers by themselves", known.wrappers)):
+  for title, reasons in (("Refused", known.refused),
+                         ("Wrappers, which are no optimizers by themselves", known.wrappers)):
     lines += ["", title]
-    for name, reason in told.items():
+    for name, reason in reasons.items():
       lines += textwrap.wrap(f"{name:<36}{reason}", WIDTH, initial_indent="  ", subsequent_indent=" " * 38)
   lines += ["", "Parts that optimizers are made of, which are no optimizers by themselves",
             *textwrap.wrap(", ".join(known.parts), WIDTH, initial_indent="  ", subsequent_indent="  ")]
@@ -41,7 +42,7 @@ def page() -> str:
 
 
 def abstract() -> dict:
-  """Shapes of the parameters that the page counts with."""
+  """Shapes of the parameters, {"model": ..., "value": ...}, whose optimizer state the page counts."""
   key = jax.ShapeDtypeStruct((2,), "uint32")
   model = jax.eval_shape(lambda bits: build(MODEL).init(jax.random.wrap_key_data(bits)), key)
   return {"model": model, "value": jax.eval_shape(lambda: heads.init(MODEL.width))}
@@ -63,5 +64,5 @@ def _lines(entry: Entry, state: float) -> list[str]:
 
 
 def _text(value) -> str:
-  """As it is written on a command line, in one word."""
+  """A value as one word of a command line."""
   return str(value).lower() if isinstance(value, bool) else f"{value}".replace(" ", "").replace("'", "")

@@ -1,8 +1,9 @@
-"""What a person is told when a word of a command or a config is wrong."""
+"""Errors that a person can mend, and the checks of paths and names that raise them."""
 
 import difflib
 import json
 import pathlib
+from collections.abc import Iterable
 
 from sftrl_jax import paths
 
@@ -12,60 +13,74 @@ class ConfigError(ValueError):
 
 
 class AbortAllProcesses(ConfigError):
-  """What all processes of a run have refused together: each raises it, and nobody waits for another."""
+  """All processes of a run have refused it together: each raises this, and none waits for another."""
 
 
-def nearest(word, names, prefix="") -> str:
-  """The end of an error about an unknown word: `: did you mean "gamma"? Valid: ...`, with a full stop."""
+def closest(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+  """The name that a misspelt word resembles most, "" if none is similar. cutoff: of difflib's ratio, from 0 to 1."""
+  return next(iter(difflib.get_close_matches(word, list(names), n=1, cutoff=cutoff)), "")
+
+
+def nearest(word: str, names: Iterable[str], prefix: str = "", list_title: str = "Valid", cutoff: float = 0.6) -> str:
+  """The end of an error about an unknown word: `: did you mean gamma? Valid: gamma, clip.`
+
+  prefix: before the guessed name
+  list_title: of the list of all names
+  """
   names = list(names)
-  close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-  guess = f": did you mean {prefix}{close[0]}?" if close else "."
-  return f"{guess} Valid: {', '.join(names)}." if names else f"{guess} It has no keys."
+  match = closest(word, names, cutoff)
+  guess = f": did you mean {prefix}{match}?" if match else "."
+  return f"{guess} {list_title}: {', '.join(names)}." if names else f"{guess} It has no keys."
 
 
-def refuse_file(flag, path) -> None:
-  """ConfigError where a directory that will be written is a file, or lies in one; nothing is made."""
-  above = (path, *path.parents) if paths.is_here(path) else (path,)
-  taken = next((above for above in above if above.exists() and not above.is_dir()), None)
+def first_line(error: Exception) -> str:
+  """The first line of an error's message, or its type where the message is empty."""
+  return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def refuse_file(flag: str, path: pathlib.PurePath) -> None:
+  """ConfigError where a directory that will be written is a file, or is inside one. Writes nothing."""
+  ancestors = (path, *path.parents) if paths.is_here(path) else (path,)
+  taken = next((ancestor for ancestor in ancestors if ancestor.exists() and not ancestor.is_dir()), None)
   if taken:
     what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
     raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
 
 
-def as_path(text, flag="") -> pathlib.PurePath:
-  """The path of a workdir, perhaps in a bucket; ConfigError for an address that is neither. flag: who gave it."""
+def as_path(text: str | pathlib.PurePath, flag: str = "") -> pathlib.PurePath:
+  """The path of a workdir, here or in a bucket. ConfigError for another kind of address; flag: the one it names."""
   try:
-    return paths.place(text)
+    return paths.as_path(text)
   except ValueError as error:
     raise ConfigError(f"{flag}={error}" if flag else str(error)) from error
 
 
-def as_local_path(text, flag) -> pathlib.Path:
-  """A path of this machine; ConfigError for an address in a bucket. flag: who gave it."""
+def as_local_path(text: str, flag: str) -> pathlib.Path:
+  """A path of this machine. ConfigError for an address in a bucket; flag: the one it names."""
   try:
-    return paths.here(text, f"{flag}=")
+    return paths.local_path(text, f"{flag}=")
   except ValueError as error:
     raise ConfigError(str(error)) from error
 
 
-def refuse_unreachable(flag, path) -> None:
-  """ConfigError for a bucket that is not there, or that this machine may not look into."""
+def refuse_unreachable(flag: str, path: pathlib.PurePath) -> None:
+  """ConfigError for a bucket that does not exist, or that this machine may not read."""
   if paths.is_here(path):
     return
-  bucket, reason = path, "there is no such bucket, or it may not be seen"
+  bucket, reason = path, "there is no such bucket, or this machine may not see it"
   while len(bucket.parts) > 3:   # /, gs, BUCKET
     bucket = bucket.parent
   try:
     if bucket.exists():
       return
-  except Exception as error:   # any of the client's
+  except Exception as error:   # which errors the client raises depends on the client
     reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
   raise ConfigError(f"{flag}={path}: {bucket} cannot be reached ({reason}). Make it with `gcloud storage buckets "
                     f"create {bucket}`, or see that this machine may use it (`gcloud auth application-default login`).")
 
 
-def recorded(workdir) -> dict:
-  """The config that a workdir was begun with; ConfigError for one that is torn."""
+def recorded(workdir: pathlib.Path) -> dict:
+  """The config that the run in a workdir began with. ConfigError where the file is damaged."""
   path = workdir / "config.json"
   try:
     return json.loads(path.read_text())

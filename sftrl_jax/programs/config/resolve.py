@@ -1,46 +1,47 @@
-"""From a config file and a command line to one resolved config; nothing runs before it is right.
+"""From a config file and a command line to one resolved config, before anything runs.
 
-`load` calls the file's get_config, `resolve` holds it against a schema (see schema.py) and applies
-`--config.key=value`, `build` hands a section to its constructor. At module level this file imports no JAX:
-a wrong word is refused in a second.
+`load` calls the file's get_config, `resolve` checks it against a schema (see schema.py) and applies
+`--config.key=value`, `build` passes a section to its constructor. At module level this file imports no JAX, so that an
+error about a key comes within a second.
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import sys
 import traceback
 import types
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from sftrl_jax.data.read import located
-from sftrl_jax.programs.config import nested, user_files as own, values
-from sftrl_jax.programs.config.errors import ConfigError, nearest
+from sftrl_jax.programs.config import nested, user_files, values
+from sftrl_jax.programs.config.errors import ConfigError, closest, nearest
 from sftrl_jax.programs.config.schema import REQUIRED, Key, OneOf, chooser, keys_of, refuse_unchosen, switched
 from sftrl_jax.programs.config.smoke import smoke, split
 
-# What a run may change when it is continued: how long it lasts, how it is looked after and over which devices it is
-# split, never what is computed.
+# A run that resumes may differ in these: how long it lasts, what it writes and how devices split it, never in what it
+# computes.
 MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp", "mesh.tensor")
 
 
-def load(spec) -> ConfigDict:
+def load(spec: str) -> ConfigDict:
   """The config of `FILE.py[:choice][:smoke]`: what the file's get_config returns, given the choice ("" if absent).
 
-  A last `:smoke` never reaches the file, it makes the config small (smoke.py). The folder that holds the file's
-  `configs/` is put on sys.path, so that a config may import its neighbours. Raises ConfigError naming the file, and the
-  line for whatever goes wrong inside it.
+  A last `:smoke` never reaches the file: it makes the config small (smoke.py). The folder that holds the file's
+  `configs/` goes on sys.path, so that a config may import its neighbours. Raises ConfigError naming the file, and the
+  line of an error inside it.
   """
   name, choice, small = split(spec)
   path = Path(name)
   if path.suffix != ".py":
     raise ConfigError(f"--config={spec} names no Python file: write --config=FILE.py, FILE.py:choice or FILE.py:smoke.")
   if not path.is_file():
-    there = sorted(str(other) for other in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
-    hint = nearest(name, there) if there else f"; paths are relative to {Path.cwd()}."
+    neighbours = sorted(map(str, path.parent.glob("[!_]*.py")))
+    hint = nearest(name, neighbours) if neighbours else f"; paths are relative to {Path.cwd()}."
     raise ConfigError(f"--config={spec}: there is no file {name}{hint}")
   path = path.resolve()
   root = next((above.parent for above in path.parents if above.name == "configs"), path.parent)
@@ -62,8 +63,8 @@ def load(spec) -> ConfigDict:
   return smoke(config) if small else ConfigDict(nested.plain(config))
 
 
-def parse_overrides(arguments) -> list[tuple[str, str]]:
-  """["--config.a.b=v", ...] -> [("a.b", "v"), ...], in order; the text is converted by `resolve`."""
+def parse_overrides(arguments: Iterable[str]) -> list[tuple[str, str]]:
+  """["--config.a.b=v", ...] -> [("a.b", "v"), ...], in order; `resolve` converts the text."""
   overrides = []
   for argument in arguments:
     path, equals, text = argument.removeprefix("--config.").partition("=")
@@ -73,16 +74,21 @@ def parse_overrides(arguments) -> list[tuple[str, str]]:
   return overrides
 
 
-def resolve(config, overrides, schema, on_override=None, note=print, free=None) -> ConfigDict:
+def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], schema: Mapping,
+            on_override: Mapping[str, Callable] | None = None, note: Callable[[str], None] = print,
+            free: Mapping[str, Callable] | None = None) -> ConfigDict:
   """The whole config of a run: the file's keys checked, missing ones filled in, overrides applied; locked.
 
-  on_override: {dotted path: function of (the section so far, text) -> (the section, message)}; called for a path that
-  is overridden with another value than the section has, before all other overrides; `note` is called with its message.
-  free: {dotted path of a free-form section: function of (the section around it, key) -> the key's type}; ValueError, a
-  message that begins with the key, for one that may not be there.
+  overrides: (dotted key, text) of each, in order
+  on_override: {dotted path: function of (the section so far, text) -> (the section, message)}. Called before all other
+    overrides, for a path that the command line sets to another value than the section has.
+  note: called with the message of `on_override`, and with a sentence for every section that another choice drops
+  free: {dotted path of a free-form section: function of (the section around it, key) -> the key's type}. It raises
+    ValueError, with a message that begins with the key, for an unknown key.
+
   Raises ConfigError for an unknown key, a missing one, a value of another type, and None.
   """
-  overrides = [(path, text) for path, text in overrides]
+  overrides = list(overrides)
   tree = _choose_sections(nested.plain(config), overrides, schema, note)
   keys = keys_of(tree, schema)
   refuse_unchosen(tree, overrides, schema)
@@ -91,7 +97,7 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
   for path, text in overrides:
     if path in changes and text != str(nested.at(tree, path)):
       section = path.rpartition(".")[0]
-      replaced, message = _told(f"config.{path}={text}:", changes[path], nested.at(tree, section), text)
+      replaced, message = _read(f"config.{path}={text}:", changes[path], nested.at(tree, section), text)
       nested.put(tree, section, replaced)
       note(message)
   free = {path: kind_of for path, kind_of in (free or {}).items() if path.partition(".")[0] in tree}
@@ -101,20 +107,20 @@ def resolve(config, overrides, schema, on_override=None, note=print, free=None) 
   for above in free:
     for key, value in nested.at(tree, above).items():
       path = f"{above}.{key}"
-      nested.at(tree, above)[key] = _told(f"config.{path}", values.fit, value, _free_kind(tree, free, path))
-  for path in own.KEYS:   # a user's own file is found from any directory
-    if path in nested.flat(tree) and own.is_path(nested.at(tree, path)):
-      nested.put(tree, path, own.absolute(nested.at(tree, path)))
+      nested.at(tree, above)[key] = _read(f"config.{path}", values.fit, value, _free_kind(tree, free, path))
+  for path in user_files.KEYS:   # absolute, since a resume may start in another directory
+    if path in nested.flat(tree) and user_files.is_path(nested.at(tree, path)):
+      nested.put(tree, path, user_files.absolute(nested.at(tree, path)))
   if nested.flat(tree).get("data.path"):
     nested.put(tree, "data.path", located(nested.at(tree, "data.path")))
   return ConfigDict(tree).lock()
 
 
-def build(constructor, settings, where):
-  """constructor(**settings), where every mistake is a ConfigError that names its key: `config.ppo.gamma ...`.
+def build(constructor: Callable, settings: Any, where: str) -> Any:
+  """constructor(**settings); ConfigError for an unknown or missing key, and for a ValueError of the constructor.
 
-  where: dotted name of the section. Unknown and missing keys are told with the nearest name; a ValueError of the
-  constructor whose message begins with one of its keys is told with the whole dotted name.
+  where: dotted name of the section. It goes before the message of a ValueError that begins with one of the keys:
+    `gamma is 2` becomes `config.ppo.gamma is 2`.
   """
   settings = nested.plain(settings)
   parameters = inspect.signature(constructor).parameters
@@ -136,29 +142,29 @@ def build(constructor, settings, where):
     raise ConfigError(f"{where}.{message}" if about_key else f"{where}: {message}") from error
 
 
-def differences(a, b) -> list[tuple[str, object, object]]:
-  """(dotted key, value in a, value in b) wherever two configs differ; a key one of them lacks counts as "(absent)".
+def differences(a: Mapping, b: Mapping) -> list[tuple[str, object, object]]:
+  """(dotted key, value in a, value in b) wherever two configs differ; "(absent)" is the value of a missing key.
 
-  Tuples and lists are equal when their items are, since one of the two has usually been JSON.
+  Tuples and lists are equal when their items are, since one of the two configs usually comes from JSON.
   """
   a, b = nested.flat(nested.plain(a)), nested.flat(nested.plain(b))
-  pairs = [(key, a.get(key, "(absent)"), b.get(key, "(absent)")) for key in [*a, *(key for key in b if key not in a)]]
-  return [(key, one, other) for key, one, other in pairs if nested.listed(one) != nested.listed(other)]
+  triples = [(key, a.get(key, "(absent)"), b.get(key, "(absent)")) for key in dict.fromkeys([*a, *b])]
+  return [triple for triple in triples if nested.listed(triple[1]) != nested.listed(triple[2])]
 
 
-def refuse_another(recorded, config, workdir) -> None:
-  """ConfigError listing the keys in which `config` is not the config recorded in `workdir`, but for MAY_DIFFER."""
-  found = [(key, old, new) for key, old, new in differences(recorded, config)
-           if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)]
-  if found:
-    lines = "".join(f"\n  config.{key}: {old!r} there, {new!r} now" for key, old, new in found)
+def refuse_another(recorded: Mapping, config: Mapping, workdir: Path) -> None:
+  """ConfigError listing the keys, MAY_DIFFER apart, in which `config` is not the config recorded in `workdir`."""
+  changes = [(key, old, new) for key, old, new in differences(recorded, config)
+             if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)]
+  if changes:
+    lines = "".join(f"\n  config.{key}: {old!r} there, {new!r} now" for key, old, new in changes)
     raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change: "
                       "give the same config to go on with it, or another --workdir to start afresh.")
 
 
-def _choose_sections(tree, overrides, schema, note):
-  """`--config.env.name=...` comes before everything else in env, because the name says which keys there are; so does
-  `--config.data.path=...` in data, and `--config.algorithm=...`, which says which section there is."""
+def _choose_sections(tree: dict, overrides: list, schema: Mapping, note: Callable) -> dict:
+  """Applies the overrides that decide which keys the config has: `--config.env.name` and `--config.data.path`, which
+  choose the class of their section, and `--config.algorithm`, which chooses a section. All others come after them."""
   for path, text in overrides:
     section, _, key = path.partition(".")
     if isinstance(schema.get(path), OneOf):
@@ -169,26 +175,26 @@ def _choose_sections(tree, overrides, schema, note):
   return tree
 
 
-def _rechosen(section, settings, choose, name, note) -> dict:
-  """A section whose class is another one now: what the file set for the old one goes, unless one is derived from the
-  other; then what both have stays."""
-  chosen, _ = chooser(choose)
+def _rechosen(section: str, settings: dict, choose: Callable, name: str, note: Callable) -> dict:
+  """A section after an override of its class: drops the file's values for the old class, but for those that both
+  classes have where one of the two is derived from the other."""
+  choice_key, _ = chooser(choose)
   try:
-    old, new = choose(settings), choose({**settings, chosen: name})
+    old, new = choose(settings), choose({**settings, choice_key: name})
   except ValueError:
-    return {**settings, chosen: name}   # `keys_of` tells what is wrong with it
+    return {**settings, choice_key: name}   # `keys_of` raises the error
   if old is new:
-    return {**settings, chosen: name}
+    return {**settings, choice_key: name}
   shared = {field.name for field in dataclasses.fields(new)} if issubclass(new, old) or issubclass(old, new) else ()
-  dropped = [key for key in settings if key != chosen and key not in shared]
+  dropped = [key for key in settings if key != choice_key and key not in shared]
   if dropped:
-    before = settings.get(chosen, old.__name__.removesuffix("Config"))
-    note(f"{section}.{chosen}: {before} -> {name}; dropped: {', '.join(dropped)}")
-  return {**{key: value for key, value in settings.items() if key not in dropped}, chosen: name}
+    before = settings.get(choice_key, old.__name__.removesuffix("Config"))
+    note(f"{section}.{choice_key}: {before} -> {name}; dropped: {', '.join(dropped)}")
+  return {**{key: value for key, value in settings.items() if key not in dropped}, choice_key: name}
 
 
-def _search_first(root) -> None:
-  """Makes `configs` the one in root, whichever was imported before and whatever else is installed by that name."""
+def _search_first(root: Path) -> None:
+  """Makes `import configs` find the folder in root, whichever `configs` was imported before or is installed."""
   folder = str(root / "configs")
   if folder in getattr(sys.modules.get("configs"), "__path__", ()):
     return
@@ -196,52 +202,52 @@ def _search_first(root) -> None:
     del sys.modules[name]
   if str(root) not in sys.path[:1]:
     sys.path.insert(0, str(root))
-  if not (root / "configs" / "__init__.py").exists():   # a folder without it would lose against any package with it
+  if not (root / "configs" / "__init__.py").exists():   # Python prefers any package with one to a folder without
     sys.modules["configs"] = types.ModuleType("configs")
     sys.modules["configs"].__path__ = [folder]
 
 
-def _inside(name, root, run):
-  """run(), where any exception becomes a ConfigError with the last line of the user's own files that led to it."""
+def _inside(name: str, root: Path, run: Callable) -> Any:
+  """run(), where any exception becomes a ConfigError that names the last line of the user's own files on its stack."""
   try:
     return run()
   except SyntaxError as error:
     raise ConfigError(f"{error.filename or name}, line {error.lineno}: {error.msg}.") from error
-  except (Exception, SystemExit) as error:   # a file that exits by itself would look like a run that is complete
+  except (Exception, SystemExit) as error:   # sys.exit() in a config file would look like a run that is complete
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).parents[2])
-    own = [frame for frame in frames if frame.filename.startswith(str(root)) and not frame.filename.startswith(package)
-           and "site-packages" not in frame.filename]
-    line = f"{own[-1].filename}, line {own[-1].lineno}" if own else name
+    users = [frame for frame in frames if frame.filename.startswith(str(root))
+             and not frame.filename.startswith(package) and "site-packages" not in frame.filename]
+    line = f"{users[-1].filename}, line {users[-1].lineno}" if users else name
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     raise ConfigError(f"{line}: {kind}{error}") from error
 
 
-def _complete(tree, keys, where, overridden):
+def _complete(tree: Any, keys: Mapping, where: str, overridden: set[str]) -> dict:
   """The tree with every key checked and every missing one filled in, in the schema's order.
 
-  overridden: dotted paths that the command line gives, which the file therefore may lack.
+  overridden: dotted paths that the command line sets, so that the file may lack them
   """
   if not isinstance(tree, dict):
     raise ConfigError(f"{where} is {tree!r}, but should be a section with the keys {', '.join(keys)}.")
   for name in tree:
     if name not in keys:
       raise ConfigError(f"{where}.{name} is not a key of {_called(where)}{nearest(name, keys, where + '.')}")
-  whole = {}
+  complete = {}
   for name, key in keys.items():
     path = f"{where}.{name}"
     if isinstance(key, dict):
-      whole[name] = _complete(tree.get(name, {}), key, path, overridden)
+      complete[name] = _complete(tree.get(name, {}), key, path, overridden)
     elif name not in tree and path.removeprefix("config.") in overridden:
-      whole[name] = key.default
+      complete[name] = key.default
     elif name not in tree and key.default is REQUIRED:
       raise ConfigError(f"{path} is missing and has no default: add it to the config file, or --{path}=VALUE.")
     else:
-      whole[name] = _told(path, values.fit, tree.get(name, key.default), key.kind)
-  return whole
+      complete[name] = _read(path, values.fit, tree.get(name, key.default), key.kind)
+  return complete
 
 
-def _override(tree, keys, path, text, free) -> None:
+def _override(tree: dict, keys: Mapping | Key, path: str, text: str, free: Mapping) -> None:
   """Puts the text of `--config.path=text` into the tree, as the kind that the key declares."""
   names = path.split(".")
   for depth, name in enumerate(names):
@@ -254,12 +260,15 @@ def _override(tree, keys, path, text, free) -> None:
   if isinstance(keys, dict):
     raise ConfigError(f"config.{path} is a section: override one of its keys, for example --config.{path}."
                       f"{next(iter(keys), 'key')}=VALUE. Its keys: {', '.join(keys)}.")
-  nested.put(tree, path, _told(f"config.{path}", values.parse, text, keys.kind))
+  nested.put(tree, path, _read(f"config.{path}", values.parse, text, keys.kind))
 
 
-def _override_free(tree, key, names, depth, text, free) -> None:
-  """A key inside a free-form dict has the type that `free` tells, or else keeps the one it has there; a new one is read
-  as a Python literal or as text."""
+def _override_free(tree: dict, key: Key, names: list[str], depth: int, text: str, free: Mapping) -> None:
+  """Puts the text of an override inside a free-form dict into the tree. Its type is the one of `free`, or else that of
+  the value which the override replaces; a new key takes a Python literal or text.
+
+  names: of the dotted path; the first `depth` of them lead to the free-form dict, whose key is `key`
+  """
   above, path = ".".join(names[:depth]), ".".join(names)
   if not isinstance(nested.at(tree, above), dict):
     kind = values.describe(key.kind)
@@ -273,11 +282,11 @@ def _override_free(tree, key, names, depth, text, free) -> None:
   kind = object if old is None else float if type(old) is int and "." in text else type(old)
   if path.rpartition(".")[0] in free:
     kind = _free_kind(tree, free, path)
-  section[names[-1]] = _told(f"config.{path}", values.parse, text, kind)
+  section[names[-1]] = _read(f"config.{path}", values.parse, text, kind)
 
 
-def _free_kind(tree, free, path):
-  """The type of a key of a free-form section; ConfigError for a key that may not be there."""
+def _free_kind(tree: dict, free: Mapping, path: str) -> Any:
+  """The type of a key of a free-form section; ConfigError for an unknown key."""
   above, _, key = path.rpartition(".")
   try:
     return free[above](nested.at(tree, above.rpartition(".")[0]), key)
@@ -285,32 +294,33 @@ def _free_kind(tree, free, path):
     raise ConfigError(f"config.{above}.{error}") from error
 
 
-def _unknown(path, above, name, keys, tree) -> str:
-  """The error for an override of no key: the nearest key beside it, or the same key in another section."""
+def _unknown(path: str, above: list[str], name: str, keys: Mapping, tree: dict) -> str:
+  """The error for an override of an unknown key: offers the nearest key of its section, or the same key elsewhere."""
   where = ".".join(["config", *above])
   elsewhere = [key for key in nested.flat(tree) if key.split(".")[-1] == path.split(".")[-1]]
-  if not difflib.get_close_matches(name, keys) and elsewhere:
+  if not closest(name, keys) and elsewhere:
     guess = f"did you mean config.{elsewhere[0]}?"
     return f"config.{path} is not a key of {_called(where)}: {guess} Valid: {', '.join(keys)}."
   return f"{where}.{name} is not a key of {_called(where)}{nearest(name, keys, where + '.')}"
 
 
-def _called(where) -> str:
+def _called(where: str) -> str:
   return "this config" if where == "config" else where
 
 
-def _told(path, read, value, kind):
+def _read(path: str, reader: Callable, value: Any, kind: Any) -> Any:
+  """reader(value, kind), where a ValueError becomes a ConfigError that begins with `path`."""
   try:
-    read_value = nested.plain(read(value, kind))   # {"a.b": 1} is nested wherever it is written
-    _no_none(read_value)
-    return read_value
+    result = nested.plain(reader(value, kind))   # {"a.b": 1} becomes nested wherever it is written
+    _refuse_none(result)
+    return result
   except ValueError as error:
     raise ConfigError(f"{path} {str(error).rstrip('.')}.") from error
 
 
-def _no_none(value) -> None:
+def _refuse_none(value: Any) -> None:
   items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
   for item in items:
     if item is None:
       raise ValueError(f"is {value!r}, and a config holds no None: leave the key out to get its default")
-    _no_none(item)
+    _refuse_none(item)

@@ -7,39 +7,42 @@ import hashlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from sftrl_jax import paths
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
-# What a config may name by path, and where.
+# The keys of a config whose value may be a path.
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
-EXAMPLE = "see `Your own task` in README.md"
-RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
+EXAMPLE = "see sftrl_jax/envs/README.md"
+RECORD = "own.json"   # of a workdir: {file: its digest when the run began}
 
 
-def is_path(name) -> bool:
-  """Whether a name of a config is `file.py:Name` (or a file whose `:Name` was forgotten)."""
+def is_path(name: Any) -> bool:
+  """Whether a name of a config is `file.py:Name` (or a file without its `:Name`)."""
   return isinstance(name, str) and (name.endswith(".py") or ".py:" in name)
 
 
 def absolute(name: str) -> str:
-  """The same name as it is from any directory: a resume, an evaluation and a study's children may be elsewhere."""
-  path, colon, wanted = name.rpartition(":") if ".py:" in name else (name, "", "")
-  return f"{Path(path).expanduser().resolve()}{colon}{wanted}"
+  """The name with an absolute path: a resume, an evaluation and a study's children may start in other directories."""
+  path, colon, attribute = name.rpartition(":") if ".py:" in name else (name, "", "")
+  return f"{Path(path).expanduser().resolve()}{colon}{attribute}"
 
 
-def load(name: str, key: str):
-  """What `Name` is in `path/to/file.py:Name`; key: the dotted key that says so. ConfigError names the file and line."""
-  path, _, wanted = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
+def load(name: str, key: str) -> Any:
+  """The object `Name` of `path/to/file.py:Name`. ConfigError names the file and line. key: of the config."""
+  path, _, attribute = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
   file = Path(path)
   if not file.is_file():
-    there = [str(other) for other in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
-    hint = nearest(path, there) if there else f"; paths are relative to {Path.cwd()}."
+    neighbours = sorted(map(str, file.parent.glob("*.py")))
+    hint = nearest(path, neighbours) if neighbours else f"; paths are relative to {Path.cwd()}."
     raise ConfigError(f"{key} is {name!r}, but there is no file {path}{hint}")
   try:
     module = _module(path, file.stat().st_mtime_ns)
@@ -49,31 +52,31 @@ def load(name: str, key: str):
     line = last_line(error, path) or path
     raise ConfigError(f"{line}: {type(error).__name__}: {error}\n  {key} names this file.") from error
   names = [word for word, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-  if not wanted:
+  if not attribute:
     raise ConfigError(f"{key} is {name!r}: say which name of the file is meant, as {name}:NAME. It defines "
                       f"{', '.join(names) or 'none'}.")
-  if not hasattr(module, wanted):
-    raise ConfigError(f"{key} is {name!r}, but {path} has no {wanted}{nearest(wanted, names)}")
-  return getattr(module, wanted)
+  if not hasattr(module, attribute):
+    raise ConfigError(f"{key} is {name!r}, but {path} has no {attribute}{nearest(attribute, names)}")
+  return getattr(module, attribute)
 
 
 @functools.cache
-def _module(path: str, changed: int):
-  """The file as a module, read once a process as long as it does not change: a class stays the same class."""
-  del changed
+def _module(path: str, modified_ns: int) -> ModuleType:
+  """The file as a module, imported once a process and version of the file, so that a class stays the same class."""
+  del modified_ns   # part of the cache's key: a changed file is imported again
   folder, stem = str(Path(path).parent), Path(path).stem
   name = f"_own_{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   if folder not in sys.path:
-    sys.path.append(folder)   # last: the file may import its neighbours, and they hide nothing
-  sys.modules[name] = module   # where dataclasses look up the annotations of their fields
+    sys.path.append(folder)   # last, so that the file may import its neighbours and these hide no package
+  sys.modules[name] = module   # dataclasses look up the annotations of their fields there
   spec.loader.exec_module(module)
   return module
 
 
-def environment(name: str, key: str = "config.env.name"):
-  """The class of an environment by path; ConfigError unless it has what envs/env.py asks for."""
+def environment(name: str, key: str = "config.env.name") -> type:
+  """The class of an environment by path; ConfigError unless it has the methods and constants of envs/env.py."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "an environment is a frozen dataclass, whose fields are the keys of config.env")
   missing = [f"{method}(...)" for method in METHODS if not callable(getattr(kind, method, None))]
@@ -87,7 +90,7 @@ def environment(name: str, key: str = "config.env.name"):
   return kind
 
 
-def family(name: str, parent: type, key: str = "config.model.name"):
+def family(name: str, parent: type, key: str = "config.model.name") -> type:
   """The class of a model family by path; ConfigError unless it is a frozen dataclass derived from `parent`."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "a model family is a frozen dataclass, whose fields are the keys of config.model")
@@ -97,8 +100,8 @@ def family(name: str, parent: type, key: str = "config.model.name"):
   return kind
 
 
-def made(kind: type, make):
-  """make(), an instance of a user's class; an error of its own code is told with the line."""
+def instance(kind: type, make: Callable[[], Any]) -> Any:
+  """make(), an instance of the user's class `kind`; an exception of its code becomes a ConfigError with its line."""
   try:
     return make()
   except ConfigError:
@@ -108,8 +111,8 @@ def made(kind: type, make):
     raise ConfigError(f"{line}: {type(error).__name__}: {error}") from error
 
 
-def reward(name: str, key: str = "config.reward"):
-  """A reward function by path."""
+def reward(name: str, key: str = "config.reward") -> Callable:
+  """A reward function by path; ConfigError for anything else."""
   if not is_path(name):
     raise ConfigError(f"{key} is {name!r}, but should be path/to/file.py:function, called as "
                       "function(chat, response, verdict) -> float; leave it out for the environment's own rewards.")
@@ -120,7 +123,7 @@ def reward(name: str, key: str = "config.reward"):
   return function
 
 
-def optimizer(name: str, key: str = "name"):
+def optimizer(name: str, key: str = "name") -> Callable:
   """A function by path that makes an optimizer; its arguments are checked in training/optimizers/catalogue.py."""
   function = load(name, key)
   if not callable(function) or isinstance(function, type):
@@ -129,7 +132,8 @@ def optimizer(name: str, key: str = "name"):
   return function
 
 
-def _refuse_unfrozen(kind, name, key, rule) -> None:
+def _refuse_unfrozen(kind: Any, name: str, key: str, rule: str) -> None:
+  """ConfigError unless `kind` is a frozen dataclass."""
   if not isinstance(kind, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(kind).__name__}, which is no class: {rule}.")
   parameters = vars(kind).get("__dataclass_params__")
@@ -137,20 +141,20 @@ def _refuse_unfrozen(kind, name, key, rule) -> None:
     raise ConfigError(f"{where(kind)}: {rule}: write @dataclasses.dataclass(frozen=True) above the class.")
 
 
-def record(config: dict, workdir: Path) -> None:
-  """Writes down, once, what the files were that a run's config names by path."""
+def record(config: Mapping, workdir: Path) -> None:
+  """Writes RECORD, once: the digests of the files that a run's config names by path."""
   files = digests(config)
   if files and not (workdir / RECORD).exists():
     paths.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
 
 
-def digests(config: dict) -> dict[str, str]:
-  """{file: its digest} of what a resolved config names by path."""
+def digests(config: Mapping) -> dict[str, str]:
+  """{file: its digest} of the files that a resolved config names by path."""
   return {name: digest(name) for name in _files(config)}
 
 
-def refuse_changed(config: dict, workdir: Path) -> None:
-  """ConfigError when a file that the run in this workdir was begun with says something else now."""
+def refuse_changed(config: Mapping, workdir: Path) -> None:
+  """ConfigError when a file that the config names by path has changed since the run in this workdir began."""
   if not (workdir / RECORD).is_file():
     return
   try:
@@ -165,9 +169,9 @@ def refuse_changed(config: dict, workdir: Path) -> None:
 
 
 def digest(name: str) -> str:
-  """sha256 of a file's text but for its get_config, whose answer is in config.json already, and for empty lines.
+  """sha256 of a file's text without its get_config, whose result is in config.json, and without empty lines.
 
-  What the file imports is not looked at.
+  It covers no file that this one imports.
   """
   lines = Path(name).read_text().splitlines()
   for node in ast.parse("\n".join(lines)).body:
@@ -176,7 +180,7 @@ def digest(name: str) -> str:
   return hashlib.sha256("\n".join(line for line in lines if line.strip()).encode()).hexdigest()
 
 
-def _files(config: dict) -> list[str]:
+def _files(config: Mapping) -> list[str]:
   """The files that a resolved config names by path, each once."""
   named = [nested.at(config, key) for key in KEYS if key in nested.flat(config)]
   return list(dict.fromkeys(absolute(name).rpartition(":")[0] for name in named if is_path(name)))

@@ -1,4 +1,4 @@
-"""A workdir held by one writer, with its config recorded."""
+"""A workdir held by one writer, with its config and its environment's labels recorded."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 
 from sftrl_jax import paths
+from sftrl_jax.envs.env import labels_of
 from sftrl_jax.parallel import hosts, rules
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.config.errors import AbortAllProcesses, ConfigError, recorded
@@ -68,6 +69,7 @@ def _claim(experiment: Experiment, workdir: Path, held: contextlib.ExitStack) ->
   held.enter_context(only_writer(workdir))
   if not path.is_file() or differences(recorded(workdir), record):
     write_json(path, record)
+  write_json(workdir / "labels.json", labels_of(experiment.env))   # for reports, which import no environment
   user_files.record(experiment.config, workdir)
   if experiment.config["model"]["name"] == pretrained.NAME:
     pretrained.keep(workdir, experiment.start, experiment.model.config, experiment.tokenizer)

@@ -16,7 +16,7 @@ from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.tally import Tally, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
@@ -27,8 +27,8 @@ from sftrl_jax.training.position import Position
 def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
   """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) in nats per sampled token, summed over rows."""
 
-  def sum_kl(params, ref, inputs, mask_BT):
-    hidden = lambda p: model.hidden(p, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)
+  def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> Mean:
+    hidden = lambda p: model.hidden(p, inputs)
     kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)
 
@@ -38,11 +38,12 @@ def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
 def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], temperature: float, key: jax.Array,
                 pause: Callable[[], None] = lambda: None) -> list[Episode]:
   """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
+  context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause)
   episodes, rows = [], actor.rollout.rows
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
     numbers = range(first, first + len(some))
-    episodes += play_together(env, actor, decoding, key, temperature, numbers, some, pause=pause)[0]
+    episodes += play_together(context, numbers, some)[0]
   return episodes
 
 

@@ -1,5 +1,17 @@
-"""The jitted functions of a run, made in one place: a run calls them, `sftrl plan` compiles them, `sftrl bench` times
-them."""
+"""The jitted functions of a training run, described once: a run calls them, `sftrl plan` compiles them for devices that
+are not here, and `sftrl bench` times them.
+
+How a new function gets into all three:
+1. Write it, not jitted, in the room of its subject (training/, objectives/, rollout/); every array is an argument.
+2. Give JittedFunctions a field for it, and fill the field in `jit_functions` from the experiment and its Learner.
+3. The run calls it as `run_state.jitted.NAME`, in programs/VERB.py or in loop/session.py.
+4. plan lists it: `planned_functions` in plan/jitted_functions.py yields it where a run first calls it, with the same
+   arguments.
+5. bench times it, in bench/run.py, if a step of the run spends time in it.
+tests/programs/loop/test_jitted.py fails if a run compiles a function, or a shape of one, that plan does not list.
+
+plan leaves out the programs that load a start, checksum or export a checkpoint, or measure held-out rows.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,8 +20,11 @@ import jax
 
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.training import state as states
+from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
+from sftrl_jax.rollout.episodes import blank_episodes
+from sftrl_jax.training import state
 from sftrl_jax.training.advantages import take
+from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.state import TrainState
 
 
@@ -19,8 +34,8 @@ class JittedFunctions:
 
   shardings: of a state
   init_state: parameters that are trained -> TrainState
-  average: state -> the parameters to evaluate with, of an optimizer that averages (states.is_averaged)
-  train_step: (state, batch, frozen) -> (state, metrics); the state is donated, what is frozen is read again
+  average: state -> the parameters to evaluate with, of an optimizer that averages (state.is_averaged)
+  train_step: (state, batch, frozen) -> (state, metrics); the state is donated, `frozen` is not: every step reads it
   score_rows: of RL: (params, ref, rows) -> ScoredRows
   advantages: of RL: (scored, rows, outcomes) -> (batch, metrics)
   take: of RL: (batch, order_B) -> a minibatch
@@ -36,10 +51,22 @@ class JittedFunctions:
 
 
 def jit_functions(experiment: Experiment, learner: Learner, trained: dict) -> JittedFunctions:
-  """Nothing is compiled here. trained: the parameters that are trained, or their shapes."""
-  shardings = states.shardings(trained, learner.optimizer, experiment.mesh)
+  """The functions of a run; nothing is compiled yet. trained: the parameters that are trained, or their shapes."""
+  shardings = state.shardings(trained, learner.optimizer, experiment.mesh)
   jit = lambda function: None if function is None else jax.jit(function)
   return JittedFunctions(
-      shardings, states.init_fn(learner.optimizer, shardings), jax.jit(states.evaluated),
+      shardings, state.init_fn(learner.optimizer, shardings), jax.jit(state.evaluated),
       jax.jit(learner.train_step, donate_argnums=0, out_shardings=(shardings, None)),
       jit(learner.score_rows), jit(learner.advantages))
+
+
+def reference_params(experiment: Experiment, start: dict) -> dict | None:
+  """The argument `ref` of score_rows: the parameters at the start of RL, or None where there is no KL penalty."""
+  return {"model": start} if experiment.algorithm_config.kl_coef else None
+
+
+def blank_rollout(experiment: Experiment, learner: Learner) -> tuple[Rows, Grid | Outcomes]:
+  """(rows, outcomes) of blank episodes, on the host: what score_rows and advantages read, in the shapes of a run."""
+  section, episodes = experiment.algorithm_config, blank_episodes(learner.rows)
+  return (rows_of(experiment, section, episodes, learner.length),
+          experiment.algorithm.outcomes(experiment, section, episodes))

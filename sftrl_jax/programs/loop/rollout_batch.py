@@ -11,7 +11,7 @@ import numpy as np
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.episodes import Clock, Episode
-from sftrl_jax.rollout.exchange import play_together
+from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Cost
 
 
@@ -82,7 +82,7 @@ def has_equal_rewards(group: Sequence[Episode], by: str) -> bool:
   return len(outcomes) == 1
 
 
-def measured(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
+def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
   """Of groups, under TRL's names: the mean of their standard deviations, and the share of them without an advantage.
 
   outcomes: rollout.collect.Outcomes of a method that has groups; {} for one that has none.
@@ -90,9 +90,9 @@ def measured(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dic
   group, section = experiment.actor.group, _section(experiment)
   if section is None:
     return {}
-  rewards_EG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
-  alike_E = (rewards_EG.max(axis=1) == rewards_EG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
-  metrics = {"reward_std": float(rewards_EG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_E.mean())}
+  rewards_QG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
+  alike_Q = (rewards_QG.max(axis=1) == rewards_QG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
+  metrics = {"reward_std": float(rewards_QG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_Q.mean())}
   if section.max_rounds > 1:
     metrics |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
              "groups/filled": float(played.padding_episodes // group)}
@@ -112,11 +112,11 @@ def _section(experiment) -> GroupConfig | None:
 def _play(experiment, decoding, key, first: int, count: int, rollout_costs: list, pause):
   """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
   actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
+  context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,
+                        pause)
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
-    some, clock = play_together(experiment.env, actor, decoding, key, actor.rollout.temperature, numbers,
-                                [env_seed(experiment, number) for number in numbers], rollout_costs, actor.group,
-                                pause)
+    some, clock = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:

@@ -202,7 +202,7 @@ def write_export(experiment: Experiment, params: dict, workdir: Path, step: int)
   from sftrl_jax.checkpoints import hf
   home = workdir / "exports" / str(step)
   if not (home / "config.json").is_file():
-    with paths.made(home, last="config.json") as folder:
+    with paths.staging(home, last="config.json") as folder:
       hf.save(folder, experiment.model.config, params, experiment.tokenizer, like=paths.local_copy(workdir / NAME))
 
 

@@ -1,206 +1,205 @@
-"""Every jitted function of a run with the arguments it gets, so that all can be compiled where nothing can run.
+"""Every jitted function of a run with its arguments, so that all can be compiled where nothing can run.
 
-They are those of loop/jitted.py, which a run calls, in the order in which it first calls them. What one returns is an
-argument of the next, laid out as the compiler chose; therefore `each` is a generator that is sent the results.
+They are the functions of loop/jitted.py, in the order in which a run first calls them.
 """
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh, Sharding
 
-from sftrl_jax.inputs import Inputs
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.loop import evaluator, session
-from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
+from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
-from sftrl_jax.training import state as states
-from sftrl_jax.training.algorithms import rows_of
+from sftrl_jax.rollout.sample import TurnInputs
+from sftrl_jax.training.state import TrainState, is_averaged
+
+Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
 
 
 @dataclasses.dataclass(frozen=True)
-class Function:
+class PlannedFunction:
   """One jitted function.
 
   arguments: (role, tree) of each argument in order; leaves are ShapeDtypeStructs with shardings, or small host arrays
-  static: keywords that are part of the program
-  resident: (role, tree) of what else lies on the devices meanwhile
-  calls: how often a step of the run calls it, if no conversation ends early; 0: at the start or at evaluations
-  trips: of a loop whose end depends on data, at most
-  tokens: positions computed by one call
+  static: keyword arguments that are part of the program
+  resident: (role, tree) of other arrays that occupy the devices during the call
+  calls: how often a step of the run calls it, if no conversation ends early; 0: at the start or in evaluations only
+  trips: the largest trip count of a loop that ends depending on data
+  tokens: positions that one call computes
   """
 
   name: str
   jitted: Any
-  arguments: tuple[tuple[str, Any], ...]
+  arguments: Pairs
   static: dict = dataclasses.field(default_factory=dict)
-  resident: tuple[tuple[str, Any], ...] = ()
+  resident: Pairs = ()
   calls: float = 0.0
   trips: int = 1
   tokens: int = 0
 
 
-def each(experiment: Experiment) -> Generator[Function, Any, None]:
-  """The functions of a run. Send it what a function returns: abstract, with shardings.
+Source = Generator[PlannedFunction, Any, Any]   # is sent the abstract results of the function that it has yielded
 
-  A generator that is sent results, because only the compiler knows how what one function returns is laid out, and the
-  next function is compiled for that layout.
+
+def for_each(experiment: Experiment, handle: Callable[[PlannedFunction], tuple[Any, Any]]) -> Iterator[Any]:
+  """Calls handle(function) -> (value, abstract results with shardings) on every function; yields the values."""
+  source, returned = planned_functions(experiment), None
+  while True:
+    try:
+      function = source.send(returned)
+    except StopIteration:
+      return
+    value, returned = handle(function)
+    yield value
+
+
+def planned_functions(experiment: Experiment) -> Source:
+  """The functions of a run; after each, the generator has to be sent what that function returns: see `for_each`.
+
+  It is sent results, because the next function is compiled for arguments in the layout in which the one before returns
+  them, and only the compiler knows that layout.
   """
   kind = KINDS[experiment.verb]
   learner = kind.make_learner(experiment)
   model, trained, frozen = trainable.abstract_trainable(experiment)
   jitted = jit_functions(experiment, learner, trained)
-  yield Function("state", jitted.init_state, (("parameters", trained),))
+  yield PlannedFunction("state", jitted.init_state, (("parameters", trained),))
   state = abstract_with(jax.eval_shape(jitted.init_state, trained), jitted.shardings)
+  # Where nothing is frozen, a run keeps the parameters at the start beside those that it trains, if it reads them.
+  start = () if frozen or not session.reads_start(experiment) else (("reference", model),)
   eval_params, averaged = trained, ()
-  if states.is_averaged(state):
-    eval_params = yield Function("average", jitted.average, (("state", state),),
-                                 resident=_kept(experiment, model, frozen))
+  if is_averaged(state):
+    eval_params = yield PlannedFunction("average", jitted.average, (("state", state),), resident=start)
     averaged = (("parameters", eval_params),)
   eval_params = trainable.full_params_fn(experiment)(eval_params, frozen)
-  held = (*averaged, *_kept(experiment, model, frozen))
+  kept = (*averaged, *start)
   if kind.plays_episodes:
-    batch = yield from _scored(experiment, learner, jitted, eval_params, state, model, held)
+    batch = yield from _scoring(experiment, learner, jitted, eval_params, state, model, kept)
   else:
     batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab)[0]
-  yield Function("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
-                 resident=held, calls=learner.updates, tokens=learner.minibatch * learner.length)
-  evals = experiment.evals
+  yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
+                        resident=kept, calls=learner.updates, tokens=learner.minibatch * learner.length)
+  evals, actor = experiment.evals, experiment.actor
   if kind.plays_episodes or evals.variants:
-    decoding = yield from _played(experiment, kind.plays_episodes, eval_params["model"], (("state", state), *held))
+    decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
   if evals.variants and evals.kl and 1.0 in evals.temperatures:
-    count, actor = experiment.actor.rollout.rows, experiment.actor
-    rows = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
-    yield Function("kl of an evaluation", evaluator.kl_rows(experiment.model), (
-        ("parameters", eval_params["model"]), ("reference", model), ("batch", rows.inputs), ("batch", rows.mask_BT)),
+    count = actor.rollout.rows
+    batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
+    yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model), (
+        ("parameters", eval_params["model"]), ("reference", model), ("batch", batch.inputs), ("batch", batch.mask_BT)),
         resident=(("optimizer", state.opt_state), ("decoding", decoding)))
 
 
-def replicated(tree, mesh):
-  return abstract_with(tree, jax.tree.map(lambda _: meshes.replicated(mesh), tree))
+def with_row_shardings(function: PlannedFunction, mesh: Mesh) -> tuple:
+  """The arguments of a function; host arrays of a batch become abstract, sharded by rows as mesh.shard_rows does it."""
+  by_rows = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.by_rows(mesh)) if np.ndim(x) else x
+  shard = lambda x: x if isinstance(x, jax.ShapeDtypeStruct) else by_rows(x)
+  return tuple(jax.tree.map(shard, tree) if role == "batch" else tree for role, tree in function.arguments)
 
 
-def placed(function: Function, mesh) -> tuple:
-  """The arguments, host arrays of a batch as `meshes.place` puts them, rows split."""
-  rows = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.by_rows(mesh)) if np.ndim(x) else x
-  put = lambda x: x if isinstance(x, jax.ShapeDtypeStruct) else rows(x)
-  return tuple(jax.tree.map(put, tree) if role == "batch" else tree for role, tree in function.arguments)
+def with_guessed_shardings(tree: Any, mesh: Mesh) -> Any:
+  """Results of a function that is not compiled: a known sharding stays; else rows are split where the mesh divides."""
+  shards = meshes.rows(mesh)
 
-
-def returned(function: Function, mesh):
-  """Shapes of what a function returns, nothing compiled."""
-  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
-    return function.jitted.eval_shape(*placed(function, mesh), **function.static)
-
-
-def guessed(tree, mesh):
-  """What a function returns that does not compile: laid out as it was said, else rows split where they divide."""
-  rows = meshes.rows(mesh)
-
-  def where(x):
+  def guess(x: jax.ShapeDtypeStruct) -> Sharding:
     if getattr(x, "sharding", None) is not None:
       return x.sharding
-    return meshes.by_rows(mesh) if x.ndim and x.shape[0] and x.shape[0] % rows == 0 else meshes.replicated(mesh)
+    return meshes.by_rows(mesh) if x.ndim and x.shape[0] and x.shape[0] % shards == 0 else meshes.replicated(mesh)
 
-  return abstract_with(tree, jax.tree.map(where, tree))
-
-
-def _key(mesh):
-  return replicated(jax.eval_shape(lambda: jax.random.key(0)), mesh)
+  return abstract_with(tree, jax.tree.map(guess, tree))
 
 
-def _kept(experiment: Experiment, model: dict, frozen: dict) -> tuple:
-  """The parameters of the start, where a run keeps them; frozen ones are an argument anyhow."""
-  return () if frozen or not session.reads_start(experiment) else (("reference", model),)
+def guess_results(function: PlannedFunction, mesh: Mesh) -> Any:
+  """What a function returns, by tracing alone: abstract, with guessed shardings."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+    returned = function.jitted.eval_shape(*with_row_shardings(function, mesh), **function.static)
+  return with_guessed_shardings(returned, mesh)
 
 
-def _scored(experiment: Experiment, learner: Learner, jitted: JittedFunctions, eval_params: dict, state, model: dict,
-            held):
-  """Scoring a batch of episodes, their advantages, and taking a minibatch, which it returns."""
-  section, episodes = experiment.algorithm_config, blank_episodes(learner.rows)
-  reference = {"model": model} if section.kl_coef else None
-  rows = rows_of(experiment, section, episodes, learner.length)
-  outcomes = experiment.algorithm.outcomes(experiment, section, episodes)
-  others = tuple(pair for pair in held if not (reference and pair[0] == "reference"))
-  scored = yield Function(
+def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, eval_params: dict, state: TrainState,
+             model: dict, kept: Pairs) -> Source:
+  """Scores of a batch of episodes, their advantages, and a minibatch, which it returns."""
+  rows, outcomes = blank_rollout(experiment, learner)
+  reference = reference_params(experiment, model)
+  besides = tuple(pair for pair in kept if not (reference and pair[0] == "reference"))
+  scored = yield PlannedFunction(
       "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows)),
-      resident=(("optimizer", state.opt_state), *others), calls=1, tokens=learner.rows * learner.length)
-  batch, _ = yield Function("advantages", jitted.advantages,
-                            (("batch", scored), ("batch", rows), ("batch", outcomes)),
-                            resident=(("state", state), *held), calls=1)
+      resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
+  kept = (("state", state), *kept)
+  batch, _ = yield PlannedFunction(
+      "advantages", jitted.advantages, (("batch", scored), ("batch", rows), ("batch", outcomes)), resident=kept,
+      calls=1)
   order = np.zeros(learner.minibatch, np.int32)
-  minibatch = yield Function("minibatch", jitted.take, (("batch", batch), ("other", order)),
-                             resident=(("state", state), *held), calls=learner.updates)
-  return minibatch
+  return (yield PlannedFunction("minibatch", jitted.take, (("batch", batch), ("other", order)), resident=kept,
+                                calls=learner.updates))
 
 
-def _played(experiment: Experiment, trains: bool, model: dict, held):
-  """The weight move and every shape of a rollout; returns decoding parameters. trains: training plays episodes too."""
-  actor, mesh = experiment.actor, experiment.mesh
-  turn, regroup, move = actor.compiled
+def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainState, kept: Pairs) -> Source:
+  """The weight move and every shape of a rollout, as `compile_all` of rollout/policy.py meets them.
+
+  trains: training plays episodes too. Returns the decoding parameters.
+  """
+  actor = experiment.actor
   batches = -(-experiment.batch // actor.rollout.rows) if trains else 0
-  decoding = yield Function("weight move", move, (("parameters", model),), resident=_less(held, model),
-                            calls=float(bool(batches)))
-  made, later = [], batches * (actor.turns - 1)
+  decoding = yield PlannedFunction("weight move", actor.compiled.to_decoding, (("parameters", model),),
+                                   resident=(("optimizer", state.opt_state), *kept), calls=float(bool(batches)))
+  kept = (("state", state), *kept)
+  caches, later = [], batches * (actor.turns - 1)   # caches: of the turns so far, all of which may be alive
   for number, rows, group in actor.shapes():
-    first = number == 0
-    own = group == actor.group if first else rows == actor.sizes[0]   # what training plays while nothing ends early
-    calls = (batches if first else later) * own
-    cache, cache_len = None, actor.cache_len(number)
-    if not first and actor.rollout.carry:
-      largest = max(made, key=_bytes)
-      cache = yield Function(f"regroup {rows}", regroup,
-                             (("cache", largest), ("other", np.zeros(rows, np.int32))), {"cache_len": cache_len},
-                             resident=(*held, ("decoding", decoding), *_caches(made, largest)),
-                             calls=calls / max(1, actor.turns - 1))
-    read = _texts(rows // group, actor.read_len(number))
-    flags = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
-    scalars = (_key(mesh), np.int32(number), np.float32(actor.rollout.temperature))
-    arguments = (("decoding", decoding), ("cache", cache), ("batch", read), *(("batch", x) for x in flags),
-                 *(("other", x) for x in scalars))
+    first, carried = number == 0, number > 0 and actor.rollout.carry
+    # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
+    trained = group == actor.group if first else rows == actor.sizes[0]
+    calls = (batches if first else later) * trained
+    order, static = ("other", np.zeros(rows, np.int32)), {"cache_len": actor.cache_len(number)}
+    cache, alive = None, caches
+    if carried:
+      largest = max(caches, key=_bytes)
+      cache = yield PlannedFunction(f"regroup {rows}", actor.compiled.regroup, (("cache", largest), order), static,
+                                    resident=(*kept, ("decoding", decoding), *_besides(caches, largest)),
+                                    calls=calls / max(1, actor.turns - 1))
+    if not first and actor.turns > 2 and _bytes(cache) > sum(map(_bytes, caches)):
+      alive = [cache]   # of the turn before, which the policy still refers to
     name = f"turn {'1' if first else '2 on'}, {rows} rows{f' in groups of {group}' if group > 1 else ''}"
-    before = made
-    if not first and actor.turns > 2 and _bytes(cache) > sum(map(_bytes, before)):
-      before = [cache]   # of the turn before, still in the policy's memory
-    out, _ = yield Function(name, turn, arguments, {"cache_len": cache_len, "group": group},
-                            resident=(*held, *_caches(before)), calls=calls, trips=actor.rollout.max_new_tokens - 1,
-                            tokens=rows // group * actor.read_len(number) + rows * actor.rollout.max_new_tokens)
-    made = [out] if first else [*made, out]
-    if not first and actor.rollout.carry and actor.turns > 2:
-      yield Function(f"regroup {rows} again", regroup, (("cache", out), ("other", np.zeros(rows, np.int32))),
-                     {"cache_len": cache_len}, resident=(*held, ("decoding", decoding), *_caches(made, out)),
-                     calls=calls * (actor.turns - 2) / (actor.turns - 1))
+    steps, reads = actor.rollout.max_new_tokens, rows // group * actor.read_len(number)
+    returned, _ = yield PlannedFunction(
+        name, actor.compiled.turn, _turn_arguments(experiment, decoding, cache, number, rows, group),
+        {**static, "group": group}, resident=(*kept, *_besides(alive)), calls=calls, trips=steps - 1,
+        tokens=reads + rows * steps)
+    caches = [returned] if first else [*caches, returned]
+    if carried and actor.turns > 2:
+      yield PlannedFunction(f"regroup {rows} again", actor.compiled.regroup, (("cache", returned), order), static,
+                            resident=(*kept, ("decoding", decoding), *_besides(caches, returned)),
+                            calls=calls * (actor.turns - 2) / (actor.turns - 1))
   return decoding
 
 
-def _texts(rows: int, length: int) -> Inputs:
-  """Rows without padding."""
-  shape = (rows, length)
-  positions = np.broadcast_to(np.arange(length, dtype=np.int32), shape).copy()
-  return Inputs(np.zeros(shape, np.int32), positions, np.ones(shape, np.int32))
+def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: int, rows: int, group: int) -> Pairs:
+  """Of actor.compiled.turn, in its order; no row has padding."""
+  inputs = workloads.unpadded_inputs(np.zeros((rows // group, experiment.actor.read_len(number)), np.int32))
+  by_row = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(experiment.mesh))
+  turn_inputs = TurnInputs(inputs, *by_row, key, np.int32(number), np.float32(experiment.actor.rollout.temperature))
+  return ("decoding", decoding), ("cache", cache), ("batch", turn_inputs)
 
 
-def _less(held, model: dict):
-  """What is held besides the parameters that are an argument."""
-  less = []
-  for role, tree in held:
-    less.append(("optimizer", tree.opt_state) if role == "state" else (role, tree))
-  return tuple(less)
+def _besides(caches: list, argument: Any = None) -> Pairs:
+  """The caches that are resident besides the one that is an argument."""
+  return tuple(("cache", cache) for cache in caches if cache is not argument and cache is not None)
 
 
-def _caches(made, but=None) -> tuple:
-  return tuple(("cache", cache) for cache in made if cache is not but and cache is not None)
-
-
-def _bytes(tree) -> int:
+def _bytes(tree: Any) -> int:
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

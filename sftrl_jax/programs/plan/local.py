@@ -1,8 +1,8 @@
-"""`sftrl plan` on the devices that are here: every function of a run predicted, then run and measured.
+"""`sftrl plan` on local devices: every function of a run predicted, then run and measured.
 
-Memory is predicted by the compiler. Seconds are predicted from smaller models measured before, of a quarter and half
-of the layers: what a layer adds, and what is there without any. The bound is by this machine's own measured peaks.
-Where XLA has one CPU thread, seconds are that thread's own: what else the machine does is not in them.
+The compiler predicts memory. Seconds are predicted from smaller models, with a quarter and half of the layers, that are
+measured first: the prediction adds the time of a layer to the time without any. The bound uses this machine's measured
+peaks. Where XLA has one CPU thread, seconds are that thread's CPU time: other processes do not count.
 """
 
 import contextlib
@@ -12,155 +12,168 @@ import gc
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.parallel.chips import GIB
-from sftrl_jax.programs.bench import machine_peak, table
+from sftrl_jax.parallel.mesh import shard_rows
+from sftrl_jax.programs.bench import machine_peak
+from sftrl_jax.programs.bench.machine_peak import MachinePeak
+from sftrl_jax.programs.bench.table import describe_machine
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.plan import compilation, jitted_functions, suggestions
-from sftrl_jax.programs.plan.compilation import Compiled, Machine
-from sftrl_jax.programs.plan.jitted_functions import Function
+from sftrl_jax.programs.plan.compilation import CompiledFunction, Machine
+from sftrl_jax.programs.plan.jitted_functions import PlannedFunction
 from sftrl_jax.programs.plan.options import PlanOptions
 from sftrl_jax.training.log import write_json
 
-REPEATS, ENOUGH = 5, 2.0   # measurements of a function at most, and seconds after which no other is begun
+REPEATS, ENOUGH = 5, 2.0   # measurements of a function at most, and seconds after which no further one begins
 LEAST = 0.05   # seconds of a measurement: Linux counts the CPU time of a thread that runs elsewhere by the tick
-NUMBERS = ("parameters", "decoding", "reference")   # roles that want numbers other than 0
+NUMBERS = ("parameters", "decoding", "reference")   # roles whose arrays are not all zeros
 STATUS = Path("/proc/self/status")
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """seconds: the best of several calls, since a neighbour's work only slows one down. memory: bytes of all devices
-  that are here at the most, None where it cannot be told apart. oom: it did not run."""
+  """seconds: the best of several calls, since other processes only slow a call down; memory: peak bytes of all local
+  devices together, None where they cannot be told apart from earlier use; oom: the function did not run."""
 
-  function: Compiled
+  function: CompiledFunction
   seconds: float
   memory: float | None
   oom: bool = False
 
 
-def run(config, asked: PlanOptions) -> dict:
-  """Predicts, measures, prints, and returns what plan.json holds."""
-  if asked.optimizers or asked.show or asked.only:
+def run(config: ConfigDict, options: PlanOptions) -> dict:
+  """Predicts, measures, prints, and returns the content of plan.json."""
+  if options.optimizers or options.show or options.only:
     raise ConfigError("--optimizer, --only and --show need a slice: add --topology=v5e-16, for example.")
   say = lambda line: print(line, flush=True)
-  experiment = build_experiment(config, asked.verb)
+  experiment = build_experiment(config, options.verb)
   peak = machine_peak.measure()
   machine = machine_of(experiment, peak)
-  say(table.told(peak))
+  say(describe_machine(peak))
   layers, sizes = experiment.model.config.layers, smaller(experiment.model.config.layers)
   times = {}
   for size in sizes:
     say(f"a model of {size} of {layers} layers")
-    small = build_experiment(suggestions.changed(config, asked.verb, {"model.layers": size}), asked.verb)
-    times[size] = {one.function.name: one.seconds for one in measure(small, machine, say)}
+    small = build_experiment(suggestions.changed(config, options.verb, {"model.layers": size}), options.verb)
+    times[size] = {measured.function.name: measured.seconds for measured in measure(small, machine, say)}
   say(f"the model of {layers} layers")
-  found = measure(experiment, machine, say)
-  lines = [line_of(one, machine, predicted(times, layers, one.function.name)) for one in found]
-  told = {"fits": not any(one.oom for one in found) and all(line["peak_gib"] * GIB <= machine.memory for line in lines),
-          "hbm_limit_gib": machine.memory / GIB, "functions": lines, "note": "measured here", "verb": asked.verb,
-          "topology": "local", "chips": jax.device_count(), "device": peak.device, "predicted_from_layers": sizes}
-  say(page(told))
-  if asked.out:
-    write_json(Path(asked.out), told)
-    say(f"Written: {asked.out}")
-  return told
+  results = measure(experiment, machine, say)
+  lines = [to_json(measured, machine, predict(times, layers, measured.function.name)) for measured in results]
+  fits = all(not measured.oom and line["peak_gib"] * GIB <= machine.memory
+             for measured, line in zip(results, lines, strict=True))
+  plan = {"fits": fits, "hbm_limit_gib": machine.memory / GIB, "functions": lines, "note": "measured here",
+          "verb": options.verb, "topology": "local", "chips": jax.device_count(), "device": peak.device,
+          "predicted_from_layers": sizes}
+  say(page(plan))
+  if options.out:
+    write_json(Path(options.out), plan)
+    say(f"Written: {options.out}")
+  return plan
 
 
-def machine_of(experiment: Experiment, peak) -> Machine:
-  """A device that is here, by measurement; of CPU devices each has its share of the host's memory."""
+def machine_of(experiment: Experiment, peak: MachinePeak) -> Machine:
+  """A local device by its measured peaks; each CPU device has an equal share of the host's memory."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.local_device_count()
-  whole = stats.get("bytes_limit") or host
-  return Machine(float(whole), peak.matmul(experiment.model.config.dtype), peak.bandwidth, 0.0)
+  memory = stats.get("bytes_limit") or host
+  return Machine(float(memory), peak.matmul(experiment.model.config.dtype), peak.bandwidth, 0.0)
 
 
 def smaller(layers: int) -> list[int]:
-  """Layers of the models that are measured first; none where there are too few to tell anything."""
+  """Layers of the models that are measured first; [] where the model has too few layers for a prediction."""
   return [max(1, layers // 4), max(2, layers // 2)] if layers >= 3 else []
 
 
-def predicted(times: dict[int, dict[str, float]], layers: int, name: str) -> float | None:
-  """Seconds of a function with so many layers: what a layer adds stays the same."""
-  known = sorted((size, found[name]) for size, found in times.items() if name in found)
+def predict(times: dict[int, dict[str, float]], layers: int, name: str) -> float | None:
+  """Seconds of a function at so many layers, extrapolated linearly. times: layers -> function -> measured seconds."""
+  known = sorted((size, seconds[name]) for size, seconds in times.items() if name in seconds)
   if len(known) < 2:
     return None
   (few, quick), (more, slow) = known[0], known[-1]
   return max(quick + (slow - quick) * (layers - few) / (more - few), quick)
 
 
-def measure(experiment: Experiment, machine: Machine, say) -> list[Measured]:
-  """Every function compiled and run, one after another; what one needs is gone before the next."""
-  source, returned, found = jitted_functions.each(experiment), None, []
-  while True:
-    try:
-      function = source.send(returned)
-    except StopIteration:
-      return found
-    one, returned, executable = compilation.build(function, experiment.mesh, execute=True)
-    found.append(_run(function, one, executable, experiment.mesh))
-    say(f"  {one.name:<28}{found[-1].seconds:9.4f} s, bound {one.bound(machine)[0]:9.4f} s")
+def measure(experiment: Experiment, machine: Machine, say: Callable[[str], None]) -> list[Measured]:
+  """Compiles and runs every function, one after another; the arrays of one are freed before the next."""
+
+  def handle(function: PlannedFunction) -> tuple[Measured, Any]:
+    compiled, returned, executable = compilation.build(function, experiment.mesh, execute=True)
+    measured = _run(function, compiled, executable, experiment.mesh)
+    say(f"  {compiled.name:<28}{measured.seconds:9.4f} s, bound {compiled.bound(machine)[0]:9.4f} s")
+    return measured, returned
+
+  results = []
+  for measured in jitted_functions.for_each(experiment, handle):
+    results.append(measured)
     gc.collect()
+  return results
 
 
-def _run(function: Function, one: Compiled, executable, mesh) -> Measured:
+def _run(function: PlannedFunction, compiled: CompiledFunction, executable, mesh: Mesh) -> Measured:
   if executable is None:
-    return Measured(one, 0.0, None, oom=True)
+    return Measured(compiled, 0.0, None, oom=True)
   clock = time.process_time if jax.default_backend() == "cpu" and machine_peak.threads() == 1 else time.perf_counter
   try:
-    values = list(real(function, mesh))
+    values = list(real_arguments(function, mesh))
     held = sum(shard.data.nbytes for leaf in jax.tree.leaves(values) if isinstance(leaf, jax.Array)
                for shard in leaf.addressable_shards)
-    gc.collect()   # what compiling took
-    before = Memory.now()
+    gc.collect()   # of what compilation has used
+    before = MemoryUse.now()
     began = time.perf_counter()
-    best, given = _called(executable, values, 1, clock, True)
+    best, donated = _call(executable, values, 1, clock, True)
     spent = time.perf_counter() - began
     calls = math.ceil(LEAST / spent)
-    if spent < ENOUGH:   # else the first call, which warms things up, has to do
+    if spent < ENOUGH:   # else the first call counts, although it warms caches up
       best = float("inf")
     for _ in range(REPEATS):
       if spent > ENOUGH:
         break
-      took, _ = _called(executable, values, calls, clock, given)
-      best, spent = min(best, took), spent + took * calls
+      seconds, _ = _call(executable, values, calls, clock, donated)
+      best, spent = min(best, seconds), spent + seconds * calls
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
-    return Measured(one, 0.0, None, oom=True)
-  most = before.most()
-  return Measured(one, best, None if most is None else held + most)
+    return Measured(compiled, 0.0, None, oom=True)
+  most = before.increase()
+  return Measured(compiled, best, None if most is None else held + most)
 
 
-def _called(executable, values: list, calls: int, clock, given: bool) -> tuple[float, bool]:
-  """(seconds of a call, whether the first argument is given away and has to be had back from the results)."""
+def _call(executable, values: list, calls: int, clock: Callable[[], float], donated: bool) -> tuple[float, bool]:
+  """(seconds of a call, whether the function donates its first argument, a train state, and returns the next one).
+
+  donated: whether that may be so; a donated argument in `values` is replaced by the first result.
+  """
   began = clock()
   for _ in range(calls):
     out = jax.block_until_ready(executable(*values))
-    if given:
-      given = any(leaf.is_deleted() for leaf in jax.tree.leaves(values[0]) if isinstance(leaf, jax.Array))
-      values[0] = out[0] if given else values[0]
+    if donated:
+      donated = any(leaf.is_deleted() for leaf in jax.tree.leaves(values[0]) if isinstance(leaf, jax.Array))
+      values[0] = out[0] if donated else values[0]
     del out
-  return (clock() - began) / calls, given
+  return (clock() - began) / calls, donated
 
 
-def real(function: Function, mesh):
-  """The arguments as arrays: batches as they are, numbers like a newborn model's where they matter, else zeros."""
+def real_arguments(function: PlannedFunction, mesh: Mesh) -> Iterator[Any]:
+  """The arguments as arrays: batches as they are, random numbers for parameters, and zeros elsewhere."""
   for role, tree in function.arguments:
     yield jax.tree.map(lambda leaf, role=role: _array(leaf, role, mesh), tree)
 
 
-def _array(leaf, role: str, mesh):
+def _array(leaf, role: str, mesh: Mesh):
   if not isinstance(leaf, jax.ShapeDtypeStruct):
-    return meshes.shard_rows(mesh, leaf) if role == "batch" and leaf.ndim else leaf
+    return shard_rows(mesh, leaf) if role == "batch" and leaf.ndim else leaf
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     return jax.random.key(0)
   if role in NUMBERS and jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -171,27 +184,29 @@ def _array(leaf, role: str, mesh):
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-  """Bytes in use here when a measurement begins, and the most there ever were."""
+class MemoryUse:
+  """Bytes in use on all local devices when a measurement begins, and the peak until then. peak: -1 if unknown."""
 
   used: int
   peak: int
 
   @classmethod
-  def now(cls):
+  def now(cls) -> "MemoryUse":
+    """On CPU devices, the memory of this process, whose peak Linux is asked to reset."""
     if jax.default_backend() == "cpu":
       reset = STATUS.with_name("clear_refs")
       if not STATUS.is_file() or not os.access(reset, os.W_OK):
         return cls(0, -1)
-      with contextlib.suppress(AttributeError):   # of glibc: what was freed is still this process's, and used again
+      with contextlib.suppress(AttributeError):   # glibc keeps freed memory, which would count as used
         ctypes.CDLL(None).malloc_trim(0)
-      reset.write_text("5")   # the peak begins anew
+      reset.write_text("5")   # resets VmHWM, see proc(5)
       return cls(_status("VmRSS"), 0)
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    return cls(sum(one.get("bytes_in_use", 0) for one in stats), sum(one.get("peak_bytes_in_use", 0) for one in stats))
+    return cls(sum(device.get("bytes_in_use", 0) for device in stats),
+               sum(device.get("peak_bytes_in_use", 0) for device in stats))
 
-  def most(self) -> float | None:
-    """Bytes that came on top, all devices together; None where an earlier measurement took more."""
+  def increase(self) -> float | None:
+    """The peak since then, above what was in use then; None where an earlier peak was higher."""
     if jax.default_backend() == "cpu":
       return None if self.peak < 0 else float(max(0, _status("VmHWM") - self.used))
     now = self.now()
@@ -199,38 +214,38 @@ class Memory:
 
 
 def _status(name: str) -> int:
-  """Bytes, of this process by Linux."""
+  """Bytes, from a line of /proc/self/status such as `VmRSS:  1024 kB`."""
   line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
   return int(line.split()[1]) * 1024
 
 
-def line_of(one: Measured, machine: Machine, seconds: float | None) -> dict:
-  """As plan.json has it. memory: of the program itself, what lies there meanwhile left out."""
-  told = {**one.function.told(machine), "measured_seconds": one.seconds, "ran": not one.oom}
-  if seconds is not None:
-    told["predicted_seconds"] = seconds
-  if one.memory is not None:
-    told["measured_gib"] = one.memory / GIB / jax.local_device_count()
-  return told
+def to_json(measured: Measured, machine: Machine, predicted: float | None) -> dict:
+  """An entry of `functions` in plan.json. measured_gib: of the program itself, without what is resident besides."""
+  line = {**measured.function.to_json(machine), "measured_seconds": measured.seconds, "ran": not measured.oom}
+  if predicted is not None:
+    line["predicted_seconds"] = predicted
+  if measured.memory is not None:
+    line["measured_gib"] = measured.memory / GIB / jax.local_device_count()
+  return line
 
 
-def page(told: dict) -> str:
-  """Predicted beside measured."""
+def page(plan: dict) -> str:
+  """The table of functions, predicted beside measured, and the time of a step. plan: the content of plan.json."""
   lines = ["", f"{'function':<28}{'calls':>6}{'program GiB':>13}{'measured':>10}{'predicted s':>13}{'measured':>10}"
                f"{'ratio':>7}{'bound s':>10}{'of bound':>10}"]
-  for one in told["functions"]:
-    guess, seconds = one.get("predicted_seconds"), one["measured_seconds"]
-    memory = f"{one['measured_gib']:>10.3f}" if "measured_gib" in one else f"{'-':>10}"
+  for line in plan["functions"]:
+    guess, seconds = line.get("predicted_seconds"), line["measured_seconds"]
+    memory = f"{line['measured_gib']:>10.3f}" if "measured_gib" in line else f"{'-':>10}"
     known = f"{guess:>13.4f}{seconds:>10.4f}{seconds / guess:>7.2f}" if guess else f"{'-':>13}{seconds:>10.4f}{'-':>7}"
-    share = f"{one['seconds_bound'] / seconds:>10.0%}" if seconds else f"{'did not fit':>10}"
-    lines.append(f"{one['name']:<28}{one['calls_per_step']:>6g}{one['program_gib']:>13.3f}{memory}{known}"
-                 f"{one['seconds_bound']:>10.4f}{share}")
-  step = sum(one["calls_per_step"] * one["measured_seconds"] for one in told["functions"])
-  guess = sum(one["calls_per_step"] * one.get("predicted_seconds", 0.0) for one in told["functions"])
-  used = [one for one in told["functions"] if one["calls_per_step"]]
-  whole = f", predicted {guess:.3f} s" if all("predicted_seconds" in one for one in used) else ""
-  sizes = " and ".join(map(str, told["predicted_from_layers"]))
-  return "\n".join([*lines, "", "A call; memory of a device, predicted by the compiler; seconds predicted from models "
-                    f"of {sizes or 'too few'} layers; the bound is by this machine's measured peaks.",
+    share = f"{line['seconds_bound'] / seconds:>10.0%}" if seconds else f"{'did not fit':>10}"
+    lines.append(f"{line['name']:<28}{line['calls_per_step']:>6g}{line['program_gib']:>13.3f}{memory}{known}"
+                 f"{line['seconds_bound']:>10.4f}{share}")
+  step = sum(line["calls_per_step"] * line["measured_seconds"] for line in plan["functions"])
+  guess = sum(line["calls_per_step"] * line.get("predicted_seconds", 0.0) for line in plan["functions"])
+  called = [line for line in plan["functions"] if line["calls_per_step"]]
+  whole = f", predicted {guess:.3f} s" if all("predicted_seconds" in line for line in called) else ""
+  sizes = " and ".join(map(str, plan["predicted_from_layers"]))
+  return "\n".join([*lines, "", "Per device and call: memory is predicted by the compiler, seconds from models of "
+                    f"{sizes or 'too few'} layers; the bound is by this machine's measured peaks.",
                     f"a step of the run: {step:.3f} s{whole}, evaluations left out",
-                    "fits" if told["fits"] else "does not fit"])
+                    "fits" if plan["fits"] else "does not fit"])

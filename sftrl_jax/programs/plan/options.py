@@ -1,4 +1,4 @@
-"""What `sftrl plan` was asked for. Wrong words are told before JAX is imported."""
+"""The options of `sftrl plan`. A wrong one is an error before JAX is imported."""
 
 import dataclasses
 import math
@@ -14,8 +14,8 @@ TRIES = 6   # knobs that are compiled when a run does not fit
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-  """verb: of the config's run. where: the slice, or None for the devices that are here. only: beginnings of the names
-  of functions; all, if empty."""
+  """verb: of the config's run; where: the slice, or None for the local devices; only: beginnings of the names of
+  functions, () for all functions; price: of a chip-hour; tries: knobs that are compiled when the run does not fit."""
 
   verb: str
   where: Slice | None = None
@@ -27,8 +27,11 @@ class PlanOptions:
   tries: int = TRIES
 
 
-def read_options(flags: dict, verb: str) -> PlanOptions:
-  """The flags of a command line; the process is prepared for the compiler on the way. ConfigError for a wrong word."""
+def read_options(flags: dict[str, str], verb: str) -> PlanOptions:
+  """Checks the flags of a command line, and sets the environment that the compiler reads. ConfigError for a wrong one.
+
+  flags: --topology, --show, --json, --price, --tries, --optimizer, --only; others are ignored.
+  """
   if verb == "study":
     raise ConfigError(f"--config={flags['--config']} is a study; plan takes the config of one run.")
   name, show, out = flags.get("--topology", topology.LOCAL[0]), flags.get("--show", ""), flags.get("--json", "")
@@ -36,7 +39,7 @@ def read_options(flags: dict, verb: str) -> PlanOptions:
   if show and show not in SHOWN:
     raise ConfigError(f"--show={show} is not known; there is {', '.join(SHOWN)}.")
   if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-    raise ConfigError(f"--json={out} is no place for a file: give one in a directory that is there.")
+    raise ConfigError(f"--json={out} cannot be written: give a path of a file in an existing directory.")
   price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
   topology.prepare(name)
   words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)

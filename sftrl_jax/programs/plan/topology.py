@@ -1,7 +1,7 @@
-"""Slices of TPU by the names they are rented under, and what one chip can do at most.
+"""TPU slices by the names under which the cloud rents them.
 
 v4-N and v5p-N count TensorCores, of which a chip has two; v5e-N (also v5litepod-N) and v6e-N count chips. This file
-imports no JAX: an unknown name is told at once.
+imports no JAX, so that an unknown name is an error at once.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ import re
 from sftrl_jax.parallel.chips import TPUS as CHIPS, Chip
 from sftrl_jax.programs.config.errors import ConfigError
 
-# Chips of a slice -> how they are wired.
+# Chips of a slice -> its topology.
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 CUBIC = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8",
          1024: "8x8x16"}
 WIRED = {"v4": CUBIC, "v5p": CUBIC, "v5e": FLAT, "v6e": FLAT}
 ALIASES = {"v5litepod": "v5e"}
 LOCAL = ("local", "cpu", "gpu")
-# What the TPU compiler reads of a machine without TPUs. Several processes may compile at once; and it ends the process
-# for a flag of XLA that it does not know, such as one of another XLA's.
+# The environment that the TPU compiler needs on a machine without TPUs. Several processes may compile at once. The
+# compiler ends the process if XLA_FLAGS has a flag that it does not know, such as one of another version of XLA.
 FORCED = ("JAX_PLATFORMS", "XLA_FLAGS")
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1",
                "TPU_ACCELERATOR_TYPE": "v5litepod-16", "TPU_WORKER_HOSTNAMES": "localhost"}
@@ -29,7 +29,7 @@ ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "ALLOW_MULTIPLE_LIBTPU_L
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """So many chips, wired as `shape` says; `copies` of them are joined by the data centre's network."""
+  """A slice of chips. shape: its topology, such as 4x4; copies: as many slices, joined by the data centre's network."""
 
   name: str
   chip: Chip
@@ -42,8 +42,8 @@ class Slice:
 
   @property
   def hosts(self) -> int:
-    one = self.chips // self.copies
-    return self.copies * (1 if one <= 8 and self.chip.cores == 1 else one // 4)
+    chips = self.chips // self.copies
+    return self.copies * (1 if chips <= 8 and self.chip.cores == 1 else chips // 4)
 
   def __str__(self) -> str:
     return (f"{self.name}: {self.chips} chips ({self.shape}{f', {self.copies} slices' if self.copies > 1 else ''}), "
@@ -56,14 +56,14 @@ def names() -> list[str]:
 
 
 def parse(name: str) -> Slice:
-  """The slice of this name, `2xv5e-16` being two of them; ConfigError, with the known ones, for another."""
-  found = re.fullmatch(r"(?:(\d{1,3})x)?([a-z0-9]+)-(\d{1,5})", name)
-  copies, kind, size = (int(found[1] or 1), ALIASES.get(found[2], found[2]), int(found[3])) if found else (1, "", 0)
+  """The slice of this name; `2xv5e-16` is two slices. ConfigError, which lists the known names, for any other."""
+  match = re.fullmatch(r"(?:(\d{1,3})x)?([a-z0-9]+)-(\d{1,5})", name)
+  copies, kind, size = (int(match[1] or 1), ALIASES.get(match[2], match[2]), int(match[3])) if match else (1, "", 0)
   if kind in CHIPS and copies and size % CHIPS[kind].cores == 0 and size // CHIPS[kind].cores in WIRED[kind]:
     return Slice(name, CHIPS[kind], WIRED[kind][size // CHIPS[kind].cores], copies)
-  known = "\n".join(f"  {kind}: {', '.join(one for one in names() if one.startswith(kind))}" for kind in CHIPS)
-  raise ConfigError(f"--topology={name} is not known{_guess(name)}\n{known}\n  or local: the devices that are "
-                    "here. v5litepod-N is v5e-N, and 2xv5e-16 are two slices. v4 and v5p count cores, two a chip.")
+  known = "\n".join(f"  {kind}: {', '.join(known for known in names() if known.startswith(kind))}" for kind in CHIPS)
+  raise ConfigError(f"--topology={name} is not known{_guess(name)}\n{known}\n  or local: the devices of this "
+                    "machine. v5litepod-N is v5e-N, and 2xv5e-16 is two slices. v4 and v5p count cores, two a chip.")
 
 
 def larger(slice_: Slice) -> Slice | None:
@@ -75,7 +75,7 @@ def larger(slice_: Slice) -> Slice | None:
 
 
 def prepare(name: str) -> None:
-  """Sets what JAX and the TPU compiler read of the environment; before JAX is imported."""
+  """Sets the environment variables that JAX and the TPU compiler read; to be called before JAX is imported."""
   if name in ("cpu", "gpu"):
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[name]
   if name not in LOCAL:
@@ -84,21 +84,21 @@ def prepare(name: str) -> None:
 
 
 def devices(slice_: Slice) -> list:
-  """The devices of the slice, as the compiler describes them: nothing can run on them."""
+  """Descriptions of the slice's devices: programs can be compiled for them, and cannot run."""
   from jax.experimental import topologies
   shape = slice_.shape
   options = dict(slice_.chip.options)
-  if slice_.chip.cores == 1:   # one host of up to 8 chips, as the machines are
+  if slice_.chip.cores == 1:   # a slice of up to 8 chips has one host
     bounds = {"1x1": (1, 1, 1), "2x4": (2, 4, 1)}.get(shape)
     options |= {"chips_per_host_bounds": list(bounds)} if bounds else {}
   if slice_.copies > 1:
     options["num_slices"] = slice_.copies
   try:
-    found = topologies.get_topology_desc(platform="tpu", topology_name=f"{slice_.chip.kind}:{shape}", **options)
+    description = topologies.get_topology_desc(platform="tpu", topology_name=f"{slice_.chip.kind}:{shape}", **options)
   except (RuntimeError, ImportError) as error:
-    raise ConfigError(f"--topology={slice_.name} needs the TPU compiler, which did not open: {_first_line(error)}. "
+    raise ConfigError(f"--topology={slice_.name} needs the TPU compiler, which did not start: {_first_line(error)}. "
                       "Install it: pip install 'sftrl-jax[plan]' (or libtpu).") from error
-  return list(found.devices)
+  return list(description.devices)
 
 
 def _guess(name: str) -> str:

@@ -1,11 +1,11 @@
-"""One writer for one directory of a bucket: an object that its holder keeps fresh, since nothing there can be locked.
+"""One writer for one directory of a bucket: an object that its holder refreshes, since buckets have no file locks.
 
-DIR/lock says who holds it. It is made, refreshed and taken over only in the generation that was seen (a precondition
-that the store checks), so that of two who try at once one wins. A holder that has ended without a word is believed dead
-after STALE seconds without a refresh; one of this machine at once.
+DIR/lock names its holder. A process creates, refreshes or takes over the object only in the generation that it has
+seen: the store checks this precondition, so that of two processes that try at once one wins. A holder elsewhere counts
+as dead after STALE seconds without a refresh. A dead holder of this machine is recognised at once.
 
-What is not promised: a holder that is halted for longer than that and goes on is ended at its next beat, and may have
-written something until then. Neither does it keep anything but sftrl from writing.
+Two limits: a holder that stands still for longer than STALE and then continues ends at its next refresh, and may write
+something until then. And the lock stops no program but sftrl.
 """
 
 import contextlib
@@ -18,18 +18,24 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any
 
-from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.errors import ConfigError, first_line
 
-BEAT, STALE = 15.0, 90.0   # seconds
-OURS = set()   # tokens that this process holds
+BEAT, STALE = 15.0, 90.0   # seconds between two refreshes, and without one until the holder counts as dead
+OURS = set()   # tokens of the locks that this process holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-  """Who is said to hold a lock. token: of one holding; age: seconds since it was refreshed, by the store's clock and
-  ours."""
+  """The process that a lock names.
+
+  token: random, new for every time that a process takes the lock; process numbers repeat, tokens do not
+  generation: of the object in the store
+  age: seconds since the last refresh, between the store's clock and ours
+  """
 
   host: str
   process: int
@@ -42,29 +48,35 @@ class Holder:
 
 
 @contextlib.contextmanager
-def held(directory, lost: Callable[[str], None] | None = None, beat: float = BEAT, stale: float = STALE):
-  """Holds DIR/lock for the block. ConfigError when a living process does.
+def held(directory: PurePath, lost: Callable[[str], None] | None = None, beat: float = BEAT,
+         stale: float = STALE) -> Iterator[None]:
+  """Holds DIR/lock for the block. ConfigError when a live process holds it.
 
-  lost: what is done, in another thread, when somebody else has taken it over; it ends this process if left out.
+  lost: called with a message, in the refreshing thread, when another process has taken the lock over; by default it
+    ends this process
+  beat: seconds between two refreshes
+  stale: seconds without a refresh after which a holder counts as dead
   """
   token = uuid.uuid4().hex
-  generation = [_take(directory, token, stale)]
+  generation = _take(directory, token, stale)
   OURS.add(token)
   ended = threading.Event()
 
-  def refresh():
+  # A thread of its own refreshes the lock, however long the main thread computes.
+  def refresh() -> None:
+    nonlocal generation   # of the last refresh; the main thread reads it after it has joined this thread
     while not ended.wait(beat):
       try:
-        generation[0] = _write(directory, token, generation[0])
+        generation = _write(directory, token, generation)
       except _taken_over() as error:
         if not ended.is_set():
-          (lost or _end)(f"{directory} has another writer now: this process has not been heard of for {stale:.0f} s or "
-                         f"more ({_first_line(error)}). It ends here and writes nothing more.")
+          (lost or _end)(f"{directory} has another writer now: this process did not refresh its lock for "
+                         f"{stale:.0f} s or more ({_reason(error)}). It ends here and writes nothing more.")
         return
-      except Exception as error:   # the network, any of the client's: the next beat may get there
-        print(f"{directory}/lock was not refreshed: {_first_line(error)}", file=sys.stderr, flush=True)
+      except Exception as error:   # of the network, of any type that the client raises: the next refresh may succeed
+        print(f"{directory}/lock was not refreshed: {_reason(error)}", file=sys.stderr, flush=True)
 
-  thread = threading.Thread(target=refresh, name="lease", daemon=True)
+  thread = threading.Thread(target=refresh, name="bucket lock", daemon=True)
   thread.start()
   try:
     yield
@@ -73,21 +85,21 @@ def held(directory, lost: Callable[[str], None] | None = None, beat: float = BEA
     thread.join()
     OURS.discard(token)
     with contextlib.suppress(_taken_over()):
-      _object(directory).delete(if_generation_match=generation[0])
+      _object(directory).delete(if_generation_match=generation)
 
 
-def _take(directory, token: str, stale: float) -> int:
-  """The generation in which the lock is ours."""
-  told = False
+def _take(directory: PurePath, token: str, stale: float) -> int:
+  """Takes the lock and returns its generation. It waits until the holder refreshes it or counts as dead."""
+  announced = False
   first = holder = _holder(directory)
   while holder is not None and not _is_dead(holder, stale):
     if holder.generation != first.generation:
       raise ConfigError(f"{directory} is being written by {holder}: wait until it has ended, or give another "
                         "--workdir.")
-    if not told:
+    if not announced:
       print(f"Waiting at most {stale:.0f} s for {holder}, which wrote into {directory} {holder.age:.0f} s ago ...",
             flush=True)
-      told = True
+      announced = True
     time.sleep(min(1.0, stale / 10))
     holder = _holder(directory)
   try:
@@ -102,19 +114,19 @@ def _is_dead(holder: Holder, stale: float) -> bool:
     return True
   if holder.host != socket.gethostname():
     return False
-  if holder.process == os.getpid():   # a container begun again counts its processes from the same number
+  if holder.process == os.getpid():   # a restarted container numbers its processes from the start again
     return holder.token not in OURS
   try:
     os.kill(holder.process, 0)
   except ProcessLookupError:
     return True
-  except PermissionError:
+  except PermissionError:   # it is alive and belongs to another user
     return False
   return False
 
 
-def _holder(directory) -> Holder | None:
-  """Who holds the lock as it is now; None for nobody."""
+def _holder(directory: PurePath) -> Holder | None:
+  """The current holder, None where there is no lock."""
   from google.api_core.exceptions import NotFound
   lock = _object(directory)
   try:
@@ -123,48 +135,52 @@ def _holder(directory) -> Holder | None:
   except NotFound:
     return None
   try:
-    told = json.loads(text)
-    host, process, token = str(told["host"]), int(told["process"]), str(told["token"])
+    content = json.loads(text)
+    host, process, token = str(content["host"]), int(content["process"]), str(content["token"])
   except (ValueError, KeyError, TypeError):
     host, process, token = "an unknown machine", 0, ""
   return Holder(host, process, token, int(lock.generation), time.time() - lock.updated.timestamp())
 
 
-def _write(directory, token: str, generation: int) -> int:
-  """Replaces the lock where it is of this generation (0: where there is none); the new one."""
+def _write(directory: PurePath, token: str, generation: int) -> int:
+  """Replaces the lock if it is of this generation (0: if there is none) and returns the new generation.
+
+  Raises one of `_taken_over()` if another process holds it.
+  """
   from google.api_core.exceptions import PreconditionFailed
   lock = _object(directory)
-  told = {"host": socket.gethostname(), "process": os.getpid(), "token": token}
+  content = {"host": socket.gethostname(), "process": os.getpid(), "token": token}
   try:
-    lock.upload_from_string(json.dumps(told), "application/json", if_generation_match=generation)
+    lock.upload_from_string(json.dumps(content), "application/json", if_generation_match=generation)
   except PreconditionFailed:
-    holder = _holder(directory)   # where an answer got lost, the client asks again and meets our own lock
+    holder = _holder(directory)   # where the answer to a write was lost, the client repeats it and meets our own lock
     if holder is None or holder.token != token:
       raise
     return holder.generation
   return int(lock.generation)
 
 
-def _object(directory):
+def _object(directory: PurePath) -> Any:   # google.cloud.storage.Blob
   bucket, name = directory.parts[2], "/".join([*directory.parts[3:], "lock"])
   return _client().bucket(bucket).blob(name)
 
 
 @functools.cache
-def _client():
+def _client() -> Any:   # google.cloud.storage.Client
   from google.cloud import storage
   return storage.Client()
 
 
-def _taken_over():
+def _taken_over() -> tuple[type[Exception], ...]:
+  """The errors by which the store refuses a write of an old generation. They are imported where a bucket is used."""
   from google.api_core.exceptions import NotFound, PreconditionFailed
   return (PreconditionFailed, NotFound)
 
 
 def _end(text: str) -> None:
   os.write(2, f"error: {text}\n".encode())
-  os._exit(1)   # nothing may be written on the way out
+  os._exit(1)   # without exit handlers: this process may write nothing any more
 
 
-def _first_line(error: Exception) -> str:
-  return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def _reason(error: Exception) -> str:
+  return first_line(error)[:200]

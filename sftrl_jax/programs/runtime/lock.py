@@ -1,24 +1,28 @@
-"""One writer for one directory: a lock file that the system lets go of when its holders end, however they end."""
+"""One writer for one directory: a file lock, which the system releases when its holders end, however they end."""
 
 import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import TextIO
 
 from sftrl_jax import paths
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime import bucket_lock
 
-PATIENCE = 60.0   # seconds; children of a process that was killed end after their next checkpoint
+PATIENCE = 60.0   # seconds: the children of a killed process save a checkpoint before they end
 
 
 @contextlib.contextmanager
-def only_writer(directory, patience=PATIENCE):
-  """Holds DIR/lock for the block and yields its file descriptor; children that inherit it hold the lock too. In
-  a bucket there is none, and lease.py keeps the lock.
+def only_writer(directory: PurePath, patience: float = PATIENCE) -> Iterator[int | None]:
+  """Holds DIR/lock for the block and yields its file descriptor; children that inherit it hold the lock too.
 
-  ConfigError when a living process holds it. When its writer is dead and only the children are left, they get
-  `patience` seconds to end.
+  In a bucket there are no file locks: bucket_lock.py holds it, and this yields None.
+  patience: seconds that the children of a dead writer get to end
+
+  ConfigError when a live process holds the lock, or when the children still hold it after `patience`.
   """
   if not paths.is_here(directory):
     with bucket_lock.held(directory):
@@ -34,8 +38,8 @@ def only_writer(directory, patience=PATIENCE):
     yield lock.fileno()
 
 
-def _take(lock, directory, patience) -> None:
-  end, told = time.monotonic() + patience, False
+def _take(lock: TextIO, directory: Path, patience: float) -> None:
+  end, announced = time.monotonic() + patience, False
   while True:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,19 +51,20 @@ def _take(lock, directory, patience) -> None:
         who = f"process {holder}" if holder else "another process"
         raise ConfigError(f"{directory} is being written by {who}: wait until it has ended, or give another --workdir."
                           ) from error
-    if not told:
-      print(f"Waiting for what a killed process ({holder}) left running in {directory} ...", flush=True)
-      told = True
+    if not announced:
+      print(f"Waiting for the children of a killed process ({holder}) in {directory} ...", flush=True)
+      announced = True
     time.sleep(0.2)
 
 
-def _is_alive(holder) -> bool:
+def _is_alive(holder: str) -> bool:
+  """Whether the process with this number is alive. holder: the content of the lock file."""
   if not holder.isdecimal():
-    return True   # the file was opened, not yet written: its writer is just starting
+    return True   # its writer has locked the file and not written its number yet
   try:
     os.kill(int(holder), 0)
   except ProcessLookupError:
     return False
-  except PermissionError:
+  except PermissionError:   # it is alive and belongs to another user
     return True
   return True

@@ -1,24 +1,23 @@
-"""A chat in a terminal: a line in, a streamed response out, the cache carried from turn to turn."""
+"""A chat in a terminal: reads a line, streams the response, and keeps the cache from turn to turn."""
 
 import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
-
-import jax
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.programs.sample.generate import (
+  ChatSettings,
   Conversation,
-  Generator,
   continue_conversation,
   responses,
   start_conversation,
 )
-from sftrl_jax.programs.sample.stopping import Generation, StopConditions, visible_text
-from sftrl_jax.text import render as renders
+from sftrl_jax.programs.sample.stopping import Generation, visible_text
+from sftrl_jax.text.render import continued, refuse_reuse, render
 
 HELP = """/reset          begins anew, with the same system text
 /system TEXT    begins anew with this system text; without TEXT, with none
@@ -28,77 +27,74 @@ Ctrl-C          stops a response; Ctrl-D ends"""
 
 @dataclasses.dataclass(frozen=True)
 class ChatState:
-  """A conversation between two lines.
+  """A chat between two lines of the user.
 
-  thread: what the model has read, or None before its first response
-  closed: the last response ended with the id that closes a turn
-  turn: responses so far, from which random keys are folded
+  conversation: what the model has read, or None before its first response
+  closed: whether the last response ended with the id that closes a turn
+  turn: responses so far; random keys are folded from it
   """
 
   chat: Chat = ()
-  thread: Conversation | None = None
+  conversation: Conversation | None = None
   closed: bool = True
   turn: int = 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChatSettings:
-  """What stays the same throughout a conversation."""
-
-  speaker: Generator
-  until: StopConditions
-  temperature: float
-  key: jax.Array
-
-  @property
-  def carries(self) -> bool:
-    """Whether the cache can be kept: some templates tell earlier turns differently once there are later ones."""
-    try:
-      renders.refuse_reuse(self.speaker.tokenizer)
-    except ValueError:
-      return False
-    return True
+def can_keep_cache(tokenizer: Any) -> bool:
+  """Returns whether a longer chat begins with the tokens of a shorter one; some templates rewrite earlier turns."""
+  try:
+    refuse_reuse(tokenizer)
+  except ValueError:
+    return False
+  return True
 
 
 def opening(system: str) -> Chat:
+  """Returns the chat before the user's first message: the system text if there is one."""
   return (Message("system", system),) if system else ()
 
 
-def answer(talk: ChatSettings, state: ChatState, text: str, show: Callable[[str], None], stopped: Callable[[], bool]):
-  """(the state after `text` was said and answered, the response, tokens a second)."""
+def answer(settings: ChatSettings, state: ChatState, text: str, show: Callable[[str], None],
+           stopped: Callable[[], bool]) -> tuple[ChatState, Generation, float]:
+  """Answers the user's `text`. Returns the state afterwards, the response, and its tokens a second."""
   chat = (*state.chat, Message("user", text))
-  thread, said, rate = stream(talk, _told(talk, state, chat), state.turn, show, stopped)
-  closed = bool(said.tokens) and said.tokens[-1] == talk.speaker.tokenizer.eos
-  return ChatState((*chat, Message("assistant", said.text)), thread, closed, state.turn + 1), said, rate
+  conversation, generation, rate = stream(settings, _read_chat(settings, state, chat), state.turn, show, stopped)
+  closed = bool(generation.tokens) and generation.tokens[-1] == settings.generator.tokenizer.eos
+  chat = (*chat, Message("assistant", generation.text))
+  return ChatState(chat, conversation, closed, state.turn + 1), generation, rate
 
 
-def stream(talk: ChatSettings, thread: Conversation, number: int, show: Callable[[str], None],
+def stream(settings: ChatSettings, conversation: Conversation, number: int, show: Callable[[str], None],
            stopped: Callable[[], bool] = lambda: False) -> tuple[Conversation, Generation, float]:
-  """(thread, the response of its only conversation, tokens a second after the first piece, which may have waited for
-  compiling), shown piece by piece as far as it is certain."""
-  told, said, marks = 0, Generation(), []
-  for after, (said,) in responses(talk.speaker, thread, talk.until, talk.temperature, talk.key, [number]):
-    marks.append((time.perf_counter(), len(said.tokens)))
-    thread, certain = after, visible_text(said, talk.until.strings)
-    show(certain[told:])
-    told = len(certain)
+  """Responds to a single conversation, and shows the text piece by piece as soon as it can no longer change.
+
+  Returns the conversation afterwards, the response, and its tokens a second after the first piece, which may have
+  waited for compilation.
+  """
+  shown, generation, marks = 0, Generation(), []
+  latest = conversation   # the cache of every pair but the last is donated
+  for latest, (generation,) in responses(settings, conversation, [number]):  # noqa: B007 (read after the loop)
+    marks.append((time.perf_counter(), len(generation.tokens)))
+    text = visible_text(generation, settings.stop_conditions.strings)
+    show(text[shown:])
+    shown = len(text)
     if stopped():
       break
-  show(said.text[told:])   # a response that was stopped keeps what was held back
-  (began, first), (ended, last) = marks[0], marks[-1]
-  return thread, said, (last - first) / (ended - began) if last > first else 0.0
+  show(generation.text[shown:])   # a response that was stopped keeps what was held back
+  (start_time, first), (end_time, last) = marks[0], marks[-1]
+  return latest, generation, (last - first) / (end_time - start_time) if last > first else 0.0
 
 
-def _told(talk: ChatSettings, state: ChatState, chat: Chat) -> Conversation:
-  """The chat read: only what is new of it where the cache can be kept."""
-  tokenizer = talk.speaker.tokenizer
-  if state.thread is None or not talk.carries:
-    return start_conversation(talk.speaker, [renders.render(tokenizer, chat)[0]], talk.until.max_new_tokens)
-  missing = [] if state.closed else [tokenizer.eos]
-  return continue_conversation(talk.speaker, state.thread, [missing + renders.continued(tokenizer, chat)], talk.until.max_new_tokens)
+def _read_chat(settings: ChatSettings, state: ChatState, chat: Chat) -> Conversation:
+  """Reads the chat: only its new messages where the cache can be kept."""
+  generator, reserve = settings.generator, settings.stop_conditions.max_new_tokens
+  if state.conversation is None or not can_keep_cache(generator.tokenizer):
+    return start_conversation(generator, [render(generator.tokenizer, chat)[0]], reserve)
+  missing = [] if state.closed else [generator.tokenizer.eos]
+  return continue_conversation(generator, state.conversation, [missing + continued(generator.tokenizer, chat)], reserve)
 
 
-def converse(talk: ChatSettings, system: str, ask: Callable[[], str], show: Callable[[str], Any]) -> None:
+def converse(settings: ChatSettings, system: str, ask: Callable[[], str], show: Callable[[str], Any]) -> None:
   """Answers line after line until `ask` raises EOFError. A line that cannot be read leaves the chat as it was."""
   state = ChatState(opening(system))
   while True:
@@ -119,24 +115,24 @@ def converse(talk: ChatSettings, system: str, ask: Callable[[], str], show: Call
       continue
     try:
       with interrupts() as stopped:
-        state, said, rate = answer(talk, state, line, show, stopped)
+        state, generation, rate = answer(settings, state, line, show, stopped)
     except ValueError as error:   # a word that the tokenizer does not have: nothing was read
       show(f"({error})\n")
       continue
     except KeyboardInterrupt:   # the second one in one response
       show("\n")
       return
-    show(f"\n{summary(said, rate)}{beyond(talk, state.thread.counts[0])}\n")
+    show(f"\n{summary(generation, rate)}{context_warning(settings, state.conversation.counts[0])}\n")
 
 
-def beyond(talk: ChatSettings, tokens: int) -> str:
-  """What a person should know of a chat that is longer than any the model was trained on; "" for a shorter one."""
-  context = talk.speaker.model.config.context
+def context_warning(settings: ChatSettings, tokens: int) -> str:
+  """Returns a warning if the chat is longer than the model's training context, else ""."""
+  context = settings.generator.model.config.context
   return f" (up to {tokens} tokens, but this model was trained on {context})" if 0 < context < tokens else ""
 
 
 def command(line: str, state: ChatState, system: str) -> tuple[ChatState, str]:
-  """(state, what is said to it) after a line that begins with a slash."""
+  """Runs a line that begins with a slash. Returns the state afterwards, and the text to show."""
   word, _, text = line.partition(" ")
   if word == "/reset":
     return ChatState(opening(system)), "(a new conversation)"
@@ -149,27 +145,27 @@ def command(line: str, state: ChatState, system: str) -> tuple[ChatState, str]:
 
 
 @contextlib.contextmanager
-def interrupts():
-  """Yields a function that tells whether Ctrl-C was pressed; a second one interrupts as usual.
+def interrupts() -> Iterator[Callable[[], bool]]:
+  """Yields a function that returns whether Ctrl-C was pressed; the second press raises KeyboardInterrupt as usual.
 
-  The first is only noted: an exception between two pieces could lose a cache that was handed over and not yet back.
+  The first press only sets a flag: an exception between two pieces could lose a cache that is donated and not yet back.
   """
-  heard = []
+  presses = []
 
-  def note(number, frame):
-    if heard:
+  def note(number: int, frame: FrameType | None) -> None:
+    if presses:
       raise KeyboardInterrupt
-    heard.append(number)
+    presses.append(number)
 
   before = signal.signal(signal.SIGINT, note)
   try:
-    yield lambda: bool(heard)
+    yield lambda: bool(presses)
   finally:
     signal.signal(signal.SIGINT, before)
 
 
-def summary(said: Generation, rate: float) -> str:
-  """A line about a response: how many tokens, how fast, and what ended it if it did not end itself."""
+def summary(generation: Generation, rate: float) -> str:
+  """Returns a line about a response: its tokens, its speed, and the reason of its end if it did not end itself."""
   reasons = {"": "stopped by Ctrl-C", "length": "cut at --max-new-tokens", "stop_string": "ended by a stop string"}
-  told = [f"{len(said.tokens)} tokens", *([f"{rate:.1f} a second"] if rate else [])]
-  return f"({', '.join(told)}{f'; {reasons[said.finish]}' if said.finish in reasons else ''})"
+  reason = f"; {reasons[generation.finish]}" if generation.finish in reasons else ""
+  return f"({len(generation.tokens)} tokens{f', {rate:.1f} a second' if rate else ''}{reason})"

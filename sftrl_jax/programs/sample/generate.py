@@ -1,35 +1,54 @@
-"""A model that speaks in pieces. Prompts are read into the cache, then a few tokens at a time are sampled by the loop
-that training samples with, and in between the host looks: at stop strings, at Ctrl-C, and at what can be shown already.
+"""Generates responses in pieces: prompts are read into the cache, then the sampling loop of training
+(rollout/sample.py) samples a few tokens at a time. Between two pieces the host looks for stop strings and Ctrl-C, and
+shows the text so far.
 
-Few shapes are compiled: prompts are read in powers of two, caches come in four sizes an octave, and all pieces are
-equally long.
+Few shapes are compiled: prompts are read in powers of two, caches come in four sizes an octave, and all pieces have the
+same length.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model, cache as caches
-from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.models.cache import Cache
+from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.sample import Sampling, respond, row_keys
+from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
-SMALLEST_ROOM = 128   # tokens of the smallest cache
+SHORTEST_CACHE = 128   # tokens of the smallest cache
+
+
+class CompiledFunctions(NamedTuple):
+  """Jitted functions of a generator. All but `empty` take over the cache they are given, except `grow`, which copies.
+
+  empty: (rows, cache_len) -> cache
+  read: (params, cache, inputs) -> cache, with the inputs in it
+  sample: (params, cache, last tokens, live_B, numbers_B, key, piece, temperature) -> (cache, SampledTokens)
+  grow: (cache, cache_len) -> cache
+  rewind: (cache, index) -> cache, without what it holds from column `index` on
+  """
+
+  empty: Callable
+  read: Callable
+  sample: Callable
+  grow: Callable
+  rewind: Callable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-  """A model with parameters as decoding wants them, and from which distribution it draws.
+  """A model with decoding parameters, and the distribution it samples from.
 
   mesh: one that does not split rows (`alone`)
   sampling: its max_new_tokens are those of a piece
@@ -38,151 +57,189 @@ class Generator:
   model: Model
   tokenizer: Any
   params: dict
-  mesh: Any
+  mesh: Mesh
   sampling: Sampling = Sampling(PIECE)
 
   @functools.cached_property
-  def compiled(self):
-    """(blank, read, say, grow, rewind): caches are donated, so there is one of each conversation."""
-    split = placement.cache(self.model.config, self.mesh)
+  def compiled(self) -> CompiledFunctions:
+    """The jitted functions. They donate the caches, so a conversation never holds two."""
+    split = placement.cache_shardings(self.model.config, self.mesh)
     jit = functools.partial(jax.jit, out_shardings=split)
-    experiment = (self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad)
 
     @functools.partial(jit, static_argnums=(0, 1))
-    def blank(count, room):
-      return caches.empty(self.model.config, count, room)
+    def empty(rows: int, cache_len: int) -> Cache:
+      return caches.empty(self.model.config, rows, cache_len)
 
     @functools.partial(jit, donate_argnums=1)
-    def read(params, cache, inputs):
-      return self.model.extend(params, cache, inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT)[1]
+    def read(params: dict, cache: Cache, inputs: Inputs) -> Cache:
+      return self.model.extend(params, cache, inputs)[1]
 
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
-    def say(params, cache, leads: Inputs, live_B, numbers_B, key, piece, temperature):
-      keys_B = row_keys(key, numbers_B, piece)
-      return respond(*experiment, params, cache, leads.tokens_BT, leads.positions_BT, leads.segments_BT,
-                     leads.positions_BT[:, 0] + 1, live_B, keys_B, temperature)
+    def sample(params: dict, cache: Cache, leads: Inputs, live_B: jax.Array, numbers_B: jax.Array, key: jax.Array,
+               piece: jax.Array, temperature: jax.Array) -> tuple[Cache, SampledTokens]:
+      turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
+      return respond(self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad, params, cache, turn)
 
     @functools.partial(jit, static_argnums=1)
-    def grow(cache, room):
-      return caches.grow(cache, room)
+    def grow(cache: Cache, cache_len: int) -> Cache:
+      return caches.grow(cache, cache_len)
 
     @functools.partial(jit, donate_argnums=0)
-    def rewind(cache, index):
+    def rewind(cache: Cache, index: jax.Array) -> Cache:
       before_1S = jnp.arange(cache.segments_BS.shape[1])[None] < index
       return cache.replace(index=index, segments_BS=jnp.where(before_1S, cache.segments_BS, 0))
 
-    return blank, read, say, grow, rewind
+    return CompiledFunctions(empty, read, sample, grow, rewind)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChatSettings:
+  """How responses are generated: by which model, to which end, at which temperature (0: greedy), with which key."""
+
+  generator: Generator
+  stop_conditions: StopConditions
+  temperature: float
+  key: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversation:
-  """Conversations side by side. The last id of each is its lead: not in the cache yet, it is read before the next.
+  """Conversations side by side in one cache. The cache does not hold the last token of each: the next reading begins
+  with it.
 
-  room: columns of the cache
-  used: columns that are taken, gaps included
-  counts: ids of each conversation so far
-  leads: the last id of each
+  cache_len: columns of the cache
+  used: columns that are written, padding included
+  counts: tokens of each conversation so far
+  last_tokens: the last token of each
   """
 
-  cache: Any
-  room: int
+  cache: Cache
+  cache_len: int
   used: int
   counts: tuple[int, ...]
-  leads: tuple[int, ...]
+  last_tokens: tuple[int, ...]
 
 
 def alone(mesh: MeshConfig) -> MeshConfig:
-  """The mesh of one conversation: rows are not split, heads and ffn are, over all devices."""
+  """Returns the mesh for one conversation: all devices split heads and mlp_dim, and none splits rows."""
   return dataclasses.replace(mesh, data=1, fsdp=1, tensor=-1)
 
 
 def widths(tokens: int) -> list[int]:
-  """In which pieces that many tokens are read, padding on the left of the first one."""
+  """Returns the widths of the pieces in which that many tokens are read; the first one is padded on the left."""
   whole, rest = divmod(tokens, WIDEST)
   first = [max(NARROWEST, _power(rest))] if rest else []
   return first + [WIDEST] * whole
 
 
-def start_conversation(speaker: Generator, contexts: Sequence[Sequence[int]], reserve: int, rows: int = 0) -> Conversation:
-  """Conversations that begin with these ids. reserve: tokens of the response. rows: of the compiled shape."""
+def start_conversation(generator: Generator, contexts: Sequence[Sequence[int]], reserve: int,
+                       rows: int = 0) -> Conversation:
+  """Reads the ids of each context into a new cache.
+
+  reserve: tokens of the response that the cache has to have room for
+  rows: of the compiled shape, at least; more than there are contexts are padding
+
+  Raises ValueError for an empty context.
+  """
   if not all(contexts):
     raise ValueError("A prompt has no token: give it some text.")
-  return _read(speaker, None, [list(context) for context in contexts], reserve, max(rows, len(contexts)))
+  return _read(generator, None, [list(context) for context in contexts], reserve, max(rows, len(contexts)))
 
 
-def continue_conversation(speaker: Generator, thread: Conversation, contexts: Sequence[Sequence[int]], reserve: int) -> Conversation:
-  """The conversations with some more ids said to each. The thread that is given is used up."""
-  spoken = [[lead, *context] for lead, context in zip(thread.leads, contexts, strict=True)]
-  return _read(speaker, thread, spoken, reserve, thread.cache.positions_BS.shape[0])
+def continue_conversation(generator: Generator, conversation: Conversation, contexts: Sequence[Sequence[int]],
+                          reserve: int) -> Conversation:
+  """Reads more ids into each conversation. `conversation` cannot be used afterwards: its cache is donated."""
+  new_ids = [[last, *context] for last, context in zip(conversation.last_tokens, contexts, strict=True)]
+  return _read(generator, conversation, new_ids, reserve, conversation.cache.positions_BS.shape[0])
 
 
-def _read(speaker: Generator, thread: Conversation | None, spoken, reserve: int, rows: int) -> Conversation:
-  """spoken: what each conversation reads, a lead that was left included; its last id becomes the new lead."""
-  blank, read, _, grow, _ = speaker.compiled
-  pieces = widths(max(len(ids) for ids in spoken) - 1)
-  used = thread.used if thread else 0
-  behind = [count - 1 for count in thread.counts] if thread else [0] * len(spoken)
-  length = speaker.sampling.max_new_tokens
-  needed = used + sum(pieces) + -(-reserve // length) * length
-  room = max(cache_len_of(needed), thread.room if thread else 0)
-  if thread is None:
-    cache = blank(rows, room)
+def _read(generator: Generator, conversation: Conversation | None, new_ids: list[list[int]], reserve: int,
+          rows: int) -> Conversation:
+  """Reads all but the last of each conversation's new ids. The first of them is the last token it had, if it had any.
+  """
+  compiled = generator.compiled
+  pieces = widths(max(len(ids) for ids in new_ids) - 1)
+  used = conversation.used if conversation else 0
+  offsets = [count - 1 for count in conversation.counts] if conversation else [0] * len(new_ids)
+  piece_len = generator.sampling.max_new_tokens
+  needed = used + sum(pieces) + -(-reserve // piece_len) * piece_len
+  cache_len = max(cache_len_of(needed), conversation.cache_len if conversation else 0)
+  if conversation is None:
+    cache = compiled.empty(rows, cache_len)
+  elif cache_len == conversation.cache_len:
+    cache = conversation.cache
   else:
-    cache = thread.cache if room == thread.room else grow(thread.cache, room)
-  inputs = left_pad([ids[:-1] for ids in spoken], sum(pieces), rows)
-  inputs.positions_BT[:len(spoken)] += np.asarray(behind, np.int32)[:, None] * inputs.segments_BT[:len(spoken)]
+    cache = compiled.grow(conversation.cache, cache_len)
+  inputs = left_pad([ids[:-1] for ids in new_ids], sum(pieces), rows)
+  inputs.positions_BT[:len(new_ids)] += np.asarray(offsets, np.int32)[:, None] * inputs.segments_BT[:len(new_ids)]
   start = 0
   for width in pieces:
     piece = jax.tree.map(lambda x, start=start, width=width: x[:, start:start + width], inputs)
-    cache = read(speaker.params, cache, meshes.shard_rows(speaker.mesh, piece))
+    cache = compiled.read(generator.params, cache, shard_rows(generator.mesh, piece))
     start += width
-  counts = tuple(before + len(ids) for before, ids in zip(behind, spoken, strict=True))
-  return Conversation(cache, room, used + sum(pieces), counts, tuple(ids[-1] for ids in spoken))
+  counts = tuple(offset + len(ids) for offset, ids in zip(offsets, new_ids, strict=True))
+  return Conversation(cache, cache_len, used + sum(pieces), counts, tuple(ids[-1] for ids in new_ids))
 
 
-def responses(speaker: Generator, thread: Conversation, until: StopConditions, temperature: float, key: jax.Array,
+def responses(settings: ChatSettings, conversation: Conversation,
               numbers: Sequence[int]) -> Iterator[tuple[Conversation, list[Generation]]]:
-  """Yields (thread, responses so far) after every piece, until each has ended. The thread that is given is used up.
+  """Yields (conversation, the responses so far) after every piece, until all responses have ended.
 
-  numbers: a number for each conversation, from which its random keys are folded, whoever speaks beside it. A single
-  conversation can go on from the thread, which then holds nothing behind the end; of several some have ended earlier.
+  numbers: one for each conversation; its random keys are folded from it, so they do not depend on the rows beside it
+
+  `conversation` cannot be used afterwards: its cache is donated, as is that of every pair but the last one. A single
+  conversation can go on from the last pair, whose cache holds nothing behind the end of the response. Of several, those
+  that ended earlier hold padding there.
   """
-  _, _, say, _, rewind = speaker.compiled
-  rows, count = thread.cache.positions_BS.shape[0], len(thread.leads)
-  said, piece = [Generation()] * count, 0
-  while not all(response.finish for response in said):
-    leads = Inputs(*(np.zeros((rows, 1), np.int32) for _ in range(3)))
-    live_B, numbers_B = np.zeros(rows, bool), np.zeros(rows, np.uint32)
-    live_B[:count] = [not response.finish for response in said]
-    numbers_B[:count] = [number & 0xFFFFFFFF for number in numbers]
-    leads.tokens_BT[:count, 0] = thread.leads
-    leads.positions_BT[:count, 0] = [number - 1 for number in thread.counts]
-    leads.segments_BT[:, 0] = live_B
-    placed = meshes.shard_rows(speaker.mesh, (leads, live_B, numbers_B))
-    cache, response = say(speaker.params, thread.cache, *placed, key, np.int32(piece), np.float32(temperature))
+  generator, (_, _, sample, _, rewind) = settings.generator, settings.generator.compiled
+  rows, count = conversation.cache.positions_BS.shape[0], len(conversation.last_tokens)
+  generations, piece = [Generation()] * count, 0
+  while not all(generation.finish for generation in generations):
+    leads, live_B, numbers_B = _piece_inputs(conversation, generations, numbers, rows)
+    placed = shard_rows(generator.mesh, (leads, live_B, numbers_B))
+    cache, sampled = sample(generator.params, conversation.cache, *placed, settings.key, np.int32(piece),
+                            np.float32(settings.temperature))
     tokens_BR, logprobs_BR, lengths_B, steps = jax.device_get(
-        (response.tokens_BR, response.logprobs_BR, response.lengths_B, response.steps))
-    before = [len(row.tokens) for row in said]
-    said = [old if old.finish else append_tokens(old, tokens[:length], logprobs[:length], speaker.tokenizer, until)
-            for old, tokens, logprobs, length in zip(
-                said, tokens_BR.tolist(), logprobs_BR.tolist(), lengths_B.tolist(), strict=False)]
-    new = [len(row.tokens) - old for row, old in zip(said, before, strict=True)]
-    used = thread.used + int(steps)
-    if count == rows == 1 and new[0] < steps:
-      used = thread.used + new[0]
+        (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.steps))
+    before = [len(generation.tokens) for generation in generations]
+    generations = [
+        old if old.finish else
+        append_tokens(old, tokens[:length], logprobs[:length], generator.tokenizer, settings.stop_conditions)
+        for old, tokens, logprobs, length in zip(
+            generations, tokens_BR.tolist(), logprobs_BR.tolist(), lengths_B.tolist(), strict=False)]
+    new = [len(generation.tokens) - old for generation, old in zip(generations, before, strict=True)]
+    used = conversation.used + int(steps)
+    if count == rows == 1 and new[0] < steps:   # tokens were sampled behind a stop string or the limit: forget them
+      used = conversation.used + new[0]
       cache = rewind(cache, np.int32(used))
-    thread = Conversation(cache, thread.room, used, tuple(a + b for a, b in zip(thread.counts, new, strict=True)),
-                    tuple(row.tokens[-1] for row in said))
+    conversation = Conversation(
+        cache, conversation.cache_len, used, tuple(a + b for a, b in zip(conversation.counts, new, strict=True)),
+        tuple(generation.tokens[-1] for generation in generations))
     piece += 1
-    yield thread, said
+    yield conversation, generations
+
+
+def _piece_inputs(conversation: Conversation, generations: Sequence[Generation], numbers: Sequence[int],
+                  rows: int) -> tuple[Inputs, np.ndarray, np.ndarray]:
+  """Returns the last tokens as Inputs of one column, live_B (responses that go on) and numbers_B, on the host."""
+  count = len(generations)
+  leads = Inputs(*(np.zeros((rows, 1), np.int32) for _ in range(3)))
+  live_B, numbers_B = np.zeros(rows, bool), np.zeros(rows, np.uint32)
+  live_B[:count] = [not generation.finish for generation in generations]
+  numbers_B[:count] = [number & 0xFFFFFFFF for number in numbers]
+  leads.tokens_BT[:count, 0] = conversation.last_tokens
+  leads.positions_BT[:count, 0] = [tokens - 1 for tokens in conversation.counts]
+  leads.segments_BT[:, 0] = live_B
+  return leads, live_B, numbers_B
 
 
 def cache_len_of(tokens: int) -> int:
-  """Columns of the cache that holds so many tokens: four sizes an octave, for every column costs at every step."""
-  grain = max(SMALLEST_ROOM, _power(tokens)) // 8
-  return max(SMALLEST_ROOM, -(-tokens // grain) * grain)
+  """Returns the columns of a cache for that many tokens: four sizes an octave, since every column costs at every step.
+  """
+  grain = max(SHORTEST_CACHE, _power(tokens)) // 8
+  return max(SHORTEST_CACHE, -(-tokens // grain) * grain)
 
 
 def _power(number: int) -> int:
-  """The smallest power of two that is not below."""
+  """Returns the smallest power of two that is at least `number`."""
   return 1 << max(0, number - 1).bit_length()

@@ -1,4 +1,4 @@
-"""`sftrl sample FROM`: a model answers, in a conversation, once, or row by row of a file."""
+"""`sftrl sample FROM`: samples responses of a model, in a conversation, to one prompt, or to every row of a file."""
 
 import contextlib
 import dataclasses
@@ -6,38 +6,44 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.sharding import Mesh
 
 from sftrl_jax.chat import Message
 from sftrl_jax.checkpoints import source as sources
-from sftrl_jax.models import build
+from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, refuse_file
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.sample import batch, chat_loop
-from sftrl_jax.programs.sample.generate import PIECE, Generator, alone, start_conversation
+from sftrl_jax.programs.sample.batch import Row
+from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.programs.start import checkpoint_ref
+from sftrl_jax.programs.start.open_model import open_model
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
 
-TEMPERATURE = 0.7   # where the model recommends nothing: between the likeliest text and the model's own distribution
+TEMPERATURE = 0.7   # if the model recommends none: between the likeliest text and the model's own distribution
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions:
-  """What the words of a command ask for. Numbers that are negative are left to the model's generation_config.json.
+  """The options of the command line. Negative numbers leave the choice to the model's generation_config.json.
 
-  prompt: one prompt ("": stdin, or a conversation in a terminal); system: the system text ("": the template's own)
+  prompt: one prompt ("": read from stdin, or a conversation in a terminal)
+  system: the system text ("": the chat template's own)
   rows_in, rows_out: JSONL files
   rows: rows answered together
-  raw: the prompt as it is, without the chat template
+  raw: take the prompt as it is, without the chat template
   skip: leave out rows that cannot be answered
   dtype: of parameters and activations ("": as the run's config says; else f32 on CPUs, bf16 on accelerators)
   """
@@ -72,176 +78,195 @@ class SampleOptions:
       raise ConfigError(f"--dtype is {self.dtype!r}; it must be float32 or bfloat16.")
 
 
-def read_options(flags: dict, switches=frozenset()) -> SampleOptions:
-  """The words of a command line, {flag: text} (--stop: a list), as what they ask for."""
+def read_options(flags: Mapping[str, Any], switches: Set[str] = frozenset()) -> SampleOptions:
+  """Reads the flags of a command line, {flag: text} (--stop: a list). Raises ConfigError for a value that is wrong."""
   kinds = {"--temperature": float, "--top-p": float, "--top-k": int, "--seed": int, "--max-new-tokens": int,
            "--rows": int}
   names = {"--in": "rows_in", "--out": "rows_out"}
-  given = {}
+  fields = {}
   for flag, text in flags.items():
     name = names.get(flag, flag.removeprefix("--").replace("-", "_"))
     if flag in kinds:
       try:
-        given[name] = kinds[flag](text)
+        fields[name] = kinds[flag](text)
       except ValueError:
         raise ConfigError(f"{flag}={text} is no {'whole ' if kinds[flag] is int else ''}number.") from None
-      if not given[name] >= 0:
+      if not fields[name] >= 0:
         raise ConfigError(f"{flag} is {text}; it must not be negative.")
     elif flag == "--on-bad-row":
       if text not in ("error", "skip"):
         raise ConfigError(f"--on-bad-row is {text!r}; it must be error or skip.")
-      given["skip"] = text == "skip"
+      fields["skip"] = text == "skip"
     else:
-      given[name] = tuple(text) if flag == "--stop" else text
-  return SampleOptions(**given, raw="--raw" in switches)
+      fields[name] = tuple(text) if flag == "--stop" else text
+  return SampleOptions(**fields, raw="--raw" in switches)
 
 
-def run(source: str, wish: SampleOptions, overrides=()) -> None:
-  """Answers as `wish` says, from WORKDIR[@STEP|@best:VARIANT], a Hugging Face directory or id, a GGUF, or smollm2."""
-  until = StopConditions(wish.max_new_tokens, wish.stop)
+def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]] = ()) -> None:
+  """Samples responses as `options` says.
+
+  source: WORKDIR[@STEP|@best:VARIANT], a Hugging Face directory or hub id, a .gguf file, or smollm2
+  overrides: (dotted key, text) of the config of a run
+  """
+  stop_conditions = StopConditions(options.max_new_tokens, options.stop)
   rows, skipped = [], []
-  talks = not wish.rows_in and not wish.prompt and sys.stdin.isatty()
-  if wish.rows_in:
-    refuse_file("--out", as_local_path(wish.rows_out, "--out").parent)
-    rows, skipped = batch.read(as_local_path(wish.rows_in, "--in"), wish.system, wish.raw, wish.skip)
-  elif not talks and not wish.prompt:
-    wish = dataclasses.replace(wish, prompt=sys.stdin.read().rstrip("\n"))
-    if not wish.prompt:
+  interactive = not options.rows_in and not options.prompt and sys.stdin.isatty()
+  if options.rows_in:
+    refuse_file("--out", as_local_path(options.rows_out, "--out").parent)
+    rows, skipped = batch.read(as_local_path(options.rows_in, "--in"), options.system, options.raw, options.skip)
+  elif not interactive and not options.prompt:
+    options = dataclasses.replace(options, prompt=sys.stdin.read().rstrip("\n"))
+    if not options.prompt:
       raise ConfigError("No prompt: give --prompt=TEXT, pipe one in, or begin a conversation in a terminal.")
-  if talks and wish.raw:
+  if interactive and options.raw:
     raise ConfigError("--raw answers one prompt: give --prompt=TEXT or pipe one in.")
-  _keep_compiled()
-  began = time.perf_counter()
-  with contextlib.ExitStack() as within:
-    speaker, temperature, note = opened(source, wish, overrides, within)
-    told = f"{speaker.model.config.dtype}, temperature {temperature:g}"
-    _note(f"{note} in {time.perf_counter() - began:.1f} s ({told}). The first tokens wait for compiling.")
-    talk = chat_loop.ChatSettings(speaker, until, temperature, jax.random.key(wish.seed))
+  _cache_compilations()
+  start_time = time.perf_counter()
+  with contextlib.ExitStack() as stack:
+    generator, temperature, note = load_generator(source, options, overrides, stack)
+    _note(f"{note} in {time.perf_counter() - start_time:.1f} s ({generator.model.config.dtype}, temperature "
+          f"{temperature:g}). The first tokens wait for compiling.")
+    settings = ChatSettings(generator, stop_conditions, temperature, jax.random.key(options.seed))
     if rows:
-      _rows(talk, wish, source, rows, skipped)
-    elif talks:
+      _answer_rows(settings, options, source, rows, skipped)
+    elif interactive:
       _note(f"{chat_loop.HELP}\n")
       _edit_lines()
-      chat_loop.converse(talk, wish.system, lambda: input("> "), _show)
+      chat_loop.converse(settings, options.system, lambda: input("> "), _show)
     else:
-      _once(talk, wish)
+      _answer_prompt(settings, options)
 
 
-def opened(source: str, wish: SampleOptions, overrides, within: contextlib.ExitStack) -> tuple[Generator, float, str]:
-  """(speaker, temperature, a line that says what was loaded). `within` is left under the speaker's mesh."""
-  enter = lambda mesh: (within.enter_context(jax.set_mesh(mesh)),
-                        within.enter_context(nn.logical_axis_rules(rules.activation_rules())))
+def load_generator(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]],
+                   stack: contextlib.ExitStack) -> tuple[Generator, float, str]:
+  """Loads the model that `source` names. Returns it with the temperature and a sentence about what was loaded.
+
+  stack: keeps the generator's mesh and its sharding rules in force until it is closed
+  """
   if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
-    return _of_run(source, wish, overrides, enter)
+    return _load_run(source, options, overrides, stack)
   if overrides:
     raise ConfigError(f"--config.{overrides[0][0]} changes the config of a run, but {source} is no workdir.")
-  from sftrl_jax.checkpoints import gguf, hf
-  found = sources.resolve(source)
-  if found is None:
-    raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), nor "
-                      "a Hugging Face directory or id, nor a .gguf file, nor smollm2.")
   mesh = meshes.make(alone(MeshConfig()))
-  enter(mesh)
-  dtype = wish.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-  loaded = {"hf": hf, "gguf": gguf}[found.kind].load(found.path, dtype, mesh)
-  if loaded.tokenizer is None:
-    raise ConfigError(f"{found.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
-  model = build(dataclasses.replace(loaded.config, dtype=dtype), loaded.tokenizer.size)
-  settings = recommended(Path(found.path)) if found.kind == "hf" else {}
-  return *_speaker(model, loaded.tokenizer, loaded.params, mesh, wish, settings), f"Loaded {found.path}"
+  _enter(mesh, stack)
+  opened = open_model(source, options.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"), mesh)
+  if opened.tokenizer is None:
+    raise ConfigError(f"{opened.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
+  model = build(opened.config, opened.tokenizer.size)
+  defaults = recommended(opened.path) if opened.kind == "hf" else {}
+  return *_make_generator(model, opened.tokenizer, opened.params, mesh, options, defaults), f"Loaded {opened.path}"
 
 
-def _of_run(source: str, wish: SampleOptions, overrides, enter):
-  """A checkpoint of a run, on a mesh that does not split rows."""
-  origin = saved_run.parse(source)
-  if origin.note:
-    _note(origin.note)
-  lone = [(f"mesh.{name}", str(getattr(alone(MeshConfig()), name))) for name in meshes.AXES]
-  changes = [*lone, *overrides, *([("model.dtype", wish.dtype)] if wish.dtype else [])]
-  experiment = build_experiment(saved_run.config_of(origin.home, changes), saved_run.verb_of(origin.home))
-  enter(experiment.mesh)
-  params, step = saved_run.parameters(experiment, origin.home, origin.step)
-  speaker, temperature = _speaker(experiment.model, experiment.tokenizer, params, experiment.mesh, wish, {})
-  return speaker, temperature, f"Loaded {origin.home} at step {step}"
+def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]],
+              stack: contextlib.ExitStack) -> tuple[Generator, float, str]:
+  """Loads a checkpoint of a run on a mesh that does not split rows."""
+  ref = saved_run.parse(source)
+  if ref.note:
+    _note(ref.note)
+  unsplit = [(f"mesh.{name}", str(getattr(alone(MeshConfig()), name))) for name in meshes.AXES]
+  changes = [*unsplit, *overrides, *([("model.dtype", options.dtype)] if options.dtype else [])]
+  experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home))
+  _enter(experiment.mesh, stack)
+  params, step = saved_run.parameters(experiment, ref.home, ref.step)
+  generator, temperature = _make_generator(
+      experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
+  return generator, temperature, f"Loaded {ref.home} at step {step}"
 
 
-def _speaker(model, tokenizer, params, mesh, wish: SampleOptions, settings: dict) -> tuple[Generator, float]:
-  ours = {"temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0, **settings}
-  given = {name: getattr(wish, name) for name in ours if getattr(wish, name) >= 0}
-  chosen = {**ours, **given}
-  if settings and (told := {name: value for name, value in settings.items() if name not in given}):
-    _note(f"From generation_config.json: {', '.join(f'{name} {value:g}' for name, value in told.items())}.")
+def _enter(mesh: Mesh, stack: contextlib.ExitStack) -> None:
+  stack.enter_context(jax.set_mesh(mesh))
+  stack.enter_context(nn.logical_axis_rules(rules.activation_rules()))
+
+
+def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, options: SampleOptions,
+                    defaults: dict) -> tuple[Generator, float]:
+  """Returns the generator and the temperature. defaults: what the model recommends, used where `options` leaves it."""
+  fallbacks = {"temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0, **defaults}
+  given = {name: getattr(options, name) for name in fallbacks if getattr(options, name) >= 0}
+  chosen = {**fallbacks, **given}
+  used = [f"{name} {value:g}" for name, value in defaults.items() if name not in given]
+  if used:
+    _note(f"From generation_config.json: {', '.join(used)}.")
   sampling = Sampling(PIECE, int(chosen["top_k"]), float(chosen["top_p"]))
-  return Generator(model, tokenizer, placement.mover(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
+  generator = Generator(model, tokenizer, placement.to_decoding_fn(model, mesh)(params), mesh, sampling)
+  return generator, float(chosen["temperature"])
 
 
 def recommended(directory: Path) -> dict:
-  """temperature, top_k and top_p of generation_config.json, as far as it says them; {} for a model that has none."""
+  """Reads temperature, top_k and top_p from generation_config.json, as far as it gives them; {} if there is none."""
   path = directory / "generation_config.json"
   if not path.is_file():
     return {}
   try:
-    there = json.loads(path.read_text())
+    config = json.loads(path.read_text())
   except json.JSONDecodeError as error:
     raise ConfigError(f"{path} is no JSON ({error}).") from error
-  if there.get("do_sample") is False:
+  if config.get("do_sample") is False:
     return {"temperature": 0.0}
-  return {name: there[name] for name in ("temperature", "top_k", "top_p") if isinstance(there.get(name), (int, float))}
+  return {name: config[name] for name in ("temperature", "top_k", "top_p")
+          if isinstance(config.get(name), (int, float))}
 
 
-def contexts(tokenizer, rows, raw: bool) -> tuple[list, list, list[str]]:
-  """(rows, ids of each, what is wrong with the others): a closed vocabulary does not have every word."""
-  right, ids, broken = [], [], []
+def contexts(tokenizer: Any, rows: Iterable[Row], raw: bool) -> tuple[list[Row], list[list[int]], list[str]]:
+  """Renders the prompts of rows. Returns the rendered rows, their ids, and a sentence for each row that has none.
+
+  A closed vocabulary does not have every word, so rendering can fail.
+  """
+  rendered, ids, broken = [], [], []
   for row in rows:
     try:
       ids.append(unrendered(tokenizer, row.text) if raw else render(tokenizer, row.chat)[0])
-      right.append(row)
+      rendered.append(row)
     except ValueError as error:
       broken.append(f"line {row.line}: {error}")
-  return right, ids, broken
+  return rendered, ids, broken
 
 
-def unrendered(tokenizer, text: str) -> list[int]:
-  """The ids of a text that no template surrounds: what opens a text for this tokenizer, and the text itself."""
+def unrendered(tokenizer: Any, text: str) -> list[int]:
+  """Returns the ids of a text without a chat template: those with which a text begins for this tokenizer, and its own.
+  """
   return tokenizer.plain(text) if tokenizer.kind == "pretrained" else [tokenizer.bos, *tokenizer.encode(text)]
 
 
-def _rows(talk: chat_loop.ChatSettings, wish: SampleOptions, source: str, rows, skipped) -> None:
-  rows, ids, unknown = contexts(talk.speaker.tokenizer, rows, wish.raw)
+def _answer_rows(settings: ChatSettings, options: SampleOptions, source: str, rows: list[Row],
+                 skipped: list[str]) -> None:
+  rows, ids, unknown = contexts(settings.generator.tokenizer, rows, options.raw)
   skipped = [*skipped, *unknown]
-  batch.refuse(Path(wish.rows_in), skipped, len(rows), wish.skip)
-  for told in skipped[: batch.TOLD]:
-    _note(f"left out: {told}")
-  if len(skipped) > batch.TOLD:
-    _note(f"left out: {len(skipped) - batch.TOLD} more")
-  _tell_if_long(talk, max(map(len, ids)))
-  settings = {"from": source, "temperature": talk.temperature, "top_k": talk.speaker.sampling.top_k,
-              "top_p": talk.speaker.sampling.top_p, "stop": list(wish.stop), "seed": wish.seed,
-              "max_new_tokens": wish.max_new_tokens, "system": wish.system, "raw": wish.raw}
-  made = batch.answer_all(talk.speaker, rows, ids, Path(wish.rows_out), wish.rows, talk.until, talk.temperature,
-                            talk.key, settings, _note)
+  batch.refuse(Path(options.rows_in), skipped, len(rows), options.skip)
+  for reason in skipped[: batch.MOST_NAMED]:
+    _note(f"left out: {reason}")
+  if len(skipped) > batch.MOST_NAMED:
+    _note(f"left out: {len(skipped) - batch.MOST_NAMED} more")
+  _warn_of_context(settings, max(map(len, ids)))
+  recorded = {"from": source, "temperature": settings.temperature, "top_k": settings.generator.sampling.top_k,
+              "top_p": settings.generator.sampling.top_p, "stop": list(options.stop), "seed": options.seed,
+              "max_new_tokens": options.max_new_tokens, "system": options.system, "raw": options.raw}
+  count = batch.answer_all(settings, rows, ids, Path(options.rows_out), options.rows, recorded, _note)
   left_out = f", {len(skipped)} left out" if skipped else ""
-  print(f"{wish.rows_out}: {len(rows)} rows, {made} of them new{left_out}.")
+  print(f"{options.rows_out}: {len(rows)} rows, {count} of them new{left_out}.")
 
 
-def _once(talk: chat_loop.ChatSettings, wish: SampleOptions) -> None:
-  tokenizer = talk.speaker.tokenizer
-  opening = chat_loop.opening(wish.system)
-  ids = unrendered(tokenizer, wish.prompt) if wish.raw else (
-      render(tokenizer, (*opening, Message("user", wish.prompt)))[0])
-  _tell_if_long(talk, len(ids))
-  _, said, rate = chat_loop.stream(talk, start_conversation(talk.speaker, [ids], talk.until.max_new_tokens), 0, _show)
+def _answer_prompt(settings: ChatSettings, options: SampleOptions) -> None:
+  generator = settings.generator
+  if options.raw:
+    ids = unrendered(generator.tokenizer, options.prompt)
+  else:
+    chat = (*chat_loop.opening(options.system), Message("user", options.prompt))
+    ids = render(generator.tokenizer, chat)[0]
+  _warn_of_context(settings, len(ids))
+  conversation = start_conversation(generator, [ids], settings.stop_conditions.max_new_tokens)
+  _, generation, rate = chat_loop.stream(settings, conversation, 0, _show)
   _show("\n")
-  _note(chat_loop.summary(said, rate))
+  _note(chat_loop.summary(generation, rate))
 
 
-def _tell_if_long(talk: chat_loop.ChatSettings, tokens: int) -> None:
-  if told := chat_loop.beyond(talk, tokens + talk.until.max_new_tokens):
-    _note(told)
+def _warn_of_context(settings: ChatSettings, tokens: int) -> None:
+  if warning := chat_loop.context_warning(settings, tokens + settings.stop_conditions.max_new_tokens):
+    _note(warning)
 
 
-def _keep_compiled() -> None:
-  """Programs compiled once are read back the next time, unless the user's environment says where they are kept."""
+def _cache_compilations() -> None:
+  """Keeps compiled programs on disk for the next command, unless the environment already says where to keep them."""
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(sources.cache() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

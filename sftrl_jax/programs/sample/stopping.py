@@ -1,4 +1,5 @@
-"""Where a response ends: an end id of the tokenizer, a stop string, the limit. And what may be shown before it has."""
+"""Where a response ends (an end id of the tokenizer, a stop string, the limit), and how much of it can be shown before.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ class StopConditions:
 class Generation:
   """A response so far.
 
-  tokens: sampled ids, whatever ended them included
+  tokens: sampled ids, including those that ended it
   logprob: sum of their log-probabilities under the distribution that was sampled from; 0 when greedy
-  text: what they read as, without what ended them
+  text: the decoded tokens, without those that ended it
   finish: "" while it goes on, then stop (an end id), stop_string, or length
   """
 
@@ -39,34 +40,36 @@ class Generation:
   finish: str = ""
 
 
-def append_tokens(said: Generation, tokens: Sequence[int], logprobs: Sequence[float], tokenizer: Any, until: StopConditions) -> Generation:
-  """The response with some more sampled tokens, up to the one that ends it; those behind that one are not read."""
-  ids, logprob = list(said.tokens), said.logprob
+def append_tokens(generation: Generation, tokens: Sequence[int], logprobs: Sequence[float], tokenizer: Any,
+                  stop_conditions: StopConditions) -> Generation:
+  """Returns the response with more sampled tokens, up to the token that ends it; tokens behind that one are dropped."""
+  ids, logprob = list(generation.tokens), generation.logprob
   for token, more in zip(tokens, logprobs, strict=True):
     ids.append(token)
     logprob += more
     if token in tokenizer.stops:
       return Generation(tuple(ids), logprob, text_of(tokenizer, ids[:-1]), "stop")
-    if until.strings:
+    if stop_conditions.strings:
       text = text_of(tokenizer, ids)
-      at = [place for place in (text.find(string) for string in until.strings) if place >= 0]
-      if at:
-        return Generation(tuple(ids), logprob, text[:min(at)], "stop_string")
-    if len(ids) == until.max_new_tokens:
+      starts = [start for start in (text.find(string) for string in stop_conditions.strings) if start >= 0]
+      if starts:
+        return Generation(tuple(ids), logprob, text[:min(starts)], "stop_string")
+    if len(ids) == stop_conditions.max_new_tokens:
       return Generation(tuple(ids), logprob, text_of(tokenizer, ids), "length")
   return Generation(tuple(ids), logprob, text_of(tokenizer, ids), "")
 
 
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
-  """What ids read as. Many models have more rows than their tokenizer has ids: those read as nothing."""
+  """Decodes ids. Many models have more rows than their tokenizer has ids: ids beyond the tokenizer's decode to nothing.
+  """
   return tokenizer.decode([number for number in ids if number < tokenizer.size])
 
 
-def visible_text(said: Generation, strings: Sequence[str]) -> str:
-  """What of the text is certain: not half a character, nor what may be the beginning of a stop string."""
-  if said.finish:
-    return said.text
-  text = said.text.rstrip("\ufffd")
+def visible_text(generation: Generation, strings: Sequence[str]) -> str:
+  """Returns the text that can no longer change: without half a character, or what may begin one of the stop strings."""
+  if generation.finish:
+    return generation.text
+  text = generation.text.rstrip("\ufffd")
   held = max((length for string in strings for length in range(1, len(string)) if text.endswith(string[:length])),
              default=0)
   return text[:len(text) - held]

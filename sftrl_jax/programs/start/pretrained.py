@@ -32,7 +32,7 @@ class PretrainedConfig:
   dtype: of activations and matmuls; parameters are trained in f32
   attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
     the best that the devices have; decoding over a cache is always "xla"
-  remat: what the backward pass computes again: "full" whole blocks (1/3 more FLOPs), "light" what is cheap, "none" none
+  remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers
   """
 
@@ -129,7 +129,7 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer)
   began = weights(start)
   like = began.path if began is not None and began.kind == "hf" else ""
   if not paths.is_here(home):
-    with paths.made(home, last="config.json") as folder:
+    with paths.staging(home, last="config.json") as folder:
       hf.save_config(folder, config, tokenizer, like)
     return
   beside = workdir / f".{NAME}"

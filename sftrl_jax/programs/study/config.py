@@ -1,4 +1,4 @@
-"""The section `study` of a config: what is compared, on which bases, at which budget."""
+"""The section `study` of a config: the methods that are compared, their bases and their budget."""
 
 import dataclasses
 
@@ -12,17 +12,18 @@ class StudyConfig:
   """The comparison.
 
   name: heading of the report
-  claim: what is tested, in a sentence or two
+  claim: the claim that the study tests, in a sentence or two
   bases: how many base models; the unit of the statistics
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
-  shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for newborn models
+  shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for new models
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs
-  id: the variant that is trained on
-  ood: the variant that is not
-  reference: the method that the others are compared with; "" for SFT, and only then claims about SFT and RL are judged
+  id: the variant of training
+  ood: the shifted variant
+  reference: the method that the others are compared with; "" for SFT, and only then the report judges claims
+    about SFT and RL
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator
   eval_episodes: evaluation episodes per variant; 0 leaves it to the configs
   at: shares of every method's run after which it is evaluated; () leaves it to the configs
@@ -54,8 +55,9 @@ class StudyConfig:
         raise ValueError(f"{key} is {getattr(self, key)}, but should be from {least} to {most:g}.")
     if not self.methods:
       raise ValueError("methods is empty, but a study compares at least one: methods = {'sft': 'FILE.py', ...}.")
-    named = {"overrides": self.overrides, "labels": self.labels, "reference": [self.reference] * bool(self.reference)}
-    for key, methods in named.items():
+    by_method = {"overrides": self.overrides, "labels": self.labels,
+                 "reference": [self.reference] if self.reference else []}
+    for key, methods in by_method.items():
       allowed = [*self.methods, *(["base"] if key == "overrides" else [])]
       for method in methods:
         if method not in allowed:
@@ -65,7 +67,8 @@ class StudyConfig:
         if not isinstance(value, kind) or value == "":
           raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
     if not all(0 < share < 1 for share in self.at):
-      raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
+      raise ValueError(f"at is {self.at}, but should be shares of a run between 0 and 1. The end of a run is always "
+                       "evaluated.")
     for method in self.methods:
       if not method.replace("_", "").isalnum() or method == "base":
         raise ValueError(f"methods has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")

@@ -1,6 +1,7 @@
-"""The runs of a study tried before the first of them begins: every part is built, nothing is written.
+"""The dry run of a study: it builds every part of every run before the first one starts, and writes nothing.
 
-In a process of its own: parts ask for devices, an accelerator has room for one process, and a study outlives its runs.
+It has a process of its own, because parts ask for devices: an accelerator serves one process at a time, and the
+process of the study lives as long as its runs.
 """
 
 import contextlib
@@ -9,94 +10,107 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import resolve_run
+from sftrl_jax.programs.study.process_pool import Run
+
+if TYPE_CHECKING:   # it imports JAX
+  from sftrl_jax.programs.experiment.experiment import Experiment
 
 COMMAND = (sys.executable, "-m", "sftrl_jax.programs.study.dry_run")
-# Keys in which runs of one method differ, and which no other part depends on.
-OF_A_RUN = ("seed", "start", "mesh.cpu_threads", "log.report")
+# Keys in which runs of one method differ. No other part depends on them, so that such runs share their parts.
+RUN_KEYS = ("seed", "start", "mesh.cpu_threads", "log.report")
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """The words of a run, taken apart."""
+  """The words of a run, parsed. overrides: ((dotted key, text), ...)"""
 
   verb: str
-  flags: dict
+  flags: Mapping[str, str]
   overrides: tuple[tuple[str, str], ...]
 
 
-def refuse(cases) -> None:
-  """ConfigError that tells of every run that could not begin.
+def refuse(cases: Iterable[tuple[str, Run]]) -> None:
+  """ConfigError that lists every run which could not begin, with the reason. RuntimeError if the dry run itself fails.
 
-  cases: [(who, run), ...], the runs as pool.Run, a base before the runs that need it.
+  cases: (method or "base", run), a base before the runs that need it
   """
-  asked = json.dumps([(who, run.name, run.words, run.needs) for who, run in cases])
-  done = subprocess.run(COMMAND, input=asked, capture_output=True, text=True, check=False)
-  if done.returncode:
-    raise RuntimeError(f"The configs of the study could not be tried:\n{done.stderr[-2000:].strip()}")
-  wrong = json.loads(done.stdout.splitlines()[-1])
-  if wrong:
-    raise ConfigError("\n".join(f"{', '.join(whose)} of the study, {spec}: {message}"
-                                for spec, message, whose in wrong))
+  payload = json.dumps([(method, run.name, run.words, run.needs) for method, run in cases])
+  child = subprocess.run(COMMAND, input=payload, capture_output=True, text=True, check=False)
+  if child.returncode:
+    raise RuntimeError(f"The dry run of the study's configs failed:\n{child.stderr[-2000:].strip()}")
+  mistakes = json.loads(child.stdout.splitlines()[-1])
+  if mistakes:
+    raise ConfigError("\n".join(f"{', '.join(methods)} of the study, {spec}: {message}"
+                                for spec, message, methods in mistakes))
 
 
 def main() -> None:
-  """Reads cases from stdin and prints what is wrong as [(config file, message, [who, ...]), ...]."""
-  with contextlib.redirect_stdout(io.StringIO()):
-    found = mistakes_of(json.load(sys.stdin))
-  print(json.dumps([(*told, whose) for told, whose in found.items()]))
+  """Reads cases from stdin and prints the mistakes as [(config file, message, [method, ...]), ...]."""
+  with contextlib.redirect_stdout(io.StringIO()):   # of stdout, the parent reads the last line alone
+    mistakes = find_mistakes(json.load(sys.stdin))
+  print(json.dumps([(*mistake, methods) for mistake, methods in mistakes.items()]))
 
 
-def mistakes_of(cases) -> dict:
-  """{(config file, message): [who, ...]} of the runs that could not begin; a method is told of once."""
-  built, found = {}, {}
-  for who, name, words, needs in cases:
+def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[tuple[str, str], list[str]]:
+  """{(config file, message): [method, ...]} of the runs that could not begin.
+
+  cases: (method or "base", name, words, needs), as in `refuse`. A run whose base cannot begin adds no mistake.
+  """
+  built, mistakes = {}, {}
+  for method, name, words, needs in cases:
     verb, config, workdir, *overrides = words
     flags = dict(word.split("=", 1) for word in (config, workdir))
     command = Command(verb, flags, tuple(resolve.parse_overrides(overrides)))
     if needs and built.get(needs, "") is None:
-      continue   # its base has been told of
+      continue
     try:
-      built[name] = _tried(command, built, built.get(needs))
+      built[name] = _build_run(command, built, built.get(needs))
     except (ValueError, OSError) as error:
       built[name] = None
-      whose = found.setdefault((command.flags["--config"], str(error)), [])
-      whose += [who] if who not in whose else []
-  return found
+      methods = mistakes.setdefault((command.flags["--config"], str(error)), [])
+      methods += [method] if method not in methods else []
+  return mistakes
 
 
-def _tried(command, built, base):
-  """The parts of a run, those of another of the same method if there are any; ValueError for a run that cannot be."""
+def _build_run(command: Command, built: dict, base: "Experiment | None") -> "Experiment":
+  """The parts of a run, shared by all runs of its method. ValueError or OSError for a run that could not begin.
+
+  built: {run name: its parts, or None for a mistake}, and {method's key: its parts, or the mistake}; this adds to it
+  base: the parts of the base that the run starts from, if the study trains one
+  """
   from sftrl_jax.programs.config import user_files
   from sftrl_jax.programs.start import initial_params
   method = (command.verb, command.flags["--config"],
-            tuple(pair for pair in command.overrides if pair[0] not in OF_A_RUN))
+            tuple(pair for pair in command.overrides if pair[0] not in RUN_KEYS))
   if method not in built:
-    built[method] = _parts(command, base)
+    built[method] = _build_method(command, base)
   experiment = built[method]
   if isinstance(experiment, Exception):
     raise experiment
   if base:
-    _same_model(base, experiment)
+    _refuse_other_model(base, experiment)
   else:
     initial_params.check_start(dict(command.overrides).get("start", experiment.start), experiment.model)
   user_files.refuse_changed(experiment.config, Path(command.flags["--workdir"]))
   return experiment
 
 
-def _parts(command, base):
-  """The parts, or the mistake that keeps them from being built, which holds for every run of the method.
+def _build_method(command: Command, base: "Experiment | None") -> "Experiment | Exception":
+  """The parts, or the mistake that keeps them from being built and holds for every run of the method.
 
-  A base that is yet to be trained is stood in for by what it starts from.
+  The base is not trained yet, so the run is built with the start of its base in the base's place.
   """
   from sftrl_jax.programs.experiment import build
   if base:
-    given = (pair for pair in command.overrides if pair[0] != "start")
-    command = dataclasses.replace(command, overrides=(*given, ("start", base.config["start"])))
+    overrides = (pair for pair in command.overrides if pair[0] != "start")
+    command = dataclasses.replace(command, overrides=(*overrides, ("start", base.config["start"])))
   try:
     config, _ = resolve_run(command.flags["--config"], command.overrides, command.verb)
     return build.build_experiment(config, command.verb)
@@ -104,18 +118,20 @@ def _parts(command, base):
     return error
 
 
-def _same_model(base, experiment) -> None:
-  """ConfigError where the base's parameters would not fit the model that begins with them."""
+def _refuse_other_model(base: "Experiment", experiment: "Experiment") -> None:
+  """ConfigError where the base's parameters do not fit the model of a run that starts from them."""
   import jax
 
   from sftrl_jax import trees
-  shapes = [{path: leaf.shape for path, leaf in trees.leaves(jax.eval_shape(
-      each.model.init, jax.random.key(0))).items()} for each in (base, experiment)]
+  shapes = []
+  for part in (base, experiment):
+    params = jax.eval_shape(part.model.init, jax.random.key(0))
+    shapes.append({path: leaf.shape for path, leaf in trees.leaves(params).items()})
   if shapes[0] != shapes[1]:
-    there, here = (dataclasses.asdict(each.model.config) for each in (base, experiment))
-    key = next(key for key in here if here[key] != there.get(key))
-    raise ConfigError(f"config.model.{key} is {here[key]!r}, but {there.get(key)!r} in the base: a run needs the model "
-                      "that its base was trained with.")
+    base_model, model = (dataclasses.asdict(part.model.config) for part in (base, experiment))
+    key = next(key for key in model if model[key] != base_model.get(key))
+    raise ConfigError(f"config.model.{key} is {model[key]!r}, but {base_model.get(key)!r} in the base: a run needs the "
+                      "model that its base was trained with.")
 
 
 if __name__ == "__main__":

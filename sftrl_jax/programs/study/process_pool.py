@@ -1,7 +1,7 @@
-"""Runs as processes, a few at once: started when what they need is complete, watched, stopped cleanly, never lost.
+"""Runs as child processes, a few at once. A run starts when the run that it needs is complete.
 
-A run is complete when the `progress.json` of its workdir says so. A child is told to stop with the signal that this
-process got, and with SIGTERM should this process die without a word.
+A run is complete when the `progress.json` of its workdir has the phase "complete". Children get the signals that this
+process gets, and SIGTERM when this process dies, even by SIGKILL.
 """
 
 import contextlib
@@ -12,21 +12,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "sftrl_jax")
-# What a child is on Linux before it becomes the command: it asks for SIGTERM when its parent dies, even by SIGKILL
-# (1 is PR_SET_PDEATHSIG of linux/prctl.h). Popen's preexec_fn would ask the same in a fork of this process, of which
-# JAX warns wherever it has been imported; without one Popen never runs Python between fork and exec.
-WARD = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
-        "os.getppid() == int(sys.argv[1]) or os._exit(143); os.execv(sys.argv[2], sys.argv[2:])")
+# The program that a child runs on Linux before it becomes the command: it asks for SIGTERM when its parent dies (1 is
+# PR_SET_PDEATHSIG of linux/prctl.h), ends if the parent has died before that (143 is the exit code of SIGTERM), and
+# replaces itself. Popen's preexec_fn could ask the same, but it runs Python in a fork of this process, of which JAX
+# warns wherever it has been imported.
+ASK_FOR_SIGTERM = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) or os._exit(143); os.execv(sys.argv[2], sys.argv[2:])")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One command of the command line.
 
-  words: what follows `sftrl`. needs: the name of the run that has to be complete first, "" for none.
+  words: the words after `sftrl`
+  log: file for its stdout and stderr
+  needs: the name of the run that has to be complete first, "" for none
   """
 
   name: str
@@ -38,31 +43,35 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-  """How things stand: runs that are going, and (run, exit code) of those that ended since the moment before."""
+  """The runs that are alive, and (run, exit code) of those that ended since the last moment."""
 
   live: tuple[Run, ...]
   ended: tuple[tuple[Run, int], ...]
 
 
-def progress(run) -> dict:
-  """What the run last wrote to its progress.json; {} while there is none."""
+def progress(run: Run) -> dict:
+  """The content of the run's progress.json; {} while there is none."""
   try:
     return json.loads((run.workdir / "progress.json").read_text())
   except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
     return {}
 
 
-def is_complete(run) -> bool:
+def is_complete(run: Run) -> bool:
   return progress(run).get("phase") == "complete"
 
 
-def supervise(runs, jobs, environment, received, keep=(), pause=0.2):
-  """Runs everything, at most `jobs` at once, and yields a Moment every `pause` seconds.
+def supervise(runs: Sequence[Run], jobs: int, environment: Mapping[str, str], received: list[int],
+              keep: Sequence[int] = (), pause: float = 0.2) -> Iterator[Moment]:
+  """Starts all runs that are not complete, at most `jobs` at once, and yields a Moment every `pause` seconds.
 
-  runs: in order of preference; of those that may go the first is started. A run whose `needs` failed is left out.
-  environment: variables added for the children. received: a list to which signal numbers are added while this goes on;
-  the first is handed to every child and ends the iteration when they have all ended, a second kills them. keep: file
-  descriptors that the children inherit.
+  runs: in order of preference. It starts the first one that may start, and none whose `needs` failed.
+  environment: variables added for the children
+  received: signal numbers (see `signals`), to which the caller may add while this iterates. It sends the first one to
+    every child and ends when all of them have ended; a second one kills them.
+  keep: file descriptors that the children inherit
+
+  A caller that stops iterating closes this generator; the `finally` block then ends the children.
   """
   complete = {run.name for run in runs if is_complete(run)}
   waiting = [run for run in runs if run.name not in complete]
@@ -86,10 +95,10 @@ def supervise(runs, jobs, environment, received, keep=(), pause=0.2):
 
 
 @contextlib.contextmanager
-def signals():
-  """A list that collects SIGINT and SIGTERM instead of what they do otherwise, for as long as the block lasts."""
+def signals() -> Iterator[list[int]]:
+  """Yields a list that collects SIGINT and SIGTERM. They have no other effect until the block ends."""
   received = []
-  before = {number: signal.signal(number, lambda got, frame: received.append(got))
+  before = {number: signal.signal(number, lambda signal_number, frame: received.append(signal_number))
             for number in (signal.SIGINT, signal.SIGTERM)}
   try:
     yield received
@@ -98,7 +107,7 @@ def signals():
       signal.signal(number, handler)
 
 
-def tail(run, lines=12) -> str:
+def tail(run: Run, lines: int = 12) -> str:
   """The last lines of the run's log."""
   try:
     return "\n".join(run.log.read_text(errors="replace").splitlines()[-lines:])
@@ -106,36 +115,37 @@ def tail(run, lines=12) -> str:
     return "(no log)"
 
 
-def _next(waiting, complete):
-  """The run to start now: the first one that may go, None if there is none."""
+def _next(waiting: Sequence[Run], complete: Collection[str]) -> Run | None:
+  """The first run that may start, None if there is none. complete: names of runs."""
   return next((run for run in waiting if not run.needs or run.needs in complete), None)
 
 
-def _still_possible(waiting, complete, live) -> list:
+def _still_possible(waiting: Sequence[Run], complete: set[str], live: Collection[Run]) -> list[Run]:
+  """The waiting runs whose `needs` is complete, alive or waiting too: the run that others need has not failed."""
   possible = complete | {run.name for run in live} | {run.name for run in waiting}
   return [run for run in waiting if not run.needs or run.needs in possible]
 
 
-def _start(run, environment, keep):
+def _start(run: Run, environment: Mapping[str, str], keep: Sequence[int]) -> subprocess.Popen:
   run.log.parent.mkdir(parents=True, exist_ok=True)
-  command = [*_warded(), *COMMAND, *run.words]
+  command = [*_with_parent(), *COMMAND, *run.words]
   with run.log.open("a") as log:
     log.write(f"$ sftrl {' '.join(run.words)}\n")
     log.flush()
-    # A session of its own keeps Ctrl-C of the terminal from reaching the child twice: this process hands it on.
+    # In a session of its own, a child gets Ctrl-C once, from this process, and not a second time from the terminal.
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                             env={**os.environ, **environment}, pass_fds=keep, start_new_session=True)
 
 
-def _warded() -> list[str]:
-  """The words before a command that make it end with this process, where the system can do that."""
+def _with_parent() -> list[str]:
+  """The words before a command that make it end when this process dies; none where the system cannot do that."""
   if not sys.platform.startswith("linux"):
     return []
-  return [sys.executable, "-I", "-S", "-c", WARD, str(os.getpid())]
+  return [sys.executable, "-I", "-S", "-c", ASK_FOR_SIGTERM, str(os.getpid())]
 
 
-def _stop(live, received) -> None:
-  """Hands the first signal to every child and waits until all have written their checkpoints and ended."""
+def _stop(live: Mapping[Run, subprocess.Popen], received: Sequence[int]) -> None:
+  """Sends the first signal to every child and waits until all have written their checkpoints and ended."""
   for child in live.values():
     if child.poll() is None:
       child.send_signal(received[0])

@@ -128,8 +128,8 @@ def refuse_base(name: str) -> None:
     raise ValueError(f"args.base_optimizer is {name!r}, which finds its own rate or average: give a plain one, such as "
                      "adamw, lion or muon.")
   if catalogue.is_user_file(name):
-    raise ValueError(f"args.base_optimizer is {name!r}, but it must be a name of optax, such as adamw: a run records only "
-                     "the file of config.optimizer.name.")
+    raise ValueError(f"args.base_optimizer is {name!r}, but it must be a name of optax, such as adamw: a run records "
+                     "only the file of config.optimizer.name.")
   try:
     catalogue.entry(name)
   except ValueError as error:

@@ -1,6 +1,5 @@
 """The matrices inside blocks, stacked over layers: their paths, and optimizers that take each by itself."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +9,18 @@ import optax
 from optax import contrib
 
 from sftrl_jax import trees
+from sftrl_jax.projections import PROJECTIONS
 
-# Reads and writes of the matrices inside blocks, by axis, layers first. Both factors of an adapter are matrices too.
-_AXES = {r".*/attn/[qkv]/(kernel|b)": ((1,), (2, 3)), r".*/attn/o/(kernel|a)": ((1, 2), (3,)),
-         r".*/mlp/(gate|up|down)/(kernel|a|b)": ((1,), (2,)), r".*/attn/([qkv]/a|o/b)": ((1,), (2,))}
+# {the last three parts of a path: (axes read, axes written)}, behind the layers' axis. Both factors of an adapter are
+# matrices too.
+_AXES = {f"{path}/{leaf}": (tuple(range(1, 1 + len(reads))), tuple(range(1 + len(reads), 1 + len(reads) + len(writes))))
+         for path, projection in PROJECTIONS.items() for leaf, (reads, writes) in projection.matrices.items()}
 _BLOCKS = ("model/layers/", "lora/layers/")
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
   """The axes that a matrix inside a block reads from and writes to; None for any other parameter."""
-  inside = path.startswith(_BLOCKS)
-  return next((both for pattern, both in _AXES.items() if inside and re.fullmatch(pattern, path)), None)
+  return _AXES.get("/".join(path.split("/")[-3:])) if path.startswith(_BLOCKS) else None
 
 
 def muon_dimensions(params: optax.Params) -> Any:

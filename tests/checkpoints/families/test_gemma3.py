@@ -13,8 +13,9 @@ ONE_B = {"model_type": "gemma3_text", "attention_bias": False, "attn_logit_softc
          "rope_local_base_freq": 10000, "rope_scaling": None, "rope_theta": 1000000,
          "sliding_window": 512, "sliding_window_pattern": 6, "vocab_size": 262144}
 READ = DecoderConfig(
-    vocab=262144, width=1152, layers=26, heads=4, kv_heads=1, head_dim=256, mlp_dim=6912, activation="gelu", rope_theta=1e6,
-    norm_eps=1e-6, tie_embeddings=True, context=32768, window=512, pattern=("local",) * 5 + ("global",), qk_norm=True,
+    vocab=262144, width=1152, layers=26, heads=4, kv_heads=1, head_dim=256, mlp_dim=6912, activation="gelu",
+    rope_theta=1e6, norm_eps=1e-6, tie_embeddings=True, context=32768, window=512,
+    pattern=("local",) * 5 + ("global",), qk_norm=True,
     post_norms=True, norm_plus_one=True, embed_scale=1152**0.5, rope_local_theta=1e4)
 
 
@@ -41,11 +42,11 @@ def test_without_local_layers_there_is_no_window():
   assert (config.window, config.pattern, config.rope_local_theta) == (0, ("global",), 0.0)
 
 
-@pytest.mark.parametrize("change, told", [
+@pytest.mark.parametrize("change, message", [
     (dict(final_logit_softcapping=30.0), "final_logit_softcapping is 30.0"),
     (dict(attn_logit_softcapping=50.0), "attn_logit_softcapping is 50.0"),
     (dict(use_bidirectional_attention=True), "use_bidirectional_attention is True"),
-    (dict(rope_parameters={"sliding_attention": {"rope_type": "linear", "factor": 2.0}}), "never stretched")])
-def test_what_no_model_here_has_is_told(change, told):
-  with pytest.raises(ValueError, match=told):
+    (dict(rope_parameters={"sliding_attention": {"rope_type": "linear", "factor": 2.0}}), "never stretch")])
+def test_what_no_model_here_has_is_told(change, message):
+  with pytest.raises(ValueError, match=message):
     families.describe({**ONE_B, **change})

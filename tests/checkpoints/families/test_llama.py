@@ -25,9 +25,9 @@ SMOLLM2 = {
 
 def test_real_ones_are_read():
   assert families.describe(LLAMA32) == DecoderConfig(
-      vocab=128256, width=2048, layers=16, heads=32, kv_heads=8, head_dim=64, mlp_dim=8192, norm_eps=1e-5, rope_theta=5e5,
-      tie_embeddings=True, rope_scaling="llama3", rope_factor=32.0, rope_low=1.0, rope_high=4.0, rope_context=8192,
-      context=131072)
+      vocab=128256, width=2048, layers=16, heads=32, kv_heads=8, head_dim=64, mlp_dim=8192, norm_eps=1e-5,
+      rope_theta=5e5, tie_embeddings=True, rope_scaling="llama3", rope_factor=32.0, rope_low=1.0,
+      rope_high=4.0, rope_context=8192, context=131072)
   assert families.describe(SMOLLM2) == DecoderConfig(
       vocab=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, mlp_dim=1536, norm_eps=1e-5, rope_theta=1e5,
       tie_embeddings=True, context=8192)
@@ -59,11 +59,11 @@ def test_a_users_own_model_has_no_name_there():
     families.of(own)
 
 
-@pytest.mark.parametrize("values, told", [
+@pytest.mark.parametrize("values, message", [
     ({}, "model_type is None, an unknown architecture"), ({"model_type": "mixtral"}, "known: llama, mistral, qwen2"),
-    ({"model_type": "gemma3"}, "which sees pictures"), ({"model_type": ["llama"]}, "unknown architecture"),
+    ({"model_type": "gemma3"}, "which takes images"), ({"model_type": ["llama"]}, "unknown architecture"),
     ({**SMOLLM2, "num_key_value_heads": 2}, "kv_heads is 2; it must"),
     ({**SMOLLM2, "attention_bias": True}, "attention_bias is True")])
-def test_another_architecture_is_one_error_that_names_the_file(values, told):
-  with pytest.raises(ValueError, match=f"^place/config.json: .*{told}"):
+def test_another_architecture_is_one_error_that_names_the_file(values, message):
+  with pytest.raises(ValueError, match=f"^place/config.json: .*{message}"):
     families.describe(values, "place/config.json")

@@ -14,8 +14,8 @@ SMALL = {"model_type": "qwen2", "hidden_act": "silu", "hidden_size": 896, "inter
 
 def test_a_real_one_is_read():
   assert families.describe(SMALL) == DecoderConfig(
-      vocab=151936, width=896, layers=24, heads=14, kv_heads=2, mlp_dim=4864, norm_eps=1e-6, rope_theta=1e6, tie_embeddings=True,
-      context=32768, qkv_bias=True)
+      vocab=151936, width=896, layers=24, heads=14, kv_heads=2, mlp_dim=4864, norm_eps=1e-6, rope_theta=1e6,
+      tie_embeddings=True, context=32768, qkv_bias=True)
 
 
 @pytest.mark.parametrize("changes, kinds", [

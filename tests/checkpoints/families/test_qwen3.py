@@ -9,8 +9,8 @@ SMALL = {"model_type": "qwen3", "attention_bias": False, "head_dim": 128, "hidde
          "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06,
          "rope_scaling": None, "rope_theta": 1000000, "sliding_window": None, "tie_word_embeddings": True,
          "use_sliding_window": False, "vocab_size": 151936}
-READ = DecoderConfig(vocab=151936, width=1024, layers=28, heads=16, kv_heads=8, head_dim=128, mlp_dim=3072, norm_eps=1e-6,
-                     rope_theta=1e6, tie_embeddings=True, context=40960, qk_norm=True)
+READ = DecoderConfig(vocab=151936, width=1024, layers=28, heads=16, kv_heads=8, head_dim=128, mlp_dim=3072,
+                     norm_eps=1e-6, rope_theta=1e6, tie_embeddings=True, context=40960, qk_norm=True)
 
 
 def test_a_real_one_is_read_and_written():

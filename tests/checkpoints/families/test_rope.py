@@ -26,19 +26,19 @@ def test_both_spellings_are_read(values, fields):
 @pytest.mark.parametrize("fields", [{}, {"rope_scaling": "linear", "rope_factor": 4.0}, {**READ, "rope_theta": 3e4}])
 def test_what_is_written_is_read_again_in_either_spelling(fields):
   config = DecoderConfig(vocab=4, **fields)
-  told = rope.write(config)
+  keys = rope.write(config)
   for names in (("rope_parameters",), ("rope_theta", "rope_scaling")):
-    one = {name: told[name] for name in names}
-    assert DecoderConfig(vocab=4, **rope.read(Keys(one))) == config
+    spelling = {name: keys[name] for name in names}
+    assert DecoderConfig(vocab=4, **rope.read(Keys(spelling))) == config
 
 
-@pytest.mark.parametrize("values, told", [
+@pytest.mark.parametrize("values, message", [
     ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type is 'yarn', .* known: default, linear, llama3"),
     ({"rope_scaling": {"rope_type": "linear"}}, "rope factor is None"), ({"rope_theta": -1}, "rope_theta is -1"),
     ({"rope_parameters": {"full_attention": {}}}, "rope_parameters has full_attention"),
     ({"rope_scaling": 3}, "must be a table"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"), ({"rope_parameters": {"rope_theta": "x"}}, "'x'"),
 ], ids=str)
-def test_what_no_model_here_has_is_told(values, told):
-  with pytest.raises(ValueError, match=told):
+def test_what_no_model_here_has_is_told(values, message):
+  with pytest.raises(ValueError, match=message):
     rope.read(Keys(values, defaults={"rope_theta": 1e4}))

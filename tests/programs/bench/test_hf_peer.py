@@ -1,4 +1,4 @@
-"""The peer has our weights and does our work. Without torch these tests are skipped, and say so."""
+"""The peer has our weights and does our work. Without torch these tests are skipped."""
 
 import jax
 import numpy as np
@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def model():
-  return build(DecoderConfig(vocab=64, width=16, layers=2, heads=2, kv_heads=1, mlp_dim=32, remat="none", tie_embeddings=True,
-                             init_std=0.5))
+  return build(DecoderConfig(vocab=64, width=16, layers=2, heads=2, kv_heads=1, mlp_dim=32, remat="none",
+                             tie_embeddings=True, init_std=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def params(model):
 @pytest.fixture
 def peer(model, params):
   before = torch.get_num_threads()
-  yield hf_peer.open(model.config, params, 1, 1e-2, 1.0)
+  yield hf_peer.load_peer(model.config, params, 1, 1e-2, 1.0)
   torch.set_num_threads(before)
 
 
@@ -47,7 +47,7 @@ def test_its_step_learns_and_its_decoding_can_be_repeated(peer):
     step()
   assert loss() < before and all(parameter.grad is None for parameter in peer.model.parameters())
   hf_peer.prefill(peer, workloads.ids_of(2, 8, 64))()
-  work, told = hf_peer.decode(peer, workloads.ids_of(2, 8, 64), 3)
+  work, note = hf_peer.decode(peer, workloads.ids_of(2, 8, 64), 3)
   work()
   work()
-  assert "is timed" in told
+  assert "is timed" in note

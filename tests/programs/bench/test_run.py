@@ -1,4 +1,4 @@
-"""Every piece of `sftrl bench` runs on a tiny model; none of it is judged by its time."""
+"""Every piece of `sftrl bench` runs on a tiny model; no test depends on its time."""
 
 import json
 
@@ -37,9 +37,9 @@ def test_a_config_of_rl_has_its_update_measured(tiny, small):
   assert all(line["of_peak"] > 0 for line in result["lines"])
 
 
-@pytest.mark.parametrize("words, told", [
+@pytest.mark.parametrize("words, message", [
     (("torch", 5, ()), "--against is 'torch'; known: hf"), (("", 0, ()), "--pairs is 0"),
     (("", 5, ("decoding",)), "--only names 'decoding'; known: prefill, decode, sft, rl")])
-def test_wrong_words_are_refused(words, told):
-  with pytest.raises(ConfigError, match=told):
+def test_wrong_words_are_refused(words, message):
+  with pytest.raises(ConfigError, match=message):
     run.refuse(*words)

@@ -56,12 +56,13 @@ def test_a_sound_verifier_passes():
 
 def test_a_verdict_that_does_not_come_is_stopped_where_it_hangs(monkeypatch):
   monkeypatch.setattr(adversarial, "PATIENCE", 0.05)
-  with pytest.raises(TaskError, match=r"test_hostile\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
+  with pytest.raises(TaskError,
+                     match=r"test_adversarial\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
     adversarial.strings_get_verdicts([course(Echo("hang"))])
 
 
 @pytest.mark.parametrize("fault, told", [
-    ("endless", "goes on after 2 responses"), ("forgets", "the next chat is not the one that was answered")])
+    ("endless", "goes on after 2 responses"), ("forgets", "the next chat is not the chat that was answered")])
 def test_an_episode_that_does_not_end_or_forgets_is_told(fault, told):
-  with pytest.raises(CheckFailed, match=rf"test_hostile\.py, line \d+, in step: .*{told}"):
+  with pytest.raises(CheckFailed, match=rf"test_adversarial\.py, line \d+, in step: .*{told}"):
     adversarial.episodes_end([course(Echo(fault))])

@@ -16,7 +16,8 @@ from sftrl_jax.programs.experiment.build import build_experiment
 def case(tiny):
   """(parts, parameters, episodes that no model sampled: the expert's words as if they were)."""
   experiment = build_experiment(tiny("rl"), "rl")
-  return experiment, jax.jit(experiment.model.init)(jax.random.key(0)), [mask_checks.spoken(experiment, seed) for seed in range(8)]
+  return experiment, jax.jit(experiment.model.init)(jax.random.key(0)), [mask_checks.expert_episode(experiment, seed)
+                                                                         for seed in range(8)]
 
 
 def test_tokens_that_are_not_the_argmax_are_seen(case):

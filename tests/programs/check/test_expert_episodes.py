@@ -31,6 +31,7 @@ def test_a_slow_task_is_played_for_fewer_seeds(config):
 
 def test_lines_and_short_words(config):
   env = expert_episodes.play_expert_episodes(config, count=1)[0].env
-  assert expert_episodes.line(env, "step").endswith("in step") and "general_points.py, line " in expert_episodes.line(env, "step")
+  line = expert_episodes.line(env, "step")
+  assert line.endswith("in step") and "general_points/env.py, line " in line
   assert (expert_episodes.span([1, 1.0]), expert_episodes.span([2, -0.5])) == ("1", "-0.5 to 2")
   assert expert_episodes.short("a") == "'a'" and len(expert_episodes.short("a" * 10**6)) < 100

@@ -32,11 +32,11 @@ def test_what_sft_trains_are_the_last_responses(experiment, monkeypatch):
 
 
 def test_what_rl_trains_are_the_sampled_responses(experiment, monkeypatch):
-  spoken = [mask_checks.spoken(experiment["rl"], seed) for seed in range(4)]
+  spoken = [mask_checks.expert_episode(experiment["rl"], seed) for seed in range(4)]
   assert all(episode.success for episode in spoken)
   assert "are 8 responses, 8 with their <eos>, of 8 chats" in mask_checks.of_episodes(experiment["rl"], spoken)
-  reply = dataclasses.replace(spoken[0].turns[0].reply, text="NUMBERS 1")
-  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], reply=reply),))
+  reply = dataclasses.replace(spoken[0].turns[0].response, text="NUMBERS 1")
+  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], response=reply),))
   with pytest.raises(CheckFailed, match="the environment judged 'NUMBERS 1', but 'NUMBERS .*' is trained"):
     mask_checks.of_episodes(experiment["rl"], [other])
 
@@ -44,12 +44,12 @@ def test_what_rl_trains_are_the_sampled_responses(experiment, monkeypatch):
 def test_what_is_told_of_spans():
   words = tokenizers.words(("a", "b"))
   good, shown = Counter({(3, 2): 2}), ([1, 3, 4, 2], [0.0, 0.0, 1.0, 1.0])
-  assert mask_checks.told(words, good, good, 2, 2, shown).endswith("<bos> a [[b <eos>]]")
+  assert mask_checks.describe_spans(words, good, good, 2, 2, shown).endswith("<bos> a [[b <eos>]]")
   endless = Counter({(3,): 2})
   for trained, wanted, found, told in ((endless, good, 2, "2 of 2 trained spans"), (good, good, 1, "1 unbroken rows"),
                                        (endless, endless, 2, "ends in <eos>")):
     with pytest.raises(CheckFailed, match=told):
-      mask_checks.told(words, trained, wanted, found, 2, shown)
+      mask_checks.describe_spans(words, trained, wanted, found, 2, shown)
 
 
 def test_bytes_are_marked_without_spaces_between():

@@ -37,18 +37,18 @@ def test_seconds_are_predicted_where_the_plan_predicts_and_a_bound_where_not(rea
 
 def test_above_twice_the_plan_is_refused_unless_more_is_borne(read):
   local = read(plan())
-  assert "1.50 times predicted" in plan_check.kept(local, 6.0, 5 * GIB)
-  assert "do not tell" in plan_check.kept(local, 6.0, None)
+  assert "1.50 times predicted" in plan_check.compare(local, 6.0, 5 * GIB)
+  assert "do not report" in plan_check.compare(local, 6.0, None)
   with pytest.raises(CheckFailed, match="2.25 times predicted"):
-    plan_check.kept(local, 9.0, None)
+    plan_check.compare(local, 9.0, None)
   with pytest.raises(CheckFailed, match="2.50 times planned"):
-    plan_check.kept(local, 4.0, 10 * GIB)
+    plan_check.compare(local, 4.0, 10 * GIB)
   bare = plan()
   del bare["functions"][1]["predicted_seconds"]
   with pytest.raises(CheckFailed) as wrong:
-    plan_check.kept(read(bare), 6.0, GIB)   # of a bound of 2.5
+    plan_check.compare(read(bare), 6.0, GIB)   # of a bound of 2.5
   assert "2.40 times the least" in wrong.value.args[0] and "--within=3" in wrong.value.args[1]
-  assert "times the least" in plan_check.kept(read(bare, "3"), 6.0, GIB)
+  assert "times the least" in plan_check.compare(read(bare, "3"), 6.0, GIB)
 
 
 @pytest.mark.parametrize("within", ["0.9", "two", "nan", "inf"])

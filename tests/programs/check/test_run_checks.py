@@ -24,8 +24,8 @@ class Scaled(Model):   # the logits are as sharp as the model learns to be
     return super().unembedding(params) * params["own"]["scale"] * self.config.gain
 
 class Torn(Scaled):   # hidden alone is changed, so decoding is another model
-  def hidden(self, params, tokens_BT, positions_BT, segments_BT):
-    return super().hidden(params, tokens_BT, positions_BT, segments_BT)[:, :, ::-1]
+  def hidden(self, params, inputs):
+    return super().hidden(params, inputs)[:, :, ::-1]
 
 @dataclasses.dataclass(frozen=True)
 class Family(DecoderConfig):
@@ -58,15 +58,15 @@ def config(stranger, tmp_path, one_device):
 
 def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
   made = sorted(tmp_path.rglob("*"))
-  promise = plan_check.Promise(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
+  promise = plan_check.PlannedStep(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
   found = {finding.name: finding for finding in run_checks.attempt(config("sft"), "sft", promise)}
   assert all(finding.ok for finding in found.values()), found
   assert list(found) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
                          "the responses are trained", "3 steps", "as it was planned"]
-  assert "times predicted" in found["as it was planned"].told
-  assert found["decoding is the full forward"].told.startswith("100.00% of")
-  assert "<bos> SORT" in found["the responses are trained"].told
-  assert "all 100 take" in found["3 steps"].told and "GiB" in found["3 steps"].told
+  assert "times predicted" in found["as it was planned"].message
+  assert found["decoding is the full forward"].message.startswith("100.00% of")
+  assert "<bos> SORT" in found["the responses are trained"].message
+  assert "all 100 take" in found["3 steps"].message and "GiB" in found["3 steps"].message
   assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in str(path)] == made
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_decodes_otherwise_is_seen_and_a_failure_is_told(config, mo
   assert not found["decoding is the full forward"].ok and not found["sampler and trainer agree"].ok
   assert "change hidden and extend alike" in found["decoding is the full forward"].way_out
   assert found["the responses are trained"].ok
-  assert found["3 steps"].told.startswith("RESOURCE_EXHAUSTED") and "microbatches" in found["3 steps"].way_out
+  assert found["3 steps"].message.startswith("RESOURCE_EXHAUSTED") and "microbatches" in found["3 steps"].way_out
 
 
 def test_how_long_a_run_is(config):

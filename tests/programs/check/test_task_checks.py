@@ -29,17 +29,17 @@ def findings(stranger, tmp_path, monkeypatch):
 def test_the_task_of_the_readme_passes(findings):
   found = findings(elsewhere=True)
   assert all(finding.ok for finding in found.values()) and len(found) == 10
-  assert found["the expert is right"].told == "success in 900 of 900 episodes, reward 1"
-  assert found["texts fit"].told == "prompt_tokens 6 of 6, feedback_tokens 1 of 1, max_new_tokens 5 of 5"
-  assert "three" in found["variants share no episode"].told and "four" in found["variants share no episode"].told
-  assert "longest of 8 tokens in rows of 64" in found["demonstrations are as asked for"].told
+  assert found["the expert is right"].message == "success in 900 of 900 episodes, reward 1"
+  assert found["texts fit"].message == "prompt_tokens 6 of 6, feedback_tokens 1 of 1, max_new_tokens 5 of 5"
+  assert "three" in found["variants share no episode"].message and "four" in found["variants share no episode"].message
+  assert "longest of 8 tokens in rows of 64" in found["demonstrations are as asked for"].message
   assert all(finding.ok for finding in findings(choice="base").values())
 
 
 @pytest.mark.parametrize("changes, check, told", [
     ([("key=int", "key=str")], "the expert is right", None),
     ([(RIGHT, "right = response == ' '.join(sorted(state[0]))")], "the expert is right",
-     EXPERT + ": no success in .* the expert says "),
+     EXPERT + ": no success in .* the expert answers "),
     ([(RIGHT, "right = sorted(map(int, response.split())) == sorted(map(int, numbers))")],
      "hostile strings get verdicts", STEP + ": ValueError: invalid literal.*\n.*Every str gets a verdict"),
     ([(RIGHT, "right = response == self.expert(state) or not response")], "hostile strings get verdicts",
@@ -73,27 +73,28 @@ def test_a_mistake_is_told_with_the_line_to_mend(findings, changes, check, told)
     assert not failed
     return
   assert check in failed, found
-  assert re.search(told, failed[check].told), failed[check].told
+  assert re.search(told, failed[check].message), failed[check].message
 
 
 def test_what_depends_on_the_process_is_told(findings):
   found = findings(("random.Random(f\"{self.variant} {seed}\")", "random.Random(hash(f\"{self.variant} {seed}\"))"),
                    elsewhere=True)
   assert not found["in another process too"].ok and found["a seed gives one episode"].ok
-  assert "no run could be resumed" in found["in another process too"].told
+  assert "no run could be resumed" in found["in another process too"].message
 
 
 def test_a_base_that_knows_both_makes_no_claim(findings):
-  assert findings(choice="base")["variants share no episode"].told == "there is nothing to compare"
+  assert findings(choice="base")["variants share no episode"].message == "there is nothing to compare"
   both = {"env__counts": "(3, 4)"}
   found = findings(("randrange(20)", "randrange(3)"), **both)["variants share no episode"]
-  assert not found.ok and "training and four share" in found.told
+  assert not found.ok and "training and four share" in found.message
 
 
 def test_a_reward_function_is_what_counts(findings, tmp_path):
   (tmp_path / "rewards.py").write_text("def brief(chat, response, verdict):\n  return -len(response)\n\n"
                                        "def nothing(chat, response, verdict):\n  return None\n")
   found = findings(reward=f"{tmp_path}/rewards.py:brief")
-  assert "gets the reward" in found["no response beats the expert"].told
+  assert "gets the reward" in found["no response beats the expert"].message
   found = findings(("reward=float(right)", "reward=None"), reward=f"{tmp_path}/rewards.py:nothing")
-  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None", found["episodes played by the expert"].told)
+  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None",
+                   found["episodes played by the expert"].message)

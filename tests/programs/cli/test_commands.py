@@ -1,17 +1,6 @@
-"""What verbs do with their words, beyond what tests/test_main.py asks of the whole command line."""
+"""The functions of the verbs, beyond the command lines of tests/test_main.py."""
 
-import os
-
-import pytest
-
-from sftrl_jax import main as roof
 from sftrl_jax.main import main
-from sftrl_jax.programs.cli import commands
-from sftrl_jax.programs.runtime import process
-
-
-def test_every_verb_has_its_program():
-  assert set(commands.PROGRAMS) == set(roof.VERBS)
 
 
 def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
@@ -37,15 +26,3 @@ def test_a_report_is_not_written_into_a_file(tmp_path, capsys):
   taken.write_text("mine")
   assert main(["report", str(tmp_path), f"--out={taken}"]) == 1
   assert f"--out={taken} is a file" in capsys.readouterr().err and taken.read_text() == "mine"
-
-
-@pytest.mark.parametrize(("chips", "platforms"), [((), "cpu"), (("accel0",), None)])
-def test_a_compiler_for_tpus_is_no_tpu(chips, platforms, tmp_path, monkeypatch):
-  pytest.importorskip("libtpu")
-  for chip in chips:
-    (tmp_path / chip).touch()
-  monkeypatch.setattr(process, "ACCELERATORS", (f"{tmp_path}/accel*",))
-  monkeypatch.setenv("JAX_PLATFORMS", "")
-  monkeypatch.delenv("JAX_PLATFORMS")
-  process.prepare_environment(0)
-  assert os.environ.get("JAX_PLATFORMS") == platforms

@@ -111,7 +111,7 @@ def test_the_last_word_is_never_the_files_own_choice(tmp_path):
 
 @pytest.mark.parametrize("changes", [
     {"compute": {"microbatches": 64}, "ppo": {"minibatches": 32, "epochs": 9}, "batch": 4096},
-    {"model": {"width": 4096, "layers": 48, "heads": 32, "kv_heads": 8, "channels": 128, "unroll": 48, "vocab": 10**5}},
+    {"model": {"width": 4096, "layers": 48, "heads": 32, "kv_heads": 8, "head_dim": 128, "unroll": 48, "vocab": 10**5}},
     {"mesh": {"data": 4, "fsdp": 8, "tensor": 4}}, {"start": "runs/somewhere@best:id_seen", "flops": 1e20},
     {"schedule": {"name": "cosine", "warmup": 1000, "updates": 10**6}}, {"evals": {"every": 7}}])
 def test_whatever_the_scale_of_a_config_its_parts_fit_when_small(changes, one_device):

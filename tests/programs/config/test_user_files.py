@@ -182,4 +182,4 @@ def test_a_family_is_derived_from_the_decoder(file):
 def test_an_error_of_its_constructor_is_told_with_the_line(file):
   guess = user_files.environment(f"{file}:Guess")
   with pytest.raises(ConfigError, match=r"task\.py, line 17, in __post_init__: KeyError: 99"):
-    user_files.made(guess, lambda: guess(low=99))
+    user_files.instance(guess, lambda: guess(low=99))

@@ -4,10 +4,8 @@ import jax
 import pytest
 
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
-from sftrl_jax.programs.experiment.workdir import complete, workdir_of
 
 
 @pytest.mark.parametrize("verb, wrong, message", [
@@ -48,8 +46,8 @@ def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb
     ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
     ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
      "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
-    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model "
-     "has 4 heads, so that")])
+    ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model's "
+     "heads is 4, so that")])
 def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
     tiny, run_of, tmp_path, monkeypatch, verb, wrong, message):
   make = meshes.make
@@ -59,43 +57,6 @@ def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(
     run_of(tiny(verb, **{"batch": 8, "mesh__data": 8, "mesh__fsdp": 1, **wrong}), tmp_path / "run")
   assert message in str(error.value)
   assert not list(tmp_path.iterdir())
-
-
-def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeypatch, tmp_path, capsys):
-  make = meshes.make
-  monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
-  monkeypatch.setattr(rules, "LARGE", 2**7)
-  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4,
-                                     model__kv_heads=2, model__head_dim=8), "sft")
-  assert len(experiment.notes) == 2
-  with workdir_of(experiment, tmp_path / "run"):
-    told = capsys.readouterr().out
-  assert all(note in told for note in experiment.notes)
-  assert "config.mesh.tensor is 4, and the model has 2 kv_heads" in told and "rows of vocabulary" in told
-
-
-def test_a_workdir_that_is_a_file_is_refused_and_left_alone(tiny, run_of, tmp_path):
-  (tmp_path / "run").write_text("mine")
-  with pytest.raises(ConfigError, match="is a file"):
-    run_of(tiny("sft"), tmp_path / "run")
-  assert (tmp_path / "run").read_text() == "mine"
-
-
-def test_a_workdir_has_one_writer(tiny, tmp_path):
-  experiment = build_experiment(tiny("sft"), "sft")
-  with workdir_of(experiment, tmp_path / "run"):
-    with pytest.raises(ConfigError, match="is being written by"), workdir_of(experiment, tmp_path / "run"):
-      pass
-  with workdir_of(experiment, tmp_path / "run"):
-    pass
-
-
-def test_a_run_may_last_longer_and_be_looked_after_otherwise(finished, tiny):
-  workdir = finished("sft")
-  assert complete(workdir, build_experiment(tiny("sft"), "sft"))
-  longer = build_experiment(tiny("sft", steps=4, mesh__data=-1, mesh__fsdp=1), "sft")   # and over other devices
-  assert not complete(workdir, longer)
-  resolve.refuse_another({**build_experiment(tiny("sft"), "sft").config}, longer.config, workdir)
 
 
 def test_the_parts_fit_together(tiny):

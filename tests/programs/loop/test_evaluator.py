@@ -46,7 +46,8 @@ def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
 
 @pytest.mark.parametrize("settings, key", [
     (dict(episodes=0), "episodes"), (dict(every=-1), "every"), (dict(at=(0.5, 1.5)), "at"), (dict(seed=-1), "seed"),
-    (dict(log_episodes=-1), "log_episodes"), (dict(temperatures=()), "temperatures"), (dict(temperatures=(-1.0,)), "temperatures")])
+    (dict(log_episodes=-1), "log_episodes"), (dict(temperatures=()), "temperatures"),
+    (dict(temperatures=(-1.0,)), "temperatures")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     EvalsConfig(**settings)

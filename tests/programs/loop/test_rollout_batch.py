@@ -53,7 +53,8 @@ def actor():
   tokenizer = words(WORDS)
   model = build(DecoderConfig(vocab=tokenizer.size, width=8, layers=1, heads=2, remat="none", init_std=0.3))
   mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-  made = Actor(model, tokenizer, RolloutConfig(rows=ROWS, prompt_tokens=3, feedback_tokens=1, max_new_tokens=2, shrink=()),
+  made = Actor(model, tokenizer, RolloutConfig(rows=ROWS, prompt_tokens=3, feedback_tokens=1, max_new_tokens=2,
+                                               shrink=()),
                Sampling(2), 1, mesh, GROUP)
   return made, {"model": jax.jit(model.init)(jax.random.key(0))}
 
@@ -81,14 +82,16 @@ def test_groups_that_fare_alike_are_replaced_until_the_batch_is_full():
   groups = rollout_batch.in_groups(played.episodes, GROUP)
   assert len(played.episodes) == BATCH and 1 < played.rounds < 20 and not played.padding_episodes
   assert not any(rollout_batch.has_equal_rewards(group, "success") for group in groups)
-  assert any(rollout_batch.has_equal_rewards(group, "success") for group in rollout_batch.in_groups(plain.episodes, GROUP))
+  assert any(rollout_batch.has_equal_rewards(group, "success")
+             for group in rollout_batch.in_groups(plain.episodes, GROUP))
   # Every group up to the cursor was looked at, in order, and is in the batch or was dropped.
   looked = rollout_batch.in_groups(played.all_episodes, GROUP)[: played.cursor // GROUP]
   kept = [group for group in looked if not rollout_batch.has_equal_rewards(group, "success")]
   assert said(played.episodes) == said([episode for group in kept for episode in group])
   assert played.dropped == len(looked) - len(kept) and groups[-1] == looked[-1]
   assert len(played.all_episodes) == BATCH + (played.rounds - 1) * ROWS and len(played.rollout_costs) == played.rounds
-  told = rollout_batch.measured(experiment, played, collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
+  told = rollout_batch.group_metrics(experiment, played,
+                                collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
   assert told["groups/rounds"] == played.rounds and told["groups/dropped"] == played.dropped
   assert told["frac_reward_zero_std"] == told["groups/filled"] == 0
 
@@ -106,7 +109,8 @@ def test_rounds_are_bounded_and_what_is_missing_is_filled_and_counted():
   assert (played.rounds, played.dropped, played.padding_episodes, len(played.episodes)) == (3, 12, BATCH, BATCH)
   assert played.cursor == BATCH + 2 * ROWS   # all were looked at
   assert said(played.episodes) == said(played.all_episodes[:BATCH])
-  told = rollout_batch.measured(experiment, played, collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
+  told = rollout_batch.group_metrics(experiment, played,
+                                collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
   assert told["frac_reward_zero_std"] == 1 and told["groups/filled"] == BATCH // GROUP
 
 
@@ -117,7 +121,8 @@ def test_success_or_the_environments_own_reward_tells_groups_apart():
   wrong, worse, right = episode(-0.5, False), episode(-0.6, False), episode(1.0, True)
   for group, by_success, by_reward in (((wrong, wrong), True, True), ((wrong, worse), True, False),
                                        ((wrong, right), False, False), ((right, episode(0.9, True)), True, False)):
-    assert rollout_batch.has_equal_rewards(group, "success") == by_success and rollout_batch.has_equal_rewards(group, "reward") == by_reward
+    assert rollout_batch.has_equal_rewards(group, "success") == by_success
+    assert rollout_batch.has_equal_rewards(group, "reward") == by_reward
 
 
 @pytest.mark.parametrize("reward", [None, float("nan"), float("inf")])
@@ -129,7 +134,9 @@ def test_a_reward_that_is_no_number_is_refused(reward):
 def test_what_is_told_of_groups():
   experiment, played = play(GRPOConfig(group=GROUP))
   found = collect.outcomes(played.episodes)
-  told = rollout_batch.measured(experiment, played, found.replace(rewards_E=np.float32([1, 1, 0, 2, 0.1, 0.1, 3, 5])))
+  told = rollout_batch.group_metrics(experiment, played,
+                                     found.replace(rewards_E=np.float32([1, 1, 0, 2, 0.1, 0.1, 3, 5])))
   assert told == {"reward_std": pytest.approx((0 + np.sqrt(2) + 0 + np.sqrt(2)) / 4), "frac_reward_zero_std": 0.5}
   alone = types.SimpleNamespace(actor=types.SimpleNamespace(group=1), algorithm_config=PPOConfig(), seed=5)
-  assert rollout_batch.measured(alone, played, None) == {} and rollout_batch.env_seed(alone, 7) == "5 7"   # its own hand
+  assert rollout_batch.group_metrics(alone, played, None) == {}
+  assert rollout_batch.env_seed(alone, 7) == "5 7"   # its own deal

@@ -169,7 +169,7 @@ def test_a_run_in_a_bucket_writes_what_one_on_this_machine_does(finished, afar, 
   names = sorted(name.removeprefix("afar/") for name in moments[-1] if "/checkpoints/" not in name)
   assert [name for name in names if not name.startswith("tensorboard/")] == [
       "config.json", "episodes.00001.jsonl", "episodes.00002.jsonl", "evals.00001.jsonl", "evals.00002.jsonl",
-      "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
+      "labels.json", "metrics.00001.jsonl", "metrics.00002.jsonl", "progress.json"]
   assert len([name for name in names if name.startswith("tensorboard/")]) == 2
   files = [tuple(name for name in moment if name.endswith(".jsonl")) for moment in moments]
   assert len(set(files)) == 7   # each is written once
@@ -253,7 +253,8 @@ def test_every_export_is_the_model_of_its_step_with_its_adapters_merged(exported
   config, home = exported
   assert sorted(path.name for path in (home / "exports").iterdir()) == ["1", "2"]
   experiment = build_experiment(config, "sft", home)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (config.start, str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (config.start, str(home)))
   first, last = (hf.load(home / "exports" / step) for step in "12")
   assert last.config == experiment.model.config
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), last.params, eval_params)
@@ -274,13 +275,14 @@ def test_an_export_that_was_lost_is_made_when_the_run_goes_on(exported, run_of, 
 
 def test_a_run_in_a_bucket_leaves_the_same_there(exported, run_of, bucket):
   config, home = exported
-  there = paths.place("gs://bucket/exported/run")
+  there = paths.as_path("gs://bucket/exported/run")
   run_of(config, there)
   for name in ("exports/1/model.safetensors", "exports/2/model.safetensors", "exports/2/config.json",
                "pretrained/config.json", "base.json"):
     assert (there / name).read_bytes() == (home / name).read_bytes(), name
   experiment = build_experiment(config, "sft", there)
-  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh) for start in (str(there), str(home)))
+  begun, eval_params = (initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+                        for start in (str(there), str(home)))
   jax.tree.map(np.testing.assert_array_equal, begun, eval_params)
 
 

@@ -1,4 +1,4 @@
-"""What a program moves is read from its text; loops are multiplied out."""
+"""The reader of XLA's text: on texts of known traffic, and on programs of the installed compiler."""
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +46,12 @@ ENTRY %main (x: f32[4,8]) -> f32[4,8] {
 
 def test_a_slice_is_charged_and_not_what_it_is_cut_from_and_a_collective_once_a_round():
   once, looped = hlo_traffic.read(TEXT)
-  assert once.bytes == 5 * 32 + 2 * 128   # what lies in the chip's own memory, S(1), is not moved
+  assert once.bytes == 5 * 32 + 2 * 128   # arrays in the chip's own memory, S(1), are not moved
   assert once.collectives == (("all-gather", 5.0, 5 * 128 * 3 / 4),) and looped == Traffic()
 
 
 @pytest.mark.parametrize("reader", ["negate(%same)", "slice(%same), slice={[0:1], [0:8]}"])
-def test_what_a_fusion_hands_on_is_read_by_what_it_is_handed_to(reader):
+def test_what_a_fusion_returns_is_read_by_its_reader(reader):
   """A matrix that a fusion only renames is read by the product behind it."""
   shape = "f32[4,8]" if reader.startswith("negate") else "f32[1,8]"
   text = ("HloModule m\n\n%renamed (r: f32[4,8]) -> f32[4,8] {\n  %r = f32[4,8] parameter(0)\n"
@@ -69,7 +69,7 @@ def test_what_a_fusion_hands_on_is_read_by_what_it_is_handed_to(reader):
     "  %two = s32[] constant(2)\n  %sum = s32[]{:T(128)} fusion(%two, %i), kind=kLoop, calls=%adding\n"
     "  %next = s32[]{:T(128)} copy(%sum)\n"])
 def test_a_round_may_count_for_two(counting):
-  """As where the TPU's compiler has matrices travel around a ring, both ways at once."""
+  """As in loops of the TPU compiler that pass matrices around a ring in both directions."""
   adding = ("%adding (p.0: s32[], p.1: s32[]) -> s32[] {\n  %p.0 = s32[] parameter(0)\n  %p.1 = s32[] parameter(1)\n"
             "  %zero = s32[] constant(99)\n  ROOT %sum = s32[] add(%p.1, %p.0)\n}\n\n%body (b")
   text = TEXT.replace("%body (b", adding).replace("  ROOT %t = ", f"{counting}  ROOT %t = ").replace(
@@ -77,22 +77,22 @@ def test_a_round_may_count_for_two(counting):
   assert hlo_traffic.read(text)[0].collectives == (("all-gather", 3.0, 3 * 128 * 3 / 4),)   # 0, 2, 4: three rounds
 
 
-def test_a_loop_without_a_known_end_is_told_apart():
+def test_a_loop_without_a_known_end_is_counted_apart():
   once, looped = hlo_traffic.read(TEXT.replace("constant(5)", "parameter(1)"))
   assert once.bytes == 2 * 128 and looped.bytes == 32 and looped.collectives[0][1] == 1.0
 
 
-@pytest.mark.parametrize(("said", "size"), [
+@pytest.mark.parametrize(("groups", "size"), [
     ("replica_groups={{0,1,2,3},{4,5,6,7}}", 4), ("replica_groups=[2,8]<=[16]", 8),
     ("replica_groups=mesh['x'=4, 'y'=2] {'x', 'y'}", 8), ("replica_groups=mesh['x'=4, 'y'=2] {'y'}", 2)])
-def test_how_many_take_part(said, size):
-  assert hlo_traffic.group(f"channel_id=1, {said}, dimensions=0") == size
+def test_the_size_of_a_group(groups, size):
+  assert hlo_traffic.group_size(f"channel_id=1, {groups}, dimensions=0") == size
 
 
 def test_sizes_of_shapes():
   shape = "(bf16[2,3]{1,0:T(8,128)(2,1)}, pred[], f8e4m3fn[10]{0}, /*index=3*/s32[4]{0:S(1)})"
-  assert hlo_traffic.arrays(shape) == (12, 1, 10)
-  assert sum(hlo_traffic.arrays("(f32[2], s32[4]{0:S(1)})", False)) == 24
+  assert hlo_traffic.array_bytes(shape) == (12, 1, 10)
+  assert sum(hlo_traffic.array_bytes("(f32[2], s32[4]{0:S(1)})", False)) == 24
 
 
 def test_addition_keeps_kinds_apart():
@@ -111,7 +111,7 @@ def test_a_compiled_loop_counts_by_its_stride(stride):
 
 
 @pytest.mark.parametrize("rounds", [3, 9])
-def test_what_a_compiler_made_is_read(rounds):
+def test_a_compiled_scan_is_read(rounds):
   """Sums over devices inside a scan: as many as it has rounds."""
   mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 

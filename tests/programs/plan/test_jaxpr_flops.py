@@ -27,10 +27,10 @@ def test_a_scan_is_charged_for_every_round():
   assert counted(lambda x: jax.lax.map(lambda y: repeat(y, 3), jnp.stack([x, x])), SQUARE).once == 6 * ONE
 
 
-def test_a_loop_whose_end_depends_on_data_is_told_apart():
+def test_a_loop_whose_end_depends_on_data_is_counted_apart():
   loop = lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 9, lambda c: c @ x, x)
-  found = counted(lambda x: loop(x) @ x, SQUARE)
-  assert (found.once, found.looped) == (ONE, ONE)
+  flops_of_both = counted(lambda x: loop(x) @ x, SQUARE)
+  assert (flops_of_both.once, flops_of_both.looped) == (ONE, ONE)
   assert counted(lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 9, loop, x), SQUARE, trips=7).looped == 7 * ONE
 
 
@@ -48,16 +48,16 @@ def loss_of(config):
 
 def test_a_train_step_costs_what_flops_says_and_what_the_compiler_says_of_an_unrolled_one():
   step = loss_of(DEEP)
-  found = counted(*step).once
-  assert found == pytest.approx(flops.train(DEEP, 4 * 64, 64), rel=0.05)
-  assert found == pytest.approx(jax.jit(step[0]).lower(*step[1:]).cost_analysis()["flops"], rel=0.05)
+  total = counted(*step).once
+  assert total == pytest.approx(flops.train(DEEP, 4 * 64, 64), rel=0.05)
+  assert total == pytest.approx(jax.jit(step[0]).lower(*step[1:]).cost_analysis()["flops"], rel=0.05)
 
 
 def test_rolled_layers_cost_the_same_and_remat_costs_a_forward_pass_of_the_blocks_more():
-  found = counted(*loss_of(DEEP)).once
-  assert counted(*loss_of(dataclasses.replace(DEEP, unroll=1))).once == found
+  total = counted(*loss_of(DEEP)).once
+  assert counted(*loss_of(dataclasses.replace(DEEP, unroll=1))).once == total
   blocks = flops.forward(DEEP, 4 * 64, 64, unembedded=0)
-  again = counted(*loss_of(dataclasses.replace(DEEP, remat="full", unroll=1))).once - found
+  again = counted(*loss_of(dataclasses.replace(DEEP, remat="full", unroll=1))).once - total
   assert 0.7 * blocks < again <= blocks   # what the backward pass does not need is not computed again
 
 

@@ -9,40 +9,37 @@ from sftrl_jax.programs.plan import jitted_functions
 from sftrl_jax.training.state import TrainState
 
 
-def listed(experiment, verb):
-  """Every function, its results traced and guessed; nothing is compiled."""
-  source, returned, found = jitted_functions.each(experiment), None, {}
-  while True:
-    try:
-      function = source.send(returned)
-    except StopIteration:
-      return found
-    returned = jitted_functions.guessed(jitted_functions.returned(function, experiment.mesh), experiment.mesh)
-    assert function.name not in found
-    found[function.name] = function
+def listed(experiment):
+  """name -> function, results traced and their shardings guessed; nothing is compiled."""
+  handle = lambda function: (function, jitted_functions.guess_results(function, experiment.mesh))
+  functions = list(jitted_functions.for_each(experiment, handle))
+  names = [function.name for function in functions]
+  assert len(set(names)) == len(names)
+  return dict(zip(names, functions, strict=True))
 
 
 @pytest.fixture(scope="module")
 def ppo(tiny):
   config = tiny("rl", rollout__shrink="()", ppo__minibatches="2", ppo__epochs="3", env__attempts="3", batch="16")
-  return listed(build_experiment(config, "rl"), "rl")
+  return listed(build_experiment(config, "rl"))
 
 
-def test_sft_without_evaluations_is_born_and_trained(tiny):
-  found = listed(build_experiment(tiny("sft", evals__variants="()"), "sft"), "sft")
-  assert list(found) == ["state", "train step"] and found["train step"].calls == 1
+def test_sft_without_evaluations_is_initialised_and_trained(tiny):
+  functions = listed(build_experiment(tiny("sft", evals__variants="()"), "sft"))
+  assert list(functions) == ["state", "train step"] and functions["train step"].calls == 1
 
 
 def test_ppo_scores_learns_and_plays(ppo):
-  assert list(ppo) == ["state", "score", "minibatch", "train step", "weight move", "turn 1, 8 rows", "regroup 8",
-                       "turn 2 on, 8 rows", "regroup 8 again", "kl of an evaluation"]
+  assert list(ppo) == ["state", "score", "advantages", "minibatch", "train step", "weight move", "turn 1, 8 rows",
+                       "regroup 8", "turn 2 on, 8 rows", "regroup 8 again", "kl of an evaluation"]
   calls = {name: function.calls for name, function in ppo.items()}
-  assert calls["train step"] == calls["minibatch"] == 6 and calls["score"] == calls["weight move"] == 1
+  assert calls["train step"] == calls["minibatch"] == 6
+  assert calls["score"] == calls["advantages"] == calls["weight move"] == 1
   assert calls["turn 1, 8 rows"] == 2 and calls["turn 2 on, 8 rows"] == 4   # 16 episodes, 8 at once, three turns
   assert calls["regroup 8"] == calls["regroup 8 again"] == 2 and calls["kl of an evaluation"] == 0
 
 
-def test_what_lies_there_meanwhile_is_no_argument(ppo):
+def test_what_is_resident_is_no_argument(ppo):
   roles = lambda pairs: [role for role, _ in pairs]
   assert roles(ppo["turn 1, 8 rows"].resident) == ["state", "reference"]
   assert roles(ppo["turn 2 on, 8 rows"].resident) == ["state", "reference", "cache"]
@@ -51,23 +48,23 @@ def test_what_lies_there_meanwhile_is_no_argument(ppo):
   assert roles(ppo["weight move"].resident) == ["optimizer", "reference"]
 
 
-def test_the_state_lies_as_a_run_lays_it(ppo):
+def test_a_state_has_the_shardings_of_a_run(ppo):
   state = dict(ppo["train step"].arguments)["state"]
   assert isinstance(state, TrainState) and "value" in state.params
   assert all(leaf.sharding is not None for leaf in jax.tree.leaves(state))
 
 
 def test_groups_have_a_first_turn_of_their_own(tiny):
-  found = listed(build_experiment(tiny("grpo", evals__variants="()", rollout__shrink="()"), "rl"), "rl")
-  calls = {name: function.calls for name, function in found.items() if name.startswith("turn 1")}
+  functions = listed(build_experiment(tiny("grpo", evals__variants="()", rollout__shrink="()"), "rl"))
+  calls = {name: function.calls for name, function in functions.items() if name.startswith("turn 1")}
   assert calls == {"turn 1, 8 rows": 0, "turn 1, 8 rows in groups of 4": 1}
 
 
 def test_adapters_are_trained_on_what_is_frozen(tiny):
-  found = listed(build_experiment(tiny("lora", evals__variants="()"), "sft"), "sft")
-  roles = [role for role, _ in found["train step"].arguments]
-  assert list(found) == ["state", "average", "train step"] and roles == ["state", "batch", "parameters"]
-  assert [role for role, _ in found["train step"].resident] == ["parameters"]   # the average, by which it is judged
+  functions = listed(build_experiment(tiny("lora", evals__variants="()"), "sft"))
+  roles = [role for role, _ in functions["train step"].arguments]
+  assert list(functions) == ["state", "average", "train step"] and roles == ["state", "batch", "parameters"]
+  assert [role for role, _ in functions["train step"].resident] == ["parameters"]   # the average, for evaluations
 
 
 def test_the_start_is_kept_only_where_something_reads_it(tiny):

@@ -1,10 +1,10 @@
-"""On the devices that are here a plan is measured; how long it takes is nobody's business in a test."""
+"""On local devices a plan is measured; no test depends on how long that takes."""
 
 import json
 
 import pytest
 
-from sftrl_jax.programs.bench.machine_peak import Peak
+from sftrl_jax.programs.bench.machine_peak import MachinePeak
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.plan import local
 from sftrl_jax.programs.plan.options import PlanOptions
@@ -16,22 +16,22 @@ def test_smaller_models_are_a_quarter_and_a_half():
 
 def test_a_prediction_adds_as_much_a_layer_as_was_measured():
   times = {2: {"f": 1.0, "g": 1.0}, 4: {"f": 2.0, "h": 1.0}}
-  assert local.predicted(times, 8, "f") == 4.0
-  assert [local.predicted(*known) for known in ((times, 8, "g"), (times, 8, "h"), ({}, 8, "f"))] == [None] * 3
-  assert local.predicted({1: {"f": 1.0}, 2: {"f": 0.9}}, 9, "f") == 1.0   # noise is not extrapolated below zero
+  assert local.predict(times, 8, "f") == 4.0
+  assert [local.predict(*known) for known in ((times, 8, "g"), (times, 8, "h"), ({}, 8, "f"))] == [None] * 3
+  assert local.predict({1: {"f": 1.0}, 2: {"f": 0.9}}, 9, "f") == 1.0   # noise is not extrapolated below zero
 
 
-def test_every_function_runs_and_is_told_beside_its_prediction(tiny, tmp_path, monkeypatch):
-  monkeypatch.setattr(local.peaks, "measure", lambda: Peak(1e9, 1e9, 1e9, "cpu", 1, 1))
+def test_every_function_runs_and_is_written_beside_its_prediction(tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(local.machine_peak, "measure", lambda: MachinePeak(1e9, 1e9, 1e9, "cpu", 1, 1))
   monkeypatch.setattr(local, "REPEATS", 2)
   path = tmp_path / "plan.json"
   local.run(tiny("sft", evals__variants="()", model__layers="3"), PlanOptions("sft", out=str(path)))
-  told = json.loads(path.read_text())
-  assert told["fits"] is True and told["predicted_from_layers"] == [1, 2] and told["hbm_limit_gib"] > 0
-  assert [one["name"] for one in told["functions"]] == ["state", "train step"]
-  for one in told["functions"]:
-    assert {"name", "peak_gib", "flops", "bytes", "seconds_bound", "predicted_seconds"} <= one.keys()
-    assert one["measured_seconds"] > 0 and one["ran"]
+  plan = json.loads(path.read_text())
+  assert plan["fits"] is True and plan["predicted_from_layers"] == [1, 2] and plan["hbm_limit_gib"] > 0
+  assert [line["name"] for line in plan["functions"]] == ["state", "train step"]
+  for line in plan["functions"]:
+    assert {"name", "peak_gib", "flops", "bytes", "seconds_bound", "predicted_seconds"} <= line.keys()
+    assert line["measured_seconds"] > 0 and line["ran"]
 
 
 def test_what_only_a_slice_has_is_refused_here(tiny):

@@ -1,4 +1,4 @@
-"""What plan is asked for is checked before anything heavy is loaded."""
+"""Options of plan are checked before anything heavy is loaded."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.plan import options
 
 
-def test_without_a_topology_it_is_about_the_devices_that_are_here():
+def test_without_a_topology_plan_is_about_local_devices():
   assert options.read_options({}, "sft") == options.PlanOptions("sft")
 
 
@@ -15,16 +15,16 @@ def test_the_flags_of_a_slice(monkeypatch, tmp_path):
   monkeypatch.setattr(options.topology, "prepare", lambda name: None)
   flags = {"--topology": "v5e-16", "--optimizer": "lion,adafactor", "--show": "sharding", "--price": "1.2",
            "--json": str(tmp_path / "plan.json"), "--tries": "2"}
-  found = options.read_options(flags, "rl")
-  assert found.where.chips == 16 and found.optimizers == ("lion", "adafactor") and found.price == 1.2
-  assert (found.verb, found.show, found.tries) == ("rl", "sharding", 2)
+  read = options.read_options(flags, "rl")
+  assert read.where.chips == 16 and read.optimizers == ("lion", "adafactor") and read.price == 1.2
+  assert (read.verb, read.show, read.tries) == ("rl", "sharding", 2)
 
 
-@pytest.mark.parametrize(("flag", "value", "told"), [
+@pytest.mark.parametrize(("flag", "value", "message"), [
     ("--topology", "v5e-17", "v5e-16"), ("--show", "memory", "there is sharding"), ("--price", "-1", "not negative"),
-    ("--price", "cheap", "a number"), ("--json", "no/such/folder/plan.json", "in a directory that is there")])
-def test_wrong_words_are_told(flag, value, told):
-  with pytest.raises(ConfigError, match=told):
+    ("--price", "cheap", "a number"), ("--json", "no/such/folder/plan.json", "in an existing directory")])
+def test_wrong_options_are_errors(flag, value, message):
+  with pytest.raises(ConfigError, match=message):
     options.read_options({flag: value}, "sft")
 
 

@@ -1,4 +1,4 @@
-"""Knobs are turned in order, and only what was compiled is said to fit."""
+"""Knobs are tried in order, and only what was compiled is reported to fit."""
 
 import dataclasses
 
@@ -7,62 +7,61 @@ import pytest
 from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.plan import suggestions, topology
-from sftrl_jax.programs.plan.compilation import Compiled
+from sftrl_jax.programs.plan.compilation import CompiledFunction, Plan
 from sftrl_jax.programs.plan.hlo_traffic import Traffic
-from sftrl_jax.programs.plan.tpu_slice import Plan
 
 NOTHING = (0.0, Traffic())
 
 
 @pytest.fixture
-def made(tiny):
-  """made(name, arguments, program) -> a plan of four chips in which one function needs so many GiB."""
+def plan_of(tiny):
+  """plan_of(name, arguments, program) -> a plan of four chips in which one function needs so many GiB."""
   experiment = build_experiment(tiny("rl", compute__microbatches="1", compute__logit_chunk="0"), "rl")
 
   def make(name, arguments, program):
-    one = Compiled(name, 1, 1, {"parameters": arguments * GIB}, {}, (program - arguments) * GIB, program * GIB,
-                   False, NOTHING, NOTHING, 1, True, 0.0)
-    return Plan(experiment, "rl", topology.parse("v5e-4"), (one,), 0.0)
+    function = CompiledFunction(name, 1, 1, {"parameters": arguments * GIB}, {}, (program - arguments) * GIB,
+                                program * GIB, False, NOTHING, NOTHING, 1, True, 0.0)
+    return Plan(experiment, topology.parse("v5e-4"), (function,), 0.0)
 
   return make
 
 
-def test_activations_that_are_too_large_are_cut_first(made):
-  words = [str(knob) for knob in suggestions.knobs(made("train step", 4, 20))]
+def test_activations_that_are_too_large_are_cut_first(plan_of):
+  words = [str(knob) for knob in suggestions.list_knobs(plan_of("train step", 4, 20))]
   assert words[:3] == ["--config.compute.microbatches=2", "--config.compute.microbatches=4",
                        "--config.compute.microbatches=8"]
   assert words.index("--config.optimizer.name=adafactor") < words.index("--topology=v5e-8")
   assert all(word not in " ".join(words) for word in ("rollout.rows", "evals.kl"))
 
 
-def test_arguments_that_are_too_large_are_no_matter_of_microbatches(made):
-  words = [str(knob) for knob in suggestions.knobs(made("train step", 40, 41))]
+def test_arguments_that_are_too_large_are_no_matter_of_microbatches(plan_of):
+  words = [str(knob) for knob in suggestions.list_knobs(plan_of("train step", 40, 41))]
   assert words == ["--config.optimizer.args.mu_dtype=bfloat16", "--config.optimizer.name=adafactor",
                    "--config.lora.rank=16", "--topology=v5e-8", "--topology=v5e-16", "--topology=v5e-32",
                    "--topology=v5e-64"]
 
 
-def test_a_rollout_that_is_too_large_has_fewer_rows(made):
-  assert str(suggestions.knobs(made("turn 1, 8 rows", 4, 20))[0]) == "--config.rollout.rows=4"
-  assert "evals.kl=False" in str(suggestions.knobs(made("kl of an evaluation", 4, 20))[0])
+def test_a_rollout_that_is_too_large_has_fewer_rows(plan_of):
+  assert str(suggestions.list_knobs(plan_of("turn 1, 8 rows", 4, 20))[0]) == "--config.rollout.rows=4"
+  assert "evals.kl=False" in str(suggestions.list_knobs(plan_of("kl of an evaluation", 4, 20))[0])
 
 
-def test_knobs_are_tried_until_one_fits_and_what_helped_stays(made, tiny):
-  first, calls, said = made("train step", 4, 20), [], []
+def test_knobs_are_tried_until_one_fits_and_what_helped_stays(plan_of, tiny):
+  first, calls, printed = plan_of("train step", 4, 20), [], []
 
   def make(config, verb, where, only, arguments_only=False):
     pieces = config.compute.microbatches
     calls.append((pieces, arguments_only))
-    one = dataclasses.replace(first.functions[0], program=(4 if arguments_only else 4 + 16 / pieces) * GIB)
-    return dataclasses.replace(first, functions=(one,), where=where)
+    function = dataclasses.replace(first.functions[0], program=(4 if arguments_only else 4 + 16 / pieces) * GIB)
+    return dataclasses.replace(first, functions=(function,), where=where)
 
-  told = suggestions.search(first, tiny("rl", compute__microbatches="1"), make, said.append, tries=5)
-  assert [one["knob"] for one in told] == ["--config.compute.microbatches=2"] and told[0]["fits"]
-  assert calls == [(2, True), (2, False)] and "needs 12.00 GiB of 15.75 GiB, fits" in said[-1]
+  results = suggestions.search(first, tiny("rl", compute__microbatches="1"), make, printed.append, tries=5)
+  assert [result["knob"] for result in results] == ["--config.compute.microbatches=2"] and results[0]["fits"]
+  assert calls == [(2, True), (2, False)] and "needs 12.00 GiB of 15.75 GiB, fits" in printed[-1]
 
 
-def test_what_cannot_fit_is_not_compiled_and_tries_end(made, tiny):
-  first, compiled, said = made("train step", 40, 41), [], []
+def test_what_cannot_fit_is_not_compiled_and_tries_end(plan_of, tiny):
+  first, compiled, printed = plan_of("train step", 40, 41), [], []
 
   def make(config, verb, where, only, arguments_only=False):
     compiled.append(arguments_only)
@@ -70,7 +69,7 @@ def test_what_cannot_fit_is_not_compiled_and_tries_end(made, tiny):
     return dataclasses.replace(first, functions=(dataclasses.replace(first.functions[0], program=program * GIB),),
                                where=where)
 
-  told = suggestions.search(first, tiny("rl"), make, said.append, tries=1)
-  assert told[-1] == {"knob": "--topology=v5e-16", "fits": True, "peak_gib": 10.0, "compiled": True,
+  results = suggestions.search(first, tiny("rl"), make, printed.append, tries=1)
+  assert results[-1] == {"knob": "--topology=v5e-16", "fits": True, "peak_gib": 10.0, "compiled": True,
                       "hbm_limit_gib": 15.75}
-  assert compiled.count(False) == 1 and "arguments alone are 40.00 GiB" in said[1]
+  assert compiled.count(False) == 1 and "arguments alone are 40.00 GiB" in printed[1]

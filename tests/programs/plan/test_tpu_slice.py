@@ -16,36 +16,37 @@ def config(tiny):
 
 
 @pytest.fixture(scope="module")
-def told(config, tmp_path_factory):
-  """What plan.json of a tiny SFT on four chips holds; the environment is given back."""
+def plan(config, tmp_path_factory):
+  """The content of plan.json of a tiny SFT on four chips; the environment is restored."""
   path = tmp_path_factory.mktemp("plan") / "plan.json"
   with pytest.MonkeyPatch.context() as patch:
     for name, value in topology.ENVIRONMENT.items():
       patch.setenv(name, value)
     before = jax.config.jax_enable_compilation_cache
-    tpu_slice.run(config, options.PlanOptions("sft", topology.parse("v5e-4"), out=str(path), price=2.0, show="sharding"))
+    where = topology.parse("v5e-4")
+    tpu_slice.run(config, options.PlanOptions("sft", where, out=str(path), price=2.0, show="sharding"))
     jax.config.update("jax_enable_compilation_cache", before)
   return json.loads(path.read_text())
 
 
-def test_it_fits_and_says_what_it_promises(told):
-  assert told["fits"] is True and told["hbm_limit_gib"] == 15.75
-  assert [one["name"] for one in told["functions"]] == ["state", "train step"]
-  for one in told["functions"]:
-    assert {"name", "peak_gib", "flops", "bytes", "seconds_bound"} <= one.keys() and one["peak_gib"] > 0
-  assert told["note"] == "compiled, not run" and (told["chips"], told["hosts"]) == (4, 1)
+def test_it_fits_and_says_what_it_promises(plan):
+  assert plan["fits"] is True and plan["hbm_limit_gib"] == 15.75
+  assert [line["name"] for line in plan["functions"]] == ["state", "train step"]
+  for line in plan["functions"]:
+    assert {"name", "peak_gib", "flops", "bytes", "seconds_bound"} <= line.keys() and line["peak_gib"] > 0
+  assert plan["note"] == "compiled, not run" and (plan["chips"], plan["hosts"]) == (4, 1)
 
 
-def test_a_train_step_on_four_chips_exchanges_and_its_cost_follows(told):
-  step = told["functions"][1]
+def test_a_train_step_on_four_chips_exchanges_and_its_cost_follows(plan):
+  step = plan["functions"][1]
   assert step["collectives"] and step["sent_bytes"] > 0 and step["text_read"]
-  assert told["cost_bound"] == pytest.approx(2.0 * told["chip_hours_bound"])
-  assert told["step_seconds_bound"] == pytest.approx(step["seconds_bound"])
+  assert plan["cost_bound"] == pytest.approx(2.0 * plan["chip_hours_bound"])
+  assert plan["step_seconds_bound"] == pytest.approx(step["seconds_bound"])
 
 
 def test_only_some_functions_can_be_weighed_and_none_compiled(config, monkeypatch):
   for name, value in topology.ENVIRONMENT.items():
     monkeypatch.setenv(name, value)
-  made = tpu_slice.make(config, "sft", topology.parse("v5e-4"), only=("train step",), arguments_only=True)
-  assert [one.name for one in made.functions] == ["train step"] and made.functions[0].temporaries == 0
-  assert made.fits and made.experiment.mesh.size == 4
+  plan = tpu_slice.make_plan(config, "sft", topology.parse("v5e-4"), only=("train step",), arguments_only=True)
+  assert [function.name for function in plan.functions] == ["train step"] and plan.functions[0].temporaries == 0
+  assert plan.fits and plan.experiment.mesh.size == 4

@@ -17,7 +17,7 @@ from sftrl_jax.programs.runtime import bucket_lock
 
 @pytest.fixture
 def home(bucket, request):
-  return paths.place(f"gs://bucket/lease/{request.node.name}")
+  return paths.as_path(f"gs://bucket/lease/{request.node.name}")
 
 
 def left_behind(bucket, home, host, process, age):

@@ -9,6 +9,7 @@ from sftrl_jax.chat import Message
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.sample import batch
 from sftrl_jax.programs.sample.batch import ADDED, answer_all, messages, read
+from sftrl_jax.programs.sample.generate import ChatSettings
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.text.render import render
 
@@ -22,23 +23,24 @@ def write(path, rows):
 
 
 @pytest.fixture
-def run(speaker, tmp_path):
-  """run(rows, settings) -> (lines of the answers, how many were made)."""
+def run(generator, tmp_path):
+  """run(rows, settings) -> (lines of the answers, how many are new)."""
   path = write(tmp_path / "in.jsonl", [{"prompt": prompt, "id": number} for number, prompt in enumerate(PROMPTS)])
   rows, _ = read(path)
-  contexts = [render(speaker.tokenizer, row.chat)[0] for row in rows]
+  chat_settings = ChatSettings(generator, StopConditions(6), 1.0, jax.random.key(0))
+  contexts = [render(generator.tokenizer, row.chat)[0] for row in rows]
 
   def make(out="out.jsonl", count=5, settings=SETTINGS):
     out = tmp_path / out
-    made = answer_all(speaker, rows[:count], contexts, out, 2, StopConditions(6), 1.0, jax.random.key(0), settings, print)
-    return out, [json.loads(line) for line in out.read_text().splitlines()], made
+    count = answer_all(chat_settings, rows[:count], contexts, out, 2, settings, print)
+    return out, [json.loads(line) for line in out.read_text().splitlines()], count
 
   return make
 
 
 def test_answers_repeat_their_rows_in_order(run):
-  _, lines, made = run()
-  assert made == 5 and [(line["prompt"], line["id"]) for line in lines] == [(p, i) for i, p in enumerate(PROMPTS)]
+  _, lines, count = run()
+  assert count == 5 and [(line["prompt"], line["id"]) for line in lines] == [(p, i) for i, p in enumerate(PROMPTS)]
   for line in lines:
     assert list(line)[-4:] == list(ADDED) and line["finish"] in ("stop", "length") and line["logprob"] < 0
     assert 1 <= line["tokens"] <= 6
@@ -49,8 +51,8 @@ def test_a_file_that_was_stopped_goes_on_and_is_the_same_at_the_end(run, tmp_pat
   part, _, _ = run("part.jsonl", count=2)
   with part.open("a") as file:
     file.write('{"prompt": "e", "id": 2, "resp')   # a line that was being written
-  part, again, made = run("part.jsonl")
-  assert again == lines and made == 3
+  part, again, count = run("part.jsonl")
+  assert again == lines and count == 3
   assert run("part.jsonl")[2] == 0
 
 
@@ -74,12 +76,12 @@ def test_broken_rows_are_named_by_line_and_refused_or_left_out(tmp_path):
   path = tmp_path / "in.jsonl"
   path.write_bytes(b'{"prompt": "good"}\n\n{"prompt": ""}\n[1]\n{"text": "x"}\n{"prompt": "a", \n{"prompt": "\xff"}\n'
                    b'{"prompt": "a", "response": "b"}\n{"prompt": "a", "messages": []}\n')
-  with pytest.raises(ConfigError) as told:
+  with pytest.raises(ConfigError) as error:
     read(path)
   for line, what in ((3, "empty"), (4, "object"), (5, "neither"), (6, "no JSON"), (7, "no UTF-8"), (8, "`response`"),
                      (9, "both")):
-    assert f"line {line}: " in str(told.value) and what in str(told.value)
-  assert "7 of 8 rows" in str(told.value) and "--on-bad-row=skip" in str(told.value)
+    assert f"line {line}: " in str(error.value) and what in str(error.value)
+  assert "7 of 8 rows" in str(error.value) and "--on-bad-row=skip" in str(error.value)
   rows, broken = read(path, skip=True)
   assert [row.line for row in rows] == [1] and len(broken) == 7
   for content in ("", "\n\n", '{"prompt": ""}\n'):
@@ -103,17 +105,17 @@ def test_messages_become_chats_and_the_system_text_stands_before_them(tmp_path):
     read(write(tmp_path / "c.jsonl", [{"messages": [user]}]), raw=True)
 
 
-@pytest.mark.parametrize("value, told", [
+@pytest.mark.parametrize("value, message", [
     ([], "at least one"), ("hi", "list"), ([{"role": "user"}], "message 1 has no"),
     ([{"role": "tool", "content": "x"}], "message 1: message role"), ([{"role": "user", "content": 3}], "no text"),
     ([{"role": "user", "content": [{"type": "image"}]}], "no text"),
     ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last message is the assistant's")])
-def test_messages_that_cannot_be_answered_say_why(value, told):
-  with pytest.raises(ValueError, match=told):
+def test_messages_that_cannot_be_answered_say_why(value, message):
+  with pytest.raises(ValueError, match=message):
     messages(value)
 
 
-def test_many_broken_rows_are_counted_not_all_told(tmp_path):
-  with pytest.raises(ConfigError) as told:
+def test_many_broken_rows_are_counted_not_all_named(tmp_path):
+  with pytest.raises(ConfigError) as error:
     read(write(tmp_path / "in.jsonl", ["{"] * 30))
-  assert str(told.value).count("line ") == batch.TOLD and "and 20 more" in str(told.value)
+  assert str(error.value).count("line ") == batch.MOST_NAMED and "and 20 more" in str(error.value)

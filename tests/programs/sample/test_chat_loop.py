@@ -10,25 +10,24 @@ import pytest
 from sftrl_jax.chat import Message
 from sftrl_jax.programs.sample.chat_loop import (
   HELP,
-  ChatSettings,
   ChatState,
   answer,
-  beyond,
   command,
+  context_warning,
   converse,
   interrupts,
 )
-from sftrl_jax.programs.sample.generate import responses, start_conversation
+from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.text.render import render
 
 
 @pytest.fixture
-def talk(speaker):
-  return ChatSettings(speaker, StopConditions(6), 0.0, jax.random.key(0))
+def settings(generator):
+  return ChatSettings(generator, StopConditions(6), 0.0, jax.random.key(0))
 
 
-def play(talk, lines, system=""):
+def play(settings, lines, system=""):
   """What is shown in a conversation of these lines; an exception among them is raised at the prompt."""
   shown, lines = [], iter([*lines, EOFError()])
 
@@ -38,61 +37,64 @@ def play(talk, lines, system=""):
       raise line
     return line
 
-  converse(talk, system, ask, shown.append)
+  converse(settings, system, ask, shown.append)
   return "".join(shown)
 
 
-def test_a_turn_continues_the_whole_chat(talk):
-  state, first, _ = answer(talk, ChatState(), "a b", lambda text: None, lambda: False)
+def test_a_turn_continues_the_whole_chat(settings):
+  state, first, _ = answer(settings, ChatState(), "a b", lambda text: None, lambda: False)
   shown = []
-  state, second, _ = answer(talk, state, "c", shown.append, lambda: False)
+  state, second, _ = answer(settings, state, "c", shown.append, lambda: False)
   assert "".join(shown) == second.text
   assert state.chat == (Message("user", "a b"), Message("assistant", first.text), Message("user", "c"),
                         Message("assistant", second.text))
-  # Greedy, so the same as what a fresh reading of all that was said and sampled gives.
-  tokenizer = talk.speaker.tokenizer
+  # Greedy, so the same as what a fresh reading of the whole chat gives.
+  tokenizer = settings.generator.tokenizer
   missing = [] if first.tokens[-1] == tokenizer.eos else [tokenizer.eos]
-  said = [*render(tokenizer, state.chat[:1])[0], *first.tokens, *missing, *tokenizer.encode("c")]
-  *_, (_, (again,)) = responses(talk.speaker, start_conversation(talk.speaker, [said], 6), talk.until, 0.0, talk.key, [0])
+  ids = [*render(tokenizer, state.chat[:1])[0], *first.tokens, *missing, *tokenizer.encode("c")]
+  *_, (_, (again,)) = responses(settings, start_conversation(settings.generator, [ids], 6), [0])
   assert again.tokens == second.tokens
 
 
-def test_a_conversation_is_shown_and_ends(talk):
-  shown = play(talk, ["a b", "", "c"])
-  state, first, _ = answer(talk, ChatState(), "a b", lambda text: None, lambda: False)
+def test_a_conversation_is_shown_and_ends(settings):
+  shown = play(settings, ["a b", "", "c"])
+  state, first, _ = answer(settings, ChatState(), "a b", lambda text: None, lambda: False)
   assert shown.startswith(first.text) and shown.count(" tokens") == 2 and shown.endswith("\n")
 
 
-def test_reset_and_system_begin_anew(talk):
-  alone_, again, told = play(talk, ["a b"]), play(talk, ["c", "/reset", "a b"]), play(talk, ["/system d", "a b"])
+def test_reset_and_system_begin_anew(settings):
+  alone_, again = play(settings, ["a b"]), play(settings, ["c", "/reset", "a b"])
+  system = play(settings, ["/system d", "a b"])
   first = lambda shown: shown.rpartition(" tokens")[0].rpartition("(")[0]
-  assert first(again).endswith(first(alone_)) and "(a new conversation; system: d)" in told
+  assert first(again).endswith(first(alone_)) and "(a new conversation; system: d)" in system
   state, _ = command("/system d", ChatState((Message("user", "a"),), turn=3), "")
   assert state == ChatState((Message("system", "d"),))
   assert command("/reset", state, "d")[0] == ChatState((Message("system", "d"),))
   assert command("/system", state, "d")[0] == ChatState()
 
 
-def test_a_word_that_is_unknown_changes_nothing(talk):
-  shown = play(talk, ["/what", "X y", "a b", KeyboardInterrupt()])
+def test_a_word_that_is_unknown_changes_nothing(settings):
+  shown = play(settings, ["/what", "X y", "a b", KeyboardInterrupt()])
   assert f"(/what is no command)\n{HELP}" in shown and "'X' is no word of this tokenizer" in shown
-  assert "Ctrl-D ends" in shown and play(talk, ["a b"]).partition("(")[0] in shown
+  assert "Ctrl-D ends" in shown and play(settings, ["a b"]).partition("(")[0] in shown
 
 
-def test_a_chat_beyond_the_models_context_is_told(talk):
-  model = dataclasses.replace(talk.speaker.model, config=dataclasses.replace(talk.speaker.model.config, context=8))
-  short = dataclasses.replace(talk, speaker=dataclasses.replace(talk.speaker, model=model))
-  assert "trained on 8" in beyond(short, 9) and not beyond(short, 8) and not beyond(talk, 10**6)
+def test_a_chat_beyond_the_models_context_is_told(settings):
+  model = dataclasses.replace(settings.generator.model,
+                              config=dataclasses.replace(settings.generator.model.config, context=8))
+  short = dataclasses.replace(settings, generator=dataclasses.replace(settings.generator, model=model))
+  assert "trained on 8" in context_warning(short, 9)
+  assert not context_warning(short, 8) and not context_warning(settings, 10**6)
 
 
-def test_ctrl_c_stops_a_response_and_the_next_one_goes_on(talk):
+def test_ctrl_c_stops_a_response_and_the_next_one_goes_on(settings):
   with interrupts() as stopped:
     assert not stopped()
     os.kill(os.getpid(), signal.SIGINT)
     assert stopped()
-    state, said, _ = answer(talk, ChatState(), "a b", lambda text: None, stopped)
+    state, generation, _ = answer(settings, ChatState(), "a b", lambda text: None, stopped)
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
-  assert not said.finish and len(said.tokens) == 4 and not state.closed
-  _, after, _ = answer(talk, state, "c", lambda text: None, lambda: False)
+  assert not generation.finish and len(generation.tokens) == 4 and not state.closed
+  _, after, _ = answer(settings, state, "c", lambda text: None, lambda: False)
   assert after.finish

@@ -21,30 +21,30 @@ def prompt(finished):
 
 def test_one_prompt_is_answered_and_the_same_seed_says_the_same(finished, prompt, capsys, monkeypatch):
   source = str(finished("sft"))
-  told = []
+  outputs = []
   for seed in (1, 1, 2):
     run(source, SampleOptions(prompt=prompt, seed=seed, temperature=1.0, max_new_tokens=6))
-    told.append(capsys.readouterr())
-  assert told[0].out == told[1].out != told[2].out and told[0].out.endswith("\n")
-  assert "at step 2" in told[0].err and "tokens" in told[0].err
+    outputs.append(capsys.readouterr())
+  assert outputs[0].out == outputs[1].out != outputs[2].out and outputs[0].out.endswith("\n")
+  assert "at step 2" in outputs[0].err and "tokens" in outputs[0].err
   monkeypatch.setattr(sys, "stdin", io.StringIO(prompt + "\n"))
   run(f"{source}@2", SampleOptions(seed=1, temperature=1.0, max_new_tokens=6))
-  assert capsys.readouterr().out == told[0].out
+  assert capsys.readouterr().out == outputs[0].out
 
 
 def test_rows_are_answered_and_unknown_words_are_told_by_line(finished, prompt, tmp_path, capsys):
   source, rows, out = str(finished("sft")), tmp_path / "rows.jsonl", tmp_path / "made" / "answers.jsonl"
   rows.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (prompt, "zebra", prompt)))
-  wish = dict(rows_in=str(rows), rows_out=str(out), max_new_tokens=6, temperature=0.0)
+  options = dict(rows_in=str(rows), rows_out=str(out), max_new_tokens=6, temperature=0.0)
   with pytest.raises(ConfigError, match="line 2: 'zebra' is no word"):
-    run(source, SampleOptions(**wish))
+    run(source, SampleOptions(**options))
   assert not out.parent.exists()
-  run(source, SampleOptions(**wish, skip=True))
+  run(source, SampleOptions(**options, skip=True))
   lines = [json.loads(line) for line in out.read_text().splitlines()]
   assert [line["prompt"] for line in lines] == [prompt, prompt] and lines[0] == lines[1]
   assert "left out: line 2" in capsys.readouterr().err
   before = out.read_text()
-  run(source, SampleOptions(**wish, skip=True))
+  run(source, SampleOptions(**options, skip=True))
   assert out.read_text() == before and "0 of them new, 1 left out" in capsys.readouterr().out
 
 
@@ -75,7 +75,8 @@ def test_from_must_be_something(tmp_path):
 def test_words_become_what_is_asked():
   flags = {"--temperature": "0", "--top-p": "0.9", "--rows": "4", "--stop": ["a", "b"], "--in": "x", "--out": "y",
            "--max-new-tokens": "7", "--on-bad-row": "skip"}
-  assert read_options(flags, {"--debug"}) == SampleOptions(temperature=0.0, top_p=0.9, rows=4, stop=("a", "b"), rows_in="x",
+  assert read_options(flags, {"--debug"}) == SampleOptions(temperature=0.0, top_p=0.9, rows=4, stop=("a", "b"),
+                                                           rows_in="x",
                                             rows_out="y", max_new_tokens=7, skip=True)
   assert read_options({"--prompt": "hi"}, {"--raw"}) == SampleOptions(prompt="hi", raw=True)
 
@@ -89,15 +90,15 @@ def test_the_command_line_takes_several_stop_strings_and_a_bare_raw():
     main.scan(["bench", "--raw"])
 
 
-@pytest.mark.parametrize("flags, switches, told", [
+@pytest.mark.parametrize("flags, switches, message", [
     ({"--temperature": "warm"}, (), "--temperature=warm is no number"), ({"--rows": "1.5"}, (), "is no whole number"),
     ({"--temperature": "nan"}, (), "must not be negative"), ({"--seed": "-1"}, (), "must not be negative"),
     ({"--in": "x"}, (), "--in and --out belong together"), ({"--rows": "0"}, (), "rows must be at least 1"),
     ({"--in": "x", "--out": "y", "--prompt": "z"}, (), "give one"), ({"--system": "x"}, ("--raw",), "no chat template"),
     ({"--dtype": "float16"}, (), "must be float32 or bfloat16"), ({"--temperature": "101"}, (), "between 0"),
     ({"--on-bad-row": "ignore"}, (), "must be error or skip")])
-def test_wrong_words_are_refused(flags, switches, told):
-  with pytest.raises(ConfigError, match=told):
+def test_wrong_words_are_refused(flags, switches, message):
+  with pytest.raises(ConfigError, match=message):
     read_options(flags, frozenset(switches))
 
 

@@ -32,7 +32,8 @@ def test_a_workdir_a_step_and_a_name_with_an_at(run, tmp_path):
   assert checkpoint_ref.parse(str(home)) == checkpoint_ref.parse(f"{home}/") == CheckpointRef(home)
   assert checkpoint_ref.parse(f"{home}@10") == CheckpointRef(home, 10)
   assert str(CheckpointRef(home)) == str(home) and str(CheckpointRef(home, 10)) == f"{home}@10"
-  assert checkpoint_ref.home_of(f"{home}@best:x") == home and checkpoint_ref.home_of("a/b@7") == tmp_path.__class__("a/b")
+  assert checkpoint_ref.home_of(f"{home}@best:x") == home
+  assert checkpoint_ref.home_of("a/b@7") == tmp_path.__class__("a/b")
   with pytest.raises(ConfigError, match="no checkpoint 12; steps there: 2, 10"):
     checkpoint_ref.parse(f"{home}@12")
 
@@ -58,8 +59,8 @@ def test_the_best_of_those_with_a_checkpoint_and_it_is_said(run):
   assert found.step == 15
   assert "Step 5 was better (80.0%), but has no checkpoint (kept: 10, 15)" in found.note
   (home / "evals.jsonl").write_text("\n".join([line(0, 0.5), line(10, 0.3), line(15, 0.5)]))
-  assert checkpoint_ref.parse(f"{home}@best:id_seen") == CheckpointRef(home, 15, f"{home}@best:id_seen is step 15: success 50.0%, "
-                                                                   "greedy.")
+  note = f"{home}@best:id_seen is step 15: success 50.0%, greedy."
+  assert checkpoint_ref.parse(f"{home}@best:id_seen") == CheckpointRef(home, 15, note)
   with pytest.raises(ConfigError, match=r"no step .* has a checkpoint \(evaluated: 5; kept: 10, 15\)"):
     (home / "evals.jsonl").write_text(line(5, 1.0))
     checkpoint_ref.parse(f"{home}@best:id_seen")

@@ -20,7 +20,8 @@ def equal(left, right):
 
 
 def test_scratch_follows_from_the_seed(experiment):
-  one, same, other = (initial_params.load_start("scratch", experiment.model, seed, experiment.mesh) for seed in (1, 1, 2))
+  one, same, other = (initial_params.load_start("scratch", experiment.model, seed, experiment.mesh)
+                      for seed in (1, 1, 2))
   assert equal(one, same) and not equal(one, other)
 
 
@@ -28,8 +29,10 @@ def test_scratch_follows_from_the_seed(experiment):
 def test_a_run_can_begin_where_another_ended(finished, experiment, verb):
   workdir = finished(verb)
   initial_params.check_start(str(workdir))
-  params, newest = (initial_params.load_start(f"{workdir}{at}", experiment.model, 0, experiment.mesh) for at in ("@2", ""))
-  assert equal(params, newest) and not equal(params, initial_params.load_start("scratch", experiment.model, 0, experiment.mesh))
+  params, newest = (initial_params.load_start(f"{workdir}{at}", experiment.model, 0, experiment.mesh)
+                    for at in ("@2", ""))
+  scratch = initial_params.load_start("scratch", experiment.model, 0, experiment.mesh)
+  assert equal(params, newest) and not equal(params, scratch)
 
 
 def test_the_best_step_loads_as_by_its_number(finished, experiment):

@@ -27,7 +27,8 @@ def experiment(tiny):
 @pytest.fixture(scope="module")
 def load(experiment):
   """load(start) -> parameters of the model on the host."""
-  return functools.cache(lambda start: jax.device_get(initial_params.load_start(start, experiment.model, 0, experiment.mesh)))
+  load = lambda start: initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+  return functools.cache(lambda start: jax.device_get(load(start)))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def measured(lines, step=None):
 def test_adapters_alone_are_trained_and_saved(finished, experiment, method, others):
   home = finished(method)
   state = ocp.StandardCheckpointer().restore((home / "checkpoints" / "2" / "state").absolute())
-  wanted = jax.eval_shape(lambda key: lora.init(lora.LoraConfig(rank=2), initial_params.param_shapes(experiment.model), key),
+  wanted = jax.eval_shape(lambda key: lora.init(lora.LoraConfig(rank=2), initial_params.param_shapes(experiment.model),
+                                                key),
                           jax.random.key(0))
   assert trees.leaves(state["params"]).keys() == {f"lora/{path}" for path in trees.leaves(wanted)} | others
   assert not any("/model/" in path for path in trees.leaves(state))
@@ -89,7 +91,8 @@ def test_frozen_matrices_cost_no_gradient(finished, lines_of):
 
 def test_a_run_can_begin_from_adapters_merged_into_their_base(finished, experiment, load):
   home = finished("lora")
-  merged, step, _ = initial_params.load_with_adapters(home, 2, experiment.model, experiment.mesh, initial_params.adapters_of(home))
+  merged, step, _ = initial_params.load_with_adapters(home, 2, experiment.model, experiment.mesh,
+                                                      initial_params.adapters_of(home))
   averaged = ocp.StandardCheckpointer().restore((home / "checkpoints" / "2" / "evaluated").absolute())
   wanted = lora.merge(lora.attach(load("scratch"), averaged["lora"], lora.LoraConfig(rank=2)))
   assert step == 2

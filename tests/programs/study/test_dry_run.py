@@ -29,7 +29,7 @@ def case(who, verb="sft", needs="", workdir="none", **keys):
 
 
 def found(*cases):
-  told = dry_run.mistakes_of([(who, run.name, run.words, run.needs) for who, run in cases])
+  told = dry_run.find_mistakes([(who, run.name, run.words, run.needs) for who, run in cases])
   return {message: whose for (_, message), whose in told.items()}
 
 
@@ -71,18 +71,18 @@ def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(h
   file, workdir = stranger(tmp_path), tmp_path / "run"
   assemble = lambda: build.build_experiment(run_config.resolve_for("sft", resolve.load(f"{file}:sft"), []), "sft")
   cases = [("sft", "base-0-sft-0", ("sft", f"--config={file}:sft", f"--workdir={workdir}"), "")]
-  assert not dry_run.mistakes_of(cases)
+  assert not dry_run.find_mistakes(cases)
   for _ in range(2):
     with experiment_workdir.workdir_of(assemble(), workdir):
       assert str(file) in (workdir / "own.json").read_text()
   stranger(tmp_path, ("randrange(20)", "randrange(19)"))
-  (_, message), = dry_run.mistakes_of(cases)
+  (_, message), = dry_run.find_mistakes(cases)
   assert "sort_numbers.py has changed since the run" in message
-  with pytest.raises(ConfigError, match="has changed since the run"), experiment_workdir.workdir_of(assemble(), workdir):
-    pass
+  with pytest.raises(ConfigError, match="has changed since the run"):
+    experiment_workdir.workdir_of(assemble(), workdir).__enter__()
 
 
 def test_a_child_that_breaks_is_no_silence(monkeypatch):
   monkeypatch.setattr(dry_run, "COMMAND", (dry_run.sys.executable, "-c", "raise SystemExit('no memory')"))
-  with pytest.raises(RuntimeError, match="could not be tried:\nno memory"):
+  with pytest.raises(RuntimeError, match="configs failed:\nno memory"):
     dry_run.refuse([case("sft")])

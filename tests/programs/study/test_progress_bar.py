@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sftrl_jax.programs.study.process_pool import Run
-from sftrl_jax.programs.study.progress_bar import board, clock, describe
+from sftrl_jax.programs.study.progress_bar import clock, describe, progress_display
 
 
 def run_at(tmp_path, name, **progress):
@@ -22,7 +22,7 @@ def test_without_a_terminal_there_is_a_line_at_a_time(tmp_path):
           run_at(tmp_path, "base-1", phase="train", done=0.5, text="step 5/10", rate="2 it/s"),
           run_at(tmp_path, "base-2"), run_at(tmp_path, "base-3", phase="train", done="odd")]
   stream = io.StringIO()
-  with board(runs, every=1000.0, stream=stream) as (show, say):
+  with progress_display(runs, every=1000.0, stream=stream) as (show, say):
     show(tuple(runs[1:3]))
     show(tuple(runs[1:3]))
     say("news")
@@ -38,7 +38,7 @@ def test_an_end_is_guessed_once_a_hundredth_is_done(tmp_path, monkeypatch, done,
   clock = iter(range(0, 1000, 30))
   monkeypatch.setattr("sftrl_jax.programs.study.progress_bar.time.monotonic", lambda: next(clock))
   run, stream = run_at(tmp_path, "a"), io.StringIO()
-  with board([run], every=1.0, stream=stream) as (show, _):
+  with progress_display([run], every=1.0, stream=stream) as (show, _):
     (tmp_path / "a" / "progress.json").write_text(json.dumps(dict(phase="train", done=done)))
     show((run,))
   assert ("left" in stream.getvalue()) == known and ("so far, starting" in stream.getvalue()) != known

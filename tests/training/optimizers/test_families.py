@@ -31,7 +31,8 @@ def ramp(params):
 
 
 @pytest.mark.parametrize("name, schedule", [
-    ("adamw", ScheduleConfig(warmup=4)), *((name, ScheduleConfig()) for name in ("adafactor", "muon", "madgrad", "cocob"))])
+    ("adamw", ScheduleConfig(warmup=4)),
+    *((name, ScheduleConfig()) for name in ("adafactor", "muon", "madgrad", "cocob"))])
 def test_without_a_gradient_matrices_shrink_by_lr_times_decay_and_nothing_else_moves(name, schedule, tiny):
   params, rate, decay, factor = tiny("model/embed", UP, SCALE), 0.1, 0.2, 1.0
   schedule = make_schedule(schedule, rate, 10)
@@ -49,7 +50,8 @@ def test_without_a_gradient_matrices_shrink_by_lr_times_decay_and_nothing_else_m
 @pytest.mark.parametrize("name", ["madgrad", "cocob"])
 def test_decay_stays_where_every_step_is_counted_from_the_start(name, tiny):
   decay, section = 0.2, dict(learning_rate=0.1, clip=0.0)
-  optimizers = (make_optimizer(OptimizerConfig(name, weight_decay=value, **section), lambda n: 0.1) for value in (0.0, decay))
+  optimizers = (make_optimizer(OptimizerConfig(name, weight_decay=value, **section), lambda n: 0.1)
+                for value in (0.0, decay))
   plain, decayed = (walk(optimizer, tiny(UP), ramp, 4) for optimizer in optimizers)
   drift = np.zeros(())
   for (free, _), (pulled, _) in zip(plain, decayed, strict=True):
@@ -76,7 +78,8 @@ def test_a_factor_makes_steps_that_much_longer_than_those_of_others(name, args):
 def test_decay_goes_by_the_rate_that_an_optimizer_finds_itself(name, tiny):
   params = tiny(UP, SCALE)
   args = LARGE if name == "prodigy" else {}
-  free, pulled = (walk(make_optimizer(OptimizerConfig(name, weight_decay=decay, clip=0.0, args=args), lambda n: 0.5), params,
+  free, pulled = (walk(make_optimizer(OptimizerConfig(name, weight_decay=decay, clip=0.0, args=args), lambda n: 0.5),
+                       params,
                        ramp, 1)[-1][0] for decay in (0.0, 0.2))
   if args:
     rate = 0.5 * 0.1
@@ -102,7 +105,8 @@ def test_schedule_free_averages_steps_with_decay_and_factors_as_by_hand(tiny):
   params = tiny("model/embed", UP, SCALE)
   peak, decay, beta = 0.5, 0.2, 0.9
   schedule = make_schedule(ScheduleConfig(warmup=3), peak, 0)
-  section = OptimizerConfig("schedule_free_sgd", peak, decay, clip=0.0, freeze=("model/embed",), factors={"*/mlp/*": 0.5})
+  section = OptimizerConfig("schedule_free_sgd", peak, decay, clip=0.0, freeze=("model/embed",),
+                            factors={"*/mlp/*": 0.5})
   path = walk(make_optimizer(section, schedule), params, ramp, 5)
   for name, factor, decays in ((UP, 0.5, decay), (SCALE, 1.0, 0.0)):
     gradient = np.asarray(trees.leaves(ramp(params))[name], np.float64)

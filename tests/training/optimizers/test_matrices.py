@@ -55,7 +55,8 @@ def test_both_factors_of_every_adapter_go_to_muon(params):
 
 def test_muon_makes_every_matrix_of_a_stack_orthogonal(tiny):
   params = tiny(UP)
-  optimizer = make_optimizer(OptimizerConfig("muon", clip=0.0, args={"consistent_rms": 1.0, "ns_steps": 10}), lambda n: 1.0)
+  optimizer = make_optimizer(OptimizerConfig("muon", clip=0.0, args={"consistent_rms": 1.0, "ns_steps": 10}),
+                             lambda n: 1.0)
   grads = jax.tree.map(lambda x: jnp.cos(jnp.arange(float(x.size)) ** 2).reshape(x.shape), params)
   updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
   for update in trees.leaves(updates)[UP]:   # [4, 3] each, times sqrt(4): singular values near 2

@@ -47,7 +47,8 @@ def test_every_optimizer_swaps_in_for_adamw_learns_and_resumes_bit_for_bit(name,
 
 
 def test_what_is_random_follows_from_the_seed_argument(tiny):
-  key = lambda seed: trees.leaves(make_optimizer(OptimizerConfig("noisy_sgd", args={"key": seed}), float).init(tiny(EMBED)))
+  key = lambda seed: trees.leaves(make_optimizer(OptimizerConfig("noisy_sgd", args={"key": seed}),
+                                                 float).init(tiny(EMBED)))
   one, same, other = key(1), key(1), key(2)
   jax.tree.map(np.testing.assert_array_equal, one, same)
   assert sum(leaf.dtype == jnp.uint32 and np.any(leaf != other[path]) for path, leaf in one.items()) == 1
@@ -152,12 +153,18 @@ def test_the_type_of_an_argument_is_that_of_its_default():
     (lambda: OptimizerConfig("scale_by_adam"), "part of optimizers, no optimizer by itself; did you mean 'adam'"),
     (lambda: OptimizerConfig(args={"momentum": 0.9}), r"^args.momentum is no argument of adamw\. It takes b1, b2"),
     (lambda: OptimizerConfig(args={"bb1": 0.9}), r"args.bb1 is no argument of adamw: did you mean b1\?"),
-    (lambda: OptimizerConfig(args={"weight_decay": 0.9}), "args.weight_decay is no .* is config.optimizer.weight_decay"),
-    (lambda: OptimizerConfig("galore", args={"rank": 0}), "args are {'rank': 0}, which galore refuses: `rank` must be pos"),
-    (lambda: OptimizerConfig("mechanize", args={"base_optimizer": "prodigy"}), "base_optimizer is 'prodigy', which finds"),
-    (lambda: OptimizerConfig("schedule_free", args={"base_optimizer": "adm"}), "args.base_optimizer: name is 'adm'; did you"),
-    (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate is 0.0"), (lambda: OptimizerConfig(freeze="*"), "list of globs"),
-    (lambda: OptimizerConfig(weight_decay=-1.0), "weight_decay is -1.0"), (lambda: OptimizerConfig(clip=-1.0), "clip is -1.0"),
+    (lambda: OptimizerConfig(args={"weight_decay": 0.9}),
+     "args.weight_decay is no .* is config.optimizer.weight_decay"),
+    (lambda: OptimizerConfig("galore", args={"rank": 0}),
+     "args are {'rank': 0}, which galore refuses: `rank` must be pos"),
+    (lambda: OptimizerConfig("mechanize", args={"base_optimizer": "prodigy"}),
+     "base_optimizer is 'prodigy', which finds"),
+    (lambda: OptimizerConfig("schedule_free", args={"base_optimizer": "adm"}),
+     "args.base_optimizer: name is 'adm'; did you"),
+    (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate is 0.0"),
+    (lambda: OptimizerConfig(freeze="*"), "list of globs"),
+    (lambda: OptimizerConfig(weight_decay=-1.0), "weight_decay is -1.0"),
+    (lambda: OptimizerConfig(clip=-1.0), "clip is -1.0"),
     (lambda: OptimizerConfig(factors={"*": -1.0}), "factors.* is -1.0; it must be 0")])
 def test_wrong_settings_name_their_key(make, message):
   with pytest.raises(ValueError, match=message):

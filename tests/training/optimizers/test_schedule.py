@@ -21,7 +21,8 @@ def test_linear_and_cosine_by_hand():
   assert at(ScheduleConfig("linear", warmup=2), (0, 1, 2, 6, 10)) == pytest.approx([1.0, 2.0, 2.0, 1.0, 0.0])
   cosine = lambda share: 2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
   assert at(ScheduleConfig("cosine", end=0.1), (0, 5, 10, 30)) == pytest.approx([cosine(0), cosine(0.5), 0.2, 0.2])
-  assert at(ScheduleConfig("cosine", warmup=2, updates=6), (0, 2, 4, 6), 100) == pytest.approx([1.0, 2.0, 1.0, 0.0], abs=1e-6)
+  assert at(ScheduleConfig("cosine", warmup=2, updates=6), (0, 2, 4, 6), 100) == pytest.approx([1.0, 2.0, 1.0, 0.0],
+                                                                                               abs=1e-6)
 
 
 def test_wsd_warms_up_stays_and_goes_down_by_one_minus_the_root():

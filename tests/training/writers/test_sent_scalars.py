@@ -31,7 +31,7 @@ def test_a_run_that_begins_anew_is_another_run(tmp_path):
 
 
 def test_in_a_bucket_only_save_writes(bucket):
-  path = paths.place("gs://bucket/run/service.json")
+  path = paths.as_path("gs://bucket/run/service.json")
   sent = SentScalars(path, 0)
   sent.add(1, {"loss": 1.0})
   assert json.loads(path.read_text())["step"] == -1

@@ -43,7 +43,7 @@ def test_a_restart_shows_every_step_once(tmp_path, board_points, checkpoint):
 
 
 def test_every_part_in_a_bucket_is_a_whole_file(bucket):
-  workdir = paths.place("gs://bucket/run")
+  workdir = paths.as_path("gs://bucket/run")
   home = workdir / "tensorboard"
   writer = TensorBoardWriter(workdir, 4)
   writer.scalars(5, {"loss": 1.0})

@@ -1,0 +1,97 @@
+"""The matrices inside a block, in one table.
+
+Sharding rules, adapters, optimizer labels, names in checkpoints, decoding matrices and FLOPs follow from it. To add a
+projection, add an entry here and apply it in models/decoder.py; a new axis also needs its place in parallel/rules.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+STACK = "layers/block/"   # where a parameter tree has the blocks, stacked over the layers
+
+
+class Axis(NamedTuple):
+  """An axis of kernels: its letter in equations, and the field of DecoderConfig that gives its size."""
+
+  letter: str
+  field: str
+
+
+AXES = {"embed": Axis("d", "width"), "heads": Axis("h", "heads"), "kv_heads": Axis("k", "kv_heads"),
+        "channels": Axis("c", "head_dim"), "ffn": Axis("f", "mlp_dim")}
+
+
+def _always(config: Any) -> bool:
+  return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+  """A linear map at layers/block/PATH, with a kernel [*reads, *writes] and perhaps a bias [*writes].
+
+  path: PART/NAME, the module of the block and the name in it
+  reads, writes: logical axes, of AXES
+  hf: its name within a layer of a Hugging Face checkpoint, which has it as a weight [written, read]
+  gguf: the same of a GGUF file
+  present: whether the model of a DecoderConfig has it
+  bias: whether the model of a DecoderConfig has its bias (None: no model does)
+  """
+
+  path: str
+  reads: tuple[str, ...]
+  writes: tuple[str, ...]
+  hf: str
+  gguf: str
+  present: Callable[[Any], bool] = _always
+  bias: Callable[[Any], bool] | None = None
+
+  @property
+  def name(self) -> str:
+    return self.path.rpartition("/")[2]
+
+  @property
+  def matrices(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """{leaf: (axes it reads, axes it writes)} of the kernel and of both factors of an adapter beside it."""
+    return {"kernel": (self.reads, self.writes), "a": (self.reads, ("rank",)), "b": (("rank",), self.writes)}
+
+  @property
+  def weight_axes(self) -> str:
+    """The kernel's axes -> a checkpoint's, such as "dhc -> hc d"; see checkpoints/families/table.py."""
+    read, written = _letters(self.reads), _letters(self.writes)
+    return f"{read}{written} -> {written} {read}"
+
+  @property
+  def bias_axes(self) -> str:
+    return f"{_letters(self.writes)} -> {_letters(self.writes)}"
+
+  def has_bias(self, config: Any) -> bool:
+    return self.bias is not None and self.bias(config)
+
+  def shape(self, config: Any) -> tuple[int, ...]:
+    """Of one layer's kernel."""
+    return tuple(getattr(config, AXES[axis].field) for axis in (*self.reads, *self.writes))
+
+
+def _letters(axes: tuple[str, ...]) -> str:
+  return "".join(AXES[axis].letter for axis in axes)
+
+
+def _with_qkv_bias(config: Any) -> bool:
+  return config.qkv_bias
+
+
+def _gated(config: Any) -> bool:
+  return config.mlp == "gated"
+
+
+PROJECTIONS: dict[str, Projection] = {projection.path: projection for projection in (
+    Projection("attn/q", ("embed",), ("heads", "channels"), "self_attn.q_proj", "attn_q", bias=_with_qkv_bias),
+    Projection("attn/k", ("embed",), ("kv_heads", "channels"), "self_attn.k_proj", "attn_k", bias=_with_qkv_bias),
+    Projection("attn/v", ("embed",), ("kv_heads", "channels"), "self_attn.v_proj", "attn_v", bias=_with_qkv_bias),
+    Projection("attn/o", ("heads", "channels"), ("embed",), "self_attn.o_proj", "attn_output"),
+    Projection("mlp/gate", ("embed",), ("ffn",), "mlp.gate_proj", "ffn_gate", present=_gated),
+    Projection("mlp/up", ("embed",), ("ffn",), "mlp.up_proj", "ffn_up"),
+    Projection("mlp/down", ("ffn",), ("embed",), "mlp.down_proj", "ffn_down"),
+)}
+

@@ -1,0 +1,63 @@
+"""A run compiles the functions that plan lists, with the shapes that plan lists."""
+
+import contextlib
+import logging
+import re
+
+import jax
+import pytest
+
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.loop.jitted import jit_functions
+from sftrl_jax.programs.plan import compilation, jitted_functions
+from sftrl_jax.programs.start import trainable
+
+COMPILING = re.compile(r"Compiling jit\((.+?)\) with global shapes and types (.*?)\. Argument mapping")
+# What plan leaves out: random keys, parameters at the start, and checkpoints on their way to the host.
+LOADING = {"_threefry_seed", "_sums", "init", "stage", "broadcast_in_dim", "convert_element_type"}
+# Three turns, so that a cache is regrouped twice; one size of a rollout, since `compile_all` also regroups between
+# sizes that never follow each other, which plan does not list.
+CHANGES = {"rollout__shrink": "()", "env__attempts": "3"}
+
+
+@contextlib.contextmanager
+def compiled_programs():
+  """Yields a set that holds (name, shapes of the arguments) of every program compiled inside."""
+  programs, logger = set(), logging.getLogger("jax")
+
+  class Listener(logging.Handler):
+
+    def emit(self, record):
+      programs.update(match.groups() for match in [COMPILING.match(record.getMessage())] if match)
+
+  listener = Listener()
+  logger.addHandler(listener)
+  jax.clear_caches()   # a program that an earlier test has compiled counts too
+  try:
+    with jax.log_compiles():
+      yield programs
+  finally:
+    logger.removeHandler(listener)
+
+
+@pytest.mark.parametrize("method", ["sft", "rl", "grpo", "lora"])
+def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method):
+  config = tiny(method, **CHANGES)
+  with compiled_programs() as run:
+    run_of(config, tmp_path)
+  experiment = build_experiment(config, "rl" if "algorithm" in config else "sft")
+  with compiled_programs() as planned:
+    list(jitted_functions.for_each(experiment, lambda function: compilation.build(function, experiment.mesh)[:2]))
+  names = {name for name, _ in planned}
+  assert {"train_step", "turn", "regroup", "decoding"} <= names and ("score_rows" in names) == ("algorithm" in config)
+  loading = LOADING | ({"<lambda>"} if method == "lora" else set())   # a lambda initialises adapters
+  assert {program for program in run if program in planned or program[0] not in loading} == planned
+
+
+@pytest.mark.parametrize("method", ["sft", "rl"])
+def test_nothing_of_rl_is_there_for_sft(tiny, method):
+  experiment = build_experiment(tiny(method), method)
+  learner = KINDS[method].make_learner(experiment)
+  jitted = jit_functions(experiment, learner, trainable.abstract_trainable(experiment)[1])
+  assert (jitted.score_rows is None) == (jitted.advantages is None) == (method == "sft")

@@ -1,0 +1,34 @@
+"""The section of a study: which values it takes."""
+
+import pytest
+
+from sftrl_jax.programs.config.errors import ConfigError
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"bases": 0}, r"config\.study\.bases is 0"),
+    ({"jobs": -1}, r"config\.study\.jobs is -1"),
+    ({"labels": {"spo": "X"}}, r"labels has 'spo'.*did you mean ppo"),
+    ({"reference": "ppp"}, r"reference has 'ppp'.*did you mean ppo"),
+    ({"overrides": {"pp": {"a": 1}}}, r"overrides has 'pp'.*did you mean ppo"),
+    ({"methods": {"base": "x.py"}}, "methods has 'base'"),
+    ({"methods": {"sft": ""}}, r"methods\.sft is ''"), ({"overrides": {"ppo": 3}}, r"overrides\.ppo is 3"),
+    ({"at": (0.5, 2.0)}, r"config\.study\.at is \(0\.5, 2\.0\)"),
+    ({"methods": {}}, "methods is empty"),
+    ({"methods": {"a-b": "x.py"}}, "methods has 'a-b'"),
+    ({"base": "x.py", "eval_episodes": -1}, r"config\.study\.eval_episodes is -1, but should be from 0 to 1e\+06"),
+])
+def test_an_error_names_the_key_and_its_value(section_of, changes, message):
+  with pytest.raises(ConfigError, match=message):
+    section_of(**changes)
+
+
+def test_overrides_may_name_the_base_and_labels_may_not(section_of):
+  assert section_of(overrides={"base": {"steps": 3}}).overrides == {"base": {"steps": 3}}
+  with pytest.raises(ConfigError, match="labels has 'base', which is no method"):
+    section_of(labels={"base": "B"})
+
+
+def test_a_study_may_have_one_method_and_shipped_bases(section_of, files):
+  section = section_of(base="", methods={"sft": files["sft"]}, reference="sft")
+  assert (section.shipped, section.at, section.reference) == ("general_points", (), "sft")

@@ -1,0 +1,85 @@
+"""The runs of a study: their names, seeds, order and commands, and what study.json records."""
+
+import json
+
+import pytest
+
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.study import runs as study_runs
+
+
+def test_runs_are_the_bases_and_every_method_on_each(files, expand):
+  runs = {run.name: run for run in expand(seeds=2)}
+  assert {"base-0", "base-1"} < runs.keys()
+  assert len(runs) == 2 + 2 * 2 * 2
+  run = runs["base-1-ppo-1"]
+  assert run.needs == "base-1"
+  assert run.words[:3] == ("rl", f"--config={files['ppo']}", "--workdir=runs/x/runs/base-1-ppo-1")
+  assert {"--config.flops=1000000000.0", "--config.seed=201", "--config.start=runs/x/runs/base-1"} <= set(run.words)
+  assert runs["base-1-sft-1"].words[0] == "sft"
+  assert "--config.seed=1" in runs["base-1"].words
+  assert not any("flops" in word for word in runs["base-1"].words)
+
+
+def test_no_two_runs_share_a_seed_and_methods_of_a_base_are_paired(expand):
+  runs = [run for run in expand(bases=3, seeds=3) if run.needs]
+  seeds = [next(word for word in run.words if word.startswith("--config.seed=")) for run in runs]
+  assert len(set(seeds)) == 9
+  assert all(seeds.count(seed) == 2 for seed in seeds)
+
+
+def test_the_first_comparison_comes_first_and_the_other_bases_before_the_other_runs(expand):
+  names = [run.name for run in expand(bases=3, seeds=2)]
+  assert names[:5] == ["base-0", "base-0-ppo-0", "base-0-sft-0", "base-1", "base-2"]
+  assert names[5:9] == ["base-1-ppo-0", "base-1-sft-0", "base-2-ppo-0", "base-2-sft-0"]
+
+
+def test_shipped_bases_are_named_and_need_nothing(expand):
+  runs = expand(base="")
+  assert [run.name for run in runs][:2] == ["base-0-ppo-0", "base-0-sft-0"]
+  assert "--config.start=base:general_points_1" in runs[-1].words
+  assert not any(run.needs for run in runs)
+
+
+def test_overrides_and_eval_episodes_reach_their_runs_only(files, expand):
+  overrides = {"ppo": {"optimizer": {"learning_rate": 3e-4}, "env.faces": (11, 12, 13)}, "base": {"steps": 7}}
+  base, ppo, sft = expand(bases=1, flops=0.0, eval_episodes=64, overrides=overrides)
+  assert {"--config.optimizer.learning_rate=0.0003", "--config.env.faces=(11, 12, 13)"} <= set(ppo.words)
+  assert {"--config.steps=7", "--config.seed=0"} <= set(base.words)
+  assert "--config.evals.episodes=64" in sft.words
+  assert not any("learning_rate" in word or "steps" in word for word in sft.words)
+
+
+def test_a_run_that_has_begun_keeps_its_threads(expand, tmp_path):
+  home = tmp_path / "runs" / "base-0"
+  home.mkdir(parents=True)
+  (home / "config.json").write_text(json.dumps({"mesh": {"cpu_threads": 7}}))
+  runs = expand(workdir=tmp_path, jobs=1000)
+  assert "--config.mesh.cpu_threads=7" in runs[0].words
+  assert "--config.mesh.cpu_threads=1" in runs[1].words
+
+
+def test_a_method_runs_under_the_verb_of_its_config_and_is_no_study(files, expand, tmp_path, monkeypatch):
+  verbs = {run.name: run.words[0] for run in expand()}
+  assert {name: verbs[f"base-0-{name}-0"] for name in ("sft", "ppo")} == {"sft": "sft", "ppo": "rl"}
+  nested = tmp_path / "nested.py"
+  nested.write_text("def get_config():\n  return dict(study=dict(name='x'))\n")
+  with pytest.raises(ConfigError, match=r"config\.study\.methods\.sft is '.*nested\.py', which is a study"):
+    expand(methods={"sft": str(nested)})
+  monkeypatch.setitem(run_config.VERB_OF_KEY, "preferences", "preference")
+  nested.write_text("def get_config():\n  return dict(preferences='x')\n")
+  assert expand(methods={"dpo": str(nested)})[-1].words[0] == "preference"
+
+
+def test_a_run_is_of_the_method_in_its_name():
+  assert [study_runs.method_of(name) for name in ("base-0", "base-1-grpo-2", "base-1-dr_grpo-2")] == [
+      "base", "grpo", "dr_grpo"]
+
+
+def test_the_report_reads_labels_bases_and_seeds_from_the_record(section_of):
+  record = study_runs.record(section_of(seeds=2, labels={"sft": "Fine"}), "sftrl study", "a machine")
+  assert record["methods"] == {"sft": "Fine", "ppo": "PPO"}
+  assert record["bases"] == record["seeds"] == [0, 1]
+  assert (record["command"], record["hardware"], record["flops"]) == ("sftrl study", "a machine", 1e9)
+  json.dumps(record)

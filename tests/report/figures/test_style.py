@@ -1,0 +1,22 @@
+from sftrl_jax.report.figures import style
+
+
+def test_colour_is_the_method_and_line_the_distribution():
+  assert style.method_colours({"ppo": "", "sft": "", "grpo": ""}, "sft") == {
+    "ppo": style.RL, "sft": style.SFT, "grpo": style.MORE[0]}
+  lines = {str(style.line_of(variant)) for variant in ("id_seen", "id_unseen", "rule_ood")}
+  assert len(lines) == 3 and style.line_of("id_seen") == "-"
+
+
+def test_there_are_colours_for_any_number_of_methods():
+  assert len(style.method_colours(dict.fromkeys(map(str, range(40))), "0")) == 40
+
+
+def test_labels_that_would_touch_are_moved_apart():
+  figure, axes = style.new_figure(1, 1)
+  axis = axes[0, 0]
+  axis.set_ylim(0, 1)
+  style.end_labels(axis, [(1, y, str(y), "black") for y in (0.98, 0.99, 0.5, 0.51, 0.0)])
+  heights = sorted(text.xy[1] for text in axis.texts)
+  assert all(b - a >= 0.06 - 1e-9 for a, b in zip(heights, heights[1:], strict=False)) and heights[-1] <= 1
+  style.end_labels(axis, [])
