@@ -50,7 +50,7 @@ def refuse(env: Env, shown: DemonstrationsConfig) -> None:
   for name, asked in wanted.items():
     if asked and not callable(getattr(env, name, None)):
       raise ValueError(f"config.data asks for {name} responses, but this environment has no {name}(state, seed): "
-                       f"write it (envs/env.py says what it returns), or use {way_out[name]}.")
+                       f"write it (envs/env.py describes its return value), or use {way_out[name]}.")
 
 
 def demonstration(env: Env, shown: DemonstrationsConfig, seed: int, index: int) -> Chat:
@@ -71,7 +71,7 @@ def demonstration(env: Env, shown: DemonstrationsConfig, seed: int, index: int) 
 
 
 def _fail(env: Env, state, name: str, misread: bool):
-  """One wrong attempt and what the verifier says to it; a careless attempt that happens to be right is misread, or
+  """One wrong attempt and the verifier's answer to it; a careless attempt that happens to be right is misread, or
   drawn again where the environment has no misread."""
   response = env.misread(state, name) if misread else env.careless(state, name)
   after, verdict = env.step(state, response)

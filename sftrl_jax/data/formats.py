@@ -86,7 +86,7 @@ def _finished(draft: Draft, rendered, tokenizer: Tokenizer) -> tuple[Example, bo
     before = list(render(tokenizer, prompt)[0])
     if ids[: len(before)] != before:
       raise BadRow("prompt rendered otherwise", "the chat template renders the prompt otherwise once the completion "
-                   "follows, so what was written where cannot be told: use messages", "prompt")
+                   "follows, so it is not known which tokens are the completion's: use messages", "prompt")
     learned[: len(before)] = [False] * len(before)
   stop = len(learned)
   while stop and not learned[stop - 1]:   # what a template puts behind the last end teaches nothing

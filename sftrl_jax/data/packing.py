@@ -104,7 +104,7 @@ def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: 
 
 
 def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, batch: int) -> Packed:
-  """How the first pass lies in rows."""
+  """How the first pass fills its rows."""
   _, ends = make_pass(corpus, rows, examples, seed)(0)
   filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)
   return Packed(len(ends), filled, len(ends) / batch, corpus.count - len(examples))

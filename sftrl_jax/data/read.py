@@ -2,7 +2,7 @@
 
 JSON is read by our own loop, one line at a time. The `datasets` library would copy the file to ~/.cache first, fit all
 rows into the schema of the first ones (a column that most rows lack, or that is text here and a list there, ends in an
-error about Arrow's types), and tell of a broken row by no number. A line loop knows file and line of whatever is wrong,
+error about Arrow's types), and name a broken row by no number. A line loop knows file and line of every mistake,
 and holds one row at a time. What is columnar already is left to pyarrow, and the hub to `datasets`.
 """
 

@@ -33,7 +33,7 @@ class RowsConfig:
   path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
     demonstrations
   length: tokens of a packed row; a longer example is cut
-  format: messages, prompt_completion or text; auto tells it from the names of the columns
+  format: messages, prompt_completion or text; auto chooses it by the names of the columns
   subset: of a data set of the hub
   split: of a data set of the hub
   on_bad_row: stop at a row that cannot be read, or skip and count it
@@ -67,7 +67,7 @@ class RowsConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-  """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` says which of its
+  """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` marks which of its
   tokens are to be learned."""
 
   tokens: np.ndarray    # int32
@@ -154,7 +154,7 @@ def _unknown(raw: Raw) -> BadRow:
     formats.format_of(raw.columns)
   except BadRow as error:
     return error
-  raise AssertionError("a row that tells its format was not asked")
+  raise AssertionError("a row whose columns are of a format reached _unknown")
 
 
 def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter) -> formats.Example:

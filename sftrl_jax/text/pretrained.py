@@ -23,7 +23,7 @@ class Pretrained:
   title: for messages
   size: ids are smaller than this; added tokens count
   pad: fills rows, and means nothing: rows are masked by their length, so it may be the same as `eos`
-  bos: the id that this tokenizer puts before a text of its own accord (None: none); a chat has what its template says
+  bos: the id that this tokenizer puts before a text of its own accord (None: none); a chat has what its template writes
   eos: closes a turn of the assistant in a chat
   stops: ids at which a response ends: eos and what else this model ends with
   digest: of all that decides about ids
@@ -95,7 +95,7 @@ class Pretrained:
     return self.hf.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
   def chats(self, chats: Sequence[Chat]) -> list[tuple[list[int], list[bool]] | ValueError]:
-    """(ids, written) of each chat, as text/render.py says; the error in place of one that cannot be rendered."""
+    """(ids, written) of each chat, as in text/render.py; the error in place of one that cannot be rendered."""
     answers = []
     for first in range(0, len(chats), BATCH):
       some = [self._rendered(chat) for chat in chats[first : first + BATCH]]

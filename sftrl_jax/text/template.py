@@ -1,6 +1,6 @@
 """A chat template: what a chat looks like as text, and which stretches of it the assistant wrote.
 
-The text has control tokens by names that no message can spell: what a message says stays text, whatever it says.
+The text has control tokens by names that no message can spell: the content of a message stays text, whatever it is.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 from sftrl_jax.chat import Chat, Message
 
 # Templates that ask for the date get this one: ids must not depend on the day on which a run is resumed. It is
-# what Llama 3's template falls back to where nobody tells it.
+# what Llama 3's template falls back to without a date.
 DAY = datetime.datetime(2024, 7, 26)
 # Four private characters. A message that has one of them is read with U+FFFD, the replacement character, instead.
 OURS = "\U0010fffa\U0010fffb\U0010fffc\U0010fffd"
@@ -189,7 +189,7 @@ def make(title: str, source: str, variables: dict, added: dict[str, int], specia
 
 
 def _first(template: Template) -> str:
-  """The first probe that the template takes; ValueError as it says of the last one if it takes none."""
+  """The first probe that the template takes; the ValueError of the last one if it takes none."""
   for probe in _PROBES:
     try:
       text = template.text(probe, False)
@@ -203,7 +203,7 @@ def _first(template: Template) -> str:
 
 
 def _opener(template: Template) -> str:
-  """The generation prompt, if it tells every response apart from all that messages can say; else ""."""
+  """The generation prompt, if no message can contain it, so that it marks every response; else ""."""
   try:
     bare, asked = (template.text(_LONG[:1], prompt) for prompt in (False, True))
     opener = asked.removeprefix(bare) if asked.startswith(bare) else ""
@@ -216,10 +216,10 @@ def _opener(template: Template) -> str:
 
 
 def _refuse_wrong_stretches(template: Template) -> None:
-  """ValueError if what counts as written in a chat that is known is not what the assistant says in it."""
+  """ValueError if the written stretches of a known chat are not the assistant's messages in it."""
   try:
     text, stretches = template.written(_LONG)
-  except ValueError:   # it refuses such a chat, or cannot tell: then so it says of every chat that is like it
+  except ValueError:   # it refuses such a chat, or cannot find the stretches: then it refuses every chat like it
     return
   trained = [text[start:stop] for start, stop in stretches]
   answers = [message.text for message in _LONG if message.role == "assistant"]

@@ -1,4 +1,4 @@
-"""Tokenizers: a few dozen words, or bytes. Both know where a turn ends and nothing of what is said."""
+"""Tokenizers: a few dozen words, or bytes. Both mark where a turn ends and know nothing of its content."""
 
 import dataclasses
 from collections.abc import Sequence

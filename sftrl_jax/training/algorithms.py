@@ -91,7 +91,7 @@ def needs_bootstrap(config: Any) -> bool:
 
 
 def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh) -> None:
-  """ValueError unless the batch can be cut as the section says and the mesh can split it."""
+  """ValueError unless the batch can be cut by the section's numbers and the mesh can split it."""
   pieces, cut = config.minibatches, f"batch / {name}.minibatches"
   refuse_indivisible("batch", batch, f"{name}.minibatches", pieces)
   refuse_indivisible(cut, batch // pieces, "compute.microbatches", microbatches)

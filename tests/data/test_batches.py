@@ -22,12 +22,12 @@ ROWS, LENGTH = 4, 80
 @pytest.fixture(scope="module")
 def batches():
   """(cursor before, batch, cursor after) of ten consecutive calls."""
-  found, cursor = [], 5
+  calls, cursor = [], 5
   for _ in range(10):
     batch, after = next_batch(CHATS, TOKENIZER, ROWS, LENGTH, cursor)
-    found.append((cursor, batch, after))
+    calls.append((cursor, batch, after))
     cursor = after
-  return found
+  return calls
 
 
 def segments(batch):
@@ -82,9 +82,9 @@ def test_the_rows_of_several_processes_are_those_of_one(batches):
   before, whole, after = batches[0]
   parts = [next_batch(CHATS, TOKENIZER, ROWS, LENGTH, before, mine) for mine in ({0, 2}, {1, 3})]
   assert [cursor for _, cursor in parts] == [after, after]
-  for one, other, both in zip(*(jax.tree.leaves(batch) for batch in (parts[0][0], parts[1][0], whole)), strict=True):
-    np.testing.assert_array_equal(one + other, both)
-    assert not one[[1, 3]].any() and not other[[0, 2]].any()
+  for first, second, both in zip(*(jax.tree.leaves(batch) for batch in (parts[0][0], parts[1][0], whole)), strict=True):
+    np.testing.assert_array_equal(first + second, both)
+    assert not first[[1, 3]].any() and not second[[0, 2]].any()
 
 
 def test_a_batch_ends_only_when_the_next_example_finds_no_room(batches):
@@ -109,13 +109,13 @@ def test_of_a_pretrained_chat_the_last_response_and_its_end_are_learned_and_what
 
   from sftrl_jax.text.pretrained import Pretrained
   names = ["<unk>", "<|user|>", "<|assistant|>", "<|end|>", "1", "2", "3", "then"]
-  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
-  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-  made.add_special_tokens(names[:4])
+  backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+  backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  backend.add_special_tokens(names[:4])
   source = ("{% for m in messages %}{{ '<|' + m.role + '|> ' + m.content + '<|end|> then ' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}")
   tokenizer = Pretrained.of(PreTrainedTokenizerFast(
-      tokenizer_object=made, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
+      tokenizer_object=backend, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
   chat = tuple(Message(role, text) for role, text in (
       ("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")))
   ids, weights = example(tokenizer, chat)

@@ -28,10 +28,10 @@ def judged(seed, index, chat):
 
 
 def test_an_example_is_a_function_of_seed_and_index():
-  one = chats(SHOWN, 3, 60)
-  assert [demonstration(ENV, SHOWN, 3, index) for index in reversed(range(60))] == one[::-1]
-  assert len({chat[0].text for chat in one}) > 50
-  assert sum(a == b for a, b in zip(one, chats(SHOWN, 4, 60), strict=True)) < 3
+  stream = chats(SHOWN, 3, 60)
+  assert [demonstration(ENV, SHOWN, 3, index) for index in reversed(range(60))] == stream[::-1]
+  assert len({chat[0].text for chat in stream}) > 50
+  assert sum(a == b for a, b in zip(stream, chats(SHOWN, 4, 60), strict=True)) < 3
 
 
 def test_earlier_attempts_are_wrong_the_last_is_right_and_the_verifier_answers_each():
@@ -39,9 +39,9 @@ def test_earlier_attempts_are_wrong_the_last_is_right_and_the_verifier_answers_e
   for index, chat in enumerate(chats(SHOWN)):
     verdicts = judged(0, index, chat)
     assert [verdict.correct for verdict in verdicts] == [False] * (len(verdicts) - 1) + [True]
-    said = [message.text for message in chat if message.role == "user"]
-    assert said[0] == ENV.reset(f"0 {index}")[1][0].text
-    assert said[1:] == [verdict.feedback for verdict in verdicts[:-1]]
+    questions = [message.text for message in chat if message.role == "user"]
+    assert questions[0] == ENV.reset(f"0 {index}")[1][0].text
+    assert questions[1:] == [verdict.feedback for verdict in verdicts[:-1]]
     kinds |= {verdict.code for verdict in verdicts[:-1]}
   assert kinds >= {"value", "misread"}
 
@@ -68,8 +68,8 @@ def test_careless_last_attempts_come_at_their_rate(careless):
 
 
 def test_choices_show_other_right_answers():
-  one, four = chats(DemonstrationsConfig(), count=100), chats(DemonstrationsConfig(choices=4), count=100)
-  assert 10 < sum(a[-1] != b[-1] for a, b in zip(one, four, strict=True)) < 100
+  single, four = chats(DemonstrationsConfig(), count=100), chats(DemonstrationsConfig(choices=4), count=100)
+  assert 10 < sum(a[-1] != b[-1] for a, b in zip(single, four, strict=True)) < 100
   assert all(judged(0, index, chat)[-1].correct for index, chat in enumerate(four))
 
 

@@ -9,15 +9,15 @@ from sftrl_jax.text.tokenizer import byte, words
 TOKENIZER = byte()
 
 
-def said(*pairs):
+def messages(*pairs):
   return [{"role": role, "content": content} for role, content in pairs]
 
 
 def example(name, value, tokenizer):
-  found, = examples(name, [value], tokenizer)
-  if isinstance(found, BadRow):
-    raise found
-  return found
+  outcome, = examples(name, [value], tokenizer)
+  if isinstance(outcome, BadRow):
+    raise outcome
+  return outcome
 
 
 def learned(name, value):
@@ -35,26 +35,26 @@ def learned(name, value):
 
 
 def test_every_turn_of_the_assistant_is_learned_with_its_end():
-  chat = said(("system", "S"), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
+  chat = messages(("system", "S"), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
   assert learned("messages", {"messages": chat}) == (["a<eos>", "b<eos>"], "<bos>S<end>q<end>a<eos>r<end>b<eos>")
 
 
 def test_sharegpt_is_the_same_chat():
   turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-  same = {"messages": said(("user", "q"), ("assistant", "a"))}
+  same = {"messages": messages(("user", "q"), ("assistant", "a"))}
   assert example("messages", {"conversations": turns}, TOKENIZER) == example("messages", same, TOKENIZER)
 
 
 def test_what_follows_the_last_answer_is_left_out_and_told():
-  chat = said(("user", "q"), ("assistant", "a"), ("user", "r"))
-  found, trailing = example("messages", {"messages": chat}, TOKENIZER)
-  assert trailing and found == example("messages", {"messages": chat[:2]}, TOKENIZER)[0]
+  chat = messages(("user", "q"), ("assistant", "a"), ("user", "r"))
+  first, trailing = example("messages", {"messages": chat}, TOKENIZER)
+  assert trailing and first == example("messages", {"messages": chat[:2]}, TOKENIZER)[0]
 
 
 def test_of_prompt_and_completion_the_completion_is_learned():
   assert learned("prompt_completion", {"prompt": "2+2=", "completion": "4"}) == (["4<eos>"], "<bos>2+2=4<eos>")
-  prompt = said(("user", "q"), ("assistant", "wrong"), ("user", "no"))
-  value = {"prompt": prompt, "completion": said(("assistant", "a"))}
+  prompt = messages(("user", "q"), ("assistant", "wrong"), ("user", "no"))
+  value = {"prompt": prompt, "completion": messages(("assistant", "a"))}
   assert learned("prompt_completion", value) == (["a<eos>"], "<bos>q<end>wrong<eos>no<end>a<eos>")
 
 
@@ -66,10 +66,10 @@ def test_the_columns_tell_the_format():
   assert FORMATS.keys() == READERS.keys()
   assert format_of(("id", "messages", "prompt")) == format_of(("conversations",)) == "messages"
   assert format_of(("prompt", "completion")) == "prompt_completion" and format_of(("text", "url")) == "text"
-  for columns, told in {("question", "answer"): "has the columns 'question', 'answer', but needs `messages`",
+  for columns, message in {("question", "answer"): "has the columns 'question', 'answer', but needs `messages`",
                         (): r"has the columns \(none\)",
                         ("text", "messages"): "choose with --config.data.format=messages or text"}.items():
-    with pytest.raises(BadRow, match=told):
+    with pytest.raises(BadRow, match=message):
       format_of(columns)
 
 
@@ -98,23 +98,23 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_chat_is_told_with_its_place_in_the_row(case):
-  listed, column, told = BAD[case]
+  listed, column, message = BAD[case]
   with pytest.raises(BadRow) as error:
     example("messages", {"messages": listed}, TOKENIZER)
-  assert error.value.column == column and told in error.value.message
+  assert error.value.column == column and message in error.value.message
 
 
-@pytest.mark.parametrize(("name", "value", "column", "told"), [
+@pytest.mark.parametrize(("name", "value", "column", "message"), [
     ("text", {"text": ""}, "text", "is empty"), ("text", {"text": ["a"]}, "text", "is a list"),
     ("text", {}, "text", "is missing"), ("messages", {"text": "a"}, "messages", "is missing; the row has 'text'"),
     ("prompt_completion", {"prompt": "a"}, "completion", "is missing"),
     ("prompt_completion", {"prompt": "a", "completion": ""}, "completion", "is empty"),
     ("prompt_completion", {"prompt": "a", "completion": [ANSWER]}, "completion", "both should be texts"),
     ("prompt_completion", {"prompt": [USER], "completion": [USER]}, "completion", "no message of the assistant")])
-def test_a_bad_row_of_another_format_is_told_too(name, value, column, told):
+def test_a_bad_row_of_another_format_is_told_too(name, value, column, message):
   with pytest.raises(BadRow) as error:
     example(name, value, TOKENIZER)
-  assert error.value.column == column and told in error.value.message
+  assert error.value.column == column and message in error.value.message
 
 
 def test_a_word_that_the_tokenizer_has_not_is_a_bad_row():
@@ -129,17 +129,17 @@ def test_chats_of_a_pretrained_tokenizer_are_rendered_together_and_one_that_is_r
 
   from sftrl_jax.text.pretrained import Pretrained
   names = ["<unk>", "<|user|>", "<|assistant|>", "<|end|>", "1", "2", "3", "then"]
-  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
-  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-  made.add_special_tokens(names[:4])
+  backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+  backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  backend.add_special_tokens(names[:4])
   source = ("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}"
             "{{ '<|' + m.role + '|> ' + m.content + '<|end|> then ' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}")
   tokenizer = Pretrained.of(PreTrainedTokenizerFast(
-      tokenizer_object=made, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
-  chats = [said(("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")),
-           said(("system", "1"), ("user", "1"), ("assistant", "2")), said(("user", "3")),
-           said(("user", "3"), ("assistant", "3"))]
+      tokenizer_object=backend, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
+  chats = [messages(("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")),
+           messages(("system", "1"), ("user", "1"), ("assistant", "2")), messages(("user", "3")),
+           messages(("user", "3"), ("assistant", "3"))]
   first, refused, silent, last = examples("messages", [{"messages": chat} for chat in chats], tokenizer)
   words_of = lambda ids, flags: " ".join(names[token] for token, flag in zip(ids, flags, strict=True) if flag)
   assert words_of(*first[0]) == "2 <|end|> 1 2 <|end|>" and words_of(*last[0]) == "3 <|end|>"

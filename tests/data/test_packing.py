@@ -42,11 +42,11 @@ def examples_of(batch):
 
 def written(corpus, examples):
   """What the examples of a corpus should look like in a batch."""
-  found = []
+  sequences = []
   for index in examples:
     ids, learned = corpus.example(index)
-    found.append((tuple(ids.tolist()), tuple(map(float, learned[1:]))))
-  return found
+    sequences.append((tuple(ids.tolist()), tuple(map(float, learned[1:]))))
+  return sequences
 
 
 @pytest.mark.parametrize("changes", [{}, dict(shuffle=False), dict(pack=False), dict(pack=False, shuffle=False)])
@@ -78,13 +78,13 @@ def test_a_cursor_is_all_that_a_resume_needs(corpus):
     batch, cursor = make()(cursor)   # a new stream every time: nothing is remembered but the cursor
     straight.append(batch)
     cursors.append(cursor)
-  one, other = make(), make(6)
+  next_batch, next_of_six = make(), make(6)
   for step in (7, 3, 11, 0):   # in any order
-    batch, after = one(cursors[step])
+    batch, after = next_batch(cursors[step])
     same = [np.array_equal(a, b) for a, b in zip(np.asarray(batch.inputs.tokens_BT), straight[step].inputs.tokens_BT,
                                                  strict=True)]
     assert all(same) and after == cursors[step + 1] and type(after) is int
-  assert not np.array_equal(other(0)[0].inputs.tokens_BT, straight[0].inputs.tokens_BT)
+  assert not np.array_equal(next_of_six(0)[0].inputs.tokens_BT, straight[0].inputs.tokens_BT)
 
 
 def test_the_rows_of_several_processes_are_those_of_one(corpus):
@@ -118,8 +118,8 @@ def test_what_is_held_out_is_never_trained_on_and_is_the_same_for_every_seed(cor
   trained, held = split(corpus, 0.2)
   assert len(held) == 5 and sorted([*trained, *held]) == list(range(corpus.count))
   batches = list(held_batches(corpus, settings(corpus), held, ROWS))
-  found = sorted(example for batch in batches for example in examples_of(batch))
-  assert found == sorted(written(corpus, held))
+  held_out = sorted(example for batch in batches for example in examples_of(batch))
+  assert held_out == sorted(written(corpus, held))
   assert all(batch.targets_BT.shape == (ROWS, LENGTH) for batch in batches)
   first = make_batches(corpus, settings(corpus), trained, 0, ROWS)
   batch, cursor = first(0)
@@ -127,7 +127,7 @@ def test_what_is_held_out_is_never_trained_on_and_is_the_same_for_every_seed(cor
   while cursor < len(trained):
     batch, cursor = first(cursor)
     seen += examples_of(batch)
-  assert not set(seen) & set(found)
+  assert not set(seen) & set(held_out)
   for share in (0.01, 0.99):
     with pytest.raises(ValueError, match=f"config.data.validation is {share}, which is {round(23 * share)} of 23"):
       split(corpus, share)

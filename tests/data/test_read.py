@@ -13,8 +13,8 @@ CHATS = {"messages": CHAT["messages"]}
 
 
 def lines(path, *written):
-  path.write_bytes(b"\n".join(one if isinstance(one, bytes) else json.dumps(one, ensure_ascii=False).encode()
-                              for one in written))
+  path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode()
+                              for line in written))
   return path
 
 
@@ -31,9 +31,9 @@ def test_an_array_and_lines_and_parquet_give_the_same_rows(tmp_path):
   (tmp_path / "a.json").write_text(" \n" + json.dumps(rows, indent=1))
   (tmp_path / "b.json").write_text("\n".join(map(json.dumps, rows)))
   parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "c.parquet")
-  told = [[(row.number, row.value, row.columns) for row in read(str(tmp_path / name))]
+  rows = [[(row.number, row.value, row.columns) for row in read(str(tmp_path / name))]
           for name in ("a.json", "b.json", "c.parquet")]
-  assert told[0] == told[1] == told[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]
+  assert rows[0] == rows[1] == rows[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]
 
 
 def test_the_files_of_a_directory_are_read_by_name(tmp_path):
@@ -61,11 +61,11 @@ FAULTS = {
 
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_broken_line_is_a_fault_and_the_next_is_read(case, tmp_path):
-  line, reason, told = FAULTS[case]
+  line, reason, message = FAULTS[case]
   path = lines(tmp_path / "a.jsonl", {"text": "one"}, line, {"text": "three"})
-  one, broken, three = read(str(path))
-  assert (one.fault, three.fault, three.number) == (None, None, 3)
-  assert broken.number == 2 and broken.fault.reason == reason and told in broken.fault.message
+  first, broken, third = read(str(path))
+  assert (first.fault, third.fault, third.number) == (None, None, 3)
+  assert broken.number == 2 and broken.fault.reason == reason and message in broken.fault.message
 
 
 def test_a_line_without_end_is_never_held(tmp_path, monkeypatch):
@@ -97,12 +97,12 @@ def unreadable(tmp_path):
 
 
 def test_what_cannot_be_read_at_all_is_told(tmp_path):
-  for name, told in unreadable(tmp_path).items():
+  for name, message in unreadable(tmp_path).items():
     if name.endswith(".parquet"):
       pytest.importorskip("pyarrow")
     with pytest.raises(ValueError) as error:
       list(read(str(tmp_path / name)))
-    assert told in str(error.value) and name.split("/")[0] in str(error.value), error.value
+    assert message in str(error.value) and name.split("/")[0] in str(error.value), error.value
 
 
 def test_columns_of_parquet_are_chosen_before_anything_is_read(tmp_path):

@@ -16,12 +16,12 @@ PACKED = Packed(rows=100, filled=0.9765, steps=12.5, held=10)
 
 def test_every_number_is_told():
   page = text(REPORT, PACKED, "what\n[[is]]")
-  for told in ("/data/chats.jsonl, as messages", "1,000 read, 990 kept, 10 dropped (1.0%)", "1 no JSON (chats.jsonl:7)",
+  for line in ("/data/chats.jsonl, as messages", "1,000 read, 990 kept, 10 dropped (1.0%)", "1 no JSON (chats.jsonl:7)",
                "9 empty (a:1, a:2, a:3, ...)", "99 (10.0%) to 512 tokens", "in 5 rows", "the columns id, url",
                "50,000, of which 12,500 (25.0%) are learned; 891 of 990 end in <eos>",
                "100 rows of 512 tokens a pass, 97.7% full; a pass is 12.5 steps", "10 examples, for eval/loss",
                "the example of chats.jsonl:1:", "    [[is]]"):
-    assert told in page, page
+    assert line in page, page
   bars = {line.split()[2]: line.count("#") for line in page.splitlines() if "up to" in line}
   assert bars == {"32": 40, "64": 0, "128": 4}
 
@@ -33,9 +33,10 @@ def test_what_did_not_happen_is_not_told():
 
 
 def test_it_is_written_as_json():
-  told = json.loads(json.dumps(plain(REPORT, PACKED, "x")))
-  assert told["sha256"] == "f00" and told["dropped"][0] == {"reason": "no JSON", "count": 1, "first": ["chats.jsonl:7"]}
-  assert told["packed"]["filled"] == 0.9765 and told["example"] == "x"
+  record = json.loads(json.dumps(plain(REPORT, PACKED, "x")))
+  assert record["sha256"] == "f00"
+  assert record["dropped"][0] == {"reason": "no JSON", "count": 1, "first": ["chats.jsonl:7"]}
+  assert record["packed"]["filled"] == 0.9765 and record["example"] == "x"
 
 
 def test_what_is_learned_is_marked():

@@ -88,7 +88,7 @@ def test_the_first_places_of_a_mistake_are_named(corpus_of):
   assert dropped.first == ("rows.jsonl:2", "rows.jsonl:3", "rows.jsonl:4")
 
 
-@pytest.mark.parametrize(("rows", "settings", "told"), [
+@pytest.mark.parametrize(("rows", "settings", "message"), [
     ([], {}, "has no rows: it is empty"), ([b"", b"  "], {}, "has no rows"),
     ([b"{"] * 3, dict(on_bad_row="skip", max_dropped=1.0), "none of 3 rows can be trained on: 3 no JSON"),
     ([chat("q" * 99, "a")] * 2, dict(length=9, max_dropped=1.0), "none of 2 rows .* 2 nothing to learn within"),
@@ -96,8 +96,8 @@ def test_the_first_places_of_a_mistake_are_named(corpus_of):
     ([{"text": "a"}], dict(format="messages"), "row 1, column messages: is missing; the row has 'text'"),
     ([{"text": "a"}, chat("q", "a")], {}, "row 2, column text: is missing; the row has 'messages'"),
     ([{**chat("q", "a"), "text": "a"}], {}, "choose with --config.data.format=messages or text")])
-def test_nothing_to_train_on_is_an_error(rows, settings, told, corpus_of):
-  with pytest.raises(ValueError, match=told):
+def test_nothing_to_train_on_is_an_error(rows, settings, message, corpus_of):
+  with pytest.raises(ValueError, match=message):
     corpus_of(*rows, **settings)
 
 
@@ -110,8 +110,8 @@ def test_other_data_has_another_digest(corpus_of):
   rows = [chat("q", "a"), chat("r", "b")]
   digest = corpus_of(*rows).report.sha256
   assert corpus_of(*rows, validation=0.5, shuffle=False).report.sha256 == digest
-  others = [rows[::-1], rows[:1], [chat("qa", ""[:0] or "b"), rows[1]], [{"text": "q"}, {"text": "a"}]]
-  assert len({digest, *(corpus_of(*other).report.sha256 for other in others)}) == 5
+  changes = [rows[::-1], rows[:1], [chat("qa", ""[:0] or "b"), rows[1]], [{"text": "q"}, {"text": "a"}]]
+  assert len({digest, *(corpus_of(*change).report.sha256 for change in changes)}) == 5
 
 
 @pytest.mark.parametrize(("settings", "key"), [

@@ -31,21 +31,21 @@ def backend(kind):
   """A BPE of some 400 tokens that puts <s> first: over "bytes", or over characters, with sentencepiece's "blank"."""
   from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
   if kind == "bytes":
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence([
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(WORDS), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    made.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
   else:
-    made = Tokenizer(models.BPE(unk_token="<|pad|>"))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    tokenizer = Tokenizer(models.BPE(unk_token="<|pad|>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
     alphabet = sorted({*"".join(CORPUS), *"".join(SPECIAL)} - {" "})
-  made.train_from_iterator(CORPUS * 3, trainers.BpeTrainer(
+  tokenizer.train_from_iterator(CORPUS * 3, trainers.BpeTrainer(
       vocab_size=420, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False))
-  made.add_tokens([AddedToken("<think>", normalized=False), AddedToken("</think>", normalized=False)])
-  made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-  return made
+  tokenizer.add_tokens([AddedToken("<think>", normalized=False), AddedToken("</think>", normalized=False)])
+  tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+  return tokenizer
 
 
 @functools.cache

@@ -68,13 +68,13 @@ def test_a_normalizer_does_not_touch_control_tokens(talk):
   from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
   from transformers import PreTrainedTokenizerFast
   names = ["[unk]", "[end]", "user", "assistant", "red", "cafe"]
-  made = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[unk]"))
-  made.normalizer = normalizers.Sequence([   # nothing that cannot be seen, no accents, no capitals
+  backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[unk]"))
+  backend.normalizer = normalizers.Sequence([   # nothing that cannot be seen, no accents, no capitals
       normalizers.Replace(Regex(r"\p{C}"), ""), normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
-  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-  made.add_special_tokens([AddedToken(name, special=True, normalized=True) for name in names[:2]])
+  backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  backend.add_special_tokens([AddedToken(name, special=True, normalized=True) for name in names[:2]])
   source = "{% for m in messages %}{{ m.role + ' ' + m.content + ' [end] ' }}{% endfor %}"
-  hf = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[unk]", eos_token="[end]", chat_template=source)
+  hf = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[unk]", eos_token="[end]", chat_template=source)
   (ids, written), = Pretrained.of(hf).chats([talk("Café 1", "RED")])
   assert ids == hf.apply_chat_template([{"role": "user", "content": "Café 1"}, {"role": "assistant", "content": "RED"}],
                                        return_dict=False) == [2, 5, 0, 1, 3, 4, 1]

@@ -8,7 +8,7 @@ HEAD = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
 TAIL = "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
 
-def one(body):
+def loop(body):
   return HEAD + body + TAIL
 
 
@@ -18,10 +18,10 @@ def one(body):
     ("gemma", "<start_of_turn>model\n", "<end_of_turn>"), ("zephyr", "", "</s>"), ("mistral", "", "</s>")])
 def test_the_end_and_the_words_before_a_response_are_found(make, hf, family, opener, end):
   tokenizer = make(family)
-  found = tokenizer.template
-  for token, name in found.controls.items():
+  template = tokenizer.template
+  for token, name in template.controls.items():
     opener = opener.replace(token, name)
-  assert found.opener == opener and found.end == found.controls[end]
+  assert template.opener == opener and template.end == template.controls[end]
   assert tokenizer.eos == hf(family).convert_tokens_to_ids(end)
 
 
@@ -29,9 +29,9 @@ def test_both_ways_to_find_responses_agree(make, talk):
   import dataclasses
   chat = talk("a", "So b", "c", "d", "e", "f", "g")
   for family in ("smollm2", "llama3", "qwen3", "gemma"):
-    found = make(family).template
-    assert found.opener
-    assert dataclasses.replace(found, opener="").written(chat) == found.written(chat)
+    template = make(family).template
+    assert template.opener
+    assert dataclasses.replace(template, opener="").written(chat) == template.written(chat)
 
 
 @pytest.mark.parametrize("body", [
@@ -40,7 +40,7 @@ def test_both_ways_to_find_responses_agree(make, talk):
     "{% generation %}{{ m.content }}{% endgeneration %}{{ ' <|im_end|>' }}",
     "OPENED"])
 def test_a_mark_goes_from_the_generation_prompt_to_the_end_of_the_turn(make, talk, body):
-  source = one("{% if m.role == 'assistant' %}" + body + "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}")
+  source = loop("{% if m.role == 'assistant' %}" + body + "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}")
   if body == "OPENED":   # the generation prompt is inside the mark
     turn = "'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n'"
     source = ("{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ TURN }}{% endgeneration %}"
@@ -52,7 +52,7 @@ def test_a_mark_goes_from_the_generation_prompt_to_the_end_of_the_turn(make, tal
 
 def test_turns_that_a_template_makes_up_are_not_taken_for_what_the_assistant_wrote(make, talk):
   example = "{% if m.role == 'system' %}{{ '<|im_start|>assistant\\nReady.<|im_end|>' }}{% endif %}"
-  tokenizer = make("", source=one("{{ m.content + '<|im_end|>' }}" + example))
+  tokenizer = make("", source=loop("{{ m.content + '<|im_end|>' }}" + example))
   assert tokenizer.template.opener
   for chat in (talk("a", "b", "c", "d", system="e"), talk("a", "b", "c", system="e")):
     text, stretches = tokenizer.template.written(chat)
@@ -61,17 +61,17 @@ def test_turns_that_a_template_makes_up_are_not_taken_for_what_the_assistant_wro
         message.text for message in chat if message.role == "assistant"]
 
 
-@pytest.mark.parametrize("source, told", [
-    (one("{{ m.content + '\\n' }}"), "puts no end token after the assistant's turn"),
-    (one("{{ '<|im_end|>' }}"), "leaves out what the assistant says"),
-    (one("{{ m.content + ('<|im_end|>' if loop.last or m.role == 'user' else '\\n') }}"), "does not show what the"),
+@pytest.mark.parametrize("source, message", [
+    (loop("{{ m.content + '\\n' }}"), "puts no end token after the assistant's turn"),
+    (loop("{{ '<|im_end|>' }}"), "leaves out what the assistant says"),
+    (loop("{{ m.content + ('<|im_end|>' if loop.last or m.role == 'user' else '\\n') }}"), "does not show what the"),
     ("{% for m in messages %}", "does not compile"),
-    (one("{{ m.content.__class__.__mro__ }}"), "refuses a chat of system, user, assistant"),
-    (one("{{ messages.append(m) }}"), "refuses a chat"), (one("{{ raise_exception('never') }}"), "never"),
+    (loop("{{ m.content.__class__.__mro__ }}"), "refuses a chat of system, user, assistant"),
+    (loop("{{ messages.append(m) }}"), "refuses a chat"), (loop("{{ raise_exception('never') }}"), "never"),
     ("{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
      "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}", "joins the end of its template's generation pro")])
-def test_a_template_that_nothing_could_be_learned_by_is_refused(make, source, told):
-  with pytest.raises(ValueError, match=told):
+def test_a_template_that_nothing_could_be_learned_by_is_refused(make, source, message):
+  with pytest.raises(ValueError, match=message):
     make("", source=source)
 
 

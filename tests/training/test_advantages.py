@@ -109,8 +109,8 @@ def test_kl_to_the_start_lowers_the_rewards_by_k1(level):
 
 
 def test_pieces_change_nothing():
-  one, two = (prepared(PPOConfig(level="turn"), pieces=pieces)[0] for pieces in (1, 2))
-  jax.tree.map(np.testing.assert_array_equal, one, two)
+  whole, halves = (prepared(PPOConfig(level="turn"), pieces=pieces)[0] for pieces in (1, 2))
+  jax.tree.map(np.testing.assert_array_equal, whole, halves)
 
 
 def test_whitened_advantages_have_mean_0_and_variance_1_over_actions():
@@ -153,10 +153,10 @@ def test_the_kl_of_a_group_lowers_rewards_or_is_left_to_the_loss():
   np.testing.assert_allclose(batch.advantages_B, [rewards[0] - rewards[1], rewards[1] - rewards[0]], rtol=1e-5)
   np.testing.assert_allclose(metrics["objective/kl"], k1_E.mean(), rtol=1e-6)
   assert batch.ref_logprobs_BT is None
-  batch, told, arrays = grouped(leave_one_out, ref={"model": 1.5})
+  batch, group_metrics, arrays = grouped(leave_one_out, ref={"model": 1.5})
   np.testing.assert_allclose(batch.advantages_B, [0.7, -0.7], rtol=1e-5)
   np.testing.assert_allclose(batch.ref_logprobs_BT, -0.15 * arrays.targets_BT * arrays.mask_BT, rtol=1e-6)
-  assert told["objective/kl"] == metrics["objective/kl"]
+  assert group_metrics["objective/kl"] == metrics["objective/kl"]
 
 
 def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage():
@@ -170,5 +170,5 @@ def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage(
 
 
 def test_pieces_change_nothing_of_a_group():
-  one, two = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
-  jax.tree.map(np.testing.assert_array_equal, one, two)
+  whole, halves = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
+  jax.tree.map(np.testing.assert_array_equal, whole, halves)

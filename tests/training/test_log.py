@@ -62,15 +62,15 @@ def test_metrics_begin_with_the_position(log, tmp_path):
 def test_progress_says_how_far_and_is_not_written_more_than_once_a_second(log, tmp_path, monkeypatch):
   now = [1000.0]
   monkeypatch.setattr(logs.time, "time", lambda: now[0])
-  told = lambda: json.loads((tmp_path / "progress.json").read_text())
+  progress = lambda: json.loads((tmp_path / "progress.json").read_text())
   log.progress("train", Position(step=0), force=True)
-  assert told() == {"phase": "train", "done": 0.0, "text": "step 0/4", "rate": "0.00 it/s", "eta": 0.0}
+  assert progress() == {"phase": "train", "done": 0.0, "text": "step 0/4", "rate": "0.00 it/s", "eta": 0.0}
   now[0] += 0.5
   log.progress("train", Position(step=1))
-  assert told()["done"] == 0.0
+  assert progress()["done"] == 0.0
   now[0] += 1.5
   log.progress("train", Position(step=1))
-  assert told() == {"phase": "train", "done": 0.25, "text": "step 1/4", "rate": "0.50 it/s", "eta": 6.0}
+  assert progress() == {"phase": "train", "done": 0.25, "text": "step 1/4", "rate": "0.50 it/s", "eta": 6.0}
 
 
 def test_episodes_stop_at_their_size_and_metrics_do_not(log, tmp_path):
@@ -242,9 +242,9 @@ def test_however_a_run_is_killed_each_line_is_there_once_when_it_ends(where, req
           del checkpoints[max(checkpoints)]   # it is found damaged
     if where == "objects":
       type(home).left = None
-    told = {name: [json.loads(line)["step"] for file in jsonl.files(home / name)
-                   for line in file.read_text().splitlines()] for name in logs.FILES}
-    assert told == wanted, f"seed {seed}"
+    written = {name: [json.loads(line)["step"] for file in jsonl.files(home / name)
+                      for line in file.read_text().splitlines()] for name in logs.FILES}
+    assert written == wanted, f"seed {seed}"
     for name in logs.FILES:
       jsonl.remove(home / name)
   assert kills > 50

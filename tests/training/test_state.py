@@ -90,6 +90,6 @@ def test_random_keys_are_kept_as_bits(tiny):
   state, kept = typed.init(params), plain.init(params)
   for _ in range(2):
     wanted, state = typed.update(params, state, params)
-    found, kept = plain.update(params, kept, params)
-    np.testing.assert_array_equal(found["model"]["embed"], wanted["model"]["embed"])
+    updates, kept = plain.update(params, kept, params)
+    np.testing.assert_array_equal(updates["model"]["embed"], wanted["model"]["embed"])
   assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("int32"), jnp.dtype("uint32")}

@@ -23,18 +23,18 @@ AFTER = BEFORE.ahead(0, 2000, 2.0, train=6e12, rollout=1e12, score=1e12)
 
 def test_shares_are_of_all_chips_peaks(four_v5e):
   chip = chips.TPUS["v5e"]
-  told = throughput.of_step(BEFORE, AFTER, 2.0, updating=1.0, rolling=0.5, read=8e9)
-  assert told["throughput/tokens_per_second"] == 1000
-  assert told["throughput/tflops_per_device"] == pytest.approx(8 / 2 / 4)
-  assert told["throughput/mfu"] == pytest.approx(8e12 / (2 * 4 * chip.flops))
-  assert told["throughput/update_mfu"] == pytest.approx(6e12 / (1 * 4 * chip.flops))
-  assert told["throughput/decode_bandwidth"] == pytest.approx(8e9 / 0.5 / 4 / chip.bandwidth)
+  metrics = throughput.of_step(BEFORE, AFTER, 2.0, updating=1.0, rolling=0.5, read=8e9)
+  assert metrics["throughput/tokens_per_second"] == 1000
+  assert metrics["throughput/tflops_per_device"] == pytest.approx(8 / 2 / 4)
+  assert metrics["throughput/mfu"] == pytest.approx(8e12 / (2 * 4 * chip.flops))
+  assert metrics["throughput/update_mfu"] == pytest.approx(6e12 / (1 * 4 * chip.flops))
+  assert metrics["throughput/decode_bandwidth"] == pytest.approx(8e9 / 0.5 / 4 / chip.bandwidth)
   assert throughput.chip_hours(AFTER) == pytest.approx(12 * 4 / 3600)
-  assert throughput.summary(told) == "1.0k tok/s, MFU 1%"
+  assert throughput.summary(metrics) == "1.0k tok/s, MFU 1%"
 
 
 def test_a_cpu_has_no_peak_that_we_know():
-  told = throughput.of_step(BEFORE, dataclasses.replace(AFTER, tokens=1100), 2.0, rolling=0.5, read=8e9)
-  assert not [name for name in told if "mfu" in name or name.endswith("decode_bandwidth")]
-  assert told["throughput/decode_bytes_per_second"] == 16e9 and throughput.summary(told) == "50 tok/s"
+  metrics = throughput.of_step(BEFORE, dataclasses.replace(AFTER, tokens=1100), 2.0, rolling=0.5, read=8e9)
+  assert not [name for name in metrics if "mfu" in name or name.endswith("decode_bandwidth")]
+  assert metrics["throughput/decode_bytes_per_second"] == 16e9 and throughput.summary(metrics) == "50 tok/s"
   assert throughput.summary({}) == ""

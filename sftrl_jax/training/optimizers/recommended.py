@@ -86,7 +86,7 @@ GROUPS: dict[str, dict[str, Start]] = {
         "dowg": Start(1.0, {}, "distance over weighted gradients (Khaled 2023)"),
         "cocob": Start(1.0, {}, "bets (Orabona 2017): the rate cancels, so let the schedule be constant"),
     },
-    "Schedule-free (judged by an average; let the schedule be constant, with warm-up)": {
+    "Schedule-free (evaluated at an average; let the schedule be constant, with warm-up)": {
         "schedule_free_adamw": Start(1e-3, {}, "1 to 10 times adamw's rate (Defazio 2024)"),
         "schedule_free_sgd": Start(1.0, {}, "about 10 times sgd's rate (Defazio 2024)"),
         "schedule_free": Start(1e-3, {"base_optimizer": "adamw"}, "around base_optimizer, any plain one above, its own "

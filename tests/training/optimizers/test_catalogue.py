@@ -25,9 +25,9 @@ def test_nothing_of_optax_is_forgotten():
   others = {name for name in dir(contrib) if name.islower() and not name.startswith("_")}
   assert others - {"schedule_free_eval_params"} <= everything(known)
   returned = lambda function: str(getattr(function, "__annotations__", {}).get("return"))
-  made = {name for module in (optax, contrib) for name in dir(module)
+  factories = {name for module in (optax, contrib) for name in dir(module)
           if not name.startswith("_") and "GradientTransformation" in returned(getattr(module, name))}
-  assert made <= everything(known)
+  assert factories <= everything(known)
 
 
 def test_every_name_has_one_place():

@@ -128,11 +128,11 @@ def test_schedule_free_averages_steps_with_decay_and_factors_as_by_hand(tiny):
 def test_schedule_free_is_optax_s_own_where_nothing_is_added(tiny):
   params = tiny(UP, SCALE)
   walks = {}
-  for name, other in (("schedule_free_adamw", "adam"), ("schedule_free_sgd", "sgd")):
+  for name, base in (("schedule_free_adamw", "adam"), ("schedule_free_sgd", "sgd")):
     theirs = getattr(contrib, name)(0.1)
     ours = make_optimizer(OptimizerConfig(name, 0.1, clip=0.0), lambda n: 0.1)
     around = make_optimizer(OptimizerConfig("schedule_free", 0.1, clip=0.0, args={
-        "base_optimizer": other}), lambda n: 0.1)   # its momentum is off
+        "base_optimizer": base}), lambda n: 0.1)   # its momentum is off
     walks[name] = [walk(optimizer, params, ramp, 3)[-1][0] for optimizer in (theirs, ours, around)]
   for theirs, ours, around in walks.values():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), theirs, ours)

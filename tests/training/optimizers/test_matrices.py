@@ -27,10 +27,10 @@ ADAPTERS = {f"lora/layers/block/{path}": both for path, both in {
 
 def test_every_leaf_of_a_model_goes_to_muon_or_to_adam(params):
   is_axes = lambda x: x is None or isinstance(x, optax.contrib.MuonDimensionNumbers)
-  found = jax.tree_util.tree_flatten_with_path(muon_dimensions(params), is_leaf=is_axes)[0]
-  found = {trees.path_of(keys): numbers for keys, numbers in found}
-  assert found.keys() == trees.leaves(params).keys() == BLOCKS.keys() | OTHERS
-  for path, numbers in found.items():
+  dimensions = jax.tree_util.tree_flatten_with_path(muon_dimensions(params), is_leaf=is_axes)[0]
+  dimensions = {trees.path_of(keys): numbers for keys, numbers in dimensions}
+  assert dimensions.keys() == trees.leaves(params).keys() == BLOCKS.keys() | OTHERS
+  for path, numbers in dimensions.items():
     if path in BLOCKS:
       assert (tuple(numbers.reduction_axis), tuple(numbers.output_axis)) == BLOCKS[path] == axes(path), path
     else:
@@ -83,16 +83,16 @@ def test_a_stack_learns_as_its_layers_do_apart(tiny, name, args):
 
   @jax.jit
   def twice():
-    found = {}
+    params_by_kind = {}
     for kind, (rule, params) in trained.items():
       state = rule.init(params)
       for _ in range(2):
         updates, state = rule.update(jax.tree.map(jnp.square, params), state, params)
         params = optax.apply_updates(params, updates)
-      found[kind] = params
-    return found
+      params_by_kind[kind] = params
+    return params_by_kind
 
-  found = twice()
-  together = jax.tree.leaves(found["stacked"])[0]
-  np.testing.assert_allclose(together, np.stack(jax.tree.leaves(found["apart"])), rtol=1e-5)
+  params_by_kind = twice()
+  together = jax.tree.leaves(params_by_kind["stacked"])[0]
+  np.testing.assert_allclose(together, np.stack(jax.tree.leaves(params_by_kind["apart"])), rtol=1e-5)
   assert np.any(together != stack)

@@ -41,17 +41,17 @@ def test_every_optimizer_swaps_in_for_adamw_learns_and_resumes_bit_for_bit(name,
   assert losses[-1] < losses[0] and np.isfinite(losses).all(), losses
   again, _ = step(jax.tree.map(jnp.asarray, kept[2]))
   jax.tree.map(np.testing.assert_array_equal, again, kept[3])
-  told = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in kept]
-  assert all(other == told[0] for other in told)   # a compiled step takes its own state back
+  shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in kept]
+  assert all(shape == shapes[0] for shape in shapes)   # a compiled step takes its own state back
   assert all(x.size for x in jax.tree.leaves(kept[0]))   # orbax keeps no empty arrays, checksums no typed keys
 
 
 def test_what_is_random_follows_from_the_seed_argument(tiny):
   key = lambda seed: trees.leaves(make_optimizer(OptimizerConfig("noisy_sgd", args={"key": seed}),
                                                  float).init(tiny(EMBED)))
-  one, same, other = key(1), key(1), key(2)
-  jax.tree.map(np.testing.assert_array_equal, one, same)
-  assert sum(leaf.dtype == jnp.uint32 and np.any(leaf != other[path]) for path, leaf in one.items()) == 1
+  first, same, second = key(1), key(1), key(2)
+  jax.tree.map(np.testing.assert_array_equal, first, same)
+  assert sum(leaf.dtype == jnp.uint32 and np.any(leaf != second[path]) for path, leaf in first.items()) == 1
 
 
 def test_the_states_of_all_optimizers_are_stored_and_read_as_they_are(tiny, tmp_path):
@@ -132,8 +132,8 @@ def test_swapping_brings_defaults_and_rate_and_says_so():
   assert new == {**FILE, "name": "lion", "learning_rate": 1e-4, "args": {"b1": 0.9, "b2": 0.99}}
   assert FILE["args"] == {"b1": 0.8}
   assert message == "optimizer.name adamw -> lion: learning_rate 1 -> 0.0001; without b1=0.8; with b1=0.9, b2=0.99"
-  told = swap(FILE, "lion", {"learning_rate", "args.b1"})[1]
-  assert told == "optimizer.name adamw -> lion: without b1=0.8; with b2=0.99"
+  message = swap(FILE, "lion", {"learning_rate", "args.b1"})[1]
+  assert message == "optimizer.name adamw -> lion: without b1=0.8; with b2=0.99"
   assert swap({**FILE, "args": {}}, "sign_sgd", {"learning_rate"})[1] == "optimizer.name adamw -> sign_sgd"
 
 

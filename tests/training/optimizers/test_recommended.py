@@ -7,11 +7,11 @@ from sftrl_jax.training.optimizers.recommended import GROUPS, REFUSED, STARTS, W
 
 
 def test_the_table_names_what_optax_has_and_arguments_that_it_takes():
-  made = makers()
+  factories = makers()
   for names in (STARTS, REFUSED, WRAPPERS):
-    assert names.keys() <= made.keys()
+    assert names.keys() <= factories.keys()
   for name, start in STARTS.items():
-    assert start.args.keys() <= inspect.signature(made[name]).parameters.keys(), name
+    assert start.args.keys() <= inspect.signature(factories[name]).parameters.keys(), name
     assert start.learning_rate > 0
   assert len(STARTS) == sum(map(len, GROUPS.values()))
   assert not STARTS.keys() & (REFUSED.keys() | WRAPPERS.keys()) and not REFUSED.keys() & WRAPPERS.keys()

@@ -53,10 +53,11 @@ def board_points():
 @pytest.fixture(scope="session")
 def wandb_points():
   """wandb_points(workdir) -> [(run id, {name: value} of one call)] of all offline runs below the workdir, in order."""
-  pytest.importorskip("wandb")
+  wandb = pytest.importorskip("wandb")
   from wandb.proto.wandb_internal_pb2 import Record
 
   def read(workdir):
+    wandb.teardown()   # W&B's own process may still be writing when a run is finished
     calls = []
     for path in sorted(workdir.glob("wandb/offline-run-*/*.wandb")):
       for record in map(Record.FromString, logged(path.read_bytes())):
