@@ -1,10 +1,13 @@
 """Nested dicts by dotted path: {"a": {"b": 1}} holds 1 at "a.b"."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
-def plain(config):
-  """Nested dicts of a ConfigDict or a dict, all new; a dotted key of a plain dict becomes a nested one."""
+def plain(config: Any) -> Any:
+  """A copy of a config in plain dicts, where a dotted key becomes nested dicts; other values stay as they are."""
   if isinstance(config, ConfigDict):
     config = config.to_dict()
   if isinstance(config, (list, tuple)):
@@ -17,25 +20,29 @@ def plain(config):
   return tree
 
 
-def put(tree, path, value) -> None:
+def put(tree: dict[str, Any], path: str, value: Any) -> None:
+  """Sets the value at a dotted path; creates the dicts on the way to it."""
   *above, last = path.split(".")
   for name in above:
     tree = tree.setdefault(name, {})
   tree[last] = value
 
 
-def at(tree, path):
+def at(tree: Mapping[str, Any], path: str) -> Any:
+  """The value at a dotted path. KeyError if there is none."""
   for name in path.split("."):
     tree = tree[name]
   return tree
 
 
-def flat(tree, above="") -> dict:
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+  """{dotted path: value} of nested dicts; an empty dict is a value. above: put before every path."""
   pairs = {}
   for key, value in tree.items():
     pairs.update(flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value})
   return pairs
 
 
-def listed(value):
+def listed(value: Any) -> Any:
+  """The value with lists for tuples, at every depth: as it is after a round trip through JSON."""
   return [listed(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,25 +1,32 @@
-"""What keys a config may have, read from the dataclasses that the run will be built from.
+"""The keys that a config may have, read from the dataclasses of the run's parts.
 
-A schema is {key: default | type | section}. A bare type, such as int, is a key that has to be given. A section is a
-dataclass (its fields are the keys), a function from the section's values so far to a dataclass (for a section where a
-key chooses the class: `name`, or what the function's second parameter is called, whose default is the default of the
-key; ValueError for an unknown name), or `dict` (free-form: its constructor checks it, see settings.build). A key whose
-value says which of several sections there is, is a OneOf.
+A schema is {key: default | type | section}. A bare type, such as int, is a key without a default. A section is one of
+
+- a dataclass, whose fields are the keys;
+- a function from the section's values so far to a dataclass, where one key chooses the class. That key is `name`, or
+  has the name and default of the function's second parameter. The function raises ValueError for an unknown name;
+- `dict`: free-form, checked by its constructor (resolve.build).
+
+A key whose value selects one of several sections is a OneOf.
 """
 
 import dataclasses
 import inspect
 import types
 import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
-REQUIRED = object()   # the default of a key that has none
+REQUIRED = object()   # the default of a key without one
+Schema = Mapping[str, Any]
+Section = type | Callable[..., type]   # a dataclass, or a function that chooses one
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-  """What a schema says of one key: its kind (see values.py) and its default (REQUIRED: it has to be given)."""
+  """One key: its kind (see values.py) and its default (REQUIRED: a config must give it)."""
 
   kind: object
   default: object = REQUIRED
@@ -27,15 +34,17 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-  """A key that takes the name of one of these sections, {name: dataclass}; a config has that section and no other."""
+  """A key whose value is the name of one of these sections; a config has that section and none of the others."""
 
   default: str
-  sections: dict
+  sections: Mapping[str, Section]
 
 
-def expanded(tree, schema) -> dict:
-  """The schema of this config: of every OneOf its key, and the section that it names. ConfigError for an unknown name,
-  and for a section that is not named."""
+def expanded(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+  """The schema of this config: every OneOf is replaced by its key and the section that the config selects.
+
+  ConfigError for an unknown name, and for a section that the config has and does not select.
+  """
   whole = {}
   for key, entry in schema.items():
     if not isinstance(entry, OneOf):
@@ -44,38 +53,41 @@ def expanded(tree, schema) -> dict:
     name = tree.get(key, entry.default)
     if not isinstance(name, str) or name not in entry.sections:
       raise ConfigError(f"config.{key} is {name!r}{nearest(str(name), entry.sections)}")
-    for other in entry.sections:
-      if other in tree and other != name:
-        raise ConfigError(f"config.{other} is the section of {key} {other}, but config.{key} is {name!r}: leave it out "
-                          f"of the config, or use --config.{key}={other}.")
+    for section in entry.sections:
+      if section in tree and section != name:
+        raise ConfigError(f"config.{section} is the section of {key} {section}, but config.{key} is {name!r}: leave it "
+                          f"out of the config, or use --config.{key}={section}.")
     whole |= {key: entry.default, name: entry.sections[name]}
   return whole
 
 
-def switched(tree, key, one_of: OneOf, name, note) -> dict:
-  """The config with another of several sections: what the file has for the old one goes, and `note` is told."""
-  dropped = [other for other in one_of.sections if other in tree and other != name] if name in one_of.sections else []
+def switched(tree: Mapping[str, Any], key: str, one_of: OneOf, name: str,
+             note: Callable[[str], None]) -> dict[str, Any]:
+  """The config with `key` set to `name`, without the sections that this deselects; `note` gets a line about them."""
+  dropped = []
+  if name in one_of.sections:
+    dropped = [section for section in one_of.sections if section in tree and section != name]
   if dropped:
     begins = "has the file's values" if name in tree else "begins with its defaults"
     note(f"{key}: {tree.get(key, one_of.default)} -> {name}; dropped: config.{', config.'.join(dropped)}; "
          f"config.{name} {begins}")
-  return {**{other: value for other, value in tree.items() if other not in dropped}, key: name}
+  return {**{path: value for path, value in tree.items() if path not in dropped}, key: name}
 
 
-def refuse_unchosen(tree, overrides, schema) -> None:
-  """ConfigError for an override in a section that another name of its OneOf would bring."""
+def refuse_unchosen(tree: Mapping[str, Any], overrides: Sequence[tuple[str, str]], schema: Schema) -> None:
+  """ConfigError for an override in a section of a OneOf that the config does not select."""
   for key, one_of in schema.items():
     if isinstance(one_of, OneOf):
       chosen = tree.get(key, one_of.default)
       for path, _ in overrides:
-        other = path.partition(".")[0]
-        if other in one_of.sections and other != chosen:
-          raise ConfigError(f"config.{path} is of {key} {other}, but config.{key} is {chosen!r}: give a key of "
-                            f"config.{chosen}, or --config.{key}={other} too.")
+        section = path.partition(".")[0]
+        if section in one_of.sections and section != chosen:
+          raise ConfigError(f"config.{path} is of {key} {section}, but config.{key} is {chosen!r}: give a key of "
+                            f"config.{chosen}, or --config.{key}={section} too.")
 
 
-def keys_of(tree, schema) -> dict:
-  """The schema as {key: Key or {key: ...}}; see the module's docstring for what a schema may hold."""
+def keys_of(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+  """The schema as {key: Key or {key: ...}}, for the sections that this config selects."""
   keys = {}
   for name, entry in expanded(tree, schema).items():
     if isinstance(entry, types.FunctionType) or (isinstance(entry, type) and dataclasses.is_dataclass(entry)):
@@ -87,14 +99,18 @@ def keys_of(tree, schema) -> dict:
   return keys
 
 
-def chooser(section) -> tuple[str, object]:
-  """(key, default) of what chooses the class of a section that is a function."""
-  more = list(inspect.signature(section).parameters.values())[1:]
-  return (more[0].name, more[0].default) if more else ("name", REQUIRED)
+def chooser(section: Callable[..., type]) -> tuple[str, Any]:
+  """(key, default) of the key that chooses the class of a section that is a function."""
+  parameters = list(inspect.signature(section).parameters.values())
+  return (parameters[1].name, parameters[1].default) if len(parameters) > 1 else ("name", REQUIRED)
 
 
-def section_keys(section, settings, where="config") -> dict:
-  """{key: Key or {key: ...}} of a section of a schema, given the values that the file has in it so far."""
+def section_keys(section: Section, settings: Any, where: str = "config") -> dict[str, Any]:
+  """{key: Key or {key: ...}} of a section of a schema.
+
+  settings: the values that the file has in the section; they may choose its class
+  where: dotted name of the section, for errors
+  """
   if isinstance(section, types.FunctionType):
     try:
       chosen = section(settings)

@@ -1,8 +1,11 @@
-"""`FILE.py:smoke`: any experiment on a toy scale, on one CPU in under a minute. The same code path, nothing learned.
+"""`FILE.py:smoke`: any experiment on a toy scale, on one CPU in under a minute: the same code, no learning.
 
-What makes a run long or large is made small; what says what the run is (task, method, optimizer, variants) stays, and
-so do the shapes that follow from the task. `smoke` is every config's own last choice: no file has to know of it.
+Keys that make a run long or large become small. Keys that define it (task, method, optimizer, variants) stay, and so do
+the shapes that follow from the task. `smoke` is a last choice of every config; the file need not handle it.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -10,8 +13,8 @@ from sftrl_jax.programs.config import nested
 
 WORD = "smoke"
 
-# What JAX reads when it is imported: an accelerator may be busy with the real run, and compiling takes longer than
-# three steps ever gain by it.
+# JAX reads these when it is imported. An accelerator may be busy with the real run, and three steps do not win back the
+# time that optimizing a program takes.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
@@ -21,25 +24,25 @@ EXACTLY = {
     "model.vocab": 0, "model.width": 16, "model.heads": 2, "model.head_dim": 0, "model.mlp_dim": 0,
     "rollout.rows": ROWS, "rollout.shrink": (0.5,), "evals.episodes": ROWS, "evals.every": 0, "evals.at": (),
     "checkpoint.every": 2, "log.every": 1}   # saved in the middle and at the end
-# Where the file says more; what it leaves out has a small default.
+# Where the file has a larger value; the defaults are small.
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
     "schedule.updates": 3,
     **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
-# Where the file says anything: a number that is at most 4 need not divide 16.
+# Where the file has any value: a smaller one need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
-# A pretrained model needs its weights, which a toy does without: our decoder reads bytes instead, of which a token of a
-# real vocabulary is a few; a chat template's own tokens are saved. A response need not be whole.
+# A toy run loads no weights. In place of a pretrained model, a small decoder reads bytes. A token of a real vocabulary
+# is a few bytes long, and no chat template adds tokens. A response need not be complete.
 BYTES = {"rollout.prompt_tokens": 2, "rollout.feedback_tokens": 1, "data.length": 2}
 MOST_BYTES, RESPONSE = 640, 12
-# A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
-STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS, "study.at": (),
-         "study.shipped": "scratch"}
-CROWD = 2   # methods of a study that are run
+# A study runs the :smoke of its methods from one new model, so that it needs no base and one process at a time.
+STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS,
+         "study.at": (), "study.shipped": "scratch"}
+MOST_METHODS = 2   # of a study
 
 
 def split(spec: str) -> tuple[str, str, bool]:
-  """(file, choice, whether it is to be small) of FILE.py[:choice][:smoke]; without .py the file is all of it."""
+  """(file, choice, whether it ends with :smoke) of FILE.py[:choice][:smoke]; a spec without .py is all file."""
   head, colon, rest = spec.partition(".py:")
   if not colon:
     return spec, "", False
@@ -52,8 +55,8 @@ def small(spec: str) -> str:
   return spec if split(spec)[2] else f"{spec}:{WORD}"
 
 
-def smoke(config) -> ConfigDict:
-  """The toy scale of a config as its file gives it. Sections that are none, and wrong keys, are left to be told."""
+def smoke(config: Mapping[str, Any] | ConfigDict) -> ConfigDict:
+  """The toy scale of a config as its file returns it. Wrong keys and sections stay, for `resolve` to refuse."""
   tree = nested.plain(config)
   return ConfigDict(_study(tree) if isinstance(tree.get("study"), dict) else _run(tree))
 
@@ -71,7 +74,7 @@ def _run(tree: dict) -> dict:
 
 
 def _without_weights(tree: dict) -> dict:
-  """The config of a pretrained model as one of our decoder over bytes."""
+  """The config with a small decoder over bytes in place of a pretrained model."""
   for path, bytes_per_token in BYTES.items():
     value = _at(tree, path)
     if type(value) is int:
@@ -85,7 +88,9 @@ def _without_weights(tree: dict) -> dict:
 def _study(tree: dict) -> dict:
   study = tree["study"]
   if isinstance(study.get("methods"), dict):
-    left_out = _left_out(study)
+    # Each method would be a process: the reference and one more show as much as all of them.
+    methods = sorted(study["methods"], key=lambda method: method != study.get("reference"))
+    left_out = methods[MOST_METHODS:]
     study["methods"] = {method: small(str(spec)) for method, spec in study["methods"].items()}
     for key in ("methods", "labels", "overrides"):
       if isinstance(study.get(key), dict):
@@ -95,19 +100,14 @@ def _study(tree: dict) -> dict:
   overrides = study.get("overrides")
   for method, changed in overrides.items() if isinstance(overrides, dict) else ():
     if isinstance(changed, dict):
-      kept = {key: value for key, value in nested.flat(changed).items() if not _decided(key)}
+      kept = {key: value for key, value in nested.flat(changed).items() if not _is_fixed(key)}
       overrides[method] = nested.plain(kept)
   study["name"] = f"{study.get('name', '')} ({WORD}: a toy scale that shows nothing)".strip()
   return _put(tree, STUDY)
 
 
-def _left_out(study: dict) -> list:
-  """Methods that are not run: of a crowd, where each would be a process, all but the reference and one more."""
-  methods = sorted(study["methods"], key=lambda method: method != study.get("reference"))
-  return methods[2:] if len(methods) > CROWD else []
-
-
 def _put(tree: dict, values: dict) -> dict:
+  """The tree with these values, but for those in a section that the file gives as something else than a dict."""
   for path, value in values.items():
     section = path.rpartition(".")[0]
     if not section or isinstance(tree.get(section, {}), dict):
@@ -115,11 +115,11 @@ def _put(tree: dict, values: dict) -> dict:
   return tree
 
 
-def _at(tree: dict, path: str):
+def _at(tree: dict, path: str) -> Any:
   section, _, key = path.partition(".")
   return tree[section].get(key) if isinstance(tree.get(section), dict) else None
 
 
-def _decided(key: str) -> bool:
-  """Whether the toy scale says what this key is."""
+def _is_fixed(key: str) -> bool:
+  """Whether the toy scale fixes the value of this key."""
   return any(key == path or key.startswith(f"{path}.") for path in (*EXACTLY, *AT_MOST, *WHERE_GIVEN))

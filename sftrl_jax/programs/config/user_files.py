@@ -1,4 +1,4 @@
-"""A user's own class or function, named in a config by path: `path/to/file.py:Name`. No registry, no fork."""
+"""A user's own class or function, which a config names by path: `path/to/file.py:Name`."""
 
 import ast
 import dataclasses
@@ -7,39 +7,46 @@ import hashlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from sftrl_jax import paths
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
-# What a config may name by path, and where.
+# The keys that take a path.
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
+# Every environment has these, see envs/env.py.
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
 EXAMPLE = "see sftrl_jax/envs/README.md"
-RECORD = "own.json"   # of a workdir: {file that the run was begun with: its digest}
+RECORD = "own.json"   # in a workdir: {path of a user's file: its digest when the run began}
 
 
-def is_path(name) -> bool:
-  """Whether a name of a config is `file.py:Name` (or a file whose `:Name` was forgotten)."""
+def is_path(name: Any) -> bool:
+  """Whether a value of a config is `file.py:Name` (or a file whose `:Name` was forgotten)."""
   return isinstance(name, str) and (name.endswith(".py") or ".py:" in name)
 
 
 def absolute(name: str) -> str:
-  """The same name as it is from any directory: a resume, an evaluation and a study's children may be elsewhere."""
+  """The name with an absolute path: a resume, an evaluation or a run of a study may start in another directory."""
   path, colon, wanted = name.rpartition(":") if ".py:" in name else (name, "", "")
   return f"{Path(path).expanduser().resolve()}{colon}{wanted}"
 
 
-def load(name: str, key: str):
-  """What `Name` is in `path/to/file.py:Name`; key: the dotted key that says so. ConfigError names the file and line."""
+def load(name: str, key: str) -> Any:
+  """The object `Name` of `path/to/file.py:Name`. ConfigError with the file, and the line for an error inside it.
+
+  key: the dotted key that has this name
+  """
   path, _, wanted = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
   file = Path(path)
   if not file.is_file():
-    there = [str(other) for other in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
-    hint = nearest(path, there) if there else f"; paths are relative to {Path.cwd()}."
+    files = sorted(map(str, file.parent.glob("*.py"))) if file.parent.is_dir() else []
+    hint = nearest(path, files) if files else f"; paths are relative to {Path.cwd()}."
     raise ConfigError(f"{key} is {name!r}, but there is no file {path}{hint}")
   try:
     module = _module(path, file.stat().st_mtime_ns)
@@ -50,7 +57,7 @@ def load(name: str, key: str):
     raise ConfigError(f"{line}: {type(error).__name__}: {error}\n  {key} names this file.") from error
   names = [word for word, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
   if not wanted:
-    raise ConfigError(f"{key} is {name!r}: say which name of the file is meant, as {name}:NAME. It defines "
+    raise ConfigError(f"{key} is {name!r}: add the name of its class or function, as {name}:NAME. It defines "
                       f"{', '.join(names) or 'none'}.")
   if not hasattr(module, wanted):
     raise ConfigError(f"{key} is {name!r}, but {path} has no {wanted}{nearest(wanted, names)}")
@@ -58,22 +65,22 @@ def load(name: str, key: str):
 
 
 @functools.cache
-def _module(path: str, changed: int):
-  """The file as a module, read once a process as long as it does not change: a class stays the same class."""
+def _module(path: str, changed: int) -> ModuleType:
+  """The file as a module. The cache keeps a class the same class; `changed`, a time in ns, is only a key of it."""
   del changed
   folder, stem = str(Path(path).parent), Path(path).stem
   name = f"_own_{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   if folder not in sys.path:
-    sys.path.append(folder)   # last: the file may import its neighbours, and they hide nothing
-  sys.modules[name] = module   # where dataclasses look up the annotations of their fields
+    sys.path.append(folder)   # last, so that the file's neighbours can be imported and hide no other module
+  sys.modules[name] = module   # dataclasses look up the annotations of their fields there
   spec.loader.exec_module(module)
   return module
 
 
-def environment(name: str, key: str = "config.env.name"):
-  """The class of an environment by path; ConfigError unless it has what envs/env.py asks for."""
+def environment(name: str, key: str = "config.env.name") -> type:
+  """The class of an environment by path. ConfigError unless it has the fields and methods of envs/env.py."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "an environment is a frozen dataclass, whose fields are the keys of config.env")
   missing = [f"{method}(...)" for method in METHODS if not callable(getattr(kind, method, None))]
@@ -87,8 +94,8 @@ def environment(name: str, key: str = "config.env.name"):
   return kind
 
 
-def family(name: str, parent: type, key: str = "config.model.name"):
-  """The class of a model family by path; ConfigError unless it is a frozen dataclass derived from `parent`."""
+def family(name: str, parent: type, key: str = "config.model.name") -> type:
+  """The class of a model family by path. ConfigError unless it is a frozen dataclass derived from `parent`."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "a model family is a frozen dataclass, whose fields are the keys of config.model")
   if not issubclass(kind, parent):
@@ -97,10 +104,10 @@ def family(name: str, parent: type, key: str = "config.model.name"):
   return kind
 
 
-def made(kind: type, make):
-  """make(), an instance of a user's class; an error of its own code is told with the line."""
+def create(kind: type, constructor: Callable[[], Any]) -> Any:
+  """constructor(), an instance of a user's class. An error inside the class becomes a ConfigError with its line."""
   try:
-    return make()
+    return constructor()
   except ConfigError:
     raise
   except Exception as error:
@@ -108,8 +115,8 @@ def made(kind: type, make):
     raise ConfigError(f"{line}: {type(error).__name__}: {error}") from error
 
 
-def reward(name: str, key: str = "config.reward"):
-  """A reward function by path."""
+def reward(name: str, key: str = "config.reward") -> Callable:
+  """A reward function by path. ConfigError for another value."""
   if not is_path(name):
     raise ConfigError(f"{key} is {name!r}, but should be path/to/file.py:function, called as "
                       "function(chat, response, verdict) -> float; leave it out for the environment's own rewards.")
@@ -120,8 +127,8 @@ def reward(name: str, key: str = "config.reward"):
   return function
 
 
-def optimizer(name: str, key: str = "name"):
-  """A function by path that makes an optimizer; its arguments are checked in training/optimizers/catalogue.py."""
+def optimizer(name: str, key: str = "name") -> Callable:
+  """A function by path that returns an optimizer; training/optimizers/catalogue.py checks its arguments."""
   function = load(name, key)
   if not callable(function) or isinstance(function, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
@@ -129,7 +136,7 @@ def optimizer(name: str, key: str = "name"):
   return function
 
 
-def _refuse_unfrozen(kind, name, key, rule) -> None:
+def _refuse_unfrozen(kind: Any, name: str, key: str, rule: str) -> None:
   if not isinstance(kind, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(kind).__name__}, which is no class: {rule}.")
   parameters = vars(kind).get("__dataclass_params__")
@@ -138,36 +145,36 @@ def _refuse_unfrozen(kind, name, key, rule) -> None:
 
 
 def record(config: dict, workdir: Path) -> None:
-  """Writes down, once, what the files were that a run's config names by path."""
+  """Writes, once, the digests of the files that a run's config names by path."""
   files = digests(config)
   if files and not (workdir / RECORD).exists():
     paths.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
 
 
 def digests(config: dict) -> dict[str, str]:
-  """{file: its digest} of what a resolved config names by path."""
+  """{path: digest} of the files that a resolved config names."""
   return {name: digest(name) for name in _files(config)}
 
 
 def refuse_changed(config: dict, workdir: Path) -> None:
-  """ConfigError when a file that the run in this workdir was begun with says something else now."""
+  """ConfigError when a file has changed since the run in this workdir began."""
   if not (workdir / RECORD).is_file():
     return
   try:
-    before = json.loads((workdir / RECORD).read_text())
+    recorded = json.loads((workdir / RECORD).read_text())
   except json.JSONDecodeError as error:
     raise ConfigError(f"{workdir / RECORD} is no JSON ({error}): delete it, or give another workdir.") from error
-  changed = [name for name in _files(config) if before.get(name, digest(name)) != digest(name)]
+  changed = [name for name in _files(config) if recorded.get(name, digest(name)) != digest(name)]
   if changed:
-    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so going on would mix two "
-                      "tasks. Put the file back as it was, or give another --workdir; to go on with the changed file "
-                      f"all the same, delete {workdir / RECORD}.")
+    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so a resume would mix "
+                      "two tasks. Restore the file, or give another --workdir; to resume with the changed file, "
+                      f"delete {workdir / RECORD}.")
 
 
 def digest(name: str) -> str:
-  """sha256 of a file's text but for its get_config, whose answer is in config.json already, and for empty lines.
+  """sha256 of a file's text without empty lines and without its get_config, whose result is in config.json anyway.
 
-  What the file imports is not looked at.
+  It does not cover the files that this one imports.
   """
   lines = Path(name).read_text().splitlines()
   for node in ast.parse("\n".join(lines)).body:

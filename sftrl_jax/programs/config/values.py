@@ -1,22 +1,23 @@
 """One value of a config: from the text of a command line, or from a config file, to the type its key declares.
 
 A kind is a type annotation: bool, int, float, str, Literal, a union, tuple, list, dict, with or without element types.
-Every error is a ValueError that says what the value is and what it should be; the caller adds the key.
+Every error is a ValueError with the value and the kind; the caller adds the key.
 """
 
 import ast
 import math
 import types
 import typing
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 UNIONS = (typing.Union, types.UnionType)
 CONTAINERS = (tuple, list, dict)
-LARGEST = 2**31 - 1   # what counts, sizes and seeds are on a device: 32 bits
+LARGEST = 2**31 - 1   # counts, sizes and seeds have 32 bits on a device
 
 
-def describe(kind) -> str:
-  """How a kind is written in help and errors: `int`, `'adam' | 'muon'`, `tuple of int`."""
+def describe(kind: Any) -> str:
+  """A kind as help and errors write it: `int`, `'adam' | 'muon'`, `tuple of int`."""
   if get_origin(kind) is Literal:
     return " | ".join(repr(choice) for choice in get_args(kind))
   if get_origin(kind) in UNIONS:
@@ -31,8 +32,8 @@ def describe(kind) -> str:
   return "any" if kind in (Any, object) else getattr(kind, "__name__", str(kind))
 
 
-def fit(value, kind):
-  """The value of a config file as its declared kind: ints become floats, lists become tuples, nothing else changes.
+def fit(value: Any, kind: Any) -> Any:
+  """The value of a config file as its declared kind: an int may become a float, a list a tuple; nothing else changes.
 
   Raises ValueError for None, and for a value of another kind.
   """
@@ -40,7 +41,7 @@ def fit(value, kind):
     raise ValueError("is None, and a config holds no None: leave the key out to get its default")
   origin = get_origin(kind)
   if kind in (Any, object):
-    _refuse_alien(value)
+    _refuse_unstorable(value)
     return value
   if origin is Literal:
     return _chosen(value, get_args(kind), lambda choice: choice == value and type(choice) is type(value))
@@ -52,12 +53,12 @@ def fit(value, kind):
     return float(value)
   if kind in (bool, int) and type(value) is not kind or not isinstance(value, kind):
     raise ValueError(f"is {value!r}, but should be {describe(kind)}")
-  _refuse_alien(value)
-  return _whole(value) if kind is int else value
+  _refuse_unstorable(value)
+  return _in_range(value) if kind is int else value
 
 
-def parse(text, kind):
-  """The text of one `--config.key=text` as the declared kind; ValueError says what the kind accepts."""
+def parse(text: str, kind: Any) -> Any:
+  """The text of one `--config.key=text` as the declared kind; ValueError names the values that the kind takes."""
   origin = get_origin(kind)
   if origin is Literal:
     return _chosen(text, get_args(kind), lambda choice: str(choice) == text)
@@ -70,7 +71,7 @@ def parse(text, kind):
   return fit(literal(text), object)
 
 
-def literal(text):
+def literal(text: str) -> Any:
   """The Python literal that the text spells, or the text itself: for keys whose kind is not declared."""
   if text in ("true", "false"):
     return text == "true"
@@ -80,30 +81,30 @@ def literal(text):
     return text
 
 
-def _parse_bool(text):
+def _parse_bool(text: str) -> bool:
   if text.lower() not in ("true", "false"):
     raise ValueError(f"is {text!r}, but should be bool: write true or false")
   return text.lower() == "true"
 
 
-def _parse_int(text):
+def _parse_int(text: str) -> int:
   try:
-    return _whole(int(text))
+    return _in_range(int(text))
   except ValueError:
     number = _number(text)
     if number is None or number != int(number):
       raise ValueError(f"is {text!r}, but should be int: write a whole number such as 8 or 1e6") from None
-    return _whole(int(number))
+    return _in_range(int(number))
 
 
-def _parse_float(text):
+def _parse_float(text: str) -> float:
   number = _number(text)
   if number is None:
     raise ValueError(f"is {text!r}, but should be float: write a finite number such as 0.1 or 3e-4")
   return number
 
 
-def _number(text):
+def _number(text: str) -> float | None:
   """The finite float that the text spells, else None."""
   try:
     number = float(text)
@@ -115,33 +116,33 @@ def _number(text):
 SCALARS = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: str}
 
 
-def _whole(value):
+def _in_range(value: int) -> int:
   if abs(value) > LARGEST:
     raise ValueError(f"is {str(value)[:40]}, but should be int from {-LARGEST} to {LARGEST}")
   return value
 
 
-def _refuse_alien(value) -> None:
-  """ValueError for what a config cannot hold, because config.json cannot."""
+def _refuse_unstorable(value: Any) -> None:
+  """ValueError for a value that config.json cannot hold."""
   if isinstance(value, float) and not math.isfinite(value):
     raise ValueError(f"is {value}, but should be a finite number")
   if isinstance(value, CONTAINERS):
     for item in value.values() if isinstance(value, dict) else value:
-      _refuse_alien(item)
+      _refuse_unstorable(item)
   elif value is not None and not isinstance(value, (bool, int, float, str)):   # None has an error of its own
     raise ValueError(f"is {str(value)[:60]} ({type(value).__name__}), but a config holds only numbers, text, true, "
                      "false, tuples, lists and dicts")
 
 
-def _chosen(value, choices, accepts):
+def _chosen(value: Any, choices: Sequence[Any], accepts: Callable[[Any], bool]) -> Any:
   for choice in choices:
     if accepts(choice):
       return choice
   raise ValueError(f"is {value!r}, but should be one of {', '.join(repr(choice) for choice in choices)}")
 
 
-def _first_that_fits(value, kind, read):
-  """A union takes the first member that accepts; str accepts all text, so it is asked last, and int before float."""
+def _first_that_fits(value: Any, kind: Any, read: Callable[[Any, Any], Any]) -> Any:
+  """The value as the first member of a union that takes it: int before float, and str last, since it takes any text."""
   order = {bool: 0, int: 1, float: 2, str: 4}
   for member in sorted(get_args(kind), key=lambda member: order.get(member, 3)):
     try:
@@ -151,7 +152,7 @@ def _first_that_fits(value, kind, read):
   raise ValueError(f"is {value!r}, but should be {describe(kind)}")
 
 
-def _parse_container(text, kind):
+def _parse_container(text: str, kind: Any) -> Any:
   container = get_origin(kind) or kind
   value = literal(text)
   words = isinstance(value, str) and container is not dict and str in get_args(kind)
@@ -163,7 +164,7 @@ def _parse_container(text, kind):
   return fit(value, kind)
 
 
-def _fit_container(value, kind):
+def _fit_container(value: Any, kind: Any) -> Any:
   container = get_origin(kind) or kind
   members = get_args(kind)
   if not isinstance(value, dict if container is dict else (tuple, list)):
