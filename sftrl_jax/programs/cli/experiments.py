@@ -82,16 +82,18 @@ def page(folder: Path) -> str:
     lines += [f"{entry.path}  (choices: {', '.join(entry.choices)})",
               *([f"  BROKEN: {entry.error}"] if entry.error else [f"  {entry.claim or 'no docstring'}", f"  {cost}"]),
               *(f"  {command}" for command in entry.commands), ""]
-  return "\n".join([*lines, f"{len(entries)} configs. FILE.py:{smoke.WORD} runs any of them on a toy scale, on one CPU "
-                            "in under a minute; sftrl VERB --config=FILE.py --help prints its keys."])
+  return "\n".join([*lines, f"{len(entries)} configs. FILE.py:{smoke.WORD} runs each of them on a toy scale, on one "
+                            "CPU in under a minute; sftrl VERB --config=FILE.py --help prints its keys."])
 
 
 def _names(tree: ast.Module) -> set[str]:
   """The names that a module defines at its top level: functions, imports and assigned names."""
   names = set()
   for node in tree.body:
-    if isinstance(node, (ast.FunctionDef, ast.ImportFrom, ast.Import)):
-      names |= {node.name} if isinstance(node, ast.FunctionDef) else {alias.asname or alias.name for alias in node.names}
+    if isinstance(node, ast.FunctionDef):
+      names.add(node.name)
+    elif isinstance(node, (ast.ImportFrom, ast.Import)):
+      names |= {alias.asname or alias.name for alias in node.names}
     elif isinstance(node, ast.Assign):
       names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
   return names

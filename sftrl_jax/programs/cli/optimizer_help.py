@@ -32,7 +32,8 @@ def page() -> str:
       group = entry.group
       lines += ["", group, f"  {'name':<28}{'rate':>8}{'state':>7}  arguments"]
     lines += _lines(entry, state_bytes(entry.name, params))
-  for title, reasons in (("Refused", known.refused), ("Wrappers, which are no optimizers by themselves", known.wrappers)):
+  refused = {"Refused": known.refused, "Wrappers, which are no optimizers by themselves": known.wrappers}
+  for title, reasons in refused.items():
     lines += ["", title]
     for name, reason in reasons.items():
       lines += textwrap.wrap(f"{name:<36}{reason}", WIDTH, initial_indent="  ", subsequent_indent=" " * 38)

@@ -89,8 +89,8 @@ def environment(name: str, key: str = "config.env.name") -> type:
   if missing:
     raise ConfigError(f"{where(kind)}: {key} names this class, but it has no {', '.join(missing)}: {EXAMPLE}.")
   if "variant" not in fields:
-    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no field `variant`, by which training and "
-                      f"shifted tasks are told apart: add `variant: str = \"train\"`; {EXAMPLE}.")
+    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no field `variant`, which separates training "
+                      f"from shifted tasks: add `variant: str = \"train\"`; {EXAMPLE}.")
   return kind
 
 

@@ -118,7 +118,7 @@ def test_names_that_a_key_takes_are_listed_and_taken(real):
 
 
 def test_help_needs_no_device_and_starts_nothing(tmp_path):
-  """A platform that is not there: whoever asks for a device fails."""
+  """A platform that does not exist: a look-up of devices fails."""
   words = ["rl", "--config=configs/general_points/ppo.py", f"--workdir={tmp_path / 'run'}", "--help"]
   done = subprocess.run([sys.executable, "-m", "sftrl_jax", *words], capture_output=True, text=True, cwd=ROOT,
                         check=False, env={**os.environ, "JAX_PLATFORMS": "tpu"})

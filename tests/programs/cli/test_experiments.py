@@ -62,11 +62,11 @@ def test_what_a_docstring_says_is_found(folder):
 
 def test_the_verb_prints_the_list_and_goes_on_past_broken_files(folder, capsys):
   assert main(["configs", str(folder)]) == 0
-  said = capsys.readouterr().out
+  printed = capsys.readouterr().out
   for words in (f"{folder / 'nine.py'}  (choices: quick, smoke)", "  Nine is more", "one TPU v5e-4; minutes: 12",
                 "BROKEN: ", "no docstring", "7 configs"):
-    assert words in said, words
-  assert "secret" not in said and "task.py" not in said
+    assert words in printed, words
+  assert "secret" not in printed and "task.py" not in printed
 
 
 def test_a_folder_without_configs_and_no_folder(tmp_path, capsys, monkeypatch):
@@ -81,8 +81,8 @@ def test_a_folder_without_configs_and_no_folder(tmp_path, capsys, monkeypatch):
 def test_every_config_of_ours_says_claim_command_hardware_minutes_and_result():
   assert len(OURS) >= 4
   for entry in OURS:
-    said = (entry.claim, entry.commands, entry.hardware, entry.minutes, entry.result)
-    assert all(said) and not entry.error, f"{entry.path}: see the grammar in programs/catalogue.py; it says {said}."
+    parts = (entry.claim, entry.commands, entry.hardware, entry.minutes, entry.result)
+    assert all(parts) and not entry.error, f"{entry.path} has {parts}: see the grammar in programs/cli/experiments.py."
     assert len(entry.claim) <= 120 and entry.claim[-1] in ".?"
 
 

@@ -30,9 +30,9 @@ def test_the_page_tells_of_everything_and_of_state_as_it_is(monkeypatch, tmp_pat
   assert max(map(len, page.splitlines())) <= optimizer_help.WIDTH
   state = {}
   for name, entry in known.entries.items():
-    told = re.search(rf"^  {name} +(\S+) +(\S+)  ", page, re.MULTILINE)
-    assert float(told[1]) == entry.learning_rate, name
-    state[name] = float(told[2])
+    row = re.search(rf"^  {name} +(\S+) +(\S+)  ", page, re.MULTILINE)
+    assert float(row[1]) == entry.learning_rate, name
+    state[name] = float(row[2])
   assert (state["adamw"], state["lion"], state["sign_sgd"], state["amsgrad"]) == (8.0, 4.0, 0.0, 12.0)
   assert state["adafactor"] < 0.1 and 1 < state["galore"] < 2 and 4 < state["muon"] < 5
   for name in (*known.refused, *known.wrappers):
@@ -44,20 +44,20 @@ def test_the_page_tells_of_everything_and_of_state_as_it_is(monkeypatch, tmp_pat
 @pytest.mark.parametrize("verb", CONFIGS)
 def test_every_optimizer_swaps_into_a_config_by_its_name_alone(verb, files):
   for name, entry in catalogue().entries.items():
-    told = []
-    config = resolve_for(verb, files[verb], [("optimizer.name", name)], note=told.append)
+    notes = []
+    config = resolve_for(verb, files[verb], [("optimizer.name", name)], note=notes.append)
     section = build(OptimizerConfig, config.optimizer, "config.optimizer")
     if name != files[verb].optimizer.name:
       assert (section.name, section.learning_rate, section.args) == (name, entry.learning_rate, entry.given)
-      assert section.clip == files[verb].optimizer.clip and f"-> {name}" in told[0]
+      assert section.clip == files[verb].optimizer.clip and f"-> {name}" in notes[0]
 
 
 def test_what_the_command_line_says_wins_over_the_table(files):
   words = {"optimizer.args.momentum": "0.5", "optimizer.learning_rate": "1e-2", "optimizer.name": "rmsprop",
            "optimizer.args.centered": "true"}
-  told = []
-  section = resolve_for("sft", files["sft"], list(words.items()), note=told.append).optimizer
-  assert section.learning_rate == 1e-2 and "learning_rate" not in told[0] and "centered" not in told[0]
+  notes = []
+  section = resolve_for("sft", files["sft"], list(words.items()), note=notes.append).optimizer
+  assert section.learning_rate == 1e-2 and "learning_rate" not in notes[0] and "centered" not in notes[0]
   assert section.args.to_dict() == {**catalogue().entries["rmsprop"].given, "momentum": 0.5, "centered": True}
   section = resolve_for("sft", files["sft"], [("optimizer.args.mu_dtype", "bfloat16")]).optimizer   # of the file's own
   assert section.args.to_dict() == {"mu_dtype": "bfloat16"}
