@@ -1,13 +1,13 @@
-"""`sftrl data`: an environment's demonstrations as a file that TRL, and `sftrl sft` with data.path, read.
+"""`sftrl data`: writes an environment's demonstrations into a file that TRL, and `sftrl sft` with data.path, read.
 
-A row is `prompt` and `completion`, both lists of messages: of such rows TRL trains on the completion alone, which is
-what our own SFT learns from a demonstration. Row i is demonstration i of the config's seed.
+A row is `prompt` and `completion`, both lists of messages. TRL trains on the completion of such rows alone, as our own
+SFT does on a demonstration. Row i is demonstration i of the config's seed.
 """
 
 import functools
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sftrl_jax.chat import Chat
@@ -19,32 +19,33 @@ from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 
 COUNT = 1000
-CHUNK = 1024   # rows of Parquet that are in memory at once
+CHUNK = 1024   # rows of Parquet in memory at once
 
 
 def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
-  """Writes `count` demonstrations of the training task, or of one of its variants, to `out`, and says so.
+  """Writes `count` demonstrations of the training task, or of one of its variants, to `out`; prints a summary.
 
-  config: a resolved config as plain dicts, of sft or rl.
+  config: a resolved config of sft or rl as plain dicts
+
+  Raises ConfigError before anything is written; an error later leaves no file.
   """
   refuse_out(out)
   chats = stream(config, variant)
-  rows = (row(chats(index)) for index in range(count))
-  seen = set()
-  told = _counted(rows, seen)
+  hashes = set()
+  rows = _recorded((row(chats(index)) for index in range(count)), hashes)
   out.parent.mkdir(parents=True, exist_ok=True)
   part = out.with_name(f".{out.name}.part")
   try:
-    WRITERS[out.suffix](told, part)
+    WRITERS[out.suffix](rows, part)
     part.replace(out)
   finally:
     part.unlink(missing_ok=True)
-  print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(seen):,} of them "
+  print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(hashes):,} of them "
         f"different.\nTo train on it: sftrl sft --config=configs/sft/chat.py --config.data.path={out} --workdir=...")
 
 
 def refuse_out(out: Path) -> None:
-  """ConfigError for a file that cannot be, or must not be, written."""
+  """Raises ConfigError for a file that cannot be, or must not be, written."""
   if out.suffix not in WRITERS:
     raise ConfigError(f"--out={out}: rows are written as {' or '.join(WRITERS)}: give such a file.")
   if out.exists():
@@ -53,14 +54,14 @@ def refuse_out(out: Path) -> None:
 
 
 def parse_count(text: str) -> int:
-  """--count as a number; ConfigError for what is none."""
+  """Reads --count; ConfigError for anything but a number of rows."""
   if not text.isdecimal() or not 0 < int(text) < 10**9:
     raise ConfigError(f"--count is {text!r}, but should be a number of rows from 1 to 999999999.")
   return int(text)
 
 
-def stream(config: dict, variant: str):
-  """index -> demonstration of a config's task."""
+def stream(config: dict, variant: str) -> Callable[[int], Chat]:
+  """Returns the function index -> demonstration of a config's task; ConfigError if it has no such demonstrations."""
   if config["env"]["name"] == nothing.NAME:
     raise ConfigError(f"config.env.name is {nothing.NAME!r}, which has no demonstrations to write: give the config of "
                       "a task, such as configs/general_points/sft.py.")
@@ -69,43 +70,45 @@ def stream(config: dict, variant: str):
     if variant not in env.variants:
       raise ConfigError(f"--variant is {variant!r}, but {config['env']['name']} has {', '.join(env.variants)}.")
     env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"])
-  own = config.get("data", {}).get("path")
-  fields = {} if own else {key: value for key, value in config.get("data", {}).items() if key != "path"}
-  shown = build(DemonstrationsConfig, fields, "config.data")
+  section = config.get("data", {})
+  # A config of rl has no section `data`, and that of rows of one's own has other keys: both get the defaults.
+  fields = {} if section.get("path") else {key: value for key, value in section.items() if key != "path"}
+  demonstrations = build(DemonstrationsConfig, fields, "config.data")
   try:
-    refuse(env, shown)
+    refuse(env, demonstrations)
   except ValueError as error:
     raise ConfigError(str(error)) from error
-  return functools.partial(demonstration, env, shown, config["seed"])
+  return functools.partial(demonstration, env, demonstrations, config["seed"])
 
 
 def row(chat: Chat) -> dict:
-  """A demonstration as a row: its last message is what is to be learned."""
+  """Returns a demonstration as a row; its last message, the response to learn, is the completion."""
   if any(message.image is not None for message in chat):
     raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
-  said = [{"role": message.role, "content": message.text} for message in chat]
-  return {"prompt": said[:-1], "completion": said[-1:]}
+  messages = [{"role": message.role, "content": message.text} for message in chat]
+  return {"prompt": messages[:-1], "completion": messages[-1:]}
 
 
-def _counted(rows: Iterator[dict], seen: set) -> Iterator[dict]:
+def _recorded(rows: Iterator[dict], hashes: set[int]) -> Iterator[dict]:
+  """Passes rows on and puts their hashes into `hashes`, so that the caller can count distinct rows afterwards."""
   for each in rows:
-    seen.add(hash(json.dumps(each)))
+    hashes.add(hash(json.dumps(each)))
     yield each
 
 
-def _lines(rows: Iterator[dict], path: Path) -> None:
+def _write_jsonl(rows: Iterator[dict], path: Path) -> None:
   with path.open("w", encoding="utf-8") as file:
     for each in rows:
       file.write(json.dumps(each, ensure_ascii=False) + "\n")
 
 
-def _parquet(rows: Iterator[dict], path: Path) -> None:
+def _write_parquet(rows: Iterator[dict], path: Path) -> None:
   pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
   message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
   schema = pyarrow.schema([("prompt", pyarrow.list_(message)), ("completion", pyarrow.list_(message))])
   with parquet.ParquetWriter(path, schema) as file:
-    while some := list(itertools.islice(rows, CHUNK)):
-      file.write_table(pyarrow.Table.from_pylist(some, schema))
+    while chunk := list(itertools.islice(rows, CHUNK)):
+      file.write_table(pyarrow.Table.from_pylist(chunk, schema))
 
 
-WRITERS = {".jsonl": _lines, ".parquet": _parquet}
+WRITERS = {".jsonl": _write_jsonl, ".parquet": _write_parquet}

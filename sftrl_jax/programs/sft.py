@@ -8,14 +8,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sftrl_jax.models import flops
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_sft_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
-from sftrl_jax.programs.loop import run_state as loop_run_state, session, sft_data
+from sftrl_jax.programs.loop import session, sft_data
+from sftrl_jax.programs.loop.run_state import Step
 from sftrl_jax.programs.start import initial_params, trainable
 from sftrl_jax.training import throughput
+from sftrl_jax.training.position import Position
 from sftrl_jax.training.profile import span
 
 
@@ -31,12 +34,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
   tokens, limits = learner.rows * learner.length, experiment.limits
   cost = flops.train(experiment.model.config, tokens, learner.length, trainable.adapter_count(experiment))
 
-  def next_batch(cursor: int):
+  def next_batch(cursor: int) -> tuple[TokenBatch, int]:
     """(the batch at this cursor on its way to the devices, the cursor after it)."""
     batch, after = data.batches(cursor)
-    return meshes.shard_rows(experiment.mesh, batch), after
+    return shard_rows(experiment.mesh, batch), after
 
-  def extra(before, position, seconds):
+  def extra(before: Position, position: Position, seconds: float) -> dict[str, float]:
     return {"timing_s/step": seconds, **throughput.of_step(before, position, seconds)}
 
   with workdir_of(experiment, workdir) as (log, stop):
@@ -55,7 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         with span("update"):
           state, metrics = train_step(run_state.state, batch)
         position = run_state.position.ahead(cursor, tokens, 0.0, train=cost)
-        step = loop_run_state.Step(run_state.position, position, metrics, extra, started)
+        step = Step(run_state.position, position, metrics, extra, started)
         if not limits.over(position):
           batch, cursor = next_batch(cursor)   # while the devices compute
         late = session.settles_late(run_state, seconds, stop.grace)

@@ -1,95 +1,153 @@
-"""How the study looks: colours, words for variants, numbers with units, axes.
+"""Text of a report: an environment's words for variants and verdicts, numbers with units, and safe text.
 
-Colour = method, line = distribution (solid in, dashed shifted); the same in every figure. matplotlib is imported inside
-the functions that draw, so that reading a study costs nothing more than numpy.
+An environment's words come from the run's labels.json. Colours belong to the report.
 """
 
+import dataclasses
 import math
 import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-# GeneralPoints' verdicts as they are stacked, from right to wrong: label, colour, the codes it holds.
-CODES = (
-  ("correct", "#3F8F63", ("correct",)),
-  ("wrong value", "#E0B35A", ("value",)),
-  ("wrong numbers", "#B5523B", ("numbers", "misread")),
-  ("illegal format", "#6B7280", ("illegal",)),
-)
-OTHER_CODES = ("other", "#C9CDD3", ())
-LIGHT = ("#E0B35A", "#C9CDD3")  # on which words are dark
-RIGHT, WRONG = "#3F8F63", ("#B5523B", "#E0B35A", "#6B7280", "#805AD5", "#2C7A7B", "#97266D", "#2B6CB0")
+MAX_LABELS = 200  # read from one labels.json
+LABEL_LENGTH = 40
 
-VARIANTS = {
-  "id_seen": "ID, seen pairs",
-  "id_unseen": "ID, held-out pairs",
-  "rule_ood": "OOD, new rule",
-  "visual_ood": "OOD, new pictures",
-}
+CORRECT = "correct"
+CORRECT_COLOUR = "#3F8F63"
+WRONG_COLOURS = ("#B5523B", "#E0B35A", "#6B7280", "#805AD5", "#2C7A7B", "#97266D", "#2B6CB0")
+GENERAL_POINTS_COLOURS = {"correct": CORRECT_COLOUR, "value": "#E0B35A", "numbers": "#B5523B", "misread": "#B5523B",
+                          "illegal": "#6B7280"}
+LIGHT_COLOURS = ("#E0B35A", "#C9CDD3")  # text on these is dark
 
 
-def variant_label(variant):
-  """What a reader calls a variant; unknown names stay as they are."""
-  return VARIANTS.get(variant) or plain(variant, 40)
+class VerdictGroup(NamedTuple):
+  """One segment of a bar of verdicts: its label, its colour and the verdict codes that it counts."""
+
+  label: str
+  colour: str
+  codes: tuple[str, ...]
 
 
-def verdicts(seen):
-  """The stack for the codes that runs counted: CODES where it holds them all, else a colour a code, `correct` first."""
-  seen = dict.fromkeys(seen)
-  if {code for _, _, codes in CODES for code in codes}.issuperset(seen):
-    return (*CODES, OTHER_CODES)
-  right = [("correct", RIGHT, ("correct",))] if "correct" in seen else []
-  wrong = zip((code for code in seen if code != "correct"), WRONG)  # noqa: B905 (codes without a colour are "other")
-  return (*right, *((plain(code, 40), colour, (code,)) for code, colour in wrong), OTHER_CODES)
+REMAINDER = VerdictGroup("other", "#C9CDD3", ())
 
 
-def temperature_label(temperature):
+@dataclasses.dataclass(frozen=True)
+class EnvLabels:
+  """An environment's labels by variant and by verdict code, in the environment's order."""
+
+  variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  codes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def variant(self, name: str) -> str:
+    """The label of a variant; a name without a label stands for itself."""
+    return self.variants.get(name) or _label(name)
+
+  def verdict_groups(self, codes: Iterable[str]) -> tuple[VerdictGroup, ...]:
+    """The segments of a bar for the verdict codes that runs counted: `correct` first, any uncoloured code last.
+
+    Codes with the same label share a segment. Labelled codes keep the environment's order.
+    """
+    seen, table = dict.fromkeys(codes), self.codes
+    if self is GENERAL_POINTS and not seen.keys() <= table.keys():
+      table = {}  # an old workdir of another task
+    fixed = GENERAL_POINTS_COLOURS.keys() >= {*seen, *table}
+    groups: dict[str, list[str]] = {}
+    for code in dict.fromkeys((CORRECT, *table, *seen)):
+      if fixed or code in seen:
+        groups.setdefault(table.get(code) or _label(code), []).append(code)
+    groups.pop(REMAINDER.label, None)  # its codes are counted in the remainder
+    colours = iter(WRONG_COLOURS)
+    segments = []
+    for label, members in groups.items():
+      if fixed:
+        colour = GENERAL_POINTS_COLOURS[members[0]]
+      else:
+        colour = CORRECT_COLOUR if CORRECT in members else next(colours, None)
+      if colour:
+        segments.append(VerdictGroup(label, colour, tuple(members)))
+    return (*segments, REMAINDER)
+
+
+# The labels of workdirs without a labels.json: those from before that file, which are of GeneralPoints.
+GENERAL_POINTS = EnvLabels(
+    variants={"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule",
+              "visual_ood": "OOD, new pictures"},
+    codes={"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "misread": "wrong numbers",
+           "illegal": "illegal format"})
+
+
+def parse_labels(content: Mapping[str, Any]) -> EnvLabels:
+  """EnvLabels from the content of a labels.json; GENERAL_POINTS if one of its two tables is damaged.
+
+  At most MAX_LABELS of a table are read, and made safe to print; a label that is no text is left out.
+  """
+  tables = [content.get("variants"), content.get("codes")]
+  if not all(isinstance(table, dict) for table in tables):
+    return GENERAL_POINTS
+  return EnvLabels(*({name: _label(label) for name, label in list(table.items())[:MAX_LABELS] if isinstance(label, str)}
+                     for table in tables))
+
+
+def merge_labels(tables: Iterable[EnvLabels]) -> EnvLabels:
+  """The labels of several runs in one, of those that have a labels.json; where these disagree, the first one counts."""
+  variants, codes = {}, {}
+  recorded = [labels for labels in tables if labels is not GENERAL_POINTS]
+  for labels in reversed(recorded):
+    variants, codes = {**variants, **labels.variants}, {**codes, **labels.codes}
+  return EnvLabels(variants, codes) if recorded else GENERAL_POINTS
+
+
+def _label(text: str) -> str:
+  return " ".join(plain(text, LABEL_LENGTH).split())
+
+
+def temperature_label(temperature: float) -> str:
   return "greedy" if temperature == 0 else f"T={temperature:g}"
 
 
-def plain(text, limit=4000):
+def plain(text: object, limit: int = 4000) -> str:
   """Text of a run made safe to print anywhere: no control, bidi or surrogate characters, at most `limit` characters."""
   kept = []
   for character in str(text)[:limit]:
-    odd = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") and character not in "\n\t"
-    kept.append("\ufffd" if odd else character)
+    unsafe = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") and character not in "\n\t"
+    kept.append("\ufffd" if unsafe else character)
   return "".join(kept) + (" …" if len(str(text)) > limit else "")
 
 
-def drawn(text, limit=40):
+def plot_text(text: object, limit: int = 40) -> str:
   """The same for matplotlib, which would read `$` as the start of a formula."""
   return plain(text, limit).replace("\n", " ").replace("$", r"\$")
 
 
-def percent(rate):
+def percent(rate: float) -> str:
   """A rate in [0, 1] as a percentage; a dash if there is none."""
   return "–" if not math.isfinite(rate) else f"{100 * rate:.1f}%"
 
 
-def points(difference):
+def points(difference: float) -> str:
   """A difference of rates in signed percentage points."""
   return "–" if not math.isfinite(difference) else f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def points_range(low, high):
+def points_range(low: float, high: float) -> str:
   return "–" if not (math.isfinite(low) and math.isfinite(high)) else f"{points(low)} to {points(high)}"
 
 
-def count(number, word):
+def count(number: int, noun: str) -> str:
   """1 base, 2 bases."""
-  return f"{number} {word}" if number == 1 else f"{number} {word}s"
+  return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def flops_text(flops):
+def flops_text(flops: float) -> str:
   """FLOPs to three digits, e.g. 2.4e12."""
   return "–" if not math.isfinite(flops) else f"{flops:.3g}".replace("e+", "e")
 
 
-def seconds_text(seconds):
-  """Seconds for people: 42 s, 3 min 20 s, 2 h 5 min."""
+def seconds_text(seconds: float) -> str:
+  """A duration for people: 42 s, 3 min 20 s, 2 h 5 min."""
   if not math.isfinite(seconds):
     return "–"
   whole = round(seconds)
   if whole < 60:
     return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
   return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-

@@ -1,135 +1,140 @@
 """Reports from workdirs: of a study, of a run, of runs over one another, a quick first curve and a console summary."""
 
 import pathlib
+from collections.abc import Iterable, Sequence
 
 from sftrl_jax import paths
-from sftrl_jax.report import labels, read_workdir
-from sftrl_jax.report.figures import rows as figure_rows, study_figures, style
+from sftrl_jax.report.figures import study_figures, style
+from sftrl_jax.report.figures.rows import curve_rows
+from sftrl_jax.report.labels import percent, plain, temperature_label
 from sftrl_jax.report.pages import many_methods, provenance, run_page, study_page
-from sftrl_jax.report.pages.alarms_box import line as alarm_line
+from sftrl_jax.report.pages.alarms_box import console_line
 from sftrl_jax.report.pages.blocks import Bullets, Heading, write
-from sftrl_jax.report.pages.data_box import data as read_data
+from sftrl_jax.report.pages.data_box import data_blocks
+from sftrl_jax.report.read_workdir import read_run, read_study
+from sftrl_jax.report.records import Study
 from sftrl_jax.report.stats import claims, effects
 
+Directory = pathlib.PurePath | str
 
-def write_study(directory, out=None):
-  """Writes DIR/report (report.md, report.html, figures) of what there is of a study; the path of report.html.
 
-  Runs that are missing or unfinished are named in it. ValueError, naming file, line, rule and way out, for damaged
-  input.
+def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> pathlib.Path:
+  """Writes the report (report.md, report.html, figures) of what there is of a study; returns the path of report.html.
+
+  `out` is DIRECTORY/report by default. Missing and unfinished runs are named in the report. ValueError, naming file,
+  line, rule and way out, for damaged input.
   """
-  study = read_workdir.read_study(directory)
+  study = read_study(directory)
   out = pathlib.Path(out) if out else study.directory / "report"
   out.mkdir(parents=True, exist_ok=True)
   measured = effects.measure(study)
-  judged = claims.claims(study, measured)
-  colours = style.method_colours(study.methods, study.reference)
+  judged = claims.judge_claims(study, measured)
+  chapter = study_page.Chapter(study, measured, style.method_colours(study.methods, study.reference), out)
   blocks = study_page.opening(study, measured, judged)
-  if study.crowd:
-    blocks += many_methods.results(study, measured, out) if measured.rows else []
+  if study.has_many_methods:
+    blocks += many_methods.results(chapter) if measured.rows else []
   else:
-    blocks += study_page.results(study, measured, colours, out)
-  if measured.rows and not study.crowd:
-    blocks += study_page.trade(study, measured, colours, out) + study_page.inside(study, measured, colours, out)
-    blocks += provenance.played(study)
+    blocks += study_page.results(chapter)
+    if measured.rows:
+      blocks += study_page.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
   blocks += [Heading("What does not hold"), Bullets(claims.limits(study, measured, judged))]
   return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 
 
-def write_run(workdir, out=None):
-  """Writes the report of one run into `out` or its workdir's report/; the path of report.html."""
-  run = read_workdir.read_run(workdir)
+def write_run(workdir: Directory, out: pathlib.Path | str | None = None) -> pathlib.Path:
+  """Writes the report of one run into `out` or its workdir's report/; returns the path of report.html."""
+  run = read_run(workdir)
   out = pathlib.Path(out) if out else run.directory / "report"
   out.mkdir(parents=True, exist_ok=True)
-  blocks = run_page.state(run) + run_page.evaluations(run, out) + run_page.training(run, out) + run_page.conversation(run)
-  return write(run.name, [*blocks, *read_data(run), *run_page.configuration(run)], out)
+  return write(run.name, [
+      *run_page.state(run), *run_page.evaluations(run, out), *run_page.training(run, out), *run_page.conversation(run),
+      *data_blocks(run), *run_page.configuration(run)], out)
 
 
-def write_overlay(directories, out):
-  """Writes one report of several runs (a study's directory stands for its runs) with the config keys in which they
-  differ.
+def write_overlay(directories: Sequence[Directory], out: pathlib.Path | str) -> pathlib.Path:
+  """Writes one report of several runs with the config keys in which they differ; returns the path of report.html.
+
+  A study's directory stands for its runs. ValueError if there is no run.
   """
   runs, out = [], pathlib.Path(out)
   for directory in map(paths.as_path, directories):
     if (directory / "study.json").exists():
-      runs += list(read_workdir.read_study(directory).runs.values())
+      runs += list(read_study(directory).runs.values())
     else:
-      runs.append(read_workdir.read_run(directory))
+      runs.append(read_run(directory))
   runs = list({run.directory.resolve(): run for run in runs}.values())
   if not runs:
-    raise ValueError(
-      f"There is no run in {', '.join(map(str, directories))}: name the workdirs of runs, or a study with some."
-    )
+    raise ValueError(f"There is no run in {', '.join(map(str, directories))}: name the workdirs of runs, or a study "
+                     "with some.")
   out.mkdir(parents=True, exist_ok=True)
   return write(f"{len(runs)} runs over one another", run_page.disagreement(runs) + run_page.overlay(runs, out), out)
 
 
-def draw_curve(directory, out):
-  """Draws success against FLOPs, greedy, of what a study has so far to `out` (.png, and .csv beside it); its path.
+def draw_curve(directory: Directory, out: pathlib.Path | str) -> pathlib.Path:
+  """Draws success against FLOPs, greedy, of what a study has so far to `out` (.png, and .csv beside it).
 
-  ValueError if no run has two evaluations yet.
+  Returns the path of the .png. ValueError if no run has two evaluations yet.
   """
-  study, out = read_workdir.read_study(directory), pathlib.Path(out)
-  rows = figure_rows.curves(study)
-  rows = [
-    row for row in rows if row["temperature"] == min(study.temperatures) and row["variant"] in (study.id, study.ood)
-  ]
+  study, out = read_study(directory), pathlib.Path(out)
+  rows = [row for row in curve_rows(study)
+          if row["temperature"] == min(study.temperatures) and row["variant"] in (study.id, study.ood)]
   if not rows:
     raise ValueError(f"No run in {directory} has two evaluations of {study.id} or {study.ood} yet; try again later.")
-  if study.crowd:
+  if study.has_many_methods:
     begun = [method for method in study.methods if any(row["method"] == method for row in rows)]
-    drawn = many_methods.drawn_curves(study)
-    return study_figures.save(many_methods.panels(drawn, study, begun), drawn, out)
-  variants = [variant for variant in (study.id, study.ood) if any(row["variant"] == variant for row in rows)]
+    rows = many_methods.mean_curve_rows(study)
+    return study_figures.save(many_methods.curve_panels(rows, study, begun), rows, out)
+  variants = {variant: study.labels.variant(variant) for variant in (study.id, study.ood)
+              if any(row["variant"] == variant for row in rows)}
   colours = style.method_colours(study.methods, study.reference)
   return study_figures.save(study_figures.curves(rows, variants, study.methods, colours, (study.id,)), rows, out)
 
 
-def summary(directory):
+def summary(directory: Directory) -> str:
   """The study's table and verdicts as plain text for a console."""
-  study = read_workdir.read_study(directory)
+  study = read_study(directory)
   measured = effects.measure(study)
   if not measured.rows:
-    return f"{labels.plain(study.name)}: no run has been evaluated after its start yet."
-  judged = claims.claims(study, measured)
-  header = ("method", "variant", "decoding", "start", "end", "change (95%)")
-  rows = [row for method in study.methods for row in method_rows(study, measured, method)]
-  lines = aligned(many_methods.summary_rows(study, measured) if study.crowd else [header, *rows])
+    return f"{plain(study.name)}: no run has been evaluated after its start yet."
+  judged = claims.judge_claims(study, measured)
+  lines = _aligned(many_methods.summary_rows(study, measured) if study.has_many_methods else
+                   _method_rows(study, measured))
   lines.insert(1, "-" * max(map(len, lines)))
-  for method in () if study.crowd else study.others:
+  for method in () if study.has_many_methods else study.compared_methods:
     for temperature in study.temperatures:
       gap = measured.find("matched", method, study.ood, temperature)
       if gap is not None:
         lines.append(f"{study.methods[method]} - {study.reference_label} on {study.ood} at matched {study.id}, "
-                     f"{labels.temperature_label(temperature)}: {study_page.cell(gap)}")
-  several = max(row.estimate.bases for row in measured.rows) > 1
-  unit = "bases, seeds and episodes" if several else "EPISODES OF ONE BASE ONLY"
-  over = f" Intervals over {unit}, in percentage points.{study_page.dagger(measured)}"
-  lines += ["", study_page.counted(study, measured, each=not study.crowd) + ("" if study.crowd else over), ""]
-  lines += aligned([(claim.verdict.upper(), f"{claim.text} ({labels.temperature_label(claim.temperature)})",
-                     study_page.cell(claim.estimate)) for claim in judged])
-  alarmed = alarm_line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
-  lines += ["", alarmed] if alarmed else []
+                     f"{temperature_label(temperature)}: {study_page.cell(gap)}")
+  lines += ["", study_page.sample_sizes(study, measured, by_method=not study.has_many_methods)]
+  if not study.has_many_methods:
+    several = max(row.estimate.bases for row in measured.rows) > 1
+    unit = "bases, seeds and episodes" if several else "EPISODES OF ONE BASE ONLY"
+    lines[-1] += f" Intervals over {unit}, in percentage points.{study_page.dagger(measured)}"
+  lines += ["", *_aligned([(claim.verdict.upper(), f"{claim.text} ({temperature_label(claim.temperature)})",
+                            study_page.cell(claim.estimate)) for claim in judged])]
+  alarms = console_line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
+  lines += ["", alarms] if alarms else []
   if study.missing:
     lines += ["", f"Missing runs: {', '.join(study.missing)}"]
-  return "\n".join(labels.plain(line, 400) for line in [study.name, "", *lines])
+  return "\n".join(plain(line, 400) for line in [study.name, "", *lines])
 
 
-def method_rows(study, measured, method):
-  """Lines of the console table for one method."""
-  rows = []
-  for variant in study.variants:
-    for temperature in study.temperatures:
-      start, end, change = (measured.find(q, method, variant, temperature) for q in ("start", "end", "change"))
-      if change is not None:
-        rows.append((study.methods[method], variant, labels.temperature_label(temperature), labels.percent(start.value),
-                     labels.percent(end.value), study_page.cell(change)))
+def _method_rows(study: Study, measured: effects.Effects) -> list[tuple[str, ...]]:
+  """Header and lines of the console table."""
+  rows = [("method", "variant", "decoding", "start", "end", "change (95%)")]
+  for method, label in study.methods.items():
+    for variant in study.variants:
+      for temperature in study.temperatures:
+        start, end, change = (measured.find(q, method, variant, temperature) for q in ("start", "end", "change"))
+        if change is not None:
+          rows.append((label, variant, temperature_label(temperature), percent(start.value), percent(end.value),
+                       study_page.cell(change)))
   return rows
 
 
-def aligned(rows):
+def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
   """Rows of text in columns."""
-  widths = [max(len(labels.plain(row[i])) for row in rows) for i in range(len(rows[0]))] if rows else []
-  return [
-    "  ".join(labels.plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-  ]
+  rows = [[plain(cell) for cell in row] for row in rows]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

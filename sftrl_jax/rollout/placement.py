@@ -12,7 +12,7 @@ from sftrl_jax.parallel import rules
 from sftrl_jax.parallel.mesh import ROWS, by_rows, replicated
 
 
-def axes(gather: bool) -> dict:
+def decoding_axes(gather: bool) -> dict:
   """The mesh axes of decoding.
 
   With weights split over fsdp too, a device reads its share of each matrix a token, and the devices exchange
@@ -22,18 +22,18 @@ def axes(gather: bool) -> dict:
   return rules.GATHERED_AXES if gather else rules.STATIONARY_AXES
 
 
-def weights(model: Model, mesh: Mesh, gather: bool = False) -> dict:
+def param_shardings(model: Model, mesh: Mesh, gather: bool = False) -> dict:
   """The shardings of decoding parameters."""
   shapes = jax.eval_shape(lambda: model.decoding(model.init(jax.random.key(0))))   # no arrays: a plan has no devices
-  return rules.shardings({"model": shapes}, mesh, axes(gather))["model"]
+  return rules.shardings({"model": shapes}, mesh, decoding_axes(gather))["model"]
 
 
-def mover(model: Model, mesh: Mesh, gather: bool = False) -> Callable:
+def to_decoding_fn(model: Model, mesh: Mesh, gather: bool = False) -> Callable:
   """jit: training parameters of `model` -> decoding parameters: adapters merged, layers unstacked, cast and sharded."""
-  return jax.jit(model.decoding, **({} if mesh.size == 1 else {"out_shardings": weights(model, mesh, gather)}))
+  return jax.jit(model.decoding, **({} if mesh.size == 1 else {"out_shardings": param_shardings(model, mesh, gather)}))
 
 
-def cache(config: DecoderConfig, mesh: Mesh) -> Cache:
+def cache_shardings(config: DecoderConfig, mesh: Mesh) -> Cache:
   """Shardings of a cache: rows over all devices that read rows, kv heads over tensor if there are enough of them.
 
   They are stated and not left to XLA, because programs that hand a cache on must agree on them.
@@ -45,12 +45,12 @@ def cache(config: DecoderConfig, mesh: Mesh) -> Cache:
   return Cache(heads, heads, rows, rows, whole)
 
 
-def decoded(function: Callable, gather: bool = False) -> Callable:
+def with_decoding_rules(function: Callable, gather: bool = False) -> Callable:
   """The function, traced under the rules of decoding."""
 
   @functools.wraps(function)
   def traced(*args, **kwargs) -> object:
-    with rules.applied(axes(gather)):
+    with rules.applied(decoding_axes(gather)):
       return function(*args, **kwargs)
 
   return traced

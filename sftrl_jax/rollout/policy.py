@@ -188,11 +188,11 @@ class Actor:
 @functools.cache   # so that actors of one model share their traces
 def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh: Mesh, gather: bool
               ) -> Compiled:
-  split, rows, whole = placement.cache(decoder.config, mesh), by_rows(mesh), replicated(mesh)
+  split, rows, whole = placement.cache_shardings(decoder.config, mesh), by_rows(mesh), replicated(mesh)
   sampled = SampledTokens(rows, rows, rows, rows, whole)  # so that each process can read those of its own rows
 
   @functools.partial(jax.jit, static_argnames=("cache_len", "group"), out_shardings=(split, sampled))
-  @functools.partial(placement.decoded, gather=gather)
+  @functools.partial(placement.with_decoding_rules, gather=gather)
   def turn(params: dict, cache: Cache | None, turn_inputs: TurnInputs, cache_len: int = 0, group: int = 1
            ) -> tuple[Cache, SampledTokens]:
     if cache is None:
@@ -200,11 +200,11 @@ def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: i
     return respond(decoder, sampling, stops, pad, params, cache, turn_inputs, group)
 
   @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
-  @functools.partial(placement.decoded, gather=gather)
+  @functools.partial(placement.with_decoding_rules, gather=gather)
   def regroup(cache: Cache, rows_B: jax.Array, cache_len: int) -> Cache:
     return grow(take(cache, rows_B), cache_len)
 
-  return Compiled(turn, regroup, placement.mover(decoder, mesh, gather))
+  return Compiled(turn, regroup, placement.to_decoding_fn(decoder, mesh, gather))
 
 
 def policy(actor: Actor, params: dict, key: jax.Array, temperature: float, episodes: Sequence[int],

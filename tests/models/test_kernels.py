@@ -49,7 +49,8 @@ def test_a_kernel_says_what_attend_says(kernel, dtype, window):
           "cudnn": lambda *qkv: kernels.cudnn(*qkv, allowed, scale, implementation="xla")}[kernel]
   ours = everything(lambda *qkv: attention.attend(*qkv, allowed, scale), batch, dtype)
   of_kernel = everything(look, batch, dtype)
-  assert np.abs(of_kernel[0] - ours[0]).mean() <= (1e-6 if dtype == "float32" else 1e-3)
+  # Outputs are about 1, where bfloat16 has steps of 2^-8; JAX 0.12 rounds half of one more often than 0.10.
+  assert np.abs(of_kernel[0] - ours[0]).mean() <= (1e-6 if dtype == "float32" else 2**-9)
   for mine, theirs in zip(of_kernel, ours, strict=True):   # bfloat16 rounds at 2^-9, and in other places
     assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 1e-2) * np.linalg.norm(theirs)
 

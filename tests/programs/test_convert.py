@@ -24,16 +24,16 @@ def model(tmp_path):
   random = np.random.default_rng(0)
   draw = lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32)
   hf.save(home, CONFIG, jax.tree.map(draw, fill.shapes_of(CONFIG)))
-  told = json.loads((home / "config.json").read_text())
-  (home / "config.json").write_text(json.dumps({name: value for name, value in told.items() if "sftrl" not in name}))
+  fields = json.loads((home / "config.json").read_text())
+  (home / "config.json").write_text(json.dumps({key: value for key, value in fields.items() if "sftrl" not in key}))
   return home
 
 
 def test_a_directory_in_another_dtype(model, tmp_path, capsys):
   assert main(["convert", str(model), str(tmp_path / "half"), "--dtype=bfloat16"]) == 0
-  told = capsys.readouterr().out
-  assert f"Written: {tmp_path}/half from {model}, a Hugging Face directory" in told and "in bfloat16" in told
-  assert "MB of memory" in told and "no tokenizer" in told
+  output = capsys.readouterr().out
+  assert f"Written: {tmp_path}/half from {model}, a Hugging Face directory" in output and "in bfloat16" in output
+  assert "MB of memory" in output and "no tokenizer" in output
   assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
   assert main(["convert", str(tmp_path / "half"), str(tmp_path / "again")]) == 0
   assert (tmp_path / "half/model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
@@ -41,7 +41,7 @@ def test_a_directory_in_another_dtype(model, tmp_path, capsys):
 
 
 def written(config, home):
-  """(a workdir with a checkpoint 4, its model): not by a run; what one trains is asked in test_exports.py."""
+  """(a workdir with a checkpoint 4, its model), written by no run: loop/test_session.py tests exports of runs."""
   model, random = build.build_experiment(config, "sft").model, np.random.default_rng(0)
   params = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), fill.shapes_of(model.config))
   store = stores.manager(home)
@@ -56,33 +56,33 @@ def test_a_checkpoint_of_a_run(tiny, tmp_path, capsys):
   home = tmp_path / "run"
   config, params = written(tiny("sft", model__mlp="gated"), home)
   assert main(["convert", f"{home}@4", str(tmp_path / "out"), "--dtype=float32"]) == 0, capsys.readouterr().err
-  told = capsys.readouterr().out
-  assert f"from {home} at step 4" in told and "no tokenizer" in told
+  output = capsys.readouterr().out
+  assert f"from {home} at step 4" in output and "no tokenizer" in output
   loaded = hf.load(tmp_path / "out")
   assert dataclasses.replace(loaded.config, context=0) == dataclasses.replace(config, remat="full", unroll=1, context=0)
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), loaded.params, params)
 
 
-def test_a_run_of_a_model_that_nobody_else_has_is_told_before_it_is_read(tiny, tmp_path, capsys):
+def test_a_run_of_a_model_that_nobody_else_has_is_refused_before_it_is_read(tiny, tmp_path, capsys):
   written(tiny("sft"), tmp_path / "run")
   assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out")]) == 1
   assert "llama comes nearest, but has no mlp='plain'" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words, told", [
+@pytest.mark.parametrize("words, message", [
     (["MODEL", "MODEL"], "is not empty .* and is no export of sftrl"), (["MODEL", "MODEL/config.json"], "is a file"),
     (["nowhere", "OUT"], "'nowhere' is neither the workdir of a run"), (["x.gguf", "OUT"], "no file x.gguf"),
     (["MODEL", "OUT", "--dtype=int8"], "--dtype=int8: it must be one of float32, bfloat16"),
     (["PARENT@3", "OUT"], "is neither the workdir")])
-def test_what_cannot_be_is_one_error_and_nothing_is_written(model, tmp_path, capsys, words, told):
+def test_what_cannot_be_is_one_error_and_nothing_is_written(model, tmp_path, capsys, words, message):
   names = {"MODEL": str(model), "OUT": str(tmp_path / "out"), "PARENT": str(tmp_path)}
   for name, path in names.items():
     words = [word.replace(name, path) for word in words]
   before = sorted(tmp_path.rglob("*"))
   assert main(["convert", *words]) == 1
   error = capsys.readouterr().err
-  assert error.startswith("error: ") and re.search(told, error), error
+  assert error.startswith("error: ") and re.search(message, error), error
   assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -107,12 +107,12 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("told", HOSTILE)
-def test_a_directory_that_is_broken_is_one_error_and_nothing_is_written(model, tmp_path, capsys, told):
-  HOSTILE[told](model)
+@pytest.mark.parametrize("message", HOSTILE)
+def test_a_directory_that_is_broken_is_one_error_and_nothing_is_written(model, tmp_path, capsys, message):
+  HOSTILE[message](model)
   assert main(["convert", str(model), str(tmp_path / "out")]) == 1
   error = capsys.readouterr().err
-  assert told in error and error.count("error: ") == 1 and "Traceback" not in error
+  assert message in error and error.count("error: ") == 1 and "Traceback" not in error
   assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 

@@ -33,8 +33,8 @@ def test_rows_are_the_demonstrations_of_the_config(config, tmp_path, capsys):
   assert len(written) == 40 and {len(row["prompt"]) for row in written} == {1, 3}
   for index, row in enumerate(written):
     assert row.keys() == {"prompt", "completion"} and len(row["completion"]) == 1
-    said = [(message["role"], message["content"]) for message in (*row["prompt"], *row["completion"])]
-    assert said == [(message.role, message.text) for message in chats(index)]
+    messages = [(message["role"], message["content"]) for message in (*row["prompt"], *row["completion"])]
+    assert messages == [(message.role, message.text) for message in chats(index)]
     assert row["completion"][0]["role"] == "assistant"
   assert [path.name for path in (tmp_path / "a").iterdir()] == ["rows.jsonl"]
 
@@ -78,11 +78,11 @@ def test_rl_shows_one_right_answer_a_prompt(tiny, tmp_path):
   assert all(len(json.loads(line)["prompt"]) == 1 for line in (tmp_path / "rows.jsonl").read_text().splitlines())
 
 
-def test_wrong_words_are_told_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+def test_wrong_words_are_refused_and_nothing_is_written(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "there.jsonl").write_text("mine")
   before = sorted(tmp_path.rglob("*"))
-  for words, code, told in (
+  for words, code, message in (
       ([f"--config={SFT}"], 2, "data needs --out"), (["--out=x.jsonl"], 2, "data needs --config"),
       ([f"--config={SFT}", "--out=x.csv"], 1, "--out=x.csv: rows are written as .jsonl or .parquet"),
       ([f"--config={SFT}", "--out=there.jsonl"], 1, "--out=there.jsonl is there already"),
@@ -92,8 +92,8 @@ def test_wrong_words_are_told_and_nothing_is_written(tmp_path, monkeypatch, caps
       ([f"--config={CONFIGS / 'study' / 'general_points_cpu.py'}", "--out=x.jsonl"], 1, "is a study; data takes"),
       ([f"--config={CONFIGS / 'sft' / 'chat.py'}:smoke", "--out=x.jsonl"], 1, "which has no demonstrations to write")):
     assert main(["data", *words]) == code
-    said = capsys.readouterr().err
-    assert told in said, said
+    error = capsys.readouterr().err
+    assert message in error, error
   assert sorted(tmp_path.rglob("*")) == before
 
 

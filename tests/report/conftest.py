@@ -14,35 +14,33 @@ PATHS = {
 FEEDBACK = {"correct": "OK", "value": "WRONG_VALUE", "misread": "WRONG_NUMBERS"}
 
 
-def outcomes(random, rate, hands, difficulty):
-  """Digits: a hand is right if its difficulty, with a little noise, lies under the rate; two thirds of those at
-  once.
-  """
-  right = difficulty + 0.15 * random.standard_normal(hands) < np.quantile(difficulty, rate)
-  attempt = 1 + (random.random(hands) < .25) + (random.random(hands) < .1)
+def outcomes(random, rate, episodes, difficulty):
+  """A digit an episode: right if its noisy difficulty is under the rate, two thirds of these at the first attempt."""
+  right = difficulty + 0.15 * random.standard_normal(episodes) < np.quantile(difficulty, rate)
+  attempt = 1 + (random.random(episodes) < .25) + (random.random(episodes) < .1)
   return "".join(str(int(a)) if r else "0" for r, a in zip(right, attempt, strict=True))
 
 
-def evaluation(random, method, variant, temperature, point, hands, shift, difficulty, flops):
+def evaluation(random, method, variant, temperature, point, episodes, shift, difficulty, flops):
   rate = float(np.clip(PATHS[method, variant][point] + shift - .02 * (temperature > 0), 0.01, .99))
-  text = outcomes(random, rate, hands, difficulty)
+  text = outcomes(random, rate, episodes, difficulty)
   right = sum(digit != "0" for digit in text)
   first = text.count("1")
-  misread = int((hands - first) * (0.8 * point / 4 if (method, variant) == ("sft", "rule_ood") else 0))
-  codes = {"correct": first, "value": hands - first - misread - 7, "numbers": 5, "misread": misread, "illegal": 2}
+  misread = int((episodes - first) * (0.8 * point / 4 if (method, variant) == ("sft", "rule_ood") else 0))
+  codes = {"correct": first, "value": episodes - first - misread - 7, "numbers": 5, "misread": misread, "illegal": 2}
   line = {
     "step": point * 100,
     "variant": variant,
     "temperature": temperature,
     "seed": 5000,
     "attempts": 3,
-    "episodes": hands,
+    "episodes": episodes,
     "successes": right,
-    "success": right / hands,
-    "ci95": [max(0, right / hands - 0.03), min(1, right / hands + 0.03)],
+    "success": right / episodes,
+    "ci95": [max(0, right / episodes - 0.03), min(1, right / episodes + 0.03)],
     "flops": flops,
     "seconds": 1.0,
-    "first_success": first / hands,
+    "first_success": first / episodes,
     "outcomes": text,
     "codes": codes,
     "response_length": 8.2,
@@ -113,31 +111,20 @@ def config(method, base, seed, directory):
   return shared | own
 
 
-def write_run(directory, method, base=0, seed=0, hands=300, points=5, finished=True, spread=.03, flops_scale=1.0):
+def write_run(directory, method, base=0, seed=0, episodes=300, points=5, finished=True, spread=.03, flops_scale=1.0):
   """One run's workdir; `spread` is the standard deviation of the base's effect on the change of shifted success."""
   directory.mkdir(parents=True)
   random = np.random.default_rng((base, seed, method == "sft"))
   base_shift = spread * np.random.default_rng((77, base)).standard_normal()
   lines = []
   for variant in VARIANTS:
-    difficulty = np.random.default_rng((5, VARIANTS.index(variant))).random(hands)
+    difficulty = np.random.default_rng((5, VARIANTS.index(variant))).random(episodes)
     for temperature in (0.0, 1.0):
       for point in range(points):
         start_random = np.random.default_rng((base, VARIANTS.index(variant), int(temperature)))
         shift = base_shift * (point / 4 if variant == "rule_ood" else 1)
-        lines.append(
-          evaluation(
-            random if point else start_random,
-            method,
-            variant,
-            temperature,
-            point,
-            hands,
-            shift,
-            difficulty,
-            flops_scale * 2.4e12 * point / 4,
-          )
-        )
+        lines.append(evaluation(random if point else start_random, method, variant, temperature, point, episodes, shift,
+                                difficulty, flops_scale * 2.4e12 * point / 4))
   write_lines(directory / "evals.jsonl", sorted(lines, key=lambda line: line["step"]))
   write_lines(directory / "metrics.jsonl", [metric(random, method, step, 100 * (points - 1)) for step in
                                             range(1, 100 * (points - 1) + 1, 3)])
@@ -146,16 +133,15 @@ def write_run(directory, method, base=0, seed=0, hands=300, points=5, finished=T
     episode(400, 1, "misread" if method == "sft" else "correct", method != "sft"),
     episode(400, 2, "misread" if method == "sft" else "correct", method != "sft")])
   (directory / "config.json").write_text(json.dumps(config(method, base, seed, directory.parent)))
-  (directory / "progress.json").write_text(
-    json.dumps({"phase": "complete" if finished else "train", "done": 1 if finished else 0.4})
-  )
+  progress = {"phase": "complete" if finished else "train", "done": 1 if finished else 0.4}
+  (directory / "progress.json").write_text(json.dumps(progress))
   return directory
 
 
 def write_study(directory, bases=5, seeds=1, skip=(), **options):
   """A study of sft and ppo; `skip` names runs left out."""
   directory.mkdir(parents=True, exist_ok=True)
-  told = {
+  content = {
     "name": "GeneralPoints on CPU",
     "claim": "SFT memorizes, RL generalizes: at equal compute RL keeps what SFT overwrites.",
     "bases": list(range(bases)),
@@ -168,7 +154,7 @@ def write_study(directory, bases=5, seeds=1, skip=(), **options):
     "command": "sftrl study --config=configs/study/general_points_cpu.py --workdir=runs/study",
     "hardware": "2 CPU cores",
   }
-  (directory / "study.json").write_text(json.dumps(told))
+  (directory / "study.json").write_text(json.dumps(content))
   for base in range(bases):
     for method in ("sft", "ppo"):
       for seed in range(seeds):

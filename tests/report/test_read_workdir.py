@@ -1,10 +1,10 @@
 import json
-import math
 import pathlib
 
 import pytest
 
 from sftrl_jax.report import read_workdir
+from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels
 
 
 def append(path, text):
@@ -53,8 +53,8 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(make_run, tmp_pat
 
 
 def test_a_run_of_many_attempts_reads_back(make_run, tmp_path):
-  """As rollout/tally.py writes them: a character a hand, letters from the tenth attempt on."""
-  directory = make_run(tmp_path / "run", "ppo", hands=20)
+  """As rollout/tally.py writes them: a character an episode, letters from the tenth attempt on."""
+  directory = make_run(tmp_path / "run", "ppo", episodes=20)
   line = {"step": 900, "variant": "x", "temperature": 0.0, "attempts": 40, "episodes": 5, "success": 0.8, "flops": 1.0,
           "outcomes": "09acz", "seed": 1}
   append(directory / "evals.jsonl", json.dumps(line) + "\n")
@@ -88,12 +88,6 @@ def test_damaged_evaluations_are_named(make_run, tmp_path, change, message):
     read_workdir.read_run(directory)
 
 
-def test_numbers_that_are_none_are_nan():
-  for value in (float("inf"), float("nan"), "3", None, True, 10**400, [1]):
-    assert math.isnan(read_workdir.number(value))
-  assert read_workdir.number(3) == 3.0
-
-
 def test_a_deep_or_huge_line_is_a_value_error(tmp_path):
   for text in ("[" * 10**5, '{"a": ' + "9" * 5000 + "}", "[1]"):
     (tmp_path / "x.jsonl").write_text(text + '\n{"a": 1}\n')
@@ -101,10 +95,10 @@ def test_a_deep_or_huge_line_is_a_value_error(tmp_path):
       read_workdir.read_lines(tmp_path / "x.jsonl")
 
 
-def test_a_study_names_what_is_missing_and_knows_its_methods(make_study, tmp_path):
-  study = read_workdir.read_study(make_study(tmp_path, bases=2, hands=20, skip=("base-1-ppo-0",)))
+def test_a_study_names_what_is_missing(make_study, tmp_path):
+  study = read_workdir.read_study(make_study(tmp_path, bases=2, episodes=20, skip=("base-1-ppo-0",)))
   assert study.missing == ("base-1-ppo-0",) and len(study.runs) == 3
-  assert (study.reference, study.others) == ("sft", ("ppo",))
+  assert (study.reference, study.compared_methods) == ("sft", ("ppo",))
   assert study.variants == ("id_seen", "id_unseen", "rule_ood") and study.temperatures == (0.0, 1.0)
 
 
@@ -120,3 +114,21 @@ def test_directories_that_are_no_run_or_study_say_so(tmp_path):
     read_workdir.read_run(tmp_path)
   with pytest.raises(ValueError, match="no study.json"):
     read_workdir.read_study(pathlib.Path(tmp_path))
+
+
+@pytest.mark.parametrize("text", ['{"variants": {"rule_', "[" * 10**5, "[1]", '"x"', "\x00\udcff", "",
+                                  '{"variants": [1], "codes": {"correct": 5, "value": null, "late": {"a": 1}}}'])
+def test_a_damaged_labels_file_leaves_the_words_of_general_points(make_run, tmp_path, text):
+  run = make_run(tmp_path / "run", "sft", episodes=20)
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS
+  (run / "labels.json").write_bytes(text.encode(errors="surrogateescape"))
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS
+
+
+def test_labels_are_read_with_the_run(make_run, tmp_path):
+  run = make_run(tmp_path / "run", "sft", episodes=20)
+  (run / "labels.json").write_text('{"variants": {"rule_ood": "new rule\\ud800"}, "codes": {"value": "off"}}')
+  assert read_workdir.read_run(run).labels == EnvLabels({"rule_ood": "new rule\ufffd"}, {"value": "off"})
+  (run / "labels.json").unlink()
+  (run / "labels.json").mkdir()
+  assert read_workdir.read_run(run).labels is GENERAL_POINTS

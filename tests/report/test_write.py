@@ -46,8 +46,8 @@ def test_a_study_with_nothing_is_still_a_report(make_study, tmp_path):
 
 
 def test_a_partial_study_says_what_is_missing(make_study, make_run, tmp_path):
-  make_study(tmp_path, bases=3, hands=60, skip=("base-1-ppo-0", "base-2-ppo-0", "base-2-sft-0"))
-  make_run(tmp_path / "runs" / "base-2-sft-0", "sft", base=2, hands=60, points=2, finished=False)
+  make_study(tmp_path, bases=3, episodes=60, skip=("base-1-ppo-0", "base-2-ppo-0", "base-2-sft-0"))
+  make_run(tmp_path / "runs" / "base-2-sft-0", "sft", base=2, episodes=60, points=2, finished=False)
   with open(tmp_path / "runs" / "base-2-sft-0" / "evals.jsonl", "a") as file:
     file.write('{"step": 900, "var')
   text = write.write_study(tmp_path).read_text()
@@ -56,43 +56,51 @@ def test_a_partial_study_says_what_is_missing(make_study, make_run, tmp_path):
 
 
 def test_one_method_alone_is_a_report(make_study, tmp_path):
-  make_study(tmp_path, bases=2, hands=40, skip=("base-0-ppo-0", "base-1-ppo-0"))
+  make_study(tmp_path, bases=2, episodes=40, skip=("base-0-ppo-0", "base-1-ppo-0"))
   assert "SFT change" in write.write_study(tmp_path).read_text()
 
 
 def test_one_base_is_said_loudly(make_study, tmp_path):
-  make_study(tmp_path, bases=1, hands=60)
+  make_study(tmp_path, bases=1, episodes=60)
   assert "One base model" in write.write_study(tmp_path).read_text()
   assert "EPISODES OF ONE BASE ONLY" in write.summary(tmp_path)
 
 
-def test_a_report_has_the_words_of_its_environment(make_study, tmp_path):
-  """Nothing of GeneralPoints is said of another task: no hands or cards, and the verdicts are the task's own."""
-  make_study(tmp_path, bases=2, hands=40)
+LABELS = {"variants": {"three": "three numbers", "four": "<b>four$</b>"}, "codes": {"unsorted": "not sorted"}}
+
+
+@pytest.mark.parametrize("recorded", [None, LABELS], ids=["names", "labels"])
+def test_a_report_has_the_words_of_its_environment(make_study, tmp_path, recorded):
+  """A report of another task has no hands or cards of GeneralPoints, and the verdicts are the task's own."""
+  make_study(tmp_path, bases=2, episodes=40)
   for run in (tmp_path / "runs").iterdir():
     for name in ("evals.jsonl", "episodes.jsonl"):
       text = (run / name).read_text().replace('"id_seen"', '"three"').replace('"rule_ood"', '"four"')
       text = text.replace('"id_unseen"', '"five"').replace('"illegal"', '"late"').replace('"misread"', '"wrong"')
       text = text.replace('"numbers"', '"unsorted"').replace('"value"', '"short"').replace("CARDS", "LIST")
       (run / name).write_text(text)
-  told = json.loads((tmp_path / "study.json").read_text()) | {"id": "three", "ood": "four"}
-  (tmp_path / "study.json").write_text(json.dumps(told))
+    if recorded:
+      (run / "labels.json").write_text(json.dumps(recorded))
+  content = json.loads((tmp_path / "study.json").read_text()) | {"id": "three", "ood": "four"}
+  (tmp_path / "study.json").write_text(json.dumps(content))
   pages = [write.write_study(tmp_path), write.write_run(tmp_path / "runs" / "base-0-ppo-0")]
   for path in pages:
     words = path.with_suffix(".md").read_text().lower()
     assert "episode" in words
     for alien in (" hand", "cards", "pairs held", "seen pairs", "wrong numbers"):
       assert alien not in words.partition("## config")[0], alien
-    assert "unsorted" in (path.parent / "codes.csv").read_text()
+    verdicts = (path.parent / "codes.csv").read_text()
+    assert ("not sorted" in verdicts, "unsorted" in verdicts) == (bool(recorded), not recorded)
+    assert "<b>four" not in path.read_text() and ("three numbers" in words) == bool(recorded)
 
 
 def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):
-  make_study(tmp_path, bases=2, hands=40)
+  make_study(tmp_path, bases=2, episodes=40)
   evil = "<script>alert(1)</script>$\\frac{`|\x1b[2J\ud800"
-  told = json.loads((tmp_path / "study.json").read_text())
-  told |= {"name": evil, "claim": evil, "methods": {"sft": evil, "ppo": evil + "2"}, "disclosure": [evil],
+  content = json.loads((tmp_path / "study.json").read_text())
+  content |= {"name": evil, "claim": evil, "methods": {"sft": evil, "ppo": evil + "2"}, "disclosure": [evil],
            "command": evil, "hardware": evil}
-  (tmp_path / "study.json").write_text(json.dumps(told))
+  (tmp_path / "study.json").write_text(json.dumps(content))
   for run in (tmp_path / "runs").iterdir():
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {evil: evil, "verb": config["verb"], "start": evil}))
@@ -109,7 +117,7 @@ def test_hostile_text_is_escaped_everywhere(make_study, tmp_path):
 
 def test_a_run_is_written_whole(make_run, tmp_path):
   for method in ("sft", "ppo"):
-    run = make_run(tmp_path / method, method, hands=40)
+    run = make_run(tmp_path / method, method, episodes=40)
     path = write.write_run(run)
     assert path == run / "report" / "report.html"
     for name in ("success", "training", "time", "codes"):
@@ -124,9 +132,9 @@ def test_a_run_with_next_to_nothing_is_a_report(tmp_path):
 
 
 def test_runs_lie_over_one_another_and_a_study_stands_for_its_runs(make_study, make_run, tmp_path):
-  make_study(tmp_path / "study", bases=1, hands=40)
-  other = make_run(tmp_path / "other", "sft", seed=7, hands=40)
-  path = write.write_overlay([tmp_path / "study", other, other], tmp_path / "out")
+  make_study(tmp_path / "study", bases=1, episodes=40)
+  run = make_run(tmp_path / "run", "sft", seed=7, episodes=40)
+  path = write.write_overlay([tmp_path / "study", run, run], tmp_path / "out")
   text = path.read_text()
   assert "3 runs over one another" in text and "Config differences" in text and "ppo.clip" in text
   assert "model.width" not in text
@@ -137,7 +145,7 @@ def test_runs_lie_over_one_another_and_a_study_stands_for_its_runs(make_study, m
 
 
 def test_the_first_curve_needs_only_two_evaluations_of_one_run(make_study, tmp_path):
-  make_study(tmp_path, bases=1, hands=40, points=2, finished=False, skip=("base-0-ppo-0",))
+  make_study(tmp_path, bases=1, episodes=40, points=2, finished=False, skip=("base-0-ppo-0",))
   path = write.draw_curve(tmp_path, tmp_path / "curve.png")
   assert path.exists() and path.with_suffix(".csv").exists()
 

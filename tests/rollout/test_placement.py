@@ -34,7 +34,8 @@ def axes_of(tree):
 
 
 def test_matrices_are_split_over_all_that_the_rules_say_or_gathered_over_fsdp():
-  split, gathered = (axes_of(placement.weights(build(CONFIG), mesh_of(2, 2, 2), gather)) for gather in (False, True))
+  model, mesh = build(CONFIG), mesh_of(2, 2, 2)
+  split, gathered = (axes_of(placement.param_shardings(model, mesh, gather)) for gather in (False, True))
   assert split.keys() == gathered.keys()
   for path, names in split.items():
     assert gathered[path] == names - {"fsdp"}
@@ -42,7 +43,7 @@ def test_matrices_are_split_over_all_that_the_rules_say_or_gathered_over_fsdp():
 
 
 def test_the_cache_is_split_over_rows_and_over_kv_heads_if_there_are_enough():
-  of = lambda tensor: placement.cache(CONFIG, mesh_of(1, 8 // tensor, tensor)).keys_BKSC.spec
+  of = lambda tensor: placement.cache_shardings(CONFIG, mesh_of(1, 8 // tensor, tensor)).keys_BKSC.spec
   assert of(2) == PartitionSpec(("data", "fsdp"), "tensor") and of(4) == PartitionSpec(("data", "fsdp"))
 
 
@@ -54,7 +55,7 @@ def lies(shapes, places):
 def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
   model, mesh = build(CONFIG), mesh_of(*shape)
   weights = jax.eval_shape(lambda key: model.decoding(model.init(key)), jax.random.key(0))
-  split = placement.cache(CONFIG, mesh)
+  split = placement.cache_shardings(CONFIG, mesh)
   each = dataclasses.replace(split, keys_BKSC=(split.keys_BKSC,) * 2, values_BKSC=(split.values_BKSC,) * 2)
   cache = jax.eval_shape(functools.partial(caches.empty, CONFIG, ROWS, ROOM))
   token = jax.ShapeDtypeStruct((ROWS, 1), jnp.int32, sharding=meshes.by_rows(mesh))
@@ -64,8 +65,9 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
     return model.unembed(weights, hidden_BTD[:, 0]), cache
 
   with jax.set_mesh(mesh):
-    stepping = jax.jit(placement.decoded(step, gather), out_shardings=(None, split))
-    lowered = stepping.lower(lies(weights, placement.weights(model, mesh, gather)), lies(cache, each), *[token] * 3)
+    stepping = jax.jit(placement.with_decoding_rules(step, gather), out_shardings=(None, split))
+    placed = lies(weights, placement.param_shardings(model, mesh, gather))
+    lowered = stepping.lower(placed, lies(cache, each), *[token] * 3)
   text = lowered.compile().as_text()
   moved = collectives(text)
   assert moved and max(moved) <= ROWS * CONFIG.mlp_dim < CONFIG.width * CONFIG.kv_heads * CONFIG.head_dim // 8
@@ -79,12 +81,14 @@ def test_what_travels_for_a_token_is_no_larger_than_activations(shape, gather):
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
 def test_rows_leave_a_cache_without_any_device_holding_it_whole(shape):
   mesh, random = mesh_of(*shape), np.random.default_rng(0)
-  split, shapes = placement.cache(CONFIG, mesh), jax.eval_shape(functools.partial(caches.empty, CONFIG, 32, ROOM))
+  split = placement.cache_shardings(CONFIG, mesh)
+  shapes = jax.eval_shape(functools.partial(caches.empty, CONFIG, 32, ROOM))
   cache = jax.tree.map(lambda x: random.integers(0, 99, x.shape).astype(x.dtype), shapes)
   each = dataclasses.replace(split, keys_BKSC=(split.keys_BKSC,) * 2, values_BKSC=(split.values_BKSC,) * 2)
   rows = random.permutation(32)[:16]
   with jax.set_mesh(mesh):
-    taking = jax.jit(placement.decoded(caches.take), out_shardings=split).lower(lies(cache, each), rows).compile()
+    taking = jax.jit(placement.with_decoding_rules(caches.take), out_shardings=split)
+    taking = taking.lower(lies(cache, each), rows).compile()
     taken = taking(jax.device_put(cache, each), rows)
   jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[rows] if old.ndim else old), taken, cache)
   assert max(collectives(taking.as_text())) <= 32 // 8 * CONFIG.kv_heads * ROOM * CONFIG.head_dim

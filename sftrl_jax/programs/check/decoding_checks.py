@@ -1,14 +1,18 @@
-"""Is what decodes the model that trains? Greedy decoding against the full forward, the sampler's log-probabilities
-against the train step's, on the run's own mesh, shapes and parameters."""
+"""Do decoding and training compute the same model? Compares greedy decoding with the full forward, and the sampler's
+log-probabilities with the train step's, on the run's own mesh, shapes and parameters."""
 
 import functools
 import time
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.inputs import Inputs
+from sftrl_jax.models import Model
+from sftrl_jax.parallel import hosts
+from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.rollout_batch import env_seed
@@ -17,82 +21,92 @@ from sftrl_jax.rollout.episodes import Episode
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.training.score import make_score
 
-# How far two ways to compute one logit may be apart, as a share of the logits' spread (their standard deviation) there.
-# f32 rounds at 2^-24 and bf16 at 2^-8; a decoder rounds dozens of times, and the worst of thousands of tokens counts.
+# How far two ways to compute a logit may be apart, as a share of the standard deviation of the logits at that token.
+# f32 rounds at 2^-24 and bf16 at 2^-8; a decoder rounds dozens of times, and the largest of thousands of gaps counts.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1}
-WAY_OUT = ("what decodes is not what trains: a model family of your own must change hidden and extend alike, and "
-           "unembedding for both")
+WAY_OUT = ("decoding and training compute different models: a model family of your own must change hidden and extend "
+           "alike, and unembedding for both")
 
 
-def episodes_of(experiment: Experiment, params, temperature: float) -> tuple[list[Episode], float]:
-  """(training's first episodes, as many as are decoded together; the seconds they took)."""
+def play_episodes(experiment: Experiment, params: dict, temperature: float) -> tuple[list[Episode], float]:
+  """Plays training's first episodes, as many as are decoded together. Returns them and the seconds they took."""
   actor, seed = experiment.actor, experiment.seed
-  numbers, began = range(actor.rollout.rows), time.perf_counter()
+  numbers, start_time = range(actor.rollout.rows), time.perf_counter()
   context = PlayContext(experiment.env, actor, actor.compiled.to_decoding(params), jax.random.key(seed), temperature,
                         actor.group)
   episodes, _ = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
-  return episodes, time.perf_counter() - began
+  return episodes, time.perf_counter() - start_time
 
 
-def greedy_is_the_argmax(experiment: Experiment, params, episodes) -> str:
-  """Every greedy token against the logits of one full forward over the chat that it stands in."""
-  live, placed, _ = _rows(experiment, episodes)
-  gaps, spreads = (array_BT[live] for array_BT in hosts.whole_arrays(_ranked(experiment.model)(params, *placed)))
-  far, allowed = float((gaps / np.maximum(spreads, 1e-30)).max()), tolerance(dtype(experiment))
-  told = (f"{np.mean(gaps == 0):.2%} of {len(gaps)} greedy tokens are the argmax, the worst is {gaps.max():.1e} below "
-          f"it: {far:.1e} of the logits' spread (allowed: {allowed:g})")
-  if not far <= allowed:
-    raise CheckFailed(told, WAY_OUT)
-  return told
+def check_greedy_tokens(experiment: Experiment, params: dict, episodes: Sequence[Episode]) -> str:
+  """Compares every greedily decoded token with the argmax of one full forward over its chat."""
+  sampled_BT, placed, _ = _rows(experiment, episodes)
+  arrays = hosts.whole_arrays(_logit_gaps(experiment.model)(params, *placed))
+  gaps, spreads = (array_BT[sampled_BT] for array_BT in arrays)
+  worst, allowed = float((gaps / np.maximum(spreads, 1e-30)).max()), tolerance(coarser_dtype(experiment))
+  message = (f"{np.mean(gaps == 0):.2%} of {len(gaps)} greedy tokens are the argmax, the worst is {gaps.max():.1e} "
+             f"below it: {worst:.1e} of the logits' spread (allowed: {allowed:g})")
+  if not worst <= allowed:   # also if it is nan
+    raise CheckFailed(message, WAY_OUT)
+  return message
 
 
-def probabilities_agree(experiment: Experiment, params, episodes) -> str:
-  """The sampler's log-probabilities of its tokens against those of the graph that is trained."""
-  live, placed, sampled_BT = _rows(experiment, episodes)
+def check_logprobs(experiment: Experiment, params: dict, episodes: Sequence[Episode]) -> str:
+  """Compares the sampler's log-probabilities of its tokens with those of the train step's forward."""
+  sampled_BT, placed, logprobs_BT = _rows(experiment, episodes)
   temperature = experiment.actor.rollout.temperature
   score = jax.jit(make_score(experiment.model, temperature, experiment.compute.logit_chunk))
-  gaps = np.abs(hosts.whole_arrays(score({"model": params}, *placed).logprobs_BT) - sampled_BT)[live]
-  spread = float(hosts.whole_arrays(_ranked(experiment.model)(params, *placed)[1])[live].mean()) / temperature
-  share = tolerance(dtype(experiment))
-  told = (f"log-probabilities of {len(gaps)} sampled tokens differ by {gaps.max():.1e} at most and {gaps.mean():.1e} "
-          f"on average (allowed: {share * spread:.1e}, which is {share:g} of the logits' spread)")
+  gaps = np.abs(hosts.whole_arrays(score({"model": params}, *placed).logprobs_BT) - logprobs_BT)[sampled_BT]
+  spreads_BT = hosts.whole_arrays(_logit_gaps(experiment.model)(params, *placed)[1])
+  spread = float(spreads_BT[sampled_BT].mean()) / temperature
+  share = tolerance(coarser_dtype(experiment))
+  message = (f"log-probabilities of {len(gaps)} sampled tokens differ by {gaps.max():.1e} at most and "
+             f"{gaps.mean():.1e} on average (allowed: {share * spread:.1e}, which is {share:g} of the logits' spread)")
   if not gaps.max() <= share * spread:
-    raise CheckFailed(told, WAY_OUT)
-  return told
+    raise CheckFailed(message, WAY_OUT)
+  return message
 
 
-def dtype(experiment: Experiment) -> str:
-  """The coarser one of training and decoding."""
-  both = experiment.model.config.dtype, experiment.actor.decoder.config.dtype
-  return "bfloat16" if "bfloat16" in both else both[0]
+def coarser_dtype(experiment: Experiment) -> str:
+  """Returns the coarser dtype of training and decoding."""
+  dtypes = experiment.model.config.dtype, experiment.actor.decoder.config.dtype
+  return "bfloat16" if "bfloat16" in dtypes else dtypes[0]
 
 
 def tolerance(dtype: str) -> float:
-  """A share of the spread. Accelerators round f32 products too, unless jax_default_matmul_precision forbids it."""
+  """Returns the allowed gap, as a share of the logits' spread.
+
+  Accelerators round f32 products to fewer bits too, unless jax_default_matmul_precision forbids it.
+  """
   exact = jax.default_backend() == "cpu" or jax.config.jax_default_matmul_precision in ("highest", "float32")
   return TOLERANCE[dtype if exact else "bfloat16"]
 
 
-def _rows(experiment: Experiment, episodes):
-  """(where a sampled token is the target, the rows on the mesh, the sampler's log-probabilities)."""
+def _rows(experiment: Experiment, episodes: Sequence[Episode]
+          ) -> tuple[np.ndarray, tuple[Inputs, jax.Array], np.ndarray]:
+  """Returns (where the target is a sampled token, (inputs, targets) on the mesh, the sampler's log-probabilities)."""
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
-  return rows.mask_BT > 0, meshes.shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
+  return rows.mask_BT > 0, shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
 
 
 @functools.cache
-def _ranked(model):
-  """jit: (gap_BT, spread_BT) of the full forward: how far the target's logit is below the largest, and the standard
-  deviation of the logits. A column at a time, so that logits_BTV never exist."""
+def _logit_gaps(model: Model) -> Callable[[dict, Inputs, jax.Array], tuple[jax.Array, jax.Array]]:
+  """jit: (params, inputs, targets_BT) -> (gap_BT, spread_BT) of the full forward.
 
-  def run(params, inputs, targets_BT):
+  gap: how far the target's logit is below the largest; spread: the standard deviation of the logits. One column at a
+  time, so that logits_BTV are never held whole.
+  """
+
+  def compute(params: dict, inputs: Inputs, targets_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     hidden_BTD = model.hidden(params, inputs)
 
-    def column(given):
-      logits_BV = model.unembed(params, given[0])[:, : model.ids or None]
-      chosen_B = jnp.take_along_axis(logits_BV, given[1][:, None], axis=-1)[:, 0]
-      return logits_BV.max(-1) - chosen_B, logits_BV.std(-1)
+    def column(hidden_and_targets: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+      hidden_BD, targets_B = hidden_and_targets
+      logits_BV = model.unembed(params, hidden_BD)[:, : model.ids or None]
+      target_B = jnp.take_along_axis(logits_BV, targets_B[:, None], axis=-1)[:, 0]
+      return logits_BV.max(-1) - target_B, logits_BV.std(-1)
 
     gap_TB, spread_TB = jax.lax.map(column, (hidden_BTD.swapaxes(0, 1), targets_BT.T))
     return gap_TB.T, spread_TB.T
 
-  return jax.jit(run)
+  return jax.jit(compute)

@@ -1,50 +1,54 @@
-"""A task played by its own expert: the episodes that `sftrl check` looks at. No model, no JAX."""
+"""Plays a task with its own expert: the episodes that `sftrl check` examines. No model, no JAX."""
 
 import dataclasses
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, where
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 
 SEEDS = 300  # episodes of every variant
-SECONDS = 5.0  # for a variant; after that fewer episodes have to do
+SECONDS = 5.0  # for a variant; a slower one has fewer episodes
 
 
 class CheckFailed(Exception):
-  """A check that failed: Wrong(what was found, the way out)."""
+  """A check failed: CheckFailed(message, way_out)."""
 
 
 class FatalCheckFailed(CheckFailed):
-  """A check that failed so badly that no model need play the task before it is mended."""
+  """A check failed so badly that a model cannot play the task before it is mended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """One response of the expert: to which state and chat, and how it was judged."""
+  """One response of the expert: the state and chat before it, the state and verdict after it."""
 
-  state: object
+  state: Any
   chat: Chat
   response: str
-  after: object
+  after: Any
   verdict: Verdict
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpertEpisodes:
-  """Episodes of one variant, answered by the expert."""
+  """Episodes of one variant, answered by the expert; episodes[i] is of seeds[i]."""
 
   name: str
-  env: object
-  seeds: tuple
+  env: Env
+  seeds: tuple[int | str, ...]
   episodes: tuple[tuple[Step, ...], ...]
 
 
 def play_expert_episodes(config: dict, count: int = SEEDS, seconds: float = SECONDS) -> list[ExpertEpisodes]:
-  """The training task and then every variant that is evaluated, with the seeds that a run begins with.
+  """Plays the training task and then every evaluated variant, with the seeds that a run begins with.
 
-  config: a resolved config as plain dicts. TaskError names the line of whatever cannot be played.
+  config: a resolved config as plain dicts
+
+  Raises TaskError with the line of whatever cannot be played.
   """
   evals, reward = config["evals"], config["reward"]
   seeds = [f"{config['seed']} {number}" for number in range(count)]
@@ -55,18 +59,18 @@ def play_expert_episodes(config: dict, count: int = SEEDS, seconds: float = SECO
   return played
 
 
-def _play(name: str, env, seeds, seconds: float) -> ExpertEpisodes:
+def _play(name: str, env: Env, seeds: Sequence[int | str], seconds: float) -> ExpertEpisodes:
   env = env if isinstance(env, CheckedEnv) or isinstance(getattr(env, "env", env), CheckedEnv) else CheckedEnv(env)
-  began, episodes = time.perf_counter(), []
+  start_time, episodes = time.perf_counter(), []
   for seed in seeds:
-    episodes.append(episode(env, seed))
-    if time.perf_counter() - began > seconds:
+    episodes.append(play_episode(env, seed))
+    if time.perf_counter() - start_time > seconds:
       break
   return ExpertEpisodes(name, env, tuple(seeds)[: len(episodes)], tuple(episodes))
 
 
-def episode(env, seed) -> tuple[Step, ...]:
-  """One episode by the expert, `attempts` responses at most."""
+def play_episode(env: Env, seed: int | str) -> tuple[Step, ...]:
+  """Plays one episode by the expert, of at most `attempts` responses."""
   state, chat = env.reset(seed)
   steps = []
   while chat is not None and len(steps) < env.attempts:
@@ -77,20 +81,21 @@ def episode(env, seed) -> tuple[Step, ...]:
   return tuple(steps)
 
 
-def line(env, method: str) -> str:
-  """Where a method of the user's class is written, below the wrappers."""
+def location(env: Env, method: str) -> str:
+  """Returns the file and line of a method of the user's class, below the wrappers."""
   while isinstance(env, (CheckedEnv, RewardFnEnv)):
     env = env.env
   return where(getattr(type(env), method))
 
 
-def span(values) -> str:
-  """`1`, or `0.5 to 1`."""
+def span(values: Iterable[float]) -> str:
+  """Formats the range of values: `1`, or `0.5 to 1`."""
+  values = list(values)
   low, high = min(values), max(values)
   return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def short(value) -> str:
-  """A value in at most a hundred characters."""
+def short(value: Any) -> str:
+  """Formats a value in about a hundred characters at most."""
   shown = repr(value)
   return shown if len(shown) <= 100 else f"{shown[:60]} ... ({len(shown)} characters)"

@@ -1,12 +1,15 @@
-"""Are exactly the responses trained? What the arrays of a run mark as trained, read back as text."""
+"""Are exactly the responses trained? Reads back as text what the arrays of a run mark as trained."""
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 
 from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
 from sftrl_jax.data.demonstrations import demonstration
 from sftrl_jax.data.report import marked
+from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.parallel import hosts
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -16,90 +19,104 @@ from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.text.render import continued, render, response
 from sftrl_jax.text.tokenizer import Tokenizer
 
+TRAIN_WRITTEN = "train what text/render.py calls written, and nothing else"   # the way out of a wrong mask
 
-def of_demonstrations(experiment: Experiment) -> str:
-  """SFT: the first batch as it is trained, against the chats that it was packed from."""
+
+def check_demonstrations(experiment: Experiment) -> str:
+  """SFT on demonstrations: compares the first training batch with the chats that it was packed from."""
   tokenizer, data = experiment.tokenizer, experiment.data
   chats = functools.partial(demonstration, experiment.env, data, experiment.seed)
   batch, count = next_batch(chats, tokenizer, experiment.batch, data.length, 0)
-  wanted = Counter(tuple(response(tokenizer, chats(index))) for index in range(count))
-  trained, found = Counter(), 0
-  for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT, strict=True):
-    for segment in range(1, segments.max() + 1):
-      trained[tuple(targets[(segments == segment) & (weights > 0)].tolist())] += 1
-      found += 1
-  return told(tokenizer, trained, wanted, found, count, example(tokenizer, chats(0)))
+  expected = Counter(tuple(response(tokenizer, chats(index))) for index in range(count))
+  trained = _trained_spans(batch)
+  check_spans(tokenizer, trained, expected, trained.total(), count)
+  return summary(tokenizer, trained, count, *example(tokenizer, chats(0)))
 
 
-def of_rows(experiment: Experiment) -> str:
-  """SFT on rows of one's own: all are read, and the first batch is as they were rendered."""
+def check_rows(experiment: Experiment) -> str:
+  """SFT on rows of one's own: reads all of them, and compares the first training batch with them as rendered."""
   try:
-    supply = sft_data.make_sft_data(experiment)
+    data = sft_data.make_sft_data(experiment)
   except ConfigError as error:
     raise CheckFailed(str(error), "mend the data, or config.data") from error
-  batch, count = supply.batches(0)
-  trained = Counter(tuple(targets[(segments == segment) & (weights > 0)].tolist())
-                    for targets, weights, segments in zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT,
-                                                          strict=True)
-                    for segment in range(1, segments.max() + 1))
+  batch, count = data.batches(0)
+  trained = _trained_spans(batch)
   strange = set(trained)
-  for index in range(supply.corpus.count):
-    ids, learned = supply.corpus.example(index)
+  for index in range(data.corpus.count):
+    ids, learned = data.corpus.example(index)
     strange.discard(tuple(ids[1:][learned[1:]].tolist()))
-  if trained.total() != count or strange:
-    raise CheckFailed(f"a batch of {count} examples trains {trained.total()} spans, of which {len(strange)} are in no row",
-                "train what text/render.py calls written, and nothing else")
-  return supply.summary.replace("\n", "\n          ")
+  total = sum(hosts.gathered(trained.total()))   # each process makes the rows that it holds
+  if total != count or strange:
+    raise CheckFailed(f"a batch of {count} examples trains {total} spans, of which {len(strange)} are in no "
+                      "row", TRAIN_WRITTEN)
+  return data.summary.replace("\n", "\n          ")
 
 
-def of_episodes(experiment: Experiment, episodes) -> str:
-  """RL: rows as they are trained, of the policy's episodes and of the expert's, against what was said in them."""
+def check_episodes(experiment: Experiment, episodes: Sequence[Episode]) -> str:
+  """RL: compares training rows of the policy's episodes, and of the expert's, with the responses in them."""
   tokenizer = experiment.tokenizer
-  episodes = [*episodes, *(spoken(experiment, episode.seed) for episode in episodes)]
+  episodes = [*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)]
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
-  wanted = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
-  trained, found = Counter(), 0
+  expected = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
+  trained, unbroken = Counter(), 0
   for row, episode in enumerate(episodes):
-    said = _ids(episode)
-    found += rows.inputs.tokens_BT[row][: len(said) - 1].tolist() == said[:-1]
+    ids = _ids(episode)
+    unbroken += rows.inputs.tokens_BT[row][: len(ids) - 1].tolist() == ids[:-1]
     for number, turn in enumerate(episode.turns):
-      here = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
-      ids = tuple(rows.targets_BT[row][here].tolist())
-      trained[ids] += 1
-      if tokenizer.decode(ids[:-1] if turn.response.stopped else ids) != turn.response.text:
-        raise CheckFailed(f"the environment judged {turn.response.text!r}, but {tokenizer.decode(ids)!r} is trained",
-                    "let the policy's text be its tokens, decoded")
-  row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest tells most
-  said = _ids(episodes[row])
-  return told(tokenizer, trained, wanted, found, len(episodes), (said, [0.0, *rows.mask_BT[row][: len(said) - 1]]))
+      mask_T = (rows.turns_BT[row] == number) & (rows.mask_BT[row] > 0)
+      span = tuple(rows.targets_BT[row][mask_T].tolist())
+      trained[span] += 1
+      if tokenizer.decode(span[:-1] if turn.response.stopped else span) != turn.response.text:
+        raise CheckFailed(f"the environment judged {turn.response.text!r}, but {tokenizer.decode(span)!r} is trained",
+                          "let the policy's text be its tokens, decoded")
+  check_spans(tokenizer, trained, expected, unbroken, len(episodes))
+  row = max(range(len(episodes)), key=lambda row: (len(episodes[row].turns), row))   # the longest shows most
+  ids = _ids(episodes[row])
+  return summary(tokenizer, trained, len(episodes), ids, [0.0, *rows.mask_BT[row][: len(ids) - 1]])
+
+
+def check_spans(tokenizer: Tokenizer, trained: Counter, expected: Counter, unbroken: int, chats: int) -> None:
+  """Raises CheckFailed unless the trained spans are the responses, some end in <eos>, and each chat is in one row.
+
+  trained, expected: {ids of a span: how often it occurs}
+  unbroken: chats that lie in one row without a break, of `chats`
+  """
+  if trained != expected:
+    strange = next(iter(trained - expected), ())
+    raise CheckFailed(f"{(trained - expected).total()} of {trained.total()} trained spans are no response, for example "
+                      f"{tokenizer.decode(strange)!r}", TRAIN_WRITTEN)
+  if unbroken != chats:
+    raise CheckFailed(f"{chats} chats lie in {unbroken} unbroken rows", "let a chat only grow from turn to turn")
+  if not _ended(tokenizer, trained):
+    raise CheckFailed("no trained response ends in <eos>, so the model never learns to stop",
+                      "raise config.rollout.max_new_tokens")
+
+
+def summary(tokenizer: Tokenizer, trained: Counter, chats: int, ids: Sequence[int], weights: Sequence[float]) -> str:
+  """Counts the trained spans, and shows one row (ids, weights) as text."""
+  tokens = sum(len(span) * count for span, count in trained.items())
+  return (f"{tokens} trained tokens are {trained.total()} responses, {_ended(tokenizer, trained)} with their <eos>, of "
+          f"{chats} chats in as many unbroken rows; in double brackets what is trained: "
+          f"{marked(tokenizer, ids, weights)}")
+
+
+def _ended(tokenizer: Tokenizer, trained: Counter) -> int:
+  return sum(count for span, count in trained.items() if span and span[-1] in tokenizer.stops)
+
+
+def _trained_spans(batch: TokenBatch) -> Counter:
+  """Counts the trained ids of every example of a packed batch."""
+  rows = zip(batch.targets_BT, batch.weights_BT, batch.inputs.segments_BT, strict=True)
+  return Counter(tuple(targets_T[(segments_T == segment) & (weights_T > 0)].tolist())
+                 for targets_T, weights_T, segments_T in rows for segment in range(1, segments_T.max() + 1))
 
 
 def _ids(episode: Episode) -> list[int]:
   return [token for turn in episode.turns for token in (*turn.response.context, *turn.response.tokens)]
 
 
-def told(tokenizer: Tokenizer, trained: Counter, wanted: Counter, found: int, chats: int, shown) -> str:
-  """What both methods are held to: the trained spans are the responses, each with its <eos>; a chat is one row.
-
-  found: chats that lie in one unbroken row. shown: (ids, weights) of one row, for a person to look at.
-  """
-  if trained != wanted:
-    strange = next(iter(trained - wanted), ())
-    raise CheckFailed(f"{(trained - wanted).total()} of {trained.total()} trained spans are no response, for example "
-                f"{tokenizer.decode(strange)!r}", "train what text/render.py calls written, and nothing else")
-  if found != chats:
-    raise CheckFailed(f"{chats} chats lie in {found} unbroken rows", "let a chat only grow from turn to turn")
-  ended = sum(number for ids, number in trained.items() if ids and ids[-1] in tokenizer.stops)
-  if not ended:
-    raise CheckFailed("no trained response ends in <eos>, so the model never learns to stop",
-                "raise config.rollout.max_new_tokens")
-  tokens = sum(len(ids) * number for ids, number in trained.items())
-  return (f"{tokens} trained tokens are {wanted.total()} responses, {ended} with their <eos>, of {chats} chats in as "
-          f"many unbroken rows; in double brackets what is trained: {marked(tokenizer, *shown)}")
-
-
-def spoken(experiment: Experiment, seed) -> Episode:
-  """An episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
+def expert_episode(experiment: Experiment, seed: int | str) -> Episode:
+  """Plays an episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
   state, chat = experiment.env.reset(seed)
   context, turns = render(experiment.tokenizer, chat)[0], []
   while True:

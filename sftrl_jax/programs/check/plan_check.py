@@ -1,7 +1,7 @@
-"""What a plan (`sftrl plan --json=FILE`) promised of a run, held against what its first steps took.
+"""Compares the first steps of a run with the cost that a plan (`sftrl plan --json=FILE`) gives for a step.
 
-A plan of the devices that are here predicts seconds; one of a slice has a bound by the chip's peaks, which real steps
-stay above: at twice the bound they reach half of what the chip can do.
+A plan of this machine's devices predicts seconds. A plan of a TPU slice gives a lower bound from the chip's peaks: a
+step of twice the bound reaches half of what the chip can do.
 """
 
 import dataclasses
@@ -13,12 +13,20 @@ from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.config.errors import ConfigError
 
-WITHIN = 2.0   # times what was planned; above it the plan, or the machine, is not what it was taken for
+WITHIN = 2.0   # times the planned cost; above it, the plan or the machine is not the intended one
 
 
 @dataclasses.dataclass(frozen=True)
-class Promise:
-  """Of the fullest device and of one step. predicted: whether seconds are a prediction, and not a bound."""
+class PlannedStep:
+  """The planned cost of one step.
+
+  memory: bytes on the fullest device
+  seconds: of the step
+  predicted: whether `seconds` is a prediction, and not a lower bound
+  chips: devices of the plan
+  verb: kind of training of the plan
+  within: a step may take so many times the planned seconds and memory
+  """
 
   memory: float
   seconds: float
@@ -28,55 +36,62 @@ class Promise:
   within: float = WITHIN
 
 
-def read(path: Path, within: str = str(WITHIN)) -> Promise:
-  """The promise of a plan.json; ConfigError for a file that is none, or whose plan left functions out.
+def read_plan(path: Path, within: str = str(WITHIN)) -> PlannedStep:
+  """Reads a plan.json. within: as the command line gives it.
 
-  within: how many times what was planned a step may take, of seconds and of memory.
+  Raises ConfigError for a file that is no plan, or whose plan leaves functions out, and for a wrong `within`.
   """
   try:
-    most = float(within)
+    limit = float(within)
   except ValueError:
-    most = 0.0
-  if not 1.0 <= most < math.inf:
-    raise ConfigError(f"--within={within} must be a number of at least 1: so many times what was planned is borne.")
+    limit = 0.0
+  if not 1.0 <= limit < math.inf:
+    raise ConfigError(f"--within={within} must be a number of at least 1: a step may take so many times its plan.")
   try:
-    told = json.loads(path.read_text())
-    if told.get("only"):
-      raise ValueError(f"it plans only {', '.join(told['only'])}")
-    steps = [one for one in told["functions"] if one["calls_per_step"]]
-    predicted = all("predicted_seconds" in one for one in steps)
-    seconds = sum(one["calls_per_step"] * one["predicted_seconds" if predicted else "seconds_bound"] for one in steps)
-    found = Promise(max(one["peak_gib"] for one in told["functions"]) * GIB, seconds, predicted, int(told["chips"]),
-                    str(told["verb"]), most)
+    plan = json.loads(path.read_text())
+    if plan.get("only"):
+      raise ValueError(f"it plans only {', '.join(plan['only'])}")
+    functions = [function for function in plan["functions"] if function["calls_per_step"]]
+    predicted = all("predicted_seconds" in function for function in functions)
+    key = "predicted_seconds" if predicted else "seconds_bound"
+    seconds = sum(function["calls_per_step"] * function[key] for function in functions)
+    memory = max(function["peak_gib"] for function in plan["functions"]) * GIB
+    planned = PlannedStep(memory, seconds, predicted, int(plan["chips"]), str(plan["verb"]), limit)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise ConfigError(f"--plan={path} is no whole plan ({error}): make one with `sftrl plan --config=... "
                       f"--json={path}`.") from error
-  if not (math.isfinite(found.seconds) and found.seconds > 0 and found.memory > 0):
-    raise ConfigError(f"--plan={path} has {found.seconds} seconds a step and {found.memory} bytes: make it anew.")
-  return found
+  if not (math.isfinite(planned.seconds) and planned.seconds > 0 and planned.memory > 0):
+    raise ConfigError(f"--plan={path} has {planned.seconds} seconds a step and {planned.memory} bytes: make it anew.")
+  return planned
 
 
-def refuse_another(promise: Promise, verb: str, chips: int) -> None:
-  """Wrong for a plan of another kind of run, or of another number of devices."""
-  if (promise.verb, promise.chips) != (verb, chips):
-    raise CheckFailed(f"the plan is of {promise.verb} on {promise.chips} devices, but this is {verb} on {chips}",
-                "plan what is run here: sftrl plan --config=... --json=FILE, with --topology for a slice")
+def refuse_other_run(planned: PlannedStep, verb: str, chips: int) -> None:
+  """Raises CheckFailed for a plan of another kind of training, or of another number of devices."""
+  if (planned.verb, planned.chips) != (verb, chips):
+    raise CheckFailed(f"the plan is of {planned.verb} on {planned.chips} devices, but this is {verb} on {chips}",
+                      "plan what is run here: sftrl plan --config=... --json=FILE, with --topology for a slice")
 
 
-def kept(promise: Promise, seconds: float, memory: float | None) -> str:
-  """Measured beside planned; Wrong above so many times it. memory: bytes of the fullest device, None where none tells.
+def compare(planned: PlannedStep, seconds: float, memory: float | None) -> str:
+  """Compares a measured step with its plan; raises CheckFailed if it takes more than `within` times as much.
+
+  memory: bytes on the fullest device; None if the devices do not report their memory
   """
-  what = "predicted" if promise.predicted else "the least by the chip's peaks"
-  times = seconds / promise.seconds
-  told = f"a step took {seconds:.3g} s, {times:.2f} times {what} ({promise.seconds:.3g} s)"
+  basis = "predicted" if planned.predicted else "the least by the chip's peaks"
+  times = seconds / planned.seconds
+  message = f"a step took {seconds:.3g} s, {times:.2f} times {basis} ({planned.seconds:.3g} s)"
   if memory is None:
-    told += "; these devices do not tell their memory"
+    message += "; these devices do not report their memory"
   else:
-    told += f"; memory {memory / GIB:.2f} GiB a device, {memory / promise.memory:.2f} times planned"
-  if times > promise.within:
-    raise CheckFailed(told, "see what else uses this machine, or plan again: sftrl plan --config=... --json=FILE"
-                if promise.predicted else f"see where the time goes, --config.log.profile_steps='(2, 3)' in a run, or "
-                f"bear it: --within={math.ceil(times)}")
-  if memory is not None and memory > promise.within * promise.memory:
-    raise CheckFailed(told, "plan this very config, on this mesh: it is another one, or something else uses the devices")
-  return told
+    message += f"; memory {memory / GIB:.2f} GiB a device, {memory / planned.memory:.2f} times planned"
+  if times > planned.within:
+    if planned.predicted:
+      way_out = "see what else uses this machine, or plan again: sftrl plan --config=... --json=FILE"
+    else:
+      way_out = ("see where the time goes, --config.log.profile_steps='(2, 3)' in a run, or accept it: "
+                 f"--within={math.ceil(times)}")
+    raise CheckFailed(message, way_out)
+  if memory is not None and memory > planned.within * planned.memory:
+    raise CheckFailed(
+        message, "plan this very config, on this mesh: it is another one, or something else uses the devices")
+  return message

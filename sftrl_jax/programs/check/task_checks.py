@@ -1,5 +1,5 @@
-"""A task examined without a model, before hours are spent on it: is the expert right, is the verifier sound, are the
-variants apart, does every text fit? A failure names the file and line to mend."""
+"""Checks of a task without a model: is the expert right, is the verifier sound, are the variants disjoint, do all texts
+fit? A failure names the file and line to mend."""
 
 import dataclasses
 import hashlib
@@ -7,10 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sftrl_jax.chat import Message
+from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.referee import TaskError
@@ -19,218 +19,245 @@ from sftrl_jax.programs.check.expert_episodes import (
   CheckFailed,
   ExpertEpisodes,
   FatalCheckFailed,
-  episode,
-  line,
-  play_expert_episodes as play_all,
+  Step,
+  location,
+  play_episode,
+  play_expert_episodes,
   short,
   span,
 )
 from sftrl_jax.programs.config.resolve import build
-from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.text.render import continued, render, response
+from sftrl_jax.text.tokenizer import Tokenizer, byte, words
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-  """One check: what was measured, and what to do if it failed. fatal: no model need play the task before."""
+  """The result of one check.
+
+  message: what was measured, or what is wrong
+  way_out: what to do if it failed
+  fatal: a model cannot play the task before this is mended
+  """
 
   name: str
   ok: bool
-  told: str
+  message: str
   way_out: str = ""
   fatal: bool = False
 
 
-def find(name: str, check: Callable[[], str]) -> CheckResult:
-  """The finding of a check that tells what it measured, or raises. What one of several processes finds wrong is wrong
-  for all, so that they go on or end together."""
+def run_check(name: str, check: Callable[[], str]) -> CheckResult:
+  """Runs a check, which returns what it measured or raises CheckFailed or TaskError.
+
+  All processes of a run call this together. If one of them fails, all return a failure, so that they go on or end
+  together.
+  """
   try:
-    mine = CheckResult(name, True, check())
-  except CheckFailed as wrong:
-    mine = CheckResult(name, False, *wrong.args, fatal=isinstance(wrong, FatalCheckFailed))
+    result = CheckResult(name, True, check())
+  except CheckFailed as error:
+    result = CheckResult(name, False, *error.args, fatal=isinstance(error, FatalCheckFailed))
   except TaskError as error:
-    mine = CheckResult(name, False, str(error), fatal=True)
+    result = CheckResult(name, False, str(error), fatal=True)
   from sftrl_jax.parallel import hosts  # JAX, which `sftrl check` imports only once the config is known to be right
   if not hosts.several():
-    return mine
-  found = [CheckResult(**told) for told in hosts.gathered(dataclasses.asdict(mine))]
-  wrong = [dataclasses.replace(one, told=f"process {process}: {one.told}", fatal=any(other.fatal for other in found))
-           for process, one in enumerate(found) if not one.ok]
-  return wrong[0] if wrong else mine
+    return result
+  results = [CheckResult(**fields) for fields in hosts.gathered(dataclasses.asdict(result))]
+  fatal = any(each.fatal for each in results)
+  failures = [dataclasses.replace(each, message=f"process {process}: {each.message}", fatal=fatal)
+              for process, each in enumerate(results) if not each.ok]
+  return failures[0] if failures else result
 
 
-def examine(config: dict, inside: str = "", training: bool = True):
-  """Yields a Finding a check. config: a resolved config as plain dicts.
+def check_task(config: dict, id_variant: str = "", training: bool = True) -> Iterator[CheckResult]:
+  """Runs the checks of a task one by one: the caller prints each result before the next check begins.
 
-  inside: the variant that counts as in distribution; "" for the first of evals.variants.
-  training: hold the training task against the shifted variants too; off for a base that is meant to know them.
+  config: a resolved config as plain dicts
+  id_variant: the variant that counts as in distribution; "" for the first of evals.variants
+  training: whether the training task may share no episode with the shifted variants; False for a base that is meant to
+    know them
   """
   if config["env"]["name"] == nothing.NAME:
-    return   # rows of one's own are tried with the parts of the run
+    return   # run_checks tries rows of one's own
   played: list[ExpertEpisodes] = []
 
   def play() -> str:
-    played.extend(play_all(config))
-    return ", ".join(f"{course.name} {len(course.episodes)}" for course in played)
+    played.extend(play_expert_episodes(config))
+    return ", ".join(f"{variant.name} {len(variant.episodes)}" for variant in played)
 
-  yield (first := find("episodes played by the expert", play))
+  yield (first := run_check("episodes played by the expert", play))
   if first.fatal:
     return
-  yield find("the expert is right", lambda: _right(played))
-  yield find("a seed gives one episode", lambda: _repeated(played))
-  yield find("in another process too", lambda: _elsewhere(config))
-  yield find("hostile strings get verdicts", lambda: adversarial.strings_get_verdicts(played))
-  yield find("no response beats the expert", lambda: adversarial.nothing_beats_the_expert(played))
-  yield find("episodes end and stay ended", lambda: adversarial.episodes_end(played))
-  yield find("variants share no episode", lambda: _apart(played, inside, training and not config["evals"]["env"]))
-  yield find("texts fit", lambda: _fit(played, config))
+  disjoint_training = training and not config["evals"]["env"]
+  yield run_check("the expert is right", lambda: _check_expert(played))
+  yield run_check("a seed gives one episode", lambda: _check_seeds(played))
+  yield run_check("in another process too", lambda: _check_other_process(config))
+  yield run_check("hostile strings get verdicts", lambda: adversarial.check_hostile_strings(played))
+  yield run_check("no response beats the expert", lambda: adversarial.check_rewards(played))
+  yield run_check("episodes end and stay ended", lambda: adversarial.check_episode_ends(played))
+  yield run_check("variants share no episode", lambda: _check_disjoint(played, id_variant, disjoint_training))
+  yield run_check("texts fit", lambda: _check_lengths(played, config))
   if "data" in config and not config["data"].get("path"):
-    yield find("demonstrations are as asked for", lambda: _shown(played, config))
+    yield run_check("demonstrations are as asked for", lambda: _check_demonstrations(played, config))
 
 
-def _right(courses: list[ExpertEpisodes]) -> str:
-  for course in courses:
-    wrong = [index for index, steps in enumerate(course.episodes) if not steps[-1].verdict.success]
+def _check_expert(variants: Sequence[ExpertEpisodes]) -> str:
+  for variant in variants:
+    wrong = [index for index, steps in enumerate(variant.episodes) if not steps[-1].verdict.success]
     if wrong:
-      last = course.episodes[wrong[0]][-1]
+      last = variant.episodes[wrong[0]][-1]
       raise FatalCheckFailed(
-          f"{line(course.env, 'expert')}: no success in {len(wrong)} of {len(course.episodes)} episodes of "
-          f"{course.name}; seed {course.seeds[wrong[0]]!r}: to {short(last.chat[-1].text)} the expert says "
+          f"{location(variant.env, 'expert')}: no success in {len(wrong)} of {len(variant.episodes)} episodes of "
+          f"{variant.name}; seed {variant.seeds[wrong[0]]!r}: to {short(last.chat[-1].text)} the expert answers "
           f"{short(last.response)}, which is judged {last.verdict.code!r}",
-          f"let expert give what step accepts, or step accept it ({line(course.env, 'step')})")
-    strange = {step.verdict.code for steps in course.episodes for step in steps} - set(course.env.codes)
-    if strange:
-      raise CheckFailed(f"{line(course.env, 'step')}: the verdict's code is {min(strange)!r}, but `codes` names "
-                  f"{', '.join(course.env.codes)}", "let `codes` name every code that step gives")
-  total = [sum(step.verdict.reward for step in steps) for course in courses for steps in course.episodes]
-  return f"success in {len(total)} of {len(total)} episodes, reward {span(total)}"
+          f"let expert give what step accepts, or step accept it ({location(variant.env, 'step')})")
+    unknown = {step.verdict.code for steps in variant.episodes for step in steps} - set(variant.env.codes)
+    if unknown:
+      raise CheckFailed(f"{location(variant.env, 'step')}: the verdict's code is {min(unknown)!r}, but `codes` names "
+                        f"{', '.join(variant.env.codes)}", "let `codes` name every code that step gives")
+  rewards = [sum(step.verdict.reward for step in steps) for variant in variants for steps in variant.episodes]
+  return f"success in {len(rewards)} of {len(rewards)} episodes, reward {span(rewards)}"
 
 
-def _repeated(courses: list[ExpertEpisodes]) -> str:
+def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:
+  """Plays episodes a second time: a seed gives the same one, and `step` leaves the old state as it was."""
   count = 0
-  for course in courses:
-    for seed, steps in list(zip(course.seeds, course.episodes, strict=True))[:100]:
-      _refuse_another(course, seed, steps, episode(course.env, seed))
-      if course.env.step(steps[0].state, steps[0].response)[1] != steps[0].verdict:
-        raise CheckFailed(f"{line(course.env, 'step')}: the second step from one state gives another verdict (seed {seed!r} "
-                    f"of {course.name})", "return a new state from step, and leave the old one as it was")
+  for variant in variants:
+    for seed, steps in list(zip(variant.seeds, variant.episodes, strict=True))[:100]:
+      _compare_steps(variant, seed, steps, play_episode(variant.env, seed))
+      if variant.env.step(steps[0].state, steps[0].response)[1] != steps[0].verdict:
+        raise CheckFailed(
+            f"{location(variant.env, 'step')}: the second step from one state gives another verdict (seed {seed!r} of "
+            f"{variant.name})", "return a new state from step, and leave the old one as it was")
       count += 1
   return f"{count} episodes repeated, states left as they are"
 
 
-def _refuse_another(course: ExpertEpisodes, seed, steps, again) -> None:
-  for one, other in zip(steps, again, strict=False):
-    for part, method in (("chat", "reset"), ("response", "expert"), ("verdict", "step")):
-      before, after = getattr(one, part), getattr(other, part)
+def _compare_steps(variant: ExpertEpisodes, seed: int | str, first: Sequence[Step], second: Sequence[Step]) -> None:
+  for steps in zip(first, second, strict=False):
+    for field, method in (("chat", "reset"), ("response", "expert"), ("verdict", "step")):
+      before, after = (getattr(step, field) for step in steps)
       if before != after:
-        raise CheckFailed(f"{line(course.env, method)}: seed {seed!r} of {course.name} gives another {part} the second time: "
-                    f"{short(before)}, then {short(after)}",
-                    "draw from random.Random(f'{seed}'), never from a global state or a clock")
+        raise CheckFailed(
+            f"{location(variant.env, method)}: seed {seed!r} of {variant.name} gives another {field} the second time: "
+            f"{short(before)}, then {short(after)}",
+            "draw from random.Random(f'{seed}'), never from a global state or a clock")
 
 
 def digest(config: dict) -> str:
-  """A fingerprint of the first episodes of every variant, the same in every process."""
-  shown = [[(step.chat, step.response, step.verdict) for steps in course.episodes for step in steps]
-           for course in play_all(config, count=10)]
+  """Returns a hash of the first episodes of every variant, the same in every process."""
+  shown = [[(step.chat, step.response, step.verdict) for steps in variant.episodes for step in steps]
+           for variant in play_expert_episodes(config, count=10)]
   return hashlib.sha256(repr(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _elsewhere(config: dict) -> str:
-  """Another process hashes strings otherwise and orders sets otherwise."""
-  code = "import json, sys; from sftrl_jax.programs import examination; print(examination.digest(json.load(sys.stdin)))"
+def _check_other_process(config: dict) -> str:
+  """Plays in a process that hashes strings with another seed, and so orders sets otherwise."""
+  code = f"import json, sys; from {__name__} import digest; print(digest(json.load(sys.stdin)))"
   paths = os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])
-  done = subprocess.run([sys.executable, "-c", code], input=json.dumps(config), text=True, capture_output=True,
-                        check=False, env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1234"})
-  if done.returncode:
-    raise CheckFailed(f"a second process could not play the task: {done.stderr.strip()[-300:]}",
-                "let the file need nothing that only this process has")
-  if done.stdout.split()[-1:] != [digest(config)]:
+  child = subprocess.run([sys.executable, "-c", code], input=json.dumps(config), text=True, capture_output=True,
+                         check=False, env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "1234"})
+  if child.returncode:
+    raise CheckFailed(f"a second process could not play the task: {child.stderr.strip()[-300:]}",
+                      "let the file need nothing that only this process has")
+  if child.stdout.split()[-1:] != [digest(config)]:
     raise CheckFailed("a second process plays other episodes with the same seeds, so no run could be resumed",
-                "use neither hash() of a str nor the order of a set: random.Random(f'{seed}') is the same everywhere")
+                      "use neither hash() of a str nor the order of a set: random.Random(f'{seed}') is the same "
+                      "everywhere")
   return "10 episodes of each variant are the same there"
 
 
-def _apart(courses: list[ExpertEpisodes], inside: str, training: bool) -> str:
-  """Initial chats with their right answers: those in distribution, and of training, against every other variant's."""
-  shown = {course.name: {(steps[0].chat, steps[0].response) for steps in course.episodes} for course in courses}
-  variants = [course.name for course in courses[1:]]
-  inside = inside if inside in variants else "".join(variants[:1])
-  told = []
-  for course in courses[1:]:
-    for known in (inside, "training") if training else (inside,):
-      if course.name == inside:
-        continue
-      shared = shown[known] & shown[course.name]
+def _check_disjoint(variants: Sequence[ExpertEpisodes], id_variant: str, training: bool) -> str:
+  """Compares the initial chats and answers of the in-distribution variant, and of training, with all other variants'.
+  """
+  openings = {variant.name: {(steps[0].chat, steps[0].response) for steps in variant.episodes} for variant in variants}
+  names = [variant.name for variant in variants[1:]]
+  id_variant = id_variant if id_variant in names else "".join(names[:1])
+  compared = []
+  for variant in variants[1:]:
+    if variant.name == id_variant:
+      continue
+    for known in (id_variant, "training") if training else (id_variant,):
+      shared = openings[known] & openings[variant.name]
       if shared:
         chat, _ = min(shared, key=repr)
-        raise CheckFailed(f"{line(course.env, 'reset')}: {known} and {course.name} share {len(shared)} of "
-                    f"{len(shown[course.name])} initial chats, for example {short(chat[-1].text)}: {course.name} does "
-                    "not measure what was never seen",
-                    "let every variant draw from its own part of the task; a base that is meant to know both makes no "
-                    "claim: evals.variants=()")
-      told.append(f"{known} ({len(shown[known])}) and {course.name} ({len(shown[course.name])})")
-  return f"initial chats compared, none in both: {', '.join(told)}" if told else "there is nothing to compare"
+        raise CheckFailed(
+            f"{location(variant.env, 'reset')}: {known} and {variant.name} share {len(shared)} of "
+            f"{len(openings[variant.name])} initial chats, for example {short(chat[-1].text)}: {variant.name} does not "
+            "measure what was never seen",
+            "let every variant draw from its own part of the task; a base that is meant to know both makes no claim: "
+            "evals.variants=()")
+      compared.append(f"{known} ({len(openings[known])}) and {variant.name} ({len(openings[variant.name])})")
+  return f"initial chats compared, none in both: {', '.join(compared)}" if compared else "there is nothing to compare"
 
 
-def _tokenizer(courses: list[ExpertEpisodes], config: dict):
+def _make_tokenizer(variants: Sequence[ExpertEpisodes], config: dict) -> Tokenizer:
   name = config["tokenizer"]["name"]
   if name == "pretrained":
-    from sftrl_jax.programs.start import pretrained  # it knows models, and with them JAX
+    from sftrl_jax.programs.start import pretrained  # it imports models, and with them JAX
     return pretrained.tokenizer(config["start"])
-  return tokenizers.words(courses[0].env.words) if name == "words" else tokenizers.byte()
+  return words(variants[0].env.words) if name == "words" else byte()
 
 
-def _fit(courses: list[ExpertEpisodes], config: dict) -> str:
-  """The longest prompt, answer and feedback against config.rollout; every word of them is known."""
-  tokenizer, rollout = _tokenizer(courses, config), config["rollout"]
-  longest = {"prompt_tokens": (0, ""), "feedback_tokens": (0, ""), "max_new_tokens": (0, "")}
+# Key of config.rollout: the method that gives the last text of a chat, and the ids of that text.
+LIMITS = {
+    "prompt_tokens": ("reset", lambda tokenizer, chat: render(tokenizer, chat)[0]),
+    "feedback_tokens": ("step", continued),
+    "max_new_tokens": ("expert", response),
+}
 
-  def measure(key, course, method, text, ids_of):
+
+def _check_lengths(variants: Sequence[ExpertEpisodes], config: dict) -> str:
+  """Holds the longest prompt, feedback and answer against config.rollout; the tokenizer must know all their words."""
+  tokenizer, rollout = _make_tokenizer(variants, config), config["rollout"]
+  longest = dict.fromkeys(LIMITS, (0, ""))
+
+  def measure(key: str, variant: ExpertEpisodes, chat: Chat) -> None:
+    method, tokenize = LIMITS[key]
     try:
-      longest[key] = max(longest[key], (len(ids_of()), text))
+      longest[key] = max(longest[key], (len(tokenize(tokenizer, chat)), chat[-1].text))
     except ValueError as error:
-      raise FatalCheckFailed(f"{line(course.env, method)}: {error}", "let `words` hold every word of every text, with single "
-                       "spaces between") from error
+      raise FatalCheckFailed(
+          f"{location(variant.env, method)}: {error}",
+          "let `words` hold every word of every text, with single spaces between") from error
 
-  for course in courses:
-    answers = [steps[0].response for steps in course.episodes[:20]]
-    for steps in course.episodes:
-      chat = steps[0].chat
-      measure("prompt_tokens", course, "reset", chat[-1].text, lambda chat=chat: render(tokenizer, chat)[0])
+  for variant in variants:
+    answers = [steps[0].response for steps in variant.episodes[:20]]
+    for steps in variant.episodes:
+      measure("prompt_tokens", variant, steps[0].chat)
       for step in steps:
-        said = (*step.chat, Message("assistant", step.response))
-        measure("max_new_tokens", course, "expert", step.response, lambda said=said: response(tokenizer, said))
-    for steps in course.episodes[:20]:
-      for answer in (*answers, "", *course.env.words):
-        feedback = course.env.step(steps[0].state, answer)[1].feedback
-        said = (*steps[0].chat, Message("assistant", answer), Message("user", feedback))
-        measure("feedback_tokens", course, "step", feedback, lambda said=said: continued(tokenizer, said))
+        measure("max_new_tokens", variant, (*step.chat, Message("assistant", step.response)))
+    for steps in variant.episodes[:20]:
+      for answer in (*answers, "", *variant.env.words):
+        feedback = variant.env.step(steps[0].state, answer)[1].feedback
+        measure("feedback_tokens", variant, (*steps[0].chat, Message("assistant", answer), Message("user", feedback)))
   for key, (length, text) in longest.items():
-    if length > rollout[key] and (key != "feedback_tokens" or courses[0].env.attempts > 1):
+    if length > rollout[key] and (key != "feedback_tokens" or variants[0].env.attempts > 1):
       raise FatalCheckFailed(f"config.rollout.{key} is {rollout[key]}, but {short(text)} has {length} tokens",
-                       f"--config.rollout.{key}={length} or more")
+                             f"--config.rollout.{key}={length} or more")
   return ", ".join(f"{key} {length} of {rollout[key]}" for key, (length, _) in longest.items())
 
 
-def _shown(courses: list[ExpertEpisodes], config: dict) -> str:
-  """The stream that SFT will read: it can be made, its rows fit, and what misreads is wrong."""
+def _check_demonstrations(variants: Sequence[ExpertEpisodes], config: dict) -> str:
+  """Makes the stream that SFT will read: its rows fit, and `misread` is always wrong."""
   fields = {key: value for key, value in config["data"].items() if key != "path"}
-  shown, env = build(DemonstrationsConfig, fields, "config.data"), courses[0].env
-  tokenizer = _tokenizer(courses, config)
+  data, training = build(DemonstrationsConfig, fields, "config.data"), variants[0]
+  tokenizer = _make_tokenizer(variants, config)
   try:
-    refuse(env, shown)
-    chats = [demonstration(env, shown, config["seed"], index) for index in range(len(courses[0].episodes))]
+    refuse(training.env, data)
+    chats = [demonstration(training.env, data, config["seed"], index) for index in range(len(training.episodes))]
   except TaskError:
     raise
   except ValueError as error:
     raise FatalCheckFailed(str(error), "change config.data, or give the environment what it lacks") from error
   longest = max(len(render(tokenizer, chat)[0]) for chat in chats) - 1
-  if longest > shown.length:
-    raise FatalCheckFailed(f"config.data.length is {shown.length}, but an example has {longest} tokens",
-                     f"--config.data.length={longest} or more")
-  for steps in courses[0].episodes[:100] if sum(shown.attempts[1:]) > 0 and shown.misread else ():
-    response = env.misread(steps[0].state, "check")
-    if env.step(steps[0].state, response)[1].correct:
-      raise CheckFailed(f"{line(env, 'misread')}: {short(response)} is right, to {short(steps[0].chat[-1].text)}",
-                  "let misread always be wrong")
-  return f"{len(chats)} examples, the longest of {longest} tokens in rows of {shown.length}"
+  if longest > data.length:
+    raise FatalCheckFailed(f"config.data.length is {data.length}, but an example has {longest} tokens",
+                           f"--config.data.length={longest} or more")
+  for steps in training.episodes[:100] if sum(data.attempts[1:]) > 0 and data.misread else ():
+    misread = training.env.misread(steps[0].state, "check")
+    if training.env.step(steps[0].state, misread)[1].correct:
+      raise CheckFailed(
+          f"{location(training.env, 'misread')}: {short(misread)} is right, to {short(steps[0].chat[-1].text)}",
+          "let misread always be wrong")
+  return f"{len(chats)} examples, the longest of {longest} tokens in rows of {data.length}"

@@ -1,4 +1,4 @@
-"""The page of `VERB --config=FILE --help`: every key with its value, type, choices and meaning."""
+"""The page that `VERB --config=FILE --help` prints: every key with its value, type, choices and meaning."""
 
 import dataclasses
 import inspect
@@ -6,16 +6,15 @@ import re
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from sftrl_jax.programs.config import values
-from sftrl_jax.programs.config.schema import Schema, Section, expanded, keys_of
+from sftrl_jax.programs.config.schema import Key, expanded, keys_of
 
 WIDTH = 120
 
-# The keys outside all sections, and the sections.
+# Of the keys outside all sections, and of the sections themselves, of every config.
 MEANINGS = {
     "seed": "of everything random; runs with equal configs and seeds are equal",
     "steps": "SFT updates, or RL iterations",
@@ -24,23 +23,23 @@ MEANINGS = {
              "DIR@best:VARIANT",
     "max_nonfinite": "steps in a row with a skipped update (loss or gradient not finite) after which the run stops",
     "flops": "total FLOPs at which the run stops; 0 for no limit",
-    "algorithm": "the method of rl; another one replaces the section of the old one by its own, with its defaults",
+    "algorithm": "the method of rl, whose section there is; another one brings its own with its defaults",
     "env": "the task: fields of the environment named by env.name",
     "reward": "path/to/file.py:function(chat, response, verdict) -> float; empty for the environment's own rewards",
     "tokenizer": "how text becomes ids",
     "model": "the decoder, or a family of your own by path in model.name",
-    "lora": "adapters that are trained instead of the model; rank 0 for none",
-    "data": "the data of SFT: demonstrations of the environment, or rows of your own",
+    "lora": "adapters that are trained in the model's stead; rank 0 for none",
+    "data": "what SFT is shown: demonstrations of the environment, or rows of your own",
     "evals": "when and how success is measured, per variant",
     "rollout": "how responses are sampled in training",
     "ppo": "the objective: a clipped policy and a value function",
-    "grpo": "the objective: each episode against the others of its group; Dr. GRPO and DAPO are settings of it",
+    "grpo": "the objective: episodes against others that begin alike; Dr. GRPO and DAPO are settings of it",
     "rloo": "the objective: REINFORCE, the other episodes of a group as the baseline",
-    "optimizer": "the update rule; args are its arguments",
+    "optimizer": "the rule that updates the parameters; args are its own",
     "schedule": "of the learning rate, in optimizer updates",
-    "compute": "how a batch is split; changes results only by rounding",
-    "mesh": "how arrays are split over devices, and CPU threads",
-    "checkpoint": "when the state is saved, and which checkpoints are kept",
+    "compute": "how a batch is cut into pieces; changes no result but for rounding",
+    "mesh": "how arrays lie on the devices, and CPU threads",
+    "checkpoint": "when the state is written and which are kept",
     "log": "when metrics are written",
     "study": "bases, methods, seeds and the budget they share",
 }
@@ -51,7 +50,8 @@ class Row:
   """One key of a resolved config.
 
   section: "" for a key outside all sections
-  kind: its type, with the choices if they are closed
+  path: the dotted key
+  kind: its type, with its choices where the type lists them
   """
 
   section: str
@@ -61,8 +61,8 @@ class Row:
   meaning: str
 
 
-def page(config: ConfigDict, schema: Schema) -> str:
-  """The keys of a resolved config as text, section by section. It uses no device."""
+def page(config: ConfigDict, schema: Mapping) -> str:
+  """The keys of a resolved config as text, section by section. Asks for no device."""
   lines, section = [], ""
   for row in rows(config, schema):
     if row.section != section:
@@ -72,8 +72,8 @@ def page(config: ConfigDict, schema: Schema) -> str:
   return "\n".join(lines)
 
 
-def rows(config: ConfigDict, schema: Schema) -> Iterator[Row]:
-  """A row for every key: first the keys outside all sections, then section by section."""
+def rows(config: ConfigDict, schema: Mapping) -> Iterator[Row]:
+  """Every key with its meaning: first those outside all sections, then section by section."""
   tree = config.to_dict()
   schema, keys = expanded(tree, schema), keys_of(tree, schema)
   sections = [name for name, key in keys.items() if isinstance(key, dict) or isinstance(tree[name], dict)]
@@ -82,71 +82,68 @@ def rows(config: ConfigDict, schema: Schema) -> Iterator[Row]:
       yield Row("", name, tree[name], values.describe(key.kind), MEANINGS.get(name, ""))
   for name in sections:
     if isinstance(keys[name], dict):
-      yield from _section(name, name, tree[name], keys[name], schema[name])
+      yield from _section_rows(name, name, tree[name], keys[name], schema[name])
     else:
       yield from (Row(name, f"{name}.{key}", value, type(value).__name__, "") for key, value in tree[name].items())
 
 
-def _section(section: str, path: str, tree: Mapping[str, Any], keys: Mapping[str, Any],
-             dataclass: Section) -> Iterator[Row]:
-  """The rows of a section or of a dataclass inside one. path: its dotted name"""
-  dataclass = dataclass(tree) if isinstance(dataclass, types.FunctionType) else dataclass
-  described = {"name": "the class that has the other keys",
-               "path": "rows of your own instead: a file, a directory, or owner/name on the hub", **meanings(dataclass)}
+def _section_rows(section: str, path: str, tree: dict, keys: dict[str, Key | dict], schema) -> Iterator[Row]:
+  """The keys of a section or of a dataclass inside it. schema: the dataclass, or the function that chooses it."""
+  dataclass = schema(tree) if isinstance(schema, types.FunctionType) else schema
+  help_of = {"name": "which class the other keys belong to",
+             "path": "of rows of your own, instead: a file, a directory, or owner/name on the hub",
+             **meanings(dataclass)}
   for name, key in keys.items():
     if isinstance(key, dict):
-      inner = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
-      yield from _section(section, f"{path}.{name}", tree[name], key, inner)
+      nested = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
+      yield from _section_rows(section, f"{path}.{name}", tree[name], key, nested)
     else:
-      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), described.get(name, ""))
+      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), help_of.get(name, ""))
 
 
 def meanings(section: type) -> dict[str, str]:
-  """{field: meaning} of a dataclass; "" for a field without one.
-
-  A meaning is the field's metadata "help", else `field: meaning` in the docstring of the class or of a base (with the
-  more indented lines below), else the comment at the end of the field's line.
-  """
+  """{field: meaning} of a dataclass: the field's metadata "help", else `field: meaning` in the docstring of the class
+  (with the more indented lines that follow), else the comment at the end of the field's line."""
   lineage = [part for part in section.__mro__ if dataclasses.is_dataclass(part)]
   document = "\n".join(inspect.cleandoc(part.__doc__ or "") for part in lineage)
   source = "\n".join(map(inspect.getsource, lineage))
-  result = {}
+  by_field = {}
   for field in dataclasses.fields(section):
-    in_docstring = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (.+(?:\n\1 +.+)*)", document, re.MULTILINE)
-    in_comment = re.search(rf"^\s+{field.name}: .*?  # (.+)$", source, re.MULTILINE)
-    text = in_docstring[2] if in_docstring else in_comment[1] if in_comment else ""
-    result[field.name] = field.metadata.get("help", " ".join(text.split()))
-  return result
+    described = re.search(rf"^( *)(?:\w+, )*{field.name}(?:, \w+)*: (?P<text>.+(?:\n\1 +.+)*)", document, re.MULTILINE)
+    match = described or re.search(rf"^\s+{field.name}: .*?  # (?P<text>.+)$", source, re.MULTILINE)
+    by_field[field.name] = field.metadata.get("help", " ".join(match["text"].split()) if match else "")
+  return by_field
 
 
 def choices(path: str) -> tuple[str, ...]:
-  """The names that a key takes, where its type is only str; () for any other key.
+  """The names that a key takes where its type does not list them; () for any other key.
 
-  It imports their tables here: they need JAX, and this module does not.
+  Imports the table that lists them, which may import JAX.
   """
-  user_class = "path/to/file.py:Class"
+  own = "path/to/file.py:Class"
   if path == "env.name":
     from sftrl_jax.envs import ENVS
-    return (*ENVS, user_class)
+    return (*ENVS, own)
   if path == "optimizer.name":
     from sftrl_jax.training.optimizers.catalogue import catalogue
     return (*catalogue().entries, "path/to/file.py:function")
   if path == "algorithm":
     from sftrl_jax.training.algorithms import ALGORITHMS
     return tuple(ALGORITHMS)
-  named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": ("decoder", "pretrained", user_class)}
+  named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": ("decoder", "pretrained", own)}
   return named.get(path, ())
 
 
 def _lines(row: Row) -> list[str]:
-  """A row on one line if it fits, else with its meaning below it; its names are always below."""
-  value = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
-  key = f"  --config.{row.path}={textwrap.shorten(value, 60, placeholder=' ...')}"
-  line = f"{key:<48} {row.kind:<18} {row.meaning}".rstrip()
-  names = f"One of: {', '.join(choices(row.path))}." if choices(row.path) else ""
-  if len(line) <= WIDTH:
-    return [line, *_below(names)]
-  return [f"{key:<48} {row.kind}", *_below(row.meaning), *_below(names)]
+  """A row on one line if it fits, else its meaning and its names below."""
+  shown = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
+  key = f"  --config.{row.path}={textwrap.shorten(shown, 60, placeholder=' ...')}"
+  whole = f"{key:<48} {row.kind:<18} {row.meaning}".rstrip()
+  names = choices(row.path)
+  list_of_names = f"One of: {', '.join(names)}." if names else ""
+  if len(whole) <= WIDTH:
+    return [whole, *_below(list_of_names)]
+  return [f"{key:<48} {row.kind}", *_below(row.meaning), *_below(list_of_names)]
 
 
 def _below(text: str) -> list[str]:

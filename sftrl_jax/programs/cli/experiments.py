@@ -1,7 +1,7 @@
-"""`sftrl configs`: every experiment of a folder, with the claim, hardware and minutes of its file's docstring.
+"""`sftrl configs`: every experiment of a folder, with its claim, hardware and minutes, read from the files' docstrings.
 
-A docstring has the claim in its first line; the commands, each on an indented line `sftrl VERB --config=FILE[:choice]
-...`; a line `Hardware: WHERE. Minutes: HOW MANY.`; a paragraph that begins with `Result:`. Other text is not read.
+A docstring is: the claim in its first line; the commands, one an indented line `sftrl VERB --config=FILE[:choice] ...`;
+a line `Hardware: WHERE. Minutes: HOW MANY.`; a line that begins `Result:`. The rest is for people.
 """
 
 import ast
@@ -17,7 +17,7 @@ COST = re.compile(r"^Hardware: (?P<hardware>.+?)\. Minutes: (?P<minutes>.+?)\.$"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """The docstring of one file, parsed; "" and () for absent parts. error: why the file cannot be used."""
+  """What the docstring of one file holds; "" and () for parts that it lacks. error: why its config cannot be used."""
 
   path: Path
   claim: str = ""
@@ -29,9 +29,9 @@ class Entry:
 
   @property
   def choices(self) -> tuple[str, ...]:
-    """The choices in its commands, and `smoke`, which every config has."""
-    choices = [smoke.split(spec)[1] for spec in map(config_of, self.commands)]
-    return (*dict.fromkeys(choice for choice in choices if choice), smoke.WORD)
+    """The words that may follow the file's name: the choices in its commands, and `smoke`, which every config has."""
+    in_commands = [smoke.split(config_of(command))[1] for command in self.commands]
+    return (*dict.fromkeys(choice for choice in in_commands if choice), smoke.WORD)
 
 
 def config_of(command: str) -> str:
@@ -41,7 +41,10 @@ def config_of(command: str) -> str:
 
 
 def find(folder: Path) -> list[Entry]:
-  """The files under a folder that define get_config or cannot be read, sorted. ConfigError if there is no folder."""
+  """Every file under a folder that defines a get_config (or cannot be read), sorted by path, hidden ones left out.
+
+  ConfigError where there is no such folder.
+  """
   if not folder.is_dir():
     raise ConfigError(f"There is no folder {folder}: run `sftrl configs` where your configs/ is, or name a folder, "
                       "sftrl configs DIR.")
@@ -51,7 +54,7 @@ def find(folder: Path) -> list[Entry]:
 
 
 def read(path: Path) -> Entry | None:
-  """The entry of a file; None if it is no config: a task that configs share, an __init__.py."""
+  """The entry of a file; None if it is no config, but a task that configs share, or an __init__.py."""
   try:
     tree = ast.parse(path.read_text())
   except (SyntaxError, ValueError, OSError) as error:   # ValueError: not UTF-8, or a null byte
@@ -72,7 +75,7 @@ def read(path: Path) -> Entry | None:
 
 
 def page(folder: Path) -> str:
-  """The entries of a folder as text."""
+  """The list of a folder's experiments as text."""
   entries = find(folder)
   if not entries:
     return f"No file under {folder} defines get_config."
@@ -82,18 +85,16 @@ def page(folder: Path) -> str:
     lines += [f"{entry.path}  (choices: {', '.join(entry.choices)})",
               *([f"  BROKEN: {entry.error}"] if entry.error else [f"  {entry.claim or 'no docstring'}", f"  {cost}"]),
               *(f"  {command}" for command in entry.commands), ""]
-  return "\n".join([*lines, f"{len(entries)} configs. FILE.py:{smoke.WORD} runs each of them on a toy scale, on one "
-                            "CPU in under a minute; sftrl VERB --config=FILE.py --help prints its keys."])
+  return "\n".join([*lines, f"{len(entries)} configs. FILE.py:{smoke.WORD} is any of them on a toy scale, on one CPU "
+                            "in under a minute; sftrl VERB --config=FILE.py --help prints its keys."])
 
 
 def _names(tree: ast.Module) -> set[str]:
-  """The names that a module defines at its top level: functions, imports and assigned names."""
+  """The names that a module defines at its top level: functions, imports and assignments."""
   names = set()
   for node in tree.body:
-    if isinstance(node, ast.FunctionDef):
-      names.add(node.name)
-    elif isinstance(node, (ast.ImportFrom, ast.Import)):
-      names |= {alias.asname or alias.name for alias in node.names}
+    if isinstance(node, (ast.FunctionDef, ast.ImportFrom, ast.Import)):
+      names |= {node.name} if isinstance(node, ast.FunctionDef) else {it.asname or it.name for it in node.names}
     elif isinstance(node, ast.Assign):
       names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
   return names

@@ -1,7 +1,6 @@
-"""The page of `--config.optimizer.name=help`: every optimizer of optax and optax.contrib, usable or refused."""
+"""The page of `--config.optimizer.name=help`: all optimizers of optax and optax.contrib, and the refused ones."""
 
 import textwrap
-from typing import Any
 
 import jax
 
@@ -11,13 +10,13 @@ from sftrl_jax.training.optimizers.catalogue import Entry, catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 
 WIDTH = 120
-# A decoder of 1.5 billion parameters: its matrices are large enough for factored and low-rank states to save memory.
+# A decoder of 1.5 billion parameters, as large as its matrices have to be for factored and low-rank states to show.
 MODEL = DecoderConfig(vocab=49152, width=2048, layers=24, heads=32, kv_heads=8, mlp_dim=8192)
 
 
 def page() -> str:
-  """Name, learning rate, state and arguments of every optimizer by group, then the refused ones. It uses no device."""
-  known, params = catalogue(), abstract_params()
+  """Name, learning rate, state and arguments of every optimizer by group, then the refused ones. Asks for no device."""
+  known, params = catalogue(), abstract()
   lines = textwrap.wrap(
       "--config.optimizer.name=NAME drops the args of the file and takes the learning rate and arguments below; "
       "--config.optimizer.args.K=V sets one of them, --config.optimizer.learning_rate=V the rate. Schedule, weight "
@@ -32,8 +31,8 @@ def page() -> str:
       group = entry.group
       lines += ["", group, f"  {'name':<28}{'rate':>8}{'state':>7}  arguments"]
     lines += _lines(entry, state_bytes(entry.name, params))
-  refused = {"Refused": known.refused, "Wrappers, which are no optimizers by themselves": known.wrappers}
-  for title, reasons in refused.items():
+  for title, reasons in (("Refused", known.refused),
+                         ("Wrappers, which are no optimizers by themselves", known.wrappers)):
     lines += ["", title]
     for name, reason in reasons.items():
       lines += textwrap.wrap(f"{name:<36}{reason}", WIDTH, initial_indent="  ", subsequent_indent=" " * 38)
@@ -42,8 +41,8 @@ def page() -> str:
   return "\n".join(lines)
 
 
-def abstract_params() -> dict:
-  """The shapes of the parameters for which the page counts the bytes of a state."""
+def abstract() -> dict:
+  """Shapes of the parameters, {"model": ..., "value": ...}, whose optimizer state the page counts."""
   key = jax.ShapeDtypeStruct((2,), "uint32")
   model = jax.eval_shape(lambda bits: build(MODEL).init(jax.random.wrap_key_data(bits)), key)
   return {"model": model, "value": jax.eval_shape(lambda: heads.init(MODEL.width))}
@@ -64,6 +63,6 @@ def _lines(entry: Entry, state: float) -> list[str]:
                                subsequent_indent=" " * (len(head) + 2))
 
 
-def _text(value: Any) -> str:
+def _text(value) -> str:
   """A value as one word of a command line."""
   return str(value).lower() if isinstance(value, bool) else f"{value}".replace(" ", "").replace("'", "")

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def plain(config: Any) -> Any:
-  """A copy of a config in plain dicts, where a dotted key becomes nested dicts; other values stay as they are."""
+  """A copy of a config as dicts, lists, tuples and values; a dotted key of a dict becomes a nested one."""
   if isinstance(config, ConfigDict):
     config = config.to_dict()
   if isinstance(config, (list, tuple)):
@@ -20,23 +20,23 @@ def plain(config: Any) -> Any:
   return tree
 
 
-def put(tree: dict[str, Any], path: str, value: Any) -> None:
-  """Sets the value at a dotted path; creates the dicts on the way to it."""
+def put(tree: dict, path: str, value: Any) -> None:
+  """Sets the value at a dotted path, with the dicts on the way."""
   *above, last = path.split(".")
   for name in above:
     tree = tree.setdefault(name, {})
   tree[last] = value
 
 
-def at(tree: Mapping[str, Any], path: str) -> Any:
-  """The value at a dotted path. KeyError if there is none."""
+def at(tree: Mapping, path: str) -> Any:
+  """The value at a dotted path; KeyError where there is none."""
   for name in path.split("."):
     tree = tree[name]
   return tree
 
 
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-  """{dotted path: value} of nested dicts; an empty dict is a value. above: put before every path."""
+def flat(tree: Mapping, above: str = "") -> dict[str, Any]:
+  """{dotted path: value}; an empty dict is a value. above: the path of `tree` with a final dot, "" for the root."""
   pairs = {}
   for key, value in tree.items():
     pairs.update(flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value})
@@ -44,5 +44,5 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def listed(value: Any) -> Any:
-  """The value with lists for tuples, at every depth: as it is after a round trip through JSON."""
+  """The value with its tuples as lists, as it comes back from JSON."""
   return [listed(item) for item in value] if isinstance(value, (list, tuple)) else value

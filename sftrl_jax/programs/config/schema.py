@@ -1,32 +1,29 @@
-"""The keys that a config may have, read from the dataclasses of the run's parts.
+"""The keys that a config may have, read from the dataclasses from which the run is built.
 
-A schema is {key: default | type | section}. A bare type, such as int, is a key without a default. A section is one of
+A schema is {key: default | type | section}. A bare type, such as int, is a key that a config must give. A section is
 
-- a dataclass, whose fields are the keys;
-- a function from the section's values so far to a dataclass, where one key chooses the class. That key is `name`, or
-  has the name and default of the function's second parameter. The function raises ValueError for an unknown name;
-- `dict`: free-form, checked by its constructor (resolve.build).
-
-A key whose value selects one of several sections is a OneOf.
+- a dataclass, whose fields are the keys
+- a function from the section's values so far to a dataclass, where a key chooses the class. The key is `name`, or the
+  function's second parameter, whose default is then that of the key. ValueError for an unknown name.
+- `dict`: free-form, its constructor checks it (resolve.build)
+- a OneOf: a key whose value chooses one of several sections
 """
 
 import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
-REQUIRED = object()   # the default of a key without one
-Schema = Mapping[str, Any]
-Section = type | Callable[..., type]   # a dataclass, or a function that chooses one
+REQUIRED = object()   # stands for the default of a key that has none
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-  """One key: its kind (see values.py) and its default (REQUIRED: a config must give it)."""
+  """One key of a schema: its kind (see values.py) and its default (REQUIRED: every config must give the key)."""
 
   kind: object
   default: object = REQUIRED
@@ -34,21 +31,21 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-  """A key whose value is the name of one of these sections; a config has that section and none of the others."""
+  """A key that takes the name of one of these sections, {name: dataclass}; a config has that section and no other."""
 
   default: str
-  sections: Mapping[str, Section]
+  sections: dict
 
 
-def expanded(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-  """The schema of this config: every OneOf is replaced by its key and the section that the config selects.
+def expanded(tree: Mapping, schema: Mapping) -> dict:
+  """The schema of this config: in place of a OneOf its key and the section that the config chooses.
 
-  ConfigError for an unknown name, and for a section that the config has and does not select.
+  ConfigError for an unknown name, and for a section in `tree` that the key does not choose.
   """
-  whole = {}
+  result = {}
   for key, entry in schema.items():
     if not isinstance(entry, OneOf):
-      whole[key] = entry
+      result[key] = entry
       continue
     name = tree.get(key, entry.default)
     if not isinstance(name, str) or name not in entry.sections:
@@ -57,25 +54,27 @@ def expanded(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
       if section in tree and section != name:
         raise ConfigError(f"config.{section} is the section of {key} {section}, but config.{key} is {name!r}: leave it "
                           f"out of the config, or use --config.{key}={section}.")
-    whole |= {key: entry.default, name: entry.sections[name]}
-  return whole
+    result |= {key: entry.default, name: entry.sections[name]}
+  return result
 
 
-def switched(tree: Mapping[str, Any], key: str, one_of: OneOf, name: str,
-             note: Callable[[str], None]) -> dict[str, Any]:
-  """The config with `key` set to `name`, without the sections that this deselects; `note` gets a line about them."""
-  dropped = []
-  if name in one_of.sections:
-    dropped = [section for section in one_of.sections if section in tree and section != name]
+def switched(tree: dict, key: str, one_of: OneOf, name: str, note: Callable[[str], None]) -> dict:
+  """The config with another choice of a OneOf; drops the file's values of the old section.
+
+  note: called with a sentence if there are such values
+  """
+  if name not in one_of.sections:
+    return {**tree, key: name}   # `expanded` raises the error
+  dropped = [section for section in one_of.sections if section in tree and section != name]
   if dropped:
     begins = "has the file's values" if name in tree else "begins with its defaults"
     note(f"{key}: {tree.get(key, one_of.default)} -> {name}; dropped: config.{', config.'.join(dropped)}; "
          f"config.{name} {begins}")
-  return {**{path: value for path, value in tree.items() if path not in dropped}, key: name}
+  return {**{entry: value for entry, value in tree.items() if entry not in dropped}, key: name}
 
 
-def refuse_unchosen(tree: Mapping[str, Any], overrides: Sequence[tuple[str, str]], schema: Schema) -> None:
-  """ConfigError for an override in a section of a OneOf that the config does not select."""
+def refuse_unchosen(tree: Mapping, overrides: Iterable[tuple[str, str]], schema: Mapping) -> None:
+  """ConfigError for an override in a section of a OneOf that this config does not choose."""
   for key, one_of in schema.items():
     if isinstance(one_of, OneOf):
       chosen = tree.get(key, one_of.default)
@@ -86,8 +85,8 @@ def refuse_unchosen(tree: Mapping[str, Any], overrides: Sequence[tuple[str, str]
                             f"config.{chosen}, or --config.{key}={section} too.")
 
 
-def keys_of(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-  """The schema as {key: Key or {key: ...}}, for the sections that this config selects."""
+def keys_of(tree: Mapping, schema: Mapping) -> dict[str, Key | dict]:
+  """The schema of this config as {key: Key or {key: ...}}."""
   keys = {}
   for name, entry in expanded(tree, schema).items():
     if isinstance(entry, types.FunctionType) or (isinstance(entry, type) and dataclasses.is_dataclass(entry)):
@@ -99,16 +98,16 @@ def keys_of(tree: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
   return keys
 
 
-def chooser(section: Callable[..., type]) -> tuple[str, Any]:
+def chooser(section: Callable) -> tuple[str, object]:
   """(key, default) of the key that chooses the class of a section that is a function."""
-  parameters = list(inspect.signature(section).parameters.values())
-  return (parameters[1].name, parameters[1].default) if len(parameters) > 1 else ("name", REQUIRED)
+  more = list(inspect.signature(section).parameters.values())[1:]
+  return (more[0].name, more[0].default) if more else ("name", REQUIRED)
 
 
-def section_keys(section: Section, settings: Any, where: str = "config") -> dict[str, Any]:
+def section_keys(section: type | Callable, settings: Any, where: str = "config") -> dict[str, Key | dict]:
   """{key: Key or {key: ...}} of a section of a schema.
 
-  settings: the values that the file has in the section; they may choose its class
+  settings: the values that the file has in the section so far
   where: dotted name of the section, for errors
   """
   if isinstance(section, types.FunctionType):
@@ -130,6 +129,6 @@ def section_keys(section: Section, settings: Any, where: str = "config") -> dict
     if default is dataclasses.MISSING:
       factory = field.default_factory
       default = REQUIRED if factory is dataclasses.MISSING else factory()
-    nested = dataclasses.is_dataclass(kind)
-    keys[field.name] = section_keys(kind, settings.get(field.name, {}), where) if nested else Key(kind, default)
+    inner = dataclasses.is_dataclass(kind)
+    keys[field.name] = section_keys(kind, settings.get(field.name, {}), where) if inner else Key(kind, default)
   return keys

@@ -1,7 +1,7 @@
-"""`FILE.py:smoke`: any experiment on a toy scale, on one CPU in under a minute: the same code, no learning.
+"""`FILE.py:smoke`: any experiment on a toy scale, on one CPU in under a minute. The same code path, nothing learned.
 
-Keys that make a run long or large become small. Keys that define it (task, method, optimizer, variants) stay, and so do
-the shapes that follow from the task. `smoke` is a last choice of every config; the file need not handle it.
+It shrinks the keys that make a run long or large. Task, method, optimizer and variants stay, and so do the shapes that
+follow from the task. Every config takes `smoke` as its last choice, whatever its file defines.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from sftrl_jax.programs.config import nested
 
 WORD = "smoke"
 
-# JAX reads these when it is imported. An accelerator may be busy with the real run, and three steps do not win back the
-# time that optimizing a program takes.
+# JAX reads these at import. An accelerator may be busy with the real run, and optimized programs take longer to compile
+# than they save in three steps.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
@@ -24,25 +24,25 @@ EXACTLY = {
     "model.vocab": 0, "model.width": 16, "model.heads": 2, "model.head_dim": 0, "model.mlp_dim": 0,
     "rollout.rows": ROWS, "rollout.shrink": (0.5,), "evals.episodes": ROWS, "evals.every": 0, "evals.at": (),
     "checkpoint.every": 2, "log.every": 1}   # saved in the middle and at the end
-# Where the file has a larger value; the defaults are small.
+# Where the file has a larger number; the defaults are small.
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
     "schedule.updates": 3,
     **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
-# Where the file has any value: a smaller one need not divide 16.
+# Where the file has the key, also if its number is smaller: a number below 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
-# A toy run loads no weights. In place of a pretrained model, a small decoder reads bytes. A token of a real vocabulary
-# is a few bytes long, and no chat template adds tokens. A response need not be complete.
+# In place of a pretrained model, whose weights a toy should not load, our decoder reads bytes. A token of a real
+# vocabulary is a few bytes, but a chat template's own tokens fall away. A response may be cut off.
 BYTES = {"rollout.prompt_tokens": 2, "rollout.feedback_tokens": 1, "data.length": 2}
 MOST_BYTES, RESPONSE = 640, 12
-# A study runs the :smoke of its methods from one new model, so that it needs no base and one process at a time.
+# A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS,
          "study.at": (), "study.shipped": "scratch"}
-MOST_METHODS = 2   # of a study
+CROWD = 2   # methods of a toy study; each is a process
 
 
 def split(spec: str) -> tuple[str, str, bool]:
-  """(file, choice, whether it ends with :smoke) of FILE.py[:choice][:smoke]; a spec without .py is all file."""
+  """(file, choice, whether :smoke ends the spec) of FILE.py[:choice][:smoke]; without `.py:` the spec is the file."""
   head, colon, rest = spec.partition(".py:")
   if not colon:
     return spec, "", False
@@ -55,8 +55,8 @@ def small(spec: str) -> str:
   return spec if split(spec)[2] else f"{spec}:{WORD}"
 
 
-def smoke(config: Mapping[str, Any] | ConfigDict) -> ConfigDict:
-  """The toy scale of a config as its file returns it. Wrong keys and sections stay, for `resolve` to refuse."""
+def smoke(config: Mapping) -> ConfigDict:
+  """The toy scale of a config as its file gives it. Mistakes in it stay: `resolve` raises their errors."""
   tree = nested.plain(config)
   return ConfigDict(_study(tree) if isinstance(tree.get("study"), dict) else _run(tree))
 
@@ -74,7 +74,7 @@ def _run(tree: dict) -> dict:
 
 
 def _without_weights(tree: dict) -> dict:
-  """The config with a small decoder over bytes in place of a pretrained model."""
+  """The config of a pretrained model as one of our decoder over bytes."""
   for path, bytes_per_token in BYTES.items():
     value = _at(tree, path)
     if type(value) is int:
@@ -88,9 +88,7 @@ def _without_weights(tree: dict) -> dict:
 def _study(tree: dict) -> dict:
   study = tree["study"]
   if isinstance(study.get("methods"), dict):
-    # Each method would be a process: the reference and one more show as much as all of them.
-    methods = sorted(study["methods"], key=lambda method: method != study.get("reference"))
-    left_out = methods[MOST_METHODS:]
+    left_out = _left_out(study)
     study["methods"] = {method: small(str(spec)) for method, spec in study["methods"].items()}
     for key in ("methods", "labels", "overrides"):
       if isinstance(study.get(key), dict):
@@ -100,14 +98,19 @@ def _study(tree: dict) -> dict:
   overrides = study.get("overrides")
   for method, changed in overrides.items() if isinstance(overrides, dict) else ():
     if isinstance(changed, dict):
-      kept = {key: value for key, value in nested.flat(changed).items() if not _is_fixed(key)}
+      kept = {key: value for key, value in nested.flat(changed).items() if not _decided(key)}
       overrides[method] = nested.plain(kept)
   study["name"] = f"{study.get('name', '')} ({WORD}: a toy scale that shows nothing)".strip()
   return _put(tree, STUDY)
 
 
+def _left_out(study: dict) -> list:
+  """The methods that a toy study leaves out: with more than CROWD, all but the reference and one more."""
+  methods = sorted(study["methods"], key=lambda method: method != study.get("reference"))
+  return methods[2:] if len(methods) > CROWD else []
+
+
 def _put(tree: dict, values: dict) -> dict:
-  """The tree with these values, but for those in a section that the file gives as something else than a dict."""
   for path, value in values.items():
     section = path.rpartition(".")[0]
     if not section or isinstance(tree.get(section, {}), dict):
@@ -120,6 +123,6 @@ def _at(tree: dict, path: str) -> Any:
   return tree[section].get(key) if isinstance(tree.get(section), dict) else None
 
 
-def _is_fixed(key: str) -> bool:
-  """Whether the toy scale fixes the value of this key."""
+def _decided(key: str) -> bool:
+  """Whether the toy scale sets this key."""
   return any(key == path or key.startswith(f"{path}.") for path in (*EXACTLY, *AT_MOST, *WHERE_GIVEN))

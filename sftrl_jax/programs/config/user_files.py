@@ -1,4 +1,4 @@
-"""A user's own class or function, which a config names by path: `path/to/file.py:Name`."""
+"""A user's own class or function, named in a config by path: `path/to/file.py:Name`. No registry, no fork."""
 
 import ast
 import dataclasses
@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,36 +17,32 @@ from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError, nearest
 
-# The keys that take a path.
+# The keys of a config whose value may be a path.
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
-# Every environment has these, see envs/env.py.
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
 EXAMPLE = "see sftrl_jax/envs/README.md"
-RECORD = "own.json"   # in a workdir: {path of a user's file: its digest when the run began}
+RECORD = "own.json"   # of a workdir: {file: its digest when the run began}
 
 
 def is_path(name: Any) -> bool:
-  """Whether a value of a config is `file.py:Name` (or a file whose `:Name` was forgotten)."""
+  """Whether a name of a config is `file.py:Name` (or a file without its `:Name`)."""
   return isinstance(name, str) and (name.endswith(".py") or ".py:" in name)
 
 
 def absolute(name: str) -> str:
-  """The name with an absolute path: a resume, an evaluation or a run of a study may start in another directory."""
-  path, colon, wanted = name.rpartition(":") if ".py:" in name else (name, "", "")
-  return f"{Path(path).expanduser().resolve()}{colon}{wanted}"
+  """The name with an absolute path: a resume, an evaluation and a study's children may start in other directories."""
+  path, colon, attribute = name.rpartition(":") if ".py:" in name else (name, "", "")
+  return f"{Path(path).expanduser().resolve()}{colon}{attribute}"
 
 
 def load(name: str, key: str) -> Any:
-  """The object `Name` of `path/to/file.py:Name`. ConfigError with the file, and the line for an error inside it.
-
-  key: the dotted key that has this name
-  """
-  path, _, wanted = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
+  """The object `Name` of `path/to/file.py:Name`. ConfigError names the file and line. key: of the config."""
+  path, _, attribute = absolute(name).rpartition(":") if ".py:" in name else (absolute(name), "", "")
   file = Path(path)
   if not file.is_file():
-    files = sorted(map(str, file.parent.glob("*.py"))) if file.parent.is_dir() else []
-    hint = nearest(path, files) if files else f"; paths are relative to {Path.cwd()}."
+    neighbours = sorted(map(str, file.parent.glob("*.py")))
+    hint = nearest(path, neighbours) if neighbours else f"; paths are relative to {Path.cwd()}."
     raise ConfigError(f"{key} is {name!r}, but there is no file {path}{hint}")
   try:
     module = _module(path, file.stat().st_mtime_ns)
@@ -56,31 +52,31 @@ def load(name: str, key: str) -> Any:
     line = last_line(error, path) or path
     raise ConfigError(f"{line}: {type(error).__name__}: {error}\n  {key} names this file.") from error
   names = [word for word, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-  if not wanted:
-    raise ConfigError(f"{key} is {name!r}: add the name of its class or function, as {name}:NAME. It defines "
+  if not attribute:
+    raise ConfigError(f"{key} is {name!r}: say which name of the file is meant, as {name}:NAME. It defines "
                       f"{', '.join(names) or 'none'}.")
-  if not hasattr(module, wanted):
-    raise ConfigError(f"{key} is {name!r}, but {path} has no {wanted}{nearest(wanted, names)}")
-  return getattr(module, wanted)
+  if not hasattr(module, attribute):
+    raise ConfigError(f"{key} is {name!r}, but {path} has no {attribute}{nearest(attribute, names)}")
+  return getattr(module, attribute)
 
 
 @functools.cache
-def _module(path: str, changed: int) -> ModuleType:
-  """The file as a module. The cache keeps a class the same class; `changed`, a time in ns, is only a key of it."""
-  del changed
+def _module(path: str, modified_ns: int) -> ModuleType:
+  """The file as a module, imported once a process and version of the file, so that a class stays the same class."""
+  del modified_ns   # part of the cache's key: a changed file is imported again
   folder, stem = str(Path(path).parent), Path(path).stem
   name = f"_own_{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   if folder not in sys.path:
-    sys.path.append(folder)   # last, so that the file's neighbours can be imported and hide no other module
+    sys.path.append(folder)   # last, so that the file may import its neighbours and these hide no package
   sys.modules[name] = module   # dataclasses look up the annotations of their fields there
   spec.loader.exec_module(module)
   return module
 
 
 def environment(name: str, key: str = "config.env.name") -> type:
-  """The class of an environment by path. ConfigError unless it has the fields and methods of envs/env.py."""
+  """The class of an environment by path; ConfigError unless it has the methods and constants of envs/env.py."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "an environment is a frozen dataclass, whose fields are the keys of config.env")
   missing = [f"{method}(...)" for method in METHODS if not callable(getattr(kind, method, None))]
@@ -89,13 +85,13 @@ def environment(name: str, key: str = "config.env.name") -> type:
   if missing:
     raise ConfigError(f"{where(kind)}: {key} names this class, but it has no {', '.join(missing)}: {EXAMPLE}.")
   if "variant" not in fields:
-    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no field `variant`, which separates training "
-                      f"from shifted tasks: add `variant: str = \"train\"`; {EXAMPLE}.")
+    raise ConfigError(f"{where(kind)}: {key} names this class, but it has no field `variant`, by which training and "
+                      f"shifted tasks are told apart: add `variant: str = \"train\"`; {EXAMPLE}.")
   return kind
 
 
 def family(name: str, parent: type, key: str = "config.model.name") -> type:
-  """The class of a model family by path. ConfigError unless it is a frozen dataclass derived from `parent`."""
+  """The class of a model family by path; ConfigError unless it is a frozen dataclass derived from `parent`."""
   kind = load(name, key)
   _refuse_unfrozen(kind, name, key, "a model family is a frozen dataclass, whose fields are the keys of config.model")
   if not issubclass(kind, parent):
@@ -104,10 +100,10 @@ def family(name: str, parent: type, key: str = "config.model.name") -> type:
   return kind
 
 
-def create(kind: type, constructor: Callable[[], Any]) -> Any:
-  """constructor(), an instance of a user's class. An error inside the class becomes a ConfigError with its line."""
+def instance(kind: type, make: Callable[[], Any]) -> Any:
+  """make(), an instance of the user's class `kind`; an exception of its code becomes a ConfigError with its line."""
   try:
-    return constructor()
+    return make()
   except ConfigError:
     raise
   except Exception as error:
@@ -116,7 +112,7 @@ def create(kind: type, constructor: Callable[[], Any]) -> Any:
 
 
 def reward(name: str, key: str = "config.reward") -> Callable:
-  """A reward function by path. ConfigError for another value."""
+  """A reward function by path; ConfigError for anything else."""
   if not is_path(name):
     raise ConfigError(f"{key} is {name!r}, but should be path/to/file.py:function, called as "
                       "function(chat, response, verdict) -> float; leave it out for the environment's own rewards.")
@@ -128,7 +124,7 @@ def reward(name: str, key: str = "config.reward") -> Callable:
 
 
 def optimizer(name: str, key: str = "name") -> Callable:
-  """A function by path that returns an optimizer; training/optimizers/catalogue.py checks its arguments."""
+  """A function by path that makes an optimizer; its arguments are checked in training/optimizers/catalogue.py."""
   function = load(name, key)
   if not callable(function) or isinstance(function, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
@@ -137,6 +133,7 @@ def optimizer(name: str, key: str = "name") -> Callable:
 
 
 def _refuse_unfrozen(kind: Any, name: str, key: str, rule: str) -> None:
+  """ConfigError unless `kind` is a frozen dataclass."""
   if not isinstance(kind, type):
     raise ConfigError(f"{key} is {name!r}, of type {type(kind).__name__}, which is no class: {rule}.")
   parameters = vars(kind).get("__dataclass_params__")
@@ -144,37 +141,37 @@ def _refuse_unfrozen(kind: Any, name: str, key: str, rule: str) -> None:
     raise ConfigError(f"{where(kind)}: {rule}: write @dataclasses.dataclass(frozen=True) above the class.")
 
 
-def record(config: dict, workdir: Path) -> None:
-  """Writes, once, the digests of the files that a run's config names by path."""
+def record(config: Mapping, workdir: Path) -> None:
+  """Writes RECORD, once: the digests of the files that a run's config names by path."""
   files = digests(config)
   if files and not (workdir / RECORD).exists():
     paths.write_whole(workdir / RECORD, json.dumps(files, indent=2) + "\n")
 
 
-def digests(config: dict) -> dict[str, str]:
-  """{path: digest} of the files that a resolved config names."""
+def digests(config: Mapping) -> dict[str, str]:
+  """{file: its digest} of the files that a resolved config names by path."""
   return {name: digest(name) for name in _files(config)}
 
 
-def refuse_changed(config: dict, workdir: Path) -> None:
-  """ConfigError when a file has changed since the run in this workdir began."""
+def refuse_changed(config: Mapping, workdir: Path) -> None:
+  """ConfigError when a file that the config names by path has changed since the run in this workdir began."""
   if not (workdir / RECORD).is_file():
     return
   try:
-    recorded = json.loads((workdir / RECORD).read_text())
+    before = json.loads((workdir / RECORD).read_text())
   except json.JSONDecodeError as error:
     raise ConfigError(f"{workdir / RECORD} is no JSON ({error}): delete it, or give another workdir.") from error
-  changed = [name for name in _files(config) if recorded.get(name, digest(name)) != digest(name)]
+  changed = [name for name in _files(config) if before.get(name, digest(name)) != digest(name)]
   if changed:
-    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so a resume would mix "
-                      "two tasks. Restore the file, or give another --workdir; to resume with the changed file, "
-                      f"delete {workdir / RECORD}.")
+    raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so going on would mix two "
+                      "tasks. Put the file back as it was, or give another --workdir; to go on with the changed file "
+                      f"all the same, delete {workdir / RECORD}.")
 
 
 def digest(name: str) -> str:
-  """sha256 of a file's text without empty lines and without its get_config, whose result is in config.json anyway.
+  """sha256 of a file's text without its get_config, whose result is in config.json, and without empty lines.
 
-  It does not cover the files that this one imports.
+  It covers no file that this one imports.
   """
   lines = Path(name).read_text().splitlines()
   for node in ast.parse("\n".join(lines)).body:
@@ -183,7 +180,7 @@ def digest(name: str) -> str:
   return hashlib.sha256("\n".join(line for line in lines if line.strip()).encode()).hexdigest()
 
 
-def _files(config: dict) -> list[str]:
+def _files(config: Mapping) -> list[str]:
   """The files that a resolved config names by path, each once."""
   named = [nested.at(config, key) for key in KEYS if key in nested.flat(config)]
   return list(dict.fromkeys(absolute(name).rpartition(":")[0] for name in named if is_path(name)))

@@ -1,19 +1,19 @@
 """One value of a config: from the text of a command line, or from a config file, to the type its key declares.
 
 A kind is a type annotation: bool, int, float, str, Literal, a union, tuple, list, dict, with or without element types.
-Every error is a ValueError with the value and the kind; the caller adds the key.
+Every error is a ValueError with the value and the rule; the caller adds the key.
 """
 
 import ast
 import math
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 UNIONS = (typing.Union, types.UnionType)
 CONTAINERS = (tuple, list, dict)
-LARGEST = 2**31 - 1   # counts, sizes and seeds have 32 bits on a device
+LARGEST = 2**31 - 1   # counts, sizes and seeds are 32-bit integers on a device
 
 
 def describe(kind: Any) -> str:
@@ -33,7 +33,7 @@ def describe(kind: Any) -> str:
 
 
 def fit(value: Any, kind: Any) -> Any:
-  """The value of a config file as its declared kind: an int may become a float, a list a tuple; nothing else changes.
+  """The value of a config file as its declared kind: ints become floats, lists become tuples, nothing else changes.
 
   Raises ValueError for None, and for a value of another kind.
   """
@@ -44,7 +44,7 @@ def fit(value: Any, kind: Any) -> Any:
     _refuse_unstorable(value)
     return value
   if origin is Literal:
-    return _chosen(value, get_args(kind), lambda choice: choice == value and type(choice) is type(value))
+    return _choice(value, get_args(kind), lambda choice: choice == value and type(choice) is type(value))
   if origin in UNIONS:
     return _first_that_fits(value, kind, fit)
   if (origin or kind) in CONTAINERS:
@@ -58,10 +58,10 @@ def fit(value: Any, kind: Any) -> Any:
 
 
 def parse(text: str, kind: Any) -> Any:
-  """The text of one `--config.key=text` as the declared kind; ValueError names the values that the kind takes."""
+  """The text of one `--config.key=text` as the declared kind; ValueError with the texts that the kind accepts."""
   origin = get_origin(kind)
   if origin is Literal:
-    return _chosen(text, get_args(kind), lambda choice: str(choice) == text)
+    return _choice(text, get_args(kind), lambda choice: str(choice) == text)
   if origin in UNIONS:
     return _first_that_fits(text, kind, parse)
   if (origin or kind) in CONTAINERS:
@@ -72,7 +72,7 @@ def parse(text: str, kind: Any) -> Any:
 
 
 def literal(text: str) -> Any:
-  """The Python literal that the text spells, or the text itself: for keys whose kind is not declared."""
+  """The Python literal that the text spells, or the text itself, for a key without a declared kind."""
   if text in ("true", "false"):
     return text == "true"
   try:
@@ -134,15 +134,15 @@ def _refuse_unstorable(value: Any) -> None:
                      "false, tuples, lists and dicts")
 
 
-def _chosen(value: Any, choices: Sequence[Any], accepts: Callable[[Any], bool]) -> Any:
+def _choice(value: Any, choices: tuple, accepts: Callable[[Any], bool]) -> Any:
   for choice in choices:
     if accepts(choice):
       return choice
   raise ValueError(f"is {value!r}, but should be one of {', '.join(repr(choice) for choice in choices)}")
 
 
-def _first_that_fits(value: Any, kind: Any, read: Callable[[Any, Any], Any]) -> Any:
-  """The value as the first member of a union that takes it: int before float, and str last, since it takes any text."""
+def _first_that_fits(value: Any, kind: Any, read: Callable) -> Any:
+  """The value as the first member of a union that accepts it: int before float; str, which accepts any text, last."""
   order = {bool: 0, int: 1, float: 2, str: 4}
   for member in sorted(get_args(kind), key=lambda member: order.get(member, 3)):
     try:

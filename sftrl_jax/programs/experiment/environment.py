@@ -29,7 +29,7 @@ def make_env(settings: dict, reward: str = "") -> Env:
   if user_files.is_path(settings["name"]):
     kinds = typing.get_type_hints(kind)   # what has been JSON holds lists for tuples
     fields = {key: values.fit(value, kinds.get(key, object)) for key, value in fields.items()}
-    env = CheckedEnv(user_files.create(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
+    env = CheckedEnv(user_files.instance(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
   else:
     env = build(kind, fields, "config.env")
   return RewardFnEnv(env, user_files.reward(reward)) if reward else env

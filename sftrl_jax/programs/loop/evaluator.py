@@ -27,7 +27,7 @@ from sftrl_jax.training.position import Position
 def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
   """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) in nats per sampled token, summed over rows."""
 
-  def sum_kl(params, ref, inputs, mask_BT):
+  def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> Mean:
     hidden = lambda p: model.hidden(p, inputs)
     kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
     return masked_mean(kl_BT, mask_BT)

@@ -82,7 +82,7 @@ def has_equal_rewards(group: Sequence[Episode], by: str) -> bool:
   return len(outcomes) == 1
 
 
-def measured(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
+def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
   """Of groups, under TRL's names: the mean of their standard deviations, and the share of them without an advantage.
 
   outcomes: rollout.collect.Outcomes of a method that has groups; {} for one that has none.

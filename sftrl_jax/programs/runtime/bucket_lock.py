@@ -1,8 +1,8 @@
 """One writer for one directory of a bucket: an object that its holder refreshes, since buckets have no file locks.
 
-DIR/lock names its holder. A process creates, refreshes or takes over the object only in the generation that it saw: the
-store checks this precondition, so that of two processes that try at once one wins. A holder elsewhere counts as
-dead after STALE seconds without a refresh. A dead holder of this machine is recognised at once.
+DIR/lock names its holder. A process creates, refreshes or takes over the object only in the generation that it has
+seen: the store checks this precondition, so that of two processes that try at once one wins. A holder elsewhere counts
+as dead after STALE seconds without a refresh. A dead holder of this machine is recognised at once.
 
 Two limits: a holder that stands still for longer than STALE and then continues ends at its next refresh, and may write
 something until then. And the lock stops no program but sftrl.

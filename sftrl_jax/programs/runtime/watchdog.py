@@ -34,14 +34,17 @@ class Watchdog:
     while not self._ended.wait(self.tick):
       self._silent += self.tick
       if self._silent > self.seconds:
-        print(f"error: no progress for {self.seconds:.0f} s (config.log.watchdog_seconds): this process ends, with "
-              "the stacks of its threads below. The same command resumes from the last checkpoint.",
-              file=sys.stderr, flush=True)
+        print(f"error: no progress for {self.seconds:.0f} s (config.log.watchdog_seconds): this process ends; below "
+              "are the stacks of its threads. The same command resumes from the last checkpoint.", file=sys.stderr,
+              flush=True)
         faulthandler.dump_traceback(all_threads=True)
         sys.stdout.flush()
         os._exit(HUNG)
 
 
 def patience(seconds: float, several: bool) -> float:
-  """The seconds of a watchdog. seconds: config.log.watchdog_seconds; -1: AUTOMATIC for several processes, else 0."""
+  """The seconds of a watchdog.
+
+  seconds: config.log.watchdog_seconds; -1: AUTOMATIC for several processes, else never
+  """
   return (AUTOMATIC if several else 0.0) if seconds == -1 else seconds

@@ -41,7 +41,7 @@ class ChatState:
 
 
 def can_keep_cache(tokenizer: Any) -> bool:
-  """Returns whether a longer chat begins with the tokens of a shorter one; some chat templates rewrite earlier turns."""
+  """Returns whether a longer chat begins with the tokens of a shorter one; some templates rewrite earlier turns."""
   try:
     refuse_reuse(tokenizer)
   except ValueError:
@@ -68,11 +68,12 @@ def stream(settings: ChatSettings, conversation: Conversation, number: int, show
            stopped: Callable[[], bool] = lambda: False) -> tuple[Conversation, Generation, float]:
   """Responds to a single conversation, and shows the text piece by piece as soon as it can no longer change.
 
-  Returns the conversation afterwards, the response, and its tokens a second after the first piece, which may have waited
-  for compilation.
+  Returns the conversation afterwards, the response, and its tokens a second after the first piece, which may have
+  waited for compilation.
   """
   shown, generation, marks = 0, Generation(), []
-  for conversation, (generation,) in responses(settings, conversation, [number]):
+  for pair in responses(settings, conversation, [number]):
+    after, (generation,) = pair
     marks.append((time.perf_counter(), len(generation.tokens)))
     text = visible_text(generation, settings.stop_conditions.strings)
     show(text[shown:])
@@ -81,7 +82,7 @@ def stream(settings: ChatSettings, conversation: Conversation, number: int, show
       break
   show(generation.text[shown:])   # a response that was stopped keeps what was held back
   (start_time, first), (end_time, last) = marks[0], marks[-1]
-  return conversation, generation, (last - first) / (end_time - start_time) if last > first else 0.0
+  return after, generation, (last - first) / (end_time - start_time) if last > first else 0.0
 
 
 def _read_chat(settings: ChatSettings, state: ChatState, chat: Chat) -> Conversation:

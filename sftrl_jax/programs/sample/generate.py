@@ -1,5 +1,6 @@
-"""Generates responses in pieces: prompts are read into the cache, then the sampling loop of training (rollout/sample.py)
-samples a few tokens at a time. Between two pieces the host looks for stop strings and Ctrl-C, and shows the text so far.
+"""Generates responses in pieces: prompts are read into the cache, then the loop that training samples with
+(rollout/sample.py) samples a few tokens at a time. Between two pieces the host looks for stop strings and Ctrl-C, and
+shows the text so far.
 
 Few shapes are compiled: prompts are read in powers of two, caches come in four sizes an octave, and all pieces have the
 same length.
@@ -62,7 +63,7 @@ class Generator:
   @functools.cached_property
   def compiled(self) -> CompiledFunctions:
     """The jitted functions. They donate the caches, so a conversation never holds two."""
-    split = placement.cache(self.model.config, self.mesh)
+    split = placement.cache_shardings(self.model.config, self.mesh)
     jit = functools.partial(jax.jit, out_shardings=split)
 
     @functools.partial(jit, static_argnums=(0, 1))

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from sftrl_jax.chat import Message
-from sftrl_jax.checkpoints import source as sources
+from sftrl_jax.checkpoints.source import cache
 from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -188,7 +188,8 @@ def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, opti
   if used:
     _note(f"From generation_config.json: {', '.join(used)}.")
   sampling = Sampling(PIECE, int(chosen["top_k"]), float(chosen["top_p"]))
-  return Generator(model, tokenizer, placement.mover(model, mesh)(params), mesh, sampling), float(chosen["temperature"])
+  decoding_params = placement.to_decoding_fn(model, mesh)(params)
+  return Generator(model, tokenizer, decoding_params, mesh, sampling), float(chosen["temperature"])
 
 
 def recommended(directory: Path) -> dict:
@@ -267,7 +268,7 @@ def _warn_of_context(settings: ChatSettings, tokens: int) -> None:
 def _cache_compilations() -> None:
   """Keeps compiled programs on disk for the next command, unless the environment already says where to keep them."""
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(sources.cache() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

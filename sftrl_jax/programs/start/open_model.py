@@ -6,8 +6,9 @@ from typing import Literal
 
 from jax.sharding import Mesh
 
-from sftrl_jax.checkpoints import gguf, hf, source as sources
+from sftrl_jax.checkpoints import gguf, hf
 from sftrl_jax.checkpoints.fill import Loaded
+from sftrl_jax.checkpoints.source import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 
 
@@ -33,7 +34,7 @@ def open_model(source: str, dtype: str = "", mesh: Mesh | None = None) -> Opened
   Raises ConfigError if `source` names none of these, or if its files are missing, broken or of an unknown architecture.
   """
   try:
-    files = sources.resolve(source)
+    files = resolve(source)
     if files is None:
       raise ConfigError(f"{source!r} is neither the workdir of a run (WORKDIR, WORKDIR@STEP, WORKDIR@best:VARIANT), "
                         "nor a Hugging Face directory or id, nor a .gguf file, nor smollm2.")

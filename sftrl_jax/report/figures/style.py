@@ -3,59 +3,57 @@
 matplotlib is imported inside the functions that draw, so that reading a study costs nothing more than numpy.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from sftrl_jax.report.labels import drawn
+from sftrl_jax.report.labels import plot_text
+
+if TYPE_CHECKING:
+  import numpy as np
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 SFT = "#D1622B"
-
-
 RL = "#2B6CB0"
-
-
 START = "#8A8F98"
-
-
 MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A5568")
-
-
 INK = "#23272E"
-
-
 GRID = "#E3E6EA"
 
 
-def line_of(variant, in_distribution=("id_seen",)):
-  """Solid in distribution, dashed shifted, dotted held out."""
+def line_of(variant: str, in_distribution: Collection[str] = ("id_seen",)) -> Any:
+  """A matplotlib line style: solid in distribution, dashed shifted, dotted held out."""
   if variant in in_distribution or variant.startswith("id_seen"):
     return "-"
   return (0, (1, 1.4)) if variant.startswith("id") else (0, (5, 2))
 
 
-def method_colours(methods, reference):
-  """Colour by method name: the reference (SFT) orange, the first other one blue, further ones from a fixed list."""
-  rest = itertools.cycle((RL,) + MORE)
+def method_colours(methods: Iterable[str], reference: str) -> dict[str, str]:
+  """Colour by method name: the reference (SFT) orange, the first after it blue, further ones from a fixed list."""
+  rest = itertools.cycle((RL, *MORE))
   return {method: SFT if method == reference else next(rest) for method in methods}
 
 
-def new_figure(rows, columns, width=7.4, height=3.0, **options):
-  """A matplotlib Figure and its axes [rows, columns] in the house style, on the Agg canvas (no display, no pyplot
-  state).
-  """
+def new_figure(rows: int, columns: int, width: float = 7.4, height: float = 3.0,
+               **options) -> tuple[Figure, np.ndarray]:
+  """A Figure of `width` x `height` inches and its Axes [rows, columns], on the Agg canvas (no display, no pyplot)."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
   from matplotlib.layout_engine import ConstrainedLayoutEngine
-  margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)  # inches: words at line ends reach the margin
+  margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)  # inches: labels at line ends reach the margin
   figure = Figure(figsize=(width, height), layout=margins, facecolor="white")
   FigureCanvasAgg(figure)
   axes = figure.subplots(rows, columns, squeeze=False, **options)
   for axis in axes.flat:
-    dress(axis)
+    _style_axis(axis)
   return figure, axes
 
 
-def dress(axis):
+def _style_axis(axis: Axes) -> None:
   axis.set_axisbelow(True)
   axis.grid(axis="y", color=GRID, linewidth=0.8)
   for side in ("top", "right", "left"):
@@ -67,12 +65,12 @@ def dress(axis):
   axis.yaxis.label.set(size=8.5, color=INK)
 
 
-def title(axis, text):
-  axis.set_title(drawn(text, 80), loc="left", fontsize=9.5, color=INK, pad=7)
+def title(axis: Axes, text: str) -> None:
+  axis.set_title(plot_text(text, 80), loc="left", fontsize=9.5, color=INK, pad=7)
 
 
-def rate_axis(axis, which="y", top=1.0):
-  """An axis of rates: from 0 to `top`, printed as percentages."""
+def rate_axis(axis: Axes, which: str = "y", top: float = 1.0) -> None:
+  """Makes the axis `which` one of rates: from 0 to `top`, printed as percentages."""
   from matplotlib.ticker import MaxNLocator, PercentFormatter
   target = getattr(axis, f"{which}axis")
   target.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -80,10 +78,8 @@ def rate_axis(axis, which="y", top=1.0):
   getattr(axis, f"set_{which}lim")(0, top)
 
 
-def flops_axis(axis, largest):
-  """An x axis of FLOPs from 0 to `largest` in a unit that gives short numbers; linear, because every curve starts at
-  0.
-  """
+def flops_axis(axis: Axes, largest: float) -> None:
+  """Makes x an axis of FLOPs from 0 to `largest` in a unit of short numbers; linear, as every curve starts at 0."""
   from matplotlib.ticker import FuncFormatter, MaxNLocator
   units = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
   scale, unit = next(((s, u) for s, u in units if largest >= 0.5 * s), (1.0, "FLOP"))
@@ -93,9 +89,10 @@ def flops_axis(axis, largest):
   axis.set_xlim(-0.02 * largest if largest else -0.02, 1.02 * largest if largest else 1.0)
 
 
-def end_labels(axis, labels, gap=0.06):
-  """Words at line ends instead of a legend: `labels` holds (x, y, text, colour); those that would touch are moved
-  apart.
+def end_labels(axis: Axes, labels: Iterable[tuple[float, float, str, str]], gap: float = 0.06) -> None:
+  """Text at line ends instead of a legend: `labels` holds (x, y, text, colour).
+
+  Labels that would touch are moved apart, to `gap` of the axis's height.
   """
   bottom, top = axis.get_ylim()
   step = gap * (top - bottom)
@@ -108,21 +105,13 @@ def end_labels(axis, labels, gap=0.06):
     ceiling = heights[index + 1] - step if index + 1 < len(heights) else math.inf
     heights[index] = min(heights[index] - (shift if index == len(heights) - 1 else 0.0), ceiling)
   for (x, _, text, colour), height in zip(ordered, heights, strict=True):
-    axis.annotate(drawn(text, 24), (x, height), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=8.5,
-                  va="center", fontweight="bold", annotation_clip=False)
+    axis.annotate(plot_text(text, 24), (x, height), xytext=(6, 0), textcoords="offset points", color=colour,
+                  fontsize=8.5, va="center", fontweight="bold", annotation_clip=False)
 
 
-def key(figure, entries, columns=None):
+def key(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int | None = None) -> None:
   """One legend above the panels: entries are (text, colour, line style, width)."""
   from matplotlib.lines import Line2D
   handles = [Line2D([], [], color=colour, linestyle=line, linewidth=width) for _, colour, line, width in entries]
-  figure.legend(
-    handles,
-    [drawn(entry[0]) for entry in entries],
-    loc="outside upper left",
-    ncols=columns or len(entries),
-    frameon=False,
-    fontsize=8.5,
-    handlelength=2.2,
-    columnspacing=1.6,
-  )
+  figure.legend(handles, [plot_text(entry[0]) for entry in entries], loc="outside upper left",
+                ncols=columns or len(entries), frameon=False, fontsize=8.5, handlelength=2.2, columnspacing=1.6)

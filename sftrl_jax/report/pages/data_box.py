@@ -1,30 +1,31 @@
-"""What a run on rows of one's own has read: its data.json as blocks of page.py."""
+"""The rows that a run on the user's own data read: its data.json as blocks."""
 
-from sftrl_jax.report import labels, read_workdir
-from sftrl_jax.report.pages.blocks import Heading, Table, Text
+from sftrl_jax.report.labels import percent, plain
+from sftrl_jax.report.pages.blocks import Block, Heading, Table, Text
+from sftrl_jax.report.read_workdir import read_json
+from sftrl_jax.report.records import Run, number
 
 
-def data(run):
-  """The account of every row; nothing for a run whose data follow from its config."""
+def data_blocks(run: Run) -> list[Block]:
+  """The account of every row; [] for a run whose data follow from its config."""
   path = run.directory / "data.json"
   if not path.is_file():
     return []
-  told = read_workdir.read_json(path)
-  count = lambda key: read_workdir.number(told.get(key))
-  packed = told.get("packed") if isinstance(told.get("packed"), dict) else {}
+  content = read_json(path)
+  read, kept, truncated, tokens, learned = (
+      f"{number(content.get(key)):,.0f}" for key in ("read", "kept", "truncated", "tokens", "label_tokens"))
+  packed = content.get("packed") if isinstance(content.get("packed"), dict) else {}
   rows = [
-    ("file", str(told.get("path", ""))),
-    ("format", str(told.get("format", ""))),
-    ("rows", f"{count('read'):,.0f} read, {count('kept'):,.0f} kept, {count('truncated'):,.0f} truncated"),
-    ("tokens", f"{count('tokens'):,.0f}, of which {count('label_tokens'):,.0f} are learned"),
-    ("packed", f"{read_workdir.number(packed.get('rows')):,.0f} rows a pass, "
-               f"{labels.percent(read_workdir.number(packed.get('filled')))} full"),
-    ("held out", f"{read_workdir.number(packed.get('held')):,.0f} examples"),
-    ("sha256", str(told.get("sha256", ""))),
-  ]
-  dropped = [each for each in told.get("dropped", []) if isinstance(each, dict)]
-  rows += [("dropped", f"{read_workdir.number(each.get('count')):,.0f} {each.get('reason', '')} "
-                       f"({', '.join(map(str, each.get('first', [])))})") for each in dropped]
-  shown = Table(("data", run.name), tuple((key, labels.plain(value, 200)) for key, value in rows))
-  return [Heading("Data"), shown, Text(f"The first example; in double brackets what is learned: "
-                                       f"{labels.plain(told.get('example', ''), 600)}")]
+      ("file", str(content.get("path", ""))),
+      ("format", str(content.get("format", ""))),
+      ("rows", f"{read} read, {kept} kept, {truncated} truncated"),
+      ("tokens", f"{tokens}, of which {learned} are learned"),
+      ("packed", f"{number(packed.get('rows')):,.0f} rows a pass, {percent(number(packed.get('filled')))} full"),
+      ("held out", f"{number(packed.get('held')):,.0f} examples"),
+      ("sha256", str(content.get("sha256", "")))]
+  dropped = [group for group in content.get("dropped", []) if isinstance(group, dict)]
+  rows += [("dropped", f"{number(group.get('count')):,.0f} {group.get('reason', '')} "
+                       f"({', '.join(map(str, group.get('first', [])))})") for group in dropped]
+  table = Table(("data", run.name), tuple((key, plain(value, 200)) for key, value in rows))
+  return [Heading("Data"), table, Text("The first example; in double brackets what is learned: "
+                                       f"{plain(content.get('example', ''), 600)}")]

@@ -1,46 +1,47 @@
-"""The report of one run, and of several runs over one another, as blocks of page.py."""
+"""The report of one run, and of several runs over one another, as blocks. `named_runs` is [(name, Run)]."""
 
 import math
+import pathlib
+from collections.abc import Sequence
 
-from sftrl_jax.report import labels, read_workdir
-from sftrl_jax.report.figures import rows as figure_rows, run_figures, study_figures, style
+from sftrl_jax.report.figures import run_figures, study_figures, style
+from sftrl_jax.report.figures.rows import verdict_groups
+from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
 from sftrl_jax.report.pages import alarms_box, transcripts
-from sftrl_jax.report.pages.blocks import Bullets, Heading, Notice, Picture, Table, Text
-from sftrl_jax.report.stats import alarms, flops_axis
+from sftrl_jax.report.pages.blocks import Block, Bullets, Heading, Notice, Picture, Table, Text
+from sftrl_jax.report.read_workdir import read_episodes
+from sftrl_jax.report.records import Run
+from sftrl_jax.report.stats import alarms
+from sftrl_jax.report.stats.flops_axis import account, differing, flat
 
 
-def colour_of(run):
+def _verb_colour(run: Run) -> str:
   return style.SFT if run.verb == "sft" else style.RL
 
 
-def state(run):
+def state(run: Run) -> list[Block]:
   """What the run is and how far it came, alarms first."""
-  blocks, skipped = alarms_box.alarms([(run.name, run)]), alarms.skipped(run)
+  blocks, skipped = alarms_box.notices([(run.name, run)]), alarms.skipped(run)
   if skipped > 0:
-    blocks.append(
-      Notice("Steps were skipped", (f"{skipped:g} updates had a non-finite loss or gradient and were not applied.",))
-    )
+    blocks.append(Notice("Steps were skipped", (
+        f"{skipped:g} updates had a non-finite loss or gradient and were not applied.",)))
   if not run.finished:
     blocks.append(Notice("This run is not finished", (f"phase {run.phase or 'unknown'}, {run.done:.0%} done",)))
-  account = flops_axis.account(run)
+  charged = {part: flops_text(flops) for part, flops in account(run).items()}
   rows = (
-    ("verb", run.verb or "–"),
-    ("algorithm", str(run.config.get("algorithm", "–"))),
-    ("seed", str(run.config.get("seed", "–"))),
-    ("start", str(run.config.get("start", "–"))),
-    ("steps", f"{run.last('step', 0):g}"),
-    ("time", labels.seconds_text(run.last("seconds"))),
-    ("tokens", f"{run.last('tokens', 0):,.0f}"),
-    (
-      "FLOPs",
-      f"{labels.flops_text(account['total'])} (training {labels.flops_text(account['train'])}, rollouts "
-      f"{labels.flops_text(account['rollout'])}, scoring {labels.flops_text(account['score'])})",
-    ),
-  )
-  return [*blocks, Table(("run", run.name), tuple((key, labels.plain(value, 200)) for key, value in rows))]
+      ("verb", run.verb or "–"),
+      ("algorithm", str(run.config.get("algorithm", "–"))),
+      ("seed", str(run.config.get("seed", "–"))),
+      ("start", str(run.config.get("start", "–"))),
+      ("steps", f"{run.last('step', 0):g}"),
+      ("time", seconds_text(run.last("seconds"))),
+      ("tokens", f"{run.last('tokens', 0):,.0f}"),
+      ("FLOPs", f"{charged['total']} (training {charged['train']}, rollouts {charged['rollout']}, scoring "
+                f"{charged['score']})"))
+  return [*blocks, Table(("run", run.name), tuple((key, plain(value, 200)) for key, value in rows))]
 
 
-def evaluations(run, out):
+def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
   """Start and end by variant, and success against compute."""
   rows = run_figures.success_rows([(run.name, run)])
   if not rows:
@@ -51,162 +52,141 @@ def evaluations(run, out):
       curve = run.curve(variant, temperature)
       if curve:
         first, last = curve[0], curve[-1]
-        lines.append(
-          (
-            labels.variant_label(variant),
-            labels.temperature_label(temperature),
-            labels.percent(first.success),
-            f"{labels.percent(last.success)} ({labels.percent(last.low)} to {labels.percent(last.high)})",
-            labels.points(last.success - first.success),
-            f"{last.episodes}",
-            f"{last.attempts}",
-            f"{last.kl:.3g}" if math.isfinite(last.kl) else "–",
-          )
-        )
-  figure = run_figures.success_of_run(rows, colour_of(run))
+        lines.append((run.labels.variant(variant), temperature_label(temperature), percent(first.success),
+                      f"{percent(last.success)} ({percent(last.low)} to {percent(last.high)})",
+                      points(last.success - first.success), f"{last.episodes}", f"{last.attempts}",
+                      f"{last.kl:.3g}" if math.isfinite(last.kl) else "–"))
+  figure = run_figures.success_of_run(rows, _verb_colour(run), run.labels)
   return [
-    Heading("Success"),
-    Picture(
-      study_figures.save(figure, rows, out / "success.png"),
-      "Success on each variant; bars are 95% Wilson intervals over episodes. They say nothing about other seeds or "
-      "starts.",
-    ),
-    Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines)),
-  ]
+      Heading("Success"),
+      Picture(study_figures.save(figure, rows, out / "success.png"), (
+          "Success on each variant; bars are 95% Wilson intervals over episodes. They say nothing about other seeds or "
+          "starts.")),
+      Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines))]
 
 
-def training(run, out):
-  """Metrics and time."""
+def training(run: Run, out: pathlib.Path) -> list[Block]:
+  """Metrics, time and verdicts."""
   blocks, rows = [], run_figures.metric_rows([(run.name, run)])
   if rows:
-    figure = run_figures.metrics(rows, {run.name: colour_of(run)})
+    figure = run_figures.metrics(rows, {run.name: _verb_colour(run)})
     blocks += [Heading("Training"), Picture(study_figures.save(figure, rows, out / "training.png"), (
-      "What the run logged at each step; thin: as logged, thick: moving average."))]
+        "What the run logged at each step; thin: as logged, thick: moving average."))]
   rows = run_figures.time_rows(run)
   if rows:
-    blocks += [
-      Heading("Time"),
-      Picture(study_figures.save(run_figures.time(rows), rows, out / "time.png"), "Time by phase, whole run."),
-    ]
-  stacked = figure_rows.stack([run])
-  rows = run_figures.code_rows(run, stacked)
+    figure = run_figures.time(rows)
+    blocks += [Heading("Time"),
+               Picture(study_figures.save(figure, rows, out / "time.png"), "Time by phase, whole run.")]
+  groups = verdict_groups([run])
+  rows = run_figures.verdict_rows(run, groups)
   if rows:
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure = study_figures.codes(rows, variants, {"end": "end"}, stacked)
-    blocks += [Heading("Verdicts"), Picture(study_figures.save(figure, rows, out / "codes.png"),
-                                            "Verdicts of first attempts at the start and at the last evaluation, in "
-                                            "percent.")]
+    variants = {row["variant"]: run.labels.variant(row["variant"]) for row in rows}
+    figure = study_figures.verdicts(rows, variants, {"end": "end"}, groups)
+    blocks += [Heading("Verdicts"), Picture(study_figures.save(figure, rows, out / "codes.png"), (
+        "Verdicts of first attempts at the start and at the last evaluation, in percent."))]
   return blocks
 
 
-def conversation(run):
-  """One episode at the first and last evaluation: one whose outcome changed, on the last variant if there is one."""
-  episodes = read_workdir.read_episodes(run.directory)
+def conversation(run: Run) -> list[Block]:
+  """One episode at the first and last evaluation: one whose outcome changed, on the last variant that has one."""
+  episodes = read_episodes(run.directory)
   best = ()
   for variant in dict.fromkeys(episode.variant for episode in episodes):
-    mine = [episode for episode in episodes if episode.variant == variant]
-    first, last = transcripts.by_seed(mine, False), transcripts.by_seed(mine, True)
+    of_variant = [episode for episode in episodes if episode.variant == variant]
+    first, last = transcripts.by_seed(of_variant, False), transcripts.by_seed(of_variant, True)
     pairs = [(first[seed], last[seed]) for seed in sorted(first.keys() & last.keys())]
-    changed = [pair for pair in pairs if pair[0].success != pair[1].success]
-    best = (changed or pairs or [best])[0] if changed or not best else best
+    changed = [(before, after) for before, after in pairs if before.success != after.success]
+    if changed or not best:
+      best = (changed or pairs or [best])[0]
   if not best:
     return []
-  return [
-    Heading("One episode"),
-    Text(
-      f"Episode {best[0].seed} of {labels.variant_label(best[0].variant)}, greedy; picked because its "
-      "outcome changed, where one did."
-    ),
-    transcripts.talks([("start", best[0]), ("last", best[1])]),
-  ]
+  before, after = best
+  return [Heading("One episode"), Text(
+      f"Episode {before.seed} of {run.labels.variant(before.variant)}, greedy; picked because its outcome changed, "
+      "where one did."), transcripts.transcripts([("start", before), ("last", after)])]
 
 
-def configuration(run):
-  rows = tuple((labels.plain(key, 80), labels.plain(value, 200)) for key, value in flops_axis.flat(run.config).items())
+def configuration(run: Run) -> list[Block]:
+  rows = tuple((plain(key, 80), plain(value, 200)) for key, value in flat(run.config).items())
   return [Heading("Config"), Table(("key", "value"), rows)]
 
 
-def names_of(runs):
+def names_of(runs: Sequence[Run]) -> list[str]:
   """A name for each run, with as much of the path as it takes to tell them apart."""
   parts = [run.directory.resolve().parts for run in runs]
   for depth in range(1, max(map(len, parts), default=1) + 1):
-    names = ["/".join(each[-depth:]) for each in parts]
+    names = ["/".join(path[-depth:]) for path in parts]
     if len(set(names)) == len(names):
       break
-  return [labels.plain(name, 60) for name in names]
+  return [plain(name, 60) for name in names]
 
 
-def overlay(runs, out):
-  """Runs over one another: success, metrics, what differs in their configs."""
-  named = list(zip(names_of(runs), runs, strict=True))
-  palette = (style.RL, style.SFT) + style.MORE
-  many = len(named) > len(palette)
-  colours = {name: colour_of(run) if many else palette[index] for index, (name, run) in enumerate(named)}
-  blocks, rows = alarms_box.alarms(named), run_figures.success_rows(named)
+def overlay(runs: Sequence[Run], out: pathlib.Path) -> list[Block]:
+  """Runs over one another: success, metrics, the config keys in which they differ."""
+  named_runs = list(zip(names_of(runs), runs, strict=True))
+  labels = merge_labels(run.labels for run in runs)
+  palette = (style.RL, style.SFT, *style.MORE)
+  many = len(named_runs) > len(palette)
+  colours = {name: _verb_colour(run) if many else palette[index] for index, (name, run) in enumerate(named_runs)}
+  blocks, rows = alarms_box.notices(named_runs), run_figures.success_rows(named_runs)
   if many:
-    blocks.append(
-      Text(
-        f"{len(named)} runs are more than there are colours: orange is sft, blue is rl; the .csv beside each figure "
-        "tells them apart."
-      )
-    )
+    blocks.append(Text(f"{len(named_runs)} runs are more than there are colours: orange is sft, blue is rl; the .csv "
+                       "beside each figure tells them apart."))
   if rows:
-    figure = run_figures.success_of_runs(rows, colours)
+    figure = run_figures.success_of_runs(rows, colours, labels)
     blocks += [
-      Heading("Success"),
-      Picture(study_figures.save(figure, rows, out / "success.png"), "Success by variant and decoding."),
-    ]
-    blocks.append(ends(named))
-  blocks += config_differences(named)
-  rows = run_figures.metric_rows(named, most=600)
+        Heading("Success"),
+        Picture(study_figures.save(figure, rows, out / "success.png"), "Success by variant and decoding."),
+        _ends(named_runs)]
+  blocks += config_differences(named_runs)
+  rows = run_figures.metric_rows(named_runs, most=600)
   if rows:
     figure = run_figures.metrics(rows, colours)
-    blocks += [Heading("Training"), Picture(study_figures.save(figure, rows, out / "training.png"), "What each run logged.")]
+    blocks += [Heading("Training"),
+               Picture(study_figures.save(figure, rows, out / "training.png"), "What each run logged.")]
   return blocks
 
 
-def ends(named):
-  columns = sorted({(e.temperature, e.variant) for _, run in named for e in run.evaluations})
+def _ends(named_runs: Sequence[tuple[str, Run]]) -> Table:
+  labels = merge_labels(run.labels for _, run in named_runs)
+  columns = sorted({(e.temperature, e.variant) for _, run in named_runs for e in run.evaluations})
   rows = []
-  for name, run in named:
+  for name, run in named_runs:
     cells = []
     for temperature, variant in columns:
       curve = run.curve(variant, temperature)
-      cells.append(f"{labels.percent(curve[0].success)} → {labels.percent(curve[-1].success)}" if curve else "–")
-    rows.append((name, labels.flops_text(flops_axis.account(run)["total"]), *cells))
-  header = ("run", "FLOPs", *(f"{labels.variant_label(v)}, {labels.temperature_label(t)}" for t, v in columns))
+      cells.append(f"{percent(curve[0].success)} → {percent(curve[-1].success)}" if curve else "–")
+    rows.append((name, flops_text(account(run)["total"]), *cells))
+  header = ("run", "FLOPs", *(f"{labels.variant(variant)}, {temperature_label(t)}" for t, variant in columns))
   return Table(header, tuple(rows), "First and last evaluation of each run, at whatever compute it was given.")
 
 
-def config_differences(named):
+def config_differences(named_runs: Sequence[tuple[str, Run]]) -> list[Block]:
   """The keys in which configs differ: a column a run, or a list a key where there are too many runs for columns."""
-  different = flops_axis.differing([run.config for _, run in named])
-  if not different:
-    return [Heading("Config differences"), Text("None: all configs are equal.")]
-  if len(named) <= 4:
-    rows = tuple((labels.plain(key, 60), *(labels.plain(value, 60) for value in values)) for key, values in different)
-    return [Heading("Config differences"), Table(("key", *(name for name, _ in named)), rows)]
+  differences = differing([run.config for _, run in named_runs])
+  heading = Heading("Config differences")
+  if not differences:
+    return [heading, Text("None: all configs are equal.")]
+  if len(named_runs) <= 4:
+    rows = tuple((plain(key, 60), *(plain(value, 60) for value in values)) for key, values in differences)
+    return [heading, Table(("key", *(name for name, _ in named_runs)), rows)]
   rows = []
-  for key, values in different:
-    groups = {}
-    for (name, _), value in zip(named, values, strict=True):
-      groups.setdefault(labels.plain(value, 80), []).append(name)
-    if len(groups) == len(named):
-      rows.append(
-        (labels.plain(key, 60), "different in every run", "; ".join(f"{n[0]}: {v}" for v, n in groups.items())[:600])
-      )
+  for key, values in differences:
+    by_value = {}
+    for (name, _), value in zip(named_runs, values, strict=True):
+      by_value.setdefault(plain(value, 80), []).append(name)
+    if len(by_value) == len(named_runs):
+      pairs = "; ".join(f"{names[0]}: {value}" for value, names in by_value.items())
+      rows.append((plain(key, 60), "different in every run", pairs[:600]))
     else:
-      rows += [(labels.plain(key, 60), value, ", ".join(names)) for value, names in groups.items()]
-  return [Heading("Config differences"), Table(("key", "value", "runs"), tuple(rows))]
+      rows += [(plain(key, 60), value, ", ".join(names)) for value, names in by_value.items()]
+  return [heading, Table(("key", "value", "runs"), tuple(rows))]
 
 
-def disagreement(runs):
-  """A word when overlaid runs did not play the same episodes."""
-  hands = {(e.variant, e.seed, e.episodes, e.attempts) for run in runs for e in run.evaluations}
-  variants = {variant for variant, *_ in hands}
-  if len(hands) == len(variants):
+def disagreement(runs: Sequence[Run]) -> list[Block]:
+  """A warning if overlaid runs did not play the same episodes."""
+  episode_sets = {(e.variant, e.seed, e.episodes, e.attempts) for run in runs for e in run.evaluations}
+  if len(episode_sets) == len({variant for variant, *_ in episode_sets}):
     return []
-  return [
-    Bullets(("These runs were not all evaluated on the same episodes or with as many attempts: compare them with "
-             "care.",))
-  ]
+  return [Bullets(("These runs were not all evaluated on the same episodes or with as many attempts: compare them with "
+                   "care.",))]

@@ -1,82 +1,91 @@
-"""One episode played by the start, SFT and RL: which one tells most, and its conversations as blocks."""
+"""One episode played by the start, SFT and RL: which one separates them most, and its conversations as blocks."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from sftrl_jax.report import labels, read_workdir
-from sftrl_jax.report.pages.blocks import Talks
+from sftrl_jax.report.labels import plain
+from sftrl_jax.report.pages.blocks import Transcripts, Turn
+from sftrl_jax.report.read_workdir import read_episodes
+from sftrl_jax.report.records import Episode, Study
 
-LIMIT = 1600
+LONGEST_TEXT = 1600
 
 
 @dataclasses.dataclass(frozen=True)
-class Trio:
-  """A hand by its seed and the episodes played on it: [(title, Episode)]; `counts` of logged hands by who was right."""
-  run_names: tuple
+class EpisodeComparison:
+  """One episode by its seed as the start, SFT and a method played it: [(title, Episode)].
+
+  `logged` counts the episodes that could be compared, `right_only` and `wrong_only` those on which the method alone or
+  SFT alone was right.
+  """
+
+  run_names: tuple[str, ...]
   seed: int
-  episodes: tuple
+  episodes: tuple[tuple[str, Episode], ...]
   right_only: int
   wrong_only: int
   logged: int
 
 
-def by_seed(episodes, last):
-  """Episodes of the first (the start, step 0) or the last step logged, by the seed of the hand."""
+def by_seed(episodes: Sequence[Episode], last: bool) -> dict[int, Episode]:
+  """Episodes of the start (step 0) or, with `last`, of the last step logged, by their seed."""
   steps = sorted({episode.step for episode in episodes})
   if not steps or (steps[0] != 0 and not last) or (last and steps[-1] == 0):
     return {}
   return {episode.seed: episode for episode in episodes if episode.step == steps[-1 if last else 0]}
 
 
-def telling(start, sft, other):
-  """How much a hand says: the method right where SFT is wrong first, most if the start was right too, or SFT misreads
-  the rule.
-  """
-  if other.success and not sft.success:
+def _contrast(start: Episode, sft: Episode, method: Episode) -> int:
+  """How much an episode shows: most where the method is right and SFT wrong, the start was right, SFT misread."""
+  if method.success and not sft.success:
     misread = bool(sft.codes) and sft.codes[0] in ("misread", "numbers")
     return 6 + 2 * start.success + misread
-  if other.success != sft.success:
+  if method.success != sft.success:
     return 4
   return 2 * (start.success != sft.success) + (start.codes != sft.codes)
 
 
-def choose(study, method):
-  """The most telling logged hand on the shifted variant over all bases and seeds, or None if nothing was logged."""
-  best, score, right, wrong, logged = None, -1, 0, 0, 0
+def choose(study: Study, method: str) -> EpisodeComparison | None:
+  """The logged episode of the shifted variant with the most contrast, over all bases and seeds; None if none is."""
+  best, best_contrast, right_only, wrong_only, logged = None, -1, 0, 0, 0
   for base in study.bases:
     for seed in study.seeds:
       pair = [study.runs.get((base, name, seed)) for name in (study.reference, method)]
       if None in pair:
         continue
-      ours, theirs = (read_workdir.read_episodes(run.directory, study.ood) for run in pair)
-      start, sft, other = by_seed(ours, False) or by_seed(theirs, False), by_seed(ours, True), by_seed(theirs, True)
-      for hand in sorted(start.keys() & sft.keys() & other.keys()):
+      of_sft, of_method = (read_episodes(run.directory, study.ood) for run in pair)
+      starts = by_seed(of_sft, False) or by_seed(of_method, False)
+      sft_ends, method_ends = by_seed(of_sft, True), by_seed(of_method, True)
+      for episode in sorted(starts.keys() & sft_ends.keys() & method_ends.keys()):
+        trio = (starts[episode], sft_ends[episode], method_ends[episode])
         logged += 1
-        right += other[hand].success and not sft[hand].success
-        wrong += sft[hand].success and not other[hand].success
-        mark = telling(start[hand], sft[hand], other[hand])
-        if mark > score:
-          best, score = (tuple(run.name for run in pair), hand, (start[hand], sft[hand], other[hand])), mark
+        right_only += trio[2].success and not trio[1].success
+        wrong_only += trio[1].success and not trio[2].success
+        contrast = _contrast(*trio)
+        if contrast > best_contrast:
+          best, best_contrast = (tuple(run.name for run in pair), episode, trio), contrast
   if best is None:
     return None
-  names, hand, episodes = best
+  names, episode, trio = best
   titles = ("start", study.reference_label, study.methods[method])
-  return Trio(names, hand, tuple(zip(titles, episodes, strict=True)), int(right), int(wrong), logged)
+  return EpisodeComparison(names, episode, tuple(zip(titles, trio, strict=True)), int(right_only), int(wrong_only),
+                           logged)
 
 
-def turns(episode):
+def turns(episode: Episode) -> tuple[Turn, ...]:
   """(role, text, note) of a chat; a response's note is its verdict and reward, long texts are cut."""
-  told, answered = [], 0
+  rows, answered = [], 0
   for role, text in episode.chat:
     note = ""
     if role == "assistant":
       code = episode.codes[answered] if answered < len(episode.codes) else ""
       reward = f"reward {episode.rewards[answered]:g}" if answered < len(episode.rewards) else ""
-      note, answered = ", ".join(part for part in (labels.plain(code, 40), reward) if part), answered + 1
-    told.append((labels.plain(role, 20), labels.plain(text, LIMIT), note))
-  return tuple(told)
+      note, answered = ", ".join(part for part in (plain(code, 40), reward) if part), answered + 1
+    rows.append((plain(role, 20), plain(text, LONGEST_TEXT), note))
+  return tuple(rows)
 
 
-def talks(episodes):
+def transcripts(episodes: Sequence[tuple[str, Episode]]) -> Transcripts:
   """Conversations side by side from [(title, Episode)]."""
-  return Talks(tuple((f"{title}, step {episode.step}: {'right' if episode.success else 'wrong'}", turns(episode))
-                     for title, episode in episodes))
+  return Transcripts(tuple((f"{title}, step {episode.step}: {'right' if episode.success else 'wrong'}", turns(episode))
+                           for title, episode in episodes))

@@ -1,21 +1,22 @@
 """Intervals whose unit is the base model.
 
 Post-training seeds of one base share its accidents, so they alone understate the spread: bases are drawn with
-replacement, then the seeds inside each drawn base, then the hands, as evaluation episodes are called in this room.
-Hands are crossed with everything else (every run plays the same ones), so one draw of hands serves start and end, all
-methods and all bases: differences are paired by hand.
+replacement, then the seeds inside each drawn base, then the evaluation episodes. Every run plays the same episodes, so
+one draw of episodes serves start and end, all methods and all bases: differences are paired by episode.
 
-Row 0 of every array over resamples [R+1] is the data as they are (each base, seed and hand once), so a point estimate
-and its resamples go through the same arithmetic. With few bases a percentile interval is too narrow (bases are drawn
-from bases), so the t interval over bases stands beside it, and a claim has to pass both. Simulated coverage of the
-95% intervals (512 hands, bases that differ by 3 points, 400 worlds): bootstrap 86% with 2 bases, 87% with 3, 94% with
-5, 96% with 8; 85% with 5 that differ by 8 points, where hands matter less. The t interval: 94% to 96% throughout.
+Row 0 of every array over resamples [R+1] is the data as they are (each base, seed and episode once), so a point
+estimate and its resamples go through the same arithmetic. With few bases a percentile interval is too narrow (bases
+are drawn from bases), so the t interval over bases stands beside it, and a claim has to pass both. Simulated coverage
+of the 95% intervals (512 episodes, bases that differ by 3 points, 400 worlds): bootstrap 86% with 2 bases, 87% with 3,
+94% with 5, 96% with 8; 85% with 5 that differ by 8 points, where episodes matter less. The t interval: 94% to 96%
+throughout.
 """
 
 import dataclasses
 import functools
 import math
 import zlib
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -28,9 +29,10 @@ SEED = 20_250_117
 class Estimate:
   """A statistic with its percentile interval [low, high] and the t interval over bases (NaN with one base).
 
-  `per_base` are the values of the bases, `runs` how many runs (or pairs) stand behind, `hands` how many hands, `kept`
+  `per_base` are the values of the bases; `runs` counts runs (or pairs of runs), `episodes` those of one run. `kept` is
   the share of resamples in which the statistic exists.
   """
+
   value: float
   low: float
   high: float
@@ -38,42 +40,43 @@ class Estimate:
   t_high: float
   bases: int
   runs: int
-  hands: int
+  episodes: int
   kept: float
-  per_base: tuple
+  per_base: tuple[float, ...]
 
   @property
-  def unit(self):
+  def unit(self) -> str:
     return "bases" if self.bases > 1 else "episodes"
 
 
-def generator(*stream):
+def _generator(*stream) -> np.random.Generator:
   """A generator fixed by its name: two statistics of one stream see the same draws."""
   return np.random.default_rng((SEED, zlib.crc32(repr(stream).encode())))
 
 
-def hand_means(vectors_MH, stream, resamples=RESAMPLES, block=500):
-  """Means over resampled hands of M vectors of H hands, [R+1, M] float32; one `stream` is one draw of hands.
+def episode_means(vectors_MN: np.ndarray, stream: str, resamples: int = RESAMPLES, block: int = 500) -> np.ndarray:
+  """Means over resampled episodes of M vectors of N episodes, [R+1, M] float32; one `stream` is one draw of episodes.
 
-  Hands are drawn as counts (how often each hand came up), a block of resamples at a time, so memory stays at block x H.
+  Episodes are drawn as counts (how often each came up), a block of resamples at a time: memory stays at block x N.
   """
-  vectors_MH = np.asarray(vectors_MH, np.float32)
-  hands = vectors_MH.shape[1]
-  random, means = generator("hands", stream, hands), [vectors_MH.mean(axis=1, dtype=np.float64)[None]]
+  vectors_MN = np.asarray(vectors_MN, np.float32)
+  episodes = vectors_MN.shape[1]
+  # "hands" is part of the seed: with another name, every interval of a recorded study would move a little.
+  random, means = _generator("hands", stream, episodes), [vectors_MN.mean(axis=1, dtype=np.float64)[None]]
   for start in range(0, resamples, block):
     rows = min(block, resamples - start)
-    drawn = random.integers(0, hands, (rows, hands)) + hands * np.arange(rows)[:, None]
-    counts_RH = np.bincount(drawn.ravel(), minlength=rows * hands).reshape(rows, hands).astype(np.float32)
-    means.append(counts_RH @ vectors_MH.T / hands)
+    drawn = random.integers(0, episodes, (rows, episodes)) + episodes * np.arange(rows)[:, None]
+    counts_RN = np.bincount(drawn.ravel(), minlength=rows * episodes).reshape(rows, episodes).astype(np.float32)
+    means.append(counts_RN @ vectors_MN.T / episodes)
   return np.concatenate(means).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
-def run_draws(bases, resamples=RESAMPLES):
+def run_draws(bases: tuple[Hashable, ...], resamples: int = RESAMPLES) -> np.ndarray:
   """Which runs each resample holds: indices [R+1, drawn bases, drawn seeds], -1 where a base has fewer seeds.
 
-  `bases` names the base of every run. Row 0 is the identity. With one base, so is every row: nothing can then be said
-  about other bases, and only hands are resampled.
+  `bases` names the base of every run. Row 0 is the identity. With one base, so is every row: the data say nothing about
+  other bases, and only episodes are resampled.
   """
   names = list(dict.fromkeys(bases))
   members = [[index for index, base in enumerate(bases) if base == name] for name in names]
@@ -83,33 +86,34 @@ def run_draws(bases, resamples=RESAMPLES):
     table_BS[row, :len(group)] = group
   if len(names) < 2:
     return np.repeat(table_BS[None], resamples + 1, axis=0)
-  random = generator("runs", len(names), tuple(sizes))
+  random = _generator("runs", len(names), tuple(sizes))
   base_RB = random.integers(0, len(names), (resamples, len(names)))
-  place_RBS = np.floor(random.random((resamples, *table_BS.shape)) * sizes[base_RB][..., None]).astype(int)
-  index_RBS = table_BS[base_RB[..., None], place_RBS]
+  seed_RBS = np.floor(random.random((resamples, *table_BS.shape)) * sizes[base_RB][..., None]).astype(int)
+  index_RBS = table_BS[base_RB[..., None], seed_RBS]
   index_RBS[np.arange(table_BS.shape[1]) >= sizes[base_RB][..., None]] = -1
   return np.concatenate([table_BS[None], index_RBS])
 
 
-def mean_ignoring_nan(values, axis):
-  """A mean over what is finite, NaN where nothing is."""
-  there = np.isfinite(values)
-  count = there.sum(axis=axis)
-  total = np.where(there, values, 0).sum(axis=axis, dtype=np.float64)
+def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
+  """A mean over the finite entries, NaN where there is none."""
+  finite = np.isfinite(values)
+  count = finite.sum(axis=axis)
+  total = np.where(finite, values, 0).sum(axis=axis, dtype=np.float64)
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def combine(values_RN, bases):
-  """Mean over bases of the mean over seeds, per resample [R+1]; NaN entries (a statistic that does not exist) are left
-  out.
+def combine(values_RN: np.ndarray, bases: Sequence[Hashable]) -> np.ndarray:
+  """Mean over bases of the mean over seeds, per resample [R+1], from a value a run and the base of each run.
+
+  NaN entries (a statistic that does not exist) are left out.
   """
   index_RBS = run_draws(tuple(bases), len(values_RN) - 1)
   rows = np.arange(len(values_RN))[:, None, None]
   drawn_RBS = np.where(index_RBS >= 0, values_RN[rows, np.maximum(index_RBS, 0)], np.nan)
-  return mean_ignoring_nan(mean_ignoring_nan(drawn_RBS, 2), 1)
+  return _finite_mean(_finite_mean(drawn_RBS, 2), 1)
 
 
-def t_interval(values):
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
   """Mean ± t·s/√n over bases; NaN with fewer than two."""
   values = np.asarray(values, float)
   if len(values) < 2:
@@ -119,16 +123,14 @@ def t_interval(values):
   return values.mean() - half, values.mean() + half
 
 
-def estimate(values_RN, bases, hands):
-  """An Estimate from one statistic per resample and run [R+1, N] and the base of each run; ValueError if there is no
-  run.
-  """
+def estimate(values_RN: np.ndarray, bases: Sequence[Hashable], episodes: int) -> Estimate:
+  """An Estimate from a statistic per resample and run [R+1, N] and the base of each run; ValueError without a run."""
   if not len(bases) or values_RN.shape[1] != len(bases):
     raise ValueError(f"An estimate needs one base name a run; got {values_RN.shape[1]} runs and {len(bases)} names.")
-  there = np.isfinite(values_RN[0])
-  values_RN, bases = values_RN[:, there], tuple(base for base, kept in zip(bases, there, strict=True) if kept)
+  exists = np.isfinite(values_RN[0])
+  values_RN, bases = values_RN[:, exists], tuple(base for base, kept in zip(bases, exists, strict=True) if kept)
   if not bases:
-    return Estimate(*[math.nan] * 5, bases=0, runs=0, hands=hands, kept=0.0, per_base=())
+    return Estimate(*[math.nan] * 5, bases=0, runs=0, episodes=episodes, kept=0.0, per_base=())
   draws = combine(values_RN, bases)
   tail = (1 - LEVEL) / 2
   finite = draws[1:][np.isfinite(draws[1:])]
@@ -136,5 +138,5 @@ def estimate(values_RN, bases, hands):
   names = list(dict.fromkeys(bases))
   per_base = tuple(float(np.mean([values_RN[0, i] for i, b in enumerate(bases) if b == name])) for name in names)
   t_low, t_high = t_interval(per_base)
-  return Estimate(float(draws[0]), float(low), float(high), float(t_low), float(t_high), len(names), len(bases), hands,
-                  finite.size / max(1, len(draws) - 1), per_base)
+  return Estimate(float(draws[0]), float(low), float(high), float(t_low), float(t_high), len(names), len(bases),
+                  episodes, finite.size / max(1, len(draws) - 1), per_base)

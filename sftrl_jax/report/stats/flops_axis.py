@@ -1,66 +1,67 @@
-"""One axis of compute: where methods are compared, curves over FLOPs, and SFT's curve read at another's success.
+"""One axis of compute: where methods are compared, curves over FLOPs, and one curve read at another's success.
 
-FLOPs are those of post-training only, as the runs charged them (padding and dead rollouts included); pre-training of
-the start is shared and not counted.
+FLOPs are those of post-training only, as the runs charged them (padding and discarded rollouts included);
+pre-training of the start is shared and not counted.
 """
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from sftrl_jax.report.records import Run, RunKey, Study
+
 TOLERANCE = 0.03
+ABSENT = "–"
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Which runs are compared and at how many FLOPs: `at` maps (base, method, seed) to FLOPs (inf = the run's last
-  evaluation).
+  """Which runs are compared and at how many FLOPs.
+
+  `at` maps (base, method, seed) to FLOPs (inf: the run's last evaluation); `left_out` names unfinished runs.
   """
-  at: dict
-  notes: tuple
-  left_out: tuple
+
+  at: dict[RunKey, float]
+  notes: tuple[str, ...]
+  left_out: tuple[str, ...]
 
 
-def last_flops(run):
+def last_flops(run: Run) -> float:
   """FLOPs at a run's last evaluation, 0 if it has none after the start."""
   return max((e.flops for e in run.evaluations if e.step > 0), default=0.0)
 
 
-def trained(run):
-  return any(e.step > 0 for e in run.evaluations)
-
-
-def comparison(study):
+def comparison(study: Study) -> Comparison:
   """The runs to compare, per method the finished ones (the unfinished where none is), at equal FLOPs within a base.
 
   Last evaluations within 3% of one another count as equal; otherwise every method of that base is read at the smallest,
-  by linear interpolation between evaluations, and the note says so.
+  by linear interpolation between evaluations, and a note says so.
   """
-  chosen, notes, left_out = {}, [], []
+  compared, notes, left_out = {}, [], []
   for method, label in study.methods.items():
-    usable = {key: run for key, run in study.runs.items() if key[1] == method and trained(run)}
-    finished = {key: run for key, run in usable.items() if run.finished}
-    if usable and not finished:
+    runs = {key: run for key, run in study.runs.items() if key[1] == method}
+    trained = {key: run for key, run in runs.items() if any(e.step > 0 for e in run.evaluations)}
+    finished = {key: run for key, run in trained.items() if run.finished}
+    if trained and not finished:
       notes.append(f"No {label} run is finished: what there is of them is compared, at the FLOPs reached so far.")
-    chosen |= finished or usable
-    left_out += [run.name for key, run in study.runs.items() if key[1] == method and key not in (finished or usable)]
+    compared |= finished or trained
+    left_out += [run.name for key, run in runs.items() if key not in (finished or trained)]
   at = {}
   for base in study.bases:
-    keys = [key for key in chosen if key[0] == base]
-    spent = {key: last_flops(chosen[key]) for key in keys}
+    spent = {key: last_flops(run) for key, run in compared.items() if key[0] == base}
     low, high = min(spent.values(), default=0.0), max(spent.values(), default=0.0)
     equal = high <= low * (1 + TOLERANCE)
-    at |= dict.fromkeys(keys, math.inf if equal else low)
+    at |= dict.fromkeys(spent, math.inf if equal else low)
     if not equal:
-      notes.append(
-        f"base-{base}: last evaluations lie between {low:.3g} and {high:.3g} FLOPs, more than 3% apart; its methods "
-        f"are compared at {low:.3g} by linear interpolation between evaluations."
-      )
+      notes.append(f"base-{base}: last evaluations lie between {low:.3g} and {high:.3g} FLOPs, more than 3% apart; its "
+                   f"methods are compared at {low:.3g} by linear interpolation between evaluations.")
   return Comparison(at, tuple(notes), tuple(left_out))
 
 
-def read_at(flops_K, values_RK, at):
+def read_at(flops_K: Sequence[float], values_RK: np.ndarray, at: float) -> np.ndarray:
   """Values [R] at `at` FLOPs, linear between evaluations and held at the ends."""
   flops_K = np.asarray(flops_K, float)
   if at >= flops_K[-1]:
@@ -72,10 +73,8 @@ def read_at(flops_K, values_RK, at):
   return values_RK[:, right - 1] + np.float32(share) * (values_RK[:, right] - values_RK[:, right - 1])
 
 
-def first_crossing(along_RK, other_RK, target_R):
-  """`other` where `along` first reaches `target`, per resample [R]; NaN where it starts at or above it or never gets
-  there.
-  """
+def first_crossing(along_RK: np.ndarray, read_RK: np.ndarray, target_R: np.ndarray) -> np.ndarray:
+  """`read` where `along` first reaches `target`, per resample [R]; NaN where it starts there or never gets there."""
   below = along_RK[:, :-1] < target_R[:, None]
   reached = along_RK[:, 1:] >= target_R[:, None]
   hit_RK = below & reached
@@ -83,11 +82,11 @@ def first_crossing(along_RK, other_RK, target_R):
   valid = hit_RK.any(axis=1) & (along_RK[:, 0] < target_R)
   left, right = along_RK[rows, step], along_RK[rows, step + 1]
   share = (target_R - left) / np.where(valid, right - left, 1)
-  value = other_RK[rows, step] + share * (other_RK[rows, step + 1] - other_RK[rows, step])
+  value = read_RK[rows, step] + share * (read_RK[rows, step + 1] - read_RK[rows, step])
   return np.where(valid, value, np.nan)
 
 
-def bracket(along_K, target):
+def bracket(along_K: np.ndarray, target: float) -> tuple[int, int] | tuple[()]:
   """The evaluations (index before, index after) between which `along` first reaches `target`; () if it does not."""
   if along_K[0] >= target:
     return ()
@@ -95,7 +94,7 @@ def bracket(along_K, target):
   return (int(reached[0]), int(reached[0]) + 1) if reached.size else ()
 
 
-def mean_curve(curves, points=25):
+def mean_curve(curves: Iterable[tuple[Sequence, Sequence]], points: int = 25) -> tuple[np.ndarray, np.ndarray]:
   """Mean of curves [(x_K, y_K), ...] as (x, y).
 
   Curves with the same evaluations (x within 5% of the last) are averaged evaluation by evaluation; others on a common
@@ -112,16 +111,14 @@ def mean_curve(curves, points=25):
   return grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
 
 
-def account(run):
-  """What a run was charged: FLOPs of training, rollouts, scoring and all together, at its last metrics line (0 if
-  absent).
-  """
+def account(run: Run) -> dict[str, float]:
+  """FLOPs that a run was charged for training, rollouts, scoring and in total at its last metrics line, 0 if absent."""
   parts = {part: run.last(f"compute/{part}_flops", 0.0) for part in ("train", "rollout", "score", "total")}
   parts["total"] = parts["total"] or parts["train"] + parts["rollout"] + parts["score"] or last_flops(run)
   return parts
 
 
-def flat(config, prefix=""):
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """A nested dict as {dotted key: value}."""
   pairs = {}
   for name, value in config.items():
@@ -130,10 +127,9 @@ def flat(config, prefix=""):
   return pairs
 
 
-def differing(configs):
-  """Keys in which configs differ: [(key, [value or "–" for each config])], in the order of the keys."""
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list]]:
+  """The keys in which configs differ, sorted: [(key, its value in each config, ABSENT where a config has none)]."""
   flats = [flat(config) for config in configs]
-  keys = sorted(set().union(*flats)) if flats else []
-  absent = "–"
-  return [(key, [each.get(key, absent) for each in flats]) for key in keys
-          if any(each.get(key, absent) != flats[0].get(key, absent) for each in flats[1:])]
+  keys = sorted(set().union(*flats))
+  rows = [(key, [config.get(key, ABSENT) for config in flats]) for key in keys]
+  return [(key, values) for key, values in rows if any(value != values[0] for value in values[1:])]

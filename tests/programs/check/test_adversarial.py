@@ -10,7 +10,7 @@ from sftrl_jax.envs.env import Verdict
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, TaskError
 from sftrl_jax.programs.check import adversarial
-from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, episode
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, play_episode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,26 +42,28 @@ class Echo:
     return state[0]
 
 
-def course(env):
+def expert_episodes(env):
   env = CheckedEnv(env)
-  return ExpertEpisodes("echo", env, (1, 2, 3), tuple(episode(env, seed) for seed in (1, 2, 3)))
+  return ExpertEpisodes("echo", env, (1, 2, 3), tuple(play_episode(env, seed) for seed in (1, 2, 3)))
 
 
 def test_a_sound_verifier_passes():
-  courses = [course(GeneralPoints(style="compact", cards=3, target="any", attempts=3)), course(Echo())]
-  assert "strings, 2 variants" in adversarial.strings_get_verdicts(courses)
-  assert adversarial.nothing_beats_the_expert(courses).startswith("expert 1 to 5, wrong answers -3 to 1")
-  assert adversarial.episodes_end(courses).startswith("after 3 responses at most")
+  points = GeneralPoints(style="compact", cards=3, target="any", attempts=3)
+  variants = [expert_episodes(points), expert_episodes(Echo())]
+  assert "strings, 2 variants" in adversarial.check_hostile_strings(variants)
+  assert adversarial.check_rewards(variants).startswith("expert 1 to 5, wrong answers -3 to 1")
+  assert adversarial.check_episode_ends(variants).startswith("after 3 responses at most")
 
 
 def test_a_verdict_that_does_not_come_is_stopped_where_it_hangs(monkeypatch):
-  monkeypatch.setattr(adversarial, "PATIENCE", 0.05)
-  with pytest.raises(TaskError, match=r"test_hostile\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"):
-    adversarial.strings_get_verdicts([course(Echo("hang"))])
+  monkeypatch.setattr(adversarial, "MAX_SECONDS", 0.05)
+  message = r"test_adversarial\.py, line 3\d, in step: TimeoutError: no verdict within 0\.1 s"
+  with pytest.raises(TaskError, match=message):
+    adversarial.check_hostile_strings([expert_episodes(Echo("hang"))])
 
 
-@pytest.mark.parametrize("fault, told", [
+@pytest.mark.parametrize("fault, message", [
     ("endless", "goes on after 2 responses"), ("forgets", "the next chat is not the one that was answered")])
-def test_an_episode_that_does_not_end_or_forgets_is_told(fault, told):
-  with pytest.raises(CheckFailed, match=rf"test_hostile\.py, line \d+, in step: .*{told}"):
-    adversarial.episodes_end([course(Echo(fault))])
+def test_an_episode_that_does_not_end_or_forgets_is_seen(fault, message):
+  with pytest.raises(CheckFailed, match=rf"test_adversarial\.py, line \d+, in step: .*{message}"):
+    adversarial.check_episode_ends([expert_episodes(Echo(fault))])

@@ -16,21 +16,23 @@ def config(tiny):
 
 def test_training_and_every_variant_are_played_with_a_runs_own_seeds(config):
   played = expert_episodes.play_expert_episodes(config, count=5)
-  assert [one.name for one in played] == ["training", "id_seen", "rule_ood"]
+  assert [variant.name for variant in played] == ["training", "id_seen", "rule_ood"]
   assert played[0].seeds == tuple(f"0 {number}" for number in range(5)) and played[1].seeds[0] == 1_000_000_000
-  for one in played:
-    assert isinstance(one.env, CheckedEnv) and len(one.episodes) == 5
-    for seed, (step, *rest) in zip(one.seeds, one.episodes, strict=True):
+  for variant in played:
+    assert isinstance(variant.env, CheckedEnv) and len(variant.episodes) == 5
+    for seed, (step, *rest) in zip(variant.seeds, variant.episodes, strict=True):
       assert not rest and step.verdict.success and step.verdict.chat is None
-      assert step.chat == one.env.reset(seed)[1] and step.response == one.env.expert(step.state)
+      assert step.chat == variant.env.reset(seed)[1] and step.response == variant.env.expert(step.state)
 
 
 def test_a_slow_task_is_played_for_fewer_seeds(config):
-  assert [len(one.episodes) for one in expert_episodes.play_expert_episodes(config, count=50, seconds=0.0)] == [1, 1, 1]
+  played = expert_episodes.play_expert_episodes(config, count=50, seconds=0.0)
+  assert [len(variant.episodes) for variant in played] == [1, 1, 1]
 
 
 def test_lines_and_short_words(config):
   env = expert_episodes.play_expert_episodes(config, count=1)[0].env
-  assert expert_episodes.line(env, "step").endswith("in step") and "general_points.py, line " in expert_episodes.line(env, "step")
+  location = expert_episodes.location(env, "step")
+  assert location.endswith("in step") and "general_points/env.py, line " in location
   assert (expert_episodes.span([1, 1.0]), expert_episodes.span([2, -0.5])) == ("1", "-0.5 to 2")
   assert expert_episodes.short("a") == "'a'" and len(expert_episodes.short("a" * 10**6)) < 100

@@ -18,9 +18,9 @@ def experiment(tiny):
 
 
 def test_what_sft_trains_are_the_last_responses(experiment, monkeypatch):
-  told = mask_checks.of_demonstrations(experiment["sft"])
-  assert "unbroken rows; in double brackets what is trained: <bos> RULE 10 10 10 TARGET" in told
-  assert told.endswith(" <eos>]]") and told.count("[[") == told.count("]]") == 1
+  message = mask_checks.check_demonstrations(experiment["sft"])
+  assert "unbroken rows; in double brackets what is trained: <bos> RULE 10 10 10 TARGET" in message
+  assert message.endswith(" <eos>]]") and message.count("[[") == message.count("]]") == 1
   whole = mask_checks.next_batch
 
   def shifted(*arguments):
@@ -28,28 +28,32 @@ def test_what_sft_trains_are_the_last_responses(experiment, monkeypatch):
     return dataclasses.replace(batch, weights_BT=np.roll(batch.weights_BT, 1, axis=1)), cursor
   monkeypatch.setattr(mask_checks, "next_batch", shifted)
   with pytest.raises(CheckFailed, match=r"trained spans are no response, for example "):
-    mask_checks.of_demonstrations(experiment["sft"])
+    mask_checks.check_demonstrations(experiment["sft"])
 
 
 def test_what_rl_trains_are_the_sampled_responses(experiment, monkeypatch):
-  spoken = [mask_checks.spoken(experiment["rl"], seed) for seed in range(4)]
-  assert all(episode.success for episode in spoken)
-  assert "are 8 responses, 8 with their <eos>, of 8 chats" in mask_checks.of_episodes(experiment["rl"], spoken)
-  reply = dataclasses.replace(spoken[0].turns[0].response, text="NUMBERS 1")
-  other = dataclasses.replace(spoken[0], turns=(dataclasses.replace(spoken[0].turns[0], response=reply),))
+  episodes = [mask_checks.expert_episode(experiment["rl"], seed) for seed in range(4)]
+  assert all(episode.success for episode in episodes)
+  assert "are 8 responses, 8 with their <eos>, of 8 chats" in mask_checks.check_episodes(experiment["rl"], episodes)
+  turn = episodes[0].turns[0]
+  turn = dataclasses.replace(turn, response=dataclasses.replace(turn.response, text="NUMBERS 1"))
   with pytest.raises(CheckFailed, match="the environment judged 'NUMBERS 1', but 'NUMBERS .*' is trained"):
-    mask_checks.of_episodes(experiment["rl"], [other])
+    mask_checks.check_episodes(experiment["rl"], [dataclasses.replace(episodes[0], turns=(turn,))])
 
 
-def test_what_is_told_of_spans():
+def test_spans_are_the_responses_whole_and_ended():
   words = tokenizers.words(("a", "b"))
-  good, shown = Counter({(3, 2): 2}), ([1, 3, 4, 2], [0.0, 0.0, 1.0, 1.0])
-  assert mask_checks.told(words, good, good, 2, 2, shown).endswith("<bos> a [[b <eos>]]")
+  good = Counter({(3, 2): 2})
+  mask_checks.check_spans(words, good, good, 2, 2)
+  message = mask_checks.summary(words, good, 2, [1, 3, 4, 2], [0.0, 0.0, 1.0, 1.0])
+  assert message.startswith("4 trained tokens are 2 responses, 2 with their <eos>, of 2 chats")
+  assert message.endswith("<bos> a [[b <eos>]]")
   endless = Counter({(3,): 2})
-  for trained, wanted, found, told in ((endless, good, 2, "2 of 2 trained spans"), (good, good, 1, "1 unbroken rows"),
-                                       (endless, endless, 2, "ends in <eos>")):
-    with pytest.raises(CheckFailed, match=told):
-      mask_checks.told(words, trained, wanted, found, 2, shown)
+  for trained, expected, unbroken, error in (
+      (endless, good, 2, "2 of 2 trained spans"), (good, good, 1, "1 unbroken rows"),
+      (endless, endless, 2, "ends in <eos>")):
+    with pytest.raises(CheckFailed, match=error):
+      mask_checks.check_spans(words, trained, expected, unbroken, 2)
 
 
 def test_bytes_are_marked_without_spaces_between():

@@ -12,13 +12,13 @@ from sftrl_jax.programs.check.task_checks import CheckResult
 
 @pytest.fixture
 def tried(monkeypatch):
-  """Parts are not tried here (test_trial.py tries them); [(verb, config)] of what would be."""
+  """Parts are not tried here (test_run_checks.py tries them); [(verb, config)] of what would be."""
   asked = []
 
-  def attempt(config, verb, promise, scratch):
+  def check_run(config, verb, planned, scratch):
     asked.append((verb, config))
     yield CheckResult("3 steps", True, "quick")
-  monkeypatch.setattr(run_checks, "attempt", attempt)
+  monkeypatch.setattr(run_checks, "check_run", check_run)
   for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL"):   # what a command sets for its own process
     monkeypatch.setenv(name, os.environ.get(name, ""))
   return asked
@@ -30,7 +30,7 @@ def test_a_config_is_its_run_and_a_study_its_base_and_methods(stranger, tmp_path
     case, = run.cases(f"{path}:{choice}", [("seed", "3")])
     assert (case.verb, case.spec, case.overrides, case.training) == (verb, f"{path}:{choice}", (("seed", "3"),), True)
   cases = run.cases(f"{path}:study", [("study.flops", "7"), ("study.overrides.ppo", "{'ppo.clip': 0.1}")])
-  assert [(case.name, case.verb, case.inside) for case in cases] == [
+  assert [(case.name, case.verb, case.id_variant) for case in cases] == [
       ("base-0", "sft", "three"), ("base-0-ppo-0", "rl", "three"), ("base-0-sft-0", "sft", "three")]
   assert [dict(case.overrides).get("start") for case in cases] == [None, "scratch", "scratch"]
   assert dict(cases[1].overrides)["ppo.clip"] == "0.1" and dict(cases[1].overrides)["flops"] == "7.0"
@@ -42,14 +42,14 @@ def test_all_of_a_study_is_checked_and_nothing_is_written(stranger, tmp_path, tr
   path = stranger(tmp_path)
   monkeypatch.chdir(tmp_path)
   assert main(["check", "--config=sort_numbers.py:study"]) == 0
-  said = capsys.readouterr().out
-  assert said.count("the expert is right") == 3 and said.endswith("All 32 checks passed.\n")
+  output = capsys.readouterr().out
+  assert output.count("the expert is right") == 3 and output.endswith("All 32 checks passed.\n")
   assert [verb for verb, _ in tried] == ["sft", "rl", "sft"]
   assert tried[1][1].env.name == f"{path}:Sort" and tried[1][1].start == "scratch"
   assert [name.name for name in tmp_path.iterdir() if name.name != "__pycache__"] == ["sort_numbers.py"]
 
 
-@pytest.mark.parametrize("old, new, told", [
+@pytest.mark.parametrize("old, new, message", [
     ("right = response == self.expert(state)", "right = response == ' '.join(numbers)",
      r"FAILED  the expert is right: .*sort_numbers\.py, line \d+, in expert: no success in "),
     ("right = response == self.expert(state)", "right = numbers == tuple(map(int, response.split()))",
@@ -57,16 +57,16 @@ def test_all_of_a_study_is_checked_and_nothing_is_written(stranger, tmp_path, tr
     ("reward=float(right)", "reward=None", r"FAILED  .*sort_numbers\.py, line \d+, in step: the reward is None"),
     ("reward=float(right)", "reward=float('nan')", r"FAILED  .*numbers\.py, line \d+, in step: the reward is nan")])
 def test_a_failure_names_the_line_and_exits_1_before_any_part_is_tried(
-    stranger, tmp_path, tried, capsys, old, new, told):
+    stranger, tmp_path, tried, capsys, old, new, message):
   path = stranger(tmp_path, (old, new))
   assert main(["check", f"--config={path}:sft"]) == 1
-  said = capsys.readouterr()
-  assert re.search(told, said.out), said.out
-  assert "checks failed; each says above what to mend" in said.err and "Traceback" not in said.err
-  assert "tried when this is mended" in said.out and not tried
+  output = capsys.readouterr()
+  assert re.search(message, output.out), output.out
+  assert "checks failed; each says above what to mend" in output.err and "Traceback" not in output.err
+  assert "tried when this is mended" in output.out and not tried
 
 
-def test_a_wrong_config_is_told_before_anything_is_played(stranger, tmp_path, tried, capsys):
+def test_a_wrong_config_is_refused_before_anything_is_played(stranger, tmp_path, tried, capsys):
   path = stranger(tmp_path)
   assert main(["check", f"--config={path}:rl", "--config.env.count=4"]) == 1
   assert "config.env.count is not a key of config.env: did you mean config.env.counts?" in capsys.readouterr().err

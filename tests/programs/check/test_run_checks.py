@@ -57,34 +57,34 @@ def config(stranger, tmp_path, one_device):
 
 
 def test_a_strangers_parts_agree_and_three_steps_are_timed(config, tmp_path):
-  made = sorted(tmp_path.rglob("*"))
-  promise = plan_check.Promise(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
-  found = {finding.name: finding for finding in run_checks.attempt(config("sft"), "sft", promise)}
-  assert all(finding.ok for finding in found.values()), found
-  assert list(found) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
+  before = sorted(tmp_path.rglob("*"))
+  planned = plan_check.PlannedStep(memory=1.0, seconds=1e4, predicted=True, chips=8, verb="sft")
+  results = {result.name: result for result in run_checks.check_run(config("sft"), "sft", planned)}
+  assert all(result.ok for result in results.values()), results
+  assert list(results) == ["episodes played by the model", "decoding is the full forward", "sampler and trainer agree",
                          "the responses are trained", "3 steps", "as it was planned"]
-  assert "times predicted" in found["as it was planned"].told
-  assert found["decoding is the full forward"].told.startswith("100.00% of")
-  assert "<bos> SORT" in found["the responses are trained"].told
-  assert "all 100 take" in found["3 steps"].told and "GiB" in found["3 steps"].told
-  assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in str(path)] == made
+  assert "times predicted" in results["as it was planned"].message
+  assert results["decoding is the full forward"].message.startswith("100.00% of")
+  assert "<bos> SORT" in results["the responses are trained"].message
+  assert "all 100 take" in results["3 steps"].message and "GiB" in results["3 steps"].message
+  assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in str(path)] == before
 
 
-def test_a_model_that_decodes_otherwise_is_seen_and_a_failure_is_told(config, monkeypatch):
+def test_a_model_that_decodes_otherwise_is_seen_and_a_failure_is_reported(config, monkeypatch):
   torn = config("rl", model__torn="true")
 
   def short(config, workdir):
     raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
   monkeypatch.setitem(run_checks.TRAINERS, "rl", short)
-  found = {finding.name: finding for finding in run_checks.attempt(torn, "rl")}
-  assert not found["decoding is the full forward"].ok and not found["sampler and trainer agree"].ok
-  assert "change hidden and extend alike" in found["decoding is the full forward"].way_out
-  assert found["the responses are trained"].ok
-  assert found["3 steps"].told.startswith("RESOURCE_EXHAUSTED") and "microbatches" in found["3 steps"].way_out
+  results = {result.name: result for result in run_checks.check_run(torn, "rl")}
+  assert not results["decoding is the full forward"].ok and not results["sampler and trainer agree"].ok
+  assert "change hidden and extend alike" in results["decoding is the full forward"].way_out
+  assert results["the responses are trained"].ok
+  assert results["3 steps"].message.startswith("RESOURCE_EXHAUSTED") and "microbatches" in results["3 steps"].way_out
 
 
 def test_how_long_a_run_is(config):
   experiment = build_experiment(config("sft"), "sft")
   for steps, flops, whole in ((100, 0.0, 100), (100, 1e6, 10), (5, 1e6, 5), (100, 1e6 + 1, 11)):
-    assert run_checks.length(dataclasses.replace(experiment, limits=Limits(steps, flops)), 1e5) == whole
-  assert run_checks.memory().endswith(" GiB in this process")
+    assert run_checks.run_steps(dataclasses.replace(experiment, limits=Limits(steps, flops)), 1e5) == whole
+  assert run_checks.peak_memory().endswith(" GiB in this process")

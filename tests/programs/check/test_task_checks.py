@@ -1,4 +1,4 @@
-"""A stranger's task without a model: a right one passes, and each mistake is told with the file and line to mend."""
+"""A stranger's task without a model: a right one passes, and each mistake is reported with file and line."""
 
 import json
 import re
@@ -14,32 +14,33 @@ RIGHT = "right = response == self.expert(state)"
 
 
 @pytest.fixture
-def findings(stranger, tmp_path, monkeypatch):
-  """findings(*(old, new), choice=..., elsewhere=...) -> {name of the check: its Finding} of the changed task."""
-  def examine(*changes, choice="sft", elsewhere=False, **overrides):
+def check(stranger, tmp_path, monkeypatch):
+  """check(*(old, new), choice=..., elsewhere=...) -> {name of the check: its CheckResult} of the changed task."""
+  def run(*changes, choice="sft", elsewhere=False, **overrides):
     if not elsewhere:
-      monkeypatch.setattr(task_checks, "_elsewhere", lambda config: "")
+      monkeypatch.setattr(task_checks, "_check_other_process", lambda config: "")
     path = stranger(tmp_path, *changes)
     config = run_config.resolve_for("rl" if choice == "rl" else "sft", resolve.load(f"{path}:{choice}"),
                                   [(key.replace("__", "."), value) for key, value in overrides.items()], lambda _: None)
-    return {finding.name: finding for finding in task_checks.examine(json.loads(json.dumps(nested.plain(config))))}
-  return examine
+    return {result.name: result for result in task_checks.check_task(json.loads(json.dumps(nested.plain(config))))}
+  return run
 
 
-def test_the_task_of_the_readme_passes(findings):
-  found = findings(elsewhere=True)
-  assert all(finding.ok for finding in found.values()) and len(found) == 10
-  assert found["the expert is right"].told == "success in 900 of 900 episodes, reward 1"
-  assert found["texts fit"].told == "prompt_tokens 6 of 6, feedback_tokens 1 of 1, max_new_tokens 5 of 5"
-  assert "three" in found["variants share no episode"].told and "four" in found["variants share no episode"].told
-  assert "longest of 8 tokens in rows of 64" in found["demonstrations are as asked for"].told
-  assert all(finding.ok for finding in findings(choice="base").values())
+def test_the_task_of_the_readme_passes(check):
+  results = check(elsewhere=True)
+  assert all(result.ok for result in results.values()) and len(results) == 10
+  assert results["the expert is right"].message == "success in 900 of 900 episodes, reward 1"
+  assert results["texts fit"].message == "prompt_tokens 6 of 6, feedback_tokens 1 of 1, max_new_tokens 5 of 5"
+  compared = results["variants share no episode"].message
+  assert "three" in compared and "four" in compared
+  assert "longest of 8 tokens in rows of 64" in results["demonstrations are as asked for"].message
+  assert all(result.ok for result in check(choice="base").values())
 
 
-@pytest.mark.parametrize("changes, check, told", [
+@pytest.mark.parametrize("changes, name, message", [
     ([("key=int", "key=str")], "the expert is right", None),
     ([(RIGHT, "right = response == ' '.join(sorted(state[0]))")], "the expert is right",
-     EXPERT + ": no success in .* the expert says "),
+     EXPERT + ": no success in .* the expert answers "),
     ([(RIGHT, "right = sorted(map(int, response.split())) == sorted(map(int, numbers))")],
      "hostile strings get verdicts", STEP + ": ValueError: invalid literal.*\n.*Every str gets a verdict"),
     ([(RIGHT, "right = response == self.expert(state) or not response")], "hostile strings get verdicts",
@@ -66,34 +67,35 @@ def test_the_task_of_the_readme_passes(findings):
     ([("\"sft\": dict(steps=400)", "\"sft\": dict(steps=400, data=dict(length=6))")], "demonstrations are as asked for",
      r"data\.length is 6, but an example has 7 tokens|data\.length is 6, but an example has 8 tokens|length is 6"),
 ])
-def test_a_mistake_is_told_with_the_line_to_mend(findings, changes, check, told):
-  found = findings(*changes)
-  failed = {name: finding for name, finding in found.items() if not finding.ok}
-  if told is None:   # the expert's order is also what step accepts: consistent, though not what was meant
+def test_a_mistake_is_reported_with_the_line_to_mend(check, changes, name, message):
+  results = check(*changes)
+  failed = {key: result for key, result in results.items() if not result.ok}
+  if message is None:   # the expert's order is also what step accepts: consistent, though not what was meant
     assert not failed
     return
-  assert check in failed, found
-  assert re.search(told, failed[check].told), failed[check].told
+  assert name in failed, results
+  assert re.search(message, failed[name].message), failed[name].message
 
 
-def test_what_depends_on_the_process_is_told(findings):
-  found = findings(("random.Random(f\"{self.variant} {seed}\")", "random.Random(hash(f\"{self.variant} {seed}\"))"),
+def test_what_depends_on_the_process_is_seen(check):
+  results = check(("random.Random(f\"{self.variant} {seed}\")", "random.Random(hash(f\"{self.variant} {seed}\"))"),
                    elsewhere=True)
-  assert not found["in another process too"].ok and found["a seed gives one episode"].ok
-  assert "no run could be resumed" in found["in another process too"].told
+  assert not results["in another process too"].ok and results["a seed gives one episode"].ok
+  assert "no run could be resumed" in results["in another process too"].message
 
 
-def test_a_base_that_knows_both_makes_no_claim(findings):
-  assert findings(choice="base")["variants share no episode"].told == "there is nothing to compare"
+def test_a_base_that_knows_both_makes_no_claim(check):
+  assert check(choice="base")["variants share no episode"].message == "there is nothing to compare"
   both = {"env__counts": "(3, 4)"}
-  found = findings(("randrange(20)", "randrange(3)"), **both)["variants share no episode"]
-  assert not found.ok and "training and four share" in found.told
+  result = check(("randrange(20)", "randrange(3)"), **both)["variants share no episode"]
+  assert not result.ok and "training and four share" in result.message
 
 
-def test_a_reward_function_is_what_counts(findings, tmp_path):
+def test_a_reward_function_is_what_counts(check, tmp_path):
   (tmp_path / "rewards.py").write_text("def brief(chat, response, verdict):\n  return -len(response)\n\n"
                                        "def nothing(chat, response, verdict):\n  return None\n")
-  found = findings(reward=f"{tmp_path}/rewards.py:brief")
-  assert "gets the reward" in found["no response beats the expert"].told
-  found = findings(("reward=float(right)", "reward=None"), reward=f"{tmp_path}/rewards.py:nothing")
-  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None", found["episodes played by the expert"].told)
+  results = check(reward=f"{tmp_path}/rewards.py:brief")
+  assert "gets the reward" in results["no response beats the expert"].message
+  results = check(("reward=float(right)", "reward=None"), reward=f"{tmp_path}/rewards.py:nothing")
+  message = results["episodes played by the expert"].message
+  assert re.search(r"rewards\.py, line 4, in nothing: the reward is None", message)

@@ -33,7 +33,7 @@ class Objective:
   floor: float = 0.1
   kind: Literal["a", "b"] = "a"   # which of the two
   whiten: bool = dataclasses.field(default=True, metadata={"help": "advantages over the batch"})
-  unsaid: int = 0
+  undescribed: int = 0
 
 
 def task(section):
@@ -64,35 +64,35 @@ def test_every_key_has_a_line_with_value_type_and_meaning():
 def test_meanings_come_from_metadata_docstring_or_comment():
   assert config_help.meanings(Objective) == {
       "gamma": "discount inside a turn", "clip": "how far the ratio may go", "floor": "how far the ratio may go",
-      "kind": "which of the two", "whiten": "advantages over the batch", "unsaid": ""}
+      "kind": "which of the two", "whiten": "advantages over the batch", "undescribed": ""}
 
 
 @pytest.fixture(scope="module")
-def real():
+def resolved():
   """{verb: (a resolved config of it, its schema)} for every verb that takes --config."""
-  found = {}
+  by_verb = {}
   for entry in experiments.find(ROOT / "configs"):
     verb = entry.commands[0].split()[1]
     schema = study_config.SCHEMA if verb == "study" else KINDS[verb].schema
     config = resolve.load(str(entry.path))
-    found[verb] = (resolve.resolve(config, [], schema) if verb == "study" else
+    by_verb[verb] = (resolve.resolve(config, [], schema) if verb == "study" else
                    run_config.resolve_for(verb, config, [], lambda _: None)), schema
-  return found
+  return by_verb
 
 
-def test_every_key_of_every_verb_has_a_meaning_and_every_section_a_heading(real):
-  assert real.keys() == {"study", *KINDS}
-  for verb, (config, schema) in real.items():
+def test_every_key_of_every_verb_has_a_meaning_and_every_section_a_heading(resolved):
+  assert resolved.keys() == {"study", *KINDS}
+  for verb, (config, schema) in resolved.items():
     rows = list(config_help.rows(config, schema))
     silent = [row.path for row in rows if not row.meaning]
-    assert not silent, f"{verb}: say in the docstring of their class, or in manual.MEANINGS, what {silent} mean."
+    assert not silent, f"{verb}: say in the docstring of their class, or in config_help.MEANINGS, what {silent} mean."
     assert {row.section for row in rows} - {""} <= config_help.MEANINGS.keys()
     pages = config_help.page(config, schema)
     assert all(f"--config.{row.path}=" in pages for row in rows)
 
 
-def test_a_method_of_rl_has_the_keys_of_its_own_section_each_with_a_meaning(real):
-  config, schema = real["rl"]
+def test_a_method_of_rl_has_the_keys_of_its_own_section_each_with_a_meaning(resolved):
+  config, schema = resolved["rl"]
   for name in config_help.choices("algorithm"):
     chosen = run_config.resolve_for("rl", config, [("algorithm", name)], lambda _: None)
     rows = [row for row in config_help.rows(chosen, schema) if row.section in config_help.choices("algorithm")]
@@ -100,10 +100,10 @@ def test_a_method_of_rl_has_the_keys_of_its_own_section_each_with_a_meaning(real
     assert {f"{name}.epochs", f"{name}.clip", f"{name}.kl_coef"} <= {row.path for row in rows}
 
 
-def test_names_that_a_key_takes_are_listed_and_taken(real):
-  """What a type does not say: the list of the manual is the one that is enforced."""
+def test_names_that_a_key_takes_are_listed_and_taken(resolved):
+  """What a type does not list: the names on the page are the ones that a run takes."""
   from sftrl_jax.programs.experiment.build import build_experiment
-  config, schema = real["rl"]
+  config, schema = resolved["rl"]
   pages = config_help.page(config, schema)
   choices = {row.path: config_help.choices(row.path) for row in config_help.rows(config, schema)}
   closed = {path: names for path, names in choices.items() if names}
@@ -118,7 +118,7 @@ def test_names_that_a_key_takes_are_listed_and_taken(real):
 
 
 def test_help_needs_no_device_and_starts_nothing(tmp_path):
-  """A platform that does not exist: a look-up of devices fails."""
+  """On a platform that this machine lacks: asking for a device would fail."""
   words = ["rl", "--config=configs/general_points/ppo.py", f"--workdir={tmp_path / 'run'}", "--help"]
   done = subprocess.run([sys.executable, "-m", "sftrl_jax", *words], capture_output=True, text=True, cwd=ROOT,
                         check=False, env={**os.environ, "JAX_PLATFORMS": "tpu"})

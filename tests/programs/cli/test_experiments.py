@@ -1,4 +1,4 @@
-"""The list of experiments: what a docstring says is found, and a broken file spoils nothing."""
+"""The list of experiments: read from docstrings, past broken files."""
 
 import pathlib
 
@@ -46,7 +46,7 @@ def folder(tmp_path):
   return tmp_path / "configs"
 
 
-def test_what_a_docstring_says_is_found(folder):
+def test_a_docstring_gives_claim_commands_cost_and_result(folder):
   entries = {str(entry.path.relative_to(folder)): entry for entry in experiments.find(folder)}
   assert list(entries) == ["bytes.py", "deep/er/ten.py", "imported.py", "nine.py", "raising.py", "silent.py", "torn.py"]
   nine = entries["nine.py"]
@@ -62,11 +62,11 @@ def test_what_a_docstring_says_is_found(folder):
 
 def test_the_verb_prints_the_list_and_goes_on_past_broken_files(folder, capsys):
   assert main(["configs", str(folder)]) == 0
-  printed = capsys.readouterr().out
+  output = capsys.readouterr().out
   for words in (f"{folder / 'nine.py'}  (choices: quick, smoke)", "  Nine is more", "one TPU v5e-4; minutes: 12",
                 "BROKEN: ", "no docstring", "7 configs"):
-    assert words in printed, words
-  assert "secret" not in printed and "task.py" not in printed
+    assert words in output, words
+  assert "secret" not in output and "task.py" not in output
 
 
 def test_a_folder_without_configs_and_no_folder(tmp_path, capsys, monkeypatch):
@@ -82,7 +82,7 @@ def test_every_config_of_ours_says_claim_command_hardware_minutes_and_result():
   assert len(OURS) >= 4
   for entry in OURS:
     parts = (entry.claim, entry.commands, entry.hardware, entry.minutes, entry.result)
-    assert all(parts) and not entry.error, f"{entry.path} has {parts}: see the grammar in programs/cli/experiments.py."
+    assert all(parts) and not entry.error, f"{entry.path}: see the grammar in cli/experiments.py; it has {parts}."
     assert len(entry.claim) <= 120 and entry.claim[-1] in ".?"
 
 

@@ -1,4 +1,4 @@
-"""The page of optimizers, and the flags that it speaks of."""
+"""The page of optimizers, and the flags that it names."""
 
 import re
 
@@ -30,9 +30,9 @@ def test_the_page_tells_of_everything_and_of_state_as_it_is(monkeypatch, tmp_pat
   assert max(map(len, page.splitlines())) <= optimizer_help.WIDTH
   state = {}
   for name, entry in known.entries.items():
-    row = re.search(rf"^  {name} +(\S+) +(\S+)  ", page, re.MULTILINE)
-    assert float(row[1]) == entry.learning_rate, name
-    state[name] = float(row[2])
+    match = re.search(rf"^  {name} +(\S+) +(\S+)  ", page, re.MULTILINE)
+    assert float(match[1]) == entry.learning_rate, name
+    state[name] = float(match[2])
   assert (state["adamw"], state["lion"], state["sign_sgd"], state["amsgrad"]) == (8.0, 4.0, 0.0, 12.0)
   assert state["adafactor"] < 0.1 and 1 < state["galore"] < 2 and 4 < state["muon"] < 5
   for name in (*known.refused, *known.wrappers):

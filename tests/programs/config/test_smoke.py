@@ -88,7 +88,7 @@ def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.WHERE_GIVEN, *smoke.STUDY, "study.name", "study.base",
              "study.methods"}
-  if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.MOST_METHODS:
+  if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
     decided |= {"study.labels", "study.overrides"}
   if resolve.load(path).get("model", {}).get("name") == "pretrained":
     decided |= {"model.name", "model.layers", "tokenizer.name", *smoke.BYTES}

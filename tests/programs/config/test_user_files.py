@@ -100,7 +100,7 @@ def test_a_wrong_key_names_the_nearest(file):
 
 
 @pytest.mark.parametrize("name, message", [
-    ("{file}:Gues", "has no Gues: did you mean Guess?"), ("{file}", "add the name of its class or function"),
+    ("{file}:Gues", "has no Gues: did you mean Guess?"), ("{file}", "say which name of the file"),
     ("{folder}/tusk.py:Guess", "there is no file"), ("{file}:THREE", "of type int, which is no class"),
     ("{file}:Silent", "task.py, line 30, in Silent"), ("{file}:Silent", "it has no step(...), expert(...), variants,"),
     ("{file}:Thawed", "task.py, line 27, in Thawed: an environment is a frozen dataclass")])
@@ -159,7 +159,7 @@ def test_an_optimizer_is_a_function_by_path(tmp_path):
   file.write_text("def make(learning_rate): ...\nRATE = 3\n")
   assert user_files.optimizer(f"{file}:make").__name__ == "make"
   for name, message in ((f"{file}:RATE", "name is .* of type int, but should be a function"),
-                        (f"{file}:mke", "has no mke: did you mean make"), (str(file), "add the name"),
+                        (f"{file}:mke", "has no mke: did you mean make"), (str(file), "say which name"),
                         (f"{tmp_path}/rule.py:make", "there is no file .*did you mean .*rules.py")):
     with pytest.raises(ConfigError, match=message):
       user_files.optimizer(name)
@@ -182,4 +182,4 @@ def test_a_family_is_derived_from_the_decoder(file):
 def test_an_error_of_its_constructor_is_told_with_the_line(file):
   guess = user_files.environment(f"{file}:Guess")
   with pytest.raises(ConfigError, match=r"task\.py, line 17, in __post_init__: KeyError: 99"):
-    user_files.create(guess, lambda: guess(low=99))
+    user_files.instance(guess, lambda: guess(low=99))

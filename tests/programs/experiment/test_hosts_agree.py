@@ -89,10 +89,10 @@ def wrong():
     return "fine"
   raise CheckFailed("torn", "mend it")
 
-found = task_checks.find("what one finds", wrong)
-assert (found.ok, found.told, found.way_out) == (False, "process 1: torn", "mend it")
-for finding in run_checks.attempt(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
-  print("FOUND", finding.ok, finding.name, finding.told, flush=True)
+result = task_checks.run_check("a check that fails on one process", wrong)
+assert (result.ok, result.message, result.way_out) == (False, "process 1: torn", "mend it")
+for result in run_checks.check_run(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
+  print("FOUND", result.ok, result.name, result.message, flush=True)
 for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", sft)):
   if name == "killed" and not hosts.is_first_process():
     threading.Thread(target=die).start()

@@ -90,7 +90,7 @@ def test_groups_that_fare_alike_are_replaced_until_the_batch_is_full():
   assert said(played.episodes) == said([episode for group in kept for episode in group])
   assert played.dropped == len(looked) - len(kept) and groups[-1] == looked[-1]
   assert len(played.all_episodes) == BATCH + (played.rounds - 1) * ROWS and len(played.rollout_costs) == played.rounds
-  told = rollout_batch.measured(experiment, played,
+  told = rollout_batch.group_metrics(experiment, played,
                                 collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
   assert told["groups/rounds"] == played.rounds and told["groups/dropped"] == played.dropped
   assert told["frac_reward_zero_std"] == told["groups/filled"] == 0
@@ -109,7 +109,7 @@ def test_rounds_are_bounded_and_what_is_missing_is_filled_and_counted():
   assert (played.rounds, played.dropped, played.padding_episodes, len(played.episodes)) == (3, 12, BATCH, BATCH)
   assert played.cursor == BATCH + 2 * ROWS   # all were looked at
   assert said(played.episodes) == said(played.all_episodes[:BATCH])
-  told = rollout_batch.measured(experiment, played,
+  told = rollout_batch.group_metrics(experiment, played,
                                 collect.outcomes(played.episodes, padding_episodes=played.padding_episodes))
   assert told["frac_reward_zero_std"] == 1 and told["groups/filled"] == BATCH // GROUP
 
@@ -134,8 +134,9 @@ def test_a_reward_that_is_no_number_is_refused(reward):
 def test_what_is_told_of_groups():
   experiment, played = play(GRPOConfig(group=GROUP))
   found = collect.outcomes(played.episodes)
-  told = rollout_batch.measured(experiment, played, found.replace(rewards_E=np.float32([1, 1, 0, 2, 0.1, 0.1, 3, 5])))
+  told = rollout_batch.group_metrics(experiment, played,
+                                     found.replace(rewards_E=np.float32([1, 1, 0, 2, 0.1, 0.1, 3, 5])))
   assert told == {"reward_std": pytest.approx((0 + np.sqrt(2) + 0 + np.sqrt(2)) / 4), "frac_reward_zero_std": 0.5}
   alone = types.SimpleNamespace(actor=types.SimpleNamespace(group=1), algorithm_config=PPOConfig(), seed=5)
-  assert rollout_batch.measured(alone, played, None) == {}
+  assert rollout_batch.group_metrics(alone, played, None) == {}
   assert rollout_batch.env_seed(alone, 7) == "5 7"   # its own deal

@@ -75,8 +75,8 @@ def test_from_must_be_something(tmp_path):
 def test_words_become_what_is_asked():
   flags = {"--temperature": "0", "--top-p": "0.9", "--rows": "4", "--stop": ["a", "b"], "--in": "x", "--out": "y",
            "--max-new-tokens": "7", "--on-bad-row": "skip"}
-  assert read_options(flags, {"--debug"}) == SampleOptions(temperature=0.0, top_p=0.9, rows=4, stop=("a", "b"), rows_in="x",
-                                            rows_out="y", max_new_tokens=7, skip=True)
+  assert read_options(flags, {"--debug"}) == SampleOptions(
+      temperature=0.0, top_p=0.9, rows=4, stop=("a", "b"), rows_in="x", rows_out="y", max_new_tokens=7, skip=True)
   assert read_options({"--prompt": "hi"}, {"--raw"}) == SampleOptions(prompt="hi", raw=True)
 
 

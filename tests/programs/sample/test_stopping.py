@@ -15,7 +15,8 @@ def listen(text, stop_conditions=STOP, generation=None, end=False):
 
 
 def test_an_end_id_ends_a_response_and_is_counted_but_not_read():
-  generation = append_tokens(Generation(), [*BYTES.encode("hi"), BYTES.eos, *BYTES.encode("never")], [-1.0] * 8, BYTES, STOP)
+  ids = [*BYTES.encode("hi"), BYTES.eos, *BYTES.encode("never")]
+  generation = append_tokens(Generation(), ids, [-1.0] * 8, BYTES, STOP)
   assert (generation.text, generation.finish, len(generation.tokens), generation.logprob) == ("hi", "stop", 3, -3.0)
 
 

@@ -6,7 +6,7 @@ from sftrl_jax.report.figures import run_figures
 
 
 def test_time_adds_up_to_the_steps(make_run, tmp_path):
-  run = read_workdir.read_run(make_run(tmp_path / "run", "ppo", hands=20))
+  run = read_workdir.read_run(make_run(tmp_path / "run", "ppo", episodes=20))
   rows = run_figures.time_rows(run)
   assert sum(row["share"] for row in rows) == pytest.approx(1)
   assert sum(row["seconds"] for row in rows) == pytest.approx(run.column("timing_s/step")[1].sum())
@@ -14,7 +14,7 @@ def test_time_adds_up_to_the_steps(make_run, tmp_path):
 
 
 def test_long_runs_are_thinned_and_holes_left_out(make_run, tmp_path):
-  run = make_run(tmp_path / "run", "sft", hands=20)
+  run = make_run(tmp_path / "run", "sft", episodes=20)
   lines = "".join(f'{{"step": {i}, "loss": {"NaN" if i % 2 else i}}}\n' for i in range(9000))
   (run / "metrics.jsonl").write_text(lines)
   rows = run_figures.metric_rows([("run", read_workdir.read_run(run))], most=100)

@@ -1,9 +1,10 @@
 import csv
 
-from sftrl_jax.report import labels
 from sftrl_jax.report.figures import study_figures, style
+from sftrl_jax.report.labels import GENERAL_POINTS
 
 COLOURS = {"sft": style.SFT, "ppo": style.RL}
+VARIANTS = {"id_seen": "ID", "rule_ood": "OOD"}
 LABELS = {"sft": "SFT $x$", "ppo": "PPO"}
 
 
@@ -14,7 +15,7 @@ def curve_rows():
 
 
 def test_a_panel_a_variant_and_temperature_with_rates_from_zero():
-  figure = study_figures.curves(curve_rows(), ["id_seen", "rule_ood"], LABELS, COLOURS, ("id_seen",))
+  figure = study_figures.curves(curve_rows(), VARIANTS, LABELS, COLOURS, ("id_seen",))
   assert len(figure.axes) == 4
   for axis in figure.axes:
     assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] <= 1
@@ -24,7 +25,7 @@ def test_a_panel_a_variant_and_temperature_with_rates_from_zero():
 
 
 def test_words_at_line_ends_lie_inside_the_figure():
-  figure = study_figures.curves(curve_rows(), ["id_seen", "rule_ood"], {"sft": "SFT", "ppo": "a method of a long name"},
+  figure = study_figures.curves(curve_rows(), VARIANTS, {"sft": "SFT", "ppo": "a method of a long name"},
                           COLOURS, ("id_seen",))
   figure.canvas.draw()
   texts = [text.get_window_extent() for axis in figure.axes for text in axis.texts]
@@ -33,7 +34,7 @@ def test_words_at_line_ends_lie_inside_the_figure():
 
 def test_saving_writes_the_picture_and_exactly_the_rows_drawn(tmp_path):
   rows = curve_rows()
-  figure = study_figures.curves(rows, ["id_seen", "rule_ood"], LABELS, COLOURS, ("id_seen",))
+  figure = study_figures.curves(rows, VARIANTS, LABELS, COLOURS, ("id_seen",))
   path = study_figures.save(figure, rows, tmp_path / "new" / "curves.png")
   assert path.read_bytes()[:4] == b"\x89PNG"
   with open(path.with_suffix(".csv")) as file:
@@ -42,11 +43,13 @@ def test_saving_writes_the_picture_and_exactly_the_rows_drawn(tmp_path):
 
 
 def test_a_cell_is_no_formula_of_a_spreadsheet():
-  assert study_figures.cell("=1+1") == "'=1+1" and study_figures.cell(-0.5) == "-0.5" and study_figures.cell("base-0") == "base-0"
+  cells = list(map(study_figures.csv_cell, ("=1+1", -0.5, "base-0")))
+  assert cells == ["'=1+1", "-0.5", "base-0"]
 
 
 def test_the_top_of_a_rate_axis():
-  assert study_figures.ceiling([0.01]) == 0.1 and study_figures.ceiling([0.9]) == 1.0 and 0.4 < study_figures.ceiling([0.4]) < 0.5
+  assert study_figures.ceiling([0.01]) == 0.1 and study_figures.ceiling([0.9]) == 1.0
+  assert 0.4 < study_figures.ceiling([0.4]) < 0.5
   assert study_figures.ceiling([float("nan")]) == 1.0
 
 
@@ -55,17 +58,19 @@ def test_the_other_figures_draw(tmp_path):
           for b in ("base-0", "mean")]
   tries = [{"variant": "x", "temperature": 0.0, "group": g, "attempt": u, "success": 0.1 * u} for g in ("start", "sft")
            for u in (1, 2)]
-  verdicts = [{"variant": "x", "group": "start", "verdict": name, "share": 0.25} for name, _, _ in labels.CODES]
+  verdicts = [{"variant": "x", "group": "start", "verdict": name, "share": 0.25}
+              for name in ("correct", "illegal format")]
   pairs = [{"temperature": 0.0, "method": "ppo", "base": "mean", "in_distribution": 0.5, "shifted_method": 0.4,
             "shifted_sft": 0.3, "gap": 0.1}]
   nan = float("nan")
   forest = [{"quantity": "change", "method": "sft", "variant": "x", "temperature": 0.0, "value": 0.1, "low": 0.0,
              "high": 0.2, "t_low": nan, "t_high": nan}]
   distance = [{"variant": "x", "method": "sft", "base": "mean", "flops": f, "kl": 0.1 * f} for f in (0, 1)]
+  x = {"x": "$x$"}
   for index, figure in enumerate((
-    study_figures.frontier(path, LABELS, COLOURS, "a", "b"), study_figures.attempts(tries, ["x"], LABELS, COLOURS, ()),
-    study_figures.codes(verdicts, ["x"], LABELS, labels.verdicts(())), study_figures.matched(pairs, LABELS, COLOURS, "sft", "b"),
-    study_figures.divergence(distance, ["x"], LABELS, COLOURS, ()),
-    study_figures.effects(forest, LABELS, COLOURS, {("change", "sft", "x"): "SFT"}),
-  )):
+      study_figures.frontier(path, LABELS, COLOURS, "a $", "b"), study_figures.attempts(tries, x, LABELS, COLOURS, ()),
+      study_figures.verdicts(verdicts, x, LABELS, GENERAL_POINTS.verdict_groups(())),
+      study_figures.matched(pairs, LABELS, COLOURS, "sft", "b"),
+      study_figures.divergence(distance, x, LABELS, COLOURS, ()),
+      study_figures.effects(forest, COLOURS, {("change", "sft", "x"): "SFT"}))):
     assert study_figures.save(figure, [], tmp_path / f"{index}.png").stat().st_size > 2000

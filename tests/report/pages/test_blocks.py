@@ -12,8 +12,8 @@ HOSTILE = (
 def everything(path):
   return [
     blocks.Heading(HOSTILE), blocks.Text(HOSTILE), blocks.Bullets((HOSTILE,)), blocks.Notice(HOSTILE, (HOSTILE,)),
-    blocks.Table((HOSTILE,), ((HOSTILE,),), HOSTILE), blocks.Picture(path, HOSTILE), blocks.Code(HOSTILE + "\n```\n# x"),
-    blocks.Talks(((HOSTILE, ((HOSTILE, HOSTILE, HOSTILE),)),)),
+    blocks.Table((HOSTILE,), ((HOSTILE,),), HOSTILE), blocks.Picture(path, HOSTILE),
+    blocks.Code(HOSTILE + "\n```\n# x"), blocks.Transcripts(((HOSTILE, ((HOSTILE, HOSTILE, HOSTILE),)),)),
   ]
 
 
@@ -45,7 +45,7 @@ def test_verdicts_are_coloured():
 
 
 def test_only_blocks_make_a_report():
-  with pytest.raises(ValueError, match=r"blocks of study/page.py"):
+  with pytest.raises(ValueError, match=r"blocks of report/pages/blocks.py"):
     blocks.html_of("<b>")
-  with pytest.raises(ValueError, match=r"blocks of study/page.py"):
+  with pytest.raises(ValueError, match=r"blocks of report/pages/blocks.py"):
     blocks.markdown_of("x")

@@ -1,4 +1,4 @@
-"""What a run has read, in its report."""
+"""The rows that a run read, in its report."""
 
 import json
 
@@ -6,28 +6,29 @@ from sftrl_jax.report import read_workdir
 from sftrl_jax.report.pages import data_box
 from sftrl_jax.report.write import write_run
 
-TOLD = {"path": "/data/chats.jsonl", "format": "messages", "read": 1000, "kept": 990, "truncated": 12, "tokens": 50000,
+DATA = {"path": "/data/chats.jsonl", "format": "messages", "read": 1000, "kept": 990, "truncated": 12, "tokens": 50000,
         "label_tokens": 20000, "packed": {"rows": 77, "filled": 0.98, "held": 5}, "sha256": "f00",
         "dropped": [{"reason": "no JSON", "count": 10, "first": ["chats.jsonl:7"]}], "example": "<bos>q[[a<eos>]]"}
 
 
-def workdir(folder, told=None):
+def workdir(folder, content=None):
   folder.mkdir()
   (folder / "config.json").write_text(json.dumps({"verb": "sft", "seed": 0}))
   (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0, "eval/loss": 2.5}) + "\n")
-  if told is not None:
-    (folder / "data.json").write_text(json.dumps(told))
+  if content is not None:
+    (folder / "data.json").write_text(json.dumps(content))
   return folder
 
 
 def test_the_account_of_the_rows_is_in_the_report(tmp_path):
-  path = write_run(workdir(tmp_path / "own", TOLD))
+  path = write_run(workdir(tmp_path / "own", DATA))
   page = path.read_text()
-  for told in ("1,000 read, 990 kept, 12 truncated", "50,000, of which 20,000 are learned",
+  for text in ("1,000 read, 990 kept, 12 truncated", "50,000, of which 20,000 are learned",
                "77 rows a pass, 98.0% full", "5 examples", "10 no JSON (chats.jsonl:7)", "[[a&lt;eos&gt;]]"):
-    assert told in page, told
+    assert text in page, text
 
 
 def test_a_run_on_demonstrations_has_none_and_strange_values_do_no_harm(tmp_path):
-  assert data_box.data(read_workdir.read_run(workdir(tmp_path / "plain"))) == []
-  assert len(data_box.data(read_workdir.read_run(workdir(tmp_path / "torn", {"packed": 5, "dropped": [3], "read": "x"})))) == 3
+  assert data_box.data_blocks(read_workdir.read_run(workdir(tmp_path / "plain"))) == []
+  torn = workdir(tmp_path / "torn", {"packed": 5, "dropped": [3], "read": "x"})
+  assert len(data_box.data_blocks(read_workdir.read_run(torn))) == 3

@@ -11,15 +11,15 @@ from sftrl_jax.report.stats import effects
 
 @pytest.fixture
 def many(make_study, make_run, tmp_path):
-  """Two bases and twelve methods, of which way_3 is the one that the others are compared with."""
-  make_study(tmp_path, bases=2, hands=40, skip=[f"base-{b}-{m}-0" for b in (0, 1) for m in ("sft", "ppo")])
+  """Two bases and twelve methods, of which way_3 is the reference."""
+  make_study(tmp_path, bases=2, episodes=40, skip=[f"base-{b}-{m}-0" for b in (0, 1) for m in ("sft", "ppo")])
   names = [f"way_{number}" for number in range(12)]
   for base in (0, 1):
     for seed, name in enumerate(names):
-      make_run(tmp_path / "runs" / f"base-{base}-{name}-0", "sft", base=base, seed=seed, hands=40, points=2)
-  told = json.loads((tmp_path / "study.json").read_text())
-  told |= {"methods": {name: name for name in names}, "reference": "way_3"}
-  (tmp_path / "study.json").write_text(json.dumps(told))
+      make_run(tmp_path / "runs" / f"base-{base}-{name}-0", "sft", base=base, seed=seed, episodes=40, points=2)
+  content = json.loads((tmp_path / "study.json").read_text())
+  content |= {"methods": {name: name for name in names}, "reference": "way_3"}
+  (tmp_path / "study.json").write_text(json.dumps(content))
   return tmp_path
 
 
@@ -42,13 +42,13 @@ def test_many_methods_have_a_row_each(many, monkeypatch):
 
 def test_the_best_in_distribution_comes_first(many):
   study = read_workdir.read_study(many)
-  found = effects.measure(study, resamples=20)
-  ends = [found.find("end", method, "id_seen", 0.0).value for method in many_methods.ranked(study, found)]
+  measured = effects.measure(study, resamples=20)
+  ends = [measured.find("end", method, "id_seen", 0.0).value for method in many_methods.ranked(study, measured)]
   assert len(ends) == 12 and ends == sorted(ends, reverse=True)
 
 
 def test_a_reference_is_one_of_the_methods(many):
-  told = json.loads((many / "study.json").read_text())
-  (many / "study.json").write_text(json.dumps(told | {"reference": "nobody"}))
+  content = json.loads((many / "study.json").read_text())
+  (many / "study.json").write_text(json.dumps(content | {"reference": "nobody"}))
   with pytest.raises(ValueError, match="reference is 'nobody'"):
     read_workdir.read_study(many)

@@ -3,12 +3,12 @@ from sftrl_jax.report.pages import blocks as page, run_page
 
 
 def test_names_tell_runs_apart(make_run, tmp_path):
-  runs = [read_workdir.read_run(make_run(tmp_path / d / "run", "sft", hands=20)) for d in ("a", "b")]
+  runs = [read_workdir.read_run(make_run(tmp_path / d / "run", "sft", episodes=20)) for d in ("a", "b")]
   assert run_page.names_of(runs) == ["a/run", "b/run"] and run_page.names_of(runs[:1]) == ["run"]
 
 
 def test_an_alarm_is_the_first_thing_said(make_run, tmp_path):
-  run = make_run(tmp_path / "run", "ppo", hands=20)
+  run = make_run(tmp_path / "run", "ppo", episodes=20)
   with open(run / "metrics.jsonl", "a") as file:
     file.write('{"step": 401, "alarm/sampler_gap": 1, "nonfinite_steps": 2}\n')
   blocks = run_page.state(read_workdir.read_run(run))
@@ -18,13 +18,13 @@ def test_an_alarm_is_the_first_thing_said(make_run, tmp_path):
 
 
 def test_only_differences_of_configs_are_listed(make_run, tmp_path):
-  runs = [read_workdir.read_run(make_run(tmp_path / m, m, hands=20)) for m in ("sft", "ppo")]
+  runs = [read_workdir.read_run(make_run(tmp_path / m, m, episodes=20)) for m in ("sft", "ppo")]
   table = run_page.config_differences([(run.name, run) for run in runs])[1]
   assert [row[0] for row in table.rows] == ["algorithm", "ppo.clip", "ppo.epochs", "verb"]
   same = run_page.config_differences([("a", runs[0]), ("b", runs[0])])[1]
   assert "None" in same.text
 
 
-def test_other_hands_are_warned_of(make_run, tmp_path):
-  runs = [read_workdir.read_run(make_run(tmp_path / str(hands), "sft", hands=hands)) for hands in (20, 30)]
+def test_different_episodes_are_warned_of(make_run, tmp_path):
+  runs = [read_workdir.read_run(make_run(tmp_path / str(episodes), "sft", episodes=episodes)) for episodes in (20, 30)]
   assert run_page.disagreement(runs) and not run_page.disagreement(runs[:1])

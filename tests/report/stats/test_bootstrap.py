@@ -4,40 +4,40 @@ import pytest
 from sftrl_jax.report.stats import bootstrap
 
 
-def interval(values_BSH, resamples=400):
-  """The estimate of a mean over bases of seeds of hands, from [bases, seeds, hands]."""
-  bases, seeds, hands = values_BSH.shape
-  means = bootstrap.hand_means(values_BSH.reshape(bases * seeds, hands), "law", resamples)
-  return bootstrap.estimate(means, [b for b in range(bases) for _ in range(seeds)], hands)
+def interval(values_BSN, resamples=400):
+  """The estimate of a mean over bases of seeds of episodes, from [bases, seeds, episodes]."""
+  bases, seeds, episodes = values_BSN.shape
+  means = bootstrap.episode_means(values_BSN.reshape(bases * seeds, episodes), "law", resamples)
+  return bootstrap.estimate(means, [b for b in range(bases) for _ in range(seeds)], episodes)
 
 
 def test_row_zero_is_the_data():
   values = np.random.default_rng(0).random((6, 40))
-  means = bootstrap.hand_means(values, "x", 10)
+  means = bootstrap.episode_means(values, "x", 10)
   assert means.shape == (11, 6) and np.allclose(means[0], values.mean(axis=1))
   bases = ["a", "a", "a", "b", "b", "c"]
   direct = np.mean([means[0, :3].mean(), means[0, 3:5].mean(), means[0, 5]])
   assert bootstrap.combine(means, bases)[0] == pytest.approx(direct, abs=1e-7)
 
 
-def test_one_stream_is_one_draw_of_hands():
+def test_one_stream_is_one_draw_of_episodes():
   values = np.random.default_rng(0).random((2, 40))
-  apart = np.concatenate([bootstrap.hand_means(values[i:i + 1], "x", 50) for i in range(2)], axis=1)
-  assert np.allclose(apart, bootstrap.hand_means(values, "x", 50), atol=1e-6)
-  assert not np.allclose(apart, bootstrap.hand_means(values, "y", 50), atol=1e-3)
+  apart = np.concatenate([bootstrap.episode_means(values[i:i + 1], "x", 50) for i in range(2)], axis=1)
+  assert np.allclose(apart, bootstrap.episode_means(values, "x", 50), atol=1e-6)
+  assert not np.allclose(apart, bootstrap.episode_means(values, "y", 50), atol=1e-3)
 
 
-def test_hands_are_drawn_as_often_as_they_should_be():
-  rate, hands = 0.3, 200
-  means = bootstrap.hand_means((np.arange(hands) < rate * hands)[None], "x", 4000)[1:, 0]
+def test_episodes_are_drawn_as_often_as_they_should_be():
+  rate, episodes = 0.3, 200
+  means = bootstrap.episode_means((np.arange(episodes) < rate * episodes)[None], "x", 4000)[1:, 0]
   assert means.mean() == pytest.approx(rate, abs=0.003)
-  assert means.std() == pytest.approx(np.sqrt(rate * (1 - rate) / hands), rel=0.05)
+  assert means.std() == pytest.approx(np.sqrt(rate * (1 - rate) / episodes), rel=0.05)
 
 
-def test_pairing_by_hand_removes_what_hands_share():
+def test_pairing_by_episode_removes_what_episodes_share():
   hard = np.random.default_rng(0).random(300)
   start, end = (hard < 0.3).astype(float), (hard < 0.5).astype(float)
-  means = bootstrap.hand_means(np.stack([start, end]), "x", 1000)
+  means = bootstrap.episode_means(np.stack([start, end]), "x", 1000)
   paired = np.std(means[1:, 1] - means[1:, 0])
   assert paired < 0.8 * np.sqrt(means[1:, 0].var() + means[1:, 1].var())
 
@@ -52,7 +52,7 @@ def test_seeds_stay_inside_the_base_that_was_drawn():
   assert index_RBS[0].tolist() == [[0, 1, -1], [2, -1, -1], [3, 4, 5]]
 
 
-def test_with_one_base_only_hands_are_drawn():
+def test_with_one_base_only_episodes_are_drawn():
   values = np.random.default_rng(0).random((1, 3, 50))
   estimate = interval(values)
   assert estimate.unit == "episodes" and np.isnan(estimate.t_low)
@@ -80,7 +80,7 @@ def test_what_does_not_exist_is_left_out_and_counted():
 
 
 def test_the_intervals_cover_a_known_truth():
-  # A truth of 0.1, bases that differ by 0.05, seeds by 0.02, hands paired start to end; 8 bases, 2 seeds, 200 hands.
+  # A truth of 0.1, bases that differ by 0.05, seeds by 0.02; 8 bases, 2 seeds, 200 episodes paired start to end.
   random, hit, hit_t, worlds = np.random.default_rng(3), 0, 0, 120
   for _ in range(worlds):
     effect = 0.1 + 0.05 * random.standard_normal((8, 1, 1)) + 0.02 * random.standard_normal((8, 2, 1))

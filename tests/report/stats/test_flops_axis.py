@@ -14,38 +14,38 @@ def test_reading_between_evaluations_is_linear_and_held_at_the_ends():
 
 
 def test_the_first_crossing_counts():
-  along, other = np.array([[0.2, 0.6, 0.4, 0.9]]), np.array([[1.0, 0.8, 0.5, 0.0]])
-  assert flops_axis.first_crossing(along, other, np.array([0.4]))[0] == pytest.approx(0.9)
-  assert flops_axis.first_crossing(along, other, np.array([0.6]))[0] == pytest.approx(0.8)
-  assert flops_axis.first_crossing(along, other, np.array([0.9]))[0] == pytest.approx(0.0)
+  along, read = np.array([[0.2, 0.6, 0.4, 0.9]]), np.array([[1.0, 0.8, 0.5, 0.0]])
+  assert flops_axis.first_crossing(along, read, np.array([0.4]))[0] == pytest.approx(0.9)
+  assert flops_axis.first_crossing(along, read, np.array([0.6]))[0] == pytest.approx(0.8)
+  assert flops_axis.first_crossing(along, read, np.array([0.9]))[0] == pytest.approx(0.0)
   for never in (0.95, 0.2, 0.1):
-    assert np.isnan(flops_axis.first_crossing(along, other, np.array([never]))[0])
+    assert np.isnan(flops_axis.first_crossing(along, read, np.array([never]))[0])
   assert flops_axis.bracket(along[0], 0.7) == (2, 3) and flops_axis.bracket(along[0], 0.1) == ()
 
 
 def test_equal_budgets_are_compared_at_their_ends(make_study, tmp_path):
-  study = read_workdir.read_study(make_study(tmp_path, bases=2, hands=20))
+  study = read_workdir.read_study(make_study(tmp_path, bases=2, episodes=20))
   chosen = flops_axis.comparison(study)
   assert set(chosen.at.values()) == {math.inf} and not chosen.notes and not chosen.left_out
 
 
-def test_unequal_budgets_are_read_at_the_smaller_one_and_said(make_study, make_run, tmp_path):
-  make_study(tmp_path, bases=2, hands=20, skip=("base-1-ppo-0",))
-  make_run(tmp_path / "runs" / "base-1-ppo-0", "ppo", base=1, hands=20, flops_scale=0.5)
+def test_unequal_budgets_are_read_at_the_smaller_one_and_noted(make_study, make_run, tmp_path):
+  make_study(tmp_path, bases=2, episodes=20, skip=("base-1-ppo-0",))
+  make_run(tmp_path / "runs" / "base-1-ppo-0", "ppo", base=1, episodes=20, flops_scale=0.5)
   chosen = flops_axis.comparison(read_workdir.read_study(tmp_path))
   assert chosen.at[1, "sft", 0] == chosen.at[1, "ppo", 0] == pytest.approx(1.2e12)
   assert chosen.at[0, "sft", 0] == math.inf and "base-1" in chosen.notes[0]
 
 
-def test_an_unfinished_run_waits_while_others_of_its_method_are_finished(make_study, make_run, tmp_path):
-  make_study(tmp_path, bases=2, hands=20, skip=("base-1-ppo-0",))
-  make_run(tmp_path / "runs" / "base-1-ppo-0", "ppo", base=1, hands=20, points=3, finished=False)
+def test_an_unfinished_run_waits_while_more_of_its_method_are_finished(make_study, make_run, tmp_path):
+  make_study(tmp_path, bases=2, episodes=20, skip=("base-1-ppo-0",))
+  make_run(tmp_path / "runs" / "base-1-ppo-0", "ppo", base=1, episodes=20, points=3, finished=False)
   chosen = flops_axis.comparison(read_workdir.read_study(tmp_path))
   assert chosen.left_out == ("base-1-ppo-0",) and (1, "ppo", 0) not in chosen.at
 
 
 def test_a_run_that_was_only_evaluated_at_its_start_is_not_compared(make_study, tmp_path):
-  study = read_workdir.read_study(make_study(tmp_path, bases=1, hands=20, points=1))
+  study = read_workdir.read_study(make_study(tmp_path, bases=1, episodes=20, points=1))
   assert flops_axis.comparison(study).at == {}
 
 
@@ -65,7 +65,7 @@ def test_only_keys_that_differ_are_listed():
 
 
 def test_the_account_is_the_last_line(make_run, tmp_path):
-  run = read_workdir.read_run(make_run(tmp_path / "run", "ppo", hands=20))
+  run = read_workdir.read_run(make_run(tmp_path / "run", "ppo", episodes=20))
   account = flops_axis.account(run)
   assert account["total"] == run.metrics[-1]["compute/total_flops"]
   assert account["rollout"] == run.metrics[-1]["compute/rollout_flops"]

@@ -1,0 +1,36 @@
+import dataclasses
+import json
+import math
+
+from sftrl_jax.report.read_workdir import read_study
+from sftrl_jax.report.records import number
+
+
+def test_a_study_knows_its_methods_variants_and_temperatures(make_study, tmp_path):
+  study = read_study(make_study(tmp_path, bases=2, episodes=20, skip=("base-1-ppo-0",)))
+  assert (study.reference, study.compared_methods) == ("sft", ("ppo",))
+  assert study.variants == ("id_seen", "id_unseen", "rule_ood") and study.temperatures == (0.0, 1.0)
+  assert (study.held_out, study.has_many_methods) == ("id_unseen", False)
+
+
+def test_the_reference_is_the_named_method_else_sft_else_the_first(make_study, tmp_path):
+  study = read_study(make_study(tmp_path, bases=1, episodes=20))
+  assert dataclasses.replace(study, named_reference="ppo").reference == "ppo"
+  assert dataclasses.replace(study, runs={}).reference == "sft"
+  assert dataclasses.replace(study, runs={}, methods={"a": "A", "b": "B"}).reference == "a"
+  assert dataclasses.replace(study, methods={"ppo": "PPO"}, runs={
+      key: run for key, run in study.runs.items() if key[1] == "ppo"}).reference == "ppo"
+
+
+def test_labels_come_from_whichever_run_has_them(make_study, tmp_path):
+  make_study(tmp_path, bases=2, episodes=20)
+  assert read_study(tmp_path).labels.variant("rule_ood") == "OOD, new rule"
+  content = {"codes": {}, "variants": {"rule_ood": "new rule"}}
+  (tmp_path / "runs" / "base-1-sft-0" / "labels.json").write_text(json.dumps(content))
+  assert read_study(tmp_path).labels.variant("rule_ood") == "new rule"
+
+
+def test_numbers_that_are_none_are_nan():
+  for value in (float("inf"), float("nan"), "3", None, True, 10**400, [1]):
+    assert math.isnan(number(value))
+  assert number(3) == 3.0
