@@ -1,7 +1,7 @@
 """The command line: `sftrl VERB ...`, the same as `python -m sftrl_jax VERB ...`.
 
-It takes the words apart, runs the verb and turns errors into messages and exit codes; programs/cli/verbs.py has the
-table of verbs. Words are checked before anything heavy is imported.
+It parses the arguments, runs the verb and turns errors into messages and exit codes; programs/cli/verbs.py has the
+table of verbs. It checks the arguments before it imports anything heavy.
 """
 
 import os
@@ -20,13 +20,13 @@ SWITCHES = ("--help", "--debug")   # of every verb
 
 
 class Misuse(Exception):
-  """A verb, flag or positional that the command line does not take: exit code 2."""
+  """An argument that the command line does not take: exit code 2."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Runs one command and returns its exit code; the program raises 75 (stopped by SIGTERM) as SystemExit.
+  """Runs one command and returns its exit code; a run that SIGTERM stopped raises SystemExit(75).
 
-  arguments: the words after `sftrl`, those of this process if left out
+  arguments: the words after `sftrl`; those of this process if left out
   """
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   try:
@@ -37,10 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return MISUSED
   except KeyboardInterrupt:
-    print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+    print("Interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
     return INTERRUPTED
   except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # Python flushes again at exit: no second error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # so that the flush at exit raises no second error
     return FAILED
   except Exception as error:
     if "--debug" in arguments:
@@ -73,10 +73,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def scan(arguments: list[str]) -> Command:
-  """Takes the words of a command line apart; Misuse names the nearest verb or flag for an unknown one.
+  """Parses the words after `sftrl`. Misuse for an unknown verb or flag, with the nearest known one.
 
-  Not argparse: it knows neither --config.KEY=VALUE for any KEY, nor a flag given twice as an error, nor near names, and
-  what would be added to it is longer than this loop.
+  argparse would have to be extended for --config.KEY=VALUE with any KEY, for errors about repeated flags and for near
+  names, by more code than this loop.
   """
   name, *words = arguments
   if name not in VERBS:
@@ -102,7 +102,7 @@ def scan(arguments: list[str]) -> Command:
 
 
 def _take(verb: Verb, flag: str, value: str, flags: dict, overrides: list) -> None:
-  """Puts a flag and its value into `flags` or `overrides`."""
+  """Adds a flag and its value to `flags` or `overrides`. Misuse for an empty value and a second one."""
   if flag.startswith("--config."):
     path = flag.removeprefix("--config.")
     if not all(path.split(".")):
@@ -140,12 +140,11 @@ def _refuse_incomplete(command: Command) -> None:
 
 
 def _message(error: Exception) -> str:
-  """What a person reads of an error: a ConfigError as it is, our other errors with where to look, the rest with their
-  type too."""
+  """The text of an error. All but a ConfigError get a hint at --debug, and errors that are not ours their type."""
   if isinstance(error, ConfigError):
     return str(error)
-  ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
-  text = str(error) if ours else f"{type(error).__name__}: {error}"
+  is_ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
+  text = str(error) if is_ours else f"{type(error).__name__}: {error}"
   return f"{text}\n  (--debug prints where)"
 
 
@@ -153,13 +152,13 @@ def _overview() -> str:
   lines = [f"  {name:<10}{verb.meaning}" for name, verb in VERBS.items()]
   return "\n".join([
       "sftrl VERB ...   SFT and RL post-training compared, in JAX", "", "Verbs:", *lines, "",
-      "sftrl VERB --help                   the words a verb takes",
+      "sftrl VERB --help                   the arguments of a verb",
       "sftrl VERB --config=FILE.py --help  every key of a config: value, type, choices, meaning",
       "--config=FILE.py:smoke              any config on a toy scale, on one CPU in under a minute",
-      "--debug                             a traceback with an error",
+      "--debug                             prints the traceback of an error",
       "",
-      "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong words; 75 stopped by SIGTERM and 130 by Ctrl-C,",
-      "both after a checkpoint: the same command goes on.",
+      "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong arguments; 75 stopped by SIGTERM and 130 by",
+      "Ctrl-C, both after a checkpoint: the same command resumes.",
   ])
 
 

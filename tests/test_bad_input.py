@@ -149,14 +149,14 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
-  words, code, *told = WRONG[case]
+  words, code, *parts = WRONG[case]
   before = listing(sandbox)
   assert main(words) == code
-  said = capsys.readouterr()
-  assert said.err.startswith("error: ") and said.err.count("error: ") == 1
-  for part in told:
-    assert part in said.err, said.err
-  assert not PYTHON.search(said.err), said.err
+  printed = capsys.readouterr()
+  assert printed.err.startswith("error: ") and printed.err.count("error: ") == 1
+  for part in parts:
+    assert part in printed.err, printed.err
+  assert not PYTHON.search(printed.err), printed.err
   assert listing(sandbox) == before
 
 
@@ -165,9 +165,8 @@ ZERO = {
     "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.head_dim", "model.mlp_dim", "evals.every",
     "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",
     "evals.seed", "evals.temperatures", "evals.log_episodes", "optimizer.weight_decay", "optimizer.clip",
-    "schedule.warmup",
-    "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads", "checkpoint.every",
-    "checkpoint.export_every", "lora.rank",
+    "schedule.warmup", "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads",
+    "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
     "data.misread", "ppo.value_clip",
     "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
@@ -211,9 +210,9 @@ def test_no_number_is_taken_that_makes_no_sense(verb, judged):
   wrong = []
   for path, form in judged.keys[verb].items():
     for text in ("-1", "0", "nan", "inf", "word", "1e30", str(10**12), str(-(10**12))):
-      said = judged(verb, path, form.format(*[text] * form.count("{}")))
+      printed = judged(verb, path, form.format(*[text] * form.count("{}")))
       expected = {"0": path in ZERO, "-1": path in NEGATIVE, "nan": False, "inf": False, "word": False}.get(text)
-      named = re.search(rf"\b{path.rpartition('.')[2]}\b", said) or not said
-      if PYTHON.search(said) or not named or expected not in (None, not said):
-        wrong.append(f"--config.{path}={text}: {said or 'is taken'}")
+      named = re.search(rf"\b{path.rpartition('.')[2]}\b", printed) or not printed
+      if PYTHON.search(printed) or not named or expected not in (None, not printed):
+        wrong.append(f"--config.{path}={text}: {printed or 'is taken'}")
   assert not wrong, "\n".join(wrong)

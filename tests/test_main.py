@@ -43,8 +43,8 @@ def program(monkeypatch):
       raise called.raises
   schema = {"seed": 0, "steps": int, "ppo": Objective, "mesh": Mesh}
   verbs, called.schema = ("sft", "rl"), schema
-  kinds = dict.fromkeys(verbs, types.SimpleNamespace(schema=schema))
-  stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=kinds),
+  kind = types.SimpleNamespace(schema=schema)
+  stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=dict.fromkeys(verbs, kind)),
                "trainers": types.SimpleNamespace(TRAINERS=dict.fromkeys(verbs, run)),
                "evaluate": types.SimpleNamespace(run=run)}
   for name, module in stand_ins.items():
@@ -55,7 +55,7 @@ def program(monkeypatch):
   return called
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["stduy"], "did you mean study?"),
     (["sft", "--confg=x"], "did you mean --config?"),
     (["sft", "--ppo.gamma=1"], "written --config.ppo.gamma=VALUE"),
@@ -73,12 +73,12 @@ def program(monkeypatch):
     (["report", "a", "--config.x=1"], "--config.x is no flag of report"),
     (["report", "--oot=x", "a"], "did you mean --out?"),
 ])
-def test_wrong_words_exit_2_with_the_way_out(words, told, capsys):
+def test_wrong_words_exit_2_with_the_way_out(words, message, capsys):
   assert main(words) == 2
-  said = capsys.readouterr()
-  assert told in said.err
-  assert said.err.startswith("error: ")
-  assert not said.out
+  printed = capsys.readouterr()
+  assert message in printed.err
+  assert printed.err.startswith("error: ")
+  assert not printed.out
 
 
 def test_flags_take_their_value_with_or_without_an_equals_sign():
@@ -117,24 +117,24 @@ def test_a_run_gets_the_resolved_config_and_the_workdir(config, program, tmp_pat
 
 def test_a_wrong_key_exits_1_and_makes_nothing(config, program, tmp_path, capsys):
   assert main(["sft", config, f"--workdir={tmp_path / 'w'}", "--config.ppo.gama=1"]) == 1
-  said = capsys.readouterr().err
-  assert said == "error: config.ppo.gama is not a key of config.ppo: did you mean config.ppo.gamma? Valid: gamma.\n"
+  printed = capsys.readouterr().err
+  assert printed == "error: config.ppo.gama is not a key of config.ppo: did you mean config.ppo.gamma? Valid: gamma.\n"
   assert not program.calls
   assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize(("raised", "code", "told"), [
+@pytest.mark.parametrize(("raised", "code", "message"), [
     (ValueError("config.batch is 3."), 1, "error: config.batch is 3."),
     (RuntimeError("2 runs failed"), 1, "error: 2 runs failed"),
     (KeyError("hidden"), 1, "error: KeyError: 'hidden'"),
-    (KeyboardInterrupt(), 130, "the same command goes on"),
+    (KeyboardInterrupt(), 130, "the same command resumes"),
 ])
-def test_failures_have_one_message_and_their_exit_code(config, program, capsys, raised, code, told):
+def test_failures_have_one_message_and_their_exit_code(config, program, capsys, raised, code, message):
   program.raises = raised
   assert main(["sft", config, "--workdir=w"]) == code
-  said = capsys.readouterr().err
-  assert told in said
-  assert "Traceback" not in said
+  printed = capsys.readouterr().err
+  assert message in printed
+  assert "Traceback" not in printed
 
 
 def test_a_stopped_run_keeps_its_exit_code_and_debug_shows_where(config, program, capsys):

@@ -1,1 +1,1 @@
-"""What each verb does with its arguments, and the pages it prints."""
+"""The verbs: their table, their functions, and the pages of help that they print."""

@@ -19,11 +19,11 @@ from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, pr
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """A command line, taken apart.
+  """A parsed command line.
 
   flags: {flag: value}, or a list of values where a verb takes the flag several times
   overrides: ((dotted key, text), ...) of --config.KEY=TEXT, in order
-  text: the command as a shell takes it
+  text: the command, quoted for a shell
   """
 
   verb: str
@@ -64,7 +64,7 @@ def _config_verb(command: Command) -> str:
 
 
 def _resolve_training(command: Command) -> ConfigDict:
-  """The config of a run; a start `DIR@best:VARIANT` becomes the step that is best now, which a resume repeats."""
+  """The config of a run; a start `DIR@best:VARIANT` becomes a step, which a resume keeps."""
   from sftrl_jax.programs.start import checkpoint_ref
   config, _ = resolve_config(command)
   if checkpoint_ref.BEST in config.get("start", ""):
@@ -79,19 +79,20 @@ def _refuse_study(command: Command) -> None:
 
 
 def _prepare_from(command: Command) -> str:
-  """FROM of a verb that reads a workdir; sets the environment for JAX with as many threads as its run had."""
+  """FROM of a verb that reads a workdir. It sets the environment for JAX, with the CPU threads of its run."""
   from sftrl_jax.programs.start import checkpoint_ref
   source = command.positionals[0]
   path = checkpoint_ref.home_of(source) / "config.json"
   try:
     config = json.loads(path.read_text()) if path.is_file() else {}
   except json.JSONDecodeError:
-    config = {}   # the program raises an error about it
+    config = {}   # the program reads the file too and raises the error
   prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
   return source
 
 
 def run_study(command: Command) -> None:
+  """Trains a study, or prints the commands of its runs."""
   from sftrl_jax.programs.study import run
   config, _ = resolve_config(command)
   workdir = as_path(command.flags["--workdir"], "--workdir")
@@ -99,12 +100,13 @@ def run_study(command: Command) -> None:
     run.list_commands(config, workdir, command.text)
     return
   if not paths.is_here(workdir):
-    raise ConfigError(f"--workdir={workdir}: a study begins its runs and writes on this machine; `--list` prints the "
-                      "commands of runs that write into a bucket.")
+    raise ConfigError(f"--workdir={workdir}: a study runs and writes on this machine; `--list` prints the commands of "
+                      "runs that write into a bucket.")
   run.run(config, workdir, command.text)
 
 
 def run_training(command: Command) -> None:
+  """Trains one run; the first process then writes its report."""
   config = _resolve_training(command)
   from sftrl_jax.programs.trainers import TRAINERS
   workdir = as_path(command.flags["--workdir"], "--workdir")
@@ -115,7 +117,7 @@ def run_training(command: Command) -> None:
 
 
 def _report_run(config: ConfigDict, workdir: Path) -> None:
-  """The report of one run; a run with neither evaluations nor rows of the user's own has nothing to show."""
+  """Writes the report of one run, if it has evaluations or rows of the user's own to show."""
   if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.report import write
     with paths.staging(workdir / "report") as out:
@@ -124,6 +126,7 @@ def _report_run(config: ConfigDict, workdir: Path) -> None:
 
 
 def run_check(command: Command) -> None:
+  """Checks a config, all methods of a study included."""
   from sftrl_jax.programs.check import run
   from sftrl_jax.programs.config import smoke
   if smoke.split(command.flags["--config"])[2]:
@@ -136,6 +139,7 @@ def run_check(command: Command) -> None:
 
 
 def run_data(command: Command) -> None:
+  """Writes demonstrations of a task."""
   from sftrl_jax.programs import data
   from sftrl_jax.programs.config import nested
   out = as_local_path(command.flags["--out"], "--out")
@@ -147,6 +151,7 @@ def run_data(command: Command) -> None:
 
 
 def run_evaluate(command: Command) -> None:
+  """Evaluates a checkpoint under the config of its run, or a model under --config."""
   spec = command.flags.get("--config", "")
   if spec:
     from sftrl_jax.programs.config import resolve
@@ -160,12 +165,14 @@ def run_evaluate(command: Command) -> None:
 
 
 def run_sample(command: Command) -> None:
+  """Samples responses of a model."""
   source = _prepare_from(command)
   from sftrl_jax.programs.sample import run
   run.run(source, run.read_options(command.flags, command.switches), command.overrides)
 
 
 def run_bench(command: Command) -> None:
+  """Measures the speed of a config."""
   if "--out" in command.flags:
     refuse_file("--out", as_local_path(command.flags["--out"], "--out"))
   _refuse_study(command)
@@ -176,12 +183,13 @@ def run_bench(command: Command) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   config = _resolve_training(command)
   from sftrl_jax.programs.bench import run
-  only = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
+  kinds = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
   run.run(config, _config_verb(command), command.flags.get("--against", ""), command.flags.get("--out", ""),
-          int(pairs), only)
+          int(pairs), kinds)
 
 
 def run_plan(command: Command) -> None:
+  """Plans a run for a TPU slice, or for this machine."""
   from sftrl_jax.programs.plan import options
   plan_options = options.read_options(command.flags, _config_verb(command))
   config = _resolve_training(command)
@@ -194,13 +202,15 @@ def run_plan(command: Command) -> None:
 
 
 def run_convert(command: Command) -> None:
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")   # nothing is computed, and hosts have room for more
+  """Converts a model to a Hugging Face directory."""
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")   # it computes nothing, and host memory holds larger models
   prepare_environment(0)
   from sftrl_jax.programs import convert
   convert.run(*command.positionals, command.flags.get("--dtype", ""))
 
 
 def run_report(command: Command) -> None:
+  """Writes the report of a study, of a run, or of several directories over one another."""
   from sftrl_jax.report import write
   if "--out" in command.flags:
     refuse_file("--out", as_path(command.flags["--out"], "--out"))
@@ -208,10 +218,10 @@ def run_report(command: Command) -> None:
   for directory in directories:
     if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
-  first, several = directories[0], len(directories) > 1
-  home = as_path(command.flags.get("--out", first / ("overlay" if several else "report")))
+  first, is_overlay = directories[0], len(directories) > 1
+  home = as_path(command.flags.get("--out", first / ("overlay" if is_overlay else "report")))
   with paths.staging(home) as out:
-    if several:
+    if is_overlay:
       write.write_overlay(directories, out)
     elif (first / "study.json").is_file():
       write.write_study(first, out)
@@ -221,5 +231,6 @@ def run_report(command: Command) -> None:
 
 
 def run_configs(command: Command) -> None:
+  """Prints the experiments of a folder."""
   from sftrl_jax.programs.cli import experiments
   print(experiments.page(Path(*command.positionals or ("configs",))))

@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and the checks of paths and names that raise them."""
+"""Errors that the user can fix, and the checks of paths and names that raise them."""
 
 import difflib
 import json
@@ -9,11 +9,11 @@ from sftrl_jax import paths
 
 
 class ConfigError(ValueError):
-  """A config that a person can mend; the message names the key or file, the value, the rule and the way out."""
+  """A mistake that the user can fix; the message names the key or file, the value, the rule and the way out."""
 
 
 class AbortAllProcesses(ConfigError):
-  """All processes of a run have refused it together: each raises this, and none waits for another."""
+  """Raised by all processes of a run for the same reason, so that none waits for another."""
 
 
 def closest(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
@@ -39,16 +39,16 @@ def first_line(error: Exception) -> str:
 
 
 def refuse_file(flag: str, path: pathlib.PurePath) -> None:
-  """ConfigError where a directory that will be written is a file, or is inside one. Writes nothing."""
+  """ConfigError where a directory that will be written is a file or is inside one. Writes nothing."""
   ancestors = (path, *path.parents) if paths.is_here(path) else (path,)
-  taken = next((ancestor for ancestor in ancestors if ancestor.exists() and not ancestor.is_dir()), None)
-  if taken:
-    what = f"{flag}={path}" if taken == path else f"{flag}={path}: {taken}"
-    raise ConfigError(f"{what} is a file: give a directory, which is made if it is missing.")
+  file = next((ancestor for ancestor in ancestors if ancestor.exists() and not ancestor.is_dir()), None)
+  if file:
+    subject = f"{flag}={path}" if file == path else f"{flag}={path}: {file}"
+    raise ConfigError(f"{subject} is a file: give a directory, which is created if it is missing.")
 
 
 def as_path(text: str | pathlib.PurePath, flag: str = "") -> pathlib.PurePath:
-  """The path of a workdir, here or in a bucket. ConfigError for another kind of address; flag: the one it names."""
+  """The path of a workdir, on this machine or in a bucket. ConfigError, with the flag, for another kind of address."""
   try:
     return paths.as_path(text)
   except ValueError as error:
@@ -56,7 +56,7 @@ def as_path(text: str | pathlib.PurePath, flag: str = "") -> pathlib.PurePath:
 
 
 def as_local_path(text: str, flag: str) -> pathlib.Path:
-  """A path of this machine. ConfigError for an address in a bucket; flag: the one it names."""
+  """A path on this machine. ConfigError, naming the flag, for an address in a bucket."""
   try:
     return paths.local_path(text, f"{flag}=")
   except ValueError as error:
@@ -73,14 +73,14 @@ def refuse_unreachable(flag: str, path: pathlib.PurePath) -> None:
   try:
     if bucket.exists():
       return
-  except Exception as error:   # which errors the client raises depends on the client
+  except Exception as error:   # of any type: it depends on the client of the store
     reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
   raise ConfigError(f"{flag}={path}: {bucket} cannot be reached ({reason}). Make it with `gcloud storage buckets "
-                    f"create {bucket}`, or see that this machine may use it (`gcloud auth application-default login`).")
+                    f"create {bucket}`, or give this machine access to it (`gcloud auth application-default login`).")
 
 
 def recorded(workdir: pathlib.Path) -> dict:
-  """The config that the run in a workdir began with. ConfigError where the file is damaged."""
+  """The content of a workdir's config.json: the config of its run. ConfigError where the file is damaged."""
   path = workdir / "config.json"
   try:
     return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""From file and command line to a resolved config: every mistake is told with key, value, rule and way out."""
+"""From file and command line to a resolved config: every error has key, value, rule and way out."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def test_a_config_may_import_its_neighbours_whatever_was_loaded_before(tmp_path)
     assert config_resolve.load(str(tmp_path / name / "configs" / "cards" / "sft.py")).start == name
 
 
-@pytest.mark.parametrize(("text", "choice", "told"), [
+@pytest.mark.parametrize(("text", "choice", "message"), [
     ("x = 1\n", "", "defines no get_config"),
     ("def get_config(:\n", "", r"task\.py, line 1: "),
     ("import nothing_like_this\n", "", r"task\.py, line 1: ModuleNotFoundError"),
@@ -77,8 +77,8 @@ def test_a_config_may_import_its_neighbours_whatever_was_loaded_before(tmp_path)
     ("def get_config(choice):\n  raise ValueError(f'choice {choice} is unknown')\n", ":x", "line 2: choice x is"),
     ("def get_config():\n  return 3\n", "", "returned int"),
 ])
-def test_a_broken_file_is_told_with_its_line(write, text, choice, told):
-  with pytest.raises(ConfigError, match=told):
+def test_a_broken_file_is_told_with_its_line(write, text, choice, message):
+  with pytest.raises(ConfigError, match=message):
     config_resolve.load(write(text) + choice)
 
 
@@ -113,7 +113,7 @@ def test_overrides_are_converted_and_the_last_one_counts():
   assert resolve("optimizer.args={'b3': 1, 'deep.er': 2}").optimizer.args.to_dict() == {"b3": 1, "deep": {"er": 2}}
 
 
-@pytest.mark.parametrize(("override", "told"), [
+@pytest.mark.parametrize(("override", "message"), [
     ("ppo.gama=1", r"config\.ppo\.gama is not a key of config\.ppo: did you mean config\.ppo\.gamma\? Valid: gamma"),
     ("pppo.gamma=1", r"config\.pppo is not a key of this config: did you mean config\.ppo\?"),
     ("gamma=1", r"config\.gamma is not a key of this config: did you mean config\.ppo\.gamma\?"),
@@ -126,12 +126,12 @@ def test_overrides_are_converted_and_the_last_one_counts():
     ("ppo.kind=clp", r"should be one of 'clip', 'penalty'"),
     ("optimizer.args={'b1': None}", "no None"),
 ])
-def test_a_wrong_override_is_told(override, told):
-  with pytest.raises(ConfigError, match=told):
+def test_a_wrong_override_is_told(override, message):
+  with pytest.raises(ConfigError, match=message):
     resolve(override)
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     ({"sed": 1}, r"config\.sed is not a key of this config: did you mean config\.seed\?"),
     ({"ppo": {"gama": 1}}, r"did you mean config\.ppo\.gamma\?"),
     ({"ppo": 3}, r"config\.ppo is 3, but should be a section"),
@@ -140,8 +140,8 @@ def test_a_wrong_override_is_told(override, told):
     ({"env": {"cards": None}}, r"no None"),
     ({"optimizer": {"learning_rate": 1}}, r"config\.optimizer\.name is missing and has no default"),
 ])
-def test_a_wrong_file_is_told(change, told):
-  with pytest.raises(ConfigError, match=told):
+def test_a_wrong_file_is_told(change, message):
+  with pytest.raises(ConfigError, match=message):
     resolve(file={**FILE, **change})
 
 
@@ -159,16 +159,16 @@ def swap(section, name):
 
 
 def test_another_optimizer_replaces_what_belonged_to_the_first():
-  told = []
+  notes = []
   changes = {"optimizer.name": swap}
-  config = resolve("optimizer.args.b3=1", "optimizer.name=muon", on_override=changes, note=told.append)
+  config = resolve("optimizer.args.b3=1", "optimizer.name=muon", on_override=changes, note=notes.append)
   assert config.optimizer.to_dict() == {"name": "muon", "learning_rate": 0.02, "args": {"b3": 1}}
-  assert told == ["now muon"]
-  config = resolve("optimizer.learning_rate=1", "optimizer.name=muon", on_override=changes, note=told.append)
+  assert notes == ["now muon"]
+  config = resolve("optimizer.learning_rate=1", "optimizer.name=muon", on_override=changes, note=notes.append)
   assert config.optimizer.learning_rate == 1.0
-  config = resolve("optimizer.name=adamw", on_override=changes, note=told.append)
+  config = resolve("optimizer.name=adamw", on_override=changes, note=notes.append)
   assert config.optimizer.args.to_dict() == {"b1": 0.9}
-  assert len(told) == 2
+  assert len(notes) == 2
   with pytest.raises(ConfigError, match=r"config\.optimizer\.name=unheard: there is no such optimizer"):
     resolve("optimizer.name=unheard", on_override=changes)
 
@@ -184,10 +184,10 @@ def test_keys_of_a_free_section_are_those_that_are_told_of_and_have_their_types(
   file = {**FILE, "optimizer": {"name": "adamw", "args": {"b1": 1}}}
   assert type(resolve(file=file, free=free).optimizer.args.b1) is float
   assert resolve("optimizer.args.b1=1e-1", file=file, free=free).optimizer.args.b1 == 0.1
-  for word, told in (("optimizer.args.b2=1", r"config\.optimizer\.args\.b2 is no argument of adamw"),
+  for word, message in (("optimizer.args.b2=1", r"config\.optimizer\.args\.b2 is no argument of adamw"),
                      ("optimizer.args={'b3': 1}", r"config\.optimizer\.args\.b3 is no argument of adamw"),
                      ("optimizer.args.b1=x", r"config\.optimizer\.args\.b1 is 'x', but should be float")):
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
       resolve(word, free=free)
 
 

@@ -56,32 +56,32 @@ def test_a_key_says_which_of_several_sections_there_is():
       "seed": Key(int, 0), "method": Key(str, "inner"), "other": {"width": Key(int, 3)}}
 
 
-@pytest.mark.parametrize("tree, told", [
+@pytest.mark.parametrize("tree, message", [
     ({"method": "othr"}, "config.method is 'othr': did you mean other. Valid: inner, other"),
     ({"method": 3}, "config.method is 3"),
     ({"other": {}}, "config.other is the section of method other, but config.method is 'inner': leave it out of the "
                     "config, or use --config.method=other"),
     ({"method": "other", "inner": {}, "other": {}}, "config.inner is the section of method inner")])
-def test_a_section_that_is_not_chosen_is_an_error(tree, told):
-  with pytest.raises(ConfigError, match=told):
+def test_a_section_that_is_not_chosen_is_an_error(tree, message):
+  with pytest.raises(ConfigError, match=message):
     expanded(tree, METHOD)
 
 
 def test_another_choice_drops_the_section_of_the_old_one_and_says_so():
-  said = []
-  tree = switched({"seed": 1, "inner": {"depth": 5}}, "method", METHOD["method"], "other", said.append)
+  notes = []
+  tree = switched({"seed": 1, "inner": {"depth": 5}}, "method", METHOD["method"], "other", notes.append)
   assert tree == {"seed": 1, "method": "other"}
-  assert said == ["method: inner -> other; dropped: config.inner; config.other begins with its defaults"]
-  both = switched({"inner": {}, "other": {"width": 9}}, "method", METHOD["method"], "other", said.append)
-  assert both == {"other": {"width": 9}, "method": "other"} and said[1].endswith("config.other has the file's values")
-  same = switched({"inner": {"depth": 5}}, "method", METHOD["method"], "inner", said.append)
-  assert same == {"inner": {"depth": 5}, "method": "inner"} and len(said) == 2
-  unknown = switched({"inner": {"depth": 5}}, "method", METHOD["method"], "othr", said.append)
-  assert unknown == {"inner": {"depth": 5}, "method": "othr"} and len(said) == 2   # `expanded` tells of it
+  assert notes == ["method: inner -> other; dropped: config.inner; config.other begins with its defaults"]
+  both = switched({"inner": {}, "other": {"width": 9}}, "method", METHOD["method"], "other", notes.append)
+  assert both == {"other": {"width": 9}, "method": "other"} and notes[1].endswith("config.other has the file's values")
+  same = switched({"inner": {"depth": 5}}, "method", METHOD["method"], "inner", notes.append)
+  assert same == {"inner": {"depth": 5}, "method": "inner"} and len(notes) == 2
+  unknown = switched({"inner": {"depth": 5}}, "method", METHOD["method"], "othr", notes.append)
+  assert unknown == {"inner": {"depth": 5}, "method": "othr"} and len(notes) == 2   # `expanded` tells of it
 
 
 def test_a_key_of_a_section_that_is_not_chosen_says_how_to_choose_it():
   refuse_unchosen({}, [("inner.depth", "3"), ("method", "inner")], METHOD)
-  told = r"config\.other\.width is of method other, but config\.method is 'inner': give a key of config\.inner, or"
-  with pytest.raises(ConfigError, match=told):
+  message = r"config\.other\.width is of method other, but config\.method is 'inner': give a key of config\.inner, or"
+  with pytest.raises(ConfigError, match=message):
     refuse_unchosen({}, [("seed", "1"), ("other.width", "3")], METHOD)

@@ -49,9 +49,9 @@ def trained(studied, one_device, tmp_path, monkeypatch):
   """trained(path, verb) -> the workdir of a config's :smoke: a study's run of it, or else one made here."""
   def run(path, verb):
     for each in STUDIES:
-      for one in expanded(each, pathlib.Path("x")):
-        if f"--config={path}:smoke" in one.words:
-          return studied(each) / "runs" / one.name
+      for run_of_study in expanded(each, pathlib.Path("x")):
+        if f"--config={path}:smoke" in run_of_study.words:
+          return studied(each) / "runs" / run_of_study.name
     for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", *smoke.ENVIRONMENT):
       monkeypatch.setenv(name, os.environ.get(name, smoke.ENVIRONMENT.get(name, "")))
     assert main([verb, f"--config={path}:smoke", f"--workdir={tmp_path / 'run'}"]) == 0

@@ -1,4 +1,4 @@
-"""A class or a function of a user's own file: found by path, its fields are keys, its mistakes are told with lines."""
+"""A class or a function of a user's own file: loaded by path, with its fields as keys and its mistakes with lines."""
 
 import textwrap
 
@@ -81,15 +81,15 @@ def test_paths_are_relative_to_the_current_directory_and_recorded_as_they_are_fr
 
 
 def test_another_class_by_override_drops_the_old_ones_keys_and_says_so(file):
-  said, schema = [], {"env": env_section}
+  notes, schema = [], {"env": env_section}
   config = {"env": {"name": "general_points", "cards": 3, "attempts": 2}}
-  swapped = resolve.resolve(config, [("env.name", f"{file}:Guess")], schema, note=said.append)
+  swapped = resolve.resolve(config, [("env.name", f"{file}:Guess")], schema, note=notes.append)
   assert swapped.env.to_dict() == {"name": f"{file}:Guess", "low": 3, "sizes": (1, 2), "variant": "train"}
-  assert said == [f"env.name: general_points -> {file}:Guess; dropped: cards, attempts"]
+  assert notes == [f"env.name: general_points -> {file}:Guess; dropped: cards, attempts"]
   mine = {"env": {"name": f"{file}:Guesses", "low": 8, "more": True}}
-  related = resolve.resolve(mine, [("env.name", f"{file}:Guess")], schema, note=said.append)
+  related = resolve.resolve(mine, [("env.name", f"{file}:Guess")], schema, note=notes.append)
   assert related.env.low == 8 and "more" not in related.env
-  assert said[1].endswith("dropped: more")
+  assert notes[1].endswith("dropped: more")
 
 
 def test_a_wrong_key_names_the_nearest(file):
@@ -99,23 +99,23 @@ def test_a_wrong_key_names_the_nearest(file):
     resolve.resolve(ConfigDict({"env": {"name": f"{file}:Guess", "low": "x"}}), [], {"env": env_section})
 
 
-@pytest.mark.parametrize("name, told", [
+@pytest.mark.parametrize("name, message", [
     ("{file}:Gues", "has no Gues: did you mean Guess?"), ("{file}", "say which name of the file"),
     ("{folder}/tusk.py:Guess", "there is no file"), ("{file}:THREE", "of type int, which is no class"),
     ("{file}:Silent", "task.py, line 30, in Silent"), ("{file}:Silent", "it has no step(...), expert(...), variants,"),
     ("{file}:Thawed", "task.py, line 27, in Thawed: an environment is a frozen dataclass")])
-def test_what_is_no_environment_is_told_with_its_line(file, name, told):
+def test_what_is_no_environment_is_told_with_its_line(file, name, message):
   with pytest.raises(ConfigError) as error:
     user_files.environment(name.format(file=file, folder=file.parent))
-  assert told in str(error.value)
+  assert message in str(error.value)
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, message", [
     ("x = 1\ny = 1 / 0\n", r"broken\.py, line 2, in <module>: ZeroDivisionError"),
     ("def f(:\n", r"broken\.py, line 1: "), ("import no_such_module\n", r"broken\.py, line 1, .*ModuleNotFoundError")])
-def test_a_broken_file_is_told_with_its_line(tmp_path, text, told):
+def test_a_broken_file_is_told_with_its_line(tmp_path, text, message):
   (tmp_path / "broken.py").write_text(text)
-  with pytest.raises(ConfigError, match=told):
+  with pytest.raises(ConfigError, match=message):
     user_files.load(f"{tmp_path / 'broken.py'}:X", "config.env.name")
 
 
@@ -148,9 +148,9 @@ def test_a_run_does_not_go_on_with_another_file_unless_told_to(file, tmp_path):
 
 def test_a_reward_is_a_function_by_path(file):
   assert user_files.reward(f"{file}:reward")((), "", None) == 1.0
-  for name, told in (("length", "path/to/file.py:function"), (f"{file}:THREE", "of type int"),
+  for name, message in (("length", "path/to/file.py:function"), (f"{file}:THREE", "of type int"),
                      (f"{file}:Guess", "but should be a function")):
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
       user_files.reward(name)
 
 

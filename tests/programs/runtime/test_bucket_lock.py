@@ -1,4 +1,4 @@
-"""One writer for one directory of a bucket, whoever dies and however slow the answers are."""
+"""One writer for one directory of a bucket, also when a holder dies or the store answers late."""
 
 import json
 import os
@@ -67,9 +67,9 @@ def test_of_two_who_take_over_at_once_one_wins_and_a_lost_answer_loses_nothing(h
 
 
 def test_a_holder_that_was_given_up_is_told_and_leaves_the_lock_to_the_other(home):
-  told, heard = [], threading.Event()
-  with bucket_lock.held(home, lost=lambda text: (told.append(text), heard.set()), beat=0.05):
+  messages, ended = [], threading.Event()
+  with bucket_lock.held(home, lost=lambda text: (messages.append(text), ended.set()), beat=0.05):
     (home / "lock").write_text(json.dumps({"host": "elsewhere", "process": 1, "token": "other"}))
-    assert heard.wait(10)
-  assert "has another writer now" in told[0]
+    assert ended.wait(10)
+  assert "has another writer now" in messages[0]
   assert json.loads((home / "lock").read_text())["token"] == "other"

@@ -35,8 +35,8 @@ def run(body, *signals, grace=0.3):
   for number in signals:
     child.send_signal(number)
     time.sleep(0.1)
-  said = child.stdout.read()
-  return child.wait(), said, time.monotonic() - began
+  printed = child.stdout.read()
+  return child.wait(), printed, time.monotonic() - began
 
 
 BOTH = pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -49,14 +49,14 @@ while not stop.requested: time.sleep(0.01)
 try: stop.leave(save)
 except KeyboardInterrupt: sys.exit(130)
 """
-  status, said, _ = run(body, number, grace=60)
-  assert (status, said) == (code, "saved\n")
+  status, printed, _ = run(body, number, grace=60)
+  assert (status, printed) == (code, "saved\n")
 
 
 @BOTH
 def test_a_step_that_does_not_end_is_dropped_after_the_grace_and_what_was_kept_is_saved(number, code):
-  status, said, seconds = run("endless()", number)
-  assert (status, said) == (code, "saved\n") and seconds >= 0.3
+  status, printed, seconds = run("endless()", number)
+  assert (status, printed) == (code, "saved\n") and seconds >= 0.3
 
 
 def test_a_computation_that_never_comes_back_to_python_is_dropped_too():
@@ -86,13 +86,13 @@ while not stop.requested: time.sleep(0.01)
 stop.begin_update(100.0)
 print("never")
 """
-  status, said, seconds = run(body, signal.SIGTERM, grace=20)
-  assert (status, said) == (75, "saved\n") and seconds < 10
+  status, printed, seconds = run(body, signal.SIGTERM, grace=20)
+  assert (status, printed) == (75, "saved\n") and seconds < 10
 
 
 def test_a_second_signal_ends_at_once_with_the_code_of_the_first():
-  status, said, _ = run("endless()", signal.SIGINT, signal.SIGTERM, grace=60)
-  assert status == 130 and "A second signal" in said and "saved" not in said
+  status, printed, _ = run("endless()", signal.SIGINT, signal.SIGTERM, grace=60)
+  assert status == 130 and "A second signal" in printed and "saved" not in printed
 
 
 def test_a_save_that_fails_is_told_and_is_no_clean_stop():
@@ -101,8 +101,8 @@ def save(): raise RuntimeError("no room")
 stop.set_savepoint(save)
 endless()
 """
-  status, said, _ = run(body, signal.SIGTERM)
-  assert status == 1 and "no room" in said
+  status, printed, _ = run(body, signal.SIGTERM)
+  assert status == 1 and "no room" in printed
 
 
 def test_signals_are_as_they_were_afterwards():

@@ -1,4 +1,4 @@
-"""Before a study trains anything, all that is wrong with its runs is told, in one message."""
+"""One message lists every mistake in the runs of a study before it trains anything."""
 
 import os
 import pathlib
@@ -28,9 +28,9 @@ def case(who, verb="sft", needs="", workdir="none", **keys):
   return who, process_pool.Run(name, words, pathlib.Path(workdir), pathlib.Path("log"), needs)
 
 
-def found(*cases):
-  told = dry_run.find_mistakes([(who, run.name, run.words, run.needs) for who, run in cases])
-  return {message: whose for (_, message), whose in told.items()}
+def mistakes_in(*cases):
+  mistakes = dry_run.find_mistakes([(who, run.name, run.words, run.needs) for who, run in cases])
+  return {message: whose for (_, message), whose in mistakes.items()}
 
 
 def test_a_study_tells_of_every_method_at_once_and_makes_nothing(here, tmp_path):
@@ -42,28 +42,28 @@ def test_a_study_tells_of_every_method_at_once_and_makes_nothing(here, tmp_path)
                          for method in (*overrides, "fine") if method != "base"}}
   with pytest.raises(ConfigError) as error:
     study_run.run(resolve.resolve({"study": section}, [], config.SCHEMA), tmp_path / "study")
-  said = str(error.value)
-  for told in ("ppo of the study, configs/general_points/ppo.py: config.ppo.gamma is 2.0",
+  printed = str(error.value)
+  for message in ("ppo of the study, configs/general_points/ppo.py: config.ppo.gamma is 2.0",
                "odd of the study, configs/general_points/ppo.py: config.batch is 250, but the mesh",
                "lion of the study, configs/general_points/sft.py: config.optimizer.name=lyon: name is 'lyon'",
                "typo of the study, configs/general_points/ppo.py: config.evals.episods is not a key",
                "large of the study, configs/general_points/sft.py: config.model.width is 32, but 64 in the base"):
-    assert told in said, said
-  assert len(said.splitlines()) == 5 and "fine" not in said
+    assert message in printed, printed
+  assert len(printed.splitlines()) == 5 and "fine" not in printed
   assert not (tmp_path / "study").exists()
 
 
 def test_a_base_that_is_not_shipped_is_told_of_and_what_is_right_is_not(here):
-  assert not found(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_1", seed=7))
-  told = found(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_77"))
-  assert list(told.values()) == [["sft"]] and "is not shipped" in next(iter(told))
+  assert not mistakes_in(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_1", seed=7))
+  mistakes = mistakes_in(case("sft", start="base:general_points_0"), case("sft", start="base:general_points_77"))
+  assert list(mistakes.values()) == [["sft"]] and "is not shipped" in next(iter(mistakes))
 
 
 def test_one_mistake_of_several_methods_is_told_once_and_a_wrong_base_alone(here):
-  told = found(case("base", batch=0), case("sft", needs="base-0", start="runs/base-0"))
-  assert list(told.values()) == [["base"]]
-  one, other = case("sft", batch=0), case("sft", batch=0)
-  assert list(found(one, ("lion", other[1])).values()) == [["sft", "lion"]]
+  mistakes = mistakes_in(case("base", batch=0), case("sft", needs="base-0", start="runs/base-0"))
+  assert list(mistakes.values()) == [["base"]]
+  first, second = case("sft", batch=0), case("sft", batch=0)
+  assert list(mistakes_in(first, ("lion", second[1])).values()) == [["sft", "lion"]]
 
 
 def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(here, tmp_path, stranger, one_device):

@@ -1,4 +1,4 @@
-"""What a person sees while a study goes on."""
+"""The display of a study's progress."""
 
 import io
 import json
