@@ -52,7 +52,7 @@ def test_a_kernel_says_what_attend_says(kernel, dtype, window):
   # Outputs are about 1, where bfloat16 has steps of 2^-8; JAX 0.12 rounds half of one more often than 0.10.
   assert np.abs(of_kernel[0] - ours[0]).mean() <= (1e-6 if dtype == "float32" else 2**-9)
   for mine, theirs in zip(of_kernel, ours, strict=True):   # bfloat16 rounds at 2^-9, and in other places
-    assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 1e-2) * np.linalg.norm(theirs)
+    assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 2e-2) * np.linalg.norm(theirs)
 
 
 def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh():
