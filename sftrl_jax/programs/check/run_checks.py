@@ -71,9 +71,9 @@ def check_run(config: ConfigDict, verb: str, planned: plan_check.PlannedStep | N
     if experiment.has_env and not played:
       return
     play_seconds = played[0].seconds if played else 0.0
-    yield run_check(f"{STEPS} steps", lambda: _as_failure(
-        lambda: _try_steps(config, experiment, play_seconds, step_seconds, scratch)))
-    if planned and step_seconds:
+    yield (stepped := run_check(f"{STEPS} steps", lambda: _as_failure(
+        lambda: _try_steps(config, experiment, play_seconds, step_seconds, scratch))))
+    if planned and stepped.ok:
       yield run_check("as it was planned", lambda: _compare_with_plan(planned, verb, min(step_seconds)))
 
 
@@ -93,6 +93,7 @@ def _check_parts(experiment: Experiment, played: list[Played]) -> Iterator[Check
 
     yield (first := run_check("episodes played by the model", lambda: _as_failure(play)))
     if not first.ok:
+      played.clear()   # a check that fails in one process fails in all: none goes on to the steps
       return
     greedy, sampled = played[0].greedy, played[0].sampled
     yield run_check("decoding is the full forward",
