@@ -12,6 +12,7 @@ make_venv
 install "[test]"
 say "$("$venv/bin/python" --version) and packages ready in $venv after $SECONDS s"
 
+unset PYTHON VENV   # the scripts under test choose their own
 export JAX_PLATFORMS=cpu
 status=0
 "$venv/bin/python" -m ruff check . || status=$?

@@ -14,7 +14,8 @@ LEGEND = {
 }
 # report/stats imports no room and compares runs, not tokens: its arrays have a legend of their own.
 LEGEND_OF_STATISTICS = {
-    "R": "resamples", "B": "bases", "S": "seeds", "H": "hands", "M": "vectors over hands", "N": "runs", "K": "FLOPs",
+    "R": "resamples", "B": "bases", "S": "seeds", "H": "episodes", "M": "vectors over episodes", "N": "runs",
+    "K": "FLOPs", "U": "attempts",
 }
 
 
