@@ -24,7 +24,7 @@ AT_ONCE = 1 << 22   # numbers that are dequantised at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class GgufTensor:
   """One tensor: type by the format's number, shape in the order of Hugging Face, and offset of its bytes."""
 
   kind: int
@@ -43,7 +43,7 @@ class GgufFile:
 
   path: Path
   metadata: dict[str, Any]
-  tensors: dict[str, Entry]
+  tensors: dict[str, GgufTensor]
 
   def read(self, name: str) -> np.ndarray:
     """A tensor in f32. Blocks are dequantised some rows at a time."""
@@ -84,7 +84,7 @@ def read(path: Path) -> GgufFile:
   return GgufFile(path, metadata, tensors)
 
 
-def _refuse_unknown(path: Path, tensors: dict[str, Entry]) -> None:
+def _refuse_unknown(path: Path, tensors: dict[str, GgufTensor]) -> None:
   unknown = {name: entry.kind for name, entry in tensors.items() if entry.kind not in TYPES}
   if unknown:
     name, kind = next(iter(unknown.items()))
@@ -102,7 +102,7 @@ class _Header:
   def __init__(self, data):
     self.data, self.at = data, 8
 
-  def parse(self) -> tuple[dict, dict[str, Entry]]:
+  def parse(self) -> tuple[dict, dict[str, GgufTensor]]:
     """(metadata, tensors)."""
     tensors, keys = self.number("<Q"), self.number("<Q")
     metadata = {}
@@ -116,7 +116,7 @@ class _Header:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
       raise ValueError(f"general.alignment is {alignment!r}")
     start = -(-self.at // alignment) * alignment
-    entries = {name: Entry(kind, shape, start + offset) for name, kind, shape, offset in descriptions}
+    entries = {name: GgufTensor(kind, shape, start + offset) for name, kind, shape, offset in descriptions}
     if len(entries) != len(descriptions):
       raise ValueError("a tensor occurs twice")
     return metadata, entries

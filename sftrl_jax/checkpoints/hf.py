@@ -43,7 +43,7 @@ def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "floa
   return _filled(directory, config, checked(directory, config), dtype, shardings)
 
 
-def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.Entry]:
+def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.TensorEntry]:
   """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
   entries = safetensors.entries(directory)
   wanted = fill.expected(config, _names(directory))

@@ -24,7 +24,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class TensorEntry:
   """One tensor: file, offset in bytes, shape, and the format's name of its dtype."""
 
   path: Path
@@ -42,7 +42,7 @@ class Entry:
     return np.memmap(self.path, FLOATS[self.dtype], "r", self.offset, self.shape)
 
 
-def entries(directory: Path) -> dict[str, Entry]:
+def entries(directory: Path) -> dict[str, TensorEntry]:
   """{name: entry} of a directory's model.safetensors, or of the files its index names. Only headers are read."""
   if (directory / SINGLE).is_file():
     return header(directory / SINGLE)
@@ -57,7 +57,7 @@ def entries(directory: Path) -> dict[str, Entry]:
   raise ValueError(f"{directory} holds neither {SINGLE} nor {INDEX}: it has no weights.")
 
 
-def header(path: Path) -> dict[str, Entry]:
+def header(path: Path) -> dict[str, TensorEntry]:
   """{name: entry} of one file; ValueError for a truncated file or impossible values."""
   size = path.stat().st_size
   with path.open("rb") as file:
@@ -82,9 +82,9 @@ def header(path: Path) -> dict[str, Entry]:
   return entries
 
 
-def _entry(path: Path, start: int, name: str, value: dict) -> Entry:
+def _entry(path: Path, start: int, name: str, value: dict) -> TensorEntry:
   first, last = value["data_offsets"]
-  entry = Entry(path, start + first, tuple(value["shape"]), value["dtype"])
+  entry = TensorEntry(path, start + first, tuple(value["shape"]), value["dtype"])
   if any(type(number) is not int or number < 0 for number in (first, last, *entry.shape)):
     raise ValueError(f"{name} has shape {value['shape']} at {value['data_offsets']}")
   if entry.dtype in SIZES and last - first != _bytes(entry):
@@ -92,11 +92,11 @@ def _entry(path: Path, start: int, name: str, value: dict) -> Entry:
   return entry
 
 
-def _bytes(entry: Entry) -> int:
+def _bytes(entry: TensorEntry) -> int:
   return math.prod(entry.shape) * SIZES.get(entry.dtype, 0)
 
 
-def _indexed(directory: Path) -> dict[str, Entry]:
+def _indexed(directory: Path) -> dict[str, TensorEntry]:
   """The tensors of an index, from its files; ValueError for a file that is missing or in another directory."""
   path = directory / INDEX
   try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
-from sftrl_jax.report.records import Episode, Evaluation, Run, Study, number
+from sftrl_jax.report.records import Evaluation, LoggedEpisode, Run, Study, number
 
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
 MEND_LINE = "Cut or mend that line, or make the run again."
@@ -121,7 +121,7 @@ def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
   return tuple(evaluations.values())
 
 
-def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 20000) -> tuple[Episode, ...]:
+def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 20000) -> tuple[LoggedEpisode, ...]:
   """The greedy evaluation episodes among the first `limit` lines of a run, of one variant if it is named."""
   episodes = []
   for _, line in read_lines(paths.as_path(directory) / "episodes.jsonl")[:limit]:
@@ -133,7 +133,7 @@ def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 2
     rewards, codes = (line.get(key) if isinstance(line.get(key), list) else [] for key in ("rewards", "codes"))
     step, seed = number(line.get("step")), number(line.get("seed"))
     if math.isfinite(step) and math.isfinite(seed):
-      episodes.append(Episode(int(step), "eval", str(line.get("variant", "")), 0.0, int(seed), chat,
+      episodes.append(LoggedEpisode(int(step), "eval", str(line.get("variant", "")), 0.0, int(seed), chat,
                               tuple(map(number, rewards)), tuple(map(str, codes)), line.get("success") is True))
   return tuple(episodes)
 

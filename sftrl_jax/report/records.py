@@ -10,6 +10,7 @@ import numpy as np
 
 from sftrl_jax.report.labels import EnvLabels, merge_labels
 
+REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
 MOST_COLUMNS = 5  # methods of a study, above which its report has a row for each instead of columns and colours
 
 RunKey = tuple[int, str, int]  # (base, method, seed)
@@ -43,7 +44,7 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Episode:
+class LoggedEpisode:
   """One line of episodes.jsonl; `chat` holds (role, text), `rewards` and `codes` an entry a response."""
 
   step: int
@@ -127,13 +128,13 @@ class Study:
   def reference(self) -> str:
     """The method that the other methods are compared with.
 
-    It is the one that study.json names, else the first whose runs are of the verb sft; before any of them ran, the
-    method called sft, else the first.
+    It is the one that study.json names, else the first whose runs are of REFERENCE_VERB; before any of them ran, the
+    method of that name, else the first.
     """
     if self.named_reference:
       return self.named_reference
-    trained_by_sft = {method for (_, method, _), run in self.runs.items() if run.verb == "sft"}
-    candidates = [method for method in self.methods if method in trained_by_sft] or ["sft"]
+    trained_by_sft = {method for (_, method, _), run in self.runs.items() if run.verb == REFERENCE_VERB}
+    candidates = [method for method in self.methods if method in trained_by_sft] or [REFERENCE_VERB]
     return candidates[0] if candidates[0] in self.methods else next(iter(self.methods))
 
   @property

@@ -165,6 +165,19 @@ def write_study(directory, bases=5, seeds=1, skip=(), **options):
 
 
 @pytest.fixture
+def log_lines():
+  """log_lines(directory, *lines) -> the run with these lines of metrics.jsonl at its end."""
+  from sftrl_jax.report import read_workdir
+
+  def append(directory, *lines):
+    with open(directory / "metrics.jsonl", "a") as file:
+      file.writelines(line + "\n" for line in lines)
+    return read_workdir.read_run(directory)
+
+  return append
+
+
+@pytest.fixture
 def make_run():
   return write_run
 

@@ -36,15 +36,23 @@ PREFILL = (1, 256)   # rows, tokens
 DECODE = ((1, 128), (16, 128), (64, 32))   # rows, tokens of their prompts
 STEPS = 24   # tokens decoded a row
 PAIRS = 5
-WORK = ("prefill", "decode", "sft", "rl")
 AGAINST = ("hf",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-  """What a measurement needs. peer: None without --against; pairs: runs of ours and theirs; say: prints a line."""
+  """What a measurement needs.
+
+  start, params, frozen: the model at the start, what is trained, what is not; see start/trainable.py
+  peer: None without --against
+  pairs: how often ours and theirs run
+  say: prints a line
+  """
 
   experiment: Experiment
+  start: dict
+  params: dict
+  frozen: dict
   peak: MachinePeak
   peer: Peer | None
   pairs: int
@@ -55,10 +63,11 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
         only: tuple[str, ...] = ()) -> dict:
   """Measures the training of a config, prints a table, and returns the content of bench.json.
 
-  against: the peer, "hf" or ""; out: a directory for bench.json, or ""; only: of WORK, () for all
+  against: the peer, "hf" or ""; out: a directory for bench.json, or ""; only: of MEASUREMENTS, () for all
   """
   refuse(against, pairs, only)
-  kinds = [kind for kind in only or WORK if kind != "rl" or KINDS[verb].plays_episodes]
+  names = [name for name in only or MEASUREMENTS
+           if KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes]
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model)
   with (jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()),
@@ -67,18 +76,11 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
     print(table.describe_machine(peak), flush=True)
     start, params, frozen = trainable.init_trainable(experiment, Path(folder))
     peer = _peer(experiment, start, peak.threads) if against else None
-    bench = Bench(experiment, peak, peer, pairs, lambda text: print(f"  {text}", flush=True))
+    bench = Bench(experiment, start, params, frozen, peak, peer, pairs, lambda text: print(f"  {text}", flush=True))
     lines = []
-    if {"prefill", "decode"} & set(kinds):
-      decoding = experiment.actor.compiled.to_decoding(trainable.full_params_fn(experiment)(params, frozen)["model"])
-      lines += [line for kind in kinds if kind in ("prefill", "decode") for line in DECODERS[kind](bench, decoding)]
-      del decoding
-    for kind in kinds:
-      gc.collect()
-      if kind == "sft":
-        lines += _sft(bench, params, frozen)
-      elif kind == "rl":
-        lines += _rl(bench, params, frozen, start)
+    for name in names:
+      lines += MEASUREMENTS[name].measure(bench)
+      gc.collect()   # what one measurement held is gone before the next one begins
   result = {"config": experiment.config, "verb": verb, "device": dataclasses.asdict(peak), "jax": jax.__version__,
             "peer": peer.versions if peer else "", "lines": lines}
   print(table.table(lines, peak, experiment.model.config.dtype))
@@ -95,9 +97,9 @@ def refuse(against: str, pairs: int, only: Sequence[str]) -> None:
     raise ConfigError(f"--against is {against!r}; known: {', '.join(AGAINST)}.")
   if pairs < 1:
     raise ConfigError(f"--pairs is {pairs}; it must be at least 1.")
-  for kind in only:
-    if kind not in WORK:
-      raise ConfigError(f"--only names {kind!r}; known: {', '.join(WORK)}.")
+  for name in only:
+    if name not in MEASUREMENTS:
+      raise ConfigError(f"--only names {name!r}; known: {', '.join(MEASUREMENTS)}.")
 
 
 def _peer(experiment: Experiment, start: dict, threads: int) -> Peer:
@@ -107,16 +109,21 @@ def _peer(experiment: Experiment, start: dict, threads: int) -> Peer:
   return hf_peer.load_peer(experiment.model.config, start, threads, optimizer.learning_rate, optimizer.clip)
 
 
-def _prefill(bench: Bench, decoding: dict) -> list[dict]:
-  rows, length = PREFILL
-  timed = workloads.prefill(bench.experiment.actor.decoder, decoding, bench.experiment.mesh, rows, length)
-  tokens = workloads.ids_of(rows, length, bench.experiment.model.config.vocab)
+def _decoding_params(bench: Bench) -> dict:
+  full_params = trainable.full_params_fn(bench.experiment)(bench.params, bench.frozen)
+  return bench.experiment.actor.compiled.to_decoding(full_params["model"])
+
+
+def _prefill(bench: Bench) -> list[dict]:
+  (rows, length), experiment = PREFILL, bench.experiment
+  timed = workloads.prefill(experiment.actor.decoder, _decoding_params(bench), experiment.mesh, rows, length)
+  tokens = workloads.ids_of(rows, length, experiment.model.config.vocab)
   theirs = hf_peer.prefill(bench.peer, tokens) if bench.peer else None
   return [_measure(bench, "prefill", f"{rows}x{length}", timed, theirs)]
 
 
-def _decode(bench: Bench, decoding: dict) -> list[dict]:
-  lines = []
+def _decode(bench: Bench) -> list[dict]:
+  lines, decoding = [], _decoding_params(bench)
   for rows, length in DECODE:
     if rows % mesh.rows(bench.experiment.mesh):
       bench.say(f"decode batch {rows} is left out: the mesh splits rows {mesh.rows(bench.experiment.mesh)} ways")
@@ -132,15 +139,13 @@ def _decode(bench: Bench, decoding: dict) -> list[dict]:
   return lines
 
 
-DECODERS = {"prefill": _prefill, "decode": _decode}
-
-
-def _sft(bench: Bench, params: dict, frozen: dict) -> list[dict]:
+def _sft(bench: Bench) -> list[dict]:
   """One step on rows without padding, and one on half as many rows packed with ragged examples."""
   experiment, vocab = bench.experiment, bench.experiment.model.config.vocab
   rows, length = batch_shape(experiment)
   learner = make_sft_learner(experiment, length)
-  training = Training(experiment, learner, jit_functions(experiment, learner, params), params, frozen)
+  jitted = jit_functions(experiment, learner, bench.params)
+  training = Training(experiment, learner, jitted, bench.params, bench.frozen)
   half = rows // 2 if rows % (2 * experiment.compute.microbatches) == 0 else rows
   lines = []
   for name, count, make_batch in (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged)):
@@ -153,13 +158,14 @@ def _sft(bench: Bench, params: dict, frozen: dict) -> list[dict]:
   return lines
 
 
-def _rl(bench: Bench, params: dict, frozen: dict, start: dict) -> list[dict]:
+def _rl(bench: Bench) -> list[dict]:
   """Scoring a batch of episodes, and one update on a minibatch of them. Blank episodes cost as much as any others."""
   experiment, name = bench.experiment, bench.experiment.config["algorithm"]
   learner = make_rl_learner(experiment)
-  jitted = jit_functions(experiment, learner, params)
+  jitted = jit_functions(experiment, learner, bench.params)
   rows, outcomes = shard_rows(experiment.mesh, blank_rollout(experiment, learner))
-  full_params, reference = trainable.full_params_fn(experiment)(params, frozen), reference_params(experiment, start)
+  full_params = trainable.full_params_fn(experiment)(bench.params, bench.frozen)
+  reference = reference_params(experiment, bench.start)
 
   def score() -> tuple:
     return jax.block_until_ready(jitted.advantages(jitted.score_rows(full_params, reference, rows), rows, outcomes))
@@ -174,8 +180,20 @@ def _rl(bench: Bench, params: dict, frozen: dict, start: dict) -> list[dict]:
   timed = Timed(scoring, tokens, cost)
   scored = _measure(bench, f"{name} score", f"{learner.rows}x{learner.length}", timed, None)
   minibatch = jitted.take(score()[0], np.arange(learner.minibatch, dtype=np.int32))
-  timed = workloads.train(Training(experiment, learner, jitted, params, frozen), minibatch)
+  timed = workloads.train(Training(experiment, learner, jitted, bench.params, bench.frozen), minibatch)
   return [scored, _measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """One of --only. measure: Bench -> lines of bench.json; needs_episodes: only of training that plays episodes."""
+
+  measure: Callable[[Bench], list[dict]]
+  needs_episodes: bool = False
+
+
+MEASUREMENTS = {"prefill": Measurement(_prefill), "decode": Measurement(_decode), "sft": Measurement(_sft),
+                "rl": Measurement(_rl, needs_episodes=True)}
 
 
 def batch_shape(experiment: Experiment) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class FatalCheckFailed(CheckFailed):
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class ExpertStep:
   """One response of the expert: the state and chat before it, the state and verdict after it."""
 
   state: Any
@@ -40,7 +40,7 @@ class ExpertEpisodes:
   name: str
   env: Env
   seeds: tuple[int | str, ...]
-  episodes: tuple[tuple[Step, ...], ...]
+  episodes: tuple[tuple[ExpertStep, ...], ...]
 
 
 def play_expert_episodes(config: dict, count: int = SEEDS, seconds: float = SECONDS) -> list[ExpertEpisodes]:
@@ -69,14 +69,14 @@ def _play(name: str, env: Env, seeds: Sequence[int | str], seconds: float) -> Ex
   return ExpertEpisodes(name, env, tuple(seeds)[: len(episodes)], tuple(episodes))
 
 
-def play_episode(env: Env, seed: int | str) -> tuple[Step, ...]:
+def play_episode(env: Env, seed: int | str) -> tuple[ExpertStep, ...]:
   """Plays one episode by the expert, of at most `attempts` responses."""
   state, chat = env.reset(seed)
   steps = []
   while chat is not None and len(steps) < env.attempts:
     response = env.expert(state)
     after, verdict = env.step(state, response)
-    steps.append(Step(state, chat, response, after, verdict))
+    steps.append(ExpertStep(state, chat, response, after, verdict))
     state, chat = after, verdict.chat
   return tuple(steps)
 

@@ -18,8 +18,8 @@ from sftrl_jax.programs.check import adversarial
 from sftrl_jax.programs.check.expert_episodes import (
   CheckFailed,
   ExpertEpisodes,
+  ExpertStep,
   FatalCheckFailed,
-  Step,
   location,
   play_episode,
   play_expert_episodes,
@@ -133,7 +133,8 @@ def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:
   return f"{count} episodes repeated, states left as they are"
 
 
-def _compare_steps(variant: ExpertEpisodes, seed: int | str, first: Sequence[Step], second: Sequence[Step]) -> None:
+def _compare_steps(variant: ExpertEpisodes, seed: int | str, first: Sequence[ExpertStep],
+                   second: Sequence[ExpertStep]) -> None:
   for steps in zip(first, second, strict=False):
     for field, method in (("chat", "reset"), ("response", "expert"), ("verdict", "step")):
       before, after = (getattr(step, field) for step in steps)

@@ -57,8 +57,8 @@ def resolve_config(command: Command) -> tuple[ConfigDict, dict]:
 def _config_verb(command: Command) -> str:
   """`study` or a kind of training: the command's own verb if it is one of these, else the verb of its config."""
   from sftrl_jax.programs.config import resolve
-  from sftrl_jax.programs.experiment.run_config import VERB_OF_KEY, verb_of
-  if command.verb in ("sft", *VERB_OF_KEY.values()):
+  from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, verb_of
+  if command.verb in (DEFAULT_VERB, *VERB_OF_KEY.values()):
     return command.verb
   return verb_of(resolve.load(command.flags["--config"]), command.overrides)
 

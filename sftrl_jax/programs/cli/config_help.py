@@ -46,7 +46,7 @@ MEANINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class KeyRow:
   """One key of a resolved config.
 
   section: "" for a key outside all sections
@@ -72,22 +72,22 @@ def page(config: ConfigDict, schema: Mapping) -> str:
   return "\n".join(lines)
 
 
-def rows(config: ConfigDict, schema: Mapping) -> Iterator[Row]:
+def rows(config: ConfigDict, schema: Mapping) -> Iterator[KeyRow]:
   """Every key with its meaning: first those outside all sections, then section by section."""
   tree = config.to_dict()
   schema, keys = expanded(tree, schema), keys_of(tree, schema)
   sections = [name for name, key in keys.items() if isinstance(key, dict) or isinstance(tree[name], dict)]
   for name, key in keys.items():
     if name not in sections:
-      yield Row("", name, tree[name], values.describe(key.kind), MEANINGS.get(name, ""))
+      yield KeyRow("", name, tree[name], values.describe(key.kind), MEANINGS.get(name, ""))
   for name in sections:
     if isinstance(keys[name], dict):
       yield from _section_rows(name, name, tree[name], keys[name], schema[name])
     else:
-      yield from (Row(name, f"{name}.{key}", value, type(value).__name__, "") for key, value in tree[name].items())
+      yield from (KeyRow(name, f"{name}.{key}", value, type(value).__name__, "") for key, value in tree[name].items())
 
 
-def _section_rows(section: str, path: str, tree: dict, keys: dict[str, Key | dict], schema) -> Iterator[Row]:
+def _section_rows(section: str, path: str, tree: dict, keys: dict[str, Key | dict], schema) -> Iterator[KeyRow]:
   """The keys of a section or of a dataclass inside it. schema: the dataclass, or the function that chooses it."""
   dataclass = schema(tree) if isinstance(schema, types.FunctionType) else schema
   help_of = {"name": "which class the other keys belong to",
@@ -98,7 +98,7 @@ def _section_rows(section: str, path: str, tree: dict, keys: dict[str, Key | dic
       nested = next(field.type for field in dataclasses.fields(dataclass) if field.name == name)
       yield from _section_rows(section, f"{path}.{name}", tree[name], key, nested)
     else:
-      yield Row(section, f"{path}.{name}", tree[name], values.describe(key.kind), help_of.get(name, ""))
+      yield KeyRow(section, f"{path}.{name}", tree[name], values.describe(key.kind), help_of.get(name, ""))
 
 
 def meanings(section: type) -> dict[str, str]:
@@ -134,7 +134,7 @@ def choices(path: str) -> tuple[str, ...]:
   return named.get(path, ())
 
 
-def _lines(row: Row) -> list[str]:
+def _lines(row: KeyRow) -> list[str]:
   """A row on one line if it fits, else its meaning and its names below."""
   shown = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
   key = f"  --config.{row.path}={textwrap.shorten(shown, 60, placeholder=' ...')}"

@@ -16,7 +16,7 @@ COST = re.compile(r"^Hardware: (?P<hardware>.+?)\. Minutes: (?P<minutes>.+?)\.$"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ConfigEntry:
   """What the docstring of one file holds; "" and () for parts that it lacks. error: why its config cannot be used."""
 
   path: Path
@@ -40,7 +40,7 @@ def config_of(command: str) -> str:
   return match[1] if match else ""
 
 
-def find(folder: Path) -> list[Entry]:
+def find(folder: Path) -> list[ConfigEntry]:
   """Every file under a folder that defines a get_config (or cannot be read), sorted by path, hidden ones left out.
 
   ConfigError where there is no such folder.
@@ -53,19 +53,19 @@ def find(folder: Path) -> list[Entry]:
   return [entry for entry in map(read, files) if entry]
 
 
-def read(path: Path) -> Entry | None:
+def read(path: Path) -> ConfigEntry | None:
   """The entry of a file; None if it is no config, but a task that configs share, or an __init__.py."""
   try:
     tree = ast.parse(path.read_text())
   except (SyntaxError, ValueError, OSError) as error:   # ValueError: not UTF-8, or a null byte
-    return Entry(path, error=f"{type(error).__name__}: {first_line(error)}")
+    return ConfigEntry(path, error=f"{type(error).__name__}: {first_line(error)}")
   if "get_config" not in _names(tree):
     return None
   docstring = ast.get_docstring(tree) or ""
   cost = COST.search(docstring)
   commands = re.findall(r"^ +(sftrl .*?)(?:\s{2,}\(.*\))?$", docstring, re.MULTILINE)
   result = re.search(r"^Result: (.+?)(?:\n\n|\Z)", docstring, re.MULTILINE | re.DOTALL)
-  entry = Entry(path, docstring.partition("\n")[0], tuple(commands), cost["hardware"] if cost else "",
+  entry = ConfigEntry(path, docstring.partition("\n")[0], tuple(commands), cost["hardware"] if cost else "",
                 cost["minutes"] if cost else "", " ".join(result[1].split()) if result else "")
   try:
     resolve.load(str(path))

@@ -6,7 +6,7 @@ import jax
 
 from sftrl_jax import trees
 from sftrl_jax.models import DecoderConfig, build, heads
-from sftrl_jax.training.optimizers.catalogue import Entry, catalogue
+from sftrl_jax.training.optimizers.catalogue import OptimizerEntry, catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 
 WIDTH = 120
@@ -54,7 +54,7 @@ def state_bytes(name: str, params: dict) -> float:
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / trees.size(params)
 
 
-def _lines(entry: Entry, state: float) -> list[str]:
+def _lines(entry: OptimizerEntry, state: float) -> list[str]:
   args = " ".join(key if value is None else f"{key}={_text(value)}" for key, value in entry.args.items())
   head = f"  {entry.name:<28}{entry.learning_rate:>8g}{state:>7.2f}  "
   lines = textwrap.wrap(args or "none", WIDTH, initial_indent=head, subsequent_indent=" " * len(head),

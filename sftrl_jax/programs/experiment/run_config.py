@@ -13,8 +13,9 @@ from sftrl_jax.programs.config import resolve, smoke
 from sftrl_jax.programs.runtime.process import cpu_threads, prepare_environment
 
 Overrides = Sequence[tuple[str, str]]   # ((dotted key, text), ...), in the order of the command line
-# The key that only configs of this verb have. A config with none of them is for `sft`.
+# The key that only configs of this verb have; a config with none of them is for the default.
 VERB_OF_KEY = {"study": "study", "algorithm": "rl"}
+DEFAULT_VERB = "sft"
 
 
 def verb_of(config: Mapping, overrides: Overrides = ()) -> str:
@@ -24,7 +25,7 @@ def verb_of(config: Mapping, overrides: Overrides = ()) -> str:
   overrides: ((dotted key, text), ...)
   """
   given = {*config, *(path for path, _ in overrides if path != "study")}
-  return next((verb for key, verb in VERB_OF_KEY.items() if key in given), "sft")
+  return next((verb for key, verb in VERB_OF_KEY.items() if key in given), DEFAULT_VERB)
 
 
 def resolve_run(spec: str, overrides: Overrides, verb: str = "") -> tuple[ConfigDict, dict]:

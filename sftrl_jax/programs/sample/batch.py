@@ -20,7 +20,7 @@ MOST_NAMED = 10   # broken rows that an error names
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PromptRow:
   """A line that can be answered.
 
   line: its number in the file, from 1
@@ -35,7 +35,7 @@ class Row:
   text: str = ""
 
 
-def read(path: Path, system: str = "", raw: bool = False, skip: bool = False) -> tuple[list[Row], list[str]]:
+def read(path: Path, system: str = "", raw: bool = False, skip: bool = False) -> tuple[list[PromptRow], list[str]]:
   """Returns the rows, and for each broken row a sentence with its line and its mistake.
 
   system: put before every chat that has no system text
@@ -75,7 +75,7 @@ def refuse(path: Path, broken: Sequence[str], right: int, skip: bool) -> None:
     raise ConfigError(f"--in={path} holds no row: write one JSON object a line, with `prompt` or `messages`.")
 
 
-def _row(number: int, content: Any, system: str, raw: bool) -> Row:
+def _row(number: int, content: Any, system: str, raw: bool) -> PromptRow:
   """Raises ValueError, without the line's number, for content that cannot be answered."""
   if not isinstance(content, dict):
     raise ValueError(f"a JSON {type(content).__name__}, but it must be an object with `prompt` or `messages`")
@@ -91,10 +91,10 @@ def _row(number: int, content: Any, system: str, raw: bool) -> Row:
     if not value:
       raise ValueError("`prompt` is empty")
     opening = (Message("system", system),) if system and not raw else ()
-    return Row(number, content, (*opening, Message("user", value)), value)
+    return PromptRow(number, content, (*opening, Message("user", value)), value)
   if raw:
     raise ValueError(f"--raw needs a text in `prompt`, but `{keys[0]}` is a list of messages")
-  return Row(number, content, messages(value, system))
+  return PromptRow(number, content, messages(value, system))
 
 
 def messages(value: Any, system: str = "") -> Chat:
@@ -121,7 +121,7 @@ def messages(value: Any, system: str = "") -> Chat:
   return (*opening, *chat)
 
 
-def answer_all(settings: ChatSettings, rows: Sequence[Row], contexts: Sequence[Sequence[int]], out: Path,
+def answer_all(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequence[Sequence[int]], out: Path,
                batch_size: int, recorded: dict, note: Callable[[str], None] = print) -> int:
   """Writes a line for each row to `out` and returns how many it wrote; rows that `out` already answers are skipped.
 
@@ -151,13 +151,13 @@ def answer_all(settings: ChatSettings, rows: Sequence[Row], contexts: Sequence[S
   return len(rows) - done
 
 
-def answered(row: Row, generation: Generation) -> dict:
+def answered(row: PromptRow, generation: Generation) -> dict:
   """Returns the line of --out: the row's own keys and ADDED."""
   return {**row.content, "response": generation.text, "finish": generation.finish, "tokens": len(generation.tokens),
           "logprob": round(generation.logprob, 6)}
 
 
-def _rows_done(out: Path, rows: Sequence[Row], recorded: dict) -> int:
+def _rows_done(out: Path, rows: Sequence[PromptRow], recorded: dict) -> int:
   """Returns how many rows `out` answers, and cuts off half a last line. Writes `recorded` beside a new file.
 
   Raises ConfigError if `out` answers other rows, or was begun with other settings.

@@ -23,7 +23,7 @@ from sftrl_jax.programs.config.errors import ConfigError, as_local_path, refuse_
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.sample import batch, chat_loop
-from sftrl_jax.programs.sample.batch import Row
+from sftrl_jax.programs.sample.batch import PromptRow
 from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.programs.start import checkpoint_ref
@@ -207,7 +207,8 @@ def recommended(directory: Path) -> dict:
           if isinstance(config.get(name), (int, float))}
 
 
-def contexts(tokenizer: Any, rows: Iterable[Row], raw: bool) -> tuple[list[Row], list[list[int]], list[str]]:
+def contexts(tokenizer: Any, rows: Iterable[PromptRow],
+             raw: bool) -> tuple[list[PromptRow], list[list[int]], list[str]]:
   """Renders the prompts of rows. Returns the rendered rows, their ids, and a sentence for each row that has none.
 
   A closed vocabulary does not have every word, so rendering can fail.
@@ -228,7 +229,7 @@ def unrendered(tokenizer: Any, text: str) -> list[int]:
   return tokenizer.plain(text) if tokenizer.kind == "pretrained" else [tokenizer.bos, *tokenizer.encode(text)]
 
 
-def _answer_rows(settings: ChatSettings, options: SampleOptions, source: str, rows: list[Row],
+def _answer_rows(settings: ChatSettings, options: SampleOptions, source: str, rows: list[PromptRow],
                  skipped: list[str]) -> None:
   rows, ids, unknown = contexts(settings.generator.tokenizer, rows, options.raw)
   skipped = [*skipped, *unknown]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import resolve_run
-from sftrl_jax.programs.study.process_pool import Run
+from sftrl_jax.programs.study.process_pool import ChildRun
 
 if TYPE_CHECKING:   # it imports JAX
   from sftrl_jax.programs.experiment.experiment import Experiment
@@ -28,7 +28,7 @@ RUN_KEYS = ("seed", "start", "mesh.cpu_threads", "log.report")
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
+class RunCommand:
   """The words of a run, parsed. overrides: ((dotted key, text), ...)"""
 
   verb: str
@@ -36,7 +36,7 @@ class Command:
   overrides: tuple[tuple[str, str], ...]
 
 
-def refuse(cases: Iterable[tuple[str, Run]]) -> None:
+def refuse(cases: Iterable[tuple[str, ChildRun]]) -> None:
   """ConfigError that lists every run which could not begin, with the reason. RuntimeError if the dry run itself fails.
 
   cases: (method or "base", run), a base before the runs that need it
@@ -67,7 +67,7 @@ def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[
   for method, name, words, needs in cases:
     verb, config, workdir, *overrides = words
     flags = dict(word.split("=", 1) for word in (config, workdir))
-    command = Command(verb, flags, tuple(resolve.parse_overrides(overrides)))
+    command = RunCommand(verb, flags, tuple(resolve.parse_overrides(overrides)))
     if needs and built.get(needs, "") is None:
       continue
     try:
@@ -79,7 +79,7 @@ def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[
   return mistakes
 
 
-def _build_run(command: Command, built: dict, base: "Experiment | None") -> "Experiment":
+def _build_run(command: RunCommand, built: dict, base: "Experiment | None") -> "Experiment":
   """The parts of a run, shared by all runs of its method. ValueError or OSError for a run that could not begin.
 
   built: {run name: its parts, or None for a mistake}, and {method's key: its parts, or the mistake}; this adds to it
@@ -102,7 +102,7 @@ def _build_run(command: Command, built: dict, base: "Experiment | None") -> "Exp
   return experiment
 
 
-def _build_method(command: Command, base: "Experiment | None") -> "Experiment | Exception":
+def _build_method(command: RunCommand, base: "Experiment | None") -> "Experiment | Exception":
   """The parts, or the mistake that keeps them from being built and holds for every run of the method.
 
   The base is not trained yet, so the run is built with the start of its base in the base's place.

@@ -26,7 +26,7 @@ ASK_FOR_SIGTERM = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class ChildRun:
   """One command of the command line.
 
   words: the words after `sftrl`
@@ -45,11 +45,11 @@ class Run:
 class Moment:
   """The runs that are alive, and (run, exit code) of those that ended since the last moment."""
 
-  live: tuple[Run, ...]
-  ended: tuple[tuple[Run, int], ...]
+  live: tuple[ChildRun, ...]
+  ended: tuple[tuple[ChildRun, int], ...]
 
 
-def progress(run: Run) -> dict:
+def progress(run: ChildRun) -> dict:
   """The content of the run's progress.json; {} while there is none."""
   try:
     return json.loads((run.workdir / "progress.json").read_text())
@@ -57,11 +57,11 @@ def progress(run: Run) -> dict:
     return {}
 
 
-def is_complete(run: Run) -> bool:
+def is_complete(run: ChildRun) -> bool:
   return progress(run).get("phase") == "complete"
 
 
-def supervise(runs: Sequence[Run], jobs: int, environment: Mapping[str, str], received: list[int],
+def supervise(runs: Sequence[ChildRun], jobs: int, environment: Mapping[str, str], received: list[int],
               keep: Sequence[int] = (), pause: float = 0.2) -> Iterator[Moment]:
   """Starts all runs that are not complete, at most `jobs` at once, and yields a Moment every `pause` seconds.
 
@@ -107,7 +107,7 @@ def signals() -> Iterator[list[int]]:
       signal.signal(number, handler)
 
 
-def tail(run: Run, lines: int = 12) -> str:
+def tail(run: ChildRun, lines: int = 12) -> str:
   """The last lines of the run's log."""
   try:
     return "\n".join(run.log.read_text(errors="replace").splitlines()[-lines:])
@@ -115,18 +115,18 @@ def tail(run: Run, lines: int = 12) -> str:
     return "(no log)"
 
 
-def _next(waiting: Sequence[Run], complete: Collection[str]) -> Run | None:
+def _next(waiting: Sequence[ChildRun], complete: Collection[str]) -> ChildRun | None:
   """The first run that may start, None if there is none. complete: names of runs."""
   return next((run for run in waiting if not run.needs or run.needs in complete), None)
 
 
-def _still_possible(waiting: Sequence[Run], complete: set[str], live: Collection[Run]) -> list[Run]:
+def _still_possible(waiting: Sequence[ChildRun], complete: set[str], live: Collection[ChildRun]) -> list[ChildRun]:
   """The waiting runs whose `needs` is complete, alive or waiting too: the run that others need has not failed."""
   possible = complete | {run.name for run in live} | {run.name for run in waiting}
   return [run for run in waiting if not run.needs or run.needs in possible]
 
 
-def _start(run: Run, environment: Mapping[str, str], keep: Sequence[int]) -> subprocess.Popen:
+def _start(run: ChildRun, environment: Mapping[str, str], keep: Sequence[int]) -> subprocess.Popen:
   run.log.parent.mkdir(parents=True, exist_ok=True)
   command = [*_with_parent(), *COMMAND, *run.words]
   with run.log.open("a") as log:
@@ -144,7 +144,7 @@ def _with_parent() -> list[str]:
   return [sys.executable, "-I", "-S", "-c", ASK_FOR_SIGTERM, str(os.getpid())]
 
 
-def _stop(live: Mapping[Run, subprocess.Popen], received: Sequence[int]) -> None:
+def _stop(live: Mapping[ChildRun, subprocess.Popen], received: Sequence[int]) -> None:
   """Sends the first signal to every child and waits until all have written their checkpoints and ended."""
   for child in live.values():
     if child.poll() is None:

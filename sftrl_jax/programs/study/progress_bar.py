@@ -9,19 +9,19 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from sftrl_jax.programs.study.process_pool import Run, progress
+from sftrl_jax.programs.study.process_pool import ChildRun, progress
 
 FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} runs [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 # The fraction of a study after which its remaining time is estimated. Before, the first runs compile, and an estimate
 # would say days.
 LEAST_DONE = 0.01
 
-Show = Callable[[Sequence[Run]], None]
+Show = Callable[[Sequence[ChildRun]], None]
 Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def progress_display(runs: Sequence[Run], every: float = 10.0,
+def progress_display(runs: Sequence[ChildRun], every: float = 10.0,
                      stream: TextIO | None = None) -> Iterator[tuple[Show, Say]]:
   """Yields (show, say): show(live runs) draws the progress, say(text) prints lines above the bar.
 
@@ -35,13 +35,13 @@ def progress_display(runs: Sequence[Run], every: float = 10.0,
     yield _lines(runs, done, every, stream), lambda text: print(text, file=stream, flush=True)
     return
   with tqdm(total=len(runs), initial=done, bar_format=FORMAT, unit="run", file=stream, dynamic_ncols=True) as bar:
-    def show(live: Sequence[Run]) -> None:
+    def show(live: Sequence[ChildRun]) -> None:
       bar.n = _done(runs)
       bar.set_postfix_str(" ".join(f"{run.name}:{_fraction(run):.0%}" for run in live))
     yield show, lambda text: bar.write(text, file=stream)
 
 
-def describe(run: Run) -> str:
+def describe(run: ChildRun) -> str:
   """`base-0-ppo-0 (step 40/119, 1.2 it/s)` from the run's progress.json."""
   current = progress(run)
   words = [str(current[key]) for key in ("text", "rate") if current.get(key)]
@@ -54,12 +54,12 @@ def clock(seconds: float) -> str:
   return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def _lines(runs: Sequence[Run], initial: float, every: float, stream: TextIO) -> Show:
+def _lines(runs: Sequence[ChildRun], initial: float, every: float, stream: TextIO) -> Show:
   """`show` where the stream is no terminal. initial: the runs that were done when the study began, see `_done`."""
   start = time.monotonic()
   last = start - every
 
-  def show(live: Sequence[Run]) -> None:
+  def show(live: Sequence[ChildRun]) -> None:
     nonlocal last
     now = time.monotonic()
     if now - last < every:
@@ -74,12 +74,12 @@ def _lines(runs: Sequence[Run], initial: float, every: float, stream: TextIO) ->
   return show
 
 
-def _done(runs: Sequence[Run]) -> float:
+def _done(runs: Sequence[ChildRun]) -> float:
   """The number of complete runs, plus the fractions of the others."""
   return sum(_fraction(run) for run in runs)
 
 
-def _fraction(run: Run) -> float:
+def _fraction(run: ChildRun) -> float:
   current = progress(run)
   try:
     done = float(current.get("done", 0.0))

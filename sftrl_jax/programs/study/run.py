@@ -21,7 +21,7 @@ from sftrl_jax.programs.runtime.process import cores
 from sftrl_jax.programs.runtime.shutdown import STOPPED
 from sftrl_jax.programs.study import dry_run, process_pool
 from sftrl_jax.programs.study.config import StudyConfig
-from sftrl_jax.programs.study.process_pool import Run
+from sftrl_jax.programs.study.process_pool import ChildRun
 from sftrl_jax.programs.study.progress_bar import clock, progress_display
 from sftrl_jax.programs.study.runs import expand, method_of, record
 from sftrl_jax.report import write
@@ -82,7 +82,7 @@ def _refuse_recorded(config: ConfigDict, workdir: PurePath) -> None:
   resolve.refuse_another(recorded_config, config, workdir)
 
 
-def _train(runs: list[Run], study: StudyConfig, workdir: Path, start: float, lock: int) -> list[Run]:
+def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float, lock: int) -> list[ChildRun]:
   """Trains every run that is not complete; returns those that failed, and those whose base failed.
 
   It draws the curve as soon as two methods can be compared, and again whenever a run ends.
@@ -153,7 +153,7 @@ def _draw(workdir: Path, say: Callable[[str], None], news: str = "") -> bool:
   return True
 
 
-def _report(workdir: Path, failed: Sequence[Run], elapsed: str) -> None:
+def _report(workdir: Path, failed: Sequence[ChildRun], elapsed: str) -> None:
   try:
     path = write.write_study(workdir)
     print(f"\n{write.summary(workdir)}\n\nStudy complete after {elapsed}. Report: {path}" if not failed else

@@ -10,10 +10,10 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import verb_of
 from sftrl_jax.programs.runtime.process import cores
 from sftrl_jax.programs.study.config import StudyConfig
-from sftrl_jax.programs.study.process_pool import Run
+from sftrl_jax.programs.study.process_pool import ChildRun
 
 
-def expand(study: StudyConfig, workdir: PurePath) -> list[Run]:
+def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
   """The study's runs in the order in which they should start. ConfigError for a config file that cannot be loaded.
 
   The first comparison comes first. The other bases follow, since every method waits for its base, and a core would idle
@@ -78,12 +78,12 @@ def _training_verb(method: str, spec: str) -> str:
   return verb
 
 
-def _run(name: str, verb: str, spec: str, workdir: PurePath, jobs: int, keys: Mapping, needs: str = "") -> Run:
+def _run(name: str, verb: str, spec: str, workdir: PurePath, jobs: int, keys: Mapping, needs: str = "") -> ChildRun:
   home = workdir / "runs" / name
   keys = {**keys, "mesh.cpu_threads": _threads(home, jobs), "log.report": False}
   words = (verb, f"--config={spec}", f"--workdir={home}",
            *(f"--config.{key}={_text(value)}" for key, value in keys.items()))
-  return Run(name, words, home, workdir / "logs" / f"{name}.txt", needs)
+  return ChildRun(name, words, home, workdir / "logs" / f"{name}.txt", needs)
 
 
 def _threads(home: Path, jobs: int) -> int:

@@ -152,8 +152,8 @@ def _run_key(figure: Figure, colours: Mapping[str, str]) -> None:
   shared = {}
   for name, colour in colours.items():
     shared.setdefault(colour, []).append(name)
-  verbs = {style.SFT: "sft runs", style.RL: "rl runs"}
-  entries = [(names[0] if len(names) == 1 else f"{len(names)} {verbs[colour]}", colour, "-", 3)
+  verbs = {colour: verb for verb, colour in style.COLOUR_OF_VERB.items()}
+  entries = [(names[0] if len(names) == 1 else f"{len(names)} {verbs[colour]} runs", colour, "-", 3)
              for colour, names in shared.items()]
   style.key(figure, entries, columns=min(4, len(entries)))
 

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 SFT = "#D1622B"
 RL = "#2B6CB0"
+COLOUR_OF_VERB = {"sft": SFT, "rl": RL}
 START = "#8A8F98"
 MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A5568")
 INK = "#23272E"
 GRID = "#E3E6EA"
+
+
+def verb_colour(verb: str) -> str:
+  """The colour of runs of a verb; a verb of another version has that of RL."""
+  return COLOUR_OF_VERB.get(verb, RL)
 
 
 def line_of(variant: str, in_distribution: Collection[str] = ("id_seen",)) -> Any:

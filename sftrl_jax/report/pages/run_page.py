@@ -15,10 +15,6 @@ from sftrl_jax.report.stats import alarms
 from sftrl_jax.report.stats.flops_axis import account, differing, flat
 
 
-def _verb_colour(run: Run) -> str:
-  return style.SFT if run.verb == "sft" else style.RL
-
-
 def state(run: Run) -> list[Block]:
   """What the run is and how far it came, alarms first."""
   blocks, skipped = alarms_box.notices([(run.name, run)]), alarms.skipped(run)
@@ -56,7 +52,7 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
                       f"{percent(last.success)} ({percent(last.low)} to {percent(last.high)})",
                       points(last.success - first.success), f"{last.episodes}", f"{last.attempts}",
                       f"{last.kl:.3g}" if math.isfinite(last.kl) else "–"))
-  figure = run_figures.success_of_run(rows, _verb_colour(run), run.labels)
+  figure = run_figures.success_of_run(rows, style.verb_colour(run.verb), run.labels)
   return [
       Heading("Success"),
       Picture(study_figures.save(figure, rows, out / "success.png"), (
@@ -69,7 +65,7 @@ def training(run: Run, out: pathlib.Path) -> list[Block]:
   """Metrics, time and verdicts."""
   blocks, rows = [], run_figures.metric_rows([(run.name, run)])
   if rows:
-    figure = run_figures.metrics(rows, {run.name: _verb_colour(run)})
+    figure = run_figures.metrics(rows, {run.name: style.verb_colour(run.verb)})
     blocks += [Heading("Training"), Picture(study_figures.save(figure, rows, out / "training.png"), (
         "What the run logged at each step; thin: as logged, thick: moving average."))]
   rows = run_figures.time_rows(run)
@@ -127,7 +123,8 @@ def overlay(runs: Sequence[Run], out: pathlib.Path) -> list[Block]:
   labels = merge_labels(run.labels for run in runs)
   palette = (style.RL, style.SFT, *style.MORE)
   many = len(named_runs) > len(palette)
-  colours = {name: _verb_colour(run) if many else palette[index] for index, (name, run) in enumerate(named_runs)}
+  colours = {name: style.verb_colour(run.verb) if many else palette[index]
+             for index, (name, run) in enumerate(named_runs)}
   blocks, rows = alarms_box.notices(named_runs), run_figures.success_rows(named_runs)
   if many:
     blocks.append(Text(f"{len(named_runs)} runs are more than there are colours: orange is sft, blue is rl; the .csv "

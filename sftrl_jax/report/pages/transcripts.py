@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sftrl_jax.report.labels import plain
 from sftrl_jax.report.pages.blocks import Transcripts, Turn
 from sftrl_jax.report.read_workdir import read_episodes
-from sftrl_jax.report.records import Episode, Study
+from sftrl_jax.report.records import LoggedEpisode, Study
 
 LONGEST_TEXT = 1600
 
@@ -21,13 +21,13 @@ class EpisodeComparison:
 
   run_names: tuple[str, ...]
   seed: int
-  episodes: tuple[tuple[str, Episode], ...]
+  episodes: tuple[tuple[str, LoggedEpisode], ...]
   right_only: int
   wrong_only: int
   logged: int
 
 
-def by_seed(episodes: Sequence[Episode], last: bool) -> dict[int, Episode]:
+def by_seed(episodes: Sequence[LoggedEpisode], last: bool) -> dict[int, LoggedEpisode]:
   """Episodes of the start (step 0) or, with `last`, of the last step logged, by their seed."""
   steps = sorted({episode.step for episode in episodes})
   if not steps or (steps[0] != 0 and not last) or (last and steps[-1] == 0):
@@ -35,7 +35,7 @@ def by_seed(episodes: Sequence[Episode], last: bool) -> dict[int, Episode]:
   return {episode.seed: episode for episode in episodes if episode.step == steps[-1 if last else 0]}
 
 
-def _contrast(start: Episode, sft: Episode, method: Episode) -> int:
+def _contrast(start: LoggedEpisode, sft: LoggedEpisode, method: LoggedEpisode) -> int:
   """How much an episode shows: most where the method is right and SFT wrong, the start was right, SFT misread."""
   if method.success and not sft.success:
     misread = bool(sft.codes) and sft.codes[0] in ("misread", "numbers")
@@ -72,7 +72,7 @@ def choose(study: Study, method: str) -> EpisodeComparison | None:
                            logged)
 
 
-def turns(episode: Episode) -> tuple[Turn, ...]:
+def turns(episode: LoggedEpisode) -> tuple[Turn, ...]:
   """(role, text, note) of a chat; a response's note is its verdict and reward, long texts are cut."""
   rows, answered = [], 0
   for role, text in episode.chat:
@@ -85,7 +85,7 @@ def turns(episode: Episode) -> tuple[Turn, ...]:
   return tuple(rows)
 
 
-def transcripts(episodes: Sequence[tuple[str, Episode]]) -> Transcripts:
+def transcripts(episodes: Sequence[tuple[str, LoggedEpisode]]) -> Transcripts:
   """Conversations side by side from [(title, Episode)]."""
   return Transcripts(tuple((f"{title}, step {episode.step}: {'right' if episode.success else 'wrong'}", turns(episode))
                            for title, episode in episodes))

@@ -38,7 +38,7 @@ _PART = "is a part of optimizers, no optimizer by itself"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class OptimizerEntry:
   """One optimizer.
 
   factory: (learning rate or schedule, **args) -> optax.GradientTransformation
@@ -64,9 +64,9 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-  """What optax offers: {name: Entry}, {name: why not}, {name: what it wraps}, and the parts of these."""
+  """What optax offers: {name: OptimizerEntry}, {name: why not}, {name: what it wraps}, and the parts of these."""
 
-  entries: dict[str, Entry]
+  entries: dict[str, OptimizerEntry]
   refused: dict[str, str]
   wrappers: dict[str, str]
   parts: tuple[str, ...]
@@ -101,7 +101,7 @@ def makers() -> dict[str, Callable]:
           and _returns_optimizer(factory)}
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> OptimizerEntry:
   """The optimizer of this name, or of `path/to/file.py:function`; ValueError, with the reason or the nearest name, for
   any other text."""
   if is_user_file(name):
@@ -152,7 +152,7 @@ def _load_user_file(name: str) -> Callable:
                    "sftrl_jax.programs.experiment.sections.")
 
 
-def _user_entry(name: str) -> Entry:
+def _user_entry(name: str) -> OptimizerEntry:
   """The optimizer of a user's function; ValueError where it cannot be called by its learning rate alone."""
   function = _load_user_file(name)
   arguments = inspect.signature(function).parameters
@@ -201,7 +201,7 @@ def _error_of_a_step(factory: Callable) -> str:
   return ""
 
 
-def _entry(name: str, factory: Callable, group: str, ours: Container[str] = frozenset(OURS)) -> Entry:
+def _entry(name: str, factory: Callable, group: str, ours: Container[str] = frozenset(OURS)) -> OptimizerEntry:
   """The entry of a function by its signature. ours: arguments that `args` may not set."""
   parameters = inspect.signature(factory).parameters
   theirs = parameters["learning_rate"].default if "learning_rate" in parameters else None
@@ -211,7 +211,7 @@ def _entry(name: str, factory: Callable, group: str, ours: Container[str] = froz
     default = start.args.get(key, _plain(parameter.default))
     if key not in ours and (key in start.args or _writable(key, parameter)):
       args[key], kinds[key] = default, _kind(key, default, parameter.annotation)
-  return Entry(name, factory, group, start.learning_rate, args, kinds, start.note)
+  return OptimizerEntry(name, factory, group, start.learning_rate, args, kinds, start.note)
 
 
 def _writable(key: str, parameter: inspect.Parameter) -> bool:

@@ -18,7 +18,7 @@ from optax import contrib
 
 from sftrl_jax import trees
 from sftrl_jax.training.optimizers import catalogue, matrices
-from sftrl_jax.training.optimizers.catalogue import Entry
+from sftrl_jax.training.optimizers.catalogue import OptimizerEntry
 from sftrl_jax.training.optimizers.param_paths import decay_step, decoupled_decay, factor_of, scale_by_path
 
 # These take norms and rows of whole arrays: layer by layer, because the blocks are stacked.
@@ -31,7 +31,7 @@ MOMENTUM = ("b1", "momentum", "beta", "adam_b1")
 class Recipe:
   """The parts of an optimizer: its entry and arguments, the schedule and its peak, decay and factors."""
 
-  entry: Entry
+  entry: OptimizerEntry
   args: dict[str, Any]
   schedule: Callable
   peak: float

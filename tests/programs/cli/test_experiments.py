@@ -55,7 +55,7 @@ def test_a_docstring_gives_claim_commands_cost_and_result(folder):
   assert nine.result == "nine is more. Seven is not." and nine.choices == ("quick", "smoke") and not nine.error
   assert nine.commands == ("sftrl study --config=configs/nine.py --workdir=runs/nine",
                            "sftrl study --config=configs/nine.py:quick --workdir=runs/q")
-  assert entries["silent.py"] == experiments.Entry(folder / "silent.py") == experiments.read(folder / "silent.py")
+  assert entries["silent.py"] == experiments.ConfigEntry(folder / "silent.py") == experiments.read(folder / "silent.py")
   assert "line 3: ZeroDivisionError" in entries["raising.py"].error and entries["raising.py"].claim == "Claims much."
   assert "SyntaxError" in entries["torn.py"].error and entries["bytes.py"].error
 

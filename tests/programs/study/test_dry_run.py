@@ -25,7 +25,7 @@ def case(who, verb="sft", needs="", workdir="none", **keys):
   words = (verb, f"--config={FILE.format('ppo' if verb == 'rl' else who)}", f"--workdir={workdir}",
            *(f"--config.{key.replace('__', '.')}={value}" for key, value in keys.items()))
   name = "base-0" if who == "base" else f"base-0-{who}-0"
-  return who, process_pool.Run(name, words, pathlib.Path(workdir), pathlib.Path("log"), needs)
+  return who, process_pool.ChildRun(name, words, pathlib.Path(workdir), pathlib.Path("log"), needs)
 
 
 def mistakes_in(*cases):

@@ -11,7 +11,7 @@ from sftrl_jax.programs.study import process_pool
 
 def run_of(directory, name, needs=""):
   words = ("sft", f"--workdir={directory / 'runs' / name}", "--config.mesh.cpu_threads=1")
-  return process_pool.Run(name, words, directory / "runs" / name, directory / "logs" / f"{name}.txt", needs)
+  return process_pool.ChildRun(name, words, directory / "runs" / name, directory / "logs" / f"{name}.txt", needs)
 
 
 def watch(runs, jobs, received=()):
@@ -81,7 +81,7 @@ from sftrl_jax.programs.study import process_pool as pool
 home, script = map(pathlib.Path, sys.argv[1:])
 pool.COMMAND = (sys.executable, str(script))
 words = ("sft", f"--workdir={home / 'runs' / 'a'}", "--config.mesh.cpu_threads=1")
-for moment in pool.supervise([pool.Run("a", words, home / "runs" / "a", home / "a.txt")], 1, {}, []):
+for moment in pool.supervise([pool.ChildRun("a", words, home / "runs" / "a", home / "a.txt")], 1, {}, []):
   pass
 """
 
@@ -90,6 +90,7 @@ def test_a_child_of_a_parent_that_is_killed_writes_its_checkpoint_and_ends(tmp_p
   (tmp_path / "hold").touch()
   parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), process_pool.COMMAND[1]])
   while not (tmp_path / "runs" / "a" / "progress.json").exists():
+    assert parent.poll() is None, "the parent ended before its child began"
     time.sleep(0.02)
   parent.kill()
   parent.wait()

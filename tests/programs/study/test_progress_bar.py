@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sftrl_jax.programs.study.process_pool import Run
+from sftrl_jax.programs.study.process_pool import ChildRun
 from sftrl_jax.programs.study.progress_bar import clock, describe, progress_display
 
 
@@ -14,7 +14,7 @@ def run_at(tmp_path, name, **progress):
   home.mkdir()
   if progress:
     (home / "progress.json").write_text(json.dumps(progress))
-  return Run(name, (), home, tmp_path / f"{name}.txt")
+  return ChildRun(name, (), home, tmp_path / f"{name}.txt")
 
 
 def test_without_a_terminal_there_is_a_line_at_a_time(tmp_path):
