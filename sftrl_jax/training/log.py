@@ -137,7 +137,7 @@ class Log:
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False, speed: str = "") -> None:
     """Writes progress.json about once a second (in a bucket, four times a minute), and the bar.
 
-    text: in the place of "step 3/10"; force: write now; speed: shown beside steps a second
+    text: in the place of "step 3/10" or "step 3, 30% of the FLOPs"; force: write now; speed: shown beside steps a second
     """
     self.heartbeat()
     now = time.time()
@@ -152,10 +152,14 @@ class Log:
     steps_per_second = (position.step - step_before) / passed if passed > 0 else 0.0
     rate = f"{steps_per_second:.2f} it/s{speed and ', '}{speed}"
     self._write_progress({"phase": phase, "done": round(done, 5), "rate": rate, "eta": round(eta, 1),
-                          "text": text or f"step {position.step}/{self.limits.steps}"})
+                          "text": text or f"step {position.step}{self._of(position)}"})
     self._bar.n = done
     self._bar.set_postfix_str(f"{phase} step {position.step} {rate} {text}")
     self._progress_at = now
+
+  def _of(self, position: Position) -> str:
+    """How far the run is: of its steps, or of its FLOPs, which end most runs long before their steps do."""
+    return f", {self.limits.done(position):.0%} of the FLOPs" if self.limits.flops else f"/{self.limits.steps}"
 
   def _write_progress(self, progress: dict) -> None:
     """Writes progress.json. A bucket that does not answer does not end a run: the next write may succeed."""

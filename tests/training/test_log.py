@@ -73,6 +73,13 @@ def test_progress_says_how_far_and_is_not_written_more_than_once_a_second(log, t
   assert progress() == {"phase": "train", "done": 0.25, "text": "step 1/4", "rate": "0.50 it/s", "eta": 6.0}
 
 
+def test_a_run_that_ends_by_its_flops_says_its_share_of_them_and_not_of_steps_it_never_reaches(tmp_path):
+  log = Log(tmp_path, LogConfig(writers=()), Limits(100_000, 8.0), "run")
+  log.progress("train", Position(step=3, train_flops=2.0), force=True)
+  assert json.loads((tmp_path / "progress.json").read_text())["text"] == "step 3, 25% of the FLOPs"
+  log.close()
+
+
 def test_episodes_stop_at_their_size_and_metrics_do_not(log, tmp_path):
   for step in range(100):
     log.episode({"step": step, "chat": "x" * 100})

@@ -104,7 +104,8 @@ def episode_line(step: int, kind: str, variant: str, temperature: float, episode
           "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success}
 
 
-def _summary(position, lines: list[dict], seconds: float) -> str:
-  """One line a person reads at every evaluation."""
+def _summary(position: Position, lines: list[dict], seconds: float) -> str:
+  """One line a person reads at every evaluation. `sftrl evaluate` knows the step and not the FLOPs."""
+  flops = f"  {position.total_flops:.2e} FLOPs" if position.total_flops or not position.step else ""
   rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
-  return f"step {position.step:>5}  {position.total_flops:.2e} FLOPs  {rates}  ({seconds:.1f} s)"
+  return f"step {position.step:>5}{flops}  {rates}  ({seconds:.1f} s)"
