@@ -137,7 +137,7 @@ class Log:
   def progress(self, phase: str, position: Position, text: str = "", force: bool = False, speed: str = "") -> None:
     """Writes progress.json about once a second (in a bucket, four times a minute), and the bar.
 
-    text: in the place of "step 3/10" or "step 3, 30% of the FLOPs"; force: write now; speed: shown beside steps a second
+    text: in the place of "step 3/10" or "step 3, 30% of the FLOPs"; force: write now; speed: beside steps a second
     """
     self.heartbeat()
     now = time.time()
