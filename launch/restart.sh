@@ -34,7 +34,7 @@ while :; do
   began=$SECONDS
   attend "${words[@]}"
   lived=$((SECONDS - began))
-  if [ -n "$told" ]; then exit "$code"; fi
+  if [ -n "$received" ]; then exit "$code"; fi
   case "$code" in 0 | 1 | 2 | 130) exit "$code" ;; esac
   if [ "$lived" -ge "$healthy" ] && [ "$healthy" -gt 0 ]; then short=0 pause=$delay; fi
   short=$((short + 1))
@@ -44,6 +44,6 @@ while :; do
   fi
   note "restart.sh: exit code $code after $lived s; begun again in $pause s ($short of $most short lives in a row)."
   attend sleep "$pause"
-  case "$told" in TERM) exit 75 ;; INT) exit 130 ;; esac
+  case "$received" in TERM) exit 75 ;; INT) exit 130 ;; esac
   pause=$((pause * 2 > longest ? longest : pause * 2))
 done

@@ -8,7 +8,7 @@ source launch/hub.sh
 usage="./launch/tpu_create.sh NAME --type=TYPE --zone=ZONE [FLAGS] [sftrl VERB --config=FILE.py ...]
 
 Makes the pod NAME and waits until it is there. With the command that it is for, a mistake in its config, and a token of
-the Hugging Face hub that is missing, are told before anything is paid for; and with --bucket as well, the pod begins
+the Hugging Face hub that is missing, are shown before anything is paid for; and with --bucket as well, the pod begins
 the command by itself once it is there, so that nobody has to wait for a queue. Without it: tpu_setup.sh, tpu_run.sh.
 
   --type=TYPE        v4-N, v5e-N (v5litepod-N), v5p-N or v6e-N

@@ -85,7 +85,7 @@ def table(lines: list[dict]) -> str:
   return "\n".join([head, *rows])
 
 
-def _run_of(source: str, overrides) -> Subject:
+def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:
   """The checkpoint of a run that WORKDIR[@...] names."""
   home = checkpoint_ref.home_of(source)
   if not (home / "config.json").is_file() or not (checkpoint_ref.is_workdir(home) or recorded(home).get("verb")):
@@ -98,7 +98,7 @@ def _run_of(source: str, overrides) -> Subject:
   return Subject(experiment, home, ref.step)
 
 
-def _model_without_run(source: str, overrides, spec: str) -> Subject:
+def _model_without_run(source: str, overrides: Sequence[tuple[str, str]], spec: str) -> Subject:
   """What a run of this config would begin with, if it began with `source`."""
   if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
     raise ConfigError(f"--config={spec} is for a model without a run, but {source} is the workdir of a run, which has "
@@ -127,7 +127,7 @@ def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
   try:
     initial_params.check_start(experiment.start)
   except ConfigError as error:
-    print(f"KL is not measured from the start: {error}")
+    _say(f"KL is not measured from the start: {error}")
     return params, params, step
   start = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
   return params, start, step

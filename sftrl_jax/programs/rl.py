@@ -24,7 +24,7 @@ from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import session
 from sftrl_jax.programs.loop.evaluator import episode_line
-from sftrl_jax.programs.loop.jitted import reference_params
+from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params, trainable
@@ -58,7 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if run_state is None:
       return
     ref = reference_params(experiment, run_state.start)
-    batch, _ = _score(experiment, learner, run_state, ref, blank_episodes(learner.rows))   # compiles both functions
+    score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
+    batch, _ = score(run_state.eval_params(run_state.state), blank_episodes(learner.rows))   # compiles both functions
     minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
     train_step = session.compile_step(run_state, minibatch)
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
@@ -70,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
           played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()))
         played_at = time.perf_counter()
         with span("score"):
-          batch, numbers = _score(experiment, learner, run_state, ref, played.episodes, played)
+          batch, numbers = score(params, played.episodes, played)
         scored_at = time.perf_counter()
         stop.begin_update(updating)
         with span("update"):
@@ -91,8 +92,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     session.finish(experiment, run_state, log)
 
 
-def _score(experiment: Experiment, learner: Learner, run_state: RunState, ref: dict | None, episodes: list[Episode],
-           played: RolloutBatch | None = None) -> tuple[PolicyBatch | GroupBatch, dict[str, float]]:
+def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
+           episodes: list[Episode], played: RolloutBatch | None = None
+           ) -> tuple[PolicyBatch | GroupBatch, dict[str, float]]:
   """(the batch that is learned from, what is measured of it, {} where nothing was played).
 
   The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes.
@@ -100,9 +102,9 @@ def _score(experiment: Experiment, learner: Learner, run_state: RunState, ref: d
   section, padding = experiment.algorithm_config, played.padding_episodes if played else 0
   rows = rows_of(experiment, section, episodes, learner.length)
   placed = shard_rows(experiment.mesh, rows)
-  scored = run_state.jitted.score_rows(run_state.eval_params(run_state.state), ref, placed)
+  scored = jitted.score_rows(params, ref, placed)
   outcomes = experiment.algorithm.outcomes(experiment, section, episodes, padding)
-  batch, measured = run_state.jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes))
+  batch, measured = jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes))
   if played is None:
     return batch, {}
   numbers = {**_episode_metrics(played.all_episodes), **group_metrics(experiment, played, outcomes)}

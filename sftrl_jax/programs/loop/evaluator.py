@@ -12,7 +12,7 @@ from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, masked_mean
 from sftrl_jax.models import Model
 from sftrl_jax.objectives.logprobs import kl
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
@@ -75,7 +75,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   return lines
 
 
-def _line(experiment, position, variant: str, temperature: float, counts: Tally) -> dict:
+def _line(experiment: Experiment, position: Position, variant: str, temperature: float, counts: Tally) -> dict:
   return {"step": position.step, "variant": variant, "temperature": float(temperature),
           "seed": experiment.evals.seed, "attempts": experiment.env.attempts, "episodes": counts.episodes,
           "successes": counts.successes, "success": counts.success, "ci95": wilson(counts.successes, counts.episodes),
@@ -84,14 +84,14 @@ def _line(experiment, position, variant: str, temperature: float, counts: Tally)
           "response_length": counts.response_tokens / max(1, counts.responses)}
 
 
-def _mean_kl(experiment, params, start, episodes) -> float:
+def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> float:
   """Nats a response token, from the start, over the policy's own episodes at temperature 1."""
   rows, total = experiment.actor.rollout.rows, None
   for first in range(0, len(episodes), rows):
     some = episodes[first : first + rows]
     blank = blank_episodes(rows - len(some))
     batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
-    placed = meshes.shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
+    placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
     mean = jax.device_get(kl_rows(experiment.model)(params, start, *placed))
     total = mean if total is None else total + mean
   return total.total / max(total.weight, 1.0)

@@ -20,11 +20,12 @@ class RolloutBatch:
   """What an iteration learns from, and what it cost to get.
 
   episodes: as many as config.batch, groups standing together; the last `padding_episodes` of them only fill the batch
-  everything: all that were played, learned from or not
+  all_episodes: all that were played, learned from or not
   cursor: the number of the next iteration's first episode
-  spent: the Cost of every turn
-  weights: seconds that moving the weights to where decoding reads them took
-  rounds, dropped: how often episodes were played, and how many groups were looked at and dropped
+  clock: seconds of the rollouts and of their verification
+  weight_sync_seconds: how long the weights took to where decoding reads them
+  rollout_costs: the Cost of every turn
+  rounds, dropped: how often episodes were played, and how many groups were dropped
   """
 
   episodes: list[Episode]
@@ -95,7 +96,7 @@ def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -
   metrics = {"reward_std": float(rewards_QG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_Q.mean())}
   if section.max_rounds > 1:
     metrics |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
-             "groups/filled": float(played.padding_episodes // group)}
+                "groups/filled": float(played.padding_episodes // group)}
   return metrics
 
 
@@ -104,12 +105,13 @@ def env_seed(experiment: Experiment, number: int) -> str:
   return f"{experiment.seed} {number // experiment.actor.group}"
 
 
-def _section(experiment) -> GroupConfig | None:
+def _section(experiment: Experiment) -> GroupConfig | None:
   section = experiment.algorithm_config
   return section if isinstance(section, GroupConfig) else None
 
 
-def _play(experiment, decoding, key, first: int, count: int, rollout_costs: list, pause):
+def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, count: int, rollout_costs: list[Cost],
+          pause: Callable[[], None]) -> tuple[list[Episode], Clock]:
   """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
   actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
   context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,

@@ -51,7 +51,7 @@ class RunState:
   merge: the model of `eval_params` -> the same without adapters
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
   unlogged_metrics: (metrics, extra) of steps not yet written to metrics.jsonl
-  eval_pending: the step's evaluation was begun, and is not in evals.jsonl
+  eval_pending: the step's evaluation is due and not yet complete in evals.jsonl
   unsettled: the newest step, where it is settled late
   settled_at: time.perf_counter() when the last step was settled
   warned: alarms that a person has been warned of

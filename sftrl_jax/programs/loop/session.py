@@ -26,11 +26,11 @@ from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
 from sftrl_jax.rollout.policy import compile_all
-from sftrl_jax.training import compile_count, log as logs, state as states
-from sftrl_jax.training.log import Log
+from sftrl_jax.training import compile_count
+from sftrl_jax.training.log import FILES, Log, cut_after, write_json
 from sftrl_jax.training.position import Position, due, due_at
 from sftrl_jax.training.profile import span
-from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.state import TrainState, is_averaged
 
 LATE_SHARE = 0.25   # of checkpoint.grace_seconds: steps that take longer are settled at once, so that a stop is in time
 
@@ -51,15 +51,15 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   restored = stores.restore_newest(store, state, log.say)
   if restored is not None:
     state, meta, after = restored
-    position, eval_pending = Position(**meta["position"]), meta["owed"]
+    position, eval_pending = Position(**meta["position"]), meta["eval_pending"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
-                             for both in meta["pending"])
+                             for both in meta["unlogged_metrics"])
     log.say(f"{workdir}: going on from step {position.step}.")
   log.start(position.step)
-  for name in logs.FILES if log.writes else ():
+  for name in FILES if log.writes else ():
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
     again = eval_pending and (name != "metrics.jsonl" or bool(unlogged_metrics))
-    logs.cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
+    cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
   averaged_params, full_params = _averaged(jitted, state), trainable.full_params_fn(experiment)
   eval_params = lambda state: full_params(averaged_params(state), frozen)
   stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
@@ -165,7 +165,7 @@ def finish(experiment: Experiment, run_state: RunState, log: Log) -> None:
   progress = {"phase": "complete", "done": 1.0, "text": f"step {run_state.position.step}", "rate": "", "eta": 0.0,
               "steps": experiment.limits.steps, "flops": experiment.limits.flops}
   if log.writes:
-    logs.write_json(run_state.workdir / "progress.json", progress)
+    write_json(run_state.workdir / "progress.json", progress)
 
 
 def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
@@ -208,24 +208,25 @@ def write_export(experiment: Experiment, params: dict, workdir: Path, step: int)
 
 def _averaged(jitted: JittedFunctions, state: TrainState) -> Callable[[TrainState], dict]:
   """Parameters to evaluate with, of those that are trained, compiled where an optimizer averages."""
-  return jitted.average.lower(state).compile() if states.is_averaged(state) else lambda state: state.params
+  return jitted.average.lower(state).compile() if is_averaged(state) else lambda state: state.params
 
 
-def _evaluated(state: TrainState, averaged_params) -> dict:
-  return {"evaluated": averaged_params(state)} if states.is_averaged(state) else {}
+def _evaluated(state: TrainState, averaged_params: Callable[[TrainState], dict]) -> dict:
+  return {"evaluated": averaged_params(state)} if is_averaged(state) else {}
 
 
 def _save(run_state: RunState, log: Log) -> None:
   log.close_parts()  # before the checkpoint: a run that goes on from it finds every line up to it
   unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
               for both in run_state.unlogged_metrics]
-  meta = {"position": dataclasses.asdict(run_state.position), "pending": unlogged, "owed": run_state.eval_pending}
+  meta = {"position": dataclasses.asdict(run_state.position), "unlogged_metrics": unlogged,
+          "eval_pending": run_state.eval_pending}
   with span("checkpoint"):
     stores.save(run_state.store, run_state.position.step, run_state.state, meta,
                 **_evaluated(run_state.state, run_state.averaged_params))
 
 
-def _save_last(run_state: RunState, log, dropped: bool = False) -> None:
+def _save_last(run_state: RunState, log: Log, dropped: bool = False) -> None:
   """What a run that is asked to stop leaves behind; a start that was not trained yet leaves nothing."""
   step = run_state.position.step
   if step:

@@ -1,7 +1,7 @@
 """Where the batches of supervised training come from: an environment's demonstrations, or rows of one's own.
 
-Demonstrations follow from the config, which a workdir records; rows are in a file that may change. So what was read is
-told and written down before the first step (data.json), and a run goes on with the same data or not at all.
+Demonstrations follow from the config, which a workdir records; rows are in a file that may change. So a run prints and
+records what it read before the first step (data.json), and resumes with the same data or not at all.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import Corpus, RowsConfig, load
 from sftrl_jax.metrics import Mean, floats, merge
 from sftrl_jax.objectives.batches import TokenBatch
-from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.parallel import hosts
+from sftrl_jax.parallel.mesh import rows as mesh_rows, shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.run_state import RunState
@@ -35,7 +36,7 @@ class SftData:
 
   batches: cursor -> (batch, cursor), the cursor being how many examples were read
   record: what data.json holds; {} for demonstrations
-  told: the same for a person
+  summary: the same for a person
   corpus, held: of own rows; the examples that are held out
   """
 
@@ -77,7 +78,7 @@ def _mine(experiment: Experiment, rows: int) -> frozenset[int] | None:
 
 
 def refuse_changed(sft_data: SftData, workdir: Path) -> None:
-  """ConfigError when the run in this workdir was begun with other data."""
+  """ConfigError when the run in this workdir began with other data."""
   path = workdir / RECORD
   if not sft_data.record or not path.is_file():
     return
@@ -95,7 +96,7 @@ def refuse_changed(sft_data: SftData, workdir: Path) -> None:
 
 
 def record(sft_data: SftData, workdir: Path, log: Log) -> None:
-  """Tells what was read, and writes it down once."""
+  """Prints what was read, and records it once."""
   if not sft_data.record:
     return
   log.say(sft_data.summary)
@@ -112,20 +113,20 @@ def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable,
   if sft_data.held is None or not len(sft_data.held):
     return None
   data, rows = experiment.data, experiment.batch // experiment.compute.microbatches
-  rows = rows if rows % meshes.rows(experiment.mesh) == 0 else experiment.batch
+  rows = rows if rows % mesh_rows(experiment.mesh) == 0 else experiment.batch
   batches = lambda: packing.held_batches(sft_data.corpus, data, sft_data.held, rows)
 
   def sums(params: dict, batch: TokenBatch) -> dict[str, Mean]:
     value, metrics = loss(params, batch)
     return {"eval/loss": value, "eval/mean_token_accuracy": metrics["mean_token_accuracy"]}
 
-  example = meshes.shard_rows(experiment.mesh, next(batches()))
+  example = shard_rows(experiment.mesh, next(batches()))
   compiled = jax.jit(sums).lower(run_state.eval_params(run_state.state), example).compile()
 
   def measure(params: dict) -> dict[str, float]:
     total = None
     for batch in batches():
-      sums_of_batch = jax.device_get(compiled(params, meshes.shard_rows(experiment.mesh, batch)))
+      sums_of_batch = jax.device_get(compiled(params, shard_rows(experiment.mesh, batch)))
       total = sums_of_batch if total is None else merge(total, sums_of_batch)
     return floats(total)
 
