@@ -3,7 +3,6 @@
 import functools
 import math
 import re
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -170,7 +169,7 @@ class _Scanned(nn.Module):
     """
     c = self.config
 
-    def of_this_layer(kinds: dict) -> Any:
+    def of_this_layer(kinds):
       if local is None:
         return next(iter(kinds.values()))
       return jax.tree.map(lambda a, b: jax.lax.select(local, a, b), kinds["local"], kinds["global"])
@@ -263,7 +262,7 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
   write index is not known at trace time.
   """
   tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
-  sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
@@ -276,8 +275,6 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)
-  check(hidden_BTD=hidden_BTD, tokens_BT=tokens_BT)
-  assert sizes["B"] == hidden_BTD.shape[0]
   return hidden_BTD, cache.replace(keys_BKSC=tuple(keys), values_BKSC=tuple(values))
 
 
@@ -295,7 +292,7 @@ def unstack(params: dict, layers: int) -> dict:
 def _matrices(layer: dict) -> dict:
   """A layer with the large kernels of its projections as matrices [written, read]."""
 
-  def with_matrix(path: str, leaves: dict) -> dict:
+  def with_matrix(path, leaves):
     if path not in PROJECTIONS or leaves["kernel"].size < LARGE:
       return leaves
     rest = {name: leaf for name, leaf in leaves.items() if name != "kernel"}
