@@ -78,11 +78,11 @@ def tokenizer(path: Path | str) -> Any:
   the cache."""
   file = opened(path)
   vocab = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0
-  words = len(file.metadata.get("tokenizer.ggml.tokens") or ())
-  if not words:
+  ids = len(file.metadata.get("tokenizer.ggml.tokens") or ())
+  if not ids:
     return None
-  if words > vocab:
-    raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is of "
+  if ids > vocab:
+    raise ValueError(f"{path}: the tokenizer has {ids} ids, but the model's vocabulary is {vocab}: it is of "
                      "another model.")
   name = f"gguf-{gguf_tokenizer.VERSION}-{source.stamp(file.path)}"
   directory = gguf_tokenizer.cached(file, source.cache() / name)

@@ -79,10 +79,10 @@ def refuse_larger(directory: Path, vocab: int) -> None:
     return
   table = table_of(path)
   try:
-    words = table["model"].get("vocab") or {}
-    ids = dict(words) if isinstance(words, dict) else {piece[0]: index for index, piece in enumerate(words)}
+    entries = table["model"].get("vocab") or {}
+    ids = dict(entries) if isinstance(entries, dict) else {piece[0]: index for index, piece in enumerate(entries)}
     ids.update((token["content"], token["id"]) for token in table.get("added_tokens") or ())
-    beyond = sorted(word for word, index in ids.items() if index >= vocab and word not in PICTURE)
+    beyond = sorted(token for token, index in ids.items() if index >= vocab and token not in PICTURE)
   except (AttributeError, KeyError, TypeError, IndexError) as error:
     raise ValueError(f"{path} is no sound tokenizer ({type(error).__name__}: {error}).") from None
   if beyond:

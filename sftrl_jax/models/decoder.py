@@ -196,7 +196,8 @@ class Decoder(nn.Module):
     positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
     check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
-    x_BTD = self._embed(inputs.tokens_BT)
+    table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
+    x_BTD = constrain(look_up(c, table_VD, inputs.tokens_BT), ROWS)
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
@@ -209,10 +210,6 @@ class Decoder(nn.Module):
     if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
-
-  def _embed(self, tokens_BT):
-    table_VD = self.param("embed", nn.initializers.normal(self.config.init_std), (self.config.vocab, self.config.width))
-    return constrain(look_up(self.config, table_VD, tokens_BT), ROWS)
 
 
 def weights_stationary(tokens: int) -> bool:
