@@ -35,7 +35,7 @@ class Projection:
   hf: its name within a layer of a Hugging Face checkpoint, which has it as a weight [written, read]
   gguf: the same of a GGUF file
   present: whether the model of a DecoderConfig has it
-  bias: whether the model of a DecoderConfig has its bias (None: no model does)
+  bias: the field of DecoderConfig that says whether the model has its bias ("": no model has one)
   """
 
   path: str
@@ -44,7 +44,7 @@ class Projection:
   hf: str
   gguf: str
   present: Callable[[Any], bool] = _always
-  bias: Callable[[Any], bool] | None = None
+  bias: str = ""
 
   @property
   def name(self) -> str:
@@ -66,7 +66,7 @@ class Projection:
     return f"{_letters(self.writes)} -> {_letters(self.writes)}"
 
   def has_bias(self, config: Any) -> bool:
-    return self.bias is not None and self.bias(config)
+    return bool(self.bias) and getattr(config, self.bias)
 
   def shape(self, config: Any) -> tuple[int, ...]:
     """Of one layer's kernel."""
@@ -77,18 +77,14 @@ def _letters(axes: tuple[str, ...]) -> str:
   return "".join(AXES[axis].letter for axis in axes)
 
 
-def _with_qkv_bias(config: Any) -> bool:
-  return config.qkv_bias
-
-
 def _gated(config: Any) -> bool:
   return config.mlp == "gated"
 
 
 PROJECTIONS: dict[str, Projection] = {projection.path: projection for projection in (
-    Projection("attn/q", ("embed",), ("heads", "channels"), "self_attn.q_proj", "attn_q", bias=_with_qkv_bias),
-    Projection("attn/k", ("embed",), ("kv_heads", "channels"), "self_attn.k_proj", "attn_k", bias=_with_qkv_bias),
-    Projection("attn/v", ("embed",), ("kv_heads", "channels"), "self_attn.v_proj", "attn_v", bias=_with_qkv_bias),
+    Projection("attn/q", ("embed",), ("heads", "channels"), "self_attn.q_proj", "attn_q", bias="qkv_bias"),
+    Projection("attn/k", ("embed",), ("kv_heads", "channels"), "self_attn.k_proj", "attn_k", bias="qkv_bias"),
+    Projection("attn/v", ("embed",), ("kv_heads", "channels"), "self_attn.v_proj", "attn_v", bias="qkv_bias"),
     Projection("attn/o", ("heads", "channels"), ("embed",), "self_attn.o_proj", "attn_output"),
     Projection("mlp/gate", ("embed",), ("ffn",), "mlp.gate_proj", "ffn_gate", present=_gated),
     Projection("mlp/up", ("embed",), ("ffn",), "mlp.up_proj", "ffn_up"),

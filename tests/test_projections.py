@@ -18,7 +18,7 @@ CONFIGS = {"gated": CONFIG, "plain": dataclasses.replace(CONFIG, mlp="plain"),
 NEW_ENTRY = """
 from sftrl_jax.projections import PROJECTIONS, Projection
 PROJECTIONS["mlp/shadow"] = Projection("mlp/shadow", ("ffn",), ("heads", "channels"), "mlp.shadow_proj", "ffn_shadow",
-                                       bias=lambda config: config.qkv_bias)
+                                       bias="qkv_bias")
 import jax
 from sftrl_jax import models, trees
 from sftrl_jax.checkpoints import fill, gguf

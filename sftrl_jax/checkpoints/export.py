@@ -19,6 +19,7 @@ from sftrl_jax import __version__, trees
 from sftrl_jax.checkpoints import families, fill, safetensors
 from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.parallel import hosts
 from sftrl_jax.projections import STACK
 
 LARGEST = 5_000_000_000   # bytes of a file of weights
@@ -32,7 +33,7 @@ def refuse_occupied(directory: Path) -> None:
   if not directory.is_dir():
     raise ValueError(f"{directory} is a file: give the name of a directory.")
   names = sorted(path.name for path in directory.iterdir())
-  if names and not _is_ours(directory):
+  if names and MARK not in (_read_json(directory / "config.json") or {}):
     raise ValueError(f"{directory} is not empty ({', '.join(names[:3])}) and is no export of sftrl: give another "
                      "directory, or empty it.")
 
@@ -52,7 +53,7 @@ def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, 
       part.mkdir(parents=True)
     _write_weights(part, family.NAMES, params, dtype, writes)
     if writes:
-      write_words(part, config, tokenizer, like, str(dtype))
+      write_config(part, config, tokenizer, like, str(dtype))
       _move(part, directory.absolute())
   except BaseException:
     if writes:
@@ -88,21 +89,15 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
 
 
 def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+  """(name, tensor) in the order of the parameters, each gathered whole. All processes must iterate over all."""
   for path, leaf in trees.leaves(params).items():
-    array = np.asarray(_gathered(leaf), dtype)
+    local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    array = np.asarray(leaf if local else hosts.whole_arrays(leaf), dtype)
     for n in range(leaf.shape[0] if path.startswith(STACK) else 1):
       yield names[path].name.format(n=n), names[path].outward(array[n] if path.startswith(STACK) else array)
 
 
-def _gathered(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-  """An array that this process holds whole. A collective call."""
-  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-    return leaf
-  from jax.experimental import multihost_utils
-  return multihost_utils.process_allgather(leaf, tiled=True)
-
-
-def write_words(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:
+def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:
   """Writes config.json, generation_config.json, and the tokenizer with its chat template into an existing directory."""
   ends = {}
   if tokenizer is not None:
@@ -141,10 +136,6 @@ def _move(part: Path, directory: Path) -> None:
     shutil.rmtree(aside)
   else:
     os.replace(part, directory)   # also over an empty directory
-
-
-def _is_ours(directory: Path) -> bool:
-  return MARK in (_read_json(directory / "config.json") or {})
 
 
 def _read_json(path: Path) -> dict | None:

@@ -40,11 +40,6 @@ def shapes_of(config: DecoderConfig) -> dict:
   return jax.eval_shape(build(config).init, jax.random.key(0))
 
 
-def expected(config: DecoderConfig, names: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-  """{name: shape} of every tensor that a checkpoint of this model holds."""
-  return named(shapes_of(config), names)
-
-
 def named(params: dict, names: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
   """{name: shape} of a parameter tree's tensors in a checkpoint, in the order of the parameters."""
   shapes = {}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load(path: Path | str, dtype: str = "float32", mesh: Mesh | None = None) -> 
   """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer."""
   config = dataclasses.replace(describe(path), dtype=dtype)
   loaded_tokenizer = tokenizer(path)
-  return Loaded(config, load_params(path, config, dtype, hf.over(config, mesh)), loaded_tokenizer)
+  return Loaded(config, load_params(path, config, dtype, hf.parameter_shardings(config, mesh)), loaded_tokenizer)
 
 
 def describe(path: Path | str) -> DecoderConfig:
@@ -57,8 +58,9 @@ def describe(path: Path | str) -> DecoderConfig:
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
   """The parameters, each tensor read straight into this host's shards. shardings: a tree, or None for one device."""
   file = checked(path, config)
-  if any(gguf_file.TYPES[entry.kind][0] != "F32" for entry in file.tensors.values()):
-    _need_package()
+  quantised = any(gguf_file.TYPES[entry.kind][0] != "F32" for entry in file.tensors.values())
+  if quantised and importlib.util.find_spec("gguf") is None:
+    raise ValueError("To read quantised GGUF files needs the package gguf: pip install 'sftrl-jax[gguf]'.")
   read = functools.partial(_read, file, config, file.metadata["general.architecture"])
   return jax.block_until_ready(fill.fill(config, NAMES, dtype, shardings, read))
 
@@ -67,7 +69,7 @@ def checked(path: Path | str, config: DecoderConfig) -> GgufFile:
   """The file; one ValueError for all tensors of the model that are missing, surplus or of another shape."""
   file = opened(path)
   shapes = {name: entry.shape for name, entry in file.tensors.items()}
-  fill.refuse_others(str(path), shapes, fill.expected(config, NAMES), lambda name: name == FREQUENCIES)
+  fill.refuse_others(str(path), shapes, fill.named(fill.shapes_of(config), NAMES), lambda name: name == FREQUENCIES)
   return file
 
 
@@ -76,11 +78,11 @@ def tokenizer(path: Path | str) -> Any:
   the cache."""
   file = opened(path)
   vocab = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0
-  words = len(file.metadata.get("tokenizer.ggml.tokens") or ())
-  if not words:
+  ids = len(file.metadata.get("tokenizer.ggml.tokens") or ())
+  if not ids:
     return None
-  if words > vocab:
-    raise ValueError(f"{path}: the tokenizer has {words} ids, but the model's vocabulary is {vocab}: it is of "
+  if ids > vocab:
+    raise ValueError(f"{path}: the tokenizer has {ids} ids, but the model's vocabulary is {vocab}: it is of "
                      "another model.")
   name = f"gguf-{gguf_tokenizer.VERSION}-{source.stamp(file.path)}"
   directory = gguf_tokenizer.cached(file, source.cache() / name)
@@ -99,13 +101,6 @@ def opened(path: Path | str) -> GgufFile:
 @functools.lru_cache(maxsize=2)
 def _opened(path: Path, stamp: str) -> GgufFile:
   return gguf_file.read(path)
-
-
-def _need_package() -> None:
-  try:
-    import gguf  # noqa: F401
-  except ImportError:
-    raise ValueError("To read quantised GGUF files needs the package gguf: pip install 'sftrl-jax[gguf]'.") from None
 
 
 def _described(file: GgufFile, name: str) -> DecoderConfig:

@@ -1,7 +1,7 @@
 """The header of a GGUF file (github.com/ggml-org/ggml, docs/gguf.md): metadata, and the places of tensors.
 
-The package `gguf` also reads headers, but keeps an array object for every word of a vocabulary, which takes seconds and
-more memory than a small model. It is used here only to dequantise blocks of numbers.
+The package `gguf` also reads headers, but keeps an array object for every token of a vocabulary, which takes seconds
+and more memory than a small model. It is used here only to dequantise blocks of numbers.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Converts the tokenizer in a GGUF's metadata to Hugging Face files, with the `tokenizers` library.
 
-The metadata has the words, the merges and, as `tokenizer.ggml.pre`, how text is split before merging; without the last,
-ids differ after a double space or a blank line before a digit.
+The metadata has the tokens, the merges and, as `tokenizer.ggml.pre`, how text is split before merging; without the
+last, ids differ after a double space or a blank line before a digit.
 """
 
 import json
@@ -21,8 +21,8 @@ _LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_RES
 _QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
 # tokenizer.ggml.pre -> the regex that text is split by; "" is that of GPT-2, "digits" is GPT-2's with single digits.
 SPLITS = {"llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3, "smaug-bpe": _LLAMA3, "qwen2": _QWEN2,
-        "deepseek-r1-qwen": _QWEN2, "smollm": "digits", "default": "", "gpt-2": ""}
-WHOLE = ("llama-bpe", "llama3", "llama-v3")   # a piece that is a word becomes its id, without merges
+          "deepseek-r1-qwen": _QWEN2, "smollm": "digits", "default": "", "gpt-2": ""}
+WHOLE = ("llama-bpe", "llama3", "llama-v3")   # a piece that is a token becomes its id, without merges
 
 
 def cached(file: GgufFile, directory: Path) -> Path:
@@ -50,14 +50,14 @@ def cached(file: GgufFile, directory: Path) -> Path:
 def write(file: GgufFile, directory: Path) -> None:
   """Writes tokenizer.json, tokenizer_config.json and generation_config.json of a file's metadata."""
   get = lambda key, default=None: file.metadata.get(f"tokenizer.ggml.{key}", default)
-  words, kind = get("tokens"), get("model")
+  tokens, kind = get("tokens"), get("model")
   try:
-    tokenizer = _build(file, words, kind, get)
+    tokenizer = _build(file, tokens, kind, get)
   except ValueError:
     raise
   except Exception as error:   # the library raises bare Exceptions
-    raise ValueError(f"{file.path}: the words and merges of its tokenizer do not fit together ({error}).") from error
-  name_of = lambda key: words[get(key)] if isinstance(get(key), int) and 0 <= get(key) < len(words) else None
+    raise ValueError(f"{file.path}: the tokens and merges of its tokenizer do not fit together ({error}).") from error
+  name_of = lambda key: tokens[get(key)] if isinstance(get(key), int) and 0 <= get(key) < len(tokens) else None
   bos = get("add_bos_token", kind == "llama" or get("pre") in WHOLE) and name_of("bos_token_id")
   if bos:
     from tokenizers import processors
@@ -78,28 +78,28 @@ def write(file: GgufFile, directory: Path) -> None:
     (directory / name).write_text(json.dumps(present, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def _build(file: GgufFile, words: list[str], kind: str, get: Callable[..., Any]) -> Any:
+def _build(file: GgufFile, tokens: list[str], kind: str, get: Callable[..., Any]) -> Any:
   """The `tokenizers.Tokenizer`. get: a key of tokenizer.ggml and its default -> its value."""
   if kind == "gpt2":
-    tokenizer = _byte_level(file, words, get)
+    tokenizer = _byte_level(file, tokens, get)
   elif kind == "llama":
-    tokenizer = _sentencepiece(words, get, str(file.metadata.get("general.architecture")).startswith("gemma"))
+    tokenizer = _sentencepiece(tokens, get, str(file.metadata.get("general.architecture")).startswith("gemma"))
   else:
     raise ValueError(f"{file.path}: tokenizer.ggml.model is {kind!r}; known are gpt2 (bytes) and llama "
                      "(SentencePiece).")
-  _add_special(tokenizer, words, get("token_type") or ())
+  _add_special(tokenizer, tokens, get("token_type") or ())
   return tokenizer
 
 
-def _byte_level(file: GgufFile, words: list[str], get: Callable[..., Any]) -> Any:
-  """BPE over bytes; words are spelled in an alphabet of 256 letters."""
+def _byte_level(file: GgufFile, tokens: list[str], get: Callable[..., Any]) -> Any:
+  """BPE over bytes; tokens are spelled in an alphabet of 256 letters."""
   from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
   pre = get("pre", "default")
   if pre not in SPLITS:
     raise ValueError(f"{file.path}: tokenizer.ggml.pre is {pre!r}, an unknown way to split text; known: "
                      f"{', '.join(SPLITS)}.")
   merges = [tuple(merge.split(" ", 1)) for merge in get("merges") or ()]
-  vocab = {word: index for index, word in enumerate(words)}
+  vocab = {token: index for index, token in enumerate(tokens)}
   tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in WHOLE))
   split = SPLITS[pre]
   if split == "digits":
@@ -114,25 +114,25 @@ def _byte_level(file: GgufFile, words: list[str], get: Callable[..., Any]) -> An
   return tokenizer
 
 
-def _sentencepiece(words: list[str], get: Callable[..., Any], gemma: bool) -> Any:
-  """BPE over characters, with merges in the order of the words' scores; spaces are written ▁, unknown characters as
+def _sentencepiece(tokens: list[str], get: Callable[..., Any], gemma: bool) -> Any:
+  """BPE over characters, with merges in the order of the tokens' scores; spaces are written ▁, unknown characters as
   bytes.
 
-  Gemma's words of spaces are stored as spaces, and its merges are in the order of the words, whatever their scores.
+  Gemma's tokens of spaces are stored as spaces, and its merges are in the order of the tokens, whatever their scores.
   """
   from tokenizers import Tokenizer, decoders, models, normalizers
-  kinds, scores = get("token_type") or [1] * len(words), get("scores") or [0.0] * len(words)
+  kinds, scores = get("token_type") or [1] * len(tokens), get("scores") or [0.0] * len(tokens)
   if gemma:
-    words = [word if word.strip(" ") else "▁" * len(word) for word in words]
-    scores = [-float(index) for index in range(len(words))]
-  vocab = {word: index for index, word in enumerate(words)}
+    tokens = [token if token.strip(" ") else "▁" * len(token) for token in tokens]
+    scores = [-float(index) for index in range(len(tokens))]
+  vocab = {token: index for index, token in enumerate(tokens)}
   pairs = []
-  for word, kind, score in zip(words, kinds, scores, strict=True):
+  for token, kind, score in zip(tokens, kinds, scores, strict=True):
     if kind in (CONTROL, BYTE):
       continue
-    halves = ((word[:end], word[end:]) for end in range(1, len(word)))
-    pairs += [(-score, vocab[word], pair) for pair in halves if pair[0] in vocab and pair[1] in vocab]
-  unknown = words[get("unknown_token_id")] if isinstance(get("unknown_token_id"), int) else None
+    halves = ((token[:end], token[end:]) for end in range(1, len(token)))
+    pairs += [(-score, vocab[token], pair) for pair in halves if pair[0] in vocab and pair[1] in vocab]
+  unknown = tokens[get("unknown_token_id")] if isinstance(get("unknown_token_id"), int) else None
   tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[pair for _, _, pair in sorted(pairs)], unk_token=unknown,
                               fuse_unk=True, byte_fallback=True))
   prefix = get("add_space_prefix", True)
@@ -143,11 +143,9 @@ def _sentencepiece(words: list[str], get: Callable[..., Any], gemma: bool) -> An
   return tokenizer
 
 
-def _add_special(tokenizer: Any, words: list[str], kinds: Sequence[int]) -> None:
-  """Adds the words that are matched whole in a text: control tokens, and words that a family added."""
+def _add_special(tokenizer: Any, tokens: list[str], kinds: Sequence[int]) -> None:
+  """Adds the tokens that are matched whole in a text: control tokens, and those that a family added."""
   from tokenizers import AddedToken
-  marked = [(word, kind) for word, kind in zip(words, kinds, strict=False) if kind in (CONTROL, USER_DEFINED)]
-  control = [AddedToken(word, normalized=False, special=True) for word, kind in marked if kind == CONTROL]
-  others = [AddedToken(word, normalized=False, special=False) for word, kind in marked if kind == USER_DEFINED]
-  tokenizer.add_special_tokens(control)
-  tokenizer.add_tokens(others)
+  for wanted, add in ((CONTROL, tokenizer.add_special_tokens), (USER_DEFINED, tokenizer.add_tokens)):
+    add([AddedToken(token, normalized=False, special=wanted == CONTROL)
+         for token, kind in zip(tokens, kinds, strict=False) if kind == wanted])

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from sftrl_jax.checkpoints import export, families, fill, safetensors
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import rules
@@ -24,11 +25,9 @@ BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")   # in older files, and not a p
 
 def load(directory: Path | str, dtype: str = "float32", mesh: Mesh | None = None) -> Loaded:
   """A model, its parameters in `dtype` over the mesh (None: on one device), and its tokenizer if it has one."""
-  directory = Path(directory)
   config = dataclasses.replace(describe(directory), dtype=dtype)
-  entries = checked(directory, config)   # errors come before the weights are read, which takes long
-  loaded_tokenizer = tokenizer(directory, config)
-  return Loaded(config, _filled(directory, config, entries, dtype, over(config, mesh)), loaded_tokenizer)
+  loaded_tokenizer = tokenizer(directory, config)   # its errors come before the weights are read, which takes long
+  return Loaded(config, load_params(directory, config, dtype, parameter_shardings(config, mesh)), loaded_tokenizer)
 
 
 def describe(directory: Path | str) -> DecoderConfig:
@@ -39,14 +38,15 @@ def describe(directory: Path | str) -> DecoderConfig:
 
 def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
   """The parameters, each tensor read straight into this host's shards. shardings: a tree, or None for one device."""
-  directory = Path(directory)
-  return _filled(directory, config, checked(directory, config), dtype, shardings)
+  entries = checked(directory, config)   # before any tensor is read, which takes long
+  read = lambda name: entries[name].read()
+  return jax.block_until_ready(fill.fill(config, _names(directory), dtype, shardings, read))
 
 
-def checked(directory: Path, config: DecoderConfig) -> dict[str, safetensors.TensorEntry]:
+def checked(directory: Path | str, config: DecoderConfig) -> dict[str, safetensors.TensorEntry]:
   """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
-  entries = safetensors.entries(directory)
-  wanted = fill.expected(config, _names(directory))
+  entries = safetensors.entries(Path(directory))
+  wanted = fill.named(fill.shapes_of(config), _names(directory))
   ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")
   fill.refuse_others(str(directory), {name: entry.shape for name, entry in entries.items()}, wanted, ignored)
   return {name: entries[name] for name in wanted}
@@ -79,10 +79,10 @@ def refuse_larger(directory: Path, vocab: int) -> None:
     return
   table = table_of(path)
   try:
-    words = table["model"].get("vocab") or {}
-    ids = dict(words) if isinstance(words, dict) else {piece[0]: index for index, piece in enumerate(words)}
+    entries = table["model"].get("vocab") or {}
+    ids = dict(entries) if isinstance(entries, dict) else {piece[0]: index for index, piece in enumerate(entries)}
     ids.update((token["content"], token["id"]) for token in table.get("added_tokens") or ())
-    beyond = sorted(word for word, index in ids.items() if index >= vocab and word not in PICTURE)
+    beyond = sorted(token for token, index in ids.items() if index >= vocab and token not in PICTURE)
   except (AttributeError, KeyError, TypeError, IndexError) as error:
     raise ValueError(f"{path} is no sound tokenizer ({type(error).__name__}: {error}).") from None
   if beyond:
@@ -110,10 +110,10 @@ def save(directory: Path | str, config: DecoderConfig, params: dict, tokenizer: 
 def save_config(directory: Path | str, config: DecoderConfig, tokenizer: Any = None, like: Path | str = "") -> None:
   """Writes all files but the weights into an existing directory: config.json, generation_config.json, and those of the
   tokenizer, if any. like: as in `save`."""
-  export.write_words(Path(directory), config, tokenizer, Path(like) if like else None, config.dtype)
+  export.write_config(Path(directory), config, tokenizer, Path(like) if like else None, config.dtype)
 
 
-def over(config: DecoderConfig, mesh: Mesh | None) -> Any:
+def parameter_shardings(config: DecoderConfig, mesh: Mesh | None) -> Any:
   """A sharding for each parameter over a mesh; None for None."""
   return None if mesh is None else rules.shardings({"model": fill.shapes_of(config)}, mesh)["model"]
 
@@ -131,11 +131,6 @@ def table_of(path: Path) -> dict:
   return table
 
 
-def _names(directory: Path) -> dict:
-  path = directory / "config.json"
+def _names(directory: Path | str) -> dict[str, Tensor]:
+  path = Path(directory) / "config.json"
   return families.named(table_of(path), str(path)).NAMES
-
-
-def _filled(directory: Path, config: DecoderConfig, entries, dtype: str, shardings) -> dict:
-  read = lambda name: entries[name].read()
-  return jax.block_until_ready(fill.fill(config, _names(directory), dtype, shardings, read))

@@ -95,7 +95,8 @@ def restore(store: Any, step: int, like: Any) -> tuple[Any, dict]:
   import orbax.checkpoint as ocp
   meta = _meta(store, step)
   _refuse_mismatch(f"{store.directory}/{step}", meta["arrays"], {"state": like})
-  state = _read(lambda: ocp.args.StandardRestore(_abstract(like)), store, step, "state")
+  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+  state = _read(lambda: ocp.args.StandardRestore(target), store, step, "state")
   _verify(f"{store.directory}/{step}", meta["arrays"], {"state": state})
   return state, {name: value for name, value in meta.items() if name not in ("arrays", "sha256")}
 
@@ -231,10 +232,6 @@ def _refuse_mismatch(where: str, arrays: dict, like: Any, dtypes: bool = True) -
     raise Mismatch(f"{where} does not fit this config: {'; '.join(sorted(differences)[:3])}. A checkpoint can be "
                    "resumed only with the model, vocabulary and optimizer that wrote it; use another --workdir, or "
                    "--config.start=WORKDIR to begin from its parameters.")
-
-
-def _abstract(like):
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
 
 
 def _rename_corrupt(path: Path) -> Path:

@@ -42,9 +42,10 @@ class Model:
     tokens, positions, segments: int32 [B, T], the fields of `Inputs`. Without segments each row is one segment; without
     positions a token's position is the number of tokens of its segment before it, so packed rows equal separate ones.
     """
+    segments = jnp.ones_like(tokens) if segments is None else jnp.asarray(segments)
     if positions is None:
-      positions = _positions_in(tokens, segments)
-    segments = jnp.ones_like(tokens) if segments is None else segments
+      same_BTT = segments[:, :, None] == segments[:, None, :]
+      positions = jnp.sum(jnp.tril(same_BTT, -1), axis=-1, dtype=jnp.int32)
     return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments)))
 
   def unembed(self, params: dict, hidden_BTD: jax.Array) -> jax.Array:
@@ -67,14 +68,6 @@ class Model:
   def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
     return extend(self.config, decoding_params, past, inputs)
-
-
-def _positions_in(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
-  """positions_BT: for each token, how many tokens of its segment stand before it in the row."""
-  if segments is None:
-    return jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-  same_BTT = jnp.asarray(segments)[:, :, None] == jnp.asarray(segments)[:, None, :]
-  return jnp.sum(jnp.tril(same_BTT, -1), axis=-1, dtype=jnp.int32)
 
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:

@@ -39,11 +39,11 @@ def rotary_tables(positions_BT: jax.Array, limit: int, head_dim: int, theta: flo
   frequencies = np.float32(theta) ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
   frequencies = stretch(frequencies) if stretch else frequencies
 
-  def computed() -> tuple[jax.Array, jax.Array]:
+  def computed():
     angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
     return jnp.cos(angles), jnp.sin(angles)
 
-  def from_table() -> tuple[jax.Array, jax.Array]:
+  def from_table():
     angles = np.arange(limit, dtype=np.float32)[:, None] * frequencies[None, :]
     rows_of = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0)[:, None]
     return rows_of(np.cos(angles)), rows_of(np.sin(angles))

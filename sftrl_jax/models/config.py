@@ -90,7 +90,7 @@ class DecoderConfig:
     for name in ("kv_heads", "head_dim", "mlp_dim", "window", "rope_context", "context"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
-    for name in ("rope_theta", "norm_eps", "init_std", "embed_scale"):
+    for name in ("rope_theta", "norm_eps", "init_std", "embed_scale", "rope_low", "rope_high"):
       if not getattr(self, name) > 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
     fill("kv_heads", self.heads)
@@ -122,15 +122,12 @@ class DecoderConfig:
     for name in ("rope_local_theta", "query_scale"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be positive, or 0 for the default.")
-    for name in ("rope_low", "rope_high"):
-      if not getattr(self, name) > 0:
-        raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
     if self.rope_local_theta and "local" not in self.pattern:
       raise ValueError(f"rope_local_theta is {self.rope_local_theta}, but pattern is {self.pattern}: without local "
                        "layers it must be 0.")
     if self.rope_factor < 1 or (self.rope_scaling == "none" and self.rope_factor != 1):
       raise ValueError(f"rope_factor is {self.rope_factor}, and rope_scaling is {self.rope_scaling!r}: it must be at "
                        "least 1, and with 'none' it must be 1.")
-    if self.rope_scaling == "llama3" and not (self.rope_context and 0 < self.rope_low < self.rope_high):
+    if self.rope_scaling == "llama3" and not (self.rope_context and self.rope_low < self.rope_high):
       raise ValueError(f"rope_scaling is 'llama3', but rope_context, rope_low and rope_high are {self.rope_context}, "
                        f"{self.rope_low} and {self.rope_high}: it needs a context, and 0 < rope_low < rope_high.")

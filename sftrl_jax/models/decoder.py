@@ -3,7 +3,6 @@
 import functools
 import math
 import re
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -170,7 +169,7 @@ class _Scanned(nn.Module):
     """
     c = self.config
 
-    def of_this_layer(kinds: dict) -> Any:
+    def of_this_layer(kinds):
       if local is None:
         return next(iter(kinds.values()))
       return jax.tree.map(lambda a, b: jax.lax.select(local, a, b), kinds["local"], kinds["global"])
@@ -197,7 +196,8 @@ class Decoder(nn.Module):
     positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
     check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
-    x_BTD = self._embed(inputs.tokens_BT)
+    table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
+    x_BTD = constrain(look_up(c, table_VD, inputs.tokens_BT), ROWS)
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
@@ -210,10 +210,6 @@ class Decoder(nn.Module):
     if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
-
-  def _embed(self, tokens_BT):
-    table_VD = self.param("embed", nn.initializers.normal(self.config.init_std), (self.config.vocab, self.config.width))
-    return constrain(look_up(self.config, table_VD, tokens_BT), ROWS)
 
 
 def weights_stationary(tokens: int) -> bool:
@@ -263,7 +259,7 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
   write index is not known at trace time.
   """
   tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
-  sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
@@ -276,8 +272,6 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)
-  check(hidden_BTD=hidden_BTD, tokens_BT=tokens_BT)
-  assert sizes["B"] == hidden_BTD.shape[0]
   return hidden_BTD, cache.replace(keys_BKSC=tuple(keys), values_BKSC=tuple(values))
 
 
@@ -295,7 +289,7 @@ def unstack(params: dict, layers: int) -> dict:
 def _matrices(layer: dict) -> dict:
   """A layer with the large kernels of its projections as matrices [written, read]."""
 
-  def with_matrix(path: str, leaves: dict) -> dict:
+  def with_matrix(path, leaves):
     if path not in PROJECTIONS or leaves["kernel"].size < LARGE:
       return leaves
     rest = {name: leaf for name, leaf in leaves.items() if name != "kernel"}

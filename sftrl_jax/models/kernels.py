@@ -92,17 +92,13 @@ def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKT
 
 
 def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, interpret: bool):
-  from jax.experimental.pallas.ops.tpu.splash_attention import (
-      splash_attention_kernel,
-      splash_attention_mask,
-  )
+  from jax.experimental.pallas.ops.tpu import splash_attention
   H, T = q_BHTC.shape[1:3]
-  mask = (splash_attention_mask.LocalMask((T, T), (window - 1, 0), 0) if window else
-          splash_attention_mask.CausalMask((T, T)))
+  mask = splash_attention.LocalMask((T, T), (window - 1, 0), 0) if window else splash_attention.CausalMask((T, T))
   block = next(size for size in BLOCKS if T % size == 0)
   names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute",
            "block_q_dq", "block_kv_dq")
-  kernel = splash_attention_kernel.make_splash_mha(
-      splash_attention_mask.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
-      block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(names, block)))
-  return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, splash_attention_kernel.SegmentIds(segments_BT, segments_BT))
+  kernel = splash_attention.make_splash_mha(
+      splash_attention.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
+      block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)))
+  return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, splash_attention.SegmentIds(segments_BT, segments_BT))

@@ -58,9 +58,8 @@ class LoraConfig:
 
 def projections(base: dict) -> dict[str, int]:
   """{path of a projection that can be adapted: how many axes its kernel reads, behind the layers'}."""
-  kernels = [path.removesuffix("/kernel") for path in trees.leaves(base) if path.endswith("/kernel")]
-  known = {STACK + path: len(projection.reads) for path, projection in PROJECTIONS.items()}
-  return {path: known[path] for path in kernels if path in known}
+  reads = {f"{STACK}{path}/kernel": len(projection.reads) for path, projection in PROJECTIONS.items()}
+  return {path.removesuffix("/kernel"): reads[path] for path in trees.leaves(base) if path in reads}
 
 
 def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:

@@ -19,10 +19,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # as orbax does: JAX has no public access to the coordination service
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from sftrl_jax.parallel.mesh import by_rows, rows as row_parts
+from sftrl_jax.parallel.mesh import by_rows, rows
 
 NAMES = {"coordinator": "SFTRL_COORDINATOR", "processes": "SFTRL_PROCESSES", "process": "SFTRL_PROCESS"}
 HEARTBEAT = 10   # seconds without a sign of life until the coordination service ends every process
@@ -89,24 +90,19 @@ def _on_tpu(environment: Mapping[str, str]) -> bool:
   return "tpu" in platforms and bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
-def _state():
-  from jax._src import distributed  # as orbax does: JAX has no public access to the coordination service
-  return distributed.global_state
-
-
 def several() -> bool:
   """Whether the run has more than one process."""
-  return jax.distributed.is_initialized() and _state().num_processes > 1
+  return jax.distributed.is_initialized() and distributed.global_state.num_processes > 1
 
 
 def index() -> int:
   """The index of this process, from 0."""
-  return _state().process_id if jax.distributed.is_initialized() else 0
+  return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
 
 
 def count() -> int:
   """The number of processes."""
-  return _state().num_processes if jax.distributed.is_initialized() else 1
+  return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
 
 
 def is_first_process() -> bool:
@@ -116,14 +112,14 @@ def is_first_process() -> bool:
 
 def coordinator() -> str:
   """The host name or address of process 0."""
-  return _state().coordinator_address.rpartition(":")[0].strip("[]")
+  return distributed.global_state.coordinator_address.rpartition(":")[0].strip("[]")
 
 
 def gathered(value: Any) -> list:
   """The values of all processes, in their order; anything that JSON holds. A collective call: all must make it."""
   if not several():
     return [value]
-  client, call = _state().client, next(_calls)
+  client, call = distributed.global_state.client, next(_calls)
   key = lambda number, process: f"sftrl/{number}/{process}"
   client.key_value_set_bytes(key(call, index()), json.dumps(value).encode())
   client.wait_at_barrier(key(call, "all"), TIMEOUT)
@@ -224,7 +220,7 @@ def share(mesh: Mesh) -> Share:
   """The Share of arrays that are split by rows. ValueError where two processes would share some rows but not all."""
   if not several():
     return Share(1, ((0,),))
-  parts = row_parts(mesh)
+  parts = rows(mesh)
   held: list[set] = [set() for _ in range(count())]
   for device, (part,) in by_rows(mesh).devices_indices_map((parts,)).items():
     held[device.process_index].update(range(parts)[part])

@@ -56,14 +56,9 @@ STATIONARY_AXES = {**MESH_AXES, "embed": None,
 GATHERED_AXES = {**MESH_AXES, "replicas": ("data", "fsdp"), "embed": None, "spread": None}
 
 
-def activation_rules(mesh_axes: dict = MESH_AXES) -> tuple:
-  """The mesh axes in the form of `flax.linen.logical_axis_rules`."""
-  return tuple(mesh_axes.items())
-
-
 def applied(mesh_axes: dict = MESH_AXES) -> contextlib.AbstractContextManager:
   """A context in which activations are constrained by these axes, on the mesh of jax.set_mesh."""
-  return nn.logical_axis_rules(activation_rules(mesh_axes))
+  return nn.logical_axis_rules(tuple(mesh_axes.items()))
 
 
 def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -127,14 +122,15 @@ def like_parameters(tree: Any, params_shardings: Any, mesh: Mesh) -> Any:
   whole = NamedSharding(mesh, PartitionSpec())
   by_path = trees.leaves(params_shardings)
 
-  def choose(keys: tuple, leaf: Any) -> NamedSharding:
-    path = trees.path_of(keys)
-    match = next((by_path[tail] for tail in _tails(path) if tail in by_path), None)
-    if match is not None and len(match.spec) <= leaf.ndim and _divides(match, leaf.shape):
+  def choose(path, leaf):
+    names = path.split("/")
+    tails = ("/".join(names[start:]) for start in range(len(names)))
+    match = next((by_path[tail] for tail in tails if tail in by_path), None)
+    if match is not None and _divides(match, leaf.shape):
       return match
     return NamedSharding(mesh, _longest(leaf.shape, mesh)) if leaf.size >= LARGE else whole
 
-  return jax.tree_util.tree_map_with_path(choose, tree)
+  return trees.map_with_path(choose, tree)
 
 
 def _longest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -144,12 +140,7 @@ def _longest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))
 
 
-def _tails(path: str):
-  parts = path.split("/")
-  return ("/".join(parts[start:]) for start in range(len(parts)))
-
-
 def _divides(sharding: NamedSharding, shape: tuple[int, ...]) -> bool:
-  sizes = [sharding.mesh.shape[name] if name else 1 for name in sharding.spec]
-  return all(size % parts == 0 and size >= parts for size, parts in zip(shape, sizes, strict=False)) and (
-      len(sharding.spec) == len(shape))
+  """Whether a parameter's sharding has an axis for each of the shape's, and splits it evenly."""
+  parts = [sharding.mesh.shape[name] if name else 1 for name in sharding.spec]
+  return len(parts) == len(shape) and all(size % count == 0 for size, count in zip(shape, parts, strict=True))

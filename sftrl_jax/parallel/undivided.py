@@ -36,8 +36,9 @@ def check(tree: Any, mesh: Mesh) -> tuple[str, ...]:
       if not _unavoidable(axis, size, parts):
         raise ValueError(f"{mesh_size}, but {model_size}, so that {path} would not be split: use "
                          f"{_choices(tree, mesh, name)}.")
-      notes[axis] = (f"{mesh_size}, and {model_size}: {path} and its like are not split over {name}."
-                     + (_way_out(size, parts) if axis == "vocab" else ""))
+      notes[axis] = f"{mesh_size}, and {model_size}: {path} and its like are not split over {name}."
+      if axis == "vocab":
+        notes[axis] += f" A model from scratch could have --config.model.vocab={-(-size // parts) * parts}."
   return tuple(notes.values())
 
 
@@ -45,16 +46,12 @@ def _unavoidable(axis: str, size: int, parts: int) -> bool:
   return axis == "vocab" or (axis == "kv_heads" and size < parts)
 
 
-def _way_out(size: int, parts: int) -> str:
-  return f" A model from scratch could have --config.model.vocab={-(-size // parts) * parts}."
-
-
 def _choices(tree, mesh: Mesh, name: str) -> str:
   """The sizes of a mesh axis that divide the devices, and every parameter axis that is split over it."""
-  large = {path: leaf.shape for path, leaf in trees.leaves(tree).items()
-           if leaf.size >= rules.LARGE and not rules.is_own(path)}
-  sizes = {(axis, size) for path, shape in large.items()
-           for axis, size in zip(rules.axes_of(path, shape), shape, strict=True) if rules.MESH_AXES[axis] == name}
+  sizes = {(axis, size) for path, leaf in trees.leaves(tree).items()
+           if leaf.size >= rules.LARGE and not rules.is_own(path)
+           for axis, size in zip(rules.axes_of(path, leaf.shape), leaf.shape, strict=True)
+           if rules.MESH_AXES[axis] == name}
   fit = [parts for parts in range(1, mesh.size + 1) if mesh.size % parts == 0 and all(
       size % parts == 0 or _unavoidable(axis, size, parts) for axis, size in sizes)]
   return " or ".join([", ".join(map(str, fit[:-1])), str(fit[-1])] if fit[1:] else ["1"])

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 
 from sftrl_jax import jsonl, paths
@@ -59,7 +58,7 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
   step = hosts.led_by_first(lambda: subject.step)   # a run that is still training has another best step soon
   if not experiment.evals.variants:
     raise ConfigError(f"{source} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
-  with jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()):
+  with jax.set_mesh(experiment.mesh), rules.applied():
     params, start, step = _parameters(subject, step)
     out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
     if hosts.is_first_process():

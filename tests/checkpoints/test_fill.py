@@ -20,7 +20,7 @@ CONFIG = DecoderConfig(vocab=24, width=16, layers=3, heads=4, kv_heads=2, head_d
 
 def tensors():
   random = np.random.default_rng(0)
-  shapes = fill.expected(CONFIG, llama.NAMES)
+  shapes = fill.named(fill.shapes_of(CONFIG), llama.NAMES)
   return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import types
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +71,7 @@ def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh():
 
   want = squares(config)(params)
   mesh = meshes.make(meshes.MeshConfig(2, 2, 2))
-  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+  with jax.set_mesh(mesh), rules.applied():
     got = squares(dataclasses.replace(config, attention="splash"))(
         jax.device_put({"model": params}, rules.shardings({"model": params}, mesh))["model"])
   for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):

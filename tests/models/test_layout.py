@@ -1,6 +1,5 @@
 """Activations are told where to lie on a mesh of several devices, and nowhere else."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -18,7 +17,7 @@ def traced(x=X):
 
 @pytest.mark.parametrize("devices, under", [(8, False), (1, True), (0, True)])
 def test_without_rules_or_a_mesh_of_several_devices_nothing_is_said(devices, under):
-  with nn.logical_axis_rules(rules.activation_rules() if under else ()):
+  with rules.applied(rules.MESH_AXES if under else {}):
     if not devices:
       assert "sharding_constraint" not in traced()
       return

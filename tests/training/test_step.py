@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +42,7 @@ def stepped(losses, params, token_batch, policy_batch):
     mesh = meshes.make(meshes.MeshConfig(**dict(axes)), jax.devices()[:devices])
     batch = token_batch if kind == "sft" else policy_batch
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
-    with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+    with jax.set_mesh(mesh), rules.applied():
       state = states.create_sharded(params, optimizer, mesh)
       step = jax.jit(make_train_step(losses[kind], optimizer, SCHEDULE, microbatches))
       after, metrics = step(state, meshes.shard_rows(mesh, batch))

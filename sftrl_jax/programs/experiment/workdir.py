@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 
 from sftrl_jax import paths
@@ -44,8 +43,7 @@ def workdir_of(experiment: Experiment, workdir: Path) -> Iterator[tuple[Log, Sto
     agreement = Agreement(*hosts.preemption()) if hosts.several() else None
     try:
       grace = experiment.checkpoint.grace_seconds
-      with (stopping(grace, agreement) as stop, jax.set_mesh(experiment.mesh),
-            nn.logical_axis_rules(rules.activation_rules())):
+      with stopping(grace, agreement) as stop, jax.set_mesh(experiment.mesh), rules.applied():
         yield log, stop
     finally:
       watchdog.close()

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
@@ -175,7 +174,7 @@ def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str
 
 def _enter(mesh: Mesh, stack: contextlib.ExitStack) -> None:
   stack.enter_context(jax.set_mesh(mesh))
-  stack.enter_context(nn.logical_axis_rules(rules.activation_rules()))
+  stack.enter_context(rules.applied())
 
 
 def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, options: SampleOptions,

@@ -5,7 +5,6 @@ import json
 import pathlib
 import types
 
-import flax.linen as nn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -240,7 +239,7 @@ def measured(one_device):
     experiment = build_experiment(run_config.resolve_for("sft", resolve.load(f"{CONFIG}:smoke"), list(changed.items()),
                                           lambda _: None), "sft")
     loss = functools.partial(sft_loss, score=make_score(experiment.model))
-    with jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()):
+    with jax.set_mesh(experiment.mesh), rules.applied():
       params = {"model": experiment.model.init(jax.random.key(3))}
       session = types.SimpleNamespace(state=params, eval_params=lambda state: state)
       made = make_measure(experiment, sft_data.make_sft_data(experiment), loss, session)
