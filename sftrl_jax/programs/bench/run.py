@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -70,8 +69,7 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
            if KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes]
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model)
-  with (jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()),
-        tempfile.TemporaryDirectory() as folder):
+  with jax.set_mesh(experiment.mesh), rules.applied(), tempfile.TemporaryDirectory() as folder:
     peak = machine_peak.measure()
     print(table.describe_machine(peak), flush=True)
     start, params, frozen = trainable.init_trainable(experiment, Path(folder))

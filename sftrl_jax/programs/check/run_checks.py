@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -82,7 +81,7 @@ def _check_parts(experiment: Experiment, played: list[Played]) -> Iterator[Check
   if not experiment.has_env:
     yield run_check("the rows are trained", lambda: mask_checks.check_rows(experiment))
     return
-  with jax.set_mesh(experiment.mesh), nn.logical_axis_rules(rules.activation_rules()):
+  with jax.set_mesh(experiment.mesh), rules.applied():
     params = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
 
     def play() -> str:

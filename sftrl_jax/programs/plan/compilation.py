@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -150,7 +149,7 @@ def build(function: PlannedFunction, mesh: Mesh, execute: bool = False) -> tuple
   """
   began = time.perf_counter()
   values = jitted_functions.with_row_shardings(function, mesh)
-  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+  with jax.set_mesh(mesh), rules.applied():
     traced = function.jitted.trace(*values, **function.static)
     lowered = traced.lower()
   flops = jaxpr_flops.count(traced.jaxpr, function.trips)

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, Sharding
@@ -124,7 +123,7 @@ def with_guessed_shardings(tree: Any, mesh: Mesh) -> Any:
 
 def guess_results(function: PlannedFunction, mesh: Mesh) -> Any:
   """What a function returns, by tracing alone: abstract, with guessed shardings."""
-  with jax.set_mesh(mesh), nn.logical_axis_rules(rules.activation_rules()):
+  with jax.set_mesh(mesh), rules.applied():
     returned = function.jitted.eval_shape(*with_row_shardings(function, mesh), **function.static)
   return with_guessed_shardings(returned, mesh)
 
