@@ -1,8 +1,6 @@
 """`sftrl convert FROM TO`: writes any model that we can read as a directory that transformers opens."""
 
 import dataclasses
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from sftrl_jax.paths import local_copy
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.runtime.process import peak_memory
 from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
 
@@ -43,12 +42,6 @@ def run(source: str, target: str, dtype: str = "") -> None:
   print(f"Written: {target} from {description}\n{trees.size(model.params):,} parameters in "
         f"{model.params['embed'].dtype}, with {tokenizer}: {size / 1e6:.1f} MB on disk, "
         f"{time.monotonic() - start_time:.1f} s, at most {peak_memory() / 1e6:.0f} MB of memory")
-
-
-def peak_memory() -> float:
-  """Returns the largest number of bytes that this process has held at once."""
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak if sys.platform == "darwin" else peak * 1024   # macOS counts bytes, Linux kibibytes
 
 
 def _load(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:

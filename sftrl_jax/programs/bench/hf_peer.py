@@ -70,7 +70,7 @@ def train(peer: Peer, examples: Examples, rows: int) -> Work:
   """One optimizer step over all examples: `rows` at a time, padded to the longest of them."""
   import torch
   pieces = [examples[first:first + rows] for first in range(0, len(examples), rows)]
-  batches, labels_in_all = [], sum(sum(weight > 0 for weight in weights[1:]) for _, weights in examples)
+  batches, label_count = [], sum(sum(weight > 0 for weight in weights[1:]) for _, weights in examples)
   for piece in pieces:
     length = max(len(ids) for ids, _ in piece)
     tokens, mask = np.zeros((len(piece), length), np.int64), np.zeros((len(piece), length), np.int64)
@@ -78,14 +78,14 @@ def train(peer: Peer, examples: Examples, rows: int) -> Work:
     for row, (ids, weights) in enumerate(piece):
       tokens[row, :len(ids)], mask[row, :len(ids)] = ids, 1
       labels[row, :len(ids)] = np.where(np.asarray(weights) > 0, ids, -100)
-    on = [torch.from_numpy(array).to(peer.device) for array in (tokens, mask, labels)]
-    batches.append((on[0], None if mask.all() else on[1], on[2]))
+    tensors = [torch.from_numpy(array).to(peer.device) for array in (tokens, mask, labels)]
+    batches.append((tensors[0], None if mask.all() else tensors[1], tensors[2]))
 
   def step() -> None:
     peer.model.train()
     for tokens, mask, labels in batches:
       out = peer.model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False,
-                       num_items_in_batch=torch.tensor(labels_in_all, device=peer.device))
+                       num_items_in_batch=torch.tensor(label_count, device=peer.device))
       out.loss.backward()
     torch.nn.utils.clip_grad_norm_(peer.model.parameters(), peer.clip or float("inf"))
     peer.optimizer.step()

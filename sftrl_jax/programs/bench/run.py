@@ -140,7 +140,7 @@ def _decode(bench: Bench) -> list[dict]:
 def _sft(bench: Bench) -> list[dict]:
   """One step on rows without padding, and one on half as many rows packed with ragged examples."""
   experiment, vocab = bench.experiment, bench.experiment.model.config.vocab
-  rows, length = batch_shape(experiment)
+  rows, length = experiment.batch, experiment.data.length if experiment.data else experiment.actor.row_len()
   learner = make_sft_learner(experiment, length)
   jitted = jit_functions(experiment, learner, bench.params)
   training = Training(experiment, learner, jitted, bench.params, bench.frozen)
@@ -192,11 +192,6 @@ class Measurement:
 
 MEASUREMENTS = {"prefill": Measurement(_prefill), "decode": Measurement(_decode), "sft": Measurement(_sft),
                 "rl": Measurement(_rl, needs_episodes=True)}
-
-
-def batch_shape(experiment: Experiment) -> tuple[int, int]:
-  """(rows, tokens of a row) of a batch of this run."""
-  return experiment.batch, experiment.data.length if experiment.data else experiment.actor.row_len()
 
 
 def _measure(bench: Bench, work: str, shape: str, timed: Timed, theirs: Work | None, steps: int = 1,

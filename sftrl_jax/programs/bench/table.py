@@ -43,25 +43,25 @@ def describe_line(line: dict) -> str:
   return f"{line['work']} {line['shape']}: {_number(line['tokens_per_second'])} tokens/s{against}{note}"
 
 
-COLUMNS = (("work", 16, str), ("shape", 10, str), ("ms/step", 10, lambda v: f"{v:.1f}"),
-           ("tokens/s", 11, lambda v: _number(v)), ("labels/s", 11, lambda v: _number(v)),
-           ("of peak", 9, lambda v: f"{v:.0%}"), ("of memory", 11, lambda v: f"{v:.0%}"),
-           ("temporaries", 13, lambda v: f"{v / 1e9:.2f} GB"), ("peer tokens/s", 15, lambda v: _number(v)),
-           ("ratio", 8, lambda v: f"{v:.2f}"), ("pairs", 14, lambda v: f"{v[0]:.2f} - {v[1]:.2f}"))
-KEYS = ("work", "shape", "ms_per_step", "tokens_per_second", "label_tokens_per_second", "of_peak", "of_bandwidth",
-        "temporaries", "their_tokens_per_second", "ratio", "ratio_spread")
+def _number(value: float) -> str:
+  return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+# Key of a line, heading, width, format. Columns of str are aligned on the left.
+COLUMNS = (("work", "work", 16, str), ("shape", "shape", 10, str), ("ms_per_step", "ms/step", 10, "{:.1f}".format),
+           ("tokens_per_second", "tokens/s", 11, _number), ("label_tokens_per_second", "labels/s", 11, _number),
+           ("of_peak", "of peak", 9, "{:.0%}".format), ("of_bandwidth", "of memory", 11, "{:.0%}".format),
+           ("temporaries", "temporaries", 13, lambda size: f"{size / 1e9:.2f} GB"),
+           ("their_tokens_per_second", "peer tokens/s", 15, _number), ("ratio", "ratio", 8, "{:.2f}".format),
+           ("ratio_spread", "pairs", 14, lambda spread: f"{spread[0]:.2f} - {spread[1]:.2f}"))
 
 
 def table(lines: list[dict], peak: MachinePeak, dtype: str) -> str:
   """All measurements, a row each, without empty columns."""
-  shown = [(key, *column) for key, column in zip(KEYS, COLUMNS, strict=True) if any(key in line for line in lines)]
-  align = lambda text, width, kind: f"{text:<{width}}" if kind is str else f"{text:>{width}}"
-  rows = ["".join(align(name, width, kind) for _, name, width, kind in shown)]
-  rows += ["".join(align(kind(line[key]) if key in line else "", width, kind) for key, _, width, kind in shown)
+  shown = [column for column in COLUMNS if any(column[0] in line for line in lines)]
+  align = lambda text, width, form: f"{text:<{width}}" if form is str else f"{text:>{width}}"
+  rows = ["".join(align(heading, width, form) for _, heading, width, form in shown)]
+  rows += ["".join(align(form(line[key]) if key in line else "", width, form) for key, _, width, form in shown)
            for line in lines]
   return "\n".join([describe_machine(peak),
                     f"activations in {dtype}; of peak: of the matmul above; of memory: of its bandwidth", *rows])
-
-
-def _number(value: float) -> str:
-  return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

@@ -108,12 +108,8 @@ def train(training: Training, batch: TokenBatch | PolicyBatch | GroupBatch, labe
 
   tokens = len(batch.inputs.tokens_BT) * length
   cost = flops.train(experiment.model.config, tokens, length, trainable.adapter_count(experiment))
-  return Timed(run, tokens, cost, labels, temporaries=temporaries(compiled))
-
-
-def temporaries(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a program needs besides its arguments and results; 0 where the backend does not report them."""
-  return int(getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0) or 0)
+  memory = compiled.memory_analysis()   # None where the backend does not report it
+  return Timed(run, tokens, cost, labels, temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
 
 
 def prefill(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int) -> Timed:
@@ -135,19 +131,20 @@ def prefill(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int) ->
 def decode(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int, steps: int) -> Timed:
   """Decodes `steps` greedy tokens a row after prompts of `length`, by the loop of rollouts; no row stops early."""
   endless = types.SimpleNamespace(stops=(-1,), pad=0)
-  blank, read, say, _, rewind = Generator(model, endless, decoding, mesh, Sampling(steps)).compiled
+  compiled = Generator(model, endless, decoding, mesh, Sampling(steps)).compiled
   prompts = shard_rows(mesh, unpadded_inputs(ids_of(rows, length, model.config.vocab)))
-  cache = read(decoding, blank(rows, length + steps), prompts)
+  cache = compiled.read(decoding, compiled.empty(rows, length + steps), prompts)
   ones = np.ones((rows, 1), np.int32)
-  leads = shard_rows(mesh, Inputs(ones, ones * length, ones))
+  last_tokens = shard_rows(mesh, Inputs(ones, ones * length, ones))
   live_B, numbers_B = shard_rows(mesh, (np.ones(rows, bool), np.arange(rows, dtype=np.uint32)))
   key, held = jax.random.key(0), [cache]
   del cache
 
   def run() -> None:
-    cache, response = say(decoding, held[0], leads, live_B, numbers_B, key, np.int32(0), np.float32(0.0))
+    cache, response = compiled.sample(decoding, held[0], last_tokens, live_B, numbers_B, key, np.int32(0),
+                                      np.float32(0.0))
     jax.block_until_ready(response)
-    held[0] = rewind(cache, np.int32(length))   # to the end of the prompts
+    held[0] = compiled.rewind(cache, np.int32(length))   # to the end of the prompts
 
   cost = flops.forward(model.config, rows * steps, length + steps)
   return Timed(run, rows * steps, cost, bytes=flops.decode_bytes(model.config, decoding, rows, length + steps))

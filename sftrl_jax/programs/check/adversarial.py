@@ -32,9 +32,8 @@ def check_hostile_strings(variants: Sequence[ExpertEpisodes]) -> str:
         _, verdict = variant.env.step(variant.episodes[0][0].state, response)
       slowest = max(slowest, (time.perf_counter() - start_time, response))
       if verdict.success:
-        raise CheckFailed(
-            f"{location(variant.env, 'step')}: {short(response)} is judged a success of {variant.name}",
-            "let the verifier read strictly: a response is the right answer and nothing else")
+        raise CheckFailed(f"{location(variant.env, 'step')}: {short(response)} is judged a success of {variant.name}",
+                          "let the verifier read strictly: a response is the right answer and nothing else")
   if slowest[0] > MAX_SECONDS:
     raise CheckFailed(f"{location(variants[0].env, 'step')}: {short(slowest[1])} took {slowest[0]:.1f} s",
                       "refuse long responses before anything else")
@@ -72,11 +71,10 @@ def check_rewards(variants: Sequence[ExpertEpisodes]) -> str:
       for response in (*answers, "", "x", "1"):
         _, verdict = variant.env.step(first.state, response)
         if verdict.reward > first.verdict.reward + 1e-9:
-          raise CheckFailed(
-              f"{location(variant.env, 'step')}: {short(response)} gets the reward {verdict.reward:g}, and the "
-              f"expert's {short(first.response)} only {first.verdict.reward:g} ({variant.name}, asked "
-              f"{short(first.chat[-1].text)})",
-              "give the right answer the highest reward, or RL learns something else")
+          raise CheckFailed(f"{location(variant.env, 'step')}: {short(response)} gets the reward {verdict.reward:g}, "
+                            f"and the expert's {short(first.response)} only {first.verdict.reward:g} ({variant.name}, "
+                            f"asked {short(first.chat[-1].text)})",
+                            "give the right answer the highest reward, or RL learns something else")
         wrong += [] if verdict.correct else [verdict.reward]
   right = [steps[0].verdict.reward for variant in variants for steps in variant.episodes]
   return f"expert {span(right)}, wrong answers {span(wrong) if wrong else 'none'}"
@@ -101,9 +99,8 @@ def check_episode_ends(variants: Sequence[ExpertEpisodes]) -> str:
             f"message of the user: {short(chat)}",
             "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat")
     if chat is not None:
-      raise CheckFailed(
-          f"{location(variant.env, 'step')}: {variant.name} goes on after {variant.env.attempts} responses, which is "
-          "`attempts`", "end the episode, with truncated=True, at the last attempt")
+      raise CheckFailed(f"{location(variant.env, 'step')}: {variant.name} goes on after {variant.env.attempts} "
+                        "responses, which is `attempts`", "end the episode, with truncated=True, at the last attempt")
     for ended in (state, variant.episodes[0][-1].after):
       _check_refused(variant, ended)
   return f"after {longest} responses at most; then step raises ValueError"
@@ -116,6 +113,5 @@ def _check_refused(variant: ExpertEpisodes, ended: Any) -> None:
     if isinstance(error.__cause__, ValueError):
       return
     raise
-  raise CheckFailed(
-      f"{location(variant.env, 'step')}: a state whose episode has ended gets another verdict ({variant.name})",
-      "raise ValueError there: a loop that plays on after the end has a mistake")
+  raise CheckFailed(f"{location(variant.env, 'step')}: a state whose episode has ended gets another verdict "
+                    f"({variant.name})", "raise ValueError there: a loop that plays on after the end has a mistake")

@@ -82,8 +82,7 @@ def tolerance(dtype: str) -> float:
   return TOLERANCE[dtype if exact else "bfloat16"]
 
 
-def _rows(experiment: Experiment, episodes: Sequence[Episode]
-          ) -> tuple[np.ndarray, tuple[Inputs, jax.Array], np.ndarray]:
+def _rows(experiment: Experiment, episodes: Sequence[Episode]) -> tuple[np.ndarray, tuple, np.ndarray]:
   """Returns (where the target is a sampled token, (inputs, targets) on the mesh, the sampler's log-probabilities)."""
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
   return rows.mask_BT > 0, shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT

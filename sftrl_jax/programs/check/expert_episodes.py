@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sftrl_jax.chat import Chat
@@ -88,9 +88,8 @@ def location(env: Env, method: str) -> str:
   return where(getattr(type(env), method))
 
 
-def span(values: Iterable[float]) -> str:
+def span(values: Sequence[float]) -> str:
   """Formats the range of values: `1`, or `0.5 to 1`."""
-  values = list(values)
   low, high = min(values), max(values)
   return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 

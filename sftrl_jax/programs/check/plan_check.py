@@ -36,13 +36,13 @@ class PlannedStep:
   within: float = WITHIN
 
 
-def read_plan(path: Path, within: str = str(WITHIN)) -> PlannedStep:
-  """Reads a plan.json. within: as the command line gives it.
+def read_plan(path: Path, within: str = "") -> PlannedStep:
+  """Reads a plan.json. within: as the command line gives it, "" for WITHIN.
 
   Raises ConfigError for a file that is no plan, or whose plan leaves functions out, and for a wrong `within`.
   """
   try:
-    limit = float(within)
+    limit = float(within or WITHIN)
   except ValueError:
     limit = 0.0
   if not 1.0 <= limit < math.inf:

@@ -8,18 +8,16 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from sftrl_jax.programs.check import plan_check
 from sftrl_jax.programs.check.task_checks import CheckResult, check_task
 from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.config.errors import AbortAllProcesses, ConfigError, as_path
-from sftrl_jax.programs.experiment import run_config
-from sftrl_jax.programs.experiment.run_config import verb_of
-
-if TYPE_CHECKING:
-  from sftrl_jax.programs.check.plan_check import PlannedStep
+from sftrl_jax.programs.experiment.run_config import resolve_for, verb_of
+from sftrl_jax.programs.runtime.process import cpu_threads
+from sftrl_jax.programs.start import checkpoint_ref
 
 Overrides = Sequence[tuple[str, str]]   # (dotted key, text)
 
@@ -61,12 +59,8 @@ def cases(spec: str, overrides: Overrides) -> list[Case]:
 
 
 def threads(chosen: Sequence[Case]) -> int:
-  """Returns the CPU threads of the first run, as its own command will set them; 0 for a wrong value, which `run`
-  reports."""
-  case = chosen[0]
-  mesh = resolve.load(case.spec).get("mesh", {})
-  value = dict(case.overrides).get("mesh.cpu_threads", mesh.get("cpu_threads", 0) if hasattr(mesh, "get") else 0)
-  return int(value) if str(value).isdecimal() else 0
+  """Returns the CPU threads of the first run, as its own command will set them."""
+  return cpu_threads(resolve.load(chosen[0].spec).to_dict(), chosen[0].overrides)
 
 
 def run(chosen: Sequence[Case], plan: str = "", within: str = "", scratch: Path | None = None) -> None:
@@ -82,10 +76,7 @@ def run(chosen: Sequence[Case], plan: str = "", within: str = "", scratch: Path 
     raise ConfigError(f"--plan={plan} is of one run, but this is a study of {len(chosen)}: check them one by one.")
   if within and not plan:
     raise ConfigError(f"--within={within} says how far a step may be from its plan: give the --plan=FILE too.")
-  planned = None
-  if plan:
-    from sftrl_jax.programs.check import plan_check
-    planned = plan_check.read_plan(as_path(plan, "--plan"), within or str(plan_check.WITHIN))
+  planned = plan_check.read_plan(as_path(plan, "--plan"), within) if plan else None
   resolved = [(case, _resolved(case)) for case in chosen]
   from sftrl_jax.parallel import hosts
   say = (lambda line: print(line, flush=True)) if hosts.is_first_process() else (lambda line: None)
@@ -104,14 +95,13 @@ def run(chosen: Sequence[Case], plan: str = "", within: str = "", scratch: Path 
 
 
 def _resolved(case: Case) -> ConfigDict:
-  from sftrl_jax.programs.start import checkpoint_ref
-  config = run_config.resolve_for(case.verb, resolve.load(case.spec), case.overrides)
+  config = resolve_for(case.verb, resolve.load(case.spec), case.overrides)
   with config.unlocked():
     config.start = checkpoint_ref.resolve_best(config.start)
   return config
 
 
-def _results(case: Case, config: ConfigDict, checked_tasks: set[str], planned: "PlannedStep | None",
+def _results(case: Case, config: ConfigDict, checked_tasks: set[str], planned: plan_check.PlannedStep | None,
              scratch: Path | None, say: Callable[[str], None]) -> Iterator[CheckResult]:
   """Runs the checks of one run and yields each result as soon as it is there.
 

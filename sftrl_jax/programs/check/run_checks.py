@@ -6,9 +6,7 @@ import dataclasses
 import io
 import json
 import os
-import resource
 import secrets
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from sftrl_jax import jsonl, paths
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.parallel import hosts, rules
+from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.programs.check import decoding_checks, mask_checks, plan_check
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, FatalCheckFailed
 from sftrl_jax.programs.check.task_checks import CheckResult, run_check
@@ -30,6 +29,7 @@ from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.runtime import process
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.programs.study.progress_bar import clock
 from sftrl_jax.programs.trainers import TRAINERS
@@ -175,7 +175,7 @@ def _try_steps(config: ConfigDict, experiment: Experiment, play_seconds: float, 
   evaluating = _plays_of_evaluations(experiment, steps) * play_seconds
   return (f"{', '.join(f'{seconds:.2g}' for seconds in step_seconds)} s; all {steps} take {clock(training)}, their "
           f"evaluations {clock(evaluating)}: about {clock(training + evaluating)} (h:)min:s; peak memory "
-          f"{peak_memory()}")
+          f"{describe_memory()}")
 
 
 @contextlib.contextmanager
@@ -206,14 +206,13 @@ def _plays_of_evaluations(experiment: Experiment, steps: int) -> int:
   return times * len(evals.variants) * len(evals.temperatures) * -(-evals.episodes // experiment.actor.rollout.rows)
 
 
-def peak_memory() -> str:
+def describe_memory() -> str:
   """Formats the peak of memory: of the fullest device, or of the process if devices do not report theirs."""
   peaks = _peaks()
   if peaks:
     limit = max((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
-    return f"{max(peaks) / 2**30:.2f} GiB on a device" + (f" of {limit / 2**30:.1f} GiB" if limit else "")
-  unit = 1 if sys.platform == "darwin" else 1024   # macOS counts bytes, Linux kibibytes
-  return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB in this process"
+    return f"{max(peaks) / GIB:.2f} GiB on a device" + (f" of {limit / GIB:.1f} GiB" if limit else "")
+  return f"{process.peak_memory() / GIB:.2f} GiB in this process"
 
 
 def _peaks() -> list[int]:

@@ -14,18 +14,8 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.referee import TaskError
-from sftrl_jax.programs.check import adversarial
-from sftrl_jax.programs.check.expert_episodes import (
-  CheckFailed,
-  ExpertEpisodes,
-  ExpertStep,
-  FatalCheckFailed,
-  location,
-  play_episode,
-  play_expert_episodes,
-  short,
-  span,
-)
+from sftrl_jax.programs.check import adversarial, expert_episodes
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, location, short
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.text.render import continued, render, response
 from sftrl_jax.text.tokenizer import Tokenizer, byte, words
@@ -82,7 +72,7 @@ def check_task(config: dict, id_variant: str = "", training: bool = True) -> Ite
   played: list[ExpertEpisodes] = []
 
   def play() -> str:
-    played.extend(play_expert_episodes(config))
+    played.extend(expert_episodes.play_expert_episodes(config))
     return ", ".join(f"{variant.name} {len(variant.episodes)}" for variant in played)
 
   yield (first := run_check("episodes played by the expert", play))
@@ -116,7 +106,7 @@ def _check_expert(variants: Sequence[ExpertEpisodes]) -> str:
       raise CheckFailed(f"{location(variant.env, 'step')}: the verdict's code is {min(unknown)!r}, but `codes` names "
                         f"{', '.join(variant.env.codes)}", "let `codes` name every code that step gives")
   rewards = [sum(step.verdict.reward for step in steps) for variant in variants for steps in variant.episodes]
-  return f"success in {len(rewards)} of {len(rewards)} episodes, reward {span(rewards)}"
+  return f"success in {len(rewards)} of {len(rewards)} episodes, reward {expert_episodes.span(rewards)}"
 
 
 def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:
@@ -124,7 +114,7 @@ def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:
   count = 0
   for variant in variants:
     for seed, steps in list(zip(variant.seeds, variant.episodes, strict=True))[:100]:
-      _compare_steps(variant, seed, steps, play_episode(variant.env, seed))
+      _compare_steps(variant, seed, steps, expert_episodes.play_episode(variant.env, seed))
       if variant.env.step(steps[0].state, steps[0].response)[1] != steps[0].verdict:
         raise CheckFailed(
             f"{location(variant.env, 'step')}: the second step from one state gives another verdict (seed {seed!r} of "
@@ -133,22 +123,20 @@ def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:
   return f"{count} episodes repeated, states left as they are"
 
 
-def _compare_steps(variant: ExpertEpisodes, seed: int | str, first: Sequence[ExpertStep],
-                   second: Sequence[ExpertStep]) -> None:
+def _compare_steps(variant: ExpertEpisodes, seed: int | str, first: Sequence, second: Sequence) -> None:
   for steps in zip(first, second, strict=False):
     for field, method in (("chat", "reset"), ("response", "expert"), ("verdict", "step")):
       before, after = (getattr(step, field) for step in steps)
       if before != after:
-        raise CheckFailed(
-            f"{location(variant.env, method)}: seed {seed!r} of {variant.name} gives another {field} the second time: "
-            f"{short(before)}, then {short(after)}",
-            "draw from random.Random(f'{seed}'), never from a global state or a clock")
+        raise CheckFailed(f"{location(variant.env, method)}: seed {seed!r} of {variant.name} gives another {field} the "
+                          f"second time: {short(before)}, then {short(after)}",
+                          "draw from random.Random(f'{seed}'), never from a global state or a clock")
 
 
 def digest(config: dict) -> str:
   """Returns a hash of the first episodes of every variant, the same in every process."""
   shown = [[(step.chat, step.response, step.verdict) for steps in variant.episodes for step in steps]
-           for variant in play_expert_episodes(config, count=10)]
+           for variant in expert_episodes.play_expert_episodes(config, count=10)]
   return hashlib.sha256(repr(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -169,8 +157,7 @@ def _check_other_process(config: dict) -> str:
 
 
 def _check_disjoint(variants: Sequence[ExpertEpisodes], id_variant: str, training: bool) -> str:
-  """Compares the initial chats and answers of the in-distribution variant, and of training, with all other variants'.
-  """
+  """Compares the initial chats and answers of the in-distribution variant, and of training, with all the others'."""
   openings = {variant.name: {(steps[0].chat, steps[0].response) for steps in variant.episodes} for variant in variants}
   names = [variant.name for variant in variants[1:]]
   id_variant = id_variant if id_variant in names else "".join(names[:1])
@@ -218,9 +205,8 @@ def _check_lengths(variants: Sequence[ExpertEpisodes], config: dict) -> str:
     try:
       longest[key] = max(longest[key], (len(tokenize(tokenizer, chat)), chat[-1].text))
     except ValueError as error:
-      raise FatalCheckFailed(
-          f"{location(variant.env, method)}: {error}",
-          "let `words` hold every word of every text, with single spaces between") from error
+      raise FatalCheckFailed(f"{location(variant.env, method)}: {error}",
+                             "let `words` hold every word of every text, with single spaces between") from error
 
   for variant in variants:
     answers = [steps[0].response for steps in variant.episodes[:20]]

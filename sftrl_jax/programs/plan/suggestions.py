@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.parallel import mesh
 from sftrl_jax.parallel.chips import GIB
-from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.errors import ConfigError, first_line
 from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.plan import topology
 from sftrl_jax.programs.plan.compilation import Plan
@@ -94,7 +94,7 @@ def search(plan: Plan, config: ConfigDict, make: Callable[..., Plan], say: Calla
         attempt = make(changed_config, verb, where, only=only)
         tries -= not any(function.oom for function in attempt.functions)
     except (ConfigError, ValueError) as error:
-      say(f"  {words}: {str(error).splitlines()[0]}")
+      say(f"  {words}: {first_line(error)}")
       continue
     fits, peak = compiled and attempt.fits, attempt.peak / GIB
     say(f"  {words}: {f'needs {peak:.2f} GiB' if compiled else f'arguments alone are {peak:.2f} GiB'} of "

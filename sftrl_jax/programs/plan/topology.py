@@ -5,13 +5,12 @@ imports no JAX, so that an unknown name is an error at once.
 """
 
 import dataclasses
-import difflib
 import math
 import os
 import re
 
-from sftrl_jax.parallel.chips import TPUS as CHIPS, Chip
-from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.parallel.chips import TPUS, Chip
+from sftrl_jax.programs.config.errors import ConfigError, closest, first_line
 
 # Chips of a slice -> its topology.
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -52,17 +51,19 @@ class Slice:
 
 def names() -> list[str]:
   """Every slice by its name."""
-  return [f"{kind}-{chips * CHIPS[kind].cores}" for kind, wired in WIRED.items() for chips in wired]
+  return [f"{kind}-{chips * TPUS[kind].cores}" for kind, wired in WIRED.items() for chips in wired]
 
 
 def parse(name: str) -> Slice:
   """The slice of this name; `2xv5e-16` is two slices. ConfigError, which lists the known names, for any other."""
   match = re.fullmatch(r"(?:(\d{1,3})x)?([a-z0-9]+)-(\d{1,5})", name)
   copies, kind, size = (int(match[1] or 1), ALIASES.get(match[2], match[2]), int(match[3])) if match else (1, "", 0)
-  if kind in CHIPS and copies and size % CHIPS[kind].cores == 0 and size // CHIPS[kind].cores in WIRED[kind]:
-    return Slice(name, CHIPS[kind], WIRED[kind][size // CHIPS[kind].cores], copies)
-  known = "\n".join(f"  {kind}: {', '.join(known for known in names() if known.startswith(kind))}" for kind in CHIPS)
-  raise ConfigError(f"--topology={name} is not known{_guess(name)}\n{known}\n  or local: the devices of this "
+  if kind in TPUS and copies and size % TPUS[kind].cores == 0 and size // TPUS[kind].cores in WIRED[kind]:
+    return Slice(name, TPUS[kind], WIRED[kind][size // TPUS[kind].cores], copies)
+  known = "\n".join(f"  {kind}: {', '.join(known for known in names() if known.startswith(kind))}" for kind in TPUS)
+  close = closest(name, names())
+  guess = f": did you mean {close}?" if close else "."
+  raise ConfigError(f"--topology={name} is not known{guess} There are:\n{known}\n  or local: the devices of this "
                     "machine. v5litepod-N is v5e-N, and 2xv5e-16 is two slices. v4 and v5p count cores, two a chip.")
 
 
@@ -96,15 +97,6 @@ def devices(slice_: Slice) -> list:
   try:
     description = topologies.get_topology_desc(platform="tpu", topology_name=f"{slice_.chip.kind}:{shape}", **options)
   except (RuntimeError, ImportError) as error:
-    raise ConfigError(f"--topology={slice_.name} needs the TPU compiler, which did not start: {_first_line(error)}. "
-                      "Install it: pip install 'sftrl-jax[plan]' (or libtpu).") from error
+    raise ConfigError(f"--topology={slice_.name} needs the TPU compiler, which did not start: "
+                      f"{first_line(error)[:300]}. Install it: pip install 'sftrl-jax[plan]' (or libtpu).") from error
   return list(description.devices)
-
-
-def _guess(name: str) -> str:
-  close = difflib.get_close_matches(name, names(), n=1, cutoff=0.6)
-  return f": did you mean {close[0]}? There are:" if close else ". There are:"
-
-
-def _first_line(error) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -5,6 +5,7 @@ import contextlib
 import glob
 import importlib.util
 import os
+import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,12 @@ def cpu_threads(config: Mapping[str, Any], overrides: Iterable[tuple[str, str]])
 def cores() -> int:
   """CPU cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+  """The largest number of bytes of memory that this process has held at once."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == "darwin" else peak * 1024   # macOS counts bytes, Linux kibibytes
 
 
 def prepare_environment(threads: int) -> None:

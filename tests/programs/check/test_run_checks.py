@@ -87,4 +87,4 @@ def test_how_long_a_run_is(config):
   experiment = build_experiment(config("sft"), "sft")
   for steps, flops, whole in ((100, 0.0, 100), (100, 1e6, 10), (5, 1e6, 5), (100, 1e6 + 1, 11)):
     assert run_checks.run_steps(dataclasses.replace(experiment, limits=Limits(steps, flops)), 1e5) == whole
-  assert run_checks.peak_memory().endswith(" GiB in this process")
+  assert run_checks.describe_memory().endswith(" GiB in this process")

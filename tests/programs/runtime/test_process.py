@@ -35,6 +35,11 @@ def test_a_process_may_use_a_core():
   assert 1 <= process.cores() <= os.cpu_count()
 
 
+def test_the_peak_of_memory_is_in_bytes():
+  held = bytearray(b"1" * 2**28)
+  assert len(held) <= process.peak_memory() < 2**40
+
+
 def test_threads_are_set_and_logs_are_quiet(environment, monkeypatch):
   process.prepare_environment(0)
   assert environment["TF_CPP_MIN_LOG_LEVEL"] == "2"
