@@ -17,7 +17,6 @@ from sftrl_jax.report.figures.rows import Row
 from sftrl_jax.report.labels import LIGHT_COLOURS, VerdictGroup, plain, plot_text, points, temperature_label
 
 if TYPE_CHECKING:
-  import numpy as np
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
@@ -69,39 +68,55 @@ def panel_title(variant_label: str, temperature: float) -> str:
   return f"{variant_label} · {temperature_label(temperature)}"
 
 
+def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float,
+                 line_height: float) -> tuple[Figure, list[tuple[Axes, str, list[Row]]]]:
+  """A figure of rates with a row of panels a temperature and a panel a variant, and its panels without any line yet.
+
+  margin, line_height: inches of the figure's height, once and for each row of panels
+
+  Returns (figure, [(axis, variant, the rows of the panel), ...]).
+  """
+  temperatures = sorted({row["temperature"] for row in rows})
+  height = margin + line_height * len(temperatures)
+  figure, axes = style.new_figure(len(temperatures), len(variants), height=height, sharey=True)
+  top, panels = ceiling([row["success"] for row in rows]), []
+  for line, temperature in zip(axes, temperatures, strict=True):
+    line[0].set_ylabel("success")
+    for axis, (variant, label) in zip(line, variants.items(), strict=True):
+      style.rate_axis(axis, top=top)
+      style.title(axis, panel_title(label, temperature))
+      of_panel = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
+      panels.append((axis, variant, of_panel))
+  return figure, panels
+
+
 def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
            inside: Collection[str]) -> Figure:
   """Success against FLOPs: a panel a variant and temperature; thin lines: bases, thick: their mean, grey: the start."""
-  temperatures = sorted({row["temperature"] for row in rows})
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=0.4 + 2.5 * len(temperatures), sharey=True)
-  largest, top = max(row["flops"] for row in rows), ceiling([row["success"] for row in rows])
-  for panels, temperature in zip(axes, temperatures, strict=True):
-    for axis, (variant, label) in zip(panels, variants.items(), strict=True):
-      style.rate_axis(axis, top=top)
-      style.flops_axis(axis, largest)
-      style.title(axis, panel_title(label, temperature))
-      panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
-      end_labels, starts = [], []
-      for (method, base), (x, y) in lines_of(panel_rows, "flops", "success", "method", "base").items():
-        thick = base == "mean"
-        axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside),
-                  linewidth=2.4 if thick else 0.9, alpha=1 if thick else 0.4, zorder=3 if thick else 2,
-                  solid_capstyle="round")
-        if thick:
-          starts.append(y[0])
-          end_labels.append((x[-1], y[-1], methods[method], colours[method]))
-      if starts:
-        axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
-      style.end_labels(axis, end_labels)
-    panels[0].set_ylabel("success")
-  hide_inner_labels(axes)
+  figure, panels = success_grid(rows, variants, 0.4, 2.5)
+  largest = max(row["flops"] for row in rows)
+  for axis, variant, panel_rows in panels:
+    style.flops_axis(axis, largest)
+    end_labels, starts = [], []
+    for (method, base), (x, y) in lines_of(panel_rows, "flops", "success", "method", "base").items():
+      thick = base == "mean"
+      axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside), linewidth=2.4 if thick else 0.9,
+                alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round")
+      if thick:
+        starts.append(y[0])
+        end_labels.append((x[-1], y[-1], methods[method], colours[method]))
+    if starts:
+      axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
+    style.end_labels(axis, end_labels)
+  hide_inner_labels(figure)
   return figure
 
 
-def hide_inner_labels(axes: np.ndarray) -> None:
+def hide_inner_labels(figure: Figure) -> None:
   """Leaves the label of x to the last row of panels."""
-  for axis in axes[:-1].flat:
-    axis.set_xlabel("")
+  for axis in figure.axes:
+    if not axis.get_subplotspec().is_last_row():
+      axis.set_xlabel("")
 
 
 def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[str, str], inside_label: str,
@@ -137,25 +152,18 @@ def _group_label(group: str, methods: Mapping[str, str]) -> str:
 def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
              inside: Collection[str]) -> Figure:
   """Success within 1..U attempts of the start and each method; a row of panels a temperature, a panel a variant."""
-  temperatures = sorted({row["temperature"] for row in rows})
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=0.4 + 2.3 * len(temperatures), sharey=True)
-  top = ceiling([row["success"] for row in rows])
-  for panels, temperature in zip(axes, temperatures, strict=True):
-    for axis, (variant, label) in zip(panels, variants.items(), strict=True):
-      style.rate_axis(axis, top=top)
-      style.title(axis, panel_title(label, temperature))
-      panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
-      end_labels = []
-      for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
-        colour = style.START if group == "start" else colours[group]
-        axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
-        end_labels.append((x[-1], y[-1], _group_label(group, methods), colour))
-      axis.set_xticks(sorted({row["attempt"] for row in rows}))
-      axis.margins(x=0.08)
-      axis.set_xlabel("attempts allowed")
-      style.end_labels(axis, end_labels, gap=0.075)
-    panels[0].set_ylabel("success")
-  hide_inner_labels(axes)
+  figure, panels = success_grid(rows, variants, 0.4, 2.3)
+  for axis, variant, panel_rows in panels:
+    end_labels = []
+    for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
+      colour = style.START if group == "start" else colours[group]
+      axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
+      end_labels.append((x[-1], y[-1], _group_label(group, methods), colour))
+    axis.set_xticks(sorted({row["attempt"] for row in rows}))
+    axis.margins(x=0.08)
+    axis.set_xlabel("attempts allowed")
+    style.end_labels(axis, end_labels, gap=0.075)
+  hide_inner_labels(figure)
   return figure
 
 
