@@ -25,13 +25,13 @@ DPI = 200
 
 def save(figure: Figure, rows: Sequence[Row], path: pathlib.Path) -> pathlib.Path:
   """Writes `path`.png at twice screen resolution and `path`.csv with the rows drawn; returns the path of the .png."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   write_csv(rows, path.with_suffix(".csv"))
   figure.savefig(path.with_suffix(".png"), dpi=DPI, facecolor="white")
   return path.with_suffix(".png")
 
 
 def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
   with open(path, "w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     names = list(dict.fromkeys(name for row in rows for name in row))
