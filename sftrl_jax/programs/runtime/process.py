@@ -30,6 +30,17 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_alive(number: int) -> bool:
+  """Whether this machine has a process with this number."""
+  try:
+    os.kill(number, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:   # it is alive and belongs to another user
+    pass
+  return True
+
+
 def prepare_environment(threads: int) -> None:
   """Sets the environment that JAX reads when it is imported: CPU threads, quiet logs, no look-up of absent TPUs.
 

@@ -1,6 +1,8 @@
 """The process of a command: the environment of JAX, and the processes of one run."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -33,6 +35,13 @@ def test_threads_come_from_the_command_line_or_the_file(config, overrides, threa
 
 def test_a_process_may_use_a_core():
   assert 1 <= process.cores() <= os.cpu_count()
+
+
+def test_a_process_is_alive_until_it_has_ended():
+  child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+  assert process.is_alive(child.pid) and process.is_alive(1)   # 1 belongs to another user, unless we are root
+  child.communicate(b"\n")
+  assert not process.is_alive(child.pid)
 
 
 def test_threads_are_set_and_logs_are_quiet(environment, monkeypatch):
