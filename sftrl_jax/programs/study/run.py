@@ -142,7 +142,6 @@ def _evaluated_steps(home: Path) -> int:
 def _draw(workdir: Path, say: Callable[[str], None], news: str = "") -> bool:
   """Draws the curve so far; whether it could. An error is printed and the study goes on: no result depends on it."""
   out = workdir / "report" / "curve.png"
-  out.parent.mkdir(parents=True, exist_ok=True)
   try:
     path = write.draw_curve(workdir, out)
   except (ValueError, OSError) as error:

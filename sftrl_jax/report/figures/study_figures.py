@@ -145,20 +145,17 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
   return figure
 
 
-def _group_label(group: str, methods: Mapping[str, str]) -> str:
-  return "start" if group == "start" else methods[group]
-
-
 def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
              inside: Collection[str]) -> Figure:
   """Success within 1..U attempts of the start and each method; a row of panels a temperature, a panel a variant."""
+  names, colours = {"start": "start", **methods}, {"start": style.START, **colours}
   figure, panels = success_grid(rows, variants, 0.4, 2.3)
   for axis, variant, panel_rows in panels:
     end_labels = []
     for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
-      colour = style.START if group == "start" else colours[group]
-      axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
-      end_labels.append((x[-1], y[-1], _group_label(group, methods), colour))
+      axis.plot(x, y, color=colours[group], linestyle=style.line_of(variant, inside), linewidth=2, marker="o",
+                markersize=4)
+      end_labels.append((x[-1], y[-1], names[group], colours[group]))
     axis.set_xticks(sorted({row["attempt"] for row in rows}))
     axis.margins(x=0.08)
     axis.set_xlabel("attempts allowed")
@@ -170,7 +167,7 @@ def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
 def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str],
              groups: Sequence[VerdictGroup]) -> Figure:
   """First attempts by verdict as stacked bars: a panel a variant, a bar the start or a method."""
-  bars = list(dict.fromkeys(row["group"] for row in rows))
+  bars, names = list(dict.fromkeys(row["group"] for row in rows)), {"start": "start", **methods}
   height = 0.75 + (0.45 if len(bars) < 7 else 0.28) * len(bars)
   figure, axes = style.new_figure(1, len(variants), height=height, sharey=True)
   counted = {row["verdict"] for row in rows if row["share"] > 0}
@@ -189,7 +186,7 @@ def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
           axis.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", fontsize=7.5,
                     color=style.INK if group.colour in LIGHT_COLOURS else "white")
         left += width
-    axis.set_yticks(range(len(bars)), [plot_text(_group_label(bar, methods)) for bar in bars], fontsize=8.5)
+    axis.set_yticks(range(len(bars)), [plot_text(names[bar]) for bar in bars], fontsize=8.5)
     axis.set_ylim(len(bars) - 0.45, -0.55)
     axis.set_xticks([0, 0.5, 1])
     axis.tick_params(axis="x", labelsize=7)
