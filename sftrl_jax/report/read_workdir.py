@@ -133,8 +133,8 @@ def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 2
     rewards, codes = (line.get(key) if isinstance(line.get(key), list) else [] for key in ("rewards", "codes"))
     step, seed = number(line.get("step")), number(line.get("seed"))
     if math.isfinite(step) and math.isfinite(seed):
-      episodes.append(LoggedEpisode(int(step), "eval", str(line.get("variant", "")), 0.0, int(seed), chat,
-                              tuple(map(number, rewards)), tuple(map(str, codes)), line.get("success") is True))
+      episodes.append(LoggedEpisode(int(step), str(line.get("variant", "")), int(seed), chat,
+                                    tuple(map(number, rewards)), tuple(map(str, codes)), line.get("success") is True))
   return tuple(episodes)
 
 

@@ -45,12 +45,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class LoggedEpisode:
-  """One line of episodes.jsonl; `chat` holds (role, text), `rewards` and `codes` an entry a response."""
+  """A greedy evaluation in episodes.jsonl; `chat` holds (role, text), `rewards` and `codes` an entry a response."""
 
   step: int
-  kind: str
   variant: str
-  temperature: float
   seed: int
   chat: tuple[tuple[str, str], ...]
   rewards: tuple[float, ...]

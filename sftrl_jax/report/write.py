@@ -26,7 +26,6 @@ def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> 
   """
   study = read_study(directory)
   out = pathlib.Path(out) if out else study.directory / "report"
-  out.mkdir(parents=True, exist_ok=True)
   measured = effects.measure(study)
   judged = claims.judge_claims(study, measured)
   chapter = study_page.Chapter(study, measured, style.method_colours(study.methods, study.reference), out)
@@ -45,7 +44,6 @@ def write_run(workdir: Directory, out: pathlib.Path | str | None = None) -> path
   """Writes the report of one run into `out` or its workdir's report/; returns the path of report.html."""
   run = read_run(workdir)
   out = pathlib.Path(out) if out else run.directory / "report"
-  out.mkdir(parents=True, exist_ok=True)
   return write(run.name, [
       *run_page.state(run), *run_page.evaluations(run, out), *run_page.training(run, out), *run_page.conversation(run),
       *data_blocks(run), *run_page.configuration(run)], out)
@@ -66,7 +64,6 @@ def write_overlay(directories: Sequence[Directory], out: pathlib.Path | str) -> 
   if not runs:
     raise ValueError(f"There is no run in {', '.join(map(str, directories))}: name the workdirs of runs, or a study "
                      "with some.")
-  out.mkdir(parents=True, exist_ok=True)
   return write(f"{len(runs)} runs over one another", run_page.disagreement(runs) + run_page.overlay(runs, out), out)
 
 

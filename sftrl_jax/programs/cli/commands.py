@@ -1,7 +1,8 @@
 """The function of each verb: checks its flags, reads the config, prepares the process for JAX and calls a program.
 
-Each function imports what it calls: a wrong flag is an error before anything heavy is imported, and JAX must not be
-imported before `prepare_environment` has set the threads that XLA reads at import. verbs.py names these functions.
+Each function imports the program that it calls: a wrong flag is an error before anything heavy is imported, and JAX
+must not be imported before `prepare_environment` has set the threads that XLA reads at import. verbs.py names these
+functions.
 """
 
 import dataclasses
@@ -13,8 +14,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sftrl_jax import jsonl, paths
+from sftrl_jax.programs.config import nested, resolve, smoke
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, as_path, refuse_file
+from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, resolve_run, verb_of
 from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, prepare_environment
+from sftrl_jax.programs.start import checkpoint_ref
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,6 @@ class Command:
 
 def optimizers_page(command: Command) -> str:
   """The page of --config.optimizer.name=help."""
-  from sftrl_jax.programs.config import resolve
   resolve.load(command.flags["--config"])
   os.environ["JAX_PLATFORMS"] = "cpu"   # the page needs shapes only
   from sftrl_jax.programs.cli import optimizer_help
@@ -45,8 +48,6 @@ def optimizers_page(command: Command) -> str:
 
 def resolve_config(command: Command) -> tuple[ConfigDict, dict]:
   """(resolved config, schema) of --config; sets the environment that JAX reads before JAX is imported."""
-  from sftrl_jax.programs.config import resolve
-  from sftrl_jax.programs.experiment.run_config import resolve_run
   verb = _config_verb(command)
   if verb != "study":
     return resolve_run(command.flags["--config"], command.overrides, verb)
@@ -56,8 +57,6 @@ def resolve_config(command: Command) -> tuple[ConfigDict, dict]:
 
 def _config_verb(command: Command) -> str:
   """`study` or a kind of training: the command's own verb if it is one of these, else the verb of its config."""
-  from sftrl_jax.programs.config import resolve
-  from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, verb_of
   if command.verb in (DEFAULT_VERB, *VERB_OF_KEY.values()):
     return command.verb
   return verb_of(resolve.load(command.flags["--config"]), command.overrides)
@@ -65,7 +64,6 @@ def _config_verb(command: Command) -> str:
 
 def _resolve_training(command: Command) -> ConfigDict:
   """The config of a run; a start `DIR@best:VARIANT` becomes a step, which a resume keeps."""
-  from sftrl_jax.programs.start import checkpoint_ref
   config, _ = resolve_config(command)
   if checkpoint_ref.BEST in config.get("start", ""):
     with config.unlocked():
@@ -73,14 +71,16 @@ def _resolve_training(command: Command) -> ConfigDict:
   return config
 
 
-def _refuse_study(command: Command) -> None:
-  if _config_verb(command) == "study":
+def _training_verb(command: Command) -> str:
+  """The kind of training that --config is for. ConfigError for a study."""
+  verb = _config_verb(command)
+  if verb == "study":
     raise ConfigError(f"--config={command.flags['--config']} is a study; {command.verb} takes the config of one run.")
+  return verb
 
 
 def _prepare_from(command: Command) -> str:
   """FROM of a verb that reads a workdir. It sets the environment for JAX, with the CPU threads of its run."""
-  from sftrl_jax.programs.start import checkpoint_ref
   source = command.positionals[0]
   path = checkpoint_ref.home_of(source) / "config.json"
   try:
@@ -128,7 +128,6 @@ def _report_run(config: ConfigDict, workdir: Path) -> None:
 def run_check(command: Command) -> None:
   """Checks a config, all methods of a study included."""
   from sftrl_jax.programs.check import run
-  from sftrl_jax.programs.config import smoke
   if smoke.split(command.flags["--config"])[2]:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
   cases = run.cases(command.flags["--config"], command.overrides)
@@ -141,11 +140,10 @@ def run_check(command: Command) -> None:
 def run_data(command: Command) -> None:
   """Writes demonstrations of a task."""
   from sftrl_jax.programs import data
-  from sftrl_jax.programs.config import nested
   out = as_local_path(command.flags["--out"], "--out")
   count = data.parse_count(command.flags.get("--count", str(data.COUNT)))
   data.refuse_out(out)
-  _refuse_study(command)
+  _training_verb(command)
   config, _ = resolve_config(command)
   data.run(nested.plain(config), out, command.flags.get("--variant", ""), count)
 
@@ -154,7 +152,6 @@ def run_evaluate(command: Command) -> None:
   """Evaluates a checkpoint under the config of its run, or a model under --config."""
   spec = command.flags.get("--config", "")
   if spec:
-    from sftrl_jax.programs.config import resolve
     source = command.positionals[0]
     prepare_environment(cpu_threads(resolve.load(spec).to_dict(), command.overrides))
   else:
@@ -175,7 +172,7 @@ def run_bench(command: Command) -> None:
   """Measures the speed of a config."""
   if "--out" in command.flags:
     refuse_file("--out", as_local_path(command.flags["--out"], "--out"))
-  _refuse_study(command)
+  verb = _training_verb(command)
   pairs = command.flags.get("--pairs", "5")
   if not pairs.isdecimal():
     raise ConfigError(f"--pairs={pairs} is no whole number.")
@@ -184,8 +181,7 @@ def run_bench(command: Command) -> None:
   config = _resolve_training(command)
   from sftrl_jax.programs.bench import run
   kinds = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
-  run.run(config, _config_verb(command), command.flags.get("--against", ""), command.flags.get("--out", ""),
-          int(pairs), kinds)
+  run.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), kinds)
 
 
 def run_plan(command: Command) -> None:

@@ -136,8 +136,7 @@ def choices(path: str) -> tuple[str, ...]:
 
 def _lines(row: KeyRow) -> list[str]:
   """A row on one line if it fits, else its meaning and its names below."""
-  shown = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
-  key = f"  --config.{row.path}={textwrap.shorten(shown, 60, placeholder=' ...')}"
+  key = f"  --config.{row.path}={textwrap.shorten(values.text_of(row.value), 60, placeholder=' ...')}"
   whole = f"{key:<48} {row.kind:<18} {row.meaning}".rstrip()
   names = choices(row.path)
   list_of_names = f"One of: {', '.join(names)}." if names else ""

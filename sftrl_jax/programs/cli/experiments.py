@@ -7,6 +7,7 @@ a line `Hardware: WHERE. Minutes: HOW MANY.`; a line that begins `Result:`. The 
 import ast
 import dataclasses
 import re
+import symtable
 from pathlib import Path
 
 from sftrl_jax.programs.config import resolve, smoke
@@ -56,17 +57,18 @@ def find(folder: Path) -> list[ConfigEntry]:
 def read(path: Path) -> ConfigEntry | None:
   """The entry of a file; None if it is no config, but a task that configs share, or an __init__.py."""
   try:
-    tree = ast.parse(path.read_text())
+    text = path.read_text()
+    tree, names = ast.parse(text), symtable.symtable(text, str(path), "exec").get_identifiers()
   except (SyntaxError, ValueError, OSError) as error:   # ValueError: not UTF-8, or a null byte
     return ConfigEntry(path, error=f"{type(error).__name__}: {first_line(error)}")
-  if "get_config" not in _names(tree):
+  if "get_config" not in names:
     return None
   docstring = ast.get_docstring(tree) or ""
   cost = COST.search(docstring)
   commands = re.findall(r"^ +(sftrl .*?)(?:\s{2,}\(.*\))?$", docstring, re.MULTILINE)
   result = re.search(r"^Result: (.+?)(?:\n\n|\Z)", docstring, re.MULTILINE | re.DOTALL)
   entry = ConfigEntry(path, docstring.partition("\n")[0], tuple(commands), cost["hardware"] if cost else "",
-                cost["minutes"] if cost else "", " ".join(result[1].split()) if result else "")
+                      cost["minutes"] if cost else "", " ".join(result[1].split()) if result else "")
   try:
     resolve.load(str(path))
   except ConfigError as error:
@@ -87,14 +89,3 @@ def page(folder: Path) -> str:
               *(f"  {command}" for command in entry.commands), ""]
   return "\n".join([*lines, f"{len(entries)} configs. FILE.py:{smoke.WORD} is any of them on a toy scale, on one CPU "
                             "in under a minute; sftrl VERB --config=FILE.py --help prints its keys."])
-
-
-def _names(tree: ast.Module) -> set[str]:
-  """The names that a module defines at its top level: functions, imports and assignments."""
-  names = set()
-  for node in tree.body:
-    if isinstance(node, (ast.FunctionDef, ast.ImportFrom, ast.Import)):
-      names |= {node.name} if isinstance(node, ast.FunctionDef) else {it.asname or it.name for it in node.names}
-    elif isinstance(node, ast.Assign):
-      names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-  return names

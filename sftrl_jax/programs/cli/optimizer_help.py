@@ -6,6 +6,7 @@ import jax
 
 from sftrl_jax import trees
 from sftrl_jax.models import DecoderConfig, build, heads
+from sftrl_jax.programs.config.values import text_of
 from sftrl_jax.training.optimizers.catalogue import OptimizerEntry, catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 
@@ -55,14 +56,10 @@ def state_bytes(name: str, params: dict) -> float:
 
 
 def _lines(entry: OptimizerEntry, state: float) -> list[str]:
-  args = " ".join(key if value is None else f"{key}={_text(value)}" for key, value in entry.args.items())
+  words = {key: text_of(value).replace(" ", "").replace("'", "") for key, value in entry.args.items()}
+  args = " ".join(key if entry.args[key] is None else f"{key}={word}" for key, word in words.items())
   head = f"  {entry.name:<28}{entry.learning_rate:>8g}{state:>7.2f}  "
   lines = textwrap.wrap(args or "none", WIDTH, initial_indent=head, subsequent_indent=" " * len(head),
                         break_on_hyphens=False, break_long_words=False)
   return lines + textwrap.wrap(entry.note, WIDTH, initial_indent=" " * len(head) + "- ",
                                subsequent_indent=" " * (len(head) + 2))
-
-
-def _text(value) -> str:
-  """A value as one word of a command line."""
-  return str(value).lower() if isinstance(value, bool) else f"{value}".replace(" ", "").replace("'", "")

@@ -81,8 +81,12 @@ def refuse_unreachable(flag: str, path: pathlib.PurePath) -> None:
 
 def recorded(workdir: pathlib.Path) -> dict:
   """The content of a workdir's config.json: the config of its run. ConfigError where the file is damaged."""
-  path = workdir / "config.json"
+  return read_json(workdir / "config.json", "restore it, or give another workdir")
+
+
+def read_json(path: pathlib.Path, way_out: str) -> dict:
+  """The content of a JSON file. ConfigError, with the way out, where the file is damaged."""
   try:
     return json.loads(path.read_text())
   except json.JSONDecodeError as error:
-    raise ConfigError(f"{path} is no JSON ({error}): restore it, or give another workdir.") from error
+    raise ConfigError(f"{path} is no JSON ({error}): {way_out}.") from error

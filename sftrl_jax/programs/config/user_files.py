@@ -15,7 +15,7 @@ from typing import Any
 from sftrl_jax import paths
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
-from sftrl_jax.programs.config.errors import ConfigError, nearest
+from sftrl_jax.programs.config.errors import ConfigError, nearest, read_json
 
 # The keys of a config whose value may be a path.
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
@@ -116,19 +116,19 @@ def reward(name: str, key: str = "config.reward") -> Callable:
   if not is_path(name):
     raise ConfigError(f"{key} is {name!r}, but should be path/to/file.py:function, called as "
                       "function(chat, response, verdict) -> float; leave it out for the environment's own rewards.")
-  function = load(name, key)
-  if not callable(function) or isinstance(function, type):
-    raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
-                      "def reward(chat, response, verdict) -> float.")
-  return function
+  return _function(name, key, "def reward(chat, response, verdict) -> float")
 
 
 def optimizer(name: str, key: str = "name") -> Callable:
   """A function by path that makes an optimizer; its arguments are checked in training/optimizers/catalogue.py."""
+  return _function(name, key, "def make(learning_rate, ...) -> optax.GradientTransformation")
+
+
+def _function(name: str, key: str, signature: str) -> Callable:
+  """A function by path; ConfigError, with the signature, for anything else."""
   function = load(name, key)
   if not callable(function) or isinstance(function, type):
-    raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: "
-                      "def make(learning_rate, ...) -> optax.GradientTransformation.")
+    raise ConfigError(f"{key} is {name!r}, of type {type(function).__name__}, but should be a function: {signature}.")
   return function
 
 
@@ -157,10 +157,7 @@ def refuse_changed(config: Mapping, workdir: Path) -> None:
   """ConfigError when a file that the config names by path has changed since the run in this workdir began."""
   if not (workdir / RECORD).is_file():
     return
-  try:
-    before = json.loads((workdir / RECORD).read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f"{workdir / RECORD} is no JSON ({error}): delete it, or give another workdir.") from error
+  before = read_json(workdir / RECORD, "delete it, or give another workdir")
   changed = [name for name in _files(config) if before.get(name, digest(name)) != digest(name)]
   if changed:
     raise ConfigError(f"{', '.join(changed)} has changed since the run in {workdir} began, so going on would mix two "

@@ -71,6 +71,11 @@ def parse(text: str, kind: Any) -> Any:
   return fit(literal(text), object)
 
 
+def text_of(value: Any) -> str:
+  """The text that `parse` reads as this value."""
+  return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def literal(text: str) -> Any:
   """The Python literal that the text spells, or the text itself, for a key without a declared kind."""
   if text in ("true", "false"):

@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any
 
 from sftrl_jax.programs.config.errors import ConfigError, first_line
+from sftrl_jax.programs.runtime.process import is_alive
 
 BEAT, STALE = 15.0, 90.0   # seconds between two refreshes, and without one until the holder counts as dead
 OURS = set()   # tokens of the locks that this process holds
@@ -63,7 +64,7 @@ def held(directory: PurePath, lost: Callable[[str], None] | None = None, beat: f
   ended = threading.Event()
 
   # A thread of its own refreshes the lock, however long the main thread computes.
-  def refresh() -> None:
+  def refresh():
     nonlocal generation   # of the last refresh; the main thread reads it after it has joined this thread
     while not ended.wait(beat):
       try:
@@ -116,13 +117,7 @@ def _is_dead(holder: Holder, stale: float) -> bool:
     return False
   if holder.process == os.getpid():   # a restarted container numbers its processes from the start again
     return holder.token not in OURS
-  try:
-    os.kill(holder.process, 0)
-  except ProcessLookupError:
-    return True
-  except PermissionError:   # it is alive and belongs to another user
-    return False
-  return False
+  return not is_alive(holder.process)
 
 
 def _holder(directory: PurePath) -> Holder | None:

@@ -11,6 +11,7 @@ from typing import TextIO
 from sftrl_jax import paths
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime import bucket_lock
+from sftrl_jax.programs.runtime.process import is_alive
 
 PATIENCE = 60.0   # seconds: the children of a killed process save a checkpoint before they end
 
@@ -47,7 +48,8 @@ def _take(lock: TextIO, directory: Path, patience: float) -> None:
     except BlockingIOError as error:
       lock.seek(0)
       holder = lock.read().strip()
-      if _is_alive(holder) or time.monotonic() > end:
+      # Without a number, the writer has locked the file and not written its number yet.
+      if not holder.isdecimal() or is_alive(int(holder)) or time.monotonic() > end:
         who = f"process {holder}" if holder else "another process"
         raise ConfigError(f"{directory} is being written by {who}: wait until it has ended, or give another --workdir."
                           ) from error
@@ -55,16 +57,3 @@ def _take(lock: TextIO, directory: Path, patience: float) -> None:
       print(f"Waiting for the children of a killed process ({holder}) in {directory} ...", flush=True)
       announced = True
     time.sleep(0.2)
-
-
-def _is_alive(holder: str) -> bool:
-  """Whether the process with this number is alive. holder: the content of the lock file."""
-  if not holder.isdecimal():
-    return True   # its writer has locked the file and not written its number yet
-  try:
-    os.kill(int(holder), 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:   # it is alive and belongs to another user
-    return True
-  return True

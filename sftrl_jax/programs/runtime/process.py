@@ -37,6 +37,17 @@ def peak_memory() -> int:
   return peak if sys.platform == "darwin" else peak * 1024   # macOS counts bytes, Linux kibibytes
 
 
+def is_alive(number: int) -> bool:
+  """Whether this machine has a process with this number."""
+  try:
+    os.kill(number, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:   # it is alive and belongs to another user
+    pass
+  return True
+
+
 def prepare_environment(threads: int) -> None:
   """Sets the environment that JAX reads when it is imported: CPU threads, quiet logs, no look-up of absent TPUs.
 

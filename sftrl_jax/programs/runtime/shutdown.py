@@ -158,7 +158,7 @@ def stopping(grace: float, agreement: Agreement | None = None) -> Iterator[Stop]
   before = {number: signal.signal(number, lambda signal_number, frame: None) for number in CODES}
   wakeup = signal.set_wakeup_fd(inner.fileno(), warn_on_full_buffer=False)
 
-  def listen() -> None:
+  def listen():
     while (byte := outer.recv(1)) and byte != b"\0":   # no signal has the number 0: it ends this thread, see below
       if byte[0] in CODES:
         stop.hear(byte[0])

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.sample.chat_loop import opening
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import Generation
 from sftrl_jax.training.log import write_json
@@ -90,8 +91,7 @@ def _row(number: int, content: Any, system: str, raw: bool) -> PromptRow:
   if isinstance(value, str) and keys == ["prompt"]:
     if not value:
       raise ValueError("`prompt` is empty")
-    opening = (Message("system", system),) if system and not raw else ()
-    return PromptRow(number, content, (*opening, Message("user", value)), value)
+    return PromptRow(number, content, (*opening("" if raw else system), Message("user", value)), value)
   if raw:
     raise ValueError(f"--raw needs a text in `prompt`, but `{keys[0]}` is a list of messages")
   return PromptRow(number, content, messages(value, system))
@@ -117,8 +117,7 @@ def messages(value: Any, system: str = "") -> Chat:
       raise ValueError(f"message {place}: {error}".rstrip(".")) from error
   if chat[-1].role == "assistant":
     raise ValueError("the last message is the assistant's, so nothing is left to answer")
-  opening = (Message("system", system),) if system and chat[0].role != "system" else ()
-  return (*opening, *chat)
+  return (*opening("" if chat[0].role == "system" else system), *chat)
 
 
 def answer_all(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequence[Sequence[int]], out: Path,

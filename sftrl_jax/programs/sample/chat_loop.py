@@ -5,7 +5,6 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from sftrl_jax.chat import Chat, Message
@@ -152,7 +151,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
   """
   presses = []
 
-  def note(number: int, frame: FrameType | None) -> None:
+  def note(number, frame):
     if presses:
       raise KeyboardInterrupt
     presses.append(number)

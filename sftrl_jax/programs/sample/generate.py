@@ -17,12 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sftrl_jax.inputs import Inputs, left_pad
-from sftrl_jax.models import Model, cache as caches
-from sftrl_jax.models.cache import Cache
+from sftrl_jax.models import Model
+from sftrl_jax.models.cache import Cache, empty, grow
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
+from sftrl_jax.rollout.sample import Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
@@ -66,30 +66,22 @@ class Generator:
     split = placement.cache_shardings(self.model.config, self.mesh)
     jit = functools.partial(jax.jit, out_shardings=split)
 
-    @functools.partial(jit, static_argnums=(0, 1))
-    def empty(rows: int, cache_len: int) -> Cache:
-      return caches.empty(self.model.config, rows, cache_len)
-
     @functools.partial(jit, donate_argnums=1)
-    def read(params: dict, cache: Cache, inputs: Inputs) -> Cache:
+    def read(params, cache, inputs):
       return self.model.extend(params, cache, inputs)[1]
 
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
-    def sample(params: dict, cache: Cache, leads: Inputs, live_B: jax.Array, numbers_B: jax.Array, key: jax.Array,
-               piece: jax.Array, temperature: jax.Array) -> tuple[Cache, SampledTokens]:
+    def sample(params, cache, leads, live_B, numbers_B, key, piece, temperature):
       turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
       return respond(self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad, params, cache, turn)
 
-    @functools.partial(jit, static_argnums=1)
-    def grow(cache: Cache, cache_len: int) -> Cache:
-      return caches.grow(cache, cache_len)
-
     @functools.partial(jit, donate_argnums=0)
-    def rewind(cache: Cache, index: jax.Array) -> Cache:
+    def rewind(cache, index):
       before_1S = jnp.arange(cache.segments_BS.shape[1])[None] < index
       return cache.replace(index=index, segments_BS=jnp.where(before_1S, cache.segments_BS, 0))
 
-    return CompiledFunctions(empty, read, sample, grow, rewind)
+    make_empty = jit(functools.partial(empty, self.model.config), static_argnums=(0, 1))
+    return CompiledFunctions(make_empty, read, sample, jit(grow, static_argnums=1), rewind)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,14 +183,14 @@ def responses(settings: ChatSettings, conversation: Conversation,
   conversation can go on from the last pair, whose cache holds nothing behind the end of the response. Of several, those
   that ended earlier hold padding there.
   """
-  generator, (_, _, sample, _, rewind) = settings.generator, settings.generator.compiled
+  generator = settings.generator
   rows, count = conversation.cache.positions_BS.shape[0], len(conversation.last_tokens)
   generations, piece = [Generation()] * count, 0
   while not all(generation.finish for generation in generations):
     leads, live_B, numbers_B = _piece_inputs(conversation, generations, numbers, rows)
     placed = shard_rows(generator.mesh, (leads, live_B, numbers_B))
-    cache, sampled = sample(generator.params, conversation.cache, *placed, settings.key, np.int32(piece),
-                            np.float32(settings.temperature))
+    cache, sampled = generator.compiled.sample(generator.params, conversation.cache, *placed, settings.key,
+                                               np.int32(piece), np.float32(settings.temperature))
     tokens_BR, logprobs_BR, lengths_B, steps = jax.device_get(
         (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.steps))
     before = [len(generation.tokens) for generation in generations]
@@ -211,7 +203,7 @@ def responses(settings: ChatSettings, conversation: Conversation,
     used = conversation.used + int(steps)
     if count == rows == 1 and new[0] < steps:   # tokens were sampled behind a stop string or the limit: forget them
       used = conversation.used + new[0]
-      cache = rewind(cache, np.int32(used))
+      cache = generator.compiled.rewind(cache, np.int32(used))
     conversation = Conversation(
         cache, conversation.cache_len, used, tuple(a + b for a, b in zip(conversation.counts, new, strict=True)),
         tuple(generation.tokens[-1] for generation in generations))

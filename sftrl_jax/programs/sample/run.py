@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from sftrl_jax.checkpoints.source import cache
 from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
-from sftrl_jax.programs.config.errors import ConfigError, as_local_path, refuse_file
+from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_json, refuse_file
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.sample import batch, chat_loop
@@ -79,17 +78,16 @@ class SampleOptions:
 
 def read_options(flags: Mapping[str, Any], switches: Set[str] = frozenset()) -> SampleOptions:
   """Reads the flags of a command line, {flag: text} (--stop: a list). Raises ConfigError for a value that is wrong."""
-  kinds = {"--temperature": float, "--top-p": float, "--top-k": int, "--seed": int, "--max-new-tokens": int,
-           "--rows": int}
+  kinds = {field.name: field.type for field in dataclasses.fields(SampleOptions)}
   names = {"--in": "rows_in", "--out": "rows_out"}
   fields = {}
   for flag, text in flags.items():
     name = names.get(flag, flag.removeprefix("--").replace("-", "_"))
-    if flag in kinds:
+    if kinds.get(name) in (int, float):
       try:
-        fields[name] = kinds[flag](text)
+        fields[name] = kinds[name](text)
       except ValueError:
-        raise ConfigError(f"{flag}={text} is no {'whole ' if kinds[flag] is int else ''}number.") from None
+        raise ConfigError(f"{flag}={text} is no {'whole ' if kinds[name] is int else ''}number.") from None
       if not fields[name] >= 0:
         raise ConfigError(f"{flag} is {text}; it must not be negative.")
     elif flag == "--on-bad-row":
@@ -167,8 +165,7 @@ def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str
   experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home))
   _enter(experiment.mesh, stack)
   params, step = saved_run.parameters(experiment, ref.home, ref.step)
-  generator, temperature = _make_generator(
-      experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
+  generator, temperature = _make_generator(experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
   return generator, temperature, f"Loaded {ref.home} at step {step}"
 
 
@@ -196,10 +193,7 @@ def recommended(directory: Path) -> dict:
   path = directory / "generation_config.json"
   if not path.is_file():
     return {}
-  try:
-    config = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ConfigError(f"{path} is no JSON ({error}).") from error
+  config = read_json(path, "mend it, or remove it to sample with the defaults")
   if config.get("do_sample") is False:
     return {"temperature": 0.0}
   return {name: config[name] for name in ("temperature", "top_k", "top_p")

@@ -10,11 +10,11 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config import resolve, user_files
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import resolve_run
 from sftrl_jax.programs.study.process_pool import ChildRun
@@ -29,10 +29,15 @@ RUN_KEYS = ("seed", "start", "mesh.cpu_threads", "log.report")
 
 @dataclasses.dataclass(frozen=True)
 class RunCommand:
-  """The words of a run, parsed. overrides: ((dotted key, text), ...)"""
+  """The words of a run, parsed.
+
+  spec: FILE.py[:choice][:smoke]
+  overrides: ((dotted key, text), ...)
+  """
 
   verb: str
-  flags: Mapping[str, str]
+  spec: str
+  workdir: Path
   overrides: tuple[tuple[str, str], ...]
 
 
@@ -66,15 +71,15 @@ def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[
   built, mistakes = {}, {}
   for method, name, words, needs in cases:
     verb, config, workdir, *overrides = words
-    flags = dict(word.split("=", 1) for word in (config, workdir))
-    command = RunCommand(verb, flags, tuple(resolve.parse_overrides(overrides)))
+    spec, home = (word.partition("=")[2] for word in (config, workdir))
+    command = RunCommand(verb, spec, Path(home), tuple(resolve.parse_overrides(overrides)))
     if needs and built.get(needs, "") is None:
       continue
     try:
       built[name] = _build_run(command, built, built.get(needs))
     except (ValueError, OSError) as error:
       built[name] = None
-      methods = mistakes.setdefault((command.flags["--config"], str(error)), [])
+      methods = mistakes.setdefault((spec, str(error)), [])
       methods += [method] if method not in methods else []
   return mistakes
 
@@ -85,10 +90,8 @@ def _build_run(command: RunCommand, built: dict, base: "Experiment | None") -> "
   built: {run name: its parts, or None for a mistake}, and {method's key: its parts, or the mistake}; this adds to it
   base: the parts of the base that the run starts from, if the study trains one
   """
-  from sftrl_jax.programs.config import user_files
   from sftrl_jax.programs.start import initial_params
-  method = (command.verb, command.flags["--config"],
-            tuple(pair for pair in command.overrides if pair[0] not in RUN_KEYS))
+  method = (command.verb, command.spec, tuple(pair for pair in command.overrides if pair[0] not in RUN_KEYS))
   if method not in built:
     built[method] = _build_method(command, base)
   experiment = built[method]
@@ -98,7 +101,7 @@ def _build_run(command: RunCommand, built: dict, base: "Experiment | None") -> "
     _refuse_other_model(base, experiment)
   else:
     initial_params.check_start(dict(command.overrides).get("start", experiment.start), experiment.model)
-  user_files.refuse_changed(experiment.config, Path(command.flags["--workdir"]))
+  user_files.refuse_changed(experiment.config, command.workdir)
   return experiment
 
 
@@ -112,7 +115,7 @@ def _build_method(command: RunCommand, base: "Experiment | None") -> "Experiment
     overrides = (pair for pair in command.overrides if pair[0] != "start")
     command = dataclasses.replace(command, overrides=(*overrides, ("start", base.config["start"])))
   try:
-    config, _ = resolve_run(command.flags["--config"], command.overrides, command.verb)
+    config, _ = resolve_run(command.spec, command.overrides, command.verb)
     return build.build_experiment(config, command.verb)
   except (ValueError, OSError) as error:
     return error

@@ -142,7 +142,6 @@ def _evaluated_steps(home: Path) -> int:
 def _draw(workdir: Path, say: Callable[[str], None], news: str = "") -> bool:
   """Draws the curve so far; whether it could. An error is printed and the study goes on: no result depends on it."""
   out = workdir / "report" / "curve.png"
-  out.parent.mkdir(parents=True, exist_ok=True)
   try:
     path = write.draw_curve(workdir, out)
   except (ValueError, OSError) as error:
@@ -174,11 +173,5 @@ def _hardware() -> str:
   with contextlib.suppress(FileNotFoundError):
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].partition(":")[2].strip() if names else model
-  return f"{model}, {cores()} cores, {platform.system()}, Python {platform.python_version()}, jax {_version('jax')}"
-
-
-def _version(package: str) -> str:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return "not installed"
+  version = importlib.metadata.version("jax")   # the process of a study need not import JAX
+  return f"{model}, {cores()} cores, {platform.system()}, Python {platform.python_version()}, jax {version}"

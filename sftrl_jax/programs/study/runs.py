@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from sftrl_jax.programs.config import nested, resolve
+from sftrl_jax.programs.config import nested, resolve, values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import verb_of
 from sftrl_jax.programs.runtime.process import cores
@@ -82,7 +82,7 @@ def _run(name: str, verb: str, spec: str, workdir: PurePath, jobs: int, keys: Ma
   home = workdir / "runs" / name
   keys = {**keys, "mesh.cpu_threads": _threads(home, jobs), "log.report": False}
   words = (verb, f"--config={spec}", f"--workdir={home}",
-           *(f"--config.{key}={_text(value)}" for key, value in keys.items()))
+           *(f"--config.{key}={values.text_of(value)}" for key, value in keys.items()))
   return ChildRun(name, words, home, workdir / "logs" / f"{name}.txt", needs)
 
 
@@ -98,8 +98,3 @@ def _threads(home: Path, jobs: int) -> int:
 def _dotted(overrides: Mapping) -> dict[str, Any]:
   """{"a.b": value} of overrides, however they are nested."""
   return nested.flat(nested.plain(overrides))
-
-
-def _text(value: Any) -> str:
-  """A value as `--config.key=` reads it."""
-  return str(value).lower() if isinstance(value, bool) else str(value)

@@ -28,10 +28,11 @@ def curve_rows(study: Study, value: str = "success") -> list[Row]:
       for method in study.methods:
         by_base = {}
         for key, run in study.runs.items():
-          points = [(e.flops, getattr(e, value)) for e in run.curve(variant, temperature)
-                    if math.isfinite(getattr(e, value))]
-          if key[1] == method and len(points) > 1 and (key in compared or (key[0], method) not in averaged):
-            by_base.setdefault(key[0], []).append(tuple(zip(*points, strict=True)))
+          if key[1] == method and (key in compared or (key[0], method) not in averaged):
+            pairs = [(e.flops, getattr(e, value)) for e in run.curve(variant, temperature)]
+            points = [(flops, y) for flops, y in pairs if math.isfinite(y)]
+            if len(points) > 1:
+              by_base.setdefault(key[0], []).append(tuple(zip(*points, strict=True)))
         lines = {f"base-{base}": mean_curve(curves) for base, curves in by_base.items()}
         whole = [lines[f"base-{base}"] for base in by_base if (base, method) in averaged]
         lines |= {"mean": mean_curve(whole)} if whole else {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from sftrl_jax.report.figures import style
 from sftrl_jax.report.figures.rows import Row, verdict_shares
-from sftrl_jax.report.figures.study_figures import ceiling, lines_of, panel_title
+from sftrl_jax.report.figures.study_figures import ceiling, hide_inner_labels, lines_of, success_grid
 from sftrl_jax.report.labels import EnvLabels, VerdictGroup, seconds_text, temperature_label
 from sftrl_jax.report.records import Run
 
@@ -80,21 +80,13 @@ def success_of_run(rows: Sequence[Row], colour: str, labels: EnvLabels) -> Figur
 
 def success_of_runs(rows: Sequence[Row], colours: Mapping[str, str], labels: EnvLabels) -> Figure:
   """Several runs over one another: a row of panels a temperature, a panel a variant, a colour a run."""
-  temperatures, x = sorted({row["temperature"] for row in rows}), _x_column(rows)
-  variants = list(dict.fromkeys(row["variant"] for row in rows))
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=0.7 + 2.5 * len(temperatures), sharey=True)
-  for panels, temperature in zip(axes, temperatures, strict=True):
-    for axis, variant in zip(panels, variants, strict=True):
-      style.rate_axis(axis, top=ceiling([row["success"] for row in rows]))
-      _style_x(axis, rows, x)
-      style.title(axis, panel_title(labels.variant(variant), temperature))
-      panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
-      for (name,), (xs, ys) in lines_of(panel_rows, x, "success", "run").items():
-        axis.plot(xs, ys, color=colours[name], linestyle=style.line_of(variant), linewidth=1.8, marker="o",
-                  markersize=3)
-    panels[0].set_ylabel("success")
-  for axis in axes[:-1].flat:
-    axis.set_xlabel("")
+  x = _x_column(rows)
+  figure, panels = success_grid(rows, {row["variant"]: labels.variant(row["variant"]) for row in rows}, 0.7, 2.5)
+  for axis, variant, panel_rows in panels:
+    _style_x(axis, rows, x)
+    for (name,), (xs, ys) in lines_of(panel_rows, x, "success", "run").items():
+      axis.plot(xs, ys, color=colours[name], linestyle=style.line_of(variant), linewidth=1.8, marker="o", markersize=3)
+  hide_inner_labels(figure)
   _run_key(figure, colours)
   return figure
 

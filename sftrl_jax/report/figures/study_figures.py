@@ -17,7 +17,6 @@ from sftrl_jax.report.figures.rows import Row
 from sftrl_jax.report.labels import LIGHT_COLOURS, VerdictGroup, plain, plot_text, points, temperature_label
 
 if TYPE_CHECKING:
-  import numpy as np
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
@@ -26,13 +25,13 @@ DPI = 200
 
 def save(figure: Figure, rows: Sequence[Row], path: pathlib.Path) -> pathlib.Path:
   """Writes `path`.png at twice screen resolution and `path`.csv with the rows drawn; returns the path of the .png."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   write_csv(rows, path.with_suffix(".csv"))
   figure.savefig(path.with_suffix(".png"), dpi=DPI, facecolor="white")
   return path.with_suffix(".png")
 
 
 def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
   with open(path, "w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -69,39 +68,55 @@ def panel_title(variant_label: str, temperature: float) -> str:
   return f"{variant_label} · {temperature_label(temperature)}"
 
 
+def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float,
+                 line_height: float) -> tuple[Figure, list[tuple[Axes, str, list[Row]]]]:
+  """A figure of rates with a row of panels a temperature and a panel a variant, and its panels without any line yet.
+
+  margin, line_height: inches of the figure's height, once and for each row of panels
+
+  Returns (figure, [(axis, variant, the rows of the panel), ...]).
+  """
+  temperatures = sorted({row["temperature"] for row in rows})
+  height = margin + line_height * len(temperatures)
+  figure, axes = style.new_figure(len(temperatures), len(variants), height=height, sharey=True)
+  top, panels = ceiling([row["success"] for row in rows]), []
+  for line, temperature in zip(axes, temperatures, strict=True):
+    line[0].set_ylabel("success")
+    for axis, (variant, label) in zip(line, variants.items(), strict=True):
+      style.rate_axis(axis, top=top)
+      style.title(axis, panel_title(label, temperature))
+      of_panel = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
+      panels.append((axis, variant, of_panel))
+  return figure, panels
+
+
 def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
            inside: Collection[str]) -> Figure:
   """Success against FLOPs: a panel a variant and temperature; thin lines: bases, thick: their mean, grey: the start."""
-  temperatures = sorted({row["temperature"] for row in rows})
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=0.4 + 2.5 * len(temperatures), sharey=True)
-  largest, top = max(row["flops"] for row in rows), ceiling([row["success"] for row in rows])
-  for panels, temperature in zip(axes, temperatures, strict=True):
-    for axis, (variant, label) in zip(panels, variants.items(), strict=True):
-      style.rate_axis(axis, top=top)
-      style.flops_axis(axis, largest)
-      style.title(axis, panel_title(label, temperature))
-      panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
-      end_labels, starts = [], []
-      for (method, base), (x, y) in lines_of(panel_rows, "flops", "success", "method", "base").items():
-        thick = base == "mean"
-        axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside),
-                  linewidth=2.4 if thick else 0.9, alpha=1 if thick else 0.4, zorder=3 if thick else 2,
-                  solid_capstyle="round")
-        if thick:
-          starts.append(y[0])
-          end_labels.append((x[-1], y[-1], methods[method], colours[method]))
-      if starts:
-        axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
-      style.end_labels(axis, end_labels)
-    panels[0].set_ylabel("success")
-  hide_inner_labels(axes)
+  figure, panels = success_grid(rows, variants, 0.4, 2.5)
+  largest = max(row["flops"] for row in rows)
+  for axis, variant, panel_rows in panels:
+    style.flops_axis(axis, largest)
+    end_labels, starts = [], []
+    for (method, base), (x, y) in lines_of(panel_rows, "flops", "success", "method", "base").items():
+      thick = base == "mean"
+      axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside), linewidth=2.4 if thick else 0.9,
+                alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round")
+      if thick:
+        starts.append(y[0])
+        end_labels.append((x[-1], y[-1], methods[method], colours[method]))
+    if starts:
+      axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
+    style.end_labels(axis, end_labels)
+  hide_inner_labels(figure)
   return figure
 
 
-def hide_inner_labels(axes: np.ndarray) -> None:
+def hide_inner_labels(figure: Figure) -> None:
   """Leaves the label of x to the last row of panels."""
-  for axis in axes[:-1].flat:
-    axis.set_xlabel("")
+  for axis in figure.axes:
+    if not axis.get_subplotspec().is_last_row():
+      axis.set_xlabel("")
 
 
 def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[str, str], inside_label: str,
@@ -130,39 +145,29 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
   return figure
 
 
-def _group_label(group: str, methods: Mapping[str, str]) -> str:
-  return "start" if group == "start" else methods[group]
-
-
 def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
              inside: Collection[str]) -> Figure:
   """Success within 1..U attempts of the start and each method; a row of panels a temperature, a panel a variant."""
-  temperatures = sorted({row["temperature"] for row in rows})
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=0.4 + 2.3 * len(temperatures), sharey=True)
-  top = ceiling([row["success"] for row in rows])
-  for panels, temperature in zip(axes, temperatures, strict=True):
-    for axis, (variant, label) in zip(panels, variants.items(), strict=True):
-      style.rate_axis(axis, top=top)
-      style.title(axis, panel_title(label, temperature))
-      panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
-      end_labels = []
-      for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
-        colour = style.START if group == "start" else colours[group]
-        axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
-        end_labels.append((x[-1], y[-1], _group_label(group, methods), colour))
-      axis.set_xticks(sorted({row["attempt"] for row in rows}))
-      axis.margins(x=0.08)
-      axis.set_xlabel("attempts allowed")
-      style.end_labels(axis, end_labels, gap=0.075)
-    panels[0].set_ylabel("success")
-  hide_inner_labels(axes)
+  names, colours = {"start": "start", **methods}, {"start": style.START, **colours}
+  figure, panels = success_grid(rows, variants, 0.4, 2.3)
+  for axis, variant, panel_rows in panels:
+    end_labels = []
+    for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
+      axis.plot(x, y, color=colours[group], linestyle=style.line_of(variant, inside), linewidth=2, marker="o",
+                markersize=4)
+      end_labels.append((x[-1], y[-1], names[group], colours[group]))
+    axis.set_xticks(sorted({row["attempt"] for row in rows}))
+    axis.margins(x=0.08)
+    axis.set_xlabel("attempts allowed")
+    style.end_labels(axis, end_labels, gap=0.075)
+  hide_inner_labels(figure)
   return figure
 
 
 def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str],
              groups: Sequence[VerdictGroup]) -> Figure:
   """First attempts by verdict as stacked bars: a panel a variant, a bar the start or a method."""
-  bars = list(dict.fromkeys(row["group"] for row in rows))
+  bars, names = list(dict.fromkeys(row["group"] for row in rows)), {"start": "start", **methods}
   height = 0.75 + (0.45 if len(bars) < 7 else 0.28) * len(bars)
   figure, axes = style.new_figure(1, len(variants), height=height, sharey=True)
   counted = {row["verdict"] for row in rows if row["share"] > 0}
@@ -181,7 +186,7 @@ def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
           axis.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", fontsize=7.5,
                     color=style.INK if group.colour in LIGHT_COLOURS else "white")
         left += width
-    axis.set_yticks(range(len(bars)), [plot_text(_group_label(bar, methods)) for bar in bars], fontsize=8.5)
+    axis.set_yticks(range(len(bars)), [plot_text(names[bar]) for bar in bars], fontsize=8.5)
     axis.set_ylim(len(bars) - 0.45, -0.55)
     axis.set_xticks([0, 0.5, 1])
     axis.tick_params(axis="x", labelsize=7)

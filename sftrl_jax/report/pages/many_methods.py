@@ -154,7 +154,7 @@ def curve_panels(rows: Sequence[Row], study: Study, methods: Sequence[str]) -> F
                 zorder=3 if in_front else 1)
   for axis in axes.flat[len(methods):]:
     axis.set_visible(False)
-  study_figures.hide_inner_labels(axes)
+  study_figures.hide_inner_labels(figure)
   for axis in axes[-1]:
     axis.set_xlabel(axis.get_xlabel().replace("post-training compute ", "").strip("()"))
   for axis in axes[:, 0]:

@@ -42,7 +42,7 @@ def opening(study: Study, effects: Effects, claims: Sequence[Claim]) -> list[Blo
   """Claim, alarms, what is missing, and the verdicts."""
   blocks = [Text(study.claim)] if study.claim else []
   blocks += alarms_box.notices([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
-  if len({base for base, _, _ in effects.comparison.at}) == 1:
+  if effects.comparison.bases == 1:
     blocks.append(Notice("One base model", (
         "Only one base was post-trained by every comparison below. Intervals are over episodes only and say nothing "
         "about other bases; no claim about the methods can rest on them.",)))
@@ -115,7 +115,7 @@ def sample_sizes(study: Study, effects: Effects, by_method: bool = True) -> str:
   keys = list(effects.comparison.at)
   runs = ", ".join(f"{sum(key[1] == m for key in keys)} {label}" for m, label in study.methods.items())
   episodes = " / ".join(map(str, sorted({row.estimate.episodes for row in effects.rows}))) or "no"
-  bases = count(len({base for base, _, _ in keys}), "base")
+  bases = count(effects.comparison.bases, "base")
   return f"{bases}, runs: {runs if by_method else len(keys)}, {episodes} episodes a variant and decoding."
 
 
@@ -123,8 +123,7 @@ def results(chapter: Chapter) -> list[Block]:
   """The table of ends and changes, the figure of effects and the curves."""
   study, effects, out = chapter.study, chapter.effects, chapter.out
   header, rows = result_rows(study, effects)
-  several = len({base for base, _, _ in effects.comparison.at}) > 1
-  unit = "bases, seeds and episodes" if several else "episodes of one base only"
+  unit = "bases, seeds and episodes" if effects.comparison.bases > 1 else "episodes of one base only"
   blocks: list[Block] = [Heading("Results at equal compute")]
   if rows:
     blocks.append(Table(header, rows, (

@@ -13,7 +13,7 @@ LONGEST_TEXT = 1600
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeComparison:
-  """One episode by its seed as the start, SFT and a method played it: [(title, Episode)].
+  """One episode by its seed as the start, SFT and a method played it: [(title, LoggedEpisode)].
 
   `logged` counts the episodes that could be compared, `right_only` and `wrong_only` those on which the method alone or
   SFT alone was right.
@@ -86,6 +86,6 @@ def turns(episode: LoggedEpisode) -> tuple[Turn, ...]:
 
 
 def transcripts(episodes: Sequence[tuple[str, LoggedEpisode]]) -> Transcripts:
-  """Conversations side by side from [(title, Episode)]."""
+  """Conversations side by side from [(title, LoggedEpisode)]."""
   return Transcripts(tuple((f"{title}, step {episode.step}: {'right' if episode.success else 'wrong'}", turns(episode))
                            for title, episode in episodes))

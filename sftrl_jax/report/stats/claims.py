@@ -167,7 +167,7 @@ def _careless_shares(config: dict, depth: int = 0) -> Iterator[float]:
 def limits(study: Study, effects: Effects, claims: Sequence[Claim]) -> tuple[str, ...]:
   """The sentences of "What does not hold", most damaging first."""
   lowest = min(study.temperatures, default=0.0)
-  bases = len({base for base, _, _ in effects.comparison.at})
+  bases = effects.comparison.bases
   sentences = []
   if bases < 2:
     sentences.append("THERE IS ONE BASE MODEL. Every interval below is over episodes only: it covers other episodes of "

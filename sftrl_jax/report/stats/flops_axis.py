@@ -28,6 +28,11 @@ class Comparison:
   notes: tuple[str, ...]
   left_out: tuple[str, ...]
 
+  @property
+  def bases(self) -> int:
+    """The number of bases that have a run in the comparison."""
+    return len({base for base, _, _ in self.at})
+
 
 def last_flops(run: Run) -> float:
   """FLOPs at a run's last evaluation, 0 if it has none after the start."""

@@ -1,6 +1,8 @@
 """The process of a command: the environment of JAX, and the processes of one run."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +40,13 @@ def test_a_process_may_use_a_core():
 def test_the_peak_of_memory_is_in_bytes():
   held = bytearray(b"1" * 2**28)
   assert len(held) <= process.peak_memory() < 2**40
+
+
+def test_a_process_is_alive_until_it_has_ended():
+  child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+  assert process.is_alive(child.pid) and process.is_alive(1)   # 1 belongs to another user, unless we are root
+  child.communicate(b"\n")
+  assert not process.is_alive(child.pid)
 
 
 def test_threads_are_set_and_logs_are_quiet(environment, monkeypatch):
