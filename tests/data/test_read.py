@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sftrl_jax.data import read as reading
+from sftrl_jax.data import lines as json_lines
 from sftrl_jax.data.read import files, located, read
 
 CHAT = {"messages": [{"role": "user", "content": "ä"}, {"role": "assistant", "content": "b"}], "id": 7}
@@ -22,7 +22,7 @@ def test_lines_have_the_number_of_their_line_and_blank_ones_are_no_rows(tmp_path
   path = lines(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + json.dumps(CHAT).encode(), b"", b"  \r", {"text": "x"})
   rows = list(read(str(path)))
   assert [(row.file, row.number, row.value, row.columns) for row in rows] == [
-      (str(path), 1, CHATS, ("messages", "id")), (str(path), 4, {"text": "x"}, ("text",))]
+      (str(path), 1, CHAT, ("messages", "id")), (str(path), 4, {"text": "x"}, ("text",))]
 
 
 def test_an_array_and_lines_and_parquet_give_the_same_rows(tmp_path):
@@ -33,7 +33,9 @@ def test_an_array_and_lines_and_parquet_give_the_same_rows(tmp_path):
   parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "c.parquet")
   rows = [[(row.number, row.value, row.columns) for row in read(str(tmp_path / name))]
           for name in ("a.json", "b.json", "c.parquet")]
-  assert rows[0] == rows[1] == rows[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]
+  assert rows[0] == rows[1]
+  assert rows[0] == [(number, {**CHAT, "id": 6 + number}, ("messages", "id")) for number in (1, 2, 3)]
+  assert rows[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]   # no other column is fetched
 
 
 def test_the_files_of_a_directory_are_read_by_name(tmp_path):
@@ -69,7 +71,7 @@ def test_a_broken_line_is_a_fault_and_the_next_is_read(case, tmp_path):
 
 
 def test_a_line_without_end_is_never_held(tmp_path, monkeypatch):
-  monkeypatch.setattr(reading, "MOST", 100)
+  monkeypatch.setattr(json_lines, "MOST", 100)
   path = lines(tmp_path / "a.jsonl", {"text": "x" * 950}, {"text": "y" * 80}, {"text": "z" * 100})
   first, second, third = read(str(path))
   assert first.fault.reason == third.fault.reason == "too long"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftrl_jax.text.template import DAY, compiled
+from sftrl_jax.text.jinja import DAY, compiled
 
 HEAD = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
 TAIL = "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
