@@ -212,18 +212,18 @@ def _drafted(prompt: Listed, answer: Listed, column: str, value: dict) -> Draft:
   last = max((index for index, message in enumerate(answer.chat) if message.role == "assistant"), default=-1)
   if last < 0:
     raise BadRow("no assistant message", "has no message of the assistant, so there is nothing to learn", column)
-  system = _system(value, (*prompt.chat, *answer.chat))
+  system = system_of(value, (*prompt.chat, *answer.chat))
   before = len(system) + len(prompt.chat)
   silent = {number + len(system) for number in prompt.silent} | {number + before for number in answer.silent}
   left = answer.chat[last + 1:]
   notes = ((TRAILING, f"{left[0].role}: {left[0].text[:60]!r}"),) if left else ()
   ready = Example([], [], notes, (*prompt.ignored, *answer.ignored))
-  return Draft((*system, *prompt.chat, *answer.chat[: last + 1]), _args(value), before if prompt.chat else 0,
+  return Draft((*system, *prompt.chat, *answer.chat[: last + 1]), template_args(value), before if prompt.chat else 0,
                frozenset(silent), ready)
 
 
-def _system(value: dict, chat: Chat) -> Chat:
-  """The message of a column `system`, unless the chat begins with it."""
+def system_of(value: dict, chat: Chat) -> Chat:
+  """The message of a row's column `system`, unless the chat begins with it; () without one."""
   if not value.get("system"):
     return ()
   text = text_of(value, "system")
@@ -234,7 +234,7 @@ def _system(value: dict, chat: Chat) -> Chat:
   return (Message("system", text),)
 
 
-def _args(value: dict) -> dict:
+def template_args(value: dict) -> dict:
   """What the chat template of a row gets besides its messages."""
   args = {}
   for column, shape in (("chat_template_kwargs", dict), ("tools", list)):

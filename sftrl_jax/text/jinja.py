@@ -73,23 +73,22 @@ def read_by(source: str) -> set[str]:
 def with_args(source: str, args: Mapping[str, Any], title: str = "this tokenizer") -> str:
   """The template with arguments as defaults of its own, so that whoever renders it gets the same text.
 
-  A value that is given when it is rendered still counts. ValueError for a name that the template does not read, or a
-  value that is not made of texts, numbers, true, false, null, lists and objects.
+  A value that is given when it is rendered still counts, and one that was written in before unless `args` has another.
+  ValueError for a name that the template does not read, or a value that is not made of texts, numbers, true, false,
+  null, lists and objects.
   """
-  source = source.split(_BAKED)[-1]
-  if not args:
-    return source
-  known = read_by(source) - set(GIVEN) if source else set()
-  lines = []
+  before, baked, template = source.rpartition(_BAKED)
+  known, lines = read_by(template) - set(GIVEN), []
   for name, value in args.items():
     if name not in known:
       raise ValueError(f"template_args names {name!r}, but the chat template of {title} does not read it; it reads "
                        f"{', '.join(sorted(known)) or 'no arguments'}.")
-    if (fault := _no_json(value)):
+    if fault := _no_json(value):
       raise ValueError(f"template_args.{name} holds {fault}, but it must be text, a number, true, false, or lists and "
                        "objects of these.")
-    lines.append(f"{{% if {name} is not defined or {name} is none %}}{{% set {name} = {value!r} %}}{{% endif %}}")
-  return "".join(lines) + _BAKED + source
+    line = f"{{% if {name} is not defined or {name} is none %}}{{% set {name} = {value!r} %}}{{% endif %}}"
+    lines += [] if line in before else [line]
+  return "".join(lines) + before + (baked or _BAKED if args else baked) + template
 
 
 def _no_json(value: Any) -> str:

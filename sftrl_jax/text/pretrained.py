@@ -177,7 +177,7 @@ class Pretrained:
   def _rendered(self, chat: Chat, args: Mapping):
     try:
       template = self._of_chats()
-      template = _under(template, json.dumps(args, sort_keys=True)) if args else template
+      template = _under(template, json.dumps(args)) if args else template
       text, stretches = template.written(chat)
       return encoding.typed(text), stretches, notes.of(template, chat, text, stretches), notes.unread(template, chat)
     except ValueError as error:
