@@ -2,7 +2,15 @@
 
 import pytest
 
-from sftrl_jax.data.formats import FORMATS, READERS, TRAILING, examples, format_of
+from sftrl_jax.data.formats import (
+  FORMATS,
+  READERS,
+  SPELLED,
+  SPELLED_IN_CHAT,
+  TRAILING,
+  examples,
+  format_of,
+)
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.text.tokenizer import byte, words
 
@@ -165,3 +173,79 @@ def test_chats_of_a_pretrained_tokenizer_are_rendered_together_and_one_that_is_r
   listed, written = examples([("prompt_completion", half) for half in halves], tokenizer)
   assert words_of(listed) == "1 2 <|end|>" and listed.ids == first.ids
   assert [names[token] for token in written.ids] == ["1", "2", "3", "<|end|>"]
+
+
+HEAD = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+TAIL = "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+SOURCE = ("{% if tools %}{{ '<|im_start|>' + (tools | tojson) + '<|im_end|>' }}{% endif %}" + HEAD +
+          "{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}"
+          "{{ m.content or '' }}"
+          "{% for call in m.tool_calls or [] %}{{ '[' + call.name + ']' }}{% endfor %}{{ '<|im_end|>' }}" + TAIL)
+
+
+@pytest.fixture(scope="module")
+def chatty():
+  """A tokenizer over bytes, whose template reads reasoning_content, tools and tool_calls; and transformers' own."""
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.text.pretrained import Pretrained
+  names = ["<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+  backend = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, []))
+  backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+  backend.add_special_tokens(names[:2])
+  hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", chat_template=SOURCE)
+  return Pretrained.of(hf), hf
+
+
+def test_what_a_template_reads_of_a_message_and_a_row_is_trained(chatty):
+  tokenizer, hf = chatty
+  call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+  chat = [USER, call, {"role": "tool", "content": "5", "tool_call_id": "1"}, {**ANSWER, "reasoning_content": "r"}]
+  tools = [{"name": "f", "args": {"z": 1, "a": 2}}]
+  for beside in ({"tools": tools}, {"tools": '[{"name": "f", "args": {"z": 1, "a": 2}}]'},
+                 {"chat_template_kwargs": {"tools": tools}}):
+    example, = examples([("messages", {"messages": chat, **beside})], tokenizer)
+    theirs = hf.apply_chat_template(chat, tools=tools, return_dict=False)
+    assert example.ids == theirs and example.unread == ("messages[].tool_call_id",) and example.notes == ()
+    taught = [token for token, flag in zip(example.ids, example.learned, strict=True) if flag]
+    assert tokenizer.decode(taught) == "[f]<|im_end|><think>r</think>a<|im_end|>"
+  halves = {"prompt": chat[:3], "completion": chat[3:], "tools": tools}
+  half, = examples([("prompt_completion", halves)], tokenizer)
+  assert half.ids == theirs and sum(half.learned) == len("<think>r</think>a") + 1
+  flagged = [USER, {**call, "train": False}, *chat[2:]]
+  silent, = examples([("messages", {"messages": flagged, "tools": tools})], tokenizer)
+  assert silent.ids == theirs and silent.learned == half.learned
+
+
+def test_columns_beside_a_chat(chatty):
+  turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+  whole, bare = examples([("messages", {"conversations": turns, "system": "s", "tools": ""}),
+                          ("messages", {"messages": [{"role": "system", "content": "s"}, USER, ANSWER]})], chatty[0])
+  assert whole == bare
+  for row, column, message in (
+      ({"messages": [{"role": "system", "content": "s"}, USER, ANSWER], "system": "t"}, "system", "another text"),
+      ({"messages": [USER, ANSWER], "tools": "["}, "tools", "no JSON"),
+      ({"messages": [USER, ANSWER], "tools": 3}, "tools", "is a number, but should be a list"),
+      ({"messages": [USER, ANSWER], "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs",
+       "sets messages")):
+    error, = examples([("messages", row)], chatty[0])
+    assert error.column == column and message in error.message
+  ours, = examples([("messages", {"messages": [USER, ANSWER], "tools": [{}]})], TOKENIZER)
+  assert ours.unread == ("tools",)
+
+
+def test_control_tokens_that_are_spelled_are_noted_or_read(chatty):
+  tokenizer, hf = chatty
+  text = {"text": "<|im_start|>user\nq<|im_end|>"}
+  spelled, = examples([("text", text)], tokenizer)
+  assert [what for what, _ in spelled.notes] == [SPELLED] and spelled.notes[0][1] == "<|im_start|>, <|im_end|>"
+  assert spelled.ids.count(tokenizer.eos) == 1
+  read, = examples([("text", text)], tokenizer, control_tokens=True)
+  assert read.ids == hf(text["text"])["input_ids"] and read.notes == ()   # it has its end already
+  chat, = examples([("messages", {"messages": [USER, {**ANSWER, "content": "<|im_end|>"}]})], tokenizer)
+  assert [what for what, _ in chat.notes] == [SPELLED_IN_CHAT]
+  for control_tokens in (False, True):
+    pair, = examples([("prompt_completion", {"prompt": "<|im_start|>q", "completion": "a"})], tokenizer, control_tokens)
+    assert pair.ids[:2].count(0) == control_tokens and sum(pair.learned) == 2 and bool(pair.notes) != control_tokens

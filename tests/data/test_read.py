@@ -148,3 +148,24 @@ def test_a_path_is_the_same_from_everywhere_and_a_name_on_the_hub_stays(tmp_path
   assert located("owner/b.jsonl") == str(tmp_path / "owner" / "b.jsonl")
   assert located("HuggingFaceTB/smoltalk") == "HuggingFaceTB/smoltalk"
   assert located("~/x.jsonl").endswith("/x.jsonl") and "~" not in located("~/x.jsonl")
+
+
+def test_tables_are_read_with_the_types_of_json(tmp_path):
+  """Bytes, as Spark and DuckDB write texts; maps; and keys that other rows have, which are null."""
+  pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+  tools = [{"n": "f", "more": {"a": 1, "b": None}}, {"n": "g", "more": {"a": None, "b": 2}}]
+  message = pyarrow.struct([("role", pyarrow.binary()), ("content", pyarrow.large_string()),
+                            ("name", pyarrow.string())])
+  table = pyarrow.table({
+      "messages": pyarrow.array([[{"role": b"user", "content": "a", "name": None}], None, []], pyarrow.list_(message)),
+      "text": pyarrow.array([None, "\ufeffä".encode(), b"\xff\xfe"], pyarrow.binary()),
+      "tools": pyarrow.array([tools, None, None]), "image": pyarrow.array([b"\xff"] * 3),
+      "chat_template_kwargs": pyarrow.array([[("a", 1)]] * 3, pyarrow.map_(pyarrow.string(), pyarrow.int32()))})
+  parquet.write_table(table, tmp_path / "a.parquet")
+  first, second, third = read(str(tmp_path / "a.parquet"))
+  assert first.value == {"messages": [{"role": "user", "content": "a"}], "text": None, "chat_template_kwargs": {"a": 1},
+                         "tools": [{"n": "f", "more": {"a": 1}}, {"n": "g", "more": {"b": 2}}]}
+  assert first.columns == ("messages", "tools", "image", "chat_template_kwargs") and second.value["text"] == "ä"
+  assert third.fault.column == "text" and "is binary, but should be text: byte 1 (0xff)" in str(third.fault)
+  parquet.write_table(pyarrow.table({"text": pyarrow.nulls(2)}), tmp_path / "b.parquet")
+  assert [row.columns for row in read(str(tmp_path / "b.parquet"))] == [(), ()]
