@@ -4,6 +4,7 @@ A killed export leaves only the hidden directory, which the next one removes.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import os
@@ -112,6 +113,7 @@ def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path |
     family = families.FAMILIES[name]
     values = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config)}
   values.pop("auto_map", None)   # names code that is not exported
+  values["tie_word_embeddings"] = config.tie_embeddings
   _write_json(part / "config.json", {**_with_ids(values, tokenizer, own), "dtype": dtype, "torch_dtype": dtype,
                                      MARK: __version__})
   generation = _with_ids(generation or {}, tokenizer, own)
@@ -135,9 +137,15 @@ def _with_ids(values: dict, tokenizer: Any, own: dict) -> dict:
 
 
 def _unchanged(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
-  """A JSON file of the directory that the model came from; None if there is none, or its model differs from config."""
+  """A JSON file of the directory that the model came from; None if there is none, or its model differs from config.
+
+  Its flag of tied embeddings may be wrong (see hf.describe).
+  """
   model = None if like is None else _read_json(like / "config.json")
-  if model is None or families.differences(config, families.describe(model, str(like / "config.json"))):
+  if model is None:
+    return None
+  described = families.describe(model, str(like / "config.json"))
+  if families.differences(config, dataclasses.replace(described, tie_embeddings=config.tie_embeddings)):
     return None
   return _read_json(like / name)
 
