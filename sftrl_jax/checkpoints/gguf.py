@@ -56,8 +56,8 @@ def describe(path: Path | str) -> DecoderConfig:
   except KeyError as error:
     raise ValueError(f"{path}: its metadata lacks {error.args[0]}: fetch a newer conversion of the model.") from None
   except (ValueError, TypeError, ArithmeticError) as error:
-    raise error if str(error).startswith(str(file.path)) else ValueError(f"{file.path}: its metadata makes no model: {error}"
-                                                                    ) from None
+    where = "" if str(error).startswith(str(file.path)) else f"{file.path}: its metadata makes no model: "
+    raise ValueError(f"{where}{error}") from None
 
 
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:

@@ -111,8 +111,9 @@ def first_version(tensors=1, kind=0, offset=0, nested=0):
   text = lambda value: struct.pack("<I", len(value)) + value
   words = struct.pack("<II", 8, 2) + text(b"some") + text(b"words")
   deep = struct.pack("<II", 9, 1) * nested + struct.pack("<II", 4, 0)
-  keys = [text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama"),
-          text(b"words") + struct.pack("<I", 9) + words, *([text(b"deep") + struct.pack("<I", 9) + deep] * bool(nested))]
+  array = lambda name, value: text(name) + struct.pack("<I", 9) + value
+  keys = [text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama"), array(b"words", words),
+          *([array(b"deep", deep)] * bool(nested))]
   entries = [text(b"t%d" % n) + struct.pack("<IIIIQ", 2, 3, 2, kind, 32 * n + (offset if n else 0))
              for n in range(tensors)]
   header = b"GGUF" + struct.pack("<III", 1, tensors, len(keys)) + b"".join([*keys, *entries])
