@@ -91,7 +91,8 @@ class Pretrained:
     pad = eos if hf.pad_token_id is None else hf.pad_token_id
     bos = _opening(hf)
     _refuse_ends(title, assistant_tokens, [token for token, number in added.items() if number in every])
-    description = json.dumps([digest, source, variables, list(every), size, pad, bos,
+    read = {key: value for key, value in variables.items() if key in source}
+    description = json.dumps([digest, source, read, list(every), size, pad, bos,
                               *([sorted(assistant_tokens)] if assistant_tokens else [])])
     identity = hashlib.sha256(description.encode()).hexdigest()
     tokenizer = cls(title, size, pad, bos, eos, tuple(every), identity, hf, encoder, template,
@@ -169,9 +170,21 @@ class Pretrained:
   def save(self, directory: str | Path) -> None:
     """Writes the files that `load` and transformers read; end ids go to generation_config.json, unless it is there."""
     self.hf.save_pretrained(str(directory))
-    path = Path(directory) / "generation_config.json"
+    home = Path(directory)
+    config = json.loads((home / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for name in ("is_local", "local_files_only"):   # of how it was loaded
+      config.pop(name, None)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+      config["tokenizer_class"] = "PreTrainedTokenizerFast"   # its name before transformers 5, which knows both
+    if self.template is not None and "eos_token" not in self.template.source:
+      # The one end that llama.cpp's converter reads, unless the template writes it elsewhere.
+      config["eos_token"] = self.hf.convert_ids_to_tokens(self.eos)
+    (home / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+                                                encoding="utf-8")
+    path = home / "generation_config.json"
     if not path.exists():
-      ids = {"bos_token_id": self.hf.bos_token_id, "eos_token_id": list(self.stops), "pad_token_id": self.pad}
+      ids = {"bos_token_id": self.hf.bos_token_id, "eos_token_id": list(self.stops),
+             "pad_token_id": self.hf.pad_token_id}
       path.write_text(json.dumps({key: value for key, value in ids.items() if value is not None}, indent=2) + "\n")
 
   def _rendered(self, chat: Chat, args: Mapping):

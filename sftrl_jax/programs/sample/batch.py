@@ -9,11 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sftrl_jax import paths
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
 from sftrl_jax.data.lines import BadRow, lines
 from sftrl_jax.data.messages import listed, text_of
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample.chat_loop import opening
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import Generation
@@ -124,13 +126,20 @@ def answer_all(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequ
   note: called with a sentence for a person
 
   A row's random keys follow from its place in the file, so a resumed file holds what an unbroken run samples.
+  ConfigError where another process writes `out`.
   """
+  with only_output(out, "--out"):
+    return _answer_rest(settings, rows, contexts, out, batch_size, recorded, note)
+
+
+def _answer_rest(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequence[Sequence[int]], out: Path,
+                 batch_size: int, recorded: dict, note: Callable[[str], None]) -> int:
   done = _rows_done(out, rows, recorded)
   if done:
     note(f"{out}: {done} of {len(rows)} rows are there already.")
   size = min(batch_size, 1 << (min(batch_size, max(1, len(rows) - done)) - 1).bit_length())
   bar = tqdm(total=len(rows), initial=done, unit="row", disable=None, dynamic_ncols=True)
-  with bar, out.open("a") as file:
+  with bar, paths.named_errors(out), out.open("a") as file:
     for first in range(done, len(rows), size):
       numbers = range(first, min(first + size, len(rows)))
       conversation = start_conversation(settings.generator, [contexts[number] for number in numbers],

@@ -20,6 +20,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_json, refuse_file
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.runtime import interrupt
 from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.batch import PromptRow
 from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
@@ -129,7 +130,8 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
     elif interactive:
       _note(f"{chat_loop.HELP}\n")
       _edit_lines()
-      chat_loop.converse(settings, options.system, lambda: input("> "), _show)
+      with interrupt.for_conversation():
+        chat_loop.converse(settings, options.system, lambda: input("> "), _show)
     else:
       _answer_prompt(settings, options)
 

@@ -7,6 +7,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample import batch
 from sftrl_jax.programs.sample.batch import ADDED, answer_all, messages, read
 from sftrl_jax.programs.sample.generate import ChatSettings
@@ -54,6 +55,13 @@ def test_a_file_that_was_stopped_goes_on_and_is_the_same_at_the_end(run, tmp_pat
   part, again, count = run("part.jsonl")
   assert again == lines and count == 3
   assert run("part.jsonl")[2] == 0
+
+
+def test_a_second_writer_of_the_answers_is_refused(run, tmp_path):
+  with only_output(tmp_path / "out.jsonl", "--out"):
+    with pytest.raises(ConfigError, match=r"out.jsonl is being written by process \d+: .* give another --out"):
+      run()
+  assert run()[2] == 5 and not list(tmp_path.glob(".*"))
 
 
 def test_answers_to_other_rows_or_of_other_settings_are_not_mixed(run, tmp_path):
