@@ -75,7 +75,8 @@ class Template:
     try:
       text = compiled(self.source).render(messages=messages, tools=None, documents=None, add_generation_prompt=prompt,
                                           **self.variables)
-    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError,
+            RecursionError) as error:
       raise ValueError(f"The chat template of {self.title} refuses a chat of {_roles(chat)}: {error}") from error
     return written.sub(lambda match: self.controls[match[0]], text).replace(BREAK, "")
 

@@ -202,7 +202,7 @@ def run_convert(command: Command) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")   # it computes nothing, and host memory holds larger models
   prepare_environment(0)
   from sftrl_jax.programs import convert
-  convert.run(*command.positionals, command.flags.get("--dtype", ""))
+  convert.run(*command.positionals, command.flags.get("--dtype", ""), "--adapters" in command.switches)
 
 
 def run_report(command: Command) -> None:
