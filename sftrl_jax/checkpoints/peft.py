@@ -66,13 +66,13 @@ def opened(name: Path | str) -> Adapters:
   where = f"The base of the adapters in {home} is {written}" + ("" if given else f" ({BASE} in {CONFIG})")
   written = str(beside) if not given and not Path(written).exists() and beside.exists() else written
   try:
-    found = source.resolve(written)
+    resolved = source.resolve(written)
   except ValueError as error:
     raise ValueError(f"{where}: {error} Say where it is: {home}@BASE.") from error
-  if found is None or found.kind == "peft":
+  if resolved is None or resolved.kind == "peft":
     raise ValueError(f"{where}, which is no Hugging Face directory or id and no GGUF file: say where it is, "
                      f"{home}@BASE.")
-  return Adapters(Path(home), found, written, values)
+  return Adapters(Path(home), resolved, written, values)
 
 
 def _refuse_others(values: dict, path: Path) -> None:
