@@ -34,12 +34,19 @@ def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array
 def _logits(hidden_BTD, unembed_DV, ids: int):
   """logits_BTV in f32. Columns from `ids` on (0: none) are padding of the table without probability, as in
   Model.unembed."""
-  logits_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype),
-                          preferred_element_type=jnp.float32)
+  logits_BTV = _product("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype))
   if not ids:
     return logits_BTV
   # Finite, so that 0 * log 0 is 0 in entropy and KL.
   return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) < ids, logits_BTV, -1e9)
+
+
+def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """The einsum of two arrays, added up and given in f32. XLA's CPU backend lacks some products of bfloat16 with a result
+  in f32 (the gradient of an embedding that unembeds too), and computes the others in f32 anyhow: there they are cast."""
+  if a.dtype != jnp.float32 and jax.default_backend() == "cpu":
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
 
 def _is_first_best(logits_BTV, targets_BT):
@@ -75,9 +82,8 @@ def _score_backward(temperature, ids, keep, kept, cotangents):
   target_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, p_BTV.shape, 2) == targets_BT[..., None]
   d_BTV = (cotangents[0] / temperature)[..., None] * (target_BTV.astype(jnp.float32) - p_BTV)
   d_BTV = d_BTV.astype(hidden_BTD.dtype)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  d_hidden_BTD = product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
-  d_unembed_DV = product("btd,btv->dv", hidden_BTD, d_BTV)
+  d_hidden_BTD = _product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
+  d_unembed_DV = _product("btd,btv->dv", hidden_BTD, d_BTV)
   return d_hidden_BTD.astype(hidden_BTD.dtype), d_unembed_DV.astype(unembed_DV.dtype), None
 
 

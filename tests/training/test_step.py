@@ -16,6 +16,7 @@ from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
+from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import accumulate, make_train_step
 
@@ -116,6 +117,33 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   after, metrics = step(after, jnp.ones((2, 3)))
   assert metrics["nonfinite_steps"] == 0 and np.isfinite(after.params["w"]).all()
   assert (after.params["w"] < state.params["w"]).all()
+
+
+@pytest.mark.parametrize("name", ("adamw", "schedule_free_adamw", "muon", "prodigy", "adafactor", "noisy_sgd"))
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(name):
+  """The gradient is finite and the update is not, here by its rate: parameters, their average and all slots stay."""
+  rate = lambda n: jnp.where(n == 1, jnp.nan, 1e-3)
+  loss = lambda params, x: (Mean(sum(jnp.sum(p) for p in jax.tree.leaves(params)) * x[0], jnp.float32(2.0)), {})
+  optimizer = make_optimizer(OptimizerConfig(name), rate)
+  params = {"model": {"layers": {"block": {"mlp": {"up": {"kernel": jnp.ones((1, 4, 2))}}}}, "embed": jnp.ones((3, 4))}}
+  step = jax.jit(make_train_step(loss, optimizer, SCHEDULE))
+  first, _ = step(states.create(params, optimizer), jnp.ones(1))
+  after, metrics = step(first, jnp.ones(1))
+  assert metrics["nonfinite_steps"] == 1 and np.isfinite(metrics["grad_norm"])
+  jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (first.params, first.opt_state))
+  for leaf in jax.tree.leaves(states.evaluated(after)):
+    assert np.isfinite(leaf).all()
+
+
+def test_a_slot_that_begins_infinite_may_stay_so():
+  """A user's optimizer may hold the least loss so far; it counts as finite as long as nothing else is lost."""
+  sgd = optax.sgd(0.1)
+  optimizer = optax.GradientTransformation(lambda p: (jnp.float32(jnp.inf), sgd.init(p)), lambda g, s, p=None: (
+      sgd.update(g, s[1], p)[0], s))
+  loss = lambda params, x: (Mean(jnp.sum(params["w"]) * x[0], jnp.float32(1.0)), {})
+  after, metrics = make_train_step(loss, optimizer, SCHEDULE)(states.create({"w": jnp.ones(2)}, optimizer), jnp.ones(1))
+  assert metrics["nonfinite_steps"] == 0 and after.params["w"][0] < 1
+
 
 
 def test_adapters_alone_are_trained_by_the_gradient_of_the_kernel_beside_them(losses, params, token_batch):

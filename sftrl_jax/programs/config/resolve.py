@@ -8,6 +8,7 @@ error about a key comes within a second.
 import dataclasses
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 import types
@@ -23,9 +24,9 @@ from sftrl_jax.programs.config.errors import ConfigError, closest, nearest
 from sftrl_jax.programs.config.schema import REQUIRED, Key, OneOf, chooser, keys_of, refuse_unchosen, switched
 from sftrl_jax.programs.config.smoke import smoke, split
 
-# A run that resumes may differ in these: how long it lasts, what it writes and how devices split it, never in what it
-# computes.
-MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp", "mesh.tensor")
+# A run that resumes may differ in these: how long it and its schedule last, what it writes and how devices split it.
+MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
+              "mesh.tensor")
 
 
 def load(spec: str) -> ConfigDict:
@@ -120,7 +121,7 @@ def build(constructor: Callable, settings: Any, where: str) -> Any:
   """constructor(**settings); ConfigError for an unknown or missing key, and for a ValueError of the constructor.
 
   where: dotted name of the section. It goes before the message of a ValueError that begins with one of the keys:
-    `gamma is 2` becomes `config.ppo.gamma is 2`.
+    `gamma is 2` becomes `config.ppo.gamma is 2`, and `args.b2 is 2` config.optimizer.args.b2 is 2.
   """
   settings = nested.plain(settings)
   parameters = inspect.signature(constructor).parameters
@@ -137,7 +138,7 @@ def build(constructor: Callable, settings: Any, where: str) -> Any:
     return constructor(**settings)
   except (ValueError, TypeError) as error:
     message = str(error)
-    word = message.replace("=", " ").replace(":", " ").split(" ")[0]
+    word = re.match(r"\w*", message)[0]
     about_key = word in settings or word in parameters
     raise ConfigError(f"{where}.{message}" if about_key else f"{where}: {message}") from error
 
