@@ -42,11 +42,16 @@ def _logits(hidden_BTD, unembed_DV, ids: int):
 
 
 def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-  """The einsum of two arrays, added up and given in f32. XLA's CPU backend lacks some products of bfloat16 with a result
-  in f32 (the gradient of an embedding that unembeds too), and computes the others in f32 anyhow: there they are cast."""
-  if a.dtype != jnp.float32 and jax.default_backend() == "cpu":
-    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-  return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+  """The einsum of two arrays, added up and given in f32.
+
+  XLA's CPU backend lacks some products of bfloat16 with a result in f32 (the gradient of an embedding that unembeds
+  too), and computes the others in f32 anyhow: there the arrays are cast.
+  """
+  product = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+  if a.dtype == jnp.float32:
+    return product(a, b)
+  cast = lambda a, b: product(a.astype(jnp.float32), b.astype(jnp.float32))
+  return jax.lax.platform_dependent(a, b, cpu=cast, default=product)
 
 
 def _is_first_best(logits_BTV, targets_BT):

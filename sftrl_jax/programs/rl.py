@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
-from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.experiment import hosts_agree, memory
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
@@ -46,6 +46,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
   learner = make_rl_learner(experiment)
+  memory.refuse_larger(experiment, learner)
   section, tokens = experiment.algorithm_config, learner.rows * learner.length
 
   with workdir_of(experiment, workdir) as (log, stop):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
-from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.experiment import hosts_agree, memory
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_sft_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
@@ -27,7 +27,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
   initial_params.check_start(experiment.start, experiment.model)
 
   # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is loop/session.py.
-  learner, data = make_sft_learner(experiment), sft_data.make_sft_data(experiment)
+  learner = make_sft_learner(experiment)
+  memory.refuse_larger(experiment, learner)
+  data = sft_data.make_sft_data(experiment)
   hosts_agree.check(experiment.config, "sft", data.record, os.environ)
   sft_data.refuse_changed(data, workdir)
   tokens, limits = learner.rows * learner.length, experiment.limits

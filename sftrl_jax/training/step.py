@@ -45,16 +45,16 @@ def accumulate(loss: Loss, params: dict, batch: Any, microbatches: int) -> tuple
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1,
                     full_params: Callable[[dict, Any], dict] | None = None,
                     at_share: Callable[[jax.Array], tuple] | None = None) -> Callable:
-  """train_step(state, batch, frozen, spent) -> (state, metrics): gradient of sums, divided once by the global weight, then
-  optax.
+  """train_step(state, batch, frozen, spent) -> (state, metrics): gradient of sums, divided once by the global weight,
+  then optax.
 
   Objectives differ in `loss` and in nothing else. A step whose loss, gradient or update is not finite changes nothing
   and counts in `nonfinite_steps`: so parameters and optimizer state stay finite. `schedule` is for the metrics alone:
   the optimizer has its own.
   full_params: (params, frozen) -> the parameters that the loss reads, None for those of the state; `frozen` has no
     gradient
-  at_share: spent -> (optimizer, schedule), of a run whose rate follows the share of its FLOPs that are spent; `spent` is
-    None in all others
+  at_share: spent -> (optimizer, schedule), of a run whose rate follows the share of its FLOPs that are spent; `spent`
+    is None in all others
   """
 
   def train_step(state: TrainState, batch: Any, frozen: Any = None,

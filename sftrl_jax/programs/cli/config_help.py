@@ -21,7 +21,7 @@ MEANINGS = {
     "batch": "rows of one SFT update, or episodes of one RL iteration",
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
              "DIR@best:VARIANT",
-    "max_nonfinite": "steps in a row with a skipped update (it, the loss or the gradient not finite) after which the run stops",
+    "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
     "flops": "total FLOPs at which the run stops; 0 for no limit",
     "algorithm": "the method of rl, whose section there is; another one brings its own with its defaults",
     "env": "the task: fields of the environment named by env.name",

@@ -298,9 +298,12 @@ def _free_kind(tree: dict, free: Mapping, path: str) -> Any:
 def _unknown(path: str, above: list[str], name: str, keys: Mapping, tree: dict) -> str:
   """The error for an override of an unknown key: offers the nearest key of its section, or the same key elsewhere."""
   where = ".".join(["config", *above])
-  elsewhere = [key for key in nested.flat(tree) if key.split(".")[-1] == path.split(".")[-1]]
-  if not closest(name, keys) and elsewhere:
-    guess = f"did you mean config.{elsewhere[0]}?"
+  last = {}
+  for key in nested.flat(tree):
+    last.setdefault(key.split(".")[-1], key)
+  match = closest(path.split(".")[-1], last)
+  if not closest(name, keys) and match:
+    guess = f"did you mean config.{last[match]}?"
     return f"config.{path} is not a key of {_called(where)}: {guess} Valid: {', '.join(keys)}."
   return f"{where}.{name} is not a key of {_called(where)}{nearest(name, keys, where + '.')}"
 

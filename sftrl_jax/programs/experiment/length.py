@@ -11,17 +11,18 @@ from sftrl_jax.training.position import Limits, Position
 
 def notes(experiment: Experiment, learner: Learner) -> tuple[str, ...]:
   """Sentences for the beginning of a run, whose numbers are each in range."""
-  return tuple(note for note in (_warm_up(experiment, learner), _epsilon(experiment)) if note)
+  return tuple(note for note in (_warm_up(experiment, learner), _epsilon(experiment),
+                                _context(experiment, learner)) if note)
 
 
 def _warm_up(experiment: Experiment, learner: Learner) -> str:
   warmup, updates = experiment.schedule.warmup, _updates(learner, experiment.limits)
   if warmup < updates or (warmup == updates and not experiment.schedule.has_length):
     return ""
-  share = f"the rate ends at {100 * min(1.0, updates / warmup):.2g}% of its peak"
+  share = f"the rate ends at {100 * min(1.0, updates / warmup):.3g}% of its peak"
   return (f"config.schedule.warmup is {warmup} updates, but this run makes {updates}"
           f"{' at most' if experiment.algorithm and experiment.limits.flops else ''}: {share}"
-          f"{' and never goes down' if experiment.schedule.has_length else ''}. Use a shorter warm-up, or a longer run.")
+          f"{' and never goes down' if experiment.schedule.has_length else ''}. Shorten it, or lengthen the run.")
 
 
 def _epsilon(experiment: Experiment) -> str:
@@ -29,6 +30,15 @@ def _epsilon(experiment: Experiment) -> str:
   if catalogue.is_user_file(optimizer.name):
     return ""
   return ranges.warning(optimizer.name, {**catalogue.entry(optimizer.name).given, **optimizer.args})
+
+
+def _context(experiment: Experiment, learner: Learner) -> str:
+  context, length = experiment.model.config.context, learner.length
+  if not context or length <= context:
+    return ""
+  key = "data.length" if experiment.data else "rollout.max_new_tokens"
+  return (f"config.{key}: a row has {length} tokens, but the model was trained for {context} positions: beyond them "
+          "its answers may be poor.")
 
 
 def _updates(learner: Learner, limits: Limits) -> int:

@@ -100,8 +100,8 @@ def warning(name: str, args: dict[str, Any]) -> str:
   """What to know of arguments that are in their ranges, "" if nothing. args: all of them, defaults included."""
   if name == "lars" or "eps" not in args or abs(args["eps"]) >= SMALLEST or args.get("eps_root", 0.0) >= SMALLEST:
     return ""
-  return (f"config.optimizer.args.eps is {args['eps']}: where a gradient is 0, {name} divides 0 by 0, and an update that "
-          "is not finite is skipped; 1e-8 is usual.")
+  return (f"config.optimizer.args.eps is {args['eps']}: where a gradient is 0, {name} divides 0 by 0, and an update "
+          "that is not finite is skipped; 1e-8 is usual.")
 
 
 def _refuse(key: str, value: Any, numbers: Range | None, choices: tuple[str, ...]) -> None:

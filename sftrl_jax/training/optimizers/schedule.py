@@ -39,8 +39,8 @@ class ScheduleConfig:
     if not 0 < self.decay <= 1:
       raise ValueError(f"decay is {self.decay}; it must lie in (0, 1].")
     if self.has_length and 0 < self.updates <= self.warmup:
-      raise ValueError(f"warmup is {self.warmup}; it must be below schedule.updates = {self.updates}, the length of the "
-                       "whole schedule.")
+      raise ValueError(f"warmup is {self.warmup}; it must be below schedule.updates = {self.updates}, the length of "
+                       "the whole schedule.")
 
   @property
   def has_length(self) -> bool:
@@ -79,7 +79,7 @@ def make_schedule(schedule: ScheduleConfig, peak: float, updates: int) -> Callab
 
 
 def _share(n, length):
-  return jnp.clip(n / length, 0.0, 1.0)
+  return jnp.clip(n / float(length), 0.0, 1.0)   # as an integer it may be beyond 32 bits
 
 
 def _down(share, end):
