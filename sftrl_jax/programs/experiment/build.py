@@ -22,6 +22,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
+from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
@@ -70,7 +71,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
                           algorithm_config=algorithm_config, notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
-  return experiment
+  learner = as_config_error(lambda: kind.make_learner(experiment))
+  return dataclasses.replace(experiment, notes=(*notes, *length.notes(experiment, learner)))
 
 
 def as_config_error(make: Callable[[], Any], above: str = "") -> Any:

@@ -116,6 +116,7 @@ def test_overrides_are_converted_and_the_last_one_counts():
 @pytest.mark.parametrize(("override", "message"), [
     ("ppo.gama=1", r"config\.ppo\.gama is not a key of config\.ppo: did you mean config\.ppo\.gamma\? Valid: gamma"),
     ("pppo.gamma=1", r"config\.pppo is not a key of this config: did you mean config\.ppo\?"),
+    ("gamm=1", r"config\.gamm is not a key of this config: did you mean config\.ppo\.gamma\?"),
     ("gamma=1", r"config\.gamma is not a key of this config: did you mean config\.ppo\.gamma\?"),
     ("ppo=1", r"config\.ppo is a section: override one of its keys"),
     ("seed.x=1", r"config\.seed is a value \(int\), no section"),
