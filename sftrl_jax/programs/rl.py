@@ -90,7 +90,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
-    session.finish(experiment, run_state, log)
+    session.finish(experiment, run_state, log, stop)
 
 
 def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,

@@ -153,7 +153,7 @@ class Log:
     steps_per_second = (position.step - step_before) / passed if passed > 0 else 0.0
     rate = f"{steps_per_second:.2f} it/s{speed and ', '}{speed}"
     self._write_progress({"phase": phase, "done": round(done, 5), "rate": rate, "eta": round(eta, 1),
-                          "text": text or f"step {position.step}{self._of(position)}"})
+                          "step": position.step, "text": text or f"step {position.step}{self._of(position)}"})
     self._bar.n = done
     self._bar.set_postfix_str(f"{phase} step {position.step} {rate} {text}")
     self._progress_at = now

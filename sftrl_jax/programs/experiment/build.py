@@ -25,11 +25,12 @@ from sftrl_jax.programs.config.schema import expanded
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.sections import data_section, model_section
+from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.pretrained import configured
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training import algorithms
@@ -56,7 +57,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   _check_export(plain)
   env = make_env(plain["env"], plain["reward"])
   _check_variants(plain, sections["evals"], env)
-  tokenizer = _build_tokenizer(sections["tokenizer"].name, env, plain["start"], workdir)
+  tokenizer = _build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
   mesh = _build_mesh(plain, sections["mesh"], devices)
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
@@ -113,9 +114,12 @@ def _build_model(plain: dict, section, tokenizer: Tokenizer, mesh: Mesh, workdir
   return model
 
 
-def _build_tokenizer(name: str, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+def _build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+  name = section.name
   if name == pretrained.NAME:
-    return pretrained.tokenizer(start, workdir)
+    loaded = pretrained.tokenizer(start, workdir)
+    return as_config_error(lambda: configured(loaded, section.template_args, section.assistant_tokens),
+                           "config.tokenizer.")
   if name == "bytes":
     return tokenizers.byte()
   if name != "words":

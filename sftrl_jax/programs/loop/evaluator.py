@@ -31,7 +31,7 @@ def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
 
   def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> Mean:
     hidden = lambda p: model.hidden(p, inputs)
-    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
+    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), readout=model.readout)
     return masked_mean(kl_BT, mask_BT)
 
   return jax.jit(sum_kl)
