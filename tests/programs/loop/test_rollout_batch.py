@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import random
+import re
 import types
 
 import jax
@@ -128,9 +129,10 @@ def test_success_or_the_environments_own_reward_tells_groups_apart():
     assert rollout_batch.has_equal_rewards(group, "reward") == by_reward
 
 
-@pytest.mark.parametrize("reward", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("reward", [None, float("nan"), float("inf"), 1e30])
 def test_a_reward_that_is_no_number_is_refused(reward):
-  with pytest.raises(ValueError, match=rf"gave the reward {reward} in episode '5 \d+'; it must be a finite number"):
+  message = rf"gave the reward {re.escape(repr(reward))} in episode '5 \d+'; it must be a finite number"
+  with pytest.raises(ValueError, match=message):
     play(GRPOConfig(group=GROUP), env=Say(reward), batch=16)
 
 
