@@ -172,6 +172,7 @@ class DecoderConfig:
     if self.rope_gain != 1 and self.rope_scaling != "yarn":
       raise ValueError(f"rope_gain is {self.rope_gain}, and rope_scaling is {self.rope_scaling!r}: without 'yarn' it "
                        "must be 1.")
+    numbers = self.rope_context, self.rope_low, self.rope_high
     if self.rope_scaling in ("llama3", "yarn") and not (self.rope_context and self.rope_low < self.rope_high):
-      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low and rope_high are {self.rope_context}, "
-                       f"{self.rope_low} and {self.rope_high}: it needs a context, and 0 < rope_low < rope_high.")
+      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low and rope_high are {numbers}: "
+                       "it needs a context, and 0 < rope_low < rope_high.")

@@ -5,12 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.readout import Readout
+from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
 
 def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array, *, temperature: float = 1.0,
-             chunk: int = 0, readout: Readout = Readout()) -> tuple[jax.Array, jax.Array, jax.Array]:
+             chunk: int = 0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(logprobs_BT, entropy_BT, correct_BT) of log_softmax(logits(h W) / temperature): f32, f32 nats,
   bool.
 
@@ -101,7 +101,7 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
 
 
 def kl(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array, *,
-       temperature: float = 1.0, readout: Readout = Readout()) -> jax.Array:
+       temperature: float = 1.0, readout: Readout = PLAIN) -> jax.Array:
   """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
   log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
   log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
