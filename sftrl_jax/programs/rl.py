@@ -41,7 +41,7 @@ from sftrl_jax.training.state import TrainState
 def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   experiment = build_experiment(config, "rl", workdir)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, "rl", {}, os.environ)
 
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.

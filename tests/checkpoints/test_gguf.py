@@ -183,7 +183,10 @@ def test_positions_stretched_as_files_of_2023_say(make, values_of, tmp_path):
 def test_a_number_of_layers_that_is_a_lie_is_told_at_once(make, values_of, tmp_path):
   home = make()
   path = converted(home, {**values_of(), "num_hidden_layers": 2**31}, tmp_path / "x.gguf")
-  with pytest.raises(ValueError, match="block_count is 2147483648, but the file holds 30 tensors"):
+  with pytest.raises(ValueError, match="llama.block_count is 2147483648; it must be at most 10000"):
+    gguf.describe(path)
+  path = converted(home, {**values_of(), "num_hidden_layers": 100}, tmp_path / "y.gguf")
+  with pytest.raises(ValueError, match="block_count is 100, but the file holds 30 tensors"):
     gguf.describe(path)
 
 

@@ -71,19 +71,12 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
   exports = frozen and experiment.checkpoint.export_every
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
-  start = start if reads_start(experiment) else {}  # a quarter of what training holds
+  start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
                        unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment))
   stop.finish_saves = lambda: stores.finish(store)
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
-
-
-def reads_start(experiment: Experiment) -> bool:
-  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
-  evals, algorithm = experiment.evals, experiment.algorithm_config
-  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
-  return bool(measured or (algorithm is not None and algorithm.kl_coef))
 
 
 def compile_step(run_state: RunState, batch: Any, *spent: Any) -> Callable[..., tuple[TrainState, dict]]:
