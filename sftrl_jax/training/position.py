@@ -18,6 +18,7 @@ class Position:
   rollout_flops: float = 0.0
   score_flops: float = 0.0
   skipped: int = 0  # latest steps in a row with a skipped update, because its loss or gradient was not finite
+  without_signal: int = 0  # latest steps of RL in a row whose rewards gave no advantage
 
   @property
   def total_flops(self) -> float:
@@ -28,7 +29,7 @@ class Position:
             score: float = 0.0) -> "Position":
     """The position after one more step, with these tokens, seconds and FLOPs of it."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
-                    self.rollout_flops + rollout, self.score_flops + score, self.skipped)
+                    self.rollout_flops + rollout, self.score_flops + score, self.skipped, self.without_signal)
 
   def log(self) -> dict:
     """The first keys of a line of metrics.jsonl."""

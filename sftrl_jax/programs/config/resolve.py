@@ -25,7 +25,8 @@ from sftrl_jax.programs.config.smoke import smoke, split
 
 # A run that resumes may differ in these: how long it lasts, what it writes and how devices split it, never in what it
 # computes.
-MAY_DIFFER = ("steps", "flops", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp", "mesh.tensor")
+MAY_DIFFER = ("steps", "flops", "max_without_signal", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
+              "mesh.tensor")
 
 
 def load(spec: str) -> ConfigDict:

@@ -135,6 +135,8 @@ def _check_numbers(plain: dict) -> None:
                       "flops 0 (no budget) or positive.")
   if plain["max_nonfinite"] < 1:
     raise ConfigError(f"config.max_nonfinite is {plain['max_nonfinite']}; it must be at least 1.")
+  if plain.get("max_without_signal", 0) < 0:
+    raise ConfigError(f"config.max_without_signal is {plain['max_without_signal']}; it must be 0 (never) or positive.")
   if plain["seed"] < 0:
     raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
 

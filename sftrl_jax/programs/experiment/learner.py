@@ -13,7 +13,8 @@ from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.advantages import make_score_rows
-from sftrl_jax.training.algorithms import needs_bootstrap
+from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap
+from sftrl_jax.training.hold import hold_policy
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.score import make_score
@@ -65,7 +66,9 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
                      algorithm.value_head and section.value_gradient)
   loss = algorithm.loss(section, score, experiment)
-  return Learner(loss, *_stepping(experiment, loss, section.epochs * section.minibatches), experiment.batch,
+  optimizer, train_step = _stepping(experiment, loss, section.epochs * section.minibatches)
+  train_step = hold_policy(train_step) if learns_by_advantages_alone(section) else train_step
+  return Learner(loss, optimizer, train_step, experiment.batch,
                  experiment.actor.row_len(bootstrap=needs_bootstrap(section)), section.epochs, section.minibatches,
                  make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
 
