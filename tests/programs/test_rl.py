@@ -149,3 +149,17 @@ def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_pat
     assert math.isfinite(line["reward"])
     assert ("dropped/env" in line.get("troubles", {})) == (line["variant"] == "id_seen")
   assert any("dropped/reward" in line.get("troubles", {}) for line in lines)
+
+
+@pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"})])
+def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
+    method, own, tiny, run_of, lines_of, tmp_path):
+  reward = tmp_path / "flat.py"
+  reward.write_text("def minus(chat, response, verdict):\n  return -1.0\n")
+  config = tiny(method, steps=9, reward=f"{reward}:minus", env__attempts=1, max_without_signal=4,
+                optimizer__weight_decay=0.1, optimizer__learning_rate=0.01, evals__variants="()", **own)
+  with pytest.raises(RuntimeError, match=r"\(config.reward=.*flat.py:minus\).*last 4 steps .*mean is -1\."):
+    run_of(config, tmp_path / "flat")
+  lines = lines_of(tmp_path / "flat", "metrics.jsonl")
+  assert [line["objective/kl"] for line in lines] == [0.0] * 4   # not even a rounding error from the start
+  assert all(line.get("alarm/constant_rewards") or line.get("alarm/constant_groups") for line in lines)

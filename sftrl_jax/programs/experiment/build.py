@@ -146,6 +146,8 @@ def _check_numbers(plain: dict) -> None:
     raise ConfigError(f"config.max_dropped is {plain['max_dropped']}; it must be 0 (no episode is left out) or more.")
   if not 0 <= plain["verdict_seconds"] < 1e6:
     raise ConfigError(f"config.verdict_seconds is {plain['verdict_seconds']}; it must be 0 (no limit) or some seconds.")
+  if plain.get("max_without_signal", 0) < 0:
+    raise ConfigError(f"config.max_without_signal is {plain['max_without_signal']}; it must be 0 (never) or positive.")
   if plain["seed"] < 0:
     raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
 

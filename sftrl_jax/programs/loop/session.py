@@ -131,7 +131,7 @@ def after_step(experiment: Experiment, run_state: RunState, state: TrainState, s
   reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, step.before, position, limits)
   eval_pending = reached and bool(evals.variants or run_state.measure)
   saves = due(experiment.checkpoint.every, position, limits)
-  carried = dict(seconds=run_state.position.seconds, skipped=run_state.position.skipped)
+  carried = {name: getattr(run_state.position, name) for name in ("seconds", "skipped", "without_signal")}
   run_state = dataclasses.replace(run_state, state=state, position=dataclasses.replace(position, **carried),
                                   eval_pending=eval_pending, unsettled=step)
   stop.sync()
