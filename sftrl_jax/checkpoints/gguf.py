@@ -49,10 +49,15 @@ def describe(path: Path | str) -> DecoderConfig:
   if name not in ARCHITECTURES:
     raise ValueError(f"{path}: general.architecture is {name!r}, an unknown architecture; known: "
                      f"{', '.join(ARCHITECTURES)}.")
+  if "token_embd.weight" not in file.tensors:
+    raise ValueError(f"{path} holds no token_embd.weight: it is no language model, or a part of one.")
   try:
     return _described(file, name)
   except KeyError as error:
-    raise ValueError(f"{path}: its metadata lacks {error.args[0]}.") from None
+    raise ValueError(f"{path}: its metadata lacks {error.args[0]}: fetch a newer conversion of the model.") from None
+  except (ValueError, TypeError, ArithmeticError) as error:
+    where = "" if str(error).startswith(str(file.path)) else f"{file.path}: its metadata makes no model: "
+    raise ValueError(f"{where}{error}") from None
 
 
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
@@ -91,15 +96,15 @@ def tokenizer(path: Path | str) -> Any:
 
 
 def opened(path: Path | str) -> GgufFile:
-  """The file's header, read again only if the file has changed."""
+  """The header of the file and of all parts of its model, read again only if a file has changed."""
   path = Path(path)
   if not path.is_file():
     raise ValueError(f"There is no file {path}.")
-  return _opened(path, source.stamp(path))
+  return _opened(path, tuple(source.stamp(part) for part in gguf_file.parts(path) if part.is_file()))
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(path: Path, stamp: str) -> GgufFile:
+def _opened(path: Path, stamps: tuple[str, ...]) -> GgufFile:
   return gguf_file.read(path)
 
 
@@ -112,6 +117,9 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
     if type(maybe(key, 1)) is not int or maybe(key, 1) < 1:
       raise ValueError(f"{file.path}: {name}.{key} is {get(key)!r}; it must be one whole number of at least 1.")
   heads, width, layers = get("attention.head_count"), get("embedding_length"), get("block_count")
+  if layers > len(file.tensors):
+    raise ValueError(f"{file.path}: {name}.block_count is {layers}, but the file holds {len(file.tensors)} tensors: "
+                     "fetch it again.")
   head_dim = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
   if maybe("rope.dimension_count", head_dim) != head_dim:
     raise ValueError(f"{file.path}: {name}.rope.dimension_count is {get('rope.dimension_count')}; only rotating all "
@@ -141,8 +149,9 @@ def _gemma3(maybe, layers: int, width: int, heads: int) -> dict:
 
 
 def _stretched(path: Path, name: str, maybe) -> dict:
-  """The fields of linearly stretched positions."""
-  kind, factor = maybe("rope.scaling.type", "none"), maybe("rope.scaling.factor", 1.0)
+  """The fields of linearly stretched positions. Files of 2023 have rope.scale_linear, and no type."""
+  factor = maybe("rope.scaling.factor", maybe("rope.scale_linear", 1.0)) or 1.0
+  kind = maybe("rope.scaling.type", "linear")
   if kind not in ("none", "linear"):
     raise ValueError(f"{path}: {name}.rope.scaling.type is {kind!r}, which no model here has; known: none, linear.")
   return {} if kind == "none" or factor == 1 else {"rope_scaling": "linear", "rope_factor": _short(factor)}

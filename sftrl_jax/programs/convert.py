@@ -13,6 +13,7 @@ from sftrl_jax.paths import local_copy
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.runtime.process import peak_memory
 from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
@@ -32,9 +33,11 @@ def run(source: str, target: str, dtype: str = "") -> None:
     raise ConfigError(f"--dtype={dtype}: it must be one of {', '.join(DTYPES)}.")
   start_time = time.monotonic()
   try:
-    export.refuse_occupied(as_local_path(target, "TO"))
-    model, like, description = _load(source, dtype)
-    hf.save(target, model.config, model.params, model.tokenizer, like)
+    out = as_local_path(target, "TO")
+    export.refuse_occupied(out)
+    with only_output(out, "TO"):
+      model, like, description = _load(source, dtype)
+      hf.save(target, model.config, model.params, model.tokenizer, like)
   except (ValueError, OSError) as error:
     raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
   tokenizer = "its tokenizer" if hasattr(model.tokenizer, "save") else "no tokenizer, for it has none that has files"

@@ -64,4 +64,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
         late = session.settles_late(run_state, seconds, stop.grace)
         run_state = session.after_step(experiment, run_state, state, step, log, stop, late)
         seconds = run_state.position.seconds / run_state.position.step
-    session.finish(experiment, run_state, log)
+    session.finish(experiment, run_state, log, stop)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from sftrl_jax import models
 from sftrl_jax.checkpoints import hf, safetensors
 from sftrl_jax.checkpoints.families import FAMILIES
 from sftrl_jax.parallel import mesh as meshes
@@ -56,14 +57,46 @@ def test_missing_surplus_and_misshapen_tensors_are_one_report(make):
 
 
 def test_buffers_and_a_second_copy_of_a_tied_embedding_are_let_be(make):
-  home, more = make(tie_word_embeddings=True), {
-      "lm_head.weight": np.zeros((40, 24), np.float32), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, "f")}
-  rewritten(home, lambda there: there.update(more))
+  home = make(tie_word_embeddings=True)
+  rewritten(home, lambda there: there.update({
+      "lm_head.weight": there["model.embed_tokens.weight"],
+      "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, "f")}))
   assert "unembed" not in hf.load(home).params
   home = make(name="untied")
   rewritten(home, lambda there: there.pop("lm_head.weight"))
-  with pytest.raises(ValueError, match="1 missing: lm_head.weight"):
+  with pytest.raises(ValueError, match="holds no lm_head.weight.*set tie_word_embeddings to true"):
     hf.load(home)
+
+
+HEADS = {   # what is done to the tensors of a model whose config.json ties head and embedding -> whether it is tied
+    "a head of its own": (lambda there: there.update(
+        {"lm_head.weight": there["model.embed_tokens.weight"] + np.eye(40, 24, dtype="f")}), False),
+    "a head of one more bit": (lambda there: there.update({"lm_head.weight": np.nextafter(
+        there["model.embed_tokens.weight"], np.float32(np.inf))}), False),
+    "the same head": (lambda there: there.update({"lm_head.weight": there["model.embed_tokens.weight"].copy()}), True),
+    "the head alone": (lambda there: there.update({"lm_head.weight": there.pop("model.embed_tokens.weight")}), True),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_tied_flags_mean_what_transformers_says(make, tmp_path, head, family):
+  change, tied = HEADS[head]
+  home = make(family, tie_word_embeddings=True)
+  rewritten(home, change)
+  loaded = hf.load(home)
+  assert loaded.config.tie_embeddings == tied == ("unembed" not in loaded.params)
+  hf.save(tmp_path / "out", loaded.config, loaded.params, None, home)
+  values = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert values["tie_word_embeddings"] == tied and values["rms_norm_eps"] == 1e-6
+  assert hf.describe(tmp_path / "out") == loaded.config
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  tokens = np.arange(6)[None] * 5
+  ours = np.asarray(models.build(loaded.config).logits(loaded.params, tokens))
+  for directory in (home, tmp_path / "out"):
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    theirs = model(torch.tensor(tokens)).logits.detach().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_are_held_against_the_config_before_any_is_read(make):

@@ -245,6 +245,21 @@ def test_what_newer_families_add_is_not_there_by_default(grouped, kinds):
   assert of(kinds["everything"]) - of(kinds["grouped"]) == added
 
 
+def test_an_unrotated_layer_knows_the_order_of_tokens_by_the_mask_alone(born_of):
+  """The last token sees a set of tokens; where layers are rotated, their order as well."""
+  rows, of = jnp.asarray([[1, 2, 3, 4], [3, 2, 1, 4]], jnp.int32), lambda pattern: born_of(layers=1, pattern=pattern)
+  last = lambda decoder: np.asarray(decoder.model.logits(decoder.params, rows))[:, -1]
+  bare, rotated = last(of(("unrotated",))), last(of(("global",)))
+  np.testing.assert_allclose(bare[0], bare[1], atol=1e-5)
+  assert np.abs(rotated[0] - rotated[1]).max() > 1e-2
+
+
+def test_capped_logits_stay_within_the_cap(born_of, ragged):
+  capped, plain = (full(born_of(**change), ragged, 12) for change in ({"logits_softcap": 0.5}, {}))
+  assert np.abs(plain).max() > 1 and np.abs(capped).max() < 0.5
+  np.testing.assert_allclose(capped, 0.5 * np.tanh(plain / 0.5), atol=1e-6)
+
+
 def test_a_newborn_model_knows_nothing_and_its_layers_differ():
   model = models.build(models.DecoderConfig(vocab=24, width=32, layers=2, heads=4))
   params = jax.jit(model.init)(jax.random.key(0))

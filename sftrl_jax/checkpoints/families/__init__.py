@@ -1,6 +1,6 @@
 """The families of Hugging Face checkpoints: for each a table of names, and config.json in both directions.
 
-A family's file holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys that
+A family's file in known/ holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys that
 config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json).
 """
 
@@ -8,12 +8,24 @@ import dataclasses
 import math
 from types import ModuleType
 
-from sftrl_jax.checkpoints.families import gemma3, llama, mistral, qwen2, qwen3
 from sftrl_jax.checkpoints.families.keys import Keys
+from sftrl_jax.checkpoints.families.known import (
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from sftrl_jax.models import DecoderConfig
 
 # In the order in which `of` tries them.
-FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3}
+FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3,
+            "gemma2": gemma2, "smollm3": smollm3, "phi3": phi3, "olmo2": olmo2, "granite": granite}
 # Fields of DecoderConfig that say how a model is run or initialised, not what it computes.
 NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "init_std", "context")
 

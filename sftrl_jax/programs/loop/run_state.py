@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from sftrl_jax import alarms
+from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
@@ -121,6 +122,7 @@ def _warn(run_state: RunState, position: Position, line: dict, log: Log) -> RunS
 
 
 def _nonfinite(run_state: RunState, position: Position) -> str:
+  stores.finish(run_state.store)   # what is named below must be there
   bad, saved = position.skipped, run_state.store.latest_step()
   start = f"--config.start={run_state.workdir}@{saved}" if saved is not None else "its start"
   return (f"{run_state.workdir}: loss or gradient was not finite in each of the last {bad} steps "

@@ -126,8 +126,8 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer)
   home = workdir / NAME
   if (home / "config.json").is_file():
     return
-  began = weights(start)
-  like = began.path if began is not None and began.kind == "hf" else ""
+  began = described(start)
+  like = began.path if began.kind == "hf" else ""
   if not paths.is_here(home):
     with paths.staging(home, last="config.json") as folder:
       hf.save_config(folder, config, tokenizer, like)

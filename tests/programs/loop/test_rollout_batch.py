@@ -61,7 +61,8 @@ def actor():
 
 def play(section, first=0, env=None, batch=BATCH):
   made, params = actor()
-  experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5)
+  experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5,
+                                     config={"verdict_seconds": 0.0})
   return experiment, rollout_batch.play_batch(experiment, params, first)
 
 
@@ -117,7 +118,8 @@ def test_rounds_are_bounded_and_what_is_missing_is_filled_and_counted():
 def test_success_or_the_environments_own_reward_tells_groups_apart():
   verdict = lambda reward, right: Verdict(reward, True, False, right, right, "", None, "")
   turn = lambda *given: types.SimpleNamespace(verdict=verdict(*given))
-  episode = lambda *given: types.SimpleNamespace(success=given[1], rewards=[given[0]], turns=(turn(*given),))
+  episode = lambda *given: types.SimpleNamespace(success=given[1], rewards=[given[0]], turns=(turn(*given),),
+                                                 dropped=False)
   wrong, worse, right = episode(-0.5, False), episode(-0.6, False), episode(1.0, True)
   for group, by_success, by_reward in (((wrong, wrong), True, True), ((wrong, worse), True, False),
                                        ((wrong, right), False, False), ((right, episode(0.9, True)), True, False)):
