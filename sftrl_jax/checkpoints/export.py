@@ -91,11 +91,17 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
 
 def tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
   """(name, tensor) in the order of the parameters, each gathered whole. All processes must iterate over all."""
-  for path, leaf in trees.leaves(params).items():
-    local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
-    array = np.asarray(leaf if local else hosts.whole_arrays(leaf), dtype)
-    for n in range(leaf.shape[0] if path.startswith(STACK) else 1):
-      yield names[path].name.format(n=n), names[path].outward(array[n] if path.startswith(STACK) else array)
+  leaves = trees.leaves(params)
+  for name, paths in fill.sharing(params, names).items():
+    stacked, arrays = paths[0].startswith(STACK), [_whole(leaves[path], dtype) for path in paths]
+    for n in range(len(arrays[0]) if stacked else 1):
+      parts = [names[path].outward(array[n] if stacked else array) for path, array in zip(paths, arrays, strict=True)]
+      yield name.format(n=n), parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _whole(leaf: Any, dtype: np.dtype) -> np.ndarray:
+  local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+  return np.asarray(leaf if local else hosts.whole_arrays(leaf), dtype)
 
 
 def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:

@@ -18,7 +18,8 @@ from sftrl_jax.checkpoints.gguf_file import GgufFile
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.projections import PROJECTIONS
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "smollm3", "olmo2", "granite")
+PAIRED = ("llama", "smollm3", "granite")   # llama.cpp rotates adjacent channels of these, and stores them so
 # Weights have the layout of Hugging Face's files, and names that are the same for all architectures.
 _TOP = {"embed": "token_embd.weight", "unembed": "output.weight", "final_norm/scale": "output_norm.weight"}
 _NORMS = {"attn_norm": "attn_norm", "mlp_norm": "ffn_norm", "attn/q_norm": "attn_q_norm", "attn/k_norm": "attn_k_norm",
@@ -145,21 +146,40 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
       kv_heads=maybe("attention.head_count_kv", heads), head_dim=head_dim, mlp_dim=get("feed_forward_length"),
       norm_eps=_short(get("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
       rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tie_embeddings="output.weight" not in file.tensors,
-      qkv_bias="blk.0.attn_q.bias" in file.tensors, qk_norm="blk.0.attn_q_norm.weight" in file.tensors)
-  if name == "gemma3":
-    fields.update(_gemma3(maybe, layers, width, heads))
+      qkv_bias="blk.0.attn_q.bias" in file.tensors, o_bias="blk.0.attn_output.bias" in file.tensors,
+      mlp_bias="blk.0.ffn_down.bias" in file.tensors, qk_norm="blk.0.attn_q_norm.weight" in file.tensors)
+  if name in ("gemma2", "gemma3"):
+    fields.update(_gemma(name, maybe, fields))
+  if name == "smollm3":
+    fields.update(pattern=("global", "global", "global", "unrotated"))
+  if name == "olmo2":
+    fields.update(qk_norm_whole=True, pre_norms=False, post_norms=True)
+  if name == "granite":
+    fields.update(_granite(maybe, head_dim))
   config = DecoderConfig(**{**fields, **_stretched(file.path, name, maybe)})
   return _with_frequencies(file, config) if FREQUENCIES in file.tensors else config
 
 
-def _gemma3(maybe, layers: int, width: int, heads: int) -> dict:
-  """The fields that llama.cpp does not write for Gemma 3, because its code has them."""
-  scale = (width / heads) ** -0.5 if layers == 62 else 0.0   # only the 27B has another than channels ** -0.5
-  pattern = shortest(tuple("global" if n % 6 == 5 else "local" for n in range(layers)))
-  theta, local = _short(maybe("rope.freq_base", 1e6)), _short(maybe("rope.freq_base_swa", 1e4))
-  return dict(activation="gelu", post_norms=True, norm_plus_one=True, embed_scale=width**0.5, query_scale=scale,
-              window=maybe("attention.sliding_window", 4096), pattern=pattern, rope_theta=theta,
-              rope_local_theta=local)
+def _gemma(name: str, maybe, fields: dict) -> dict:
+  """The fields that llama.cpp does not write for Gemma 2 and 3, because its code has them."""
+  layers, width, largest, every = fields["layers"], fields["width"], *{"gemma2": (46, 2), "gemma3": (62, 6)}[name]
+  scale = (width / fields["heads"]) ** -0.5 if layers == largest else 0.0   # only the 27B: others channels ** -0.5
+  pattern = shortest(tuple("local" if (n + 1) % every else "global" for n in range(layers)))
+  shared = dict(activation="gelu", post_norms=True, norm_plus_one=True, embed_scale=width**0.5, query_scale=scale,
+                window=maybe("attention.sliding_window", 4096), pattern=pattern)
+  if name == "gemma2":
+    return dict(shared, attention_softcap=_short(maybe("attn_logit_softcapping", 50.0)),
+                logits_softcap=_short(maybe("final_logit_softcapping", 30.0)))
+  return dict(shared, rope_theta=_short(maybe("rope.freq_base", 1e6)),
+              rope_local_theta=_short(maybe("rope.freq_base_swa", 1e4)))
+
+
+def _granite(maybe, head_dim: int) -> dict:
+  """The factors of Granite. llama.cpp writes the same numbers as config.json, under other names."""
+  scale = _short(maybe("attention.scale", 0.0))
+  return dict(embed_scale=_short(maybe("embedding_scale", 1.0)), residual_scale=_short(maybe("residual_scale", 1.0)),
+              logits_divisor=_short(maybe("logit_scale", 1.0)),
+              query_scale=0.0 if np.isclose(scale, head_dim**-0.5, rtol=1e-6) else scale)
 
 
 def _stretched(path: Path, name: str, maybe) -> dict:
@@ -186,11 +206,11 @@ def _with_frequencies(file: GgufFile, config: DecoderConfig) -> DecoderConfig:
 def _read(file: GgufFile, config: DecoderConfig, architecture: str, name: str) -> np.ndarray:
   """A tensor with the values and layout of Hugging Face."""
   array = file.read(name)
-  if architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-    # llama.cpp rotates adjacent channels, and so stores channels i and i + C/2 next to each other.
+  if architecture in PAIRED and (".attn_q." in name or ".attn_k." in name):
+    # Channels i and i + C/2 are stored next to each other.
     pairs = array.reshape(-1, config.head_dim // 2, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
-  if architecture == "gemma3" and name.endswith("norm.weight"):
+  if architecture in ("gemma2", "gemma3") and name.endswith("norm.weight"):
     return array - 1   # llama.cpp stores 1 + scale
   return array
 

@@ -15,6 +15,7 @@ from sftrl_jax.programs.config.errors import ConfigError, as_local_path
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.runtime.process import peak_memory
 from sftrl_jax.programs.start import checkpoint_ref, initial_params
 from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
@@ -38,9 +39,11 @@ def run(source: str, target: str, dtype: str = "", adapters: bool = False) -> No
     return _write_adapters(source, target, dtype)
   start_time = time.monotonic()
   try:
-    export.refuse_occupied(as_local_path(target, "TO"))
-    model, like, description = _load(source, dtype)
-    hf.save(target, model.config, model.params, model.tokenizer, like)
+    out = as_local_path(target, "TO")
+    export.refuse_occupied(out)
+    with only_output(out, "TO"):
+      model, like, description = _load(source, dtype)
+      hf.save(target, model.config, model.params, model.tokenizer, like)
   except (ValueError, OSError) as error:
     raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
   tokenizer = "its tokenizer" if hasattr(model.tokenizer, "save") else "no tokenizer, for it has none that has files"
@@ -63,7 +66,9 @@ def _write_adapters(source: str, target: str, dtype: str) -> None:
     params, step = initial_params.load_adapters(home, ref.step, experiment.model, experiment.mesh, lora)
   base = initial_params.base_name(home)
   try:
-    peft.save(as_local_path(target, "TO"), experiment.model.config, params, lora, base, experiment.tokenizer)
+    out = as_local_path(target, "TO")
+    with only_output(out, "TO"):
+      peft.save(out, experiment.model.config, params, lora, base, experiment.tokenizer)
   except (ValueError, OSError) as error:
     raise ConfigError(str(error)) from error
   print(f"Written: {target} from {home} at step {step}\n{trees.size(params):,} parameters of adapters on {base}")

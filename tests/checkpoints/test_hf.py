@@ -109,7 +109,7 @@ def test_weights_are_held_against_the_config_before_any_is_read(make):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"model_type": "gpt2"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
+    ('{"model_type": "gpt9"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
     (b"\xff\xfe", "no sound JSON"), (None, "holds no config.json")])
 def test_a_directory_of_no_known_model_is_told(tmp_path, text, message):
   if text is not None:
