@@ -17,7 +17,8 @@ VALUES = {
     "smollm3": dict(no_rope_layer_interval=2, attention_bias=True, mlp_bias=True),
     "phi3": dict(rope_theta=500.0, sliding_window=None, partial_rotary_factor=0.5),
     "olmo2": dict(rope_theta=500.0),
-    "granite": dict(rope_theta=500.0, logits_scaling=8, residual_multiplier=0.3, embedding_multiplier=12, attention_multiplier=0.1),
+    "granite": dict(rope_theta=500.0, logits_scaling=8, residual_multiplier=0.3, embedding_multiplier=12,
+                    attention_multiplier=0.1),
     "gemma3_text": dict(tie_word_embeddings=True, sliding_window=6, query_pre_attn_scalar=8, sliding_window_pattern=2),
 }
 
