@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sftrl_jax.checkpoints import fill, gguf_file, gguf_tokenizer, hf, source
+from sftrl_jax.checkpoints import families, fill, gguf_file, gguf_tokenizer, hf, source
 from sftrl_jax.checkpoints.families.keys import shortest
 from sftrl_jax.checkpoints.families.table import LLAMA, Tensor, of_layers
 from sftrl_jax.checkpoints.fill import Loaded
@@ -32,6 +32,11 @@ NAMES = {
         **{f"{path}/bias": (f"{each.gguf}.bias", each.bias_axes) for path, each in PROJECTIONS.items() if each.bias},
     }, "blk.{n}.%s"),
 }
+# Sizes: keys of config.json -> keys of the metadata.
+SIZES = {"num_hidden_layers": "block_count", "hidden_size": "embedding_length",
+         "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
+         "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
+         "max_position_embeddings": "context_length"}
 FREQUENCIES = "rope_freqs.weight"   # the factor of each rotary frequency, which config.json gives by four numbers
 LLAMA3 = {"rope_low": 1.0, "rope_high": 4.0, "rope_context": 8192}   # the same in every Llama from 3.1 on
 
@@ -50,10 +55,15 @@ def describe(path: Path | str) -> DecoderConfig:
   if name not in ARCHITECTURES:
     raise ValueError(f"{path}: general.architecture is {name!r}, an unknown architecture; known: "
                      f"{', '.join(ARCHITECTURES)}.")
+  if "token_embd.weight" not in file.tensors:
+    raise ValueError(f"{path} holds no token_embd.weight: it is no language model, or a part of one.")
   try:
     return _described(file, name)
   except KeyError as error:
-    raise ValueError(f"{path}: its metadata lacks {error.args[0]}.") from None
+    raise ValueError(f"{path}: its metadata lacks {error.args[0]}: fetch a newer conversion of the model.") from None
+  except (ValueError, TypeError, ArithmeticError) as error:
+    where = "" if str(error).startswith(str(file.path)) else f"{file.path}: its metadata makes no model: "
+    raise ValueError(f"{where}{error}") from None
 
 
 def load_params(path: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
@@ -79,28 +89,34 @@ def tokenizer(path: Path | str) -> Any:
   the cache."""
   file = opened(path)
   vocab = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0
-  ids = len(file.metadata.get("tokenizer.ggml.tokens") or ())
-  if not ids:
+  tokens = file.metadata.get("tokenizer.ggml.tokens") or []
+  if not tokens:
     return None
+  if not isinstance(tokens, list):
+    raise ValueError(f"{path}: tokenizer.ggml.tokens is {tokens!r}; it must be a list of texts.")
+  ids = len(tokens)
   if ids > vocab:
     raise ValueError(f"{path}: the tokenizer has {ids} ids, but the model's vocabulary is {vocab}: it is of "
                      "another model.")
   name = f"gguf-{gguf_tokenizer.VERSION}-{source.stamp(file.path)}"
-  directory = gguf_tokenizer.cached(file, source.cache() / name)
+  try:
+    directory = gguf_tokenizer.cached(file, source.cache() / name)
+  except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+    raise ValueError(f"{path}: the metadata of its tokenizer is damaged ({error}): fetch it again.") from error
   from sftrl_jax.text import pretrained
   return pretrained.load(directory, stops=hf.stops(directory))
 
 
 def opened(path: Path | str) -> GgufFile:
-  """The file's header, read again only if the file has changed."""
+  """The header of the file and of all parts of its model, read again only if a file has changed."""
   path = Path(path)
   if not path.is_file():
     raise ValueError(f"There is no file {path}.")
-  return _opened(path, source.stamp(path))
+  return _opened(path, tuple(source.stamp(part) for part in gguf_file.parts(path) if part.is_file()))
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(path: Path, stamp: str) -> GgufFile:
+def _opened(path: Path, stamps: tuple[str, ...]) -> GgufFile:
   return gguf_file.read(path)
 
 
@@ -113,6 +129,12 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
     if type(maybe(key, 1)) is not int or maybe(key, 1) < 1:
       raise ValueError(f"{file.path}: {name}.{key} is {get(key)!r}; it must be one whole number of at least 1.")
   heads, width, layers = get("attention.head_count"), get("embedding_length"), get("block_count")
+  vocab = file.tensors["token_embd.weight"].shape[0]
+  families.refuse_large({**{their: maybe(key, 0) for their, key in SIZES.items()}, "vocab_size": vocab},
+                        str(file.path), {their: f"{name}.{key}" for their, key in SIZES.items()})
+  if layers > len(file.tensors):
+    raise ValueError(f"{file.path}: {name}.block_count is {layers}, but the file holds {len(file.tensors)} tensors: "
+                     "fetch it again.")
   head_dim = maybe("attention.key_length", maybe("rope.dimension_count", width // heads))
   if maybe("rope.dimension_count", head_dim) != head_dim:
     raise ValueError(f"{file.path}: {name}.rope.dimension_count is {get('rope.dimension_count')}; only rotating all "
@@ -120,7 +142,7 @@ def _described(file: GgufFile, name: str) -> DecoderConfig:
   if name == "llama" and maybe("expert_count", 0):
     raise ValueError(f"{file.path}: {name}.expert_count is {get('expert_count')}; mixtures of experts are not known.")
   fields = dict(
-      vocab=file.tensors["token_embd.weight"].shape[0], width=width, layers=layers, heads=heads,
+      vocab=vocab, width=width, layers=layers, heads=heads,
       kv_heads=maybe("attention.head_count_kv", heads), head_dim=head_dim, mlp_dim=get("feed_forward_length"),
       norm_eps=_short(get("attention.layer_norm_rms_epsilon")), context=maybe("context_length", 0),
       rope_theta=_short(maybe("rope.freq_base", 10_000.0)), tie_embeddings="output.weight" not in file.tensors,
@@ -161,8 +183,9 @@ def _granite(maybe, head_dim: int) -> dict:
 
 
 def _stretched(path: Path, name: str, maybe) -> dict:
-  """The fields of linearly stretched positions."""
-  kind, factor = maybe("rope.scaling.type", "none"), maybe("rope.scaling.factor", 1.0)
+  """The fields of linearly stretched positions. Files of 2023 have rope.scale_linear, and no type."""
+  factor = maybe("rope.scaling.factor", maybe("rope.scale_linear", 1.0)) or 1.0
+  kind = maybe("rope.scaling.type", "linear")
   if kind not in ("none", "linear"):
     raise ValueError(f"{path}: {name}.rope.scaling.type is {kind!r}, which no model here has; known: none, linear.")
   return {} if kind == "none" or factor == 1 else {"rope_scaling": "linear", "rope_factor": _short(factor)}

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args, get_origin
 
 LAYER_KINDS = ("global", "local", "unrotated")
+MOST_LAYERS = 10_000   # far above any model; a pattern of kinds is written out for each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,11 @@ class DecoderConfig:
     for name in ("width", "layers", "heads", "unroll"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    for name in ("layers", "unroll"):
+      if getattr(self, name) > MOST_LAYERS:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {MOST_LAYERS}.")
+    if self.vocab < 0:
+      raise ValueError(f"vocab is {self.vocab}; it must be positive, or 0 for the tokenizer's size.")
     for name in ("kv_heads", "head_dim", "mlp_dim", "window", "rope_context", "context"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")

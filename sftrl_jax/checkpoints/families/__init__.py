@@ -6,6 +6,7 @@ that config.json omits), describe (config.json -> DecoderConfig) and written (De
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from types import ModuleType
 
 from sftrl_jax.checkpoints.families.keys import Keys
@@ -40,6 +41,24 @@ MISSING = {   # what the decoder lacks for other families
 NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "init_std", "context")
 
 
+# What a file may say of a size at most, so that a damaged one is refused before anything is made of that size.
+LARGEST = {"num_hidden_layers": 10_000, "hidden_size": 2**24, "intermediate_size": 2**24, "head_dim": 2**16,
+           "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "vocab_size": 2**28,
+           "max_position_embeddings": 2**40}
+
+
+def refuse_large(sizes: dict, where: str, names: Mapping[str, str] | None = None) -> None:
+  """ValueError for a size beyond LARGEST. sizes: by the keys of config.json; names: those keys -> the file's own."""
+  for name, most in LARGEST.items():
+    value = sizes.get(name)
+    if isinstance(value, int) and value > most:
+      raise ValueError(f"{where}: {(names or {}).get(name, name)} is {_short(value)}; it must be at most {most}.")
+
+
+def _short(value: int) -> str:
+  return str(value) if value < 10**30 else "a number of more than 30 digits"
+
+
 def named(values: dict, where: str) -> ModuleType:
   """The family of a config.json; ValueError for an unknown one."""
   name = values.get("model_type")
@@ -50,13 +69,15 @@ def named(values: dict, where: str) -> ModuleType:
     raise ValueError(f"{where}: model_type is {name!r}, which needs {MISSING[name]}; models here have none. Known: "
                      f"{', '.join(FAMILIES)}.")
   if not isinstance(name, str) or name not in FAMILIES:
-    raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.")
+    code = " Its code (auto_map) is not run: no file of a model is." if "auto_map" in values else ""
+    raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.{code}")
   return FAMILIES[name]
 
 
 def describe(values: dict, where: str = "config.json") -> DecoderConfig:
   """The model of the values of a config.json."""
   family = named(values, where)
+  refuse_large(values, where)
   try:
     return family.describe(Keys(values, where, family.DEFAULTS))
   except ValueError as error:
