@@ -65,7 +65,8 @@ def test_a_0_without_a_meaning_is_refused_by_its_key():
 
 
 @pytest.mark.parametrize("kind, bad", [(float, "nan"), (float, "inf"), (float, "-inf"), (float, "1e300"),
-                                       (float, "1e-50"), (float, "x"), (int, "1.5"), (int, "nan"), (int, "1e12"), (int, "9" * 400)])
+                                       (float, "1e-50"), (float, "x"), (int, "1.5"), (int, "nan"), (int, "1e12"),
+                                       (int, "9" * 400)])
 def test_what_no_number_of_a_device_is_is_refused_under_every_key(kind, bad):
   with pytest.raises(ValueError, match="^is .*but should be"):
     values.parse(bad, kind)
