@@ -129,7 +129,7 @@ def test_a_wrong_key_exits_1_and_makes_nothing(config, program, tmp_path, capsys
     (ValueError("config.batch is 3."), 1, "error: config.batch is 3."),
     (RuntimeError("2 runs failed"), 1, "error: 2 runs failed"),
     (KeyError("hidden"), 1, "error: KeyError: 'hidden'"),
-    (KeyboardInterrupt(), 130, "the same command resumes"),
+    (KeyboardInterrupt(), 130, "The same command begins again, or goes on"),
 ])
 def test_failures_have_one_message_and_their_exit_code(config, program, capsys, raised, code, message):
   program.raises = raised

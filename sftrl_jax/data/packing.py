@@ -14,7 +14,7 @@ import numpy as np
 
 from sftrl_jax.data.batches import lay
 from sftrl_jax.data.report import Packed
-from sftrl_jax.data.rows import Corpus, RowsConfig
+from sftrl_jax.data.rows import Corpus, RowsConfig, digest_of
 from sftrl_jax.inputs import Slot
 from sftrl_jax.objectives.batches import TokenBatch
 
@@ -107,7 +107,10 @@ def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, b
   """How the first pass fills its rows."""
   _, ends = make_pass(corpus, rows, examples, seed)(0)
   filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)
-  return Packed(len(ends), filled, len(ends) / batch, corpus.count - len(examples))
+  held = np.setdiff1d(np.arange(corpus.count), examples)
+  trained = {digest_of(*corpus.example(index)) for index in examples} if len(held) else ()
+  overlap = sum(digest_of(*corpus.example(index)) in trained for index in held)
+  return Packed(len(ends), filled, len(ends) / batch, len(held), overlap)
 
 
 def _laid(corpus: Corpus, spans, rows: int, length: int) -> TokenBatch:

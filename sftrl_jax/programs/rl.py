@@ -21,7 +21,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
-from sftrl_jax.programs.loop import session
+from sftrl_jax.programs.loop import left_out, session
 from sftrl_jax.programs.loop.evaluator import episode_line
 from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
@@ -41,7 +41,7 @@ from sftrl_jax.training.state import TrainState
 def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   experiment = build_experiment(config, "rl", workdir)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, "rl", {}, os.environ)
 
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
@@ -65,6 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         with span("rollout"):
           params = run_state.eval_params(run_state.state)
           played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()))
+          counts = left_out.count(experiment, before.counts, played.all_episodes, f"step {before.step + 1}", log)
         played_at = time.perf_counter()
         with span("score"):
           batch, numbers = score(params, played.episodes, played)
@@ -81,11 +82,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
             played.cursor, tokens * section.epochs, 0.0, train=learner.flops.train,
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score)
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts)
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
-    session.finish(experiment, run_state, log)
+    session.finish(experiment, run_state, log, stop)
 
 
 def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
@@ -115,7 +116,8 @@ def _line(numbers: dict[str, float], speed: dict[str, float], before: Position, 
 
 def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: Log) -> None:
   if step % experiment.log.every == 0:
-    for episode in played.episodes[: experiment.log.episodes]:
+    there = [episode for episode in played.episodes if not episode.dropped]
+    for episode in there[: experiment.log.episodes]:
       log.episode(episode_line(step, "train", "train", experiment.actor.rollout.temperature, episode))
 
 
@@ -150,7 +152,8 @@ def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float
 
 
 def _episode_metrics(episodes: list[Episode]) -> dict[str, float]:
-  """What the episodes of an iteration, learned from or not, say of the policy."""
+  """What the episodes of an iteration, learned from or not but for those that are left out, say of the policy."""
+  episodes = [episode for episode in episodes if not episode.dropped]
   counts = tally(episodes)
   responses = max(1, counts.responses)
   spread = float(np.std([sum(episode.rewards) for episode in episodes]))

@@ -24,7 +24,7 @@ from sftrl_jax.training.profile import span
 def run(config: ConfigDict, workdir: Path) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent."""
   experiment = build_experiment(config, "sft", workdir)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
 
   # What is particular to SFT: the loss, and where a batch comes from. The rest of a run is loop/session.py.
   learner = make_sft_learner(experiment)
@@ -64,4 +64,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
         late = session.settles_late(run_state, seconds, stop.grace)
         run_state = session.after_step(experiment, run_state, state, step, log, stop, late)
         seconds = run_state.position.seconds / run_state.position.step
-    session.finish(experiment, run_state, log)
+    session.finish(experiment, run_state, log, stop)

@@ -24,9 +24,12 @@ from sftrl_jax.programs.config.errors import ConfigError, closest, nearest
 from sftrl_jax.programs.config.schema import REQUIRED, Key, OneOf, chooser, keys_of, refuse_unchosen, switched
 from sftrl_jax.programs.config.smoke import smoke, split
 
-# A run that resumes may differ in these: how long it and its schedule last, what it writes and how devices split it.
+# A run that resumes may differ in these: how long it and its schedule last, what it writes, what may be left out and
+# how devices split it, never in what it computes.
 MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
-              "mesh.tensor")
+              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds")
+# Room for texts: more of it changes nothing for those that did fit.
+MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens")
 
 
 def load(spec: str) -> ConfigDict:
@@ -156,11 +159,13 @@ def differences(a: Mapping, b: Mapping) -> list[tuple[str, object, object]]:
 def refuse_another(recorded: Mapping, config: Mapping, workdir: Path) -> None:
   """ConfigError listing the keys, MAY_DIFFER apart, in which `config` is not the config recorded in `workdir`."""
   changes = [(key, old, new) for key, old, new in differences(recorded, config)
-             if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)]
+             if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)
+             and not (key in MAY_GROW and isinstance(old, int) and new > old)]
   if changes:
     lines = "".join(f"\n  config.{key}: {old!r} there, {new!r} now" for key, old, new in changes)
-    raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change: "
-                      "give the same config to go on with it, or another --workdir to start afresh.")
+    raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change, "
+                      f"and {' and '.join(MAY_GROW)} grow: give the same config to go on with it, or another "
+                      "--workdir to start afresh.")
 
 
 def _choose_sections(tree: dict, overrides: list, schema: Mapping, note: Callable) -> dict:

@@ -16,7 +16,8 @@ from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.advantages import make_score_rows
-from sftrl_jax.training.algorithms import needs_bootstrap
+from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap
+from sftrl_jax.training.hold import hold_policy
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
@@ -87,7 +88,9 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   cost = StepFlops(flops.train(*read, adapters=adapters) * section.epochs,
                    flops.forward(*read, adapters=adapters) + reference)
   updates = experiment.limits.steps * section.epochs * section.minibatches
-  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost, section.epochs, section.minibatches,
+  optimizer, train_step = _stepping(experiment, loss, updates)
+  train_step = hold_policy(train_step) if learns_by_advantages_alone(section) else train_step
+  return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches,
                  make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
 
 

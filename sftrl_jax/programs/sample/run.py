@@ -22,6 +22,7 @@ from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_js
 from sftrl_jax.programs.config.values import LARGEST
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.runtime import interrupt
 from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.batch import PromptRow
 from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
@@ -30,7 +31,7 @@ from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling
-from sftrl_jax.text.render import render
+from sftrl_jax.text.render import render, renderings
 
 TEMPERATURE = 0.7   # if the model recommends none: between the likeliest text and the model's own distribution
 
@@ -140,7 +141,8 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
     elif interactive:
       _note(f"{chat_loop.HELP}\n")
       _edit_lines()
-      chat_loop.converse(settings, options.system, lambda: input("> "), _show)
+      with interrupt.for_conversation():
+        chat_loop.converse(settings, options.system, lambda: input("> "), _show)
     else:
       _answer_prompt(settings, options)
 
@@ -220,11 +222,22 @@ def contexts(tokenizer: Any, rows: Iterable[PromptRow],
   rendered, ids, broken = [], [], []
   for row in rows:
     try:
-      ids.append(unrendered(tokenizer, row.text) if raw else render(tokenizer, row.chat)[0])
+      ids.append(unrendered(tokenizer, row.text) if raw else prompt_ids(tokenizer, row))
       rendered.append(row)
     except ValueError as error:
       broken.append(f"line {row.line}: {error}")
   return rendered, ids, broken
+
+
+def prompt_ids(tokenizer: Any, row: PromptRow) -> list[int]:
+  """Returns the ids of a row's chat; ValueError for one that cannot be rendered, or that has what nothing reads."""
+  rendering, = renderings(tokenizer, [row.chat], [row.args])
+  if isinstance(rendering, ValueError):
+    raise rendering
+  lost = [name for name in rendering.unread if name.removeprefix("messages[].") in ("tool_calls", "tools")]
+  if lost:
+    raise ValueError(f"{lost[0]}: the chat template does not read it")
+  return rendering.ids
 
 
 def unrendered(tokenizer: Any, text: str) -> list[int]:

@@ -246,6 +246,16 @@ def test_a_run_killed_before_its_first_checkpoint_leaves_no_point_twice(tiny, ru
   assert events.read_bytes().count(b"grad_norm") == 2
 
 
+def test_a_complete_run_whose_last_checkpoint_is_gone_goes_on_from_the_one_before(finished, tiny, run_of, lines_of,
+                                                                                   tmp_path, capsys):
+  config = tiny("sft", checkpoint__every=1)
+  run_of(config, tmp_path)
+  shutil.rmtree(tmp_path / "checkpoints" / "2")
+  run_of(config, tmp_path)
+  assert "going on from step 1" in capsys.readouterr().out
+  assert_equal_runs(tmp_path, finished("sft"), lines_of, 2)
+
+
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_a_finished_run_is_left_alone(finished, tiny, run_of, verb):
   workdir = finished(verb)
