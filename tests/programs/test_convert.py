@@ -17,6 +17,7 @@ from sftrl_jax.models import DecoderConfig
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import build, run_config
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.text import render
 
 CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, qkv_bias=True, context=32)
@@ -43,6 +44,12 @@ def test_a_directory_in_another_dtype(model, tmp_path, capsys):
   assert main(["convert", str(tmp_path / "half"), str(tmp_path / "again")]) == 0
   assert (tmp_path / "half/model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
   assert "qwen2" in (tmp_path / "again" / "config.json").read_text()
+
+
+def test_a_second_writer_of_the_directory_is_refused(model, tmp_path, capsys):
+  with only_output(tmp_path / "out", "TO"):
+    assert main(["convert", str(model), str(tmp_path / "out")]) == 1
+  assert "out is being written by process" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def written(config, home):
