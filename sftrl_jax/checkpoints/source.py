@@ -52,7 +52,7 @@ def is_hf(directory: Path) -> bool:
   try:
     values = json.loads((directory / "config.json").read_text())
     return isinstance(values, dict) and ("model_type" in values or "architectures" in values)
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return any(any(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
 
 
