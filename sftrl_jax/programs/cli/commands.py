@@ -88,7 +88,7 @@ def _prepare_from(command: Command) -> str:
   path = checkpoint_ref.home_of(source) / "config.json"
   try:
     config = json.loads(path.read_text()) if path.is_file() else {}
-  except json.JSONDecodeError:
+  except (OSError, ValueError, RecursionError):
     config = {}   # the program reads the file too and raises the error
   prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
   return source
@@ -212,7 +212,7 @@ def run_convert(command: Command) -> None:
   prepare_environment(0)
   from sftrl_jax.programs import convert
   with as_exception():
-    convert.run(*command.positionals, command.flags.get("--dtype", ""))
+    convert.run(*command.positionals, command.flags.get("--dtype", ""), "--adapters" in command.switches)
 
 
 def run_report(command: Command) -> None:
