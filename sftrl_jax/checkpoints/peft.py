@@ -4,6 +4,7 @@ It is named as DIR, or as DIR@BASE where the base is not where the file says. Lo
 read; whatever else PEFT has is refused by the key that asks for it.
 """
 
+import collections
 import dataclasses
 import json
 import shutil
@@ -66,13 +67,13 @@ def opened(name: Path | str) -> Adapters:
   where = f"The base of the adapters in {home} is {written}" + ("" if given else f" ({BASE} in {CONFIG})")
   written = str(beside) if not given and not Path(written).exists() and beside.exists() else written
   try:
-    found = source.resolve(written)
+    resolved = source.resolve(written)
   except ValueError as error:
     raise ValueError(f"{where}: {error} Say where it is: {home}@BASE.") from error
-  if found is None or found.kind == "peft":
+  if resolved is None or resolved.kind == "peft":
     raise ValueError(f"{where}, which is no Hugging Face directory or id and no GGUF file: say where it is, "
                      f"{home}@BASE.")
-  return Adapters(Path(home), found, written, values)
+  return Adapters(Path(home), resolved, written, values)
 
 
 def _refuse_others(values: dict, path: Path) -> None:
@@ -97,9 +98,12 @@ def _refuse_others(values: dict, path: Path) -> None:
 
 
 def names_of(config: DecoderConfig) -> dict[str, Tensor]:
-  """Our path of a factor -> PEFT's tensor, of every projection of this family's models."""
-  names = {}
-  for path, weight in families.FAMILIES[families.of(config)].NAMES.items():
+  """Our path of a factor -> PEFT's tensor, of every projection of this family's models that is a matrix of its own."""
+  names, tensors = {}, families.FAMILIES[families.of(config)].NAMES
+  users = collections.Counter(tensor.name for tensor in tensors.values())
+  for path, weight in tensors.items():
+    if users[weight.name] > 1:
+      continue
     each = PROJECTIONS.get(path.removeprefix(STACK).removesuffix("/kernel"))
     if path.endswith("/kernel") and each is not None:
       read, written = each.weight_axes.split(" ")[-1], each.weight_axes.split(" ")[-2]
@@ -208,6 +212,10 @@ def save(directory: Path | str, config: DecoderConfig, adapters: dict, lora: Lor
   directory, names = Path(directory).absolute(), names_of(config)
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f"{directory} is not empty: give another directory.")
+  joined = sorted(trees.leaves(adapters).keys() - names.keys())
+  if joined:
+    raise ValueError(f"{joined[0].rpartition('/')[0]} is no matrix of its own in {families.of(config)}, so PEFT has no "
+                     "place for its adapters: write the merged model, without --adapters.")
   part = directory.with_name(f".{directory.name}.partial")
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)

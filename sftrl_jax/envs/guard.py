@@ -19,12 +19,12 @@ class OutOfTime(BaseException):
 
 
 def call(function: Callable, *arguments) -> Any:
-  """function(*arguments) in this process alone.
+  """function(*arguments) in this process alone, and in its directory.
 
   A child that the function forks ends here, so that it never goes on as a second trainer. `os._exit` of the calling
   thread becomes SystemExit: it would end a run in the middle with whatever exit code.
   """
-  process, thread, leave = os.getpid(), threading.get_ident(), os._exit
+  process, thread, leave, directory = os.getpid(), threading.get_ident(), os._exit, _directory()
 
   def refuse(status: int) -> None:
     if os.getpid() != process or threading.get_ident() != thread:
@@ -38,6 +38,16 @@ def call(function: Callable, *arguments) -> Any:
     os._exit = leave
     if os.getpid() != process:
       leave(0)
+    if directory and _directory() != directory:   # a workdir may be a path from here
+      os.chdir(directory)
+
+
+def _directory() -> str:
+  """The working directory; "" if it has been removed."""
+  try:
+    return os.getcwd()
+  except OSError:
+    return ""
 
 
 @contextlib.contextmanager

@@ -174,5 +174,5 @@ class DecoderConfig:
                        "must be 1.")
     numbers = self.rope_context, self.rope_low, self.rope_high
     if self.rope_scaling in ("llama3", "yarn") and not (self.rope_context and self.rope_low < self.rope_high):
-      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low and rope_high are {numbers}: "
+      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low, rope_high are {numbers}: "
                        "it needs a context, and 0 < rope_low < rope_high.")

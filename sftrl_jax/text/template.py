@@ -83,7 +83,7 @@ class Template:
                                              **self._safe(self.args, False)},
                                           messages=messages, add_generation_prompt=prompt)
     except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError,
-            RecursionError) as error:
+            RecursionError, MemoryError) as error:
       raise ValueError(f"The chat template of {self.title} refuses a chat of {roles(chat)}: {error}") from error
     return self._named(text).replace(BREAK, "")
 

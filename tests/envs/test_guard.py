@@ -1,5 +1,6 @@
 """Code of a user that leaves, doubles or never ends: the caller goes on, and a real signal still ends the process."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,14 @@ def test_a_call_is_a_call():
   assert guard.call(divmod, 7, 2) == (3, 1)
   with pytest.raises(KeyError):
     guard.call({}.__getitem__, "a")
+
+
+def test_a_call_comes_back_to_its_directory(tmp_path):
+  here = os.getcwd()
+  for goes in (lambda: os.chdir(tmp_path), lambda: os.chdir(tmp_path) or 1 / 0, lambda: tmp_path.rmdir()):
+    with contextlib.suppress(ZeroDivisionError):
+      guard.call(goes)
+    assert os.getcwd() == here
 
 
 @pytest.mark.parametrize("leave", [os._exit, sys.exit])

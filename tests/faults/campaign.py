@@ -1,7 +1,7 @@
 """Runs the faults of tests/faults.md and judges each of them: tests/faults.sh.
 
 The process that begins imports the package once and makes no JAX backend. Each fault has a fork of it as its judge, and
-each command is a fork of the judge, which runs sftrl_jax.main and ends as the interpreter would.
+each command is a fork of the judge, which does what `sftrl` does and ends as the interpreter would.
 """
 
 import atexit
@@ -62,7 +62,7 @@ def rows() -> dict[str, Row]:
   table = {}
   for line in TABLE.read_text().splitlines():
     if re.match(r"\| [A-Z]\d+ \|", line):
-      name, wrong, command, code, message, also = (cell.strip() for cell in line.strip("|").split(" | "))
+      name, wrong, command, code, message, also = re.split(r" *(?<!\\)\| *", line)[1:-1]
       assert name not in table, f"{name} is there twice"
       table[name] = Row(name, wrong, command, int(code), tuple(re.findall("`([^`]+)`", message)), also)
   return table
@@ -118,16 +118,17 @@ class Running:
     return self.output.read_text(errors="replace")
 
   def wait(self, seconds: float = SECONDS) -> int:
-    """Its exit code, minus the signal that ended it; Failed after `seconds`, when it is killed."""
+    """Its exit code, 128 and the signal that ended it as in a shell; Failed after `seconds`, when it is killed."""
     end = time.monotonic() + seconds
     while self.code is None:
       pid, status = os.waitpid(self.pid, os.WNOHANG)
       if pid:
         self.code = os.waitstatus_to_exitcode(status)
+        self.code = 128 - self.code if self.code < 0 else self.code
       elif time.monotonic() > end:
         self.signal(signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        self.code = -signal.SIGKILL
+        self.code = 128 + signal.SIGKILL
         raise Failed(HANGS)
       else:
         time.sleep(0.01)
@@ -163,8 +164,8 @@ def _become(command: Command, home: Path, output: Path) -> None:
     sys.argv = ["sftrl", *command.words]
     if command.before:
       command.before()
-    from sftrl_jax.main import main
-    code = main(list(command.words))
+    from sftrl_jax.__main__ import run
+    code = run()
   except SystemExit as error:
     code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
   except BaseException:
@@ -298,8 +299,8 @@ def warm_up(scratch: Path) -> None:
   warnings.filterwarnings("ignore", ".*fork.*")   # of those that know threads; there are none yet
   for name in MODULES:
     importlib.import_module(f"sftrl_jax.programs.{name}")
-  for name in ("sftrl_jax.report.write", "sftrl_jax.programs.cli.optimizer_help", "transformers", "tensorboardX",
-               "sftrl_jax.text.pretrained", "sftrl_jax.checkpoints.hf", "sftrl_jax.checkpoints.gguf", "pyarrow.parquet"):
+  for name in ("sftrl_jax.report.write", "sftrl_jax.programs.cli.optimizer_help", "sftrl_jax.text.pretrained",
+               "sftrl_jax.checkpoints.hf", "sftrl_jax.checkpoints.gguf", "transformers", "tensorboardX", "datasets"):
     importlib.import_module(name)
   from jax._src import xla_bridge
   from transformers import AutoTokenizer, PreTrainedTokenizerFast

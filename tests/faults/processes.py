@@ -46,8 +46,8 @@ def P2(case):
 
 
 def P3(case):
-  """One that is there, and does nothing, would block the others for ever."""
-  first, second = pair(case, "log.watchdog_seconds=8")
+  """The coordination service of JAX ends the others; a process that is there and does nothing would block them."""
+  first, second = pair(case)
   second.signal(signal.SIGSTOP)
   yield first
   second.signal(signal.SIGKILL)
@@ -116,14 +116,24 @@ def P12(case):
   return running
 
 
-def P13(case):
-  """A judge that works in one process and fails in the other: both end, by the error of one of them."""
+def judged(case, fault: str, *given: str):
+  """(the second process, the command of the first): the judge works in the first and has the fault in the second."""
   at = port()
-  words = play(case, "mesh.cpu_threads=0", reward="if os.environ.get('SFTRL_JUDGE') == 'down':\n"
-               "  return 'down'\nreturn 0.0")
-  second = case.start(*words, *member(1, at), environment=(("SFTRL_JUDGE", "down"),))
-  yield [*words, *member(0, at)]
+  words = play(case, "mesh.cpu_threads=0", *given, reward=f"if os.environ.get('JUDGE') == 'down':\n  {fault}\nreturn 0.0")
+  return case.start(*words, *member(1, at), environment=(("JUDGE", "down"),)), [*words, *member(0, at)]
+
+
+def P13(case):
+  """Both end, by the error of one of them."""
+  second, command = judged(case, "return 'down'")
+  yield command
   assert second.wait() == 1, second.text
+
+
+def P15(case):
+  second, command = judged(case, "time.sleep(1000)", "verdict_seconds=0", "log.watchdog_seconds=30")
+  yield command
+  assert second.wait() in (70, 71), second.text
 
 
 def P14(case):

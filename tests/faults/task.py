@@ -72,7 +72,8 @@ class Echo:
 
 def get_config(choice="rl"):
   return ConfigDict(dict(
-      batch=16, steps=6, start="scratch", env=dict(name=f"{__file__}:Echo"), evals=dict(variants=("same",), episodes=16),
+      batch=16, steps=6, start="scratch", env=dict(name=f"{__file__}:Echo"),
+      evals=dict(variants=("same",), episodes=16),
       model=dict(layers=1, width=16, heads=2, remat="none"), mesh=dict(cpu_threads=1),
       rollout=dict(rows=16, prompt_tokens=4, feedback_tokens=1, max_new_tokens=2),
       algorithm=choice if choice in ("ppo", "rloo") else "grpo", checkpoint=dict(every=2),

@@ -88,7 +88,7 @@ def _prepare_from(command: Command) -> str:
   path = checkpoint_ref.home_of(source) / "config.json"
   try:
     config = json.loads(path.read_text()) if path.is_file() else {}
-  except json.JSONDecodeError:
+  except (OSError, ValueError, RecursionError):
     config = {}   # the program reads the file too and raises the error
   prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
   return source

@@ -16,7 +16,7 @@ def notes(tiny, method="sft", **keys):
 def test_a_warm_up_beyond_the_run_is_a_sentence(tiny):
   assert notes(tiny, steps=10, schedule__warmup=500) == (
       "config.schedule.warmup is 500 updates, but this run makes 10: the rate ends at 2% of its peak. Shorten it, or "
-      "warm-up, or a longer run.")
+      "lengthen the run.")
   assert not notes(tiny, steps=10, schedule__warmup=10) and not notes(tiny, steps=10, schedule__warmup=0)
   assert "ends at 100% of its peak and never goes down" in notes(
       tiny, steps=10, schedule__warmup=10, schedule__name="cosine")
