@@ -92,6 +92,22 @@ with interrupt.as_exception(), interrupt.for_conversation():
   assert ended(body, signal.SIGINT) == (0, "lives\n")
 
 
+@BOTH
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(number, code):
+  body = """
+class Slow:
+  def __del__(self, sleep=time.sleep, write=os.write):   # called when Python has given up its own handlers
+    write(1, b"ready\\n")
+    sleep(0.5)
+
+slow = Slow()
+slow.itself = slow
+interrupt.ignore()
+sys.exit(1)
+"""
+  assert ended(body, number) == (1, "")
+
+
 def test_a_process_under_nohup_outlives_its_terminal():
   before = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
   assert ended("endless()", signal.SIGHUP, signal.SIGTERM, before=before)[0] == 75
