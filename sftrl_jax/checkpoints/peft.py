@@ -4,7 +4,6 @@ It is named as DIR, or as DIR@BASE where the base is not where the file says. Lo
 read; whatever else PEFT has is refused by the key that asks for it.
 """
 
-import collections
 import dataclasses
 import json
 import shutil
