@@ -14,7 +14,10 @@ def run() -> int:
   """Runs the command of this process and returns its exit code."""
   interrupt.install()   # before anything that takes long to import
   from sftrl_jax.main import main
-  code = main()
+  try:
+    code = main()
+  finally:
+    interrupt.ignore()   # the exit code stands: Python would give the signals their default effect while it ends
   if interrupt.received:
     os._exit(code)   # the exception may have left libraries half imported
   if code:

@@ -17,8 +17,8 @@ class Alarm:
 
 ALARMS = {
     "nonfinite": Alarm(
-        "The loss or its gradient was not finite: the update was skipped, and parameters and optimizer stayed as they "
-        "were.",
+        "The loss, its gradient or the update was not finite: the update was skipped, and parameters and optimizer "
+        "stayed as they were.",
         "Lower --config.optimizer.learning_rate, or --config.optimizer.clip (0 does not clip); a longer "
         "--config.schedule.warmup helps where the first steps are hit."),
     "no_trainable_tokens": Alarm(
@@ -26,16 +26,23 @@ ALARMS = {
         "SFT: look at one example with `sftrl check`; a row must hold a prompt and its whole response "
         "(--config.data.length). RL: every response was empty, so look at episodes.jsonl."),
     "constant_rewards": Alarm(
-        "Every episode of the batch got the same reward: there is no advantage, so only the value head and the "
-        "penalties learn.",
+        "Every episode of the batch got the same reward, KL apart: there is no advantage, so the policy stays as it "
+        "is, but for a bonus for entropy; only the value head learns.",
         "All wrong: start from a better model (--config.start), an easier task (--config.env) or more attempts. All "
-        "right: the task is solved. Else a larger --config.batch or --config.rollout.temperature."),
+        "right: the task is solved. Else look at --config.reward, or a larger --config.batch or "
+        "--config.rollout.temperature. --config.max_without_signal such steps in a row end the run."),
     "constant_groups": Alarm(
-        "In every group all episodes got the same reward: no episode has an advantage, so nothing is learned but a "
-        "penalty to the start.",
-        "All wrong: start from a better model (--config.start) or an easier task (--config.env). Else a larger "
-        "--config.grpo.group or --config.rollout.temperature, so that episodes of a group differ, or a larger "
-        "--config.grpo.max_rounds, which plays until groups do (of rloo alike)."),
+        "In every group all episodes got the same reward: no episode has an advantage, so the policy stays as it is, "
+        "but for a penalty to the start and a bonus for entropy.",
+        "All wrong: start from a better model (--config.start) or an easier task (--config.env). Else look at "
+        "--config.reward, or a larger --config.grpo.group or --config.rollout.temperature, so that episodes of a group "
+        "differ, or a larger --config.grpo.max_rounds, which plays until groups do (of rloo alike). "
+        "--config.max_without_signal such steps in a row end the run."),
+    "runaway_values": Alarm(
+        "For some steps now, the value head has predicted more than the rewards of the batch can give, or its errors "
+        "had over twice the variance of the returns: advantages are its errors.",
+        "--config.ppo.truncation=end if it is bootstrap; else a lower --config.ppo.value_coef or "
+        "--config.optimizer.learning_rate, and --config.ppo.value_gradient=False."),
     "all_truncated": Alarm(
         "Every response was cut off at rollout.max_new_tokens: the verifier saw only incomplete responses.",
         "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
@@ -59,17 +66,33 @@ SAME_REWARD = 1e-6
 # A policy that changes its answer one time in fifty has 0.1 nats a response, however long the responses are.
 LEAST_NATS = 0.1
 USUAL_LENGTH = 10.0  # tokens of a response where none was measured
+# One batch may lack the rewards that others had, so values are judged by several lines in a row.
+BEYOND = 1.5
+LEAST_EXPLAINED = -1.0
+PATIENCE = {"runaway_values": 5}
 # verl calls |p - p'| below 0.005 sound and above 0.01 broken, and |log p - log p'| is never smaller. Decoding gives up
 # to 0.01 in bfloat16 and 1e-7 in float32.
 MOST_GAP = 0.02
 
 
-def raised(metrics: dict[str, float]) -> dict[str, float]:
+def streaks(metrics: dict[str, float], before: dict[str, int]) -> dict[str, int]:
+  """For the alarms of PATIENCE, in how many lines in a row their rules hold; before: the same of the line before."""
+  return {name: before.get(name, 0) + 1 if _RULES[name](metrics) else 0 for name in PATIENCE}
+
+
+def raised(metrics: dict[str, float], lines: dict[str, int] | None = None) -> dict[str, float]:
   """{"alarm/NAME": 1.0} of the alarms that one line of metrics raises; a rule whose metrics are absent raises nothing.
 
   A line may average several steps; constant rewards and truncation must then hold in all of them.
+  lines: `streaks` with this line
   """
-  return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule(metrics)}
+  waits = lambda name: (lines or {}).get(name, 0) < PATIENCE.get(name, 0)
+  return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule(metrics) and not waits(name)}
+
+
+def has_signal(metrics: dict[str, float]) -> bool:
+  """Whether the rewards of a step of RL give an advantage to any of its episodes; True where nothing is known of it."""
+  return not _constant_rewards(metrics) and not _constant_groups(metrics)
 
 
 def _nonfinite(metrics: dict[str, float]) -> bool:
@@ -83,12 +106,20 @@ def _no_trainable_tokens(metrics: dict[str, float]) -> bool:
 def _constant_rewards(metrics: dict[str, float]) -> bool:
   if "frac_reward_zero_std" in metrics:  # groups have an alarm of their own
     return False
+  if "objective/signal" in metrics:
+    return metrics["objective/signal"] <= 0
   size = max(1.0, abs(metrics.get("objective/scores", 0.0)))
   return metrics.get("objective/scores_std", math.inf) <= SAME_REWARD * size
 
 
 def _constant_groups(metrics: dict[str, float]) -> bool:
   return metrics.get("frac_reward_zero_std", 0.0) >= 1.0 - 1e-9
+
+
+def _runaway_values(metrics: dict[str, float]) -> bool:
+  most = metrics.get("critic/values/bound", 0.0)
+  beyond = most > 0 and metrics["critic/values/max"] > BEYOND * most
+  return beyond or metrics.get("critic/vf_explained_var", 0.0) < LEAST_EXPLAINED
 
 
 def _all_truncated(metrics: dict[str, float]) -> bool:
@@ -106,5 +137,5 @@ def _sampler_gap(metrics: dict[str, float]) -> bool:
 
 _RULES = {
     "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
-    "constant_groups": _constant_groups, "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse,
-    "sampler_gap": _sampler_gap}
+    "constant_groups": _constant_groups, "runaway_values": _runaway_values, "all_truncated": _all_truncated,
+    "entropy_collapse": _entropy_collapse, "sampler_gap": _sampler_gap}

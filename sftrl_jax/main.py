@@ -23,6 +23,8 @@ NO_RIGHT = "Let this user write there, or give another path."
 WAYS_OUT = {errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EACCES: NO_RIGHT, errno.EPERM: NO_RIGHT,
             errno.EROFS: NO_RIGHT, errno.EFBIG: "A file may not be that large here: see `ulimit -f`."}
 SWITCHES = ("--help", "--debug")   # of every verb
+# Keys of a config outside all sections, which are written like flags by mistake; the schema itself would import JAX.
+OUTER_KEYS = ("seed", "steps", "batch", "flops", "max_nonfinite", "start", "algorithm", "reward")
 
 
 class Misuse(Exception):
@@ -132,6 +134,8 @@ def _take(verb: Verb, flag: str, value: str, flags: dict, overrides: list) -> No
 
 def _unknown_flag(name: str, verb: Verb, flag: str) -> str:
   known = [*verb.flags, *verb.switches, *SWITCHES, *(["--config.KEY"] if verb.overrides else [])]
+  if "--config" in verb.flags and flag.lstrip("-").replace("-", "_") in OUTER_KEYS:
+    return f"{flag} is no flag of {name}: did you mean --config.{flag.lstrip('-').replace('-', '_')}?"
   if verb.overrides and flag.count(".") and not flag.startswith("--config."):
     return f"{flag} is no flag of {name}: a key of the config is written --config.{flag.lstrip('-')}=VALUE."
   return f"{flag} is no flag of {name}{nearest(flag, known, list_title='Flags', cutoff=0.5)}"
@@ -159,8 +163,14 @@ def _message(error: Exception) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}. {WAYS_OUT[error.errno]}"
   is_ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
-  text = str(error) if is_ours else f"{type(error).__name__}: {error}"
+  text = str(error) if is_ours else f"{type(error).__name__}: {error or _place(error)}"
   return f"{text}\n  (--debug prints where)"
+
+
+def _place(error: Exception) -> str:
+  """Where an error without a text was raised, as of an `assert`."""
+  frame = traceback.extract_tb(error.__traceback__)[-1]
+  return f"{frame.line or frame.name} ({frame.filename}, line {frame.lineno})"
 
 
 def _overview() -> str:

@@ -32,3 +32,6 @@ class Readout(NamedTuple):
     if self.softcap:
       d_logits = d_logits * (1.0 - jnp.square(logits / self.softcap))
     return d_logits if self.divisor == 1 else d_logits / self.divisor
+
+
+PLAIN = Readout()   # logits are the products

@@ -1,6 +1,6 @@
 """Kills runs at random moments, goes on with them, and compares them with runs that nobody killed.
 
-  python tests/kills.py --count=200 --home=/tmp/kills [--seed=0] [--runs=sft,ppo]
+  PYTHONPATH=. python tests/kills.py --count=200 --home=/tmp/kills [--seed=0] [--runs=sft,ppo,evaluated]
 
 A signal (SIGKILL, SIGTERM, SIGINT, at times two) comes at any moment between the start of a process and its end:
 imports, compilation, steps, evaluations, saves, the report, the exit. Then the same command goes on, is killed again
@@ -26,15 +26,17 @@ import time
 from pathlib import Path
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "general_points"
-RUNS = {   # seconds each, once they are compiled; PPO evaluates and draws its report too
-    "sft": ["sft", f"--config={CONFIGS / 'sft.py'}:smoke", "--config.steps=30", "--config.checkpoint.every=4",
-            "--config.evals.variants=()"],
-    "ppo": ["rl", f"--config={CONFIGS / 'ppo.py'}:smoke", "--config.steps=8", "--config.checkpoint.every=3",
-            "--config.evals.variants=('id_seen',)", "--config.evals.temperatures=(0.0,)", "--config.evals.kl=False",
-            "--config.evals.episodes=16"]}
+EVALUATED = ["--config.evals.variants=('id_seen',)", "--config.evals.temperatures=(0.0,)", "--config.evals.kl=False",
+             "--config.evals.episodes=16", "--config.evals.every=4"]
+PLAIN = ["--config.log.writers=()", "--config.checkpoint.every=4"]
+SFT = ["sft", f"--config={CONFIGS / 'sft.py'}:smoke", "--config.steps=30", *PLAIN]
+PPO = ["rl", f"--config={CONFIGS / 'ppo.py'}:smoke", "--config.steps=10", "--config.rollout.shrink=()", *PLAIN]
+RUNS = {   # a few seconds of a processor each, once they are compiled
+    "sft": [*SFT, "--config.evals.variants=()"], "ppo": [*PPO, "--config.evals.variants=()"],
+    "evaluated": [*SFT, *EVALUATED]}   # and draws its report
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}
-FIRST = 0.3   # seconds in which Python itself starts: before it runs our first line, a signal has the system's effect
+FIRST = 0.5   # seconds in which Python itself starts: before it runs our first line, a signal has the system's effect
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
 CLOCKS = ("seconds", "timing_s", "throughput", "compute/chip_hours", "compile/count")
 
@@ -106,7 +108,7 @@ def main() -> int:
   parser.add_argument("--home", type=Path, required=True, help="an empty directory")
   parser.add_argument("--cache", type=Path, help="a directory of compiled programs (default: HOME/cache)")
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--runs", default=",".join(RUNS))
+  parser.add_argument("--runs", default="sft,ppo", help=f"of {', '.join(RUNS)}")
   options = parser.parse_args()
   random_, cache, straight, seconds = random.Random(options.seed), options.cache or options.home / "cache", {}, {}
   for name in options.runs.split(","):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sftrl_jax.alarms import ALARMS, PREFIX, raised
+from sftrl_jax.alarms import ALARMS, PATIENCE, PREFIX, has_signal, raised, streaks
 
 # One step of PPO on GeneralPoints, as it was logged.
 HEALTHY = {
@@ -26,6 +26,7 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
     ("nonfinite", {"loss": math.inf}), ("no_trainable_tokens", {"label_tokens": 0.0}),
     ("constant_rewards", {"objective/scores_std": 0.0}),
     ("constant_rewards", {"objective/scores": -1000.0, "objective/scores_std": 1e-5}),
+    ("constant_rewards", {"objective/signal": 0.0}),
     ("constant_groups", {"frac_reward_zero_std": 1.0}),
     ("constant_groups", {"frac_reward_zero_std": 1.0, "objective/scores_std": 0.0}),   # the same, said once
     ("all_truncated", {"response_length/clip_ratio": 1.0}),
@@ -34,6 +35,24 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
     ("sampler_gap", {"sampling/sampling_logp_difference/mean": math.nan})])
 def test_each_alarm_is_raised_alone_by_what_it_is_about(name, changed):
   assert raised({**HEALTHY, **changed}) == {PREFIX + name: 1.0}
+
+
+@pytest.mark.parametrize("bad", [{"critic/vf_explained_var": -1.1},
+                                 {"critic/values/max": 18.0, "critic/values/bound": 10.0}])
+def test_values_run_away_if_they_do_so_in_several_lines_in_a_row(bad):
+  found, lines = [], {}
+  for number in range(8):
+    line = {**HEALTHY, **(bad if number != 1 else {"critic/values/max": 5.0, "critic/values/bound": 0.0})}
+    lines = streaks(line, lines)
+    found.append(raised(line, lines))
+  late = 2 + PATIENCE["runaway_values"] - 1
+  assert found == [{}] * late + [{PREFIX + "runaway_values": 1.0}] * (8 - late)
+
+
+def test_a_step_has_a_signal_unless_rewards_or_groups_are_alike():
+  assert has_signal({}) and has_signal(HEALTHY) and has_signal({"frac_reward_zero_std": 0.9, "objective/scores_std": 0})
+  assert not has_signal({"frac_reward_zero_std": 1.0}) and not has_signal({"objective/signal": 0.0})
+  assert has_signal({"objective/signal": 1.0, "objective/scores_std": 0.0})   # equal sums, other turns
 
 
 def test_entropy_is_judged_by_the_response():

@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sftrl_jax"
 FLOORS = {
     "paths": -1,   # the ground: what a path is
-    "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "readout": 0, "chat": 0, "alarms": 0, "jsonl": 0,
+    "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "readout": 0, "chat": 0, "alarms": 0,
+    "jsonl": 0,
     "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
     "checkpoints": 2, "data": 2, "rollout": 2,
     "training": 3,

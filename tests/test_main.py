@@ -70,6 +70,8 @@ def program(monkeypatch):
     (["evaluate"], "evaluate needs FROM"),
     (["evaluate", "a", "b"], "too many"),
     (["report"], "report needs DIR"),
+    (["sft", "--batch=3"], "--batch is no flag of sft: did you mean --config.batch?"),
+    (["rl", "--max-nonfinite=3"], "--max-nonfinite is no flag of rl: did you mean --config.max_nonfinite?"),
     (["report", "a", "--config.x=1"], "--config.x is no flag of report"),
     (["report", "--oot=x", "a"], "did you mean --out?"),
 ])

@@ -66,9 +66,9 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
   """Writes one file, or several and an index above LARGEST. Fetches one parameter (with all its layers) at a time."""
   shapes = fill.named(params, names)
   bytes_of = lambda name: math.prod(shapes[name]) * dtype.itemsize
-  tensors = _tensors(names, params, dtype)
+  tensors_of = tensors(names, params, dtype)
   if not writes:
-    collections.deque(tensors, maxlen=0)   # this process only takes part in gathering
+    collections.deque(tensors_of, maxlen=0)   # this process only takes part in gathering
     return
   files, size = [[]], 0
   for name in shapes:
@@ -80,16 +80,16 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
   file_names = [safetensors.SINGLE] if len(files) == 1 else [
       f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
   for file, names_in_file in zip(file_names, files, strict=True):
-    # `tensors` yields in the order of `shapes`, of which each file has the next few.
+    # `tensors_of` yields in the order of `shapes`, of which each file has the next few.
     safetensors.write(part / file, {name: shapes[name] for name in names_in_file}, dtype,
-                      (next(tensors) for _ in names_in_file))
+                      (next(tensors_of) for _ in names_in_file))
   if len(files) > 1:
     file_of = {name: file for file, names_in_file in zip(file_names, files, strict=True) for name in names_in_file}
     _write_json(part / safetensors.INDEX,
                 {"metadata": {"total_size": sum(map(bytes_of, shapes))}, "weight_map": file_of})
 
 
-def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+def tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
   """(name, tensor) in the order of the parameters, each gathered whole. All processes must iterate over all."""
   leaves = trees.leaves(params)
   for name, paths in fill.sharing(params, names).items():
@@ -171,7 +171,7 @@ def _read_json(path: Path) -> dict | None:
   """The table in a JSON file; None if there is no sound one."""
   try:
     table = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
   return table if isinstance(table, dict) else None
 

@@ -24,6 +24,7 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 REMOVED = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"}   # which llama.cpp itself once had
 STRING, ARRAY = 8, 9
 VERSIONS = (1, 2, 3)
+LONGEST_NAME = 1000   # letters, of a key or a tensor
 OLDER = (b"tjgg", b"lmgg", b"fmgg", b"algg", b"ggjt", b"ggml", b"ggmf", b"ggla")   # of llama.cpp before GGUF
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf")
 AT_ONCE = 1 << 22   # numbers that are dequantised at a time
@@ -177,7 +178,7 @@ class _Header:
     tensors, keys = self.number(self.size), self.number(self.size)
     metadata = {}
     for _ in range(keys):
-      name = self.text()
+      name = self.name()
       if name in metadata:
         raise ValueError(f"{name} occurs twice")
       metadata[name] = self.value(self.number("<I"))
@@ -203,6 +204,13 @@ class _Header:
     self.at += length
     return self.data[self.at - length : self.at].decode("utf-8", "replace")
 
+  def name(self) -> str:
+    """The next string, which names a key or a tensor."""
+    name = self.text()
+    if len(name) > LONGEST_NAME:
+      raise ValueError(f"a name of {len(name)} letters begins with {name[:60]!r}")
+    return name
+
   def value(self, kind: int) -> Any:
     """The next value of metadata; kind: the format's number of its type."""
     if kind == STRING:
@@ -221,7 +229,7 @@ class _Header:
 
   def tensor(self) -> tuple[str, int, tuple[int, ...], int]:
     """(name, type, shape, offset in the data) of the next tensor."""
-    name, axes = self.text(), self.number("<I")
+    name, axes = self.name(), self.number("<I")
     if axes > 4:
       raise ValueError(f"{name} has {axes} axes")
     sizes = [self.number(self.size) for _ in range(axes)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from sftrl_jax.data.batches import lay
 from sftrl_jax.data.report import Packed
-from sftrl_jax.data.rows import Corpus, RowsConfig, digest_of
+from sftrl_jax.data.rows import Corpus, RowsConfig
 from sftrl_jax.inputs import Slot
 from sftrl_jax.objectives.batches import TokenBatch
 
@@ -108,9 +108,8 @@ def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, b
   _, ends = make_pass(corpus, rows, examples, seed)(0)
   filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)
   held = np.setdiff1d(np.arange(corpus.count), examples)
-  trained = {digest_of(*corpus.example(index)) for index in examples} if len(held) else ()
-  overlap = sum(digest_of(*corpus.example(index)) in trained for index in held)
-  return Packed(len(ends), filled, len(ends) / batch, len(held), overlap)
+  overlap = np.isin(corpus.digests[held], corpus.digests[examples]).sum()
+  return Packed(len(ends), filled, len(ends) / batch, len(held), int(overlap))
 
 
 def _laid(corpus: Corpus, spans, rows: int, length: int) -> TokenBatch:

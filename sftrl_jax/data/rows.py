@@ -72,12 +72,13 @@ class RowsConfig:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
   """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` marks which of its
-  tokens are to be learned."""
+  tokens are to be learned. digests: equal for equal examples."""
 
   tokens: np.ndarray    # int32
   learned: np.ndarray   # bool
   offsets: np.ndarray   # int64, one more than there are examples
   report: Report
+  digests: np.ndarray   # uint64
 
   @property
   def count(self) -> int:
@@ -98,7 +99,7 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
   train on; every message names file, row and column."""
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
   counts, dropped, notes, ignored, formats_read = Counter(), _Places(), _Places(), Counter(), Counter()
-  first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split))), set()
+  first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split))), array.array("Q")
   while some := list(itertools.islice(raws, CHUNK)):
     for raw, (kind, drafted) in zip(some, _examples(rows, some, tokenizer), strict=True):
       counts["read"] += 1
@@ -122,15 +123,16 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
       learned.extend(flags)
       offsets.append(len(tokens))
       counts["ends"] += ids[-1] == tokenizer.eos
-      digests.add(digest_of(ids, flags))
+      digests.append(_digest_of(ids, flags))
   arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
+  numbers = np.frombuffer(digests, np.uint64)
   kept = counts["read"] - sum(dropped.counts.values())
   report = Report(rows.path, ", ".join(formats_read) or rows.format, counts["read"], kept, dropped.as_(Dropped),
                   counts["truncated"], counts["trailing"], rows.length, len(tokens), int(arrays[1].sum()),
                   counts["ends"], tuple(sorted(ignored.items())), _digest(*arrays), first,
-                  _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(digests))
+                  _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(np.unique(numbers)))
   _refuse(rows, report)
-  return Corpus(*arrays, report)
+  return Corpus(*arrays, report, numbers)
 
 
 class _Places:
@@ -151,10 +153,9 @@ class _Places:
     return tuple(kind(what, count, tuple(self._first[what]), *more(what)) for what, count in self.counts.items())
 
 
-def digest_of(ids: Sequence[int], flags: Sequence[bool]) -> bytes:
-  """Equal for equal examples."""
+def _digest_of(ids: Sequence[int], flags: Sequence[bool]) -> int:
   content = np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes()
-  return hashlib.blake2b(content, digest_size=16).digest()
+  return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 TOO_LONG, CUT_OFF = "longer than data.length", "nothing to learn within data.length"

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args, get_origin
 
 LAYER_KINDS = ("global", "local", "unrotated")
+MOST_LAYERS = 10_000   # far above any model; a pattern of kinds is written out for each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,11 @@ class DecoderConfig:
     for name in ("width", "layers", "heads", "unroll"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    for name in ("layers", "unroll"):
+      if getattr(self, name) > MOST_LAYERS:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {MOST_LAYERS}.")
+    if self.vocab < 0:
+      raise ValueError(f"vocab is {self.vocab}; it must be positive, or 0 for the tokenizer's size.")
     for name in ("kv_heads", "head_dim", "mlp_dim", "window", "rope_context", "context"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1, or 0 for the default.")
@@ -166,6 +172,7 @@ class DecoderConfig:
     if self.rope_gain != 1 and self.rope_scaling != "yarn":
       raise ValueError(f"rope_gain is {self.rope_gain}, and rope_scaling is {self.rope_scaling!r}: without 'yarn' it "
                        "must be 1.")
+    numbers = self.rope_context, self.rope_low, self.rope_high
     if self.rope_scaling in ("llama3", "yarn") and not (self.rope_context and self.rope_low < self.rope_high):
-      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low and rope_high are {self.rope_context}, "
-                       f"{self.rope_low} and {self.rope_high}: it needs a context, and 0 < rope_low < rope_high.")
+      raise ValueError(f"rope_scaling is {self.rope_scaling!r}, but rope_context, rope_low, rope_high are {numbers}: "
+                       "it needs a context, and 0 < rope_low < rope_high.")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from sftrl_jax.inputs import Inputs
@@ -42,6 +43,12 @@ class GroupBatch:
   old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
   ref_logprobs_BT: jax.Array | None  # f32, of the start's parameters; None where the loss has no KL
   advantages_B: jax.Array  # f32, of all tokens of the episode
+
+
+def has_advantage(batch: PolicyBatch | GroupBatch) -> jax.Array:
+  """Whether a token in the loss has an advantage (bool scalar)."""
+  advantages = batch.advantages_BT if isinstance(batch, PolicyBatch) else batch.advantages_B[:, None]
+  return jnp.any((advantages != 0) & (batch.mask_BT > 0))
 
 
 class Scores(NamedTuple):

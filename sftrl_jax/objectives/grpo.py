@@ -23,7 +23,8 @@ class GRPOConfig(GroupConfig):
   scale: divide advantages by the standard deviation of their group
   mean: of the loss: "token", over all tokens; "sequence", over each episode's tokens and then over episodes, which
     favours short right and long wrong answers; "constant", the sum divided by the most tokens that an episode may have
-  kl: where the KL to the start is added: to the "loss", or to the "reward" (k1, summed over the episode)
+  kl: where the KL to the start is added: to the "loss", or to the "reward" (k1, summed over the episode, less its
+    group's mean); `scale` divides what the rewards give and not the KL, so kl_coef is its strength in every group
   kl_estimator: of the KL in the loss: "k3" is the usual one; its gradient is not that of the KL, while that of "k2" is
   entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
   """

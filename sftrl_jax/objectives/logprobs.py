@@ -5,12 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.readout import Readout
+from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
 
 def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array, *, temperature: float = 1.0,
-             chunk: int = 0, readout: Readout = Readout()) -> tuple[jax.Array, jax.Array, jax.Array]:
+             chunk: int = 0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(logprobs_BT, entropy_BT, correct_BT) of log_softmax(logits(h W) / temperature): f32, f32 nats,
   bool.
 
@@ -35,8 +35,20 @@ def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array
 
 def _logits(hidden_BTD, unembed_DV, readout: Readout):
   """logits_BTV in f32."""
-  return readout.logits(jnp.einsum("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype),
-                                   preferred_element_type=jnp.float32))
+  return readout.logits(_product("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype)))
+
+
+def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """The einsum of two arrays, added up and given in f32.
+
+  XLA's CPU backend lacks some products of bfloat16 with a result in f32 (the gradient of an embedding that unembeds
+  too), and computes the others in f32 anyhow: there the arrays are cast.
+  """
+  product = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+  if a.dtype == jnp.float32:
+    return product(a, b)
+  cast = lambda a, b: product(a.astype(jnp.float32), b.astype(jnp.float32))
+  return jax.lax.platform_dependent(a, b, cpu=cast, default=product)
 
 
 def _is_first_best(logits_BTV, targets_BT):
@@ -74,9 +86,8 @@ def _score_backward(temperature, readout, keep, kept, cotangents):
   target_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, p_BTV.shape, 2) == targets_BT[..., None]
   d_BTV = (cotangents[0] / temperature)[..., None] * (target_BTV.astype(jnp.float32) - p_BTV)
   d_BTV = readout.backward(d_BTV, (log_BTV + log_z_BT[..., None]) * temperature).astype(hidden_BTD.dtype)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  d_hidden_BTD = product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
-  d_unembed_DV = product("btd,btv->dv", hidden_BTD, d_BTV)
+  d_hidden_BTD = _product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
+  d_unembed_DV = _product("btd,btv->dv", hidden_BTD, d_BTV)
   return d_hidden_BTD.astype(hidden_BTD.dtype), d_unembed_DV.astype(unembed_DV.dtype), None
 
 
@@ -90,7 +101,7 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
 
 
 def kl(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array, *,
-       temperature: float = 1.0, readout: Readout = Readout()) -> jax.Array:
+       temperature: float = 1.0, readout: Readout = PLAIN) -> jax.Array:
   """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
   log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
   log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)

@@ -23,13 +23,15 @@ class PPOConfig:
   value_clip: epsilon of the value (0: not clipped)
   value_coef: weight of the value loss
   entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
-  kl_coef: KL to the start in the reward, k1 per token (0: the reference is not even loaded)
+  kl_coef: KL to the start in the reward, k1 per token (0: the reference is not even loaded). Where the rewards of all
+    episodes of an iteration are alike, no action has an advantage, whatever its KL
   gamma: discount from one token of a turn to the next
   turn_gamma: discount from a turn to the next
   gae_lambda: of generalised advantage estimation
   whiten: advantages to mean 0 and variance 1 over the whole batch
-  truncation: "bootstrap": V of the state after an episode that is out of attempts stands for the rest; "end": being out
-    of attempts is the task's own end, and V after it is 0
+  truncation: "end": being out of attempts is the task's own end, and V after it is 0: the chat tells how many attempts
+    there were. "bootstrap": V of the state after it stands for the rest, in a task that goes on beyond its attempts; no
+    response is trained in that state, so V there is a guess that is fed back into the returns, and it may run away
   value_gradient: let the value loss move the trunk too (off: the value head reads it through stop_gradient)
   """
 
@@ -45,7 +47,7 @@ class PPOConfig:
   turn_gamma: float = 0.9
   gae_lambda: float = 1.0
   whiten: bool = True
-  truncation: Literal["bootstrap", "end"] = "bootstrap"
+  truncation: Literal["end", "bootstrap"] = "end"
   value_gradient: bool = False
 
   def __post_init__(self):

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from sftrl_jax.metrics import row_sum
 from sftrl_jax.shapes import check
 
+ROUNDING = 1e-6   # of a sum of rewards in f32, as a share of it
+
 
 def gae(rewards_EL: jax.Array, values_EL: jax.Array, discounts_EL: jax.Array, live_EL: jax.Array,
         last_values_E: jax.Array, gae_lambda: float) -> tuple[jax.Array, jax.Array]:
@@ -47,6 +49,20 @@ def gae(rewards_EL: jax.Array, values_EL: jax.Array, discounts_EL: jax.Array, li
   return advantages_EL, jnp.where(live_EL > 0, advantages_EL + values_EL, 0.0)
 
 
+def rewards_differ(rewards_EL: jax.Array, discounts_EL: jax.Array, live_EL: jax.Array) -> jax.Array:
+  """Whether the rewards prefer one episode to another (bool scalar): at some step, what comes from it on differs
+  between two episodes by more than rounding.
+
+  Where they do not, returns minus values are nothing but the value function's own errors.
+  discounts_EL: from a step to the next live one, as of `gae`
+  """
+  blank_EL = jnp.zeros_like(rewards_EL)
+  _, sums_EL = gae(rewards_EL, blank_EL, discounts_EL, live_EL, blank_EL[:, 0], 1.0)
+  most_L = jnp.max(jnp.where(live_EL > 0, sums_EL, -jnp.inf), axis=0)
+  least_L = jnp.min(jnp.where(live_EL > 0, sums_EL, jnp.inf), axis=0)
+  return jnp.any(most_L - least_L > ROUNDING * jnp.maximum(jnp.abs(most_L), jnp.abs(least_L)))
+
+
 def whiten(advantages: jax.Array, mask: jax.Array, epsilon: float = 1e-5) -> jax.Array:
   """(A - mean) / (std + epsilon) over the mask, biased variance; zeros where the mask has fewer than two entries."""
   mask = mask.astype(jnp.float32)
@@ -59,11 +75,13 @@ def whiten(advantages: jax.Array, mask: jax.Array, epsilon: float = 1e-5) -> jax
 
 
 def group_relative(rewards_E: jax.Array, group: int, scale: bool = True, epsilon: float = 1e-4,
-                   present_E: jax.Array | None = None) -> jax.Array:
+                   present_E: jax.Array | None = None, penalties_E: jax.Array | None = None) -> jax.Array:
   """advantages_E = R - mean of the group; with `scale`, divided by the group's standard deviation (n - 1) + epsilon.
 
-  present_E: 0 for episodes that are left out (None: none are); the others of their group are compared
   Exactly 0 where all rewards of a group are equal, whatever the rounding of the mean, and where one is alone.
+  present_E: 0 for episodes that are left out (None: none are); the others of their group are compared
+  penalties_E: subtracted, less their group's mean; never scaled, or else the noise of small penalties would be worth as
+    much as a reward wherever the rewards of a group are equal
   """
   rewards_GQ, present_GQ, alike_1Q = _in_groups(rewards_E, present_E, group)
   count_1Q = jnp.sum(present_GQ, axis=0, keepdims=True)
@@ -75,14 +93,20 @@ def group_relative(rewards_E: jax.Array, group: int, scale: bool = True, epsilon
     std_1Q = jnp.sqrt(mean(jnp.square(advantages_GQ), count_1Q - 1))
     std_1Q = whole(jnp.std(rewards_GQ, axis=0, ddof=1, keepdims=True), std_1Q)
     advantages_GQ = advantages_GQ / (std_1Q + epsilon)
-  return _in_order(advantages_GQ, present_GQ, alike_1Q)
+  advantages_E = _in_order(advantages_GQ, present_GQ, alike_1Q)
+  if penalties_E is None:
+    return advantages_E
+  return advantages_E - group_relative(penalties_E, group, scale=False, present_E=present_E)
 
 
-def leave_one_out(rewards_E: jax.Array, group: int, present_E: jax.Array | None = None) -> jax.Array:
+def leave_one_out(rewards_E: jax.Array, group: int, present_E: jax.Array | None = None,
+                  penalties_E: jax.Array | None = None) -> jax.Array:
   """advantages_E = R - mean of the group's other rewards; exactly 0 where all of a group are equal, or one is alone.
 
   present_E: 0 for episodes that are left out (None: none are)
+  penalties_E: subtracted from the rewards
   """
+  rewards_E = rewards_E if penalties_E is None else rewards_E - penalties_E
   rewards_GQ, present_GQ, alike_1Q = _in_groups(rewards_E, present_E, group)
   others_1Q = jnp.maximum(jnp.sum(present_GQ, axis=0, keepdims=True) - 1, 1.0)
   others_GQ = (jnp.sum(rewards_GQ, axis=0, keepdims=True) - rewards_GQ) / others_1Q

@@ -122,8 +122,8 @@ def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
     return params, params, 0
   params, step = saved_run.parameters(experiment, home, step)
   if initial_params.adapters_of(home):
-    return params, initial_params.adapter_base(home, experiment.start, experiment.model, experiment.seed,
-                                               experiment.mesh)[0], step
+    return params, initial_params.reference_params(home, experiment.start, experiment.model, experiment.seed,
+                                                   experiment.mesh), step
   try:
     initial_params.check_start(experiment.start)
   except ConfigError as error:

@@ -63,6 +63,10 @@ class Pretrained:
     ValueError for one whose chats could not be trained: its template ends no turn, or hides what was written.
     """
     title = str(getattr(hf, "name_or_path", "") or "this tokenizer")
+    for number in stops:
+      if type(number) is not int:
+        raise ValueError(f"{title} is to end responses at id {number!r}, which is no whole number: mend eos_token_id "
+                         "in generation_config.json.")
     backend = getattr(hf, "backend_tokenizer", None)
     if backend is None:
       raise ValueError(f"{title} is no fast tokenizer: save it as tokenizer.json, as AutoTokenizer does.")

@@ -82,7 +82,8 @@ class Template:
       text = compiled(self.source).render(**{"tools": None, "documents": None, **self.variables,
                                              **self._safe(self.args, False)},
                                           messages=messages, add_generation_prompt=prompt)
-    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError,
+            RecursionError, MemoryError) as error:
       raise ValueError(f"The chat template of {self.title} refuses a chat of {roles(chat)}: {error}") from error
     return self._named(text).replace(BREAK, "")
 

@@ -14,9 +14,11 @@ from sftrl_jax.metrics import row_sum
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
-from sftrl_jax.objectives.returns import gae, whiten
+from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.training.score import Score
+
+ENDLESS = 100.0   # turns that a task may have without a discount, for what its rewards can add up to
 
 
 @struct.dataclass
@@ -60,6 +62,11 @@ def make_advantages(ppo: PPOConfig) -> Callable:
     metrics["critic/returns/mean"] = row_sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
     if ppo.whiten:
       advantages_EL = whiten(advantages_EL, grid.live_EL)
+    # Without a difference between rewards, advantages are errors of the value head, which whitening would blow up.
+    signal = rewards_differ(grid.rewards_EL, jnp.where(grid.ends_EL > 0, ppo.turn_gamma, 1.0), grid.live_EL)
+    advantages_EL = jnp.where(signal, advantages_EL, 0.0)
+    metrics["objective/signal"] = signal.astype(jnp.float32)
+    metrics |= _range(values_EL, last_values_E, rewards_EL, grid, ppo)
     spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
     batch = PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, logprobs_BT * rows.mask_BT,
                         values_BT, spread(advantages_EL), spread(returns_EL))
@@ -71,25 +78,25 @@ def make_advantages(ppo: PPOConfig) -> Callable:
 def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool) -> Callable:
   """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
 
-  compare: (rewards_E, present_E) -> advantages_E; the episodes of a group are neighbours, and one that is not present
-    has no advantage and no part in those of the others
+  compare: (rewards_E, present_E, penalties_E=None) -> advantages_E; the episodes of a group are neighbours, and one
+    that is not present has no advantage and no part in those of the others
   kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss computes the KL
     from the reference log-probabilities in the batch
   """
 
   def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
     logprobs_BT, ref_logprobs_BT = scored.logprobs_BT, scored.ref_logprobs_BT
-    rewards_E, metrics = outcomes.rewards_E, {}
+    penalties, metrics = {}, {}
     if ref_logprobs_BT is not None:
       kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
       metrics["objective/kl"] = _per_episode(kl_BT, rows)
       if kl_in_reward:
-        rewards_E, ref_logprobs_BT = rewards_E - section.kl_coef * jnp.sum(kl_BT, axis=1), None
+        penalties, ref_logprobs_BT = {"penalties_E": section.kl_coef * jnp.sum(kl_BT, axis=1)}, None
     mask_BT = rows.mask_BT * outcomes.in_loss_E[:, None]
     if ref_logprobs_BT is not None:
       ref_logprobs_BT = ref_logprobs_BT * mask_BT
     batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
-                       compare(rewards_E, present_E=outcomes.has_advantage_E))
+                       compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties))
     return batch, metrics
 
   return advantages
@@ -117,6 +124,17 @@ def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
 def _per_episode(kl_BT, rows: Rows):
   """Nats an episode; rows without a sampled token do not count."""
   return jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
+
+
+def _range(values_EL, last_values_E, rewards_EL, grid: Grid, ppo: PPOConfig) -> dict:
+  """The largest |V|, and the largest that the rewards of the batch can add up to: those of an episode, and after one
+  that is bootstrapped the largest reward at every turn, of at most ENDLESS turns."""
+  discounts_EL, size_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, 1.0), jnp.abs(rewards_EL)
+  turns = min(ENDLESS, 1 / (1 - ppo.turn_gamma)) if ppo.turn_gamma < 1 else ENDLESS
+  rest_E = jnp.max(size_EL) * turns * grid.bootstrap_E
+  _, sums_EL = gae(size_EL, jnp.zeros_like(size_EL), discounts_EL, grid.live_EL, rest_E, 1.0)
+  most = lambda x: jnp.max(jnp.abs(x))
+  return {"critic/values/max": jnp.maximum(most(values_EL), most(last_values_E)), "critic/values/bound": most(sums_EL)}
 
 
 def _penalty(kl_BT, rows: Rows, grid: Grid, level: str):

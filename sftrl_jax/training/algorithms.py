@@ -90,6 +90,12 @@ def needs_bootstrap(config: Any) -> bool:
   return isinstance(config, PPOConfig) and config.truncation == "bootstrap"
 
 
+def learns_by_advantages_alone(config: Any) -> bool:
+  """Whether no other term of the loss moves the policy: neither a bonus for entropy nor a KL in the loss."""
+  kl_in_loss = config.kl_coef and getattr(config, "kl", "reward") == "loss"   # PPO and RLOO have it in the reward
+  return not kl_in_loss and not getattr(config, "entropy_coef", 0.0)
+
+
 def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh) -> None:
   """ValueError unless the batch can be cut by the section's numbers and the mesh can split it."""
   pieces, cut = config.minibatches, f"batch / {name}.minibatches"

@@ -44,8 +44,9 @@ class LogConfig:
   def __post_init__(self):
     if self.every < 1:
       raise ValueError(f"every is {self.every}; it must be at least 1.")
-    if self.episodes < 0 or self.megabytes < 0:
-      raise ValueError("episodes and megabytes must not be negative.")
+    for name in ("episodes", "megabytes"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     object.__setattr__(self, "profile_steps", tuple(self.profile_steps))
     object.__setattr__(self, "writers", tuple(self.writers))
     check_writers(self.writers)

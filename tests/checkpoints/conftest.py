@@ -17,7 +17,8 @@ VALUES = {
     "smollm3": dict(no_rope_layer_interval=2, attention_bias=True, mlp_bias=True),
     "phi3": dict(rope_theta=500.0, sliding_window=None, partial_rotary_factor=0.5),
     "olmo2": dict(rope_theta=500.0),
-    "granite": dict(logits_scaling=8, residual_multiplier=0.3, embedding_multiplier=12, attention_multiplier=0.1),
+    "granite": dict(rope_theta=500.0, logits_scaling=8, residual_multiplier=0.3, embedding_multiplier=12,
+                    attention_multiplier=0.1),
     "gemma3_text": dict(tie_word_embeddings=True, sliding_window=6, query_pre_attn_scalar=8, sliding_window_pattern=2),
 }
 
@@ -42,9 +43,8 @@ def shapes_of(values):
     layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,),
               "post_feedforward_layernorm.weight": layer.pop("input_layernorm.weight")}
   if kind == "phi3":
-    gone = [name for name in layer if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight",
-                                                     "up_proj.weight"))]
-    layer = {name: shape for name, shape in layer.items() if name not in gone} | {
+    kept = ("o_proj.weight", "down_proj.weight", "norm.weight")
+    layer = {name: shape for name, shape in layer.items() if name.endswith(kept)} | {
         "self_attn.qkv_proj.weight": (q + 2 * kv, width), "mlp.gate_up_proj.weight": (2 * mlp_dim, width)}
   if kind in ("gemma2", "gemma3_text"):
     layer |= {f"{name}_feedforward_layernorm.weight": (width,) for name in ("pre", "post")}

@@ -18,12 +18,15 @@ SHORT = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm"}
+FLOATS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
+          "attention.scale": "attention_multiplier", "embedding_scale": "embedding_multiplier",
+          "residual_scale": "residual_multiplier", "logit_scale": "logits_scaling"}
 FREQUENCIES = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 8192}
 
 
 def renamed(name, family):
-  if family == "gemma3_text":
+  if family in ("gemma3_text", "gemma2", "olmo2"):
     name = name.replace("post_attention_layernorm", "post_attention_norm")
   for long, short in SHORT.items():
     name = name.replace(long, short)
@@ -45,14 +48,17 @@ def converted(home, values, path, kind="F32", extra=None, keys=None, **parts):
   writer.add_float32(f"{architecture}.rope.freq_base", values.get("rope_theta", 1e6))
   for key, value in (keys or {}).items():
     writer.add_float32(f"{architecture}.{key}", value)
-  if family == "gemma3_text":
-    writer.add_uint32("gemma3.attention.sliding_window", values["sliding_window"])
+  for key, name in FLOATS.items():
+    if name in values:
+      writer.add_float32(f"{architecture}.{key}", values[name])
+  if family in ("gemma2", "gemma3_text"):
+    writer.add_uint32(f"{architecture}.attention.sliding_window", values["sliding_window"])
   for name, entry in safetensors.entries(home).items():
     array = np.array(entry.read())
-    if family == "llama" and ("q_proj" in name or "k_proj" in name):
+    if family in ("llama", "granite", "smollm3") and ("q_proj" in name or "k_proj" in name):
       heads = values["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
-      array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
-    if family == "gemma3_text" and "norm" in name:
+      array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+    if family in ("gemma2", "gemma3_text") and "norm" in name:
       array = array + 1
     block = "F32" if array.ndim == 1 or array.shape[1] % 32 and kind.startswith("Q") else kind
     wanted = package.GGMLQuantizationType[block]
@@ -66,8 +72,10 @@ def converted(home, values, path, kind="F32", extra=None, keys=None, **parts):
 
 
 @pytest.mark.parametrize("family, changes", [
-    ("llama", {}), ("qwen2", {}), ("qwen3", dict(tie_word_embeddings=True)),
-    ("gemma3_text", dict(num_hidden_layers=8, sliding_window_pattern=6))])
+    ("llama", dict(attention_bias=True, mlp_bias=True)), ("qwen2", {}), ("olmo2", {}), ("granite", {}),
+    ("smollm3", dict(num_hidden_layers=5, no_rope_layer_interval=4, rope_theta=500.0)),
+    ("gemma2", dict(attn_logit_softcapping=20.0, final_logit_softcapping=10.0)),
+    ("qwen3", dict(tie_word_embeddings=True)), ("gemma3_text", dict(num_hidden_layers=8, sliding_window_pattern=6))])
 def test_a_file_holds_the_model_of_the_directory(make, values_of, tmp_path, family, changes):
   home = make(family, **changes)
   path = converted(home, values_of(family, **changes), tmp_path / "x.gguf")
@@ -75,7 +83,7 @@ def test_a_file_holds_the_model_of_the_directory(make, values_of, tmp_path, fami
   assert here.config == there.config and here.tokenizer is None
   close = lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=3e-7)
   exact = lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-  jax.tree.map(close if family == "gemma3_text" else exact, here.params, there.params)
+  jax.tree.map(close if family.startswith("gemma") else exact, here.params, there.params)
 
 
 def test_blocks_are_multiplied_out_into_any_dtype_and_sharding(make, values_of, tmp_path):
@@ -175,7 +183,10 @@ def test_positions_stretched_as_files_of_2023_say(make, values_of, tmp_path):
 def test_a_number_of_layers_that_is_a_lie_is_told_at_once(make, values_of, tmp_path):
   home = make()
   path = converted(home, {**values_of(), "num_hidden_layers": 2**31}, tmp_path / "x.gguf")
-  with pytest.raises(ValueError, match="block_count is 2147483648, but the file holds 30 tensors"):
+  with pytest.raises(ValueError, match="llama.block_count is 2147483648; it must be at most 10000"):
+    gguf.describe(path)
+  path = converted(home, {**values_of(), "num_hidden_layers": 100}, tmp_path / "y.gguf")
+  with pytest.raises(ValueError, match="block_count is 100, but the file holds 30 tensors"):
     gguf.describe(path)
 
 

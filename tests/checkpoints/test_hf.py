@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from sftrl_jax import models
-from sftrl_jax.checkpoints import hf, safetensors
+from sftrl_jax.checkpoints import hf, safetensors, source
 from sftrl_jax.checkpoints.families import FAMILIES
+from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import mesh as meshes
 
 
@@ -108,7 +109,7 @@ def test_weights_are_held_against_the_config_before_any_is_read(make):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"model_type": "gpt2"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
+    ('{"model_type": "gpt9"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
     (b"\xff\xfe", "no sound JSON"), (None, "holds no config.json")])
 def test_a_directory_of_no_known_model_is_told(tmp_path, text, message):
   if text is not None:
@@ -141,3 +142,40 @@ def test_ends_are_those_of_generation_before_those_of_the_model(tmp_path):
   assert hf.stops(tmp_path) == (7,)
   (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
   assert hf.stops(tmp_path) == (5, 6)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(num_hidden_layers=10**9), "num_hidden_layers is 1000000000; it must be at most 10000"),
+    (dict(num_hidden_layers=10**400), "num_hidden_layers is a number of more than 30 digits"),
+    (dict(hidden_size=10**12), "hidden_size is 1000000000000"), (dict(vocab_size=2**70), "vocab_size is"),
+    (dict(rms_norm_eps=float("nan")), "rms_norm_eps is nan"), (dict(rope_theta="x"), "rope_theta is 'x'"),
+    (dict(model_type="evil", auto_map={"AutoModelForCausalLM": "evil.Model"}), "Its code .auto_map. is not run"),
+    (dict(quantization_config={"quant_method": "gptq"}), "quantization_config is")], ids=str)
+def test_a_config_that_lies_is_refused_before_anything_of_its_size_is_made(make, changes, message):
+  home = make()
+  values = json.loads((home / "config.json").read_text())
+  (home / "config.json").write_text(json.dumps({**values, **changes}))
+  (home / "evil.py").write_text("raise SystemExit('was run')")
+  with pytest.raises(ValueError, match=message):
+    hf.load(home)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_is_too_deep_is_told(make, name):
+  home = make(files=2)
+  (home / name).write_text("[" * 100_000)
+  assert source.is_hf(home)
+  with pytest.raises(ValueError, match=f"{name} is (no sound JSON|damaged)"):
+    hf.load(home)
+
+
+@pytest.mark.parametrize("ends", ["2", [[2]], {"a": 1}, True, 2.5])
+def test_ends_that_are_no_ids_are_told(tmp_path, ends):
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, models as pieces
+  from transformers import PreTrainedTokenizerFast
+  made = Tokenizer(pieces.BPE({"a": 0, "</s>": 1}, []))
+  PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(tmp_path)
+  (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+  with pytest.raises(ValueError, match="end responses at id .* mend eos_token_id in generation_config.json"):
+    hf.tokenizer(tmp_path, DecoderConfig(vocab=2, width=8, heads=2))

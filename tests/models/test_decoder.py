@@ -11,6 +11,7 @@ import pytest
 from sftrl_jax import inputs, models, trees
 from sftrl_jax.models import cache
 from sftrl_jax.models.decoder import unstack
+from sftrl_jax.parallel import mesh as meshes, rules
 
 STEPS = 3
 
@@ -177,6 +178,25 @@ def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
   left, right = np.asarray(decoder.logits(decoder.params, *fields(batch))), full(decoder, ragged, 12)
   for index, row in enumerate(ragged):
     same(left[index, 12 - len(row):], right[index, : len(row)])
+
+
+def test_a_mesh_changes_neither_gradients_nor_decoding(born_of, kinds, packed, same):
+  """Norms over all heads, biases of what is summed over devices, and caps of scores that are split by heads."""
+  decoder = born_of(**dataclasses.asdict(kinds["capped"]))
+  alone = gradients(decoder.model)(decoder.params, *fields(packed[0]))
+  mesh = meshes.make(meshes.MeshConfig(2, 2, 2))
+  with jax.set_mesh(mesh), rules.applied():
+    params = jax.device_put({"model": decoder.params}, rules.shardings({"model": decoder.params}, mesh))["model"]
+    close(gradients.__wrapped__(decoder.model)(params, *fields(packed[0])), alone, 2e-5)
+  with jax.set_mesh(mesh), rules.applied(rules.STATIONARY_AXES):
+    extend = jax.jit(functools.partial(decoder.model.extend, jax.jit(decoder.model.decoding)(params)))
+    said, past = [], cache.empty(decoder.model.config, 4, 3)
+    for place in range(3):   # a token of each row at a time, with matrices that stay where they are
+      token = inputs.Inputs(jnp.full((4, 1), place + 5), jnp.full((4, 1), place), jnp.ones((4, 1), jnp.int32))
+      hidden, past = extend(past, token)
+      said.append(np.asarray(hidden)[:, 0])
+  same(decoder.model.unembed(decoder.params, jnp.asarray(np.stack(said, 1))),
+       full(decoder, [[5, 6, 7]] * 4, 12)[:, :3])
 
 
 def test_rows_are_alone_by_default(grouped, ragged, same):

@@ -85,12 +85,20 @@ TINY_METHODS = {
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 
 
+REWARD = '''def by_words(chat, response, verdict):
+  """A model from scratch is never right, but its responses differ."""
+  return len(set(response.split())) / 8.0
+'''
+
+
 @pytest.fixture(scope="package")
-def tiny(one_device):
+def tiny(one_device, tmp_path_factory):
   """tiny(method, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot.
 
-  method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters.
+  method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters. RL is paid for words, so that there is an advantage.
   """
+  reward = tmp_path_factory.mktemp("reward") / "words.py"
+  reward.write_text(REWARD)
   from sftrl_jax.programs.config import resolve
   from sftrl_jax.programs.experiment import run_config
 
@@ -98,6 +106,8 @@ def tiny(one_device):
     file, own = TINY_METHODS[method]
     changed = {**TINY, **own, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
     config, verb = resolve.load(str(CONFIGS / f"{file}.py")), "sft" if file == "sft" else "rl"
+    if verb == "rl":
+      changed.setdefault("reward", f"{reward}:by_words")
     return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
 
   return make

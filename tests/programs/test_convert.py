@@ -15,7 +15,9 @@ from sftrl_jax.checkpoints import fill, hf, store as stores
 from sftrl_jax.main import main
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import build, run_config
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.text import render
 
 CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, qkv_bias=True, context=32)
@@ -42,6 +44,12 @@ def test_a_directory_in_another_dtype(model, tmp_path, capsys):
   assert main(["convert", str(tmp_path / "half"), str(tmp_path / "again")]) == 0
   assert (tmp_path / "half/model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
   assert "qwen2" in (tmp_path / "again" / "config.json").read_text()
+
+
+def test_a_second_writer_of_the_directory_is_refused(model, tmp_path, capsys):
+  with only_output(tmp_path / "out", "TO"):
+    assert main(["convert", str(model), str(tmp_path / "out")]) == 1
+  assert "out is being written by process" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def written(config, home):
@@ -203,3 +211,27 @@ def test_transformers_stops_where_sample_does_and_renders_the_same_ids(exports, 
     model = transformers.AutoModelForCausalLM.from_pretrained(home)
     written = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids):].tolist()
     assert theirs.decode(written) == "good<|im_end|>" and model.dtype == torch.float32
+
+
+def test_adapters_of_a_run_are_written_read_and_trained_on(exports, run_of, tmp_path, capsys):
+  workdir, adapters = exports(True), tmp_path / "adapters"
+  assert main(["convert", str(exports(False)), str(adapters), "--adapters"]) == 1
+  assert "--adapters: " in capsys.readouterr().err
+  assert main(["convert", str(workdir), str(adapters), "--adapters"]) == 0, capsys.readouterr().err
+  assert json.loads((adapters / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+      workdir.parent / "base")
+  assert main(["sample", str(adapters), "--prompt=Hello", "--temperature=0", "--max-new-tokens=12"]) == 0
+  assert capsys.readouterr().out.endswith("good\n")
+  changes = {**CHAT, "start": str(adapters), "data.path": str(workdir.parent / "rows.jsonl"), "steps": "1",
+             "lora.rank": "16", "optimizer.learning_rate": "1e-9", "checkpoint.export_every": "0"}
+  config = lambda **more: run_config.resolve_for("sft", resolve.load("configs/sft/chat.py"), list(
+      {**changes, **more}.items()), lambda _: None)
+  with pytest.raises(ConfigError, match="whose adapters are not those .*--config.lora.rank=16 --config.lora.alpha=16"):
+    run_of(config(**{"lora.rank": "8"}), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  run_of(config(), tmp_path / "run")
+  for source, target in ((workdir, "one"), (adapters, "two"), (tmp_path / "run", "three")):
+    assert main(["convert", str(source), str(tmp_path / target)]) == 0
+  one, two, three = (hf.load(tmp_path / name).params for name in ("one", "two", "three"))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, two)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, three)

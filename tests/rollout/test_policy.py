@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
@@ -178,6 +179,26 @@ def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_a
     np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
   answers = {tuple(ids_of(episode)[0]) for episode in shared[:4]}
   assert (len(answers) == 1) == (temperature == 0)   # keys are folded from episodes, not from groups
+
+
+def test_an_episode_that_never_began_is_missing_and_the_others_of_its_group_never_notice(guess, make_actor, decoding):
+  class Down(type(guess())):
+    calls = 0
+
+    def reset(self, seed):
+      Down.calls += 1
+      if Down.calls in (5, 7, 9, 10, 11, 12):   # the first and third of one group, and all of another
+        raise EpisodeError("env", "down")
+      return super().reset(seed)
+
+  seeds, actor = [number // 4 for number in range(16)], make_actor(**GROUPS)
+  usual = talk(guess(), actor, decoding, 0.7, seeds, range(16), group=4)
+  played = talk(Down(), actor, decoding, 0.7, seeds, range(16), group=4)
+  assert [number for number, episode in enumerate(played) if episode.dropped] == [4, 6, 8, 9, 10, 11]
+  for one, same in zip(played, usual, strict=True):
+    assert one.dropped or (one.chat, ids_of(one)[:2]) == (same.chat, ids_of(same)[:2])
+    if not one.dropped:
+      np.testing.assert_allclose(ids_of(one)[2], ids_of(same)[2], atol=1e-5)
 
 
 def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):

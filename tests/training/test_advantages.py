@@ -39,8 +39,8 @@ def jitted(ppo, pieces):
   return jax.jit(make_score_rows(score, pieces)), jax.jit(make_advantages(ppo))
 
 
-def prepared(ppo, ref=None, closing=((), ()), pieces=1, model=1.0):
-  laid, steps = rows(EPISODES, LENGTH, closing), grid(EPISODES, ppo.level, TURNS, TOKENS, closing)
+def prepared(ppo, ref=None, closing=((), ()), pieces=1, model=1.0, episodes=EPISODES):
+  laid, steps = rows(episodes, LENGTH, closing), grid(episodes, ppo.level, TURNS, TOKENS, closing)
   score_rows, advantages = jitted(ppo, pieces)
   batch, metrics = advantages(score_rows({"model": model}, ref, laid), laid, steps)
   return jax.device_get(batch), jax.device_get(metrics), laid
@@ -117,6 +117,32 @@ def test_whitened_advantages_have_mean_0_and_variance_1_over_actions():
   batch, _, arrays = prepared(PPOConfig(level="token"))
   on = batch.advantages_BT[arrays.mask_BT > 0]
   np.testing.assert_allclose([on.mean(), on.std()], [0.0, 1.0], atol=1e-4)
+
+
+def constant(reward, attempts=1):
+  """Two episodes of different lengths that are paid alike."""
+  return tuple(Episode(number, tuple(turn([1, 40 + 5 * number], tokens, reward) for _ in range(attempts)), (), False)
+               for number, tokens in enumerate(([10, 20], [70, 80, 90])))
+
+
+@pytest.mark.parametrize("settings", [{}, {"level": "turn"}, {"whiten": False}, {"gamma": 0.9, "gae_lambda": 0.5}])
+@pytest.mark.parametrize("reward, attempts", [(0.0, 1), (-1.0, 1), (5.0, 1), (-1.0, 2)])
+def test_rewards_that_are_all_alike_give_no_advantage_whatever_the_value_head_says(settings, reward, attempts):
+  ppo = PPOConfig(kl_coef=0.5, **settings)
+  batch, metrics, arrays = prepared(ppo, ref={"model": 1.5}, episodes=constant(reward, attempts))
+  assert not batch.advantages_BT.any() and metrics["objective/signal"] == 0 and metrics["objective/kl"] > 0
+  assert batch.returns_BT[arrays.mask_BT > 0].any()   # which the value head still learns
+
+
+def test_values_are_measured_against_what_the_rewards_can_give():
+  closing = ((), (2, 55))   # V of it is 0.55, after the one turn of episode 1
+  _, ended, _ = prepared(PPOConfig(turn_gamma=0.5))
+  np.testing.assert_allclose([ended["critic/values/max"], ended["critic/values/bound"]], [0.8, 0.5 + 0.5 * 1.0])
+  _, metrics, _ = prepared(PPOConfig(turn_gamma=0.5, truncation="bootstrap"), closing=closing)
+  np.testing.assert_allclose(metrics["critic/values/bound"], 0.2 + 0.5 * 2.0)
+  _, endless, _ = prepared(PPOConfig(turn_gamma=1.0, truncation="bootstrap"), closing=closing)
+  np.testing.assert_allclose(endless["critic/values/bound"], 0.2 + 100.0)
+  assert ended["objective/signal"] == 1
 
 
 def test_a_minibatch_is_the_chosen_rows():

@@ -18,7 +18,7 @@ def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   for method in ALGORITHMS.values():
     section = method.section()
     assert algorithms.group_of(section) == (section.group if isinstance(section, GroupConfig) else 1)
-    assert method.value_head == (not isinstance(section, GroupConfig)) == algorithms.needs_bootstrap(section)
+    assert method.value_head == (not isinstance(section, GroupConfig)) and not algorithms.needs_bootstrap(section)
   assert algorithms.group_of(None) == 1   # SFT
 
 
@@ -36,3 +36,12 @@ def test_sections_are_frozen_and_hashable():
     assert hash(method.section()) == hash(method.section())
     with pytest.raises(dataclasses.FrozenInstanceError):
       method.section().clip = 0.1
+
+
+def test_what_moves_a_policy_besides_advantages():
+  alone = algorithms.learns_by_advantages_alone
+  section = {name: method.section for name, method in ALGORITHMS.items()}
+  assert all(alone(make()) for make in section.values())
+  assert alone(section["ppo"](kl_coef=0.1)) and alone(section["rloo"](kl_coef=0.1))   # in the reward
+  assert alone(section["grpo"](kl_coef=0.1, kl="reward")) and not alone(section["grpo"](kl_coef=0.1))
+  assert not alone(section["ppo"](entropy_coef=0.1)) and not alone(section["grpo"](entropy_coef=0.1))

@@ -80,7 +80,7 @@ def shortest(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def read_shape(keys: Keys, biases: tuple[str, ...] = ()) -> dict:
-  """The fields of DecoderConfig whose keys are the same in every family. biases: those of BIASES that the family has."""
+  """The fields of DecoderConfig whose keys are the same in every family. biases: the family's own of BIASES."""
   for name in ("rope_interleaved", *(name for name in BIASES if name not in biases)):
     keys.only(name, (False, None))
   keys.only("quantization_config", (None,))   # quantised weights are not supported
@@ -104,7 +104,8 @@ def write_shape(config: DecoderConfig, biases: tuple[str, ...] = ()) -> dict:
   flags = {name: name in biases and all(getattr(config, field) for field in fields)
            for name, fields in BIASES.items() if name in ("attention_bias", *biases)}
   return dict(
-      flags, **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")), vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
+      flags, **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+      vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
       num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.head_dim,
       intermediate_size=config.mlp_dim, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
       max_position_embeddings=config.context or 8192, initializer_range=config.init_std, use_cache=True,

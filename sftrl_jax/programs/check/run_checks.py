@@ -60,7 +60,7 @@ def check_run(config: ConfigDict, verb: str, planned: plan_check.PlannedStep | N
   Nothing is left behind. Raises ConfigError for parts that do not fit together.
   """
   experiment = build_experiment(config, verb)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, verb, {}, os.environ)
   # A check returns a message alone. These two get what later checks need; they stay empty if the check fails.
   played: list[Played] = []

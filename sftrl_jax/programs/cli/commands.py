@@ -212,7 +212,7 @@ def run_convert(command: Command) -> None:
   prepare_environment(0)
   from sftrl_jax.programs import convert
   with as_exception():
-    convert.run(*command.positionals, command.flags.get("--dtype", ""))
+    convert.run(*command.positionals, command.flags.get("--dtype", ""), "--adapters" in command.switches)
 
 
 def run_report(command: Command) -> None:

@@ -22,6 +22,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
+from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
@@ -70,7 +71,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
                           algorithm_config=algorithm_config, notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
-  return experiment
+  learner = as_config_error(lambda: kind.make_learner(experiment))
+  return dataclasses.replace(experiment, notes=(*notes, *length.notes(experiment, learner)))
 
 
 def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
@@ -144,6 +146,8 @@ def _check_numbers(plain: dict) -> None:
     raise ConfigError(f"config.max_dropped is {plain['max_dropped']}; it must be 0 (no episode is left out) or more.")
   if not 0 <= plain["verdict_seconds"] < 1e6:
     raise ConfigError(f"config.verdict_seconds is {plain['verdict_seconds']}; it must be 0 (no limit) or some seconds.")
+  if plain.get("max_without_signal", 0) < 0:
+    raise ConfigError(f"config.max_without_signal is {plain['max_without_signal']}; it must be 0 (never) or positive.")
   if plain["seed"] < 0:
     raise ConfigError(f"config.seed is {plain['seed']}; it must be 0 or more.")
 

@@ -59,7 +59,7 @@ def _check_rl(experiment: Experiment) -> None:
 
 KINDS = {
     "sft": Kind({**SHARED, "data": data_section}, _check_sft, make_sft_learner, plays_episodes=False),
-    "rl": Kind({**SHARED, "algorithm": OneOf("ppo", {
+    "rl": Kind({**SHARED, "max_without_signal": 300, "algorithm": OneOf("ppo", {
         name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
 }

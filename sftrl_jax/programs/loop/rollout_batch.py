@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sftrl_jax.envs.referee import LARGEST
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
@@ -130,7 +131,7 @@ def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, cou
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:
-      if reward is None or not np.isfinite(reward):
+      if reward is None or not abs(reward) <= LARGEST:
         raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
-                         "number.")
+                         f"number, at most {LARGEST:g} from 0.")
   return played, Clock(rollout, verify)

@@ -1,6 +1,7 @@
 """A run between two steps, and what becomes of the metrics of a step."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,8 @@ class RunState:
   unsettled: the newest step, where it is settled late
   settled_at: time.perf_counter() when the last step was settled
   warned: alarms that a person has been warned of
+  length: of the run as its checkpoints remember it, see experiment/length.py
+  alarm_streaks: of alarms that wait for several lines, in how many in a row their rule held
   """
 
   state: TrainState
@@ -74,6 +77,8 @@ class RunState:
   unsettled: Step | None = None
   settled_at: float = 0.0
   warned: frozenset = frozenset()
+  length: dict = dataclasses.field(default_factory=dict)
+  alarm_streaks: dict = dataclasses.field(default_factory=dict)
 
 
 def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
@@ -89,16 +94,21 @@ def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
   position = dataclasses.replace(step.position, **open_fields)
   before = dataclasses.replace(step.before, seconds=run_state.position.seconds)
   extra = step.extra(before, position, seconds)
+  open_fields["without_signal"] = 0 if alarms.has_signal(extra) else run_state.position.without_signal + 1
+  position = dataclasses.replace(position, **open_fields)
   run_state = dataclasses.replace(
       run_state, position=dataclasses.replace(run_state.position, **open_fields), unsettled=None, settled_at=now,
       unlogged_metrics=(*run_state.unlogged_metrics, (metrics, extra)))
-  hopeless = skipped >= experiment.config["max_nonfinite"]
+  most_flat = experiment.config.get("max_without_signal", 0)   # of RL alone
+  flat = 0 < most_flat <= position.without_signal
+  hopeless = skipped >= experiment.config["max_nonfinite"] or flat
   # What is measured on held-out rows belongs into the step's line, which then waits for it.
   waits = run_state.eval_pending and run_state.measure and run_state.position.step == position.step
   if hopeless or (due(experiment.log.every, position, experiment.limits) and not waits):
     run_state = write_line(run_state, position, log)
   if hopeless:
-    raise RuntimeError(_nonfinite(run_state, position))
+    raise RuntimeError(_without_signal(experiment, run_state, position, extra) if flat else
+                       _nonfinite(run_state, position, metrics))
   log.progress("train", position, speed=throughput.summary(extra))
   return run_state
 
@@ -107,28 +117,45 @@ def write_line(run_state: RunState, position: Position, log: Log, measured: dict
   """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
   line = {**(_merged(run_state.unlogged_metrics) if run_state.unlogged_metrics else {}), **(measured or {}),
           "compute/chip_hours": throughput.chip_hours(position), "compile/count": compile_count.count()}
-  run_state = _warn(run_state, position, line, log)
-  log.metrics(position, {**line, **alarms.raised(line)})
-  return dataclasses.replace(run_state, unlogged_metrics=())
+  streaks = alarms.streaks(line, run_state.alarm_streaks)
+  raised = alarms.raised(line, streaks)
+  run_state = _warn(run_state, position, raised, log)
+  log.metrics(position, {**line, **raised})
+  return dataclasses.replace(run_state, unlogged_metrics=(), alarm_streaks=streaks)
 
 
-def _warn(run_state: RunState, position: Position, line: dict, log: Log) -> RunState:
+def _warn(run_state: RunState, position: Position, raised: dict, log: Log) -> RunState:
   """Warns a person once of every alarm that a line of metrics raises."""
-  names = {name.removeprefix("alarm/") for name in alarms.raised(line)} - run_state.warned
+  names = {name.removeprefix("alarm/") for name in raised} - run_state.warned
   for name in sorted(names):
     alarm = alarms.ALARMS[name]
     log.say(f"ALARM {name} at step {position.step}: {alarm.cause} {alarm.knob}")
   return dataclasses.replace(run_state, warned=run_state.warned | names)
 
 
-def _nonfinite(run_state: RunState, position: Position) -> str:
+def _nonfinite(run_state: RunState, position: Position, metrics: dict) -> str:
   stores.finish(run_state.store)   # what is named below must be there
   bad, saved = position.skipped, run_state.store.latest_step()
   start = f"--config.start={run_state.workdir}@{saved}" if saved is not None else "its start"
-  return (f"{run_state.workdir}: loss or gradient was not finite in each of the last {bad} steps "
+  return (f"{run_state.workdir}: loss, gradient or update was not finite in each of the last {bad} steps "
           f"(config.max_nonfinite). Their updates were skipped; the last good step is {position.step - bad}. Begin "
           f"another workdir from {start} with a lower config.optimizer.learning_rate, a longer config.schedule.warmup "
-          "or a smaller config.optimizer.clip.")
+          f"or a smaller config.optimizer.clip{_of_update(metrics)}.")
+
+
+def _of_update(metrics: dict) -> str:
+  """What else to change where the gradient is finite: the optimizer made the update that is not."""
+  finite = math.isfinite(float(metrics["grad_norm"]))
+  return "; the gradient is finite, so look at config.optimizer.args first (a larger eps)" if finite else ""
+
+
+def _without_signal(experiment: Experiment, run_state: RunState, position: Position, line: dict) -> str:
+  config, groups = experiment.config, "frac_reward_zero_std" in line
+  reward = f"config.reward={config['reward']}" if config["reward"] else f"of config.env.name={config['env']['name']}"
+  where, alarm = ("of each group ", "constant_groups") if groups else ("", "constant_rewards")
+  return (f"{run_state.workdir}: the rewards ({reward}) of all episodes {where}were alike in each of the last "
+          f"{position.without_signal} steps (config.max_without_signal), so the policy learned nothing from them; "
+          f"their mean is {line['objective/scores']:g}. {alarms.ALARMS[alarm].knob}")
 
 
 def add_up(fetched: list[dict]) -> dict:

@@ -40,6 +40,12 @@ def install() -> None:
   threading.Thread(target=_listen, args=(inner, outer), name="interrupts", daemon=True).start()
 
 
+def ignore() -> None:
+  """From now on these signals have no effect: the command is over, and its process ends."""
+  for number in CODES:
+    signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def as_exception() -> Iterator[None]:
   """In the block a signal raises KeyboardInterrupt, so that what is half written is removed. A second one, or PATIENCE,

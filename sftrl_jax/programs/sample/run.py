@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_json, refuse_file
+from sftrl_jax.programs.config.values import LARGEST
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.runtime import interrupt
@@ -71,6 +73,15 @@ class SampleOptions:
       raise ConfigError("--raw uses no chat template, so --system has no place: write it into the prompt.")
     if self.rows < 1 or self.seed < 0:
       raise ConfigError(f"--rows is {self.rows} and --seed {self.seed}: rows must be at least 1, the seed 0 or more.")
+    if not (self.top_p < 0 or 0 < self.top_p <= 1):
+      raise ConfigError(f"--top-p is {self.top_p:g}; it must lie in (0, 1].")
+    if self.max_new_tokens < 1:
+      raise ConfigError(f"--max-new-tokens is {self.max_new_tokens}; it must be at least 1.")
+    if not all(self.stop):
+      raise ConfigError("--stop is empty; it must be a text that a response can hold.")
+    for name in ("top_k", "seed", "max_new_tokens", "rows"):
+      if getattr(self, name) > LARGEST:
+        raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at most {LARGEST}.")
     if self.temperature > 100:
       raise ConfigError(f"--temperature is {self.temperature:g}; it must lie between 0 (greedy) and 100.")
     if self.dtype not in ("", "float32", "bfloat16"):
@@ -89,8 +100,8 @@ def read_options(flags: Mapping[str, Any], switches: Set[str] = frozenset()) -> 
         fields[name] = kinds[name](text)
       except ValueError:
         raise ConfigError(f"{flag}={text} is no {'whole ' if kinds[name] is int else ''}number.") from None
-      if not fields[name] >= 0:
-        raise ConfigError(f"{flag} is {text}; it must not be negative.")
+      if not 0 <= fields[name] < math.inf:
+        raise ConfigError(f"{flag} is {text}; it must be finite and not negative.")
     elif flag == "--on-bad-row":
       if text not in ("error", "skip"):
         raise ConfigError(f"--on-bad-row is {text!r}; it must be error or skip.")

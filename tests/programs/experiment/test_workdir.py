@@ -32,8 +32,8 @@ def test_what_lies_whole_on_every_device_is_told_when_a_run_begins(tiny, monkeyp
   make = meshes.make
   monkeypatch.setattr(meshes, "make", lambda config, devices=None: make(config, jax.devices()))
   monkeypatch.setattr(rules, "LARGE", 2**7)
-  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, model__heads=4,
-                                     model__kv_heads=2, model__head_dim=8), "sft")
+  experiment = build_experiment(tiny("sft", batch=8, mesh__data=1, mesh__fsdp=2, mesh__tensor=4, schedule__warmup=0,
+                                     model__heads=4, model__kv_heads=2, model__head_dim=8), "sft")
   assert len(experiment.notes) == 2
   with workdir_of(experiment, tmp_path / "run"):
     told = capsys.readouterr().out

@@ -27,19 +27,20 @@ class Lines:
     pass
 
 
-def begun(every=1, most=3):
+def begun(every=1, most=3, **config):
   experiment = types.SimpleNamespace(limits=Limits(9), log=types.SimpleNamespace(every=every),
-                                     config={"max_nonfinite": most})
+                                     config={"max_nonfinite": most, **config})
   store = types.SimpleNamespace(latest_step=lambda: 2, wait_until_finished=lambda: None, directory="w")
   return experiment, RunState(None, Position(), {}, store, "w", None, None, None, {}, None)
 
 
-def after(run_state, bad=0.0, loss=1.0):
+def after(run_state, bad=0.0, loss=1.0, **numbers):
   """The run with one more step that is not settled."""
   before = run_state.position
   position = before.ahead(before.cursor + 1, 8, 0.0, train=1.0)
-  metrics = {"loss": Mean(np.float32(loss), np.float32(1.0)), "nonfinite_steps": np.float32(bad)}
-  step = Step(before, position, metrics, lambda before, after, seconds: {"timing_s/step": seconds}, 0.0)
+  metrics = {"loss": Mean(np.float32(loss), np.float32(1.0)), "nonfinite_steps": np.float32(bad),
+             "grad_norm": np.float32(1.0)}
+  step = Step(before, position, metrics, lambda before, after, seconds: {"timing_s/step": seconds, **numbers}, 0.0)
   return run_state.__class__(**{**vars(run_state), "position": position, "unsettled": step})
 
 
@@ -69,3 +70,26 @@ def test_so_many_skipped_updates_in_a_row_end_the_run_and_a_good_one_between_sta
   with pytest.raises(RuntimeError, match="in each of the last 2 steps .* the last good step is 2. .*w@2"):
     states.settled(experiment, after(run_state, 1.0), log)
   assert [step for step, *_ in log.lines] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("flat, told", [({"objective/signal": 0.0}, "of all episodes were alike"),
+                                        ({"frac_reward_zero_std": 1.0}, "of all episodes of each group were alike")])
+def test_so_many_steps_in_a_row_without_a_signal_end_the_run(flat, told):
+  config = {"max_without_signal": 2, "reward": "w.py:score", "env": {"name": "bandit"}}
+  for changed, words in (({}, r"\(config.reward=w.py:score\)"), ({"reward": ""}, r"\(of config.env.name=bandit\)")):
+    (experiment, run_state), log = begun(**{**config, **changed}), Lines()
+    numbers = {"objective/scores": -1.0, **flat}
+    run_state = states.settled(experiment, after(run_state, **numbers), log)
+    run_state = states.settled(experiment, after(run_state, **dict.fromkeys(numbers, 0.5)), log)
+    run_state = states.settled(experiment, after(run_state, **numbers), log)
+    assert run_state.position.without_signal == 1
+    with pytest.raises(RuntimeError, match=rf"{words} {told} in each of the last 2 steps \(config.max_without_signal"):
+      states.settled(experiment, after(run_state, **numbers), log)
+    assert [step for step, *_ in log.lines] == [1, 2, 3, 4]
+
+
+def test_a_limit_of_0_never_ends_a_run():
+  (experiment, run_state), log = begun(max_without_signal=0), Lines()
+  for _ in range(5):
+    run_state = states.settled(experiment, after(run_state, **{"objective/signal": 0.0}), log)
+  assert run_state.position.without_signal == 5

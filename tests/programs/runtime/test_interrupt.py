@@ -37,8 +37,8 @@ def ended(body, *signals, before=""):
 def test_it_ends_the_process_at_once_wherever_the_main_thread_is(number, code):
   assert ended("endless()", number) == (code, f"Ended by {'Ctrl-C' if number == signal.SIGINT else number.name}. The "
                                               "same command begins again, or goes on from what it has saved.\n")
-  in_c = "print('ready', flush=True)\nimport re\nre.match(r'(a*)*b', 'a' * 40)"   # it never comes back to Python
-  assert ended(in_c, number)[0] == code
+  waits = "import threading\nlock = threading.Lock()\nprint('ready', flush=True)\nlock.acquire()\nlock.acquire()"
+  assert ended(waits, number)[0] == code
 
 
 WITH_A_FILE = """
@@ -90,6 +90,22 @@ with interrupt.as_exception(), interrupt.for_conversation():
   print("lives", flush=True)
 """
   assert ended(body, signal.SIGINT) == (0, "lives\n")
+
+
+@BOTH
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(number, code):
+  body = """
+class Slow:
+  def __del__(self, sleep=time.sleep, write=os.write):   # called when Python has given up its own handlers
+    write(1, b"ready\\n")
+    sleep(0.5)
+
+slow = Slow()
+slow.itself = slow
+interrupt.ignore()
+sys.exit(1)
+"""
+  assert ended(body, number) == (1, "")
 
 
 def test_a_process_under_nohup_outlives_its_terminal():

@@ -64,7 +64,8 @@ def written(config: DecoderConfig) -> dict:
   scaling = rope.write_scaling(config)
   local = config.rope_local_theta or DEFAULTS["rope_local_base_freq"]
   return {
-      **write_common(config), "attn_logit_softcapping": None, "final_logit_softcapping": None, "rope_theta": config.rope_theta, "rope_local_base_freq": local, "rope_scaling": scaling,
+      **write_common(config), "attn_logit_softcapping": None, "final_logit_softcapping": None,
+      "rope_theta": config.rope_theta, "rope_local_base_freq": local, "rope_scaling": scaling,
       "rope_parameters": {
           "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
           "sliding_attention": {"rope_type": "default", "rope_theta": local}},

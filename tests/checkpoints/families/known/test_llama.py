@@ -34,7 +34,8 @@ def test_real_ones_are_read():
 
 
 @pytest.mark.parametrize("values", [
-    LLAMA32, SMOLLM2, {**SMOLLM2, "attention_bias": True}, {**SMOLLM2, "attention_bias": True, "mlp_bias": True}, {**SMOLLM2, "hidden_act": "gelu_pytorch_tanh", "head_dim": 8}])
+    LLAMA32, SMOLLM2, {**SMOLLM2, "attention_bias": True}, {**SMOLLM2, "attention_bias": True, "mlp_bias": True},
+    {**SMOLLM2, "hidden_act": "gelu_pytorch_tanh", "head_dim": 8}])
 def test_what_is_written_is_read_again(values):
   config = families.describe(values)
   assert families.of(config) == "llama"
@@ -63,7 +64,9 @@ def test_a_users_own_model_has_no_name_there():
 
 
 @pytest.mark.parametrize("values, message", [
-    ({}, "model_type is None, an unknown architecture"), ({"model_type": "mixtral"}, "known: llama, mistral, qwen2"),
+    ({}, "model_type is None, an unknown architecture"), ({"model_type": "rwkv"}, "known: llama, mistral, qwen2"),
+    ({"model_type": "mixtral"}, "model_type is 'mixtral', which needs mixtures of experts; models here have none"),
+    ({"model_type": "gpt2"}, "which needs LayerNorm and learned positions"),
     ({"model_type": "gemma3"}, "which takes images"), ({"model_type": ["llama"]}, "unknown architecture"),
     ({**SMOLLM2, "num_key_value_heads": 2}, "kv_heads is 2; it must"),
     ({**SMOLLM2, "attention_bias": 1}, "attention_bias is 1; it must be true or false")])
