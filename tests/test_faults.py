@@ -59,10 +59,11 @@ def writes(case):
 def stays(case):
   return campaign.Command(("bash", "-c", "sleep 60 >/dev/null 2>&1 & exit 1"), script=True)
 setups = {**campaign.functions(), "C5": writes, "C6": stays}
-change("C5", parts=()), change("C6", parts=(), command="", also="")
+change("C5", parts=(), command=""), change("C6", parts=(), command="", also="")
 campaign.rows, campaign.functions = lambda: rows, lambda: setups
 sys.exit(campaign.main(["C1", "C3", "C4", "C5", "C6"]))
 """
   text = "\n".join(output(sys.executable, "-c", tampered, code=1))
   assert text.endswith("1 of 5 hold.") and "exit code 1 instead of 0" in text and "no 'no such words'" in text
-  assert "written: ['left']" in text and "left behind: ['sleep 60 ']" in text
+  assert "written: ['left']" in text, text
+  assert "left behind: ['sleep 60 ']" in text

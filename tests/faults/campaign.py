@@ -104,9 +104,10 @@ class Running:
     self.words, self.output, self.code = command.words, output, None
     if command.fresh or command.script:
       words = command.words if command.script else (sys.executable, "-m", "sftrl_jax", *command.words)
-      with output.open("ab") as file:
-        self.pid = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=home,
-                                    start_new_session=True, env={**os.environ, **dict(command.environment)}).pid
+      with output.open("ab") as file:   # kept: without it Python reaps the process
+        self._kept = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=home,
+                                      start_new_session=True, env={**os.environ, **dict(command.environment)})
+      self.pid = self._kept.pid
       return
     sys.stdout.flush()
     self.pid = os.fork()

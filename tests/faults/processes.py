@@ -119,7 +119,8 @@ def P12(case):
 def judged(case, fault: str, *given: str):
   """(the second process, the command of the first): the judge works in the first and has the fault in the second."""
   at = port()
-  words = play(case, "mesh.cpu_threads=0", *given, reward=f"if os.environ.get('JUDGE') == 'down':\n  {fault}\nreturn 0.0")
+  reward = f"if os.environ.get('JUDGE') == 'down':\n  {fault}\nreturn 0.0"
+  words = play(case, "mesh.cpu_threads=0", *given, reward=reward)
   return case.start(*words, *member(1, at), environment=(("JUDGE", "down"),)), [*words, *member(0, at)]
 
 
