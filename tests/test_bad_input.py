@@ -168,8 +168,8 @@ ZERO = {
     "schedule.warmup", "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads",
     "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
-    "data.misread", "ppo.value_clip",
-    "max_without_signal", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
+    "data.misread", "max_without_signal", "ppo.value_clip",
+    "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 
 
