@@ -17,8 +17,8 @@ class Alarm:
 
 ALARMS = {
     "nonfinite": Alarm(
-        "The loss or its gradient was not finite: the update was skipped, and parameters and optimizer stayed as they "
-        "were.",
+        "The loss, its gradient or the update was not finite: the update was skipped, and parameters and optimizer "
+        "stayed as they were.",
         "Lower --config.optimizer.learning_rate, or --config.optimizer.clip (0 does not clip); a longer "
         "--config.schedule.warmup helps where the first steps are hit."),
     "no_trainable_tokens": Alarm(

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   import numpy as np
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Message:
-  """A message: `role` is system, user or assistant; `image` is a uint8 array [Y, X, 3] before the text, or None.
+  """A message: `role` is system, user, assistant or tool; `image` is a uint8 array [Y, X, 3] before the text, or None.
+
+  fields: what a chat template reads instead of {role, content}, such as reasoning_content and tool_calls; or None
 
   Raises ValueError for another role and TypeError for a text that is not a str. Images are compared by content.
   """
@@ -21,6 +23,7 @@ class Message:
   role: str
   text: str
   image: np.ndarray | None = None
+  fields: dict | None = None
 
   def __post_init__(self):
     if self.role not in ROLES:
@@ -31,9 +34,10 @@ class Message:
   def __eq__(self, value: object) -> bool:
     if not isinstance(value, Message):
       return NotImplemented
-    return (self.role, self.text) == (value.role, value.text) and _is_same(self.image, value.image)
+    mine, theirs = ((each.role, each.text, each.fields) for each in (self, value))
+    return mine == theirs and _is_same(self.image, value.image)
 
-  # Without the image, for arrays have no hash; equal messages still have equal hashes.
+  # Without image and fields, which have no hash; equal messages still have equal hashes.
   def __hash__(self):
     return hash((self.role, self.text))
 

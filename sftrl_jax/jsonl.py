@@ -18,7 +18,7 @@ from sftrl_jax import paths
 
 def append_line(path: Path, line: dict) -> None:
   """Appends one line to a file of this machine."""
-  with path.open("a") as file:
+  with paths.named_errors(path), path.open("a") as file:
     file.write(text_of(line))
 
 

@@ -4,6 +4,7 @@ It parses the arguments, runs the verb and turns errors into messages and exit c
 table of verbs. It checks the arguments before it imports anything heavy.
 """
 
+import errno
 import os
 import shlex
 import sys
@@ -14,9 +15,16 @@ from sftrl_jax.programs.cli import commands
 from sftrl_jax.programs.cli.commands import Command
 from sftrl_jax.programs.cli.verbs import VERBS, Verb
 from sftrl_jax.programs.config.errors import ConfigError, as_path, nearest, refuse_file, refuse_unreachable
+from sftrl_jax.programs.runtime import interrupt
 
-COMPLETE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+COMPLETE, FAILED, MISUSED = 0, 1, 2
+NO_ROOM = "Make room there, and give the same command again."
+NO_RIGHT = "Let this user write there, or give another path."
+WAYS_OUT = {errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM, errno.EACCES: NO_RIGHT, errno.EPERM: NO_RIGHT,
+            errno.EROFS: NO_RIGHT, errno.EFBIG: "A file may not be that large here: see `ulimit -f`."}
 SWITCHES = ("--help", "--debug")   # of every verb
+# Keys of a config outside all sections, which are written like flags by mistake; the schema itself would import JAX.
+OUTER_KEYS = ("seed", "steps", "batch", "flops", "max_nonfinite", "start", "algorithm", "reward")
 
 
 class Misuse(Exception):
@@ -37,16 +45,22 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return MISUSED
   except KeyboardInterrupt:
-    print("Interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
-    return INTERRUPTED
+    return _interrupted()
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # so that the flush at exit raises no second error
     return FAILED
   except Exception as error:
+    if interrupt.received:   # libraries make errors of their own of an exception in a callback or an import
+      return _interrupted()
     if "--debug" in arguments:
       traceback.print_exc()
     print(f"error: {_message(error)}", file=sys.stderr)
     return FAILED
+
+
+def _interrupted() -> int:
+  print(f"Interrupted. {interrupt.NEWS}", file=sys.stderr)
+  return interrupt.CODES[interrupt.received[0]] if interrupt.received else interrupt.INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:
@@ -120,6 +134,8 @@ def _take(verb: Verb, flag: str, value: str, flags: dict, overrides: list) -> No
 
 def _unknown_flag(name: str, verb: Verb, flag: str) -> str:
   known = [*verb.flags, *verb.switches, *SWITCHES, *(["--config.KEY"] if verb.overrides else [])]
+  if "--config" in verb.flags and flag.lstrip("-").replace("-", "_") in OUTER_KEYS:
+    return f"{flag} is no flag of {name}: did you mean --config.{flag.lstrip('-').replace('-', '_')}?"
   if verb.overrides and flag.count(".") and not flag.startswith("--config."):
     return f"{flag} is no flag of {name}: a key of the config is written --config.{flag.lstrip('-')}=VALUE."
   return f"{flag} is no flag of {name}{nearest(flag, known, list_title='Flags', cutoff=0.5)}"
@@ -140,12 +156,21 @@ def _refuse_incomplete(command: Command) -> None:
 
 
 def _message(error: Exception) -> str:
-  """The text of an error. All but a ConfigError get a hint at --debug, and errors that are not ours their type."""
+  """The text of an error. Those without a way out get a hint at --debug, and errors that are not ours their type."""
   if isinstance(error, ConfigError):
     return str(error)
+  if isinstance(error, OSError) and error.errno in WAYS_OUT:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. {WAYS_OUT[error.errno]}"
   is_ours = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
-  text = str(error) if is_ours else f"{type(error).__name__}: {error}"
+  text = str(error) if is_ours else f"{type(error).__name__}: {error or _place(error)}"
   return f"{text}\n  (--debug prints where)"
+
+
+def _place(error: Exception) -> str:
+  """Where an error without a text was raised, as of an `assert`."""
+  frame = traceback.extract_tb(error.__traceback__)[-1]
+  return f"{frame.line or frame.name} ({frame.filename}, line {frame.lineno})"
 
 
 def _overview() -> str:
@@ -157,8 +182,8 @@ def _overview() -> str:
       "--config=FILE.py:smoke              any config on a toy scale, on one CPU in under a minute",
       "--debug                             prints the traceback of an error",
       "",
-      "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong arguments; 75 stopped by SIGTERM and 130 by",
-      "Ctrl-C, both after a checkpoint: the same command resumes.",
+      "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong arguments; 75 stopped by SIGTERM or SIGHUP and",
+      "130 by Ctrl-C, a run after a checkpoint: the same command goes on.",
   ])
 
 

@@ -91,8 +91,24 @@ def write_whole(path: Path, text: str) -> None:
     path.write_text(text)
     return
   half = path.with_name(f".{path.name}.{os.getpid()}")
-  half.write_text(text)
-  half.replace(path)
+  try:
+    with named_errors(path):
+      half.write_text(text)
+    half.replace(path)
+  except OSError:
+    half.unlink(missing_ok=True)
+    raise
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+  """An OSError in the block names the file: that of a full disk does not, when it comes from an open file."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is not None or error.errno is None:
+      raise
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def size(path: Path) -> int:

@@ -85,9 +85,10 @@ PROJECTIONS: dict[str, Projection] = {projection.path: projection for projection
     Projection("attn/q", ("embed",), ("heads", "channels"), "self_attn.q_proj", "attn_q", bias="qkv_bias"),
     Projection("attn/k", ("embed",), ("kv_heads", "channels"), "self_attn.k_proj", "attn_k", bias="qkv_bias"),
     Projection("attn/v", ("embed",), ("kv_heads", "channels"), "self_attn.v_proj", "attn_v", bias="qkv_bias"),
-    Projection("attn/o", ("heads", "channels"), ("embed",), "self_attn.o_proj", "attn_output"),
-    Projection("mlp/gate", ("embed",), ("ffn",), "mlp.gate_proj", "ffn_gate", present=_gated),
-    Projection("mlp/up", ("embed",), ("ffn",), "mlp.up_proj", "ffn_up"),
-    Projection("mlp/down", ("ffn",), ("embed",), "mlp.down_proj", "ffn_down"),
+    Projection("attn/o", ("heads", "channels"), ("embed",), "self_attn.o_proj", "attn_output", bias="o_bias"),
+    Projection("mlp/gate", ("embed",), ("ffn",), "mlp.gate_proj", "ffn_gate", present=_gated,
+               bias="mlp_bias"),
+    Projection("mlp/up", ("embed",), ("ffn",), "mlp.up_proj", "ffn_up", bias="mlp_bias"),
+    Projection("mlp/down", ("ffn",), ("embed",), "mlp.down_proj", "ffn_down", bias="mlp_bias"),
 )}
 

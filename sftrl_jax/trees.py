@@ -1,5 +1,6 @@
 """Trees of arrays: leaves by path, patterns of paths, sizes, casts and the norm."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -44,3 +45,12 @@ def cast(tree: Any, dtype: Any) -> Any:
 def norm(tree: Any) -> jax.Array:
   """Global L2 norm in f32. Not optax.tree.norm: it sums bf16 leaves in bf16, and traces another graph."""
   return jnp.sqrt(sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)))
+
+
+def stays_finite(before: Any, after: Any) -> jax.Array:
+  """Whether every number that is finite in the one tree is finite in the next one, which is like it. A slot that an
+  optimizer begins with infinity may keep it."""
+  stays = [jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+           for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+           if jnp.issubdtype(new.dtype, jnp.inexact)]
+  return functools.reduce(jnp.logical_and, stays, jnp.bool_(True))

@@ -164,12 +164,14 @@ def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
 ZERO = {
     "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.head_dim", "model.mlp_dim", "evals.every",
     "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",
+    "model.attention_softcap", "model.logits_softcap",
     "evals.seed", "evals.temperatures", "evals.log_episodes", "optimizer.weight_decay", "optimizer.clip",
     "schedule.warmup", "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads",
     "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
-    "data.misread", "max_without_signal", "ppo.value_clip",
-    "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
+    "data.misread", "ppo.value_clip",
+    "max_without_signal", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma",
+    "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 
 

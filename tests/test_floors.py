@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sftrl_jax"
 FLOORS = {
     "paths": -1,   # the ground: what a path is
-    "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "chat": 0, "alarms": 0, "jsonl": 0,
+    "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "readout": 0, "chat": 0, "alarms": 0,
+    "jsonl": 0,
     "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
     "checkpoints": 2, "data": 2, "rollout": 2,
     "training": 3,
@@ -54,6 +55,7 @@ WITHOUT_TESTS = {"__main__.py"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+CAMPAIGN = ROOT / "tests" / "faults"   # a program of its own, which tests/test_faults.py checks
 SCRIPTS = sorted([*(ROOT / "configs").rglob("*.py")])
 
 
@@ -152,7 +154,7 @@ def test_no_circle_between_files():
 
 
 def test_a_folder_can_be_seen_at_once():
-  for folder in sorted({path.parent for path in FILES}):
+  for folder in sorted({path.parent for path in FILES} | {CAMPAIGN}):
     files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
     assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} has {len(files)} files: make a room of some."
 
@@ -261,7 +263,7 @@ def test_every_test_file_mirrors_a_module():
   for path in TESTS:
     name = path.relative_to(ROOT / "tests")
     module = PACKAGE / name.parent / name.name.removeprefix("test_")
-    alone = path.name in ("conftest.py", "__init__.py") or path.parent == ROOT / "tests"
+    alone = path.name in ("conftest.py", "__init__.py") or path.parent in (ROOT / "tests", CAMPAIGN)
     script = (ROOT / name.parent / module.name).with_suffix(".sh")   # tests/launch mirrors launch
     assert alone or module.exists() or script.exists(), (
         f"tests/{name} mirrors no module: there is no {module.relative_to(ROOT)}.")

@@ -70,6 +70,8 @@ def program(monkeypatch):
     (["evaluate"], "evaluate needs FROM"),
     (["evaluate", "a", "b"], "too many"),
     (["report"], "report needs DIR"),
+    (["sft", "--batch=3"], "--batch is no flag of sft: did you mean --config.batch?"),
+    (["rl", "--max-nonfinite=3"], "--max-nonfinite is no flag of rl: did you mean --config.max_nonfinite?"),
     (["report", "a", "--config.x=1"], "--config.x is no flag of report"),
     (["report", "--oot=x", "a"], "did you mean --out?"),
 ])
@@ -127,7 +129,7 @@ def test_a_wrong_key_exits_1_and_makes_nothing(config, program, tmp_path, capsys
     (ValueError("config.batch is 3."), 1, "error: config.batch is 3."),
     (RuntimeError("2 runs failed"), 1, "error: 2 runs failed"),
     (KeyError("hidden"), 1, "error: KeyError: 'hidden'"),
-    (KeyboardInterrupt(), 130, "the same command resumes"),
+    (KeyboardInterrupt(), 130, "The same command begins again, or goes on"),
 ])
 def test_failures_have_one_message_and_their_exit_code(config, program, capsys, raised, code, message):
   program.raises = raised

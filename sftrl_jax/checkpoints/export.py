@@ -4,6 +4,7 @@ A killed export leaves only the hidden directory, which the next one removes.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import os
@@ -65,9 +66,9 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
   """Writes one file, or several and an index above LARGEST. Fetches one parameter (with all its layers) at a time."""
   shapes = fill.named(params, names)
   bytes_of = lambda name: math.prod(shapes[name]) * dtype.itemsize
-  tensors = _tensors(names, params, dtype)
+  tensors_of = tensors(names, params, dtype)
   if not writes:
-    collections.deque(tensors, maxlen=0)   # this process only takes part in gathering
+    collections.deque(tensors_of, maxlen=0)   # this process only takes part in gathering
     return
   files, size = [[]], 0
   for name in shapes:
@@ -79,50 +80,78 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
   file_names = [safetensors.SINGLE] if len(files) == 1 else [
       f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
   for file, names_in_file in zip(file_names, files, strict=True):
-    # `tensors` yields in the order of `shapes`, of which each file has the next few.
+    # `tensors_of` yields in the order of `shapes`, of which each file has the next few.
     safetensors.write(part / file, {name: shapes[name] for name in names_in_file}, dtype,
-                      (next(tensors) for _ in names_in_file))
+                      (next(tensors_of) for _ in names_in_file))
   if len(files) > 1:
     file_of = {name: file for file, names_in_file in zip(file_names, files, strict=True) for name in names_in_file}
     _write_json(part / safetensors.INDEX,
                 {"metadata": {"total_size": sum(map(bytes_of, shapes))}, "weight_map": file_of})
 
 
-def _tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+def tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
   """(name, tensor) in the order of the parameters, each gathered whole. All processes must iterate over all."""
-  for path, leaf in trees.leaves(params).items():
-    local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
-    array = np.asarray(leaf if local else hosts.whole_arrays(leaf), dtype)
-    for n in range(leaf.shape[0] if path.startswith(STACK) else 1):
-      yield names[path].name.format(n=n), names[path].outward(array[n] if path.startswith(STACK) else array)
+  leaves = trees.leaves(params)
+  for name, paths in fill.sharing(params, names).items():
+    stacked, arrays = paths[0].startswith(STACK), [_whole(leaves[path], dtype) for path in paths]
+    for n in range(len(arrays[0]) if stacked else 1):
+      parts = [names[path].outward(array[n] if stacked else array) for path, array in zip(paths, arrays, strict=True)]
+      yield name.format(n=n), parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _whole(leaf: Any, dtype: np.dtype) -> np.ndarray:
+  local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+  return np.asarray(leaf if local else hosts.whole_arrays(leaf), dtype)
 
 
 def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path | None, dtype: str) -> None:
-  """Writes config.json, generation_config.json, and the tokenizer with its chat template into an existing directory."""
-  ends = {}
-  if tokenizer is not None:
-    last = [tokenizer.eos, *(end for end in getattr(tokenizer, "stops", ()) if end != tokenizer.eos)]
-    known = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad,
-             "eos_token_id": last if last[1:] else last[0]}
-    ends = {name: value for name, value in known.items() if value is not None}
+  """Writes config.json, generation_config.json, and the tokenizer with its chat template into an existing directory.
+
+  Both name every id at which our own generation stops: a base model's files know no end of a turn in a chat.
+  """
+  own = {}
   if hasattr(tokenizer, "save"):   # tokenizers of our own vocabularies have no files
     tokenizer.save(part)
-    ends.update(_read_json(part / "generation_config.json") or {})
+    own = _read_json(part / "generation_config.json") or {}
   values, generation = _unchanged(like, config, "config.json"), _unchanged(like, config, "generation_config.json")
   if values is None:
     name = families.of(config)
     family = families.FAMILIES[name]
-    values = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config), **ends}
+    values = {"model_type": name, "architectures": [family.ARCHITECTURE], **family.written(config)}
   values.pop("auto_map", None)   # names code that is not exported
-  _write_json(part / "config.json", {**values, "dtype": dtype, "torch_dtype": dtype, MARK: __version__})
-  if generation or ends:
-    _write_json(part / "generation_config.json", generation or ends)
+  values["tie_word_embeddings"] = config.tie_embeddings
+  _write_json(part / "config.json", {**_with_ids(values, tokenizer, own), "dtype": dtype, "torch_dtype": dtype,
+                                     MARK: __version__})
+  generation = _with_ids(generation or {}, tokenizer, own)
+  if generation:
+    _write_json(part / "generation_config.json", generation)
+
+
+def _with_ids(values: dict, tokenizer: Any, own: dict) -> dict:
+  """The values of a file with the ids that open, fill and end: `own`, which the tokenizer's files give; else those that
+  are there, if the tokenizer has them; else what it uses itself."""
+  if tokenizer is None:
+    return values
+  ids = {}
+  for name, used in (("bos_token_id", tokenizer.bos), ("pad_token_id", tokenizer.pad)):
+    there = values.get(name)
+    fits = type(there) is int and 0 <= there < getattr(tokenizer, "size", there + 1)
+    ids[name] = own.get(name, there if fits else used)
+  ends = list(dict.fromkeys((tokenizer.eos, *getattr(tokenizer, "stops", ()))))
+  ids["eos_token_id"] = ends if ends[1:] else ends[0]
+  return {**values, **{name: number for name, number in ids.items() if number is not None}}
 
 
 def _unchanged(like: Path | None, config: DecoderConfig, name: str) -> dict | None:
-  """A JSON file of the directory that the model came from; None if there is none, or its model differs from config."""
+  """A JSON file of the directory that the model came from; None if there is none, or its model differs from config.
+
+  Its flag of tied embeddings may be wrong (see hf.describe).
+  """
   model = None if like is None else _read_json(like / "config.json")
-  if model is None or families.differences(config, families.describe(model, str(like / "config.json"))):
+  if model is None:
+    return None
+  described = families.describe(model, str(like / "config.json"))
+  if families.differences(config, dataclasses.replace(described, tie_embeddings=config.tie_embeddings)):
     return None
   return _read_json(like / name)
 
@@ -142,7 +171,7 @@ def _read_json(path: Path) -> dict | None:
   """The table in a JSON file; None if there is no sound one."""
   try:
     table = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
   return table if isinstance(table, dict) else None
 

@@ -42,12 +42,21 @@ def shapes_of(config: DecoderConfig) -> dict:
 
 def named(params: dict, names: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
   """{name: shape} of a parameter tree's tensors in a checkpoint, in the order of the parameters."""
-  shapes = {}
-  for path, leaf in trees.leaves(params).items():
-    tensor, stacked = names[path], path.startswith(STACK)
-    for n in range(leaf.shape[0] if stacked else 1):
-      shapes[tensor.name.format(n=n)] = tensor.shape(leaf.shape[1:] if stacked else leaf.shape)
+  shapes, leaves = {}, trees.leaves(params)
+  for name, paths in sharing(params, names).items():
+    stacked = paths[0].startswith(STACK)
+    parts = [names[path].shape(leaves[path].shape[stacked:]) for path in paths]
+    for n in range(leaves[paths[0]].shape[0] if stacked else 1):
+      shapes[name.format(n=n)] = (sum(part[0] for part in parts), *parts[0][1:])
   return shapes
+
+
+def sharing(params: dict, names: Mapping[str, Tensor]) -> dict[str, list[str]]:
+  """{name of a tensor: the parameters in it, from its first row on}, in the order of the parameters."""
+  paths_of = {}
+  for path in trees.leaves(params):
+    paths_of.setdefault(names[path].name, []).append(path)
+  return {name: sorted(paths, key=lambda path: names[path].part) for name, paths in paths_of.items()}
 
 
 def refuse_others(where: str, present: Mapping[str, tuple], wanted: Mapping[str, tuple],
@@ -77,9 +86,21 @@ def fill(config: DecoderConfig, names: Mapping[str, Tensor], dtype: str, shardin
   if shardings is None:
     first_device = SingleDeviceSharding(jax.local_devices()[0])
     shardings = jax.tree.map(lambda _: first_device, shapes)
-  sharding_of = trees.leaves(shardings)
+  sharding_of, rows = trees.leaves(shardings), _rows(shapes, names)
+  rows_of = lambda path: lambda name: read(name)[rows[path]] if path in rows else read(name)
   return trees.map_with_path(lambda path, leaf: _parameter(
-      names[path], leaf.shape, jnp.dtype(dtype), sharding_of[path], read, path.startswith(STACK)), shapes)
+      names[path], leaf.shape, jnp.dtype(dtype), sharding_of[path], rows_of(path), path.startswith(STACK)), shapes)
+
+
+def _rows(shapes: dict, names: Mapping[str, Tensor]) -> dict[str, slice]:
+  """{path of a parameter that shares its tensor: its rows there}."""
+  rows, leaves = {}, trees.leaves(shapes)
+  for paths in sharing(shapes, names).values():
+    start = 0
+    for path in paths if len(paths) > 1 else ():
+      size = names[path].shape(leaves[path].shape[path.startswith(STACK):])[0]
+      rows[path], start = slice(start, start + size), start + size
+  return rows
 
 
 def _parameter(tensor: Tensor, shape, dtype, sharding: Sharding, read, stacked: bool) -> jax.Array:

@@ -4,15 +4,17 @@ No code in a directory is ever run, and no pickle is read.
 """
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from sftrl_jax.checkpoints import export, families, fill, safetensors
+from sftrl_jax.checkpoints import export, families, fill, safetensors, source
 from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.models import DecoderConfig
@@ -20,6 +22,7 @@ from sftrl_jax.parallel import rules
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 PICTURE = {"<image_soft_token>"}   # Gemma's text models have no row for it, and no text is tokenized to it
+AT_ONCE = 1 << 22   # numbers of two tables that are compared at a time
 BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")   # in older files, and not a parameter
 
 
@@ -31,9 +34,14 @@ def load(directory: Path | str, dtype: str = "float32", mesh: Mesh | None = None
 
 
 def describe(directory: Path | str) -> DecoderConfig:
-  """The model of config.json; ValueError for an unknown architecture or feature."""
+  """The model of config.json; ValueError for an unknown architecture or feature.
+
+  A flag that ties the head to the embedding is wrong where both are there and differ, as transformers 5 has it.
+  """
   path = Path(directory) / "config.json"
-  return families.describe(table_of(path), str(path))
+  config = families.describe(table_of(path), str(path))
+  own_head = config.tie_embeddings and _has_own_head(Path(directory))
+  return dataclasses.replace(config, tie_embeddings=False) if own_head else config
 
 
 def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "float32", shardings: Any = None) -> dict:
@@ -47,9 +55,36 @@ def checked(directory: Path | str, config: DecoderConfig) -> dict[str, safetenso
   """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
   entries = safetensors.entries(Path(directory))
   wanted = fill.named(fill.shapes_of(config), _names(directory))
-  ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")
+  embedding, head = _tables(directory)
+  if config.tie_embeddings and head in entries:
+    entries.setdefault(embedding, entries[head])   # one table under the other name
+  elif not config.tie_embeddings and head not in entries and embedding in entries:
+    raise ValueError(f"{directory} holds no {head}, and its config.json does not tie it to {embedding}: fetch the "
+                     "missing weights, or set tie_word_embeddings to true there if the model has one table for both.")
+  ignored = lambda name: bool(BUFFER.fullmatch(name)) or (config.tie_embeddings and name == head)
   fill.refuse_others(str(directory), {name: entry.shape for name, entry in entries.items()}, wanted, ignored)
   return {name: entries[name] for name in wanted}
+
+
+def _has_own_head(directory: Path) -> bool:
+  """Whether the head is there beside an embedding of other numbers; False for a directory without sound weights, which
+  is an error where they are read."""
+  try:
+    entries = safetensors.entries(directory)
+    pair = [entries[name] for name in _tables(directory)]
+  except (ValueError, KeyError):
+    return False
+  return not _equal(*((entry, source.stamp(entry.path)) for entry in pair))
+
+
+@functools.lru_cache(maxsize=8)
+def _equal(left: tuple[safetensors.TensorEntry, str], right: tuple[safetensors.TensorEntry, str]) -> bool:
+  """Whether two tensors hold the same numbers. Each comes with its file's stamp."""
+  if left[0].shape != right[0].shape or len(left[0].shape) != 2:
+    return False
+  tables, rows = [entry.read() for entry, _ in (left, right)], max(1, AT_ONCE // max(1, left[0].shape[-1]))
+  return all(np.array_equal(*(table[start : start + rows] for table in tables))
+             for start in range(0, len(tables[0]), rows))
 
 
 def tokenizer(directory: Path | str, config: DecoderConfig) -> Any:
@@ -129,6 +164,12 @@ def table_of(path: Path) -> dict:
   if not isinstance(table, dict):
     raise ValueError(f"{path} holds {type(table).__name__}; it must be a table.")
   return table
+
+
+def _tables(directory: Path | str) -> tuple[str, str]:
+  """The names of the embedding and of the head."""
+  names = _names(directory)
+  return names["embed"].name, names["unembed"].name
 
 
 def _names(directory: Path | str) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ FLOATS = {"F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dt
 SIZES = {**{name: dtype.itemsize for name, dtype in FLOATS.items()}, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2,
          "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 NAMES = {dtype: name for name, dtype in FLOATS.items()}
+OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")   # files of weights that are not read
+LONGEST_NAME, MOST_AXES = 1000, 8
 LONGEST_HEADER = 100_000_000   # bytes, the format's own limit
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -48,8 +50,7 @@ def entries(directory: Path) -> dict[str, TensorEntry]:
     return header(directory / SINGLE)
   if (directory / INDEX).is_file():
     return _indexed(directory)
-  others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack") for path in
-                  directory.glob(pattern))
+  others = sorted(path.name for path in directory.iterdir() if path.suffix in OTHERS)
   if others:
     raise ValueError(f"{directory} holds {', '.join(others[:3])} and no {SINGLE}: such files can run code when they "
                      "are read, so they are not. Take a version with safetensors, or make one where you trust the "
@@ -83,6 +84,8 @@ def header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, start: int, name: str, value: dict) -> TensorEntry:
+  if len(name) > LONGEST_NAME or len(value["shape"]) > MOST_AXES:
+    raise ValueError(f"{name[:60]} has a name of {len(name)} letters and {len(value['shape'])} axes")
   first, last = value["data_offsets"]
   entry = TensorEntry(path, start + first, tuple(value["shape"]), value["dtype"])
   if any(type(number) is not int or number < 0 for number in (first, last, *entry.shape)):
@@ -102,7 +105,7 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
   try:
     file_of = json.loads(path.read_text())["weight_map"]
     pairs = [(str(name), Path(file)) for name, file in file_of.items()]
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise ValueError(f"{path} is damaged: it holds no weight_map of names and files ({error}).") from None
   files = sorted({file for _, file in pairs})
   strays = [str(file) for file in files if file.name != str(file)]

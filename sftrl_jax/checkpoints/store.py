@@ -53,15 +53,24 @@ class Mismatch(ValueError):
   """An intact checkpoint of another model or optimizer."""
 
 
+class SaveFailed(RuntimeError):
+  """A checkpoint that could not be written."""
+
+
 def manager(workdir: Path, keep: int = 1, writes: bool = True) -> Any:
   """orbax's CheckpointManager of workdir/checkpoints, the `store` of the functions here. A writer removes half-written
   steps of a killed run; a reader (writes=False) does not, because another process may be writing them."""
   import orbax.checkpoint as ocp
   # Orbax logs the traceback of every thread that sees an error; the functions here make one message of each.
   logging.getLogger("absl").setLevel(logging.CRITICAL)
-  options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True) if writes else (
+  # Where a thread of orbax fails to make a directory, others wait for it for 300 s and keep the process alive.
+  own_thread = ocp.AsyncOptions(create_directories_asynchronously=False)
+  options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True, async_options=own_thread) if writes else (
       ocp.CheckpointManagerOptions(read_only=True))
-  return ocp.CheckpointManager(paths.absolute(workdir / "checkpoints"), options=options)
+  directory = paths.absolute(workdir / "checkpoints")
+  make = lambda: ocp.CheckpointManager(directory, options=options)
+  return _write(directory, make) if writes else make()
 
 
 def save(store: Any, step: int, state: Any, meta: dict, evaluated: Any = None) -> None:
@@ -76,14 +85,20 @@ def save(store: Any, step: int, state: Any, meta: dict, evaluated: Any = None) -
   content = {**meta, "arrays": described(arrays)}
   items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
   items["meta"] = ocp.args.JsonSave({**content, "sha256": sha256(content)})
-  if not _write(store, lambda: store.save(step, args=ocp.args.Composite(**items))):
-    raise RuntimeError(f"Checkpoint {step} was not written under {store.directory}: orbax refused it. Look for a newer "
+  if not _write(store.directory, lambda: store.save(step, args=ocp.args.Composite(**items))):
+    raise SaveFailed(f"Checkpoint {step} was not written under {store.directory}: orbax refused it. Look for a newer "
                        "step there, and move it away or use another --workdir.")
 
 
 def finish(store: Any) -> None:
   """Blocks until `save` is complete on disk."""
-  _write(store, store.wait_until_finished)
+  _write(store.directory, store.wait_until_finished)
+
+
+def check(store: Any) -> None:
+  """Raises SaveFailed if a save in the background has failed; does not wait for one that still goes on."""
+  if not store.is_saving_in_progress():
+    finish(store)
 
 
 def restore(store: Any, step: int, like: Any) -> tuple[Any, dict]:
@@ -153,22 +168,31 @@ def restore_params(workdir: Path, step: int | None, like: dict, root: str = "mod
   """
   store = manager(workdir, writes=False)
   try:
-    # Process 0 lists the steps for all, because the run may be writing new ones.
-    steps = hosts.led_by_first(lambda: sorted(store.all_steps(), reverse=True))
-    candidates = steps if step is None else [step]
-    if not steps or candidates[0] not in steps:
-      listed = ", ".join(map(str, reversed(steps))) or "none"
-      raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {listed}.")
-    for candidate in candidates:
-      params, damage = _in_all_processes(lambda candidate=candidate: _params(store, candidate, like, root))
-      if not damage:
-        return params, candidate
-      if candidate == candidates[-1]:
-        raise Damaged(damage)
-      if hosts.is_first_process():
-        print(f"{damage} The step before it is used.", flush=True)
+    steps = _listed(store)
+    while True:
+      candidates = steps if step is None else [step]
+      if not steps or candidates[0] not in steps:
+        listed = ", ".join(map(str, reversed(steps))) or "none"
+        raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {listed}.")
+      for candidate in candidates:
+        params, damage = _in_all_processes(lambda candidate=candidate: _params(store, candidate, like, root))
+        if not damage:
+          return params, candidate
+        before, steps = steps, _listed(store)
+        if steps != before:
+          break   # not damaged: the run is training, and has deleted what was read here for a newer step
+        if candidate == candidates[-1]:
+          raise Damaged(damage)
+        if hosts.is_first_process():
+          print(f"{damage} The step before it is used.", flush=True)
   finally:
     store.close()
+
+
+def _listed(store: Any) -> list[int]:
+  """The steps there are now, the newest first. Process 0 lists them for all, because the run may be writing new."""
+  store.reload()
+  return hosts.led_by_first(lambda: sorted(store.all_steps(), reverse=True))
 
 
 def _params(store: Any, step: int, like: dict, root: str) -> dict:
@@ -242,16 +266,16 @@ def _rename_corrupt(path: Path) -> Path:
   return renamed
 
 
-def _write(store: Any, write: Callable[[], Any]) -> Any:
-  """write(); an error, such as of a full disk, becomes a RuntimeError that says which step is complete."""
+def _write(directory: Path, write: Callable[[], Any]) -> Any:
+  """write(); an error, such as of a full disk, becomes a SaveFailed that says which step is complete."""
   try:
     return write()
   except Exception as error:
     # Read from disk: orbax's own list has dropped the steps that the failed one was to replace.
-    newest = max(paths.steps(paths.as_path(str(store.directory))), default=None)
-    complete = "No step is complete" if newest is None else f"Step {newest} is complete and untouched"
-    raise RuntimeError(f"A checkpoint could not be written under {store.directory}: {_first_line(error)} {complete}; "
-                       "once there is room, the same command resumes.") from error
+    newest = max(paths.steps(paths.as_path(str(directory))), default=None)
+    complete = "No step is complete there" if newest is None else f"Step {newest} is complete and untouched"
+    raise SaveFailed(f"A checkpoint could not be written under {directory}: {_first_line(error).rstrip('.')}. "
+                     f"{complete}; when it can be written again, the same command goes on.") from error
 
 
 def _few(names: list[str]) -> str:

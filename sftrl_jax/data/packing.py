@@ -107,7 +107,9 @@ def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, b
   """How the first pass fills its rows."""
   _, ends = make_pass(corpus, rows, examples, seed)(0)
   filled = int(corpus.sizes[examples].sum()) / (len(ends) * rows.length)
-  return Packed(len(ends), filled, len(ends) / batch, corpus.count - len(examples))
+  held = np.setdiff1d(np.arange(corpus.count), examples)
+  overlap = np.isin(corpus.digests[held], corpus.digests[examples]).sum()
+  return Packed(len(ends), filled, len(ends) / batch, len(held), int(overlap))
 
 
 def _laid(corpus: Corpus, spans, rows: int, length: int) -> TokenBatch:

@@ -1,13 +1,8 @@
 """Rows as they are written: JSON lines, JSON arrays, Parquet, directories of such files, data sets of the hub.
 
-JSON is read by our own loop, one line at a time. The `datasets` library would copy the file to ~/.cache first, fit all
-rows into the schema of the first ones (a column that most rows lack, or that is text here and a list there, ends in an
-error about Arrow's types), and name a broken row by no number. A line loop knows file and line of every mistake,
-and holds one row at a time. What is columnar already is left to pyarrow, and the hub to `datasets`.
+JSON is read by our own loop (lines.py). What is columnar already is left to pyarrow, and the hub to `datasets`.
 """
 
-import dataclasses
-import json
 import os
 import re
 import socket
@@ -16,37 +11,19 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from sftrl_jax.data.lines import BadRow, Raw, array, cause, faulty, first_byte, lines
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
-COLUMNS = ("messages", "conversations", "prompt", "completion", "text")   # what a row may be read from (formats.py)
-MOST = 16 * 2**20   # bytes of a line: a longer one is no row, but a file without line ends
+# What a row may be read from, and what of it a chat template may get besides (formats.py).
+COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
+BESIDE = ("system", "tools", "chat_template_kwargs")
+NEEDED = "`messages` (or `conversations`), or `prompt` and `completion`, or `text`"
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
           "val": "validation", "dev": "validation", "eval": "test"}
 INSTALL = "pip install 'sftrl-jax[hf]'"
-
-
-class BadRow(ValueError):
-  """One row that cannot be used.
-
-  reason: the same words for every row with this mistake. message: what is wrong with this row.
-  """
-
-  def __init__(self, reason: str, message: str, column: str = ""):
-    super().__init__(message)
-    self.reason, self.message, self.column = reason, message, column
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Raw:
-  """One row as it is written. number: of its line or row, from 1. columns: all it has, `value` those of COLUMNS that
-  it has. fault: why there is no value."""
-
-  file: str
-  number: int
-  value: dict
-  columns: tuple[str, ...] = ()
-  fault: BadRow | None = None
 
 
 def located(path: str) -> str:
@@ -100,81 +77,12 @@ def _file(path: Path) -> Iterator[Raw]:
   try:
     if path.suffix == ".parquet":
       yield from _parquet(path)
-    elif path.suffix == ".json" and _first_byte(path) == b"[":
-      yield from _array(path)
+    elif path.suffix == ".json" and first_byte(path) == b"[":
+      yield from array(path)
     else:
-      yield from _lines(path)
+      yield from lines(path)
   except OSError as error:
     raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _lines(path: Path) -> Iterator[Raw]:
-  """JSON lines. Blank lines are no rows, but they count as lines."""
-  with path.open("rb") as file:
-    number, first = 0, True
-    while line := file.readline(MOST + 1):
-      number += 1
-      if len(line) > MOST and not line.endswith(b"\n"):
-        size = len(line)
-        while (more := file.readline(MOST)) and not more.endswith(b"\n"):
-          size += len(more)
-        size += len(more)
-        yield _faulty(path, number, "too long", f"the line has {size:,} bytes, but a row has at most {MOST:,}: one row "
-                                                "is one line, and ends in a line end")
-        continue
-      line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-      if not line.strip():
-        continue
-      if first and line.lstrip().startswith(b"["):
-        raise ValueError(f"{path}, row {number}: begins with '[', but a line is one row, an object such as "
-                         '{"messages": [...]}: a JSON array of rows is read from a file named .json.')
-      first = False
-      yield _line(path, number, line)
-
-
-def _line(path: Path, number: int, line: bytes) -> Raw:
-  if b"\0" in line:
-    return _faulty(path, number, "no text", f"byte {line.index(0) + 1} of the line is NUL: this is no text file, or "
-                                            "one in UTF-16; save it as UTF-8")
-  try:
-    value = json.loads(line.decode().rstrip())
-  except UnicodeDecodeError as error:
-    return _faulty(path, number, "no UTF-8", f"byte {error.start + 1} of the line (0x{line[error.start]:02x}) is no "
-                                             "UTF-8: save the file as UTF-8")
-  except (ValueError, RecursionError) as error:
-    return _faulty(path, number, "no JSON", f"the line is no JSON: {_told(error)}")
-  return _object(path, number, value)
-
-
-def _array(path: Path) -> Iterator[Raw]:
-  """A JSON array of objects, decoded one at a time; what is no JSON ends it, since where the next row begins is not
-  known."""
-  written = path.read_bytes()
-  try:
-    text = written.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    line = written.count(b"\n", 0, error.start) + 1
-    raise ValueError(f"{path}, line {line}: byte {error.start + 1} of the file (0x{written[error.start]:02x}) is no "
-                     "UTF-8: save the file as UTF-8.") from error
-  del written
-  decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
-  place, number = blank.match(text, text.index("[") + 1).end(), 0
-  while text[place : place + 1] != "]":
-    number += 1
-    try:
-      value, place = decoder.raw_decode(text, place)
-      place = blank.match(text, place).end()
-      if text[place : place + 1] not in (",", "]"):
-        raise ValueError("a comma, or ']' at the end, should follow")
-    except (ValueError, RecursionError) as error:
-      line = text.count("\n", 0, getattr(error, "pos", place)) + 1
-      raise ValueError(f"{path}, row {number} (line {line}): the array is no JSON: {_told(error)}.") from error
-    yield _object(path, number, value)
-    if text[place] == ",":
-      place = blank.match(text, place + 1).end()
-  if text[place + 1 :].strip():
-    raise ValueError(f"{path}: text follows the end of the array, beginning {text[place + 1 :].strip()[:40]!r}: a file "
-                     "is one array.")
 
 
 def _parquet(path: Path) -> Iterator[Raw]:
@@ -188,13 +96,11 @@ def _parquet(path: Path) -> Iterator[Raw]:
         for index in range(batch.num_rows):   # a row at a time, so that text which is no UTF-8 has a number
           number += 1
           try:
-            value = batch.slice(index, 1).to_pylist()[0]
+            yield _row(str(path), number, batch.slice(index, 1).to_pylist()[0], names)
           except UnicodeDecodeError as error:
-            yield _faulty(path, number, "no UTF-8", f"its text is no UTF-8 at byte {error.start + 1}")
-            continue
-          yield Raw(str(path), number, value, names)
+            yield faulty(path, number, "no UTF-8", f"its text is no UTF-8 at byte {error.start + 1}")
   except (pyarrow.ArrowException, OSError) as error:
-    raise ValueError(f"{path} cannot be read as Parquet: {_told(error)}.") from error
+    raise ValueError(f"{path} cannot be read as Parquet: {cause(error)}.") from error
 
 
 def _hub(name: str, subset: str, split: str) -> Iterator[Raw]:
@@ -207,7 +113,7 @@ def _hub(name: str, subset: str, split: str) -> Iterator[Raw]:
   except (OSError, ValueError, RuntimeError, KeyError) as error:
     raise ValueError(
         f"config.data.path is {name!r}: there is no such file here, and the data set of the hub could not be had "
-        f"(subset {subset!r}, split {split!r}): {_told(error)}. Without network, give a .jsonl or .parquet "
+        f"(subset {subset!r}, split {split!r}): {cause(error)}. Without network, give a .jsonl or .parquet "
         "file.") from error
   yield from _dataset(rows, f"{name} ({split})")
 
@@ -229,7 +135,7 @@ def _arrow(path: Path, split: str) -> Iterator[Raw]:
   try:
     rows = datasets.load_from_disk(str(path))
   except (OSError, ValueError) as error:
-    raise ValueError(f"{path} cannot be read as a data set saved to disk: {_told(error)}.") from error
+    raise ValueError(f"{path} cannot be read as a data set saved to disk: {cause(error)}.") from error
   if isinstance(rows, dict):
     if split not in rows:
       raise ValueError(f"config.data.split is {split!r}, but {path} has {', '.join(rows)}.")
@@ -240,50 +146,46 @@ def _arrow(path: Path, split: str) -> Iterator[Raw]:
 def _dataset(rows, name: str) -> Iterator[Raw]:
   columns = tuple(rows.column_names)
   for number, value in enumerate(rows.select_columns(_wanted(name, columns)), start=1):
-    yield Raw(name, number, value, columns)
+    yield _row(name, number, value, columns)
+
+
+def _row(name: str, number: int, value: dict, columns: tuple[str, ...]) -> Raw:
+  """A row of a table, with JSON's types. columns: of the table; of those that are not read it is not known whether they
+  are null."""
+  try:
+    value = {key: _native(item, key) for key, item in value.items()}
+  except BadRow as error:
+    return Raw(name, number, {}, columns, error)
+  return Raw(name, number, value, tuple(key for key in columns if key not in value or value[key] is not None))
+
+
+def _native(value: Any, where: str) -> Any:
+  """A value of a table as JSON has it: bytes are UTF-8, maps are objects, and a key without a value is none: a table
+  gives each object the keys of all. BadRow for bytes that are no text."""
+  if isinstance(value, (bytes, bytearray)):
+    try:
+      return bytes(value).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+      raise BadRow("binary", f"is binary, but should be text: byte {error.start + 1} (0x{value[error.start]:02x}) is "
+                             "no UTF-8", where) from error
+  if isinstance(value, dict):
+    return {key: _native(item, f"{where}.{key}") for key, item in value.items() if item is not None}
+  if isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+    return _native({str(key): item for key, item in value}, where)
+  if isinstance(value, (list, tuple)):
+    return [_native(item, f"{where}[{number}]") for number, item in enumerate(value)]
+  return value.item() if hasattr(value, "item") else value   # a number of numpy
 
 
 def _wanted(name: str, columns: tuple[str, ...]) -> list[str]:
   """The columns to read: pictures and the like are left where they are."""
-  wanted = [column for column in columns if column in COLUMNS]
-  if not wanted:
+  if not any(column in COLUMNS for column in columns):
     raise ValueError(f"{name} has the columns {', '.join(columns) or '(none)'}; a row needs {NEEDED}.")
-  return wanted
-
-
-NEEDED = "`messages` (or `conversations`), or `prompt` and `completion`, or `text`"
-
-
-def _object(path: Path, number: int, value) -> Raw:
-  if not isinstance(value, dict):
-    kind = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-    return _faulty(path, number, "no object", f'is {kind}, but a row is an object such as {{"messages": [...]}}')
-  return Raw(str(path), number, {key: value[key] for key in COLUMNS if key in value}, tuple(value))
-
-
-def _faulty(path: Path, number: int, reason: str, message: str) -> Raw:
-  return Raw(str(path), number, {}, fault=BadRow(reason, message))
+  return [column for column in columns if column in (*COLUMNS, *BESIDE)]
 
 
 def _saved(path: Path) -> bool:
   return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
-
-
-def _first_byte(path: Path) -> bytes:
-  with path.open("rb") as file:
-    while byte := file.read(1):
-      if byte not in b" \t\r\n\xef\xbb\xbf":
-        return byte
-  return b""
-
-
-def _told(error: Exception) -> str:
-  """The first line of another library's message."""
-  if isinstance(error, json.JSONDecodeError):
-    return f"{error.msg} at character {error.colno}"
-  if isinstance(error, RecursionError):
-    return "it is nested too deeply"
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
 
 
 def needed(name: str) -> ModuleType:

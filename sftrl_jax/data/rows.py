@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sftrl_jax.data import formats
-from sftrl_jax.data.read import BadRow, Raw, read
-from sftrl_jax.data.report import Dropped, Report, reasons
+from sftrl_jax.data.lines import BadRow, Raw
+from sftrl_jax.data.read import read
+from sftrl_jax.data.report import Dropped, Noted, Report, reasons
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SHOWN = 3     # places named of every reason why rows were dropped
@@ -33,11 +34,13 @@ class RowsConfig:
   path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
     demonstrations
   length: tokens of a packed row; a longer example is cut
-  format: messages, prompt_completion or text; auto chooses it by the names of the columns
+  format: messages, prompt_completion or text; auto chooses it for each row by the columns that are not null
   subset: of a data set of the hub
   split: of a data set of the hub
   on_bad_row: stop at a row that cannot be read, or skip and count it
   max_dropped: largest share of rows that may be dropped before the run is refused
+  control_tokens: how rows of text, and texts as prompt and completion, that spell control tokens such as <|im_end|> are
+    read: as letters (text), or as those tokens (tokens), for chats that were rendered beforehand
   truncate: cut an example that is longer than length; off drops and counts it
   shuffle: another order in every pass, by the seed; off keeps the order of the file
   pack: several examples a row, none sees another; off is one example a row
@@ -51,6 +54,7 @@ class RowsConfig:
   split: str = "train"
   on_bad_row: Literal["error", "skip"] = "error"
   max_dropped: float = 0.05
+  control_tokens: Literal["text", "tokens"] = "text"
   truncate: bool = True
   shuffle: bool = True
   pack: bool = True
@@ -68,12 +72,13 @@ class RowsConfig:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
   """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` marks which of its
-  tokens are to be learned."""
+  tokens are to be learned. digests: equal for equal examples."""
 
   tokens: np.ndarray    # int32
   learned: np.ndarray   # bool
   offsets: np.ndarray   # int64, one more than there are examples
   report: Report
+  digests: np.ndarray   # uint64
 
   @property
   def count(self) -> int:
@@ -93,82 +98,98 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
   """All rows as ids. ValueError for the first bad row (or where on_bad_row is skip, for too many), and for nothing to
   train on; every message names file, row and column."""
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
-  counts, places, ignored = Counter(), {}, {}
-  kind, first, raws = rows.format, "", iter(_shown(read(rows.path, rows.subset, rows.split)))
+  counts, dropped, notes, ignored, formats_read = Counter(), _Places(), _Places(), Counter(), Counter()
+  first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split))), array.array("Q")
   while some := list(itertools.islice(raws, CHUNK)):
-    kind = _kind(kind, some)
-    for raw, drafted in zip(some, _examples(kind, some, tokenizer), strict=True):
+    for raw, (kind, drafted) in zip(some, _examples(rows, some, tokenizer), strict=True):
       counts["read"] += 1
-      ignored |= dict.fromkeys(raw.columns)
+      ignored.update(key for key in raw.columns if kind and key not in formats.used(kind, raw.value))
       try:
         ids, flags = _fitted(rows, drafted, counts)
       except BadRow as error:
         if error.reason not in LONG and rows.on_bad_row == "error":
           raise ValueError(_told(raw, error)) from error
-        places.setdefault(error.reason, [])
-        if counts["dropped", error.reason] < SHOWN:
-          places[error.reason].append(_spot(raw))
-        counts["dropped", error.reason] += 1
+        dropped.add(error.reason, raw)
         continue
       first = first or _spot(raw)
+      formats_read[kind] += 1
+      ignored.update(drafted.unread)
+      for what, example in drafted.notes:
+        if what == formats.TRAILING:
+          counts["trailing"] += 1
+        else:
+          notes.add(what, raw, example)
       tokens.extend(ids)
       learned.extend(flags)
       offsets.append(len(tokens))
       counts["ends"] += ids[-1] == tokenizer.eos
+      digests.append(_digest_of(ids, flags))
   arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
-  dropped = tuple(Dropped(reason, counts["dropped", reason], tuple(there)) for reason, there in places.items())
-  used = (*formats.FORMATS.get(kind, ()), *(["conversations"] if kind == "messages" else []))
-  report = Report(rows.path, kind, counts["read"], counts["read"] - sum(each.count for each in dropped), dropped,
+  numbers = np.frombuffer(digests, np.uint64)
+  kept = counts["read"] - sum(dropped.counts.values())
+  report = Report(rows.path, ", ".join(formats_read) or rows.format, counts["read"], kept, dropped.as_(Dropped),
                   counts["truncated"], counts["trailing"], rows.length, len(tokens), int(arrays[1].sum()),
-                  counts["ends"], tuple(name for name in ignored if name not in used), _digest(*arrays), first,
-                  _histogram(np.diff(arrays[2])))
+                  counts["ends"], tuple(sorted(ignored.items())), _digest(*arrays), first,
+                  _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(np.unique(numbers)))
   _refuse(rows, report)
-  return Corpus(*arrays, report)
+  return Corpus(*arrays, report, numbers)
+
+
+class _Places:
+  """What was found in rows: how often, and where the first of them are."""
+
+  def __init__(self):
+    self.counts, self._first, self._examples = Counter(), {}, {}
+
+  def add(self, what: str, raw: Raw, example: str = "") -> None:
+    self.counts[what] += 1
+    self._examples.setdefault(what, example)
+    if self.counts[what] <= SHOWN:
+      self._first.setdefault(what, []).append(_spot(raw))
+
+  def as_(self, kind: type) -> tuple:
+    """All of it as Dropped, or as Noted, which have an example."""
+    more = lambda what: (self._examples[what],) if kind is Noted else ()
+    return tuple(kind(what, count, tuple(self._first[what]), *more(what)) for what, count in self.counts.items())
+
+
+def _digest_of(ids: Sequence[int], flags: Sequence[bool]) -> int:
+  content = np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes()
+  return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 TOO_LONG, CUT_OFF = "longer than data.length", "nothing to learn within data.length"
-LONG = (TOO_LONG, CUT_OFF)   # no mistake of the row: always counted, never an error by itself
+LONG = (TOO_LONG, CUT_OFF, formats.SILENT)   # no mistake of the row: always counted, never an error by itself
 
 
-def _kind(kind: str, raws: Sequence[Raw]) -> str:
-  """The format of the first row that has one."""
-  for raw in raws if kind == formats.AUTO else ():
-    try:
-      if raw.fault is None:
-        return formats.format_of(raw.columns)
-    except BadRow:
-      continue
-  return kind
+def _examples(rows: RowsConfig, raws: Sequence[Raw],
+              tokenizer: Tokenizer) -> list[tuple[str, formats.Example | BadRow]]:
+  """(format, what formats.examples gives) of each row, or its own fault."""
+  kinds = [raw.fault or _kind(rows.format, raw) for raw in raws]
+  good = [(kind, raw.value) for kind, raw in zip(kinds, raws, strict=True) if isinstance(kind, str)]
+  drafts = iter(formats.examples(good, tokenizer, rows.control_tokens == "tokens"))
+  return [(kind, next(drafts)) if isinstance(kind, str) else ("", kind) for kind in kinds]
 
 
-def _examples(kind: str, raws: Sequence[Raw], tokenizer: Tokenizer) -> Iterator:
-  """What formats.examples gives for each row, or its own fault."""
-  if kind == formats.AUTO:
-    return (raw.fault or _unknown(raw) for raw in raws)
-  drafts = iter(formats.examples(kind, [raw.value for raw in raws if raw.fault is None], tokenizer))
-  return (raw.fault or next(drafts) for raw in raws)
-
-
-def _unknown(raw: Raw) -> BadRow:
+def _kind(kind: str, raw: Raw) -> str | BadRow:
+  """The format of a row, or why it has none."""
   try:
-    formats.format_of(raw.columns)
+    return formats.format_of(raw.value, raw.columns) if kind == formats.AUTO else kind
   except BadRow as error:
     return error
-  raise AssertionError("a row whose columns are of a format reached _unknown")
 
 
 def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter) -> formats.Example:
   """An example cut to the length of a row."""
   if isinstance(drafted, BadRow):
     raise drafted
-  (ids, flags), trailing = drafted
+  ids, flags = drafted.ids, drafted.learned
   most = rows.length + 1
   if len(ids) > most and not rows.truncate:
     raise BadRow(TOO_LONG, f"has {len(ids)} tokens")
   if not any(flags[1:most]):   # the first token of an example is never a target
     raise BadRow(CUT_OFF if len(ids) > most else "nothing to learn", f"has nothing to learn in {len(ids)} tokens")
   counts["truncated"] += len(ids) > most
-  counts["trailing"] += trailing
   return ids[:most], [False, *flags[1:most]]   # without a <bos> it would count as a label
 
 

@@ -12,14 +12,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.envs import guard
 from sftrl_jax.envs.env import Verdict
 
+# Of a reward. Advantages, returns and gradients are sums of squares in float32, which ends at 3.4e38.
+LARGEST = 1e15
 FLAGS = ("terminated", "truncated", "correct", "success")
 LABELS = ("code_labels", "variant_labels")
 
 
 class TaskError(ValueError):
   """A mistake in a user's own task; the message names file and line, the mistake and the rule."""
+
+
+class EpisodeError(TaskError):
+  """What spoils one episode, which a run may leave out.
+
+  kind: "env" where reset or step failed, "reward" where no reward came
+  after: (state, verdict) with a reward of None, where the environment judged and only the reward is missing; else None
+  """
+
+  def __init__(self, kind: str, message: str, after: tuple[Any, Verdict] | None = None):
+    super().__init__(message)
+    self.kind, self.after = kind, after
 
 
 def where(function: Callable) -> str:
@@ -31,6 +46,13 @@ def where(function: Callable) -> str:
     return f"{inspect.getsourcefile(function)}, line {inspect.getsourcelines(function)[1]}, in {function.__name__}"
   except (OSError, TypeError):
     return f"{getattr(function, '__name__', function)}"
+
+
+def location(env: Any, method: str) -> str:
+  """File and line of a method of the user's class, below the wrappers of this file."""
+  while isinstance(env, (CheckedEnv, RewardFnEnv)):
+    env = env.env
+  return where(getattr(type(env), method))
 
 
 def blame(error: BaseException, function: Callable) -> str:
@@ -81,6 +103,9 @@ class CheckedEnv:
       raise TaskError(f"{where(step)}: {problem}\n  The response was {_short(response)}.")
     if verdict.reward is None and self.scored:
       return state, verdict
+    if verdict.reward is None:
+      raise EpisodeError("reward", _abstains(step, response) + ", or let a function in config.reward give it.",
+                         (state, verdict))
     return state, dataclasses.replace(verdict, reward=_finite(step, verdict.reward, response))
 
   def expert(self, state: Any, *choice: int) -> str:
@@ -94,11 +119,15 @@ class CheckedEnv:
 
   def _ask(self, method: Callable, *arguments):
     try:
-      return method(self.env, *arguments)
-    except Exception as error:
+      return guard.call(method, self.env, *arguments)
+    except BaseException as error:
+      if guard.is_signal(error):
+        raise
       shown = ", ".join(map(_short, arguments))
-      raise TaskError(f"{blame(error, method)}: {type(error).__name__}: {error}\n  Asked for was {method.__name__}"
-                      f"({shown}). {RULES[method.__name__]}") from error
+      message = (f"{blame(error, method)}: {guard.describe(error)}\n  Asked for was {method.__name__}({shown}). "
+                 f"{RULES[method.__name__]}")
+      spoils = method.__name__ in ("reset", "step")
+      raise (EpisodeError("env", message) if spoils else TaskError(message)) from error
 
   def _pair(self, method: Callable, names: str, *arguments) -> tuple:
     answer = self._ask(method, *arguments)
@@ -141,24 +170,40 @@ class RewardFnEnv:
 
   def step(self, state: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
     after, verdict = self.env.step(state.state, response)
+    after, unrewarded = RewardedState(after, verdict.chat or ()), dataclasses.replace(verdict, reward=None)
     try:
-      reward = self.function(state.chat, response, verdict)
-    except Exception as error:
-      raise TaskError(f"{blame(error, self.function)}: {type(error).__name__}: {error}\n  The response was "
-                      f"{_short(response)}. A reward function gives every response a finite number.") from error
-    reward = _finite(self.function, reward, response)
-    return RewardedState(after, verdict.chat or ()), dataclasses.replace(verdict, reward=reward)
+      reward = guard.call(self.function, state.chat, response, verdict)
+    except BaseException as error:
+      if guard.is_signal(error):
+        raise
+      raise EpisodeError("reward", f"{blame(error, self.function)}: {guard.describe(error)}\n  The response was "
+                         f"{_short(response)}. A reward function gives every response a finite number.",
+                         (after, unrewarded)) from error
+    if reward is None:
+      raise EpisodeError("reward", _abstains(self.function, response) + ".", (after, unrewarded))
+    return after, dataclasses.replace(verdict, reward=_finite(self.function, reward, response))
 
   def expert(self, state: RewardedState, *choice: int) -> str:
     return self.env.expert(state.state, *choice)
 
 
-def _finite(function: Callable, reward, response: str) -> float:
-  if not isinstance(reward, numbers.Real) or not math.isfinite(reward):
-    way_out = "give one for every response, or a function in config.reward" if reward is None else "give one"
-    raise TaskError(f"{where(function)}: the reward is {_short(reward)}, but it must be a finite number: {way_out}.\n"
-                    f"  The response was {_short(response)}.")
-  return float(reward)
+def _abstains(function: Callable, response: str) -> str:
+  return (f"{where(function)}: the reward is None, so its episode abstains.\n  The response was {_short(response)}. "
+          "Give a finite number for every response")
+
+
+def _finite(function: Callable, reward: Any, response: str) -> float:
+  """The reward as a float; TaskError unless it is a number that float32 can square."""
+  try:
+    value = float(reward) if isinstance(reward, numbers.Real) else math.nan
+  except OverflowError:   # an int or a Fraction beyond float64
+    value = math.inf
+  if abs(value) <= LARGEST:
+    return value
+  way_out = ("scale or clip it, because float32 has to hold its square" if not math.isnan(value) else
+             "give float(...)" if hasattr(reward, "__float__") and not isinstance(reward, numbers.Real) else "give one")
+  raise TaskError(f"{where(function)}: the reward is {_short(reward)}, but it must be a finite number, at most "
+                  f"{LARGEST:g} from 0: {way_out}.\n  The response was {_short(response)}.")
 
 
 def _problem(verdict: Verdict) -> str:
@@ -193,5 +238,8 @@ def _is_chat(chat) -> bool:
 
 
 def _short(value) -> str:
-  shown = repr(value)
+  try:
+    shown = repr(value)
+  except Exception:   # an int of more than 4300 digits, or the user's own __repr__
+    shown = f"<{type(value).__name__} without a repr>"
   return shown if len(shown) <= 120 else f"{shown[:80]} ... ({len(shown)} characters)"

@@ -10,6 +10,7 @@ from sftrl_jax.models import cache, flops, heads, lora
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
 from sftrl_jax.models.layout import constrain
+from sftrl_jax.readout import Readout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Model:
     """The matrix that turns hidden states into logits, [D, V]."""
     return params["embed"].T if self.config.tie_embeddings else params["unembed"]
 
+  @property
+  def readout(self) -> Readout:
+    """How products of hidden states and `unembedding` become logits."""
+    return Readout(self.ids, self.config.logits_divisor, self.config.logits_softcap)
+
   def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
              segments: jax.Array | None = None) -> jax.Array:
     """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs.
@@ -55,10 +61,7 @@ class Model:
     if logits.ndim == 2:   # one token a row, while decoding: the table stays on its devices, and logits are sent
       logits = constrain(logits, ("replicas", "vocab"))
     logits = constrain(logits, ("batch", *["tokens"] * (logits.ndim - 2), "across"))
-    if not self.ids:
-      return logits
-    # As in objectives/logprobs.py, so that sampling and training have one distribution.
-    return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
+    return self.readout.logits(logits)
 
   def decoding(self, params: dict) -> dict:
     """The parameters for decoding: adapters merged, layers unstacked, in the dtype of activations."""

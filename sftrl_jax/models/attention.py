@@ -1,5 +1,7 @@
 """The attention mask, rotary positions, and attention in plain XLA."""
 
+import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -27,26 +29,28 @@ def may_attend(q_positions_BT: jax.Array, k_positions_BS: jax.Array, q_segments_
   return allowed_BTS & (q_positions_BT[:, :, None] - k_positions_BS[:, None, :] < window) if window else allowed_BTS
 
 
-def rotary_tables(positions_BT: jax.Array, limit: int, head_dim: int, theta: float,
-                  stretch: Callable | None = None) -> tuple[jax.Array, jax.Array]:
+def rotary_tables(positions_BT: jax.Array, limit: int, channels: int, theta: float, stretch: Callable | None = None,
+                  gain: float = 1.0) -> tuple[jax.Array, jax.Array]:
   """cos and sin, [B, 1, T, C/2] in f32, of the angles position * theta^(-2i/C) (Su et al. 2021).
 
+  channels: C, those of a head that are rotated
   stretch: a function of these frequencies to the ones that are used, see `stretched`.
+  gain: factor of cos and sin
   limit: positions are expected below it; beyond it results are right but slower. Up to CONSTANT, tables are constants
   that rows index, because XLA's CPU backend fuses computed ones into every rotation, and evaluates each cosine again
   for every head and layer.
   """
-  frequencies = np.float32(theta) ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+  frequencies = np.float32(theta) ** (-np.arange(0, channels, 2, dtype=np.float32) / channels)
   frequencies = stretch(frequencies) if stretch else frequencies
 
   def computed():
     angles = positions_BT[:, None, :, None].astype(jnp.float32) * frequencies[None, None, None, :]
-    return jnp.cos(angles), jnp.sin(angles)
+    return jnp.cos(angles) * gain, jnp.sin(angles) * gain
 
   def from_table():
     angles = np.arange(limit, dtype=np.float32)[:, None] * frequencies[None, :]
     rows_of = lambda table: jnp.take(jnp.asarray(table), positions_BT, axis=0)[:, None]
-    return rows_of(np.cos(angles)), rows_of(np.sin(angles))
+    return rows_of(np.cos(angles) * np.float32(gain)), rows_of(np.sin(angles) * np.float32(gain))
 
   if limit > CONSTANT:
     return computed()
@@ -58,28 +62,39 @@ def stretched(config: DecoderConfig, frequencies: np.ndarray) -> np.ndarray:
 
   linear divides all by rope_factor (Chen et al. 2023). llama3 divides those with at most rope_low turns within
   rope_context, keeps those with at least rope_high turns, and interpolates linearly in the number of turns between
-  them (Dubey et al. 2024).
+  them (Dubey et al. 2024). yarn is the same, but linear in the index of the frequency, and begins and ends at a whole
+  index (Peng et al. 2023).
   """
   slow = (frequencies / config.rope_factor).astype(np.float32)
-  if config.rope_scaling != "llama3":
+  if config.rope_scaling == "linear":
     return slow
-  turns = config.rope_context * frequencies / (2 * np.pi)
-  kept = np.clip((turns - config.rope_low) / (config.rope_high - config.rope_low), 0.0, 1.0)
+  if config.rope_scaling == "llama3":
+    turns = config.rope_context * frequencies / (2 * np.pi)
+    kept = np.clip((turns - config.rope_low) / (config.rope_high - config.rope_low), 0.0, 1.0)
+  else:
+    size = len(frequencies)
+    index = lambda turns: size * math.log(config.rope_context / (turns * 2 * math.pi)) / math.log(config.rope_theta)
+    first, last = max(math.floor(index(config.rope_high)), 0), min(math.ceil(index(config.rope_low)), 2 * size - 1)
+    slowed = (np.arange(size, dtype=np.float32) - first) / (last - first or 0.001)
+    kept = 1 - np.clip(slowed, 0.0, 1.0)
   return ((1 - kept) * slow + kept * frequencies).astype(np.float32)
 
 
 def rotate(x_BHTC: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Rotates channel pairs (i, i + C/2), the half-split layout of Llama's released weights."""
+  """Rotates channel pairs (i, i + C/2), the half-split layout of Llama's released weights. Channels beyond the C of the
+  tables stay."""
   cos, sin = tables
-  left, right = jnp.split(x_BHTC.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], -1).astype(x_BHTC.dtype)
+  turned, rest = jnp.split(x_BHTC, [2 * cos.shape[-1]], axis=-1)
+  left, right = jnp.split(turned.astype(jnp.float32), 2, axis=-1)
+  turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], -1).astype(x_BHTC.dtype)
+  return jnp.concatenate([turned, rest], -1) if rest.shape[-1] else turned
 
 
 def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS: jax.Array,
-           scale: float = 0.0) -> jax.Array:
+           scale: float = 0.0, softcap: float = 0.0) -> jax.Array:
   """softmax(q k / sqrt(C)) v in [B, H, T, C]; H / K query heads share a key head. Softmax in f32.
 
-  scale: in place of 1 / sqrt(C) (0: that).
+  scale: in place of 1 / sqrt(C) (0: that). softcap: scores become softcap * tanh(score / softcap) (0: they stay).
   A query with no allowed key (padding) gets the mean of the values, which is finite and never read.
   """
   B, H, T, C = q_BHTC.shape
@@ -87,18 +102,20 @@ def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS:
   bias_BTS = jnp.where(allowed_BTS, 0.0, -1e9).astype(jnp.float32)
   # Query heads of one key head are adjacent, so the group folds into the rows of one matmul per key head.
   folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (scale or C**-0.5)
-  return _mix(folded, k_BKSC, v_BKSC, bias_BTS).reshape(B, H, T, C)
+  return _mix(folded, k_BKSC, v_BKSC, bias_BTS, softcap).reshape(B, H, T, C)
 
 
-@jax.custom_vjp
-def _mix(q_BKXC, k_BKSC, v_BKSC, bias_BTS):
-  return _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _mix(q_BKXC, k_BKSC, v_BKSC, bias_BTS, softcap):
+  return _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS, softcap)[0]
 
 
-def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):   # X: tokens of all query heads of a key head
+def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS, softcap):   # X: tokens of all query heads of a key head
   B, K, X, _ = q_BKXC.shape
   T, S = bias_BTS.shape[1:]
   scores = jnp.einsum("bkxc,bksc->bkxs", q_BKXC, k_BKSC, preferred_element_type=jnp.float32)
+  share_BKXS = jnp.tanh(scores / softcap) if softcap else None   # of the cap
+  scores = share_BKXS * softcap if softcap else scores
   if X == T:
     scores = scores + bias_BTS[:, None]
   else:
@@ -106,17 +123,19 @@ def _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS):   # X: tokens of all query h
   exponentials = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
   weights_BKXS = (exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)).astype(v_BKSC.dtype)
   mixed_BKXC = jnp.einsum("bkxs,bksc->bkxc", weights_BKXS, v_BKSC)
-  return mixed_BKXC, (q_BKXC, k_BKSC, v_BKSC, weights_BKXS, mixed_BKXC)
+  slope_BKXS = (1 - share_BKXS * share_BKXS).astype(v_BKSC.dtype) if softcap else None
+  return mixed_BKXC, (q_BKXC, k_BKSC, v_BKSC, weights_BKXS, mixed_BKXC, slope_BKXS)
 
 
-def _mix_backward(residuals, d_BKXC):
+def _mix_backward(softcap, residuals, d_BKXC):
   """With P the weights and O the output, dS = P (dP - sum_s P dP), and sum_s P dP = sum_c dO O: a sum over C channels
   instead of over S keys (Dao et al. 2022, section B.2)."""
-  q, k, v, weights, mixed = residuals
+  q, k, v, weights, mixed, slope = residuals
   dv = jnp.einsum("bkxs,bkxc->bksc", weights, d_BKXC)
   dweights = jnp.einsum("bkxc,bksc->bkxs", d_BKXC, v, preferred_element_type=jnp.float32)
   row_sums = jnp.sum(d_BKXC.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1, keepdims=True)
-  dscores = (weights * (dweights - row_sums)).astype(q.dtype)
+  dscores = weights * (dweights - row_sums)
+  dscores = (dscores * slope if softcap else dscores).astype(q.dtype)
   return jnp.einsum("bkxs,bksc->bkxc", dscores, k), jnp.einsum("bkxs,bkxc->bksc", dscores, q), dv, None
 
 

@@ -92,6 +92,17 @@ def project(config: DecoderConfig, path: str, equation: str, gain: float = 1.0) 
   return Project(config, projection, equation, gain, name=projection.name)
 
 
+def _norm_of_heads(config: DecoderConfig, name: str, x_BHTC: jax.Array) -> jax.Array:
+  """x_BHTC after the norm of queries or keys, if the model has it. To be called within a module."""
+  if not config.qk_norm:
+    return x_BHTC
+  norm = Norm(config.norm_eps, config.norm_plus_one, name=name)
+  if not config.qk_norm_whole:
+    return norm(x_BHTC)
+  B, H, T, C = x_BHTC.shape
+  return norm(x_BHTC.swapaxes(1, 2).reshape(B, T, H * C)).reshape(B, T, H, C).swapaxes(1, 2)
+
+
 class Attention(nn.Module):
   config: DecoderConfig
 
@@ -103,7 +114,7 @@ class Attention(nn.Module):
     attend_fn: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, which applies the mask.
     """
     c = self.config
-    norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x) if c.qk_norm else x
+    norm = functools.partial(_norm_of_heads, c)
     q_BHTC = rotate(norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD)), tables)
     k_BKTC = rotate(norm("k_norm", project(c, "attn/k", "btd,dkc->bktc")(x_BTD)), tables)
     v_BKTC = project(c, "attn/v", "btd,dkc->bktc")(x_BTD)
@@ -146,13 +157,15 @@ class Block(nn.Module):
     """(x_BTD after the block, (keys, values)); arguments as of Attention."""
     c = self.config
     norm = lambda name, x: Norm(c.norm_eps, c.norm_plus_one, name=name)(x)
+    before = lambda name, x: norm(name, x) if c.pre_norms else x
     after = lambda name, x: norm(name, x) if c.post_norms else x
+    scaled = lambda x: x if c.residual_scale == 1 else x * jnp.asarray(c.residual_scale, x.dtype)
     stationary = past is not None and weights_stationary(x_BTD.shape[1])
     with_layout = lambda x: constrain(x, STATIONARY) if stationary else x
-    mixed_BTD, keys_values = Attention(c, name="attn")(norm("attn_norm", x_BTD), tables, attend_fn, past)
-    x_BTD = with_layout(x_BTD + after("attn_post_norm", mixed_BTD))
-    mlp_BTD = Mlp(c, name="mlp")(norm("mlp_norm", x_BTD), stationary)
-    return with_layout(x_BTD + after("mlp_post_norm", mlp_BTD)), keys_values
+    mixed_BTD, keys_values = Attention(c, name="attn")(before("attn_norm", x_BTD), tables, attend_fn, past)
+    x_BTD = with_layout(x_BTD + scaled(after("attn_post_norm", mixed_BTD)))
+    mlp_BTD = Mlp(c, name="mlp")(before("mlp_norm", x_BTD), stationary)
+    return with_layout(x_BTD + scaled(after("mlp_post_norm", mlp_BTD))), keys_values
 
 
 class _Scanned(nn.Module):
@@ -162,26 +175,30 @@ class _Scanned(nn.Module):
   kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, local, tables, mask):
-    """local: bool scalar, whether this layer is local; None where all layers are of one kind. tables: {kind: tables}.
+  def __call__(self, x_BTD, kind, tables, mask):
+    """kind: int32 scalar, which of the sorted kinds of `tables` this layer is; None where all layers are of one kind.
+    tables: {kind: rotary tables}.
 
     mask: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
     """
     c = self.config
 
     def of_this_layer(kinds):
-      if local is None:
+      if kind is None:
         return next(iter(kinds.values()))
-      return jax.tree.map(lambda a, b: jax.lax.select(local, a, b), kinds["local"], kinds["global"])
+      return jax.tree.map(lambda *cases: jax.lax.select_n(kind, *cases), *(kinds[name] for name in sorted(kinds)))
 
-    if self.kernel != "splash":
-      attend_kernel = {"xla": attend, "cudnn": kernels.cudnn}[self.kernel]
-      attend_fn = lambda q, k, v: attend_kernel(q, k, v, of_this_layer(mask), c.query_scale)
-    elif local is None:
-      window = c.window if "local" in c.kinds else 0
-      attend_fn = lambda q, k, v: kernels.splash(q, k, v, mask, window, c.query_scale)
+    if self.kernel == "cudnn":
+      attend_fn = lambda q, k, v: kernels.cudnn(q, k, v, of_this_layer(mask), c.query_scale)
+    elif self.kernel == "xla":
+      attend_fn = lambda q, k, v: attend(q, k, v, of_this_layer(mask), c.query_scale, c.attention_softcap)
+    elif kind is None or "local" not in tables:
+      window = c.window if "local" in tables else 0
+      attend_fn = lambda q, k, v: kernels.splash(q, k, v, mask, window, c.query_scale, c.attention_softcap)
     else:
-      attend_fn = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, mask, c.window, c.query_scale)
+      local = kind == sorted(tables).index("local")
+      attend_fn = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, mask, c.window, c.query_scale,
+                                                         c.attention_softcap)
     x_BTD, _ = Block(c, name="block")(x_BTD, of_this_layer(tables), attend_fn)
     return constrain(x_BTD, ROWS), None
 
@@ -200,13 +217,13 @@ class Decoder(nn.Module):
     x_BTD = constrain(look_up(c, table_VD, inputs.tokens_BT), ROWS)
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
-    local_N = jnp.asarray([kind == "local" for kind in c.kinds]) if len(allowed) == 2 else None
+    kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
     save = jax.checkpoint_policies.save_only_these_names(SAVED) if c.remat == "light" else None
     scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=save)
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
-                    in_axes=(nn.broadcast if local_N is None else 0, nn.broadcast, nn.broadcast),
+                    in_axes=(nn.broadcast if kind_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
-    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, local_N, tables, segments_BT if kernel == "splash" else allowed)
+    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, kind_N, tables, segments_BT if kernel == "splash" else allowed)
     if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
@@ -244,9 +261,12 @@ def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Arr
   """({kind: rotary tables}, {kind: allowed_BTS}) for each kind of layer of the model, computed once for all layers."""
   c, limit = config, k_positions_BS.shape[1]
   stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
-  tables = dict.fromkeys(c.kinds, rotary_tables(positions_BT, limit, c.head_dim, c.rope_theta, stretch))
+  cos, sin = rotary_tables(positions_BT, limit, c.rotated, c.rope_theta, stretch, c.rope_gain)
+  tables = dict.fromkeys(c.kinds, (cos, sin))
   if c.rope_local_theta and "local" in tables:
-    tables["local"] = rotary_tables(positions_BT, limit, c.head_dim, c.rope_local_theta)
+    tables["local"] = rotary_tables(positions_BT, limit, c.rotated, c.rope_local_theta)
+  if "unrotated" in tables:   # the angle 0
+    tables["unrotated"] = jnp.ones_like(cos), jnp.zeros_like(sin)
   allowed = {kind: may_attend(positions_BT, k_positions_BS, segments_BT, k_segments_BS,
                               c.window if kind == "local" else 0) for kind in tables}
   return tables, allowed
@@ -267,7 +287,8 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:
-    attend_fn = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale)
+    attend_fn = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale,
+                                  softcap=config.attention_softcap)
     x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fn, (past_k, past_v, start))
     keys.append(k)
     values.append(v)

@@ -41,6 +41,8 @@ def _unavailable(kernel: str, config: DecoderConfig, platform: str) -> str:
     return f"it needs an NVIDIA GPU of Ampere's generation or later, and there is {jax.devices()[0].device_kind}"
   if config.dtype != "bfloat16":
     return f"it computes in bfloat16, and dtype is {config.dtype!r}"
+  if config.attention_softcap:
+    return f"it has no soft cap, and attention_softcap is {config.attention_softcap:g}"
   if config.head_dim > 128 or config.head_dim % 8:
     return f"it takes a head_dim of at most 128 and a multiple of 8, and head_dim is {config.head_dim}"
   return ""
@@ -66,14 +68,14 @@ def cudnn(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, allowed_BTT: 
 
 
 def splash(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array, window: int = 0,
-           scale: float = 0.0) -> jax.Array:
+           scale: float = 0.0, softcap: float = 0.0) -> jax.Array:
   """JAX's block-sparse flash attention for TPUs; under a mesh each device computes its own rows and heads."""
   B, H, T, C = q_BHTC.shape
   fill = -T % LANES
   pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0)))
   q_BHTC = pad(q_BHTC * jnp.asarray(scale or C**-0.5, q_BHTC.dtype))
   segments_BT = jnp.pad(segments_BT, ((0, 0), (0, fill)))
-  kernel = functools.partial(_splash, window=window, interpret=layout.platform() != "tpu")
+  kernel = functools.partial(_splash, window=window, softcap=softcap, interpret=layout.platform() != "tpu")
   partition = layout.spec(q_BHTC.shape, layout.HEADS)
   if partition is not None:
     mesh, heads = jax.sharding.get_abstract_mesh(), partition[1]
@@ -85,13 +87,13 @@ def splash(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT:
 
 
 def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array,
-                   window: int, scale: float) -> jax.Array:
+                   window: int, scale: float, softcap: float = 0.0) -> jax.Array:
   """`splash`, with the window where `local`, a traced bool scalar, is true."""
-  near, far = (functools.partial(splash, window=size, scale=scale) for size in (window, 0))
+  near, far = (functools.partial(splash, window=size, scale=scale, softcap=softcap) for size in (window, 0))
   return jax.lax.cond(local, near, far, q_BHTC, k_BKTC, v_BKTC, segments_BT)
 
 
-def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, interpret: bool):
+def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, softcap: float, interpret: bool):
   from jax.experimental.pallas.ops.tpu import splash_attention
   H, T = q_BHTC.shape[1:3]
   mask = splash_attention.LocalMask((T, T), (window - 1, 0), 0) if window else splash_attention.CausalMask((T, T))
@@ -100,5 +102,5 @@ def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, interpret: bool):
            "block_q_dq", "block_kv_dq")
   kernel = splash_attention.make_splash_mha(
       splash_attention.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
-      block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)))
+      attn_logits_soft_cap=softcap or None, block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)))
   return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, splash_attention.SegmentIds(segments_BT, segments_BT))

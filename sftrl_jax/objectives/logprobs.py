@@ -5,41 +5,50 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
 
 def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array, *, temperature: float = 1.0,
-             chunk: int = 0, ids: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """(logprobs_BT, entropy_BT, correct_BT) of log_softmax(h W / temperature): f32, f32 nats, bool.
+             chunk: int = 0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(logprobs_BT, entropy_BT, correct_BT) of log_softmax(logits(h W) / temperature): f32, f32 nats,
+  bool.
 
   chunk: tokens of a row whose logits exist at once (0: all of them); the backward pass recomputes them, so a
-  vocabulary of 256k costs B * chunk * V floats and no more. ids: see `_logits`.
+  vocabulary of 256k costs B * chunk * V floats and no more. readout: the model's.
   """
   sizes = check(hidden_BTD=hidden_BTD, unembed_DV=unembed_DV, targets_BT=targets_BT)
   T = sizes["T"]
   if not chunk or chunk >= T:
-    return _score(hidden_BTD, unembed_DV, targets_BT, temperature, ids, True)
+    return _score(hidden_BTD, unembed_DV, targets_BT, temperature, readout, True)
   pieces = -(-T // chunk)
   pad = lambda x: jnp.pad(x, ((0, 0), (0, pieces * chunk - T), *((0, 0),) * (x.ndim - 2)))
   split = lambda x: jnp.moveaxis(pad(x).reshape(x.shape[0], pieces, chunk, *x.shape[2:]), 1, 0)
 
   def score_piece(_: None, piece: tuple) -> tuple[None, tuple]:
-    return None, _score(piece[0], unembed_DV, piece[1], temperature, ids, False)
+    return None, _score(piece[0], unembed_DV, piece[1], temperature, readout, False)
 
   _, scored = jax.lax.scan(score_piece, None, (split(hidden_BTD), split(targets_BT)))
   whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], pieces * chunk)[:, :T]
   return tuple(whole(x) for x in scored)
 
 
-def _logits(hidden_BTD, unembed_DV, ids: int):
-  """logits_BTV in f32. Columns from `ids` on (0: none) are padding of the table without probability, as in
-  Model.unembed."""
-  logits_BTV = jnp.einsum("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype),
-                          preferred_element_type=jnp.float32)
-  if not ids:
-    return logits_BTV
-  # Finite, so that 0 * log 0 is 0 in entropy and KL.
-  return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) < ids, logits_BTV, -1e9)
+def _logits(hidden_BTD, unembed_DV, readout: Readout):
+  """logits_BTV in f32."""
+  return readout.logits(_product("btd,dv->btv", hidden_BTD, unembed_DV.astype(hidden_BTD.dtype)))
+
+
+def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """The einsum of two arrays, added up and given in f32.
+
+  XLA's CPU backend lacks some products of bfloat16 with a result in f32 (the gradient of an embedding that unembeds
+  too), and computes the others in f32 anyhow: there the arrays are cast.
+  """
+  product = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+  if a.dtype == jnp.float32:
+    return product(a, b)
+  cast = lambda a, b: product(a.astype(jnp.float32), b.astype(jnp.float32))
+  return jax.lax.platform_dependent(a, b, cpu=cast, default=product)
 
 
 def _is_first_best(logits_BTV, targets_BT):
@@ -52,32 +61,33 @@ def _is_first_best(logits_BTV, targets_BT):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, ids: int, keep: bool):
+def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, readout: Readout, keep: bool):
   """keep: hold the log-probabilities of all tokens for the backward pass, which otherwise computes them again."""
-  return _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids, keep)[0]
+  return _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, readout, keep)[0]
 
 
-def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, ids, keep):
-  logits_BTV = _logits(hidden_BTD, unembed_DV, ids) / temperature
+def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, readout, keep):
+  logits_BTV = _logits(hidden_BTD, unembed_DV, readout) / temperature
   log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
   log_BTV = logits_BTV - log_z_BT[..., None]
   chosen_BT = jnp.take_along_axis(log_BTV, targets_BT[..., None], axis=-1)[..., 0]
   entropy_BT = -jnp.sum(jnp.exp(log_BTV) * log_BTV, axis=-1)
   scored = chosen_BT, entropy_BT, _is_first_best(logits_BTV, targets_BT)
-  return scored, (hidden_BTD, unembed_DV, targets_BT, log_BTV if keep else log_z_BT)
+  return scored, (hidden_BTD, unembed_DV, targets_BT, log_BTV if keep else None, log_z_BT)
 
 
-def _score_backward(temperature, ids, keep, kept, cotangents):
+def _score_backward(temperature, readout, keep, kept, cotangents):
   """d log p(y) / d logits = (1[v = y] - p(v)) / temperature. Where logits are computed again, the sum of their softmax
   is kept, and both products read d_BTV in its layout. Entropy is reported, never optimised through this path."""
-  hidden_BTD, unembed_DV, targets_BT, logs = kept   # logs: log p of all tokens with `keep`, else the log of their sum
-  p_BTV = jnp.exp(logs if keep else _logits(hidden_BTD, unembed_DV, ids) / temperature - logs[..., None])
+  hidden_BTD, unembed_DV, targets_BT, log_BTV, log_z_BT = kept
+  if not keep:
+    log_BTV = _logits(hidden_BTD, unembed_DV, readout) / temperature - log_z_BT[..., None]
+  p_BTV = jnp.exp(log_BTV)
   target_BTV = jax.lax.broadcasted_iota(targets_BT.dtype, p_BTV.shape, 2) == targets_BT[..., None]
   d_BTV = (cotangents[0] / temperature)[..., None] * (target_BTV.astype(jnp.float32) - p_BTV)
-  d_BTV = d_BTV.astype(hidden_BTD.dtype)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  d_hidden_BTD = product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
-  d_unembed_DV = product("btd,btv->dv", hidden_BTD, d_BTV)
+  d_BTV = readout.backward(d_BTV, (log_BTV + log_z_BT[..., None]) * temperature).astype(hidden_BTD.dtype)
+  d_hidden_BTD = _product("btv,dv->btd", d_BTV, unembed_DV.astype(hidden_BTD.dtype))
+  d_unembed_DV = _product("btd,btv->dv", hidden_BTD, d_BTV)
   return d_hidden_BTD.astype(hidden_BTD.dtype), d_unembed_DV.astype(unembed_DV.dtype), None
 
 
@@ -91,8 +101,8 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
 
 
 def kl(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array, *,
-       temperature: float = 1.0, ids: int = 0) -> jax.Array:
+       temperature: float = 1.0, readout: Readout = PLAIN) -> jax.Array:
   """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
-  log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, ids) / temperature, axis=-1)
-  log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, ids) / temperature, axis=-1)
+  log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
+  log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
   return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

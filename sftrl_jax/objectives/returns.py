@@ -75,35 +75,53 @@ def whiten(advantages: jax.Array, mask: jax.Array, epsilon: float = 1e-5) -> jax
 
 
 def group_relative(rewards_E: jax.Array, group: int, scale: bool = True, epsilon: float = 1e-4,
-                   penalties_E: jax.Array | None = None) -> jax.Array:
+                   present_E: jax.Array | None = None, penalties_E: jax.Array | None = None) -> jax.Array:
   """advantages_E = R - mean of the group; with `scale`, divided by the group's standard deviation (n - 1) + epsilon.
 
-  Exactly 0 where all rewards of a group are equal, whatever the rounding of the mean.
+  Exactly 0 where all rewards of a group are equal, whatever the rounding of the mean, and where one is alone.
+  present_E: 0 for episodes that are left out (None: none are); the others of their group are compared
   penalties_E: subtracted, less their group's mean; never scaled, or else the noise of small penalties would be worth as
     much as a reward wherever the rewards of a group are equal
   """
-  rewards_GQ, alike_1Q = _in_groups(rewards_E, group)
-  advantages_GQ = rewards_GQ - jnp.mean(rewards_GQ, axis=0, keepdims=True)
+  rewards_GQ, present_GQ, alike_1Q = _in_groups(rewards_E, present_E, group)
+  count_1Q = jnp.sum(present_GQ, axis=0, keepdims=True)
+  mean = lambda x_GQ, over_1Q: jnp.sum(x_GQ * present_GQ, axis=0, keepdims=True) / jnp.maximum(over_1Q, 1.0)
+  # Whole groups by jnp.mean and jnp.std, whose rounding is not that of the sums over those who are there.
+  whole = lambda x_1Q, part_1Q: jnp.where(count_1Q == group, x_1Q, part_1Q)
+  advantages_GQ = rewards_GQ - whole(jnp.mean(rewards_GQ, axis=0, keepdims=True), mean(rewards_GQ, count_1Q))
   if scale:
-    advantages_GQ = advantages_GQ / (jnp.std(rewards_GQ, axis=0, ddof=1, keepdims=True) + epsilon)
-  advantages_E = _in_order(advantages_GQ, alike_1Q)
-  return advantages_E if penalties_E is None else advantages_E - group_relative(penalties_E, group, scale=False)
+    std_1Q = jnp.sqrt(mean(jnp.square(advantages_GQ), count_1Q - 1))
+    std_1Q = whole(jnp.std(rewards_GQ, axis=0, ddof=1, keepdims=True), std_1Q)
+    advantages_GQ = advantages_GQ / (std_1Q + epsilon)
+  advantages_E = _in_order(advantages_GQ, present_GQ, alike_1Q)
+  if penalties_E is None:
+    return advantages_E
+  return advantages_E - group_relative(penalties_E, group, scale=False, present_E=present_E)
 
 
-def leave_one_out(rewards_E: jax.Array, group: int, penalties_E: jax.Array | None = None) -> jax.Array:
-  """advantages_E = R - mean of the group's other rewards, R less its penalty; exactly 0 where all of a group are equal.
+def leave_one_out(rewards_E: jax.Array, group: int, present_E: jax.Array | None = None,
+                  penalties_E: jax.Array | None = None) -> jax.Array:
+  """advantages_E = R - mean of the group's other rewards; exactly 0 where all of a group are equal, or one is alone.
+
+  present_E: 0 for episodes that are left out (None: none are)
+  penalties_E: subtracted from the rewards
   """
   rewards_E = rewards_E if penalties_E is None else rewards_E - penalties_E
-  rewards_GQ, alike_1Q = _in_groups(rewards_E, group)
-  others_GQ = (jnp.sum(rewards_GQ, axis=0, keepdims=True) - rewards_GQ) / (group - 1)
-  return _in_order(rewards_GQ - others_GQ, alike_1Q)
+  rewards_GQ, present_GQ, alike_1Q = _in_groups(rewards_E, present_E, group)
+  others_1Q = jnp.maximum(jnp.sum(present_GQ, axis=0, keepdims=True) - 1, 1.0)
+  others_GQ = (jnp.sum(rewards_GQ, axis=0, keepdims=True) - rewards_GQ) / others_1Q
+  return _in_order(rewards_GQ - others_GQ, present_GQ, alike_1Q)
 
 
-def _in_groups(rewards_E, group: int):
-  """(rewards with a column a group, which columns are constant)."""
-  rewards_GQ = rewards_E.astype(jnp.float32).reshape(-1, group).T
-  return rewards_GQ, jnp.max(rewards_GQ, axis=0, keepdims=True) == jnp.min(rewards_GQ, axis=0, keepdims=True)
+def _in_groups(rewards_E, present_E, group: int):
+  """(rewards with a column a group, 0 where left out; which are there; which columns are constant)."""
+  present_E = jnp.ones_like(rewards_E) if present_E is None else present_E
+  columns = lambda x_E: x_E.astype(jnp.float32).reshape(-1, group).T
+  present_GQ = columns(present_E)
+  rewards_GQ = jnp.where(present_GQ > 0, columns(rewards_E), 0.0)
+  bound = lambda reduce, blank: reduce(jnp.where(present_GQ > 0, rewards_GQ, blank), axis=0, keepdims=True)
+  return rewards_GQ, present_GQ, bound(jnp.max, -jnp.inf) <= bound(jnp.min, jnp.inf)
 
 
-def _in_order(advantages_GQ, alike_1Q):
-  return jnp.where(alike_1Q, 0.0, advantages_GQ).T.reshape(-1)
+def _in_order(advantages_GQ, present_GQ, alike_1Q):
+  return jnp.where(alike_1Q | (present_GQ == 0), 0.0, advantages_GQ).T.reshape(-1)

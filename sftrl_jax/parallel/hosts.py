@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,10 +78,25 @@ def join(flags: Mapping[str, str], environment: Mapping[str, str] = os.environ) 
     jax.config.update("jax_num_cpu_devices", int(local))
   info = process_info(flags, environment)
   if info is not None and info.processes > 1:
+    if not info.process:
+      _refuse_taken(info.coordinator)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(info.coordinator, info.processes, info.process, heartbeat_timeout_seconds=HEARTBEAT)
   elif info is None and _on_tpu(environment):
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+
+
+def _refuse_taken(coordinator: str) -> None:
+  """ValueError if this machine cannot listen at the port, of which jax.distributed would die by SIGSEGV."""
+  port = int(coordinator.rpartition(":")[2])
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # what closed connections have left is no matter
+    try:
+      probe.bind(("", port))
+    except (OSError, OverflowError) as error:
+      raise ValueError(f"--coordinator ({NAMES['coordinator']}) is {coordinator!r}, but this process cannot listen at "
+                       f"port {port}: {getattr(error, 'strerror', None) or error}. End what listens there (ss -tlnp), "
+                       "or give all processes another port.") from error
 
 
 def _on_tpu(environment: Mapping[str, str]) -> bool:

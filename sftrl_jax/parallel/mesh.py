@@ -47,7 +47,7 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mes
   Neighbours in an axis are neighbours in the machine. The network between TPU slices (DCN) is slower than the links
   within one (ICI): data is split over slices first, then fsdp; tensor stays within a slice.
   """
-  devices = list(jax.devices() if devices is None else devices)
+  devices = list(devices_here() if devices is None else devices)
   sizes = _sizes(config, len(devices))
   slices = 1 if devices[0].platform == "cpu" else len({getattr(device, "slice_index", 0) for device in devices})
   if slices == 1:
@@ -57,6 +57,16 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mes
     within = tuple(size // parts for size, parts in zip(sizes, across, strict=True))
     arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
   return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def devices_here() -> list[jax.Device]:
+  """jax.devices(); ValueError, which names JAX_PLATFORMS, where the devices that it asks for are not there."""
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = jax.config.jax_platforms or "any"
+    raise ValueError(f"JAX_PLATFORMS is {wanted!r}, but this machine, or its jax, has no such device"
+                     f"{': ' + str(error) if str(error) else ''}. Unset it, or use JAX_PLATFORMS=cpu.") from error
 
 
 def _sizes(config: MeshConfig, count: int) -> tuple[int, ...]:

@@ -14,9 +14,11 @@ from sftrl_jax.chat import Chat
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.data.read import needed
 from sftrl_jax.envs import nothing
+from sftrl_jax.paths import named_errors
 from sftrl_jax.programs.config.errors import ConfigError, refuse_file
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.runtime.lock import only_output
 
 COUNT = 1000
 CHUNK = 1024   # rows of Parquet in memory at once
@@ -33,13 +35,15 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
   chats = stream(config, variant)
   hashes = set()
   rows = _recorded((row(chats(index)) for index in range(count)), hashes)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  part = out.with_name(f".{out.name}.part")
-  try:
-    WRITERS[out.suffix](rows, part)
-    part.replace(out)
-  finally:
-    part.unlink(missing_ok=True)
+  with only_output(out, "--out"):
+    refuse_out(out)   # again: another process may have written it meanwhile
+    part = out.with_name(f".{out.name}.part")
+    try:
+      with named_errors(out):
+        WRITERS[out.suffix](rows, part)
+      part.replace(out)
+    finally:
+      part.unlink(missing_ok=True)
   print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(hashes):,} of them "
         f"different.\nTo train on it: sftrl sft --config=configs/sft/chat.py --config.data.path={out} --workdir=...")
 

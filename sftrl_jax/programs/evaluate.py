@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from sftrl_jax import jsonl, paths
+from sftrl_jax import jsonl
 from sftrl_jax.parallel import hosts, rules
 from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
 from sftrl_jax.programs.experiment import hosts_agree, saved_run
@@ -17,6 +17,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
 from sftrl_jax.programs.loop.evaluator import evaluate
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
 from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training.log import Log
@@ -61,15 +62,15 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
   with jax.set_mesh(experiment.mesh), rules.applied():
     params, start, step = _parameters(subject, step)
     out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
-    if hosts.is_first_process():
-      paths.make(out)
-      for name in ("evals.jsonl", "episodes.jsonl"):
-        jsonl.remove(out / name)  # an evaluation is whole or written again
-    log = Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=hosts.is_first_process())
-    with contextlib.closing(log):
-      log.start()
-      compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
-      lines = evaluate(experiment, params, start, Position(step=step), log)
+    writes = hosts.is_first_process()
+    with only_output(out, "--workdir", inside=True) if writes else contextlib.nullcontext():
+      if writes:
+        for name in ("evals.jsonl", "episodes.jsonl"):
+          jsonl.remove(out / name)  # an evaluation is whole or written again
+      with contextlib.closing(Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=writes)) as log:
+        log.start()
+        compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
+        lines = evaluate(experiment, params, start, Position(step=step), log)
   _say(table(lines))
   _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
@@ -121,8 +122,8 @@ def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
     return params, params, 0
   params, step = saved_run.parameters(experiment, home, step)
   if initial_params.adapters_of(home):
-    return params, initial_params.adapter_base(home, experiment.start, experiment.model, experiment.seed,
-                                               experiment.mesh)[0], step
+    return params, initial_params.reference_params(home, experiment.start, experiment.model, experiment.seed,
+                                                   experiment.mesh), step
   try:
     initial_params.check_start(experiment.start)
   except ConfigError as error:

@@ -13,21 +13,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sftrl_jax.models import flops
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
-from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.experiment import hosts_agree, memory
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
-from sftrl_jax.programs.loop import session
+from sftrl_jax.programs.loop import left_out, session
 from sftrl_jax.programs.loop.evaluator import episode_line
 from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
-from sftrl_jax.programs.start import initial_params, trainable
+from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import tally
@@ -42,16 +41,13 @@ from sftrl_jax.training.state import TrainState
 def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
   experiment = build_experiment(config, "rl", workdir)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, "rl", {}, os.environ)
 
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
   learner = make_rl_learner(experiment)
+  memory.refuse_larger(experiment, learner)
   section, tokens = experiment.algorithm_config, learner.rows * learner.length
-  read = (experiment.model.config, tokens, learner.length)
-  training, scoring = (cost(*read, adapters=trainable.adapter_count(experiment))
-                       for cost in (flops.train, flops.forward))
-  scoring += flops.forward(*read) if section.kl_coef else 0.0  # the reference has no adapters
 
   with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
@@ -61,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
     batch, _ = score(run_state.eval_params(run_state.state), blank_episodes(learner.rows))   # compiles both functions
     minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
-    train_step = session.compile_step(run_state, minibatch)
+    train_step = session.compile_step(run_state, minibatch, *_spent(experiment, run_state.position))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
     while not experiment.limits.over(run_state.position):
       with log.profile.step(run_state.position.step + 1):
@@ -69,6 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         with span("rollout"):
           params = run_state.eval_params(run_state.state)
           played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()))
+          counts = left_out.count(experiment, before.counts, played.all_episodes, f"step {before.step + 1}", log)
         played_at = time.perf_counter()
         with span("score"):
           batch, numbers = score(params, played.episodes, played)
@@ -84,12 +81,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
         speed = dict(updating=updating, rolling=played.clock.rollout,
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
-            played.cursor, tokens * section.epochs, 0.0, train=training * section.epochs,
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=scoring)
+            played.cursor, tokens * section.epochs, 0.0, train=learner.flops.train,
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts)
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
-    session.finish(experiment, run_state, log)
+    session.finish(experiment, run_state, log, stop)
 
 
 def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
@@ -119,21 +116,29 @@ def _line(numbers: dict[str, float], speed: dict[str, float], before: Position, 
 
 def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: Log) -> None:
   if step % experiment.log.every == 0:
-    for episode in played.episodes[: experiment.log.episodes]:
+    there = [episode for episode in played.episodes if not episode.dropped]
+    for episode in there[: experiment.log.episodes]:
       log.episode(episode_line(step, "train", "train", experiment.actor.rollout.temperature, episode))
 
 
 def _update(experiment: Experiment, learner: Learner, run_state: RunState, batch: PolicyBatch | GroupBatch,
             train_step: Callable) -> tuple[TrainState, dict]:
   """Epochs over shuffled minibatches; the order follows from the step. Returns (state, metrics summed over updates)."""
-  state, total, rows = run_state.state, [], learner.rows
+  state, total, rows, spent = run_state.state, [], learner.rows, _spent(experiment, run_state.position)
   for epoch in range(learner.epochs):
     source = np.random.default_rng((experiment.seed, run_state.position.step, epoch))
     order = source.permutation(rows).astype(np.int32)
     for first in range(0, rows, learner.minibatch):
-      state, metrics = train_step(state, run_state.jitted.take(batch, order[first : first + learner.minibatch]))
+      state, metrics = train_step(state, run_state.jitted.take(batch, order[first : first + learner.minibatch]), *spent)
       total.append(metrics)
   return state, add_up(jax.device_get(total))
+
+
+def _spent(experiment: Experiment, position: Position) -> tuple[np.float32, ...]:
+  """(share of the FLOPs that is spent,) where the learning rate follows it: what a rollout costs is known only after
+  it. () where updates alone decide."""
+  section, limits = experiment.schedule, experiment.limits
+  return (np.float32(limits.spent(position)),) if limits.flops and section.has_length and not section.updates else ()
 
 
 def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float]:
@@ -147,7 +152,8 @@ def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float
 
 
 def _episode_metrics(episodes: list[Episode]) -> dict[str, float]:
-  """What the episodes of an iteration, learned from or not, say of the policy."""
+  """What the episodes of an iteration, learned from or not but for those that are left out, say of the policy."""
+  episodes = [episode for episode in episodes if not episode.dropped]
   counts = tally(episodes)
   responses = max(1, counts.responses)
   spread = float(np.std([sum(episode.rewards) for episode in episodes]))

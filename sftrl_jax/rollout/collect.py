@@ -42,7 +42,7 @@ class Outcomes:
 
   rewards_E: np.ndarray  # f32: the sum of its turns' rewards, penalties for length subtracted
   in_loss_E: np.ndarray  # f32: 0 where the episode is left out of the loss
-  has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch
+  has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch, or the episode is left out
 
 
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
@@ -122,7 +122,7 @@ def outcomes(episodes: Sequence[Episode], *, turn_gamma: float = 1.0, mask: bool
       total += turn_gamma**number * (turn.verdict.reward - penalty * min(1.0, over))
     rewards.append(total)
   in_loss = [0.0 if mask and cut(episode) else 1.0 for episode in episodes]
-  has_advantage_E = np.ones(len(episodes), np.float32)
+  has_advantage_E = np.asarray([not episode.dropped for episode in episodes], np.float32)
   has_advantage_E[len(episodes) - padding_episodes:] = 0.0
   return Outcomes(np.asarray(rewards, np.float32), np.asarray(in_loss, np.float32), has_advantage_E)
 

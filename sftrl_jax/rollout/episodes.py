@@ -7,6 +7,28 @@ from typing import Any
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.guard import OutOfTime, describe, time_limit
+from sftrl_jax.envs.referee import EpisodeError, location
+
+DROPPED = "dropped/"   # begins the kinds of trouble for which an episode is left out
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+  """What spoiled an episode, or cut it.
+
+  kind: the metric that counts it. dropped/prompt: the prompt does not fit, or has no ids; dropped/env: reset or step
+    failed; dropped/reward: there is no reward; cut/feedback: a message does not fit; cut/attempts: the episode would
+    have gone on beyond `attempts`
+  message: with the file and line, or the key, to mend
+  """
+
+  kind: str
+  message: str
+
+  @property
+  def dropped(self) -> bool:
+    return self.kind.startswith(DROPPED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,7 +38,7 @@ class Response:
   context: ids read before it and since the last response (the prompt, a verifier's message, a missing <eos>)
   tokens, logprobs: sampled ids and their log-probabilities, equally long
   stopped: it ended by itself, and not at max_new_tokens
-  refused: the chat did not fit; the episode ends here, truncated, and the text is not judged
+  refused: why the chat was not answered; the episode ends here, truncated or left out, and the text is not judged
   """
 
   text: str
@@ -24,7 +46,7 @@ class Response:
   tokens: tuple[int, ...] = ()
   logprobs: tuple[float, ...] = ()
   stopped: bool = True
-  refused: bool = False
+  refused: Trouble | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,12 +59,21 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-  """One episode: its seed, its turns, and the whole chat, the last feedback included."""
+  """One episode: its seed, its turns, and the whole chat, the last feedback included.
+
+  trouble: None for nearly all; an episode that is left out for it has no turns
+  """
 
   seed: int | str
   turns: tuple[Turn, ...]
   chat: Chat
   truncated: bool
+  trouble: Trouble | None = None
+
+  @property
+  def dropped(self) -> bool:
+    """Whether training leaves it out: there is nothing to learn from, and nothing to compare others with."""
+    return self.trouble is not None and self.trouble.dropped
 
   @property
   def success(self) -> bool:
@@ -58,8 +89,9 @@ def blank_episodes(count: int) -> list[Episode]:
   return [Episode(0, (), (), False)] * count
 
 
-# (chats to answer, their indices among the last call's chats or None, memory) -> (responses, memory)
-Policy = Callable[[Sequence[Chat], Sequence[int] | None, Any], tuple[list[Response], Any]]
+# (chats to answer, None for one that never began; their indices among the last call's chats or None; memory)
+# -> (responses, memory)
+Policy = Callable[[Sequence[Chat | None], Sequence[int] | None, Any], tuple[list[Response], Any]]
 
 
 def scripted(answer: Callable[[Chat], str]) -> Policy:
@@ -75,20 +107,39 @@ class Clock:
   verify: float
 
 
-def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool
-         ) -> tuple[list[Episode], Clock]:
+@dataclasses.dataclass(frozen=True)
+class Judging:
+  """How `play` treats the environment.
+
+  seconds: that one call of reset or step may take (0: any)
+  keep_unrewarded: an episode without a reward goes on, its reward None, because only its success is measured
+  """
+
+  seconds: float = 0.0
+  keep_unrewarded: bool = False
+
+
+JUDGING = Judging()
+
+
+def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool,
+         judging: Judging = JUDGING) -> tuple[list[Episode], Clock]:
   """Plays one episode a seed, all together, until each has ended. The order of the result is that of the seeds.
 
+  An episode whose prompt, reset, step or reward fails is closed with its trouble, and the others go on.
   any_process: from whether an episode goes on in this process to whether one does in any; processes call it, and the
   policy, equally often.
   """
   started = time.perf_counter()
-  first = [env.reset(seed) for seed in seeds]
-  states, chats = [state for state, _ in first], [chat for _, chat in first]
+  count = len(seeds)
+  states, chats = [None] * count, [None] * count
   turns: list[list[Turn]] = [[] for _ in seeds]
-  truncated = [False] * len(seeds)
+  truncated, troubles = [False] * count, [None] * count
+  for i, seed in enumerate(seeds):
+    begun, troubles[i] = _attempt(env, "reset", judging.seconds, seed)
+    states[i], chats[i] = begun or (None, None)
   verify, rollout = time.perf_counter() - started, 0.0
-  live, kept, memory = list(range(len(seeds))), None, None
+  live, kept, memory = list(range(count)), None, None
   while any_process(bool(live)):
     mark = time.perf_counter()
     responses, memory = policy([chats[i] for i in live], kept, memory)
@@ -97,9 +148,15 @@ def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Call
     going_on = []
     for place, (i, response) in enumerate(zip(live, responses, strict=True)):
       if response.refused:
-        truncated[i] = True
+        truncated[i], troubles[i] = True, troubles[i] or response.refused
         continue
-      states[i], verdict = env.step(states[i], response.text)
+      judged, trouble = _attempt(env, "step", judging.seconds, states[i], response.text)
+      troubles[i] = troubles[i] or trouble
+      if judged is None or (trouble is not None and not judging.keep_unrewarded):
+        continue
+      states[i], verdict = judged
+      if verdict.chat is not None and len(turns[i]) + 1 >= env.attempts:
+        verdict, troubles[i] = dataclasses.replace(verdict, truncated=True, chat=None), troubles[i] or _endless(env)
       turns[i].append(Turn(response, verdict))
       truncated[i] = verdict.truncated
       chats[i] = verdict.chat or whole_chat(chats[i], response.text, verdict.feedback)
@@ -107,8 +164,32 @@ def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Call
         going_on.append((i, place))
     live, kept = [i for i, _ in going_on], [place for _, place in going_on]
     verify += time.perf_counter() - mark
-  episodes = [Episode(*fields) for fields in zip(seeds, map(tuple, turns), chats, truncated, strict=True)]
+  episodes = [_closed(Episode(seed, tuple(turns[i]), chats[i] or (), truncated[i], troubles[i]), judging)
+              for i, seed in enumerate(seeds)]
   return episodes, Clock(rollout, verify)
+
+
+def _attempt(env: Env, method: str, seconds: float, *arguments) -> tuple[tuple | None, Trouble | None]:
+  """(what the method returns, None), or (what is known all the same or None, the trouble)."""
+  try:
+    with time_limit(seconds):
+      return getattr(env, method)(*arguments), None
+  except EpisodeError as error:
+    return error.after, Trouble(f"{DROPPED}{error.kind}", str(error))
+  except OutOfTime as error:   # between two lines of the user's own
+    return None, Trouble(f"{DROPPED}env", f"{location(env, method)}: {describe(error)}")
+
+
+def _endless(env: Env) -> Trouble:
+  return Trouble("cut/attempts", f"{location(env, 'step')}: an episode goes on after {env.attempts} responses, which "
+                 "is `attempts`. Let step end it there, or let `attempts` be larger.")
+
+
+def _closed(episode: Episode, judging: Judging) -> Episode:
+  """The episode without its turns where it is left out."""
+  if not episode.dropped or (judging.keep_unrewarded and episode.turns):
+    return episode
+  return dataclasses.replace(episode, turns=(), truncated=False)
 
 
 def whole_chat(chat: Chat, response: str, feedback: str) -> Chat:

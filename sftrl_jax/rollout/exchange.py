@@ -10,7 +10,7 @@ import numpy as np
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.parallel import hosts
-from sftrl_jax.rollout.episodes import Clock, Episode, Response, Turn, play
+from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, play
 from sftrl_jax.rollout.policy import Actor, Cost, policy
 
 ARRAYS = {"context": np.int32, "tokens": np.int32, "logprobs": np.float32}   # long fields of a Response
@@ -25,6 +25,7 @@ class PlayContext:
   group: episodes that begin with one prompt, standing together: 1, or the actor's
   rollout_costs: a list that gets the Cost of every turn, or None
   before_turn: called before every turn, equally often by all processes; it may end the process
+  judging: limits of the environment's calls
   """
 
   env: Env
@@ -35,6 +36,7 @@ class PlayContext:
   group: int = 1
   rollout_costs: list[Cost] | None = None
   before_turn: Callable[[], None] = lambda: None
+  judging: Judging = JUDGING
 
 
 def play_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[int | str]
@@ -52,7 +54,7 @@ def play_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[
     context.before_turn()
     return hosts.any_process(going_on)
 
-  episodes, clock = play(context.env, answer, [seeds[slot] for slot in slots], any_process)
+  episodes, clock = play(context.env, answer, [seeds[slot] for slot in slots], any_process, context.judging)
   if not hosts.several():
     return episodes, clock
   records: list = [None] * len(numbers)
@@ -67,7 +69,8 @@ def packed(episode: Episode) -> dict:
   return {"turns": [{"response": {**_fields(turn.response), **{name: _text(getattr(turn.response, name), dtype)
                                                                for name, dtype in ARRAYS.items()}},
                      "verdict": {**_fields(turn.verdict), "chat": None}} for turn in episode.turns],
-          "chat": [_packed_message(message) for message in episode.chat], "truncated": episode.truncated}
+          "chat": [_packed_message(message) for message in episode.chat], "truncated": episode.truncated,
+          "trouble": episode.trouble and _fields(episode.trouble)}
 
 
 def unpacked(record: dict, seed: int | str) -> Episode:
@@ -75,7 +78,8 @@ def unpacked(record: dict, seed: int | str) -> Episode:
   turns = tuple(Turn(Response(**{**turn["response"], **{name: _numbers(turn["response"][name], dtype)
                                                         for name, dtype in ARRAYS.items()}}),
                      Verdict(**turn["verdict"])) for turn in record["turns"])
-  return Episode(seed, turns, tuple(_unpacked_message(message) for message in record["chat"]), record["truncated"])
+  return Episode(seed, turns, tuple(_unpacked_message(message) for message in record["chat"]), record["truncated"],
+                 record["trouble"] and Trouble(**record["trouble"]))
 
 
 def _fields(record) -> dict:

@@ -21,10 +21,11 @@ from sftrl_jax.models.cache import Cache, empty, grow, take
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import by_rows, replicated, rows as row_parts, shard_rows
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.episodes import Policy, Response
+from sftrl_jax.rollout.episodes import Policy, Response, Trouble
+from sftrl_jax.rollout.fitting import group_prompts, message_ids
 from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
 from sftrl_jax.text.pretrained import Pretrained
-from sftrl_jax.text.render import continued, refuse_reuse, render
+from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
@@ -218,7 +219,8 @@ def policy(actor: Actor, params: dict, key: jax.Array, temperature: float, episo
   group: so many of the first call's chats, standing together, are the same; 1, or the actor's group, which is compiled.
   """
 
-  def answer(chats: Sequence[Chat], kept: Sequence[int] | None, memory: Memory | None) -> tuple[list[Response], Memory]:
+  def answer(chats: Sequence[Chat | None], kept: Sequence[int] | None, memory: Memory | None
+             ) -> tuple[list[Response], Memory]:
     reading = (_first_reading(actor, chats, episodes, group) if kept is None else
                _next_reading(actor, chats, kept, memory))
     return _turn(actor, params, key, temperature, reading, rollout_costs)
@@ -238,30 +240,26 @@ class _Reading:
   ids: list[tuple[int, ...]]  # of every conversation so far
   episodes: tuple[int, ...]
   cache: Cache | None
+  refused: list[Trouble | None]  # why a conversation is not answered
   group: int = 1  # conversations that stand together and read the same
 
 
-def _first_reading(actor: Actor, chats: Sequence[Chat], episodes: Sequence[int], group: int) -> _Reading:
+def _first_reading(actor: Actor, chats: Sequence[Chat | None], episodes: Sequence[int], group: int) -> _Reading:
   if len(chats) > len(actor.share.slots(actor.rollout.rows)):
     raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
-  if any(chat != chats[place - place % group] for place, chat in enumerate(chats)):
-    raise ValueError("Episodes of one seed begin with different chats: reset(seed) of the environment must depend on "
-                     "the seed alone, for config.rollout gives a group one prompt.")
-  contexts = [ids for chat in chats[::group] for ids in [render(actor.tokenizer, chat)[0]] * group]
-  longest = max(map(len, contexts), default=0)
-  if longest > actor.rollout.prompt_tokens:
-    raise ValueError(f"config.rollout.prompt_tokens is {actor.rollout.prompt_tokens}, but a prompt has {longest} "
-                     f"tokens: use --config.rollout.prompt_tokens={longest} or more.")
+  contexts, refused = group_prompts(actor.tokenizer, chats, actor.rollout.prompt_tokens, group)
   blank, slots = [[] for _ in chats], tuple(actor.share.slots(actor.rollout.rows)[: len(chats)])
-  return _Reading(0, actor.rollout.rows, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, group)
+  return _Reading(0, actor.rollout.rows, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, refused,
+                  group)
 
 
 def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memory: Memory) -> _Reading:
   turn = memory.turn + 1
-  contexts = []
+  contexts, refused = [], []
   for chat, place in zip(chats, kept, strict=True):
-    closed = memory.ids[place][-1:] == (actor.tokenizer.eos,)   # it may be cut off, or have stopped at another end id
-    contexts.append([*(() if closed else (actor.tokenizer.eos,)), *continued(actor.tokenizer, chat)])
+    context, trouble = message_ids(actor.tokenizer, chat, actor.rollout.feedback_tokens, memory.ids[place])
+    contexts.append(context)
+    refused.append(trouble)
   ids = [memory.ids[place] for place in kept]
   slots_of_processes = hosts.gathered([memory.slots[place] for place in kept])
   rows = min(_smallest_size(actor, slots_of_processes), memory.rows)
@@ -273,7 +271,7 @@ def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memo
     cache = actor.compiled.regroup(memory.cache, rows_B, cache_len=actor.cache_len(turn))
   last_tokens = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
   slots, episodes = tuple(actor.share.slots(rows)[: len(kept)]), tuple(memory.episodes[place] for place in kept)
-  return _Reading(turn, rows, slots, contexts, last_tokens, ids, episodes, cache)
+  return _Reading(turn, rows, slots, contexts, last_tokens, ids, episodes, cache, refused)
 
 
 def _smallest_size(actor: Actor, slots_of_processes: Sequence[Sequence[int]]) -> int:
@@ -282,16 +280,17 @@ def _smallest_size(actor: Actor, slots_of_processes: Sequence[Sequence[int]]) ->
       len(slots) <= len(actor.share.slots(size, process)) for process, slots in enumerate(slots_of_processes)))
 
 
-def _rows_of(actor: Actor, reading: _Reading, refused: list[bool]) -> tuple[Inputs, np.ndarray, np.ndarray, np.ndarray]:
+def _rows_of(actor: Actor, reading: _Reading) -> tuple[Inputs, np.ndarray, np.ndarray, np.ndarray]:
   """(inputs, next_positions_B, live_B, episodes_B) of a turn, on the mesh. Refused conversations read nothing."""
   new_ids: list[list[int]] = [[] for _ in range(reading.rows)]
   next_positions_B, live_B, episodes_B = (np.zeros(reading.rows, kind) for kind in (np.int32, bool, np.uint32))
   behind_B = np.zeros(reading.rows, np.int32)
   for row, slot in enumerate(reading.slots):
-    new_ids[slot] = [] if refused[row] else reading.last_tokens[row] + reading.contexts[row]
+    unread = reading.turn and reading.refused[row]   # a first turn has the ids of the group, or none
+    new_ids[slot] = [] if unread else reading.last_tokens[row] + reading.contexts[row]
     behind_B[slot] = len(reading.ids[row]) - len(reading.last_tokens[row])
     next_positions_B[slot] = behind_B[slot] + len(new_ids[slot])
-    live_B[slot] = not refused[row]
+    live_B[slot] = reading.refused[row] is None
     episodes_B[slot] = reading.episodes[row] & 0xFFFFFFFF
   inputs = left_pad(new_ids[:: reading.group], actor.read_len(reading.turn))
   if reading.turn:
@@ -302,8 +301,7 @@ def _rows_of(actor: Actor, reading: _Reading, refused: list[bool]) -> tuple[Inpu
 def _turn(actor: Actor, params: dict, key: jax.Array, temperature: float, reading: _Reading,
           rollout_costs: list[Cost] | None) -> tuple[list[Response], Memory]:
   cache_len = actor.cache_len(reading.turn)
-  refused = [reading.turn > 0 and len(context) > actor.rollout.feedback_tokens + 1 for context in reading.contexts]
-  turn_inputs = TurnInputs(*_rows_of(actor, reading, refused), key, np.int32(reading.turn), np.float32(temperature))
+  turn_inputs = TurnInputs(*_rows_of(actor, reading), key, np.int32(reading.turn), np.float32(temperature))
   cache, sampled = actor.compiled.turn(params, reading.cache, turn_inputs, cache_len=cache_len, group=reading.group)
   tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own_rows(
       (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.stopped_B, sampled.steps))
@@ -319,7 +317,7 @@ def _turn(actor: Actor, params: dict, key: jax.Array, temperature: float, readin
     tokens = tuple(tokens[:length])
     text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
     context = tuple(reading.contexts[row])
-    responses.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, refused[row]))
+    responses.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, reading.refused[row]))
     ids.append(reading.ids[row] + context + tokens)
   memory = Memory(reading.turn, cache if actor.rollout.carry else None, reading.slots, tuple(ids), tuple(stopped_B),
                   reading.episodes, reading.rows)

@@ -15,7 +15,7 @@ class Tally:
   successes: int
   outcomes: str  # a character an episode: the attempt that was right, "0" for none
   codes: dict[str, int]  # verdicts of first attempts
-  reward: float  # mean over episodes of the sum of rewards
+  reward: float  # mean of the sum of rewards, over episodes that have them all
   response_tokens: int
   responses: int
   stopped: int  # responses that ended by themselves
@@ -32,18 +32,21 @@ class Tally:
 def tally(episodes: Sequence[Episode], codes: Sequence[str] = ()) -> Tally:
   """The counts of episodes. codes: verdict codes that are counted even when they do not occur."""
   outcomes, first = [], Counter(dict.fromkeys(codes, 0))
-  tokens = responses = stopped = 0
+  tokens = responses = stopped = unrewarded = 0
   reward = 0.0
   for episode in episodes:
     outcomes.append(_digit(len(episode.turns)) if episode.success else "0")
     if episode.turns:
       first[episode.turns[0].verdict.code] += 1
-    reward += sum(episode.rewards)
+    if None in episode.rewards:
+      unrewarded += 1
+    else:
+      reward += sum(episode.rewards)
     for turn in episode.turns:
       tokens, responses, stopped = tokens + len(turn.response.tokens), responses + 1, stopped + turn.response.stopped
   joined = "".join(outcomes)
-  return Tally(len(episodes), len(joined) - joined.count("0"), joined, dict(first), reward / max(1, len(episodes)),
-               tokens, responses, stopped)
+  return Tally(len(episodes), len(joined) - joined.count("0"), joined, dict(first),
+               reward / max(1, len(episodes) - unrewarded), tokens, responses, stopped)
 
 
 def _digit(attempt: int) -> str:

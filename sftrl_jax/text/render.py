@@ -1,9 +1,10 @@
 """A chat as ids, and which of them the policy wrote. The only place where that mask is decided."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 from sftrl_jax.chat import Chat, Message
-from sftrl_jax.text.pretrained import Pretrained
+from sftrl_jax.text.pretrained import Pretrained, Rendering
 from sftrl_jax.text.tokenizer import Tokenizer
 
 Rendered = tuple[list[int], list[bool]]
@@ -24,10 +25,23 @@ def render(tokenizer: Tokenizer | Pretrained, chat: Chat) -> Rendered:
 
 def render_all(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat]) -> list[Rendered | ValueError]:
   """`render` of many chats at once, which is faster; in place of one that cannot be rendered stands its ValueError."""
+  return [answer if isinstance(answer, ValueError) else (answer.ids, answer.written)
+          for answer in renderings(tokenizer, chats)]
+
+
+def renderings(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat],
+               args: Sequence[Mapping] = ()) -> list[Rendering | ValueError]:
+  """The same, with all that a person should know of each chat. args: of each chat what its template gets besides."""
   refused = {number: error for number, chat in enumerate(chats) if (error := _refusal(chat))}
-  good = [chat for number, chat in enumerate(chats) if number not in refused]
-  answers = iter(tokenizer.chats(good) if isinstance(tokenizer, Pretrained) else [_ours(tokenizer, c) for c in good])
-  return [refused[number] if number in refused else next(answers) for number in range(len(chats))]
+  good = [number for number in range(len(chats)) if number not in refused]
+  some = [chats[number] for number in good]
+  answers = iter(tokenizer.renderings(some, [args[number] for number in good] if args else ())
+                 if isinstance(tokenizer, Pretrained) else [_ours(tokenizer, chat) for chat in some])
+  answers = [refused[number] if number in refused else next(answers) for number in range(len(chats))]
+  if args and not isinstance(tokenizer, Pretrained):   # without a template nothing reads them
+    answers = [answer if isinstance(answer, ValueError) else dataclasses.replace(answer, unread=(*answer.unread, *more))
+               for answer, more in zip(answers, args, strict=True)]
+  return answers
 
 
 def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
@@ -74,7 +88,7 @@ def refuse_reuse(tokenizer: Tokenizer | Pretrained) -> None:
                      "wrote again.")
 
 
-def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendered | ValueError:
+def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
   ids, written = [tokenizer.bos], [False]
   try:
     for message in chat:
@@ -83,7 +97,8 @@ def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendered | ValueError:
       written += [message.role == "assistant"] * len(more)
   except ValueError as error:
     return error
-  return ids, written
+  keys = [f"messages[].{key}" for message in chat for key in message.fields or () if key not in ("role", "content")]
+  return Rendering(ids, written, unread=tuple(keys))
 
 
 def _message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:

@@ -4,35 +4,23 @@ The text has control tokens by names that no message can spell: the content of a
 """
 
 import dataclasses
-import datetime
 import functools
-import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.text.jinja import BREAK, CLOSE, NAME, OPEN, OURS, compiled, library
 
-# Templates that ask for the date get this one: ids must not depend on the day on which a run is resumed. It is
-# what Llama 3's template falls back to without a date.
-DAY = datetime.datetime(2024, 7, 26)
-# Four private characters. A message that has one of them is read with U+FFFD, the replacement character, instead.
-OURS = "\U0010fffa\U0010fffb\U0010fffc\U0010fffd"
-OPEN, CLOSE, BREAK, NAME = OURS
 _OURS = re.compile(f"[{OURS}]")
 _MARKS = re.compile(f"([{OPEN}{CLOSE}])")
 _MARKED_BY_TEMPLATE = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-_ANSWER = "An answer"
-PROBE = (Message("user", "A question"), Message("assistant", _ANSWER))
-_PROBES = (PROBE, (Message("system", "A rule"), *PROBE))
-_LONG = (*PROBE, Message("user", "Another question"), Message("assistant", "Another answer"),
-         Message("user", "A last question"))
+_PIECES = re.compile(r"</?[\w|]+>|\n")   # what lies between them is words
+ANSWER = "An answer"
+PROBE = (Message("user", "A question"), Message("assistant", ANSWER))
+PROBES = (PROBE, (Message("system", "A rule"), *PROBE))
 # Replies that a longer chat has to repeat as they were; some templates drop the reasoning of earlier turns.
-_REPLIES = {"": _ANSWER, ", reasoning left out": f"<think>\nA reason\n</think>\n\n{_ANSWER}"}
-
-
-NEEDS = "chats and tokenizers of pretrained models need transformers and jinja2: pip install 'sftrl-jax[hf]'"
-
-
+REPLIES = {"": ANSWER, ", reasoning left out": f"<think>\nA reason\n</think>\n\n{ANSWER}"}
 def name_of(token: int) -> str:
   """How a control token is called in a rendered text."""
   return f"{NAME}{token}{NAME}"
@@ -47,6 +35,10 @@ class Template:
   controls: texts of control tokens -> their names
   end: name of the token that closes the assistant's turns
   opener: text that begins each of them; "" if that is not known, or messages could spell it
+  prompt: the generation prompt, if it holds a control token
+  header: how prompt and the assistant's turns begin alike, where the prompt goes on in another way than the turns
+  allowed: control tokens that are such in what the assistant says, too
+  args: of one chat, besides `variables`: its tools, enable_thinking, ...
   """
 
   title: str
@@ -55,40 +47,88 @@ class Template:
   controls: dict[str, str]
   end: str = ""
   opener: str = ""
+  prompt: str = ""
+  header: str = ""
+  allowed: frozenset[str] = frozenset()
+  args: dict = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
-  def _spelled(self) -> tuple[re.Pattern, re.Pattern]:
-    """(where a control token begins, a control token that no message spells)."""
-    longest_first = "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) or "(?!)"
-    return re.compile(f"(?={longest_first})"), re.compile(f"(?<!{BREAK})(?:{longest_first})")
+  def _spelled(self) -> tuple[re.Pattern, re.Pattern, re.Pattern]:
+    """(where a control token begins, where one that the assistant may not write begins, one that no message spells)."""
+    forbidden = [token for token in self.controls if token not in self.allowed]
+    return (re.compile(f"(?={_longest_first(self.controls)})"), re.compile(f"(?={_longest_first(forbidden)})"),
+            re.compile(f"(?<!{BREAK})(?:{_longest_first(self.controls)})"))
 
   @functools.cached_property
-  def _marks_responses(self) -> bool:
+  def marks_responses(self) -> bool:
     return _MARKED_BY_TEMPLATE.search(self.source) is not None
+
+  @property
+  def _begun(self) -> str:
+    """How the generation prompt goes on behind the header."""
+    return self.prompt[len(self.header):] if self.header else ""
+
+  def spelled(self, text: str, by_assistant: bool = False) -> list[str]:
+    """The control tokens whose names a text holds, and which are read as letters."""
+    tokens = self._spelled[2].findall(text)
+    return [token for token in tokens if not by_assistant or token not in self.allowed]
 
   def text(self, chat: Chat, prompt: bool) -> str:
     """The whole chat, with the generation prompt or without; {% generation %} stands between OPEN and CLOSE."""
-    jinja2 = _jinja2()
-    begins, written = self._spelled
-    messages = [{"role": message.role, "content": begins.sub(BREAK, _OURS.sub("\ufffd", message.text))}
-                for message in chat]
+    jinja2 = library()
+    messages = [self._safe({"role": message.role, "content": message.text} if message.fields is None else
+                           message.fields, message.role == "assistant") for message in chat]
     try:
-      text = compiled(self.source).render(messages=messages, tools=None, documents=None, add_generation_prompt=prompt,
-                                          **self.variables)
-    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError) as error:
-      raise ValueError(f"The chat template of {self.title} refuses a chat of {_roles(chat)}: {error}") from error
-    return written.sub(lambda match: self.controls[match[0]], text).replace(BREAK, "")
+      text = compiled(self.source).render(**{"tools": None, "documents": None, **self.variables,
+                                             **self._safe(self.args, False)},
+                                          messages=messages, add_generation_prompt=prompt)
+    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError,
+            RecursionError, MemoryError) as error:
+      raise ValueError(f"The chat template of {self.title} refuses a chat of {roles(chat)}: {error}") from error
+    return self._named(text).replace(BREAK, "")
+
+  def _named(self, text: str) -> str:
+    return self._spelled[2].sub(lambda match: self.controls[match[0]], text)
+
+  def _safe(self, value: Any, by_assistant: bool) -> Any:
+    """A value in whose texts no control token is spelled, but those that the assistant may write."""
+    if isinstance(value, str):
+      return self._spelled[1 if by_assistant else 0].sub(BREAK, _OURS.sub("\ufffd", value))
+    if isinstance(value, Mapping):
+      return {self._safe(key, by_assistant): self._safe(item, by_assistant) for key, item in value.items()}
+    return [self._safe(item, by_assistant) for item in value] if isinstance(value, (list, tuple)) else value
 
   def written(self, chat: Chat) -> tuple[str, list[tuple[int, int]]]:
     """(text, stretches): of each assistant message what a policy writes after the generation prompt, its end included.
 
-    With the generation prompt if the chat awaits an answer. ValueError if the stretches are not certain.
+    With the generation prompt if the chat awaits an answer. ValueError if the stretches are not certain. Reasoning that
+    the template drops of the last message is written all the same, since a policy writes it.
     """
     if not chat:
       raise ValueError("A chat needs a message.")
+    text = self.text(chat, chat[-1].role != "assistant")
+    plain, stretches = self._stretches(chat, text)
+    if self._loses(chat, plain, stretches) and (kept := self._with_reasoning(chat)) is not None:
+      return self._stretches(chat, kept)
+    return plain, stretches
+
+  def _loses(self, chat: Chat, text: str, stretches: list[tuple[int, int]]) -> bool:
+    """Whether the last message is an answer whose reasoning the template drops."""
+    last = chat[-1].text if chat[-1].role == "assistant" else ""
+    return bool(stretches) and "</" in last and _lost(last, self.readable(text[slice(*stretches[-1])]))
+
+  @functools.cached_property
+  def drops_reasoning(self) -> bool:
+    """Whether the template drops the reasoning of the last answer too."""
+    chat = (PROBE[0], dataclasses.replace(PROBE[1], text=REPLIES[", reasoning left out"]))
+    try:
+      return self._loses(chat, *self._stretches(chat, self.text(chat, False)))
+    except ValueError:   # it refuses such a chat
+      return False
+
+  def _stretches(self, chat: Chat, text: str) -> tuple[str, list[tuple[int, int]]]:
     awaits = chat[-1].role != "assistant"
-    text = self.text(chat, awaits)
-    if self._marks_responses:
+    if self.marks_responses:
       return self._marked(chat, text)
     wanted = sum(message.role == "assistant" for message in chat)
     if not wanted:
@@ -101,26 +141,51 @@ class Template:
       stop = text.find(self.end, start, limit)
       if stop < 0:
         raise ValueError(f"The chat template of {self.title} leaves a turn of the assistant open in a chat of "
-                         f"{_roles(chat)}: no turn but the one that is being written may lack its end.")
+                         f"{roles(chat)}: no turn but the one that is being written may lack its end.")
       stretches.append((start, stop + len(self.end)))
     return text, stretches
+
+  def _with_reasoning(self, chat: Chat) -> str | None:
+    """The text of the chat with all that its last message says; None if the template writes that nowhere."""
+    number, texts = 0, [message.text for message in chat]
+    while any(f"Reply {number}." in text for text in texts):
+      number += 1
+    hold, last = f"Reply {number}.", chat[-1]
+    fields = None if last.fields is None else {**last.fields, "content": hold}
+    text = self.text((*chat[:-1], dataclasses.replace(last, text=hold, fields=fields)), False)
+    if text.count(hold) != 1:
+      return None
+    answer = self._named(self._safe(last.text, True)).replace(BREAK, "")
+    begun = self._begun
+    if begun.strip() and begun.strip() not in answer:   # as it was sampled: behind a prompt that opens the reasoning
+      answer = begun + answer
+    return text.replace(hold, answer)
 
   def _opened(self, text: str) -> list[int]:
     """Ends of the openers: they hold a control token, so no message has one."""
     return [match.end() for match in re.finditer(re.escape(self.opener), text)] if self.opener else []
 
   def _grown(self, chat: Chat, text: str) -> list[int]:
-    """Where responses begin: where the chat before each of them, with its generation prompt, ends."""
+    """Where responses begin: where the chat before each of them, with its generation prompt, ends; or, where turns do
+    not repeat that prompt, behind the words that both begin with."""
     starts = []
     for number, message in enumerate(chat):
       if message.role == "assistant":
         before = self.plain(chat[:number]) if number else ""
         if not number or not text.startswith(before):
+          headed = self._headed(text)
+          if len(headed) == sum(each.role == "assistant" for each in chat) + (chat[-1].role != "assistant"):
+            return headed
           raise ValueError(f"The chat template of {self.title} does not show what the assistant wrote in a chat of "
-                           f"{_roles(chat)}: message {number + 1} does not follow the prompt that asks for it. Put "
+                           f"{roles(chat)}: message {number + 1} does not follow the prompt that asks for it. Put "
                            "{% generation %} and {% endgeneration %} around the assistant's words in the template.")
         starts.append(len(before))
     return starts
+
+  def _headed(self, text: str) -> list[int]:
+    """Ends of the headers, or of the whole generation prompt where a turn begins with it."""
+    places = [match.start() for match in re.finditer(re.escape(self.header), text)] if self.header else []
+    return [place + len(self.prompt if text.startswith(self.prompt, place) else self.header) for place in places]
 
   def _marked(self, chat: Chat, text: str) -> tuple[str, list[tuple[int, int]]]:
     """What {% generation %} marks: from behind the generation prompt to the end of the turn, and not beyond it."""
@@ -136,20 +201,27 @@ class Template:
     text = "".join(pieces)
     if not any(start < stop for start, stop in stretches) and any(message.role == "assistant" for message in chat):
       raise ValueError(f"The chat template of {self.title} marks nothing by {{% generation %}} in a chat of "
-                       f"{_roles(chat)}.")
+                       f"{roles(chat)}.")
     return text, [self._fitted(text, start, stop) for start, stop in stretches if start < stop]
 
   def _fitted(self, text: str, start: int, stop: int) -> tuple[int, int]:
     start += len(self.opener) if text.startswith(self.opener, start, stop) else 0
+    begun = self._begun   # a mark may stand where turns begin, while the prompt goes on
+    start += len(begun) if text.startswith(begun, start, stop) and text.endswith(self.header, 0, start) else 0
     place = text.find(self.end, start)
     blank = not text[stop:place].strip()   # the end may stand behind the mark
     return start, place + len(self.end) if place >= 0 and blank else stop
 
+  def readable(self, text: str) -> str:
+    """A rendered text with control tokens as they are spelled."""
+    tokens = {name: token for token, name in self.controls.items()}
+    return re.sub(f"{NAME}[0-9]+{NAME}", lambda match: tokens.get(match[0], match[0]), text)
+
   @functools.cached_property
   def fault(self) -> str:
     """Why a longer chat does not begin with the ids of the shorter one and its response; "" if it does."""
-    for condition, reply in _REPLIES.items():
-      for probe in _PROBES:
+    for condition, reply in REPLIES.items():
+      for probe in PROBES:
         chat = probe[:-1]
         try:
           before = self.plain(chat)
@@ -168,115 +240,20 @@ class Template:
     return _MARKS.sub("", self.text(chat, True))
 
 
-def make(title: str, source: str, variables: dict, added: dict[str, int], special: set[str]) -> Template:
-  """The template with its end and opener found by rendering.
-
-  added: ids of the tokenizer's added tokens. special: those that count as control tokens whatever the template does.
-  """
-  everything = Template(title, source, variables, {token: name_of(number) for token, number in added.items()})
-  text = _first(everything)
-  after = re.findall(f"{NAME}[0-9]+{NAME}", text[text.rindex(_ANSWER) + len(_ANSWER):])
-  tokens = {name: token for token, name in everything.controls.items()}
-  ends = [name for name in after if tokens[name] in special] or [name for name in after if tokens[name].strip()]
-  if not ends:
-    raise ValueError(f"The chat template of {title} puts no end token after the assistant's turn, so a model would "
-                     "never learn to stop: let it write one of the tokenizer's special tokens there (eos_token).")
-  controls = {token: name for name, token in tokens.items() if token in special or name == ends[0]}
-  closed = dataclasses.replace(everything, controls=controls, end=ends[0])
-  template = dataclasses.replace(closed, opener=_opener(closed))
-  _refuse_wrong_stretches(template)
-  return template
+def _longest_first(tokens) -> str:
+  return "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)"
 
 
-def _first(template: Template) -> str:
-  """The first probe that the template takes; the ValueError of the last one if it takes none."""
-  for probe in _PROBES:
-    try:
-      text = template.text(probe, False)
-    except ValueError as error:
-      refused = error
-      continue
-    if _ANSWER not in text:
-      raise ValueError(f"The chat template of {template.title} leaves out what the assistant says.")
-    return text
-  raise refused
+def missing(text: str, part: str) -> str:
+  """The first words of a message that are not in a part of a text; "" if all are."""
+  return next((words.strip() for words in _PIECES.split(text) if words.strip() not in part), "")
 
 
-def _opener(template: Template) -> str:
-  """The generation prompt, if no message can contain it, so that it marks every response; else ""."""
-  try:
-    bare, asked = (template.text(_LONG[:1], prompt) for prompt in (False, True))
-    opener = asked.removeprefix(bare) if asked.startswith(bare) else ""
-    known = NAME in opener and dataclasses.replace(template, opener=opener)
-    text = known and known.plain(_LONG)
-    same = known and known._opened(text)[:-1] == known._grown(_LONG, text)
-  except ValueError:
-    return ""
-  return opener if same else ""
+def _lost(text: str, part: str) -> bool:
+  """Whether of a message what stands before a closing tag, such as </think>, is not in its turn, but the rest is."""
+  head, tag, tail = text.rpartition("</")
+  return bool(tag and missing(head, part) and not missing(f"</{tail}", part))
 
 
-def _refuse_wrong_stretches(template: Template) -> None:
-  """ValueError if the written stretches of a known chat are not the assistant's messages in it."""
-  try:
-    text, stretches = template.written(_LONG)
-  except ValueError:   # it refuses such a chat, or cannot find the stretches: then it refuses every chat like it
-    return
-  trained = [text[start:stop] for start, stop in stretches]
-  answers = [message.text for message in _LONG if message.role == "assistant"]
-  if template._marks_responses:   # it may want to have the last one learned only
-    answers = answers[-1:]
-  others = [message.text for message in _LONG if message.role != "assistant"]
-  closed = all(words.endswith(template.end) for words in trained)
-  if not closed or any(answer not in "".join(trained) for answer in answers) or any(
-      hidden in words for hidden in others for words in trained):
-    raise ValueError(f"The chat template of {template.title} does not show what the assistant wrote, its end token "
-                     f"included: of a known chat, {trained} would be trained. Put {{% generation %}} and "
-                     "{% endgeneration %} around the assistant's words and the end token.")
-
-
-@functools.cache
-def compiled(source: str) -> Any:
-  """A template as transformers compiles it: sandboxed, with its additions. Its data are plain strings and lists."""
-  jinja2 = _jinja2()
-
-  class Generation(jinja2.ext.Extension):
-    """{% generation %} ... {% endgeneration %}: leaves marks around what the assistant wrote."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Any) -> Any:
-      line = next(parser.stream).lineno
-      body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-      return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller):
-      return f"{OPEN}{caller()}{CLOSE}"
-
-  def refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-  def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
-  environment.filters["tojson"] = to_json
-  environment.globals.update(raise_exception=refuse, strftime_now=DAY.strftime)
-  try:
-    return environment.from_string(source)
-  except jinja2.TemplateError as error:
-    raise ValueError(f"A chat template does not compile: {error}") from error
-
-
-def _jinja2():
-  try:
-    import jinja2
-    import jinja2.ext
-    import jinja2.sandbox
-  except ImportError as error:
-    raise ImportError(NEEDS) from error
-  return jinja2
-
-
-def _roles(chat: Chat) -> str:
+def roles(chat: Chat) -> str:
   return ", ".join(message.role for message in chat) or "no messages"

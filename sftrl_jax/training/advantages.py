@@ -78,7 +78,8 @@ def make_advantages(ppo: PPOConfig) -> Callable:
 def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool) -> Callable:
   """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
 
-  compare: (rewards_E, penalties_E=None) -> advantages_E; the episodes of a group are neighbours
+  compare: (rewards_E, present_E, penalties_E=None) -> advantages_E; the episodes of a group are neighbours, and one
+    that is not present has no advantage and no part in those of the others
   kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss computes the KL
     from the reference log-probabilities in the batch
   """
@@ -95,7 +96,7 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
     if ref_logprobs_BT is not None:
       ref_logprobs_BT = ref_logprobs_BT * mask_BT
     batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
-                       compare(outcomes.rewards_E, **penalties) * outcomes.has_advantage_E)
+                       compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties))
     return batch, metrics
 
   return advantages

@@ -18,11 +18,11 @@ def hold_policy(train_step: Callable) -> Callable:
 
   Its gradient is then 0, but momentum, weight decay and a value loss that reaches the trunk would move it all the same:
   parameters and the optimizer's arrays of them stay bit for bit. The value head learns, and the schedule goes on.
-  train_step: (state, batch, frozen) -> (state, metrics)
+  train_step: (state, batch, ...) -> (state, metrics)
   """
 
-  def step(state: TrainState, batch: PolicyBatch | GroupBatch, frozen: Any = None) -> tuple[TrainState, dict]:
-    after, metrics = train_step(state, batch, frozen)
+  def step(state: TrainState, batch: PolicyBatch | GroupBatch, *rest: Any) -> tuple[TrainState, dict]:
+    after, metrics = train_step(state, batch, *rest)
     learns, before = has_advantage(batch), trees.leaves((state.params, state.opt_state))
 
     def held(path: str, new: jax.Array) -> jax.Array:

@@ -44,8 +44,9 @@ class LogConfig:
   def __post_init__(self):
     if self.every < 1:
       raise ValueError(f"every is {self.every}; it must be at least 1.")
-    if self.episodes < 0 or self.megabytes < 0:
-      raise ValueError("episodes and megabytes must not be negative.")
+    for name in ("episodes", "megabytes"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     object.__setattr__(self, "profile_steps", tuple(self.profile_steps))
     object.__setattr__(self, "writers", tuple(self.writers))
     check_writers(self.writers)
@@ -92,6 +93,7 @@ class Log:
     self._progress_at, self._from, self._pause = 0.0, None, PAUSES[paths.is_here(workdir)]
     self._metrics, self._evals, self._episodes = self._lines = tuple(jsonl.Writer(workdir / file) for file in FILES)
     self._scalar_writers, self._start_step, self._evaluated = (), 0, set()
+    self._kinds: set[str] = set()   # of what was said once
     self.profile = Profile(workdir / "profile", config.profile_steps, self.say)
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
@@ -152,7 +154,7 @@ class Log:
     steps_per_second = (position.step - step_before) / passed if passed > 0 else 0.0
     rate = f"{steps_per_second:.2f} it/s{speed and ', '}{speed}"
     self._write_progress({"phase": phase, "done": round(done, 5), "rate": rate, "eta": round(eta, 1),
-                          "text": text or f"step {position.step}{self._of(position)}"})
+                          "step": position.step, "text": text or f"step {position.step}{self._of(position)}"})
     self._bar.n = done
     self._bar.set_postfix_str(f"{phase} step {position.step} {rate} {text}")
     self._progress_at = now
@@ -175,6 +177,12 @@ class Log:
     if self.writes:
       tqdm.write(text, file=sys.stdout)
       sys.stdout.flush()
+
+  def say_once(self, kind: str, text: str) -> None:
+    """`say`, the first time that this process has something of this kind to say."""
+    if kind not in self._kinds:
+      self._kinds.add(kind)
+      self.say(text)
 
   def close(self) -> None:
     """Makes everything safe and closes the writers."""

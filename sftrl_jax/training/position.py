@@ -17,8 +17,9 @@ class Position:
   train_flops: float = 0.0
   rollout_flops: float = 0.0
   score_flops: float = 0.0
-  skipped: int = 0  # latest steps in a row with a skipped update, because its loss or gradient was not finite
+  skipped: int = 0  # latest steps in a row with a skipped update, because loss, gradient or update was not finite
   without_signal: int = 0  # latest steps of RL in a row whose rewards gave no advantage
+  counts: dict[str, int] = dataclasses.field(default_factory=dict)  # {metric: training episodes left out or cut}
 
   @property
   def total_flops(self) -> float:
@@ -26,16 +27,17 @@ class Position:
     return self.train_flops + self.rollout_flops + self.score_flops
 
   def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
-            score: float = 0.0) -> "Position":
-    """The position after one more step, with these tokens, seconds and FLOPs of it."""
+            score: float = 0.0, counts: dict[str, int] | None = None) -> "Position":
+    """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
-                    self.rollout_flops + rollout, self.score_flops + score, self.skipped, self.without_signal)
+                    self.rollout_flops + rollout, self.score_flops + score, self.skipped, self.without_signal,
+                    self.counts if counts is None else counts)
 
   def log(self) -> dict:
     """The first keys of a line of metrics.jsonl."""
     return {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 4),
             "compute/train_flops": self.train_flops, "compute/rollout_flops": self.rollout_flops,
-            "compute/score_flops": self.score_flops, "compute/total_flops": self.total_flops}
+            "compute/score_flops": self.score_flops, "compute/total_flops": self.total_flops, **self.counts}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +51,13 @@ class Limits:
     """Whether the run has ended."""
     return position.step >= self.steps or bool(self.flops and position.total_flops >= self.flops)
 
+  def spent(self, position: Position) -> float:
+    """The share of the budget that is spent, 0 where there is none."""
+    return position.total_flops / self.flops if self.flops else 0.0
+
   def done(self, position: Position) -> float:
     """The share of the run that is done, in [0, 1]."""
-    shares = [position.step / max(1, self.steps), position.total_flops / self.flops if self.flops else 0.0]
+    shares = [position.step / max(1, self.steps), self.spent(position)]
     return min(1.0, max(shares))
 
 

@@ -24,7 +24,7 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
     trunk = params["model"]
     hidden_BTD = model.hidden(trunk, inputs)
     logprobs_BT, entropy_BT, correct_BT = logprobs(
-        hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, ids=model.ids)
+        hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, readout=model.readout)
     values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient) if "value" in params else None
     return Scores(logprobs_BT, entropy_BT, values_BT, correct_BT)
 

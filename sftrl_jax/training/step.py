@@ -43,30 +43,38 @@ def accumulate(loss: Loss, params: dict, batch: Any, microbatches: int) -> tuple
 
 
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1,
-                    full_params: Callable[[dict, Any], dict] | None = None) -> Callable:
-  """train_step(state, batch, frozen) -> (state, metrics): gradient of sums, divided once by the global weight, then
-  optax.
+                    full_params: Callable[[dict, Any], dict] | None = None,
+                    at_share: Callable[[jax.Array], tuple] | None = None) -> Callable:
+  """train_step(state, batch, frozen, spent) -> (state, metrics): gradient of sums, divided once by the global weight,
+  then optax.
 
-  Objectives differ in `loss` and in nothing else. A step whose loss or gradient is not finite changes nothing and
-  counts in `nonfinite_steps`. `schedule` is for the metrics alone: the optimizer has its own.
+  Objectives differ in `loss` and in nothing else. A step whose loss, gradient or update is not finite changes nothing
+  and counts in `nonfinite_steps`: so parameters and optimizer state stay finite. `schedule` is for the metrics alone:
+  the optimizer has its own.
   full_params: (params, frozen) -> the parameters that the loss reads, None for those of the state; `frozen` has no
     gradient
+  at_share: spent -> (optimizer, schedule), of a run whose rate follows the share of its FLOPs that are spent; `spent`
+    is None in all others
   """
 
-  def train_step(state: TrainState, batch: Any, frozen: Any = None) -> tuple[TrainState, dict]:
+  def train_step(state: TrainState, batch: Any, frozen: Any = None,
+                 spent: jax.Array | None = None) -> tuple[TrainState, dict]:
+    rule, rate = (optimizer, schedule) if spent is None else at_share(spent)
     of_state = loss if full_params is None else lambda params, piece: loss(full_params(params, frozen), piece)
     grads, value, metrics = accumulate(of_state, state.params, batch, microbatches)
     weight = jnp.maximum(value.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     grad_norm = trees.norm(grads)
-    finite = jnp.isfinite(value.total) & jnp.isfinite(grad_norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = rule.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    # A finite gradient may give an update that is none: 0 / 0 without an epsilon, or slots that overflow.
+    finite = jnp.isfinite(value.total) & jnp.isfinite(grad_norm) & trees.stays_finite(
+        (state.params, state.opt_state), (params, opt_state))
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     after = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state))
     # A loss that is no mean over tokens reports the number of its tokens itself.
     metrics = {"label_tokens": value.weight, **metrics, "loss": value, "grad_norm": grad_norm,
-               "learning_rate": schedule(state.step), "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
+               "learning_rate": rate(state.step), "nonfinite_steps": 1.0 - finite.astype(jnp.float32)}
     return after, metrics
 
   return train_step

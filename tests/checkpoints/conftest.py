@@ -13,6 +13,12 @@ VALUES = {
     "mistral": dict(rope_parameters={"rope_type": "default", "rope_theta": 500.0}, sliding_window=6),
     "qwen2": dict(tie_word_embeddings=True, rope_theta=500.0),
     "qwen3": dict(rope_theta=500.0),
+    "gemma2": dict(tie_word_embeddings=True, sliding_window=6, query_pre_attn_scalar=8, rope_theta=500.0),
+    "smollm3": dict(no_rope_layer_interval=2, attention_bias=True, mlp_bias=True),
+    "phi3": dict(rope_theta=500.0, sliding_window=None, partial_rotary_factor=0.5),
+    "olmo2": dict(rope_theta=500.0),
+    "granite": dict(rope_theta=500.0, logits_scaling=8, residual_multiplier=0.3, embedding_multiplier=12,
+                    attention_multiplier=0.1),
     "gemma3_text": dict(tie_word_embeddings=True, sliding_window=6, query_pre_attn_scalar=8, sliding_window_pattern=2),
 }
 
@@ -29,9 +35,18 @@ def shapes_of(values):
       "input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,)}
   if kind == "qwen2":
     layer |= {f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", q), ("k", kv), ("v", kv))}
+  if values.get("attention_bias") and values.get("mlp_bias"):
+    layer |= {name.replace("weight", "bias"): shape[:1] for name, shape in layer.items() if "_proj" in name}
   if kind in ("qwen3", "gemma3_text"):
     layer |= {f"self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
-  if kind == "gemma3_text":
+  if kind == "olmo2":
+    layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,),
+              "post_feedforward_layernorm.weight": layer.pop("input_layernorm.weight")}
+  if kind == "phi3":
+    kept = ("o_proj.weight", "down_proj.weight", "norm.weight")
+    layer = {name: shape for name, shape in layer.items() if name.endswith(kept)} | {
+        "self_attn.qkv_proj.weight": (q + 2 * kv, width), "mlp.gate_up_proj.weight": (2 * mlp_dim, width)}
+  if kind in ("gemma2", "gemma3_text"):
     layer |= {f"{name}_feedforward_layernorm.weight": (width,) for name in ("pre", "post")}
   shapes = {f"model.{name}": shape for name, shape in {**top, "norm.weight": (width,)}.items()}
   for n in range(values["num_hidden_layers"]):

@@ -104,3 +104,37 @@ def test_other_quantisations_are_told_with_those_that_are_read(tmp_path):
     step()
   with pytest.raises(ValueError, match="1 tensors have an unsupported quantisation .*known are F32, F16, Q4_0"):
     gguf_file.read(tmp_path / "x.gguf")
+
+
+def first_version(tensors=1, kind=0, offset=0, nested=0):
+  """A file of version 1, by hand: its counts, lengths and axes are 32 bits wide. The package refuses such files."""
+  text = lambda value: struct.pack("<I", len(value)) + value
+  words = struct.pack("<II", 8, 2) + text(b"some") + text(b"words")
+  deep = struct.pack("<II", 9, 1) * nested + struct.pack("<II", 4, 0)
+  array = lambda name, value: text(name) + struct.pack("<I", 9) + value
+  keys = [text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama"), array(b"words", words),
+          *([array(b"deep", deep)] * bool(nested))]
+  entries = [text(b"t%d" % n) + struct.pack("<IIIIQ", 2, 3, 2, kind, 32 * n + (offset if n else 0))
+             for n in range(tensors)]
+  header = b"GGUF" + struct.pack("<III", 1, tensors, len(keys)) + b"".join([*keys, *entries])
+  data = numbers(2, 3).tobytes() + bytes(8)
+  return header + bytes(-len(header) % 32) + data * tensors
+
+
+def test_the_first_version_is_read(tmp_path):
+  (tmp_path / "x.gguf").write_bytes(first_version())
+  file = gguf_file.read(tmp_path / "x.gguf")
+  assert file.metadata == {"general.architecture": "llama", "words": ["some", "words"]}
+  np.testing.assert_array_equal(file.read("t0"), numbers(2, 3))
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"tjgg" + bytes(30), "begins with b'tjgg'. It is of an older llama.cpp: fetch the model as GGUF"),
+    (b"GGUF" + struct.pack(">I", 3) + bytes(30), "this one is big-endian"),
+    (first_version(kind=4), "unsupported quantisation .type Q4_2, t0.*llama-quantize"),
+    (first_version(kind=31), "type Q4_0_4_4"), (first_version(tensors=2, offset=-16), "t1 begins inside another"),
+    (first_version(nested=5000), "cut off or damaged")], ids=range(6))
+def test_old_and_damaged_files_are_refused_by_name(tmp_path, content, message):
+  (tmp_path / "x.gguf").write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    gguf_file.read(tmp_path / "x.gguf")

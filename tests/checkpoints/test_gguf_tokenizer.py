@@ -141,7 +141,7 @@ def test_files_are_made_once_and_open_in_transformers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change, message", [
     (dict(pre="poro"), "'poro', an unknown way to split text; known: llama-bpe"),
     (dict(model="bert"), "'bert'; known are gpt2"),
-    (dict(merges=["a b"]), "words and merges of its tokenizer do not fit")])
+    (dict(merges=["a b"]), "tokens and merges of its tokenizer do not fit")])
 def test_another_kind_of_tokenizer_is_told(tmp_path, change, message):
   keys = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"],
           **{f"tokenizer.ggml.{name}": value for name, value in change.items()}}

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.checkpoints import hf, safetensors
+from sftrl_jax import models
+from sftrl_jax.checkpoints import hf, safetensors, source
 from sftrl_jax.checkpoints.families import FAMILIES
+from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import mesh as meshes
 
 
@@ -56,14 +58,46 @@ def test_missing_surplus_and_misshapen_tensors_are_one_report(make):
 
 
 def test_buffers_and_a_second_copy_of_a_tied_embedding_are_let_be(make):
-  home, more = make(tie_word_embeddings=True), {
-      "lm_head.weight": np.zeros((40, 24), np.float32), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, "f")}
-  rewritten(home, lambda there: there.update(more))
+  home = make(tie_word_embeddings=True)
+  rewritten(home, lambda there: there.update({
+      "lm_head.weight": there["model.embed_tokens.weight"],
+      "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, "f")}))
   assert "unembed" not in hf.load(home).params
   home = make(name="untied")
   rewritten(home, lambda there: there.pop("lm_head.weight"))
-  with pytest.raises(ValueError, match="1 missing: lm_head.weight"):
+  with pytest.raises(ValueError, match="holds no lm_head.weight.*set tie_word_embeddings to true"):
     hf.load(home)
+
+
+HEADS = {   # what is done to the tensors of a model whose config.json ties head and embedding -> whether it is tied
+    "a head of its own": (lambda there: there.update(
+        {"lm_head.weight": there["model.embed_tokens.weight"] + np.eye(40, 24, dtype="f")}), False),
+    "a head of one more bit": (lambda there: there.update({"lm_head.weight": np.nextafter(
+        there["model.embed_tokens.weight"], np.float32(np.inf))}), False),
+    "the same head": (lambda there: there.update({"lm_head.weight": there["model.embed_tokens.weight"].copy()}), True),
+    "the head alone": (lambda there: there.update({"lm_head.weight": there.pop("model.embed_tokens.weight")}), True),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_tied_flags_mean_what_transformers_says(make, tmp_path, head, family):
+  change, tied = HEADS[head]
+  home = make(family, tie_word_embeddings=True)
+  rewritten(home, change)
+  loaded = hf.load(home)
+  assert loaded.config.tie_embeddings == tied == ("unembed" not in loaded.params)
+  hf.save(tmp_path / "out", loaded.config, loaded.params, None, home)
+  values = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert values["tie_word_embeddings"] == tied and values["rms_norm_eps"] == 1e-6
+  assert hf.describe(tmp_path / "out") == loaded.config
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  tokens = np.arange(6)[None] * 5
+  ours = np.asarray(models.build(loaded.config).logits(loaded.params, tokens))
+  for directory in (home, tmp_path / "out"):
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    theirs = model(torch.tensor(tokens)).logits.detach().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_are_held_against_the_config_before_any_is_read(make):
@@ -75,7 +109,7 @@ def test_weights_are_held_against_the_config_before_any_is_read(make):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"model_type": "gpt2"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
+    ('{"model_type": "gpt9"}', "unknown architecture; known: llama"), ("[]", "must be a table"), ("{", "no sound JSON"),
     (b"\xff\xfe", "no sound JSON"), (None, "holds no config.json")])
 def test_a_directory_of_no_known_model_is_told(tmp_path, text, message):
   if text is not None:
@@ -108,3 +142,40 @@ def test_ends_are_those_of_generation_before_those_of_the_model(tmp_path):
   assert hf.stops(tmp_path) == (7,)
   (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
   assert hf.stops(tmp_path) == (5, 6)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(num_hidden_layers=10**9), "num_hidden_layers is 1000000000; it must be at most 10000"),
+    (dict(num_hidden_layers=10**400), "num_hidden_layers is a number of more than 30 digits"),
+    (dict(hidden_size=10**12), "hidden_size is 1000000000000"), (dict(vocab_size=2**70), "vocab_size is"),
+    (dict(rms_norm_eps=float("nan")), "rms_norm_eps is nan"), (dict(rope_theta="x"), "rope_theta is 'x'"),
+    (dict(model_type="evil", auto_map={"AutoModelForCausalLM": "evil.Model"}), "Its code .auto_map. is not run"),
+    (dict(quantization_config={"quant_method": "gptq"}), "quantization_config is")], ids=str)
+def test_a_config_that_lies_is_refused_before_anything_of_its_size_is_made(make, changes, message):
+  home = make()
+  values = json.loads((home / "config.json").read_text())
+  (home / "config.json").write_text(json.dumps({**values, **changes}))
+  (home / "evil.py").write_text("raise SystemExit('was run')")
+  with pytest.raises(ValueError, match=message):
+    hf.load(home)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_is_too_deep_is_told(make, name):
+  home = make(files=2)
+  (home / name).write_text("[" * 100_000)
+  assert source.is_hf(home)
+  with pytest.raises(ValueError, match=f"{name} is (no sound JSON|damaged)"):
+    hf.load(home)
+
+
+@pytest.mark.parametrize("ends", ["2", [[2]], {"a": 1}, True, 2.5])
+def test_ends_that_are_no_ids_are_told(tmp_path, ends):
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, models as pieces
+  from transformers import PreTrainedTokenizerFast
+  made = Tokenizer(pieces.BPE({"a": 0, "</s>": 1}, []))
+  PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(tmp_path)
+  (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+  with pytest.raises(ValueError, match="end responses at id .* mend eos_token_id in generation_config.json"):
+    hf.tokenizer(tmp_path, DecoderConfig(vocab=2, width=8, heads=2))

@@ -68,7 +68,10 @@ def tensor(shape=(4,), offsets=(0, 16), dtype="F32"):
     ({"a": tensor(), "b": tensor(offsets=(8, 24))}, "b begins inside another"),
     ({"a": tensor(shape=(40,), offsets=(0, 160))}, "is cut off"),
     ({"a": tensor(shape=(2**62,), offsets=(0, 2**64))}, "is cut off"),
-], ids=str)
+    ({"a": tensor(shape=(1,) * 10**5)}, "letters and 100000 axes"), ({"a" * 5000: tensor()}, "name of 5000 letters"),
+    (b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}', "header is damaged"),
+    (b"[" * 10**5, "damaged"),
+], ids=range(16))
 def test_a_header_that_lies_is_refused(tmp_path, header, message):
   with pytest.raises(ValueError, match=message):
     ours.header(file_of(tmp_path / "model.safetensors", header))
@@ -124,6 +127,11 @@ def test_pickles_are_refused_with_the_way_out(tmp_path):
   (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
   with pytest.raises(ValueError, match="holds pytorch_model.bin and .* can run code .*save_pretrained"):
     ours.entries(tmp_path)
+  for name in ("model.pt", "model.ckpt", "model.pkl"):
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / name)
+    with pytest.raises(ValueError, match=f"holds {name} and .* can run code"):
+      ours.entries(tmp_path)
+    (tmp_path / name).rename(tmp_path / "pytorch_model.bin")
   (tmp_path / "pytorch_model.bin").unlink()
   with pytest.raises(ValueError, match="has no weights"):
     ours.entries(tmp_path)

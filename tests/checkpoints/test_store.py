@@ -1,7 +1,10 @@
 """A state comes back as it went, or a person is told why not."""
 
 import functools
+import re
 import resource
+import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -227,6 +230,66 @@ def test_a_full_disk_leaves_older_steps_untouched(tmp_path):
   assert step == 3
   same(state, saved[3])
   again.close()
+
+
+def test_a_save_that_fails_in_the_background_is_an_error_at_the_next_look(tmp_path):
+  saved, limits = three_steps(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+  store = stores.manager(tmp_path, keep=1)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+  try:
+    stores.save(store, 4, saved[1], {"cursor": 4})
+    with pytest.raises(stores.SaveFailed, match="Step 3 is complete and untouched; .* the same command goes on"):
+      while True:
+        stores.check(store)   # does not wait
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_place_that_cannot_be_written_is_an_error_at_once_and_leaves_no_thread(tmp_path, lost):
+  saved = three_steps(tmp_path)
+  before = set(threading.enumerate())
+  store = stores.manager(tmp_path, keep=1)
+  (tmp_path / "checkpoints").rename(tmp_path / "away")
+  if not lost:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(stores.SaveFailed, match="No step is complete there"):
+      stores.save(store, 4, saved[1], {"cursor": 4})
+  else:   # the directory is made again
+    stores.save(store, 4, saved[1], {"cursor": 4})
+    stores.finish(store)
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+  pools = re.compile(r".*_\d+")   # idle threads, which end with the process
+  assert [name for name in (thread.name for thread in set(threading.enumerate()) - before) if not pools.fullmatch(name)
+          ] == []
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_a_reader_beside_a_writer_takes_the_newer_step_when_its_own_is_deleted(tmp_path, monkeypatch, step):
+  state, reads, read = born(), [], stores._params
+  store = stores.manager(tmp_path, keep=3)
+  for number in (1, 2, 3):
+    stores.save(store, number, state, {})
+  stores.finish(store)
+  store.close()
+
+  def deleted_once(store, number, *rest):
+    reads.append(number)
+    if len(reads) == 1:   # what a run that trains does meanwhile
+      shutil.copytree(tmp_path / "checkpoints" / "3", tmp_path / "checkpoints" / "4")
+      for old in (2, 3):
+        shutil.rmtree(tmp_path / "checkpoints" / str(old))
+    return read(store, number, *rest)
+
+  monkeypatch.setattr(stores, "_params", deleted_once)
+  like = state.params["model"]
+  if step:
+    with pytest.raises(ValueError, match=r"has no checkpoint 2; steps there: (1, )?4\."):
+      stores.restore_params(tmp_path, step, like)
+    return
+  params, taken = stores.restore_params(tmp_path, step, like)
+  assert (reads, taken) == ([3, 4], 4)
+  same(params, like)
 
 
 @pytest.mark.parametrize("settings, key", [

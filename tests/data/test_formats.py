@@ -2,8 +2,16 @@
 
 import pytest
 
-from sftrl_jax.data.formats import FORMATS, READERS, examples, format_of
-from sftrl_jax.data.read import BadRow
+from sftrl_jax.data.formats import (
+  FORMATS,
+  READERS,
+  SPELLED,
+  SPELLED_IN_CHAT,
+  TRAILING,
+  examples,
+  format_of,
+)
+from sftrl_jax.data.lines import BadRow
 from sftrl_jax.text.tokenizer import byte, words
 
 TOKENIZER = byte()
@@ -14,7 +22,7 @@ def messages(*pairs):
 
 
 def example(name, value, tokenizer):
-  outcome, = examples(name, [value], tokenizer)
+  outcome, = examples([(name, value)], tokenizer)
   if isinstance(outcome, BadRow):
     raise outcome
   return outcome
@@ -22,7 +30,7 @@ def example(name, value, tokenizer):
 
 def learned(name, value):
   """The spans that are learned, as text, and everything."""
-  (ids, flags), _ = example(name, value, TOKENIZER)
+  ids, flags = example(name, value, TOKENIZER).ids, example(name, value, TOKENIZER).learned
   assert len(ids) == len(flags)
   spans, open_ = [], False
   for token, flag in zip(ids, flags, strict=True):
@@ -47,8 +55,8 @@ def test_sharegpt_is_the_same_chat():
 
 def test_what_follows_the_last_answer_is_left_out_and_told():
   chat = messages(("user", "q"), ("assistant", "a"), ("user", "r"))
-  first, trailing = example("messages", {"messages": chat}, TOKENIZER)
-  assert trailing and first == example("messages", {"messages": chat[:2]}, TOKENIZER)[0]
+  whole, short = (example("messages", {"messages": listed}, TOKENIZER) for listed in (chat, chat[:2]))
+  assert whole.notes == ((TRAILING, "user: 'r'"),) and (whole.ids, whole.learned) == (short.ids, short.learned)
 
 
 def test_of_prompt_and_completion_the_completion_is_learned():
@@ -64,13 +72,14 @@ def test_of_text_all_is_learned():
 
 def test_the_columns_tell_the_format():
   assert FORMATS.keys() == READERS.keys()
-  assert format_of(("id", "messages", "prompt")) == format_of(("conversations",)) == "messages"
-  assert format_of(("prompt", "completion")) == "prompt_completion" and format_of(("text", "url")) == "text"
+  of = lambda *columns: format_of(dict.fromkeys(columns, "x"), columns)
+  assert of("id", "messages", "prompt") == of("conversations") == "messages"
+  assert of("prompt", "completion") == "prompt_completion" and of("text", "url") == "text"
   for columns, message in {("question", "answer"): "has the columns 'question', 'answer', but needs `messages`",
                         (): r"has the columns \(none\)",
                         ("text", "messages"): "choose with --config.data.format=messages or text"}.items():
     with pytest.raises(BadRow, match=message):
-      format_of(columns)
+      of(*columns)
 
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -82,17 +91,30 @@ BAD = {
     "a message of text": ([USER, "a"], "messages[1]", "is text, but should be an object"),
     "other keys": ([{"speaker": "x"}], "messages[0]", "has the keys 'speaker'"),
     "no content": ([{"role": "user"}], "messages[0].content", "is missing"),
-    "nested content": ([USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}],
-                       "messages[1].content", "is a list, but should be text"),
+    "a picture": ([{"role": "user", "content": [{"type": "image", "url": "x"}]}, ANSWER], "messages[0].content[0]",
+                  "is of type 'image', but only parts of type 'text'"),
+    "a part that is no text": ([{"role": "user", "content": [{"type": "text", "text": 3}]}],
+                               "messages[0].content[0].text", "is a number"),
+    "a part that is none": ([{"role": "user", "content": [None]}], "messages[0].content[0]", "is null"),
+    "a picture beside": ([{**USER, "images": ["x"]}, ANSWER], "messages[0].images", "no text model reads"),
+    "half a flag": ([USER, {**ANSWER, "weight": 0.5}], "messages[1].weight", "is '0.5', but should be true or false"),
+    "no number": ([USER, {**ANSWER, "weight": float("nan")}], "messages[1].weight", "is 'nan'"),
+    "two flags": ([USER, {**ANSWER, "weight": 0, "train": True}], "messages[1]", "one says that it is learned and"),
+    "an unclear flag": ([USER, {**ANSWER, "mask": 1}], "messages[1].mask", 'use "train": true or false'),
+    "no flag is on": ([USER, {**ANSWER, "train": False}], "messages", "no message of the assistant that its flags"),
+    "half a pair in a key": ([{**USER, "name": ["\ud83d"]}, ANSWER], "messages[0].name[0]", "half a surrogate pair"),
     "an object": ([{"role": "user", "content": {"a": 1}}], "messages[0].content", "is an object"),
     "a number": ([{"role": "user", "content": 4}], "messages[0].content", "is a number"),
-    "an unknown role": ([USER, {"role": "tool", "content": "x"}], "messages[1].role", "'tool', but should be one"),
+    "an unknown role": ([USER, {"role": "robot", "content": "x"}], "messages[1].role", "'robot', but should be one"),
+    "no role": ([{"role": None, "from": None, "content": "x"}], "messages[0].role", "is null, but should be one"),
     "a role that is none": ([{"role": 7, "content": "x"}], "messages[0].role", "is '7'"),
     "a list for a role": ([{"role": [], "content": "x"}], "messages[0].role", "is '[]'"),
     "an empty answer": ([USER, {**ANSWER, "content": ""}], "messages[1].content", "is empty"),
     "NUL": ([{"role": "user", "content": "a\0"}, ANSWER], "messages[0].content", "a NUL at character 2"),
     "half a pair": ([{"role": "user", "content": "\ud83d"}, ANSWER], "messages[0].content", "half a surrogate pair"),
-    "a call of tools": ([USER, {**ANSWER, "tool_calls": [{}]}], "messages[1]", "calls tools"),
+    "a call of tools": ([USER, {**ANSWER, "tool_calls": [{}]}], "messages", "calls tools"),
+    "reasoning alone": ([USER, {"role": "assistant", "reasoning_content": "r"}], "messages[1].content",
+                        "says nothing that the chat template reads"),
 }
 
 
@@ -140,13 +162,90 @@ def test_chats_of_a_pretrained_tokenizer_are_rendered_together_and_one_that_is_r
   chats = [messages(("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")),
            messages(("system", "1"), ("user", "1"), ("assistant", "2")), messages(("user", "3")),
            messages(("user", "3"), ("assistant", "3"))]
-  first, refused, silent, last = examples("messages", [{"messages": chat} for chat in chats], tokenizer)
-  words_of = lambda ids, flags: " ".join(names[token] for token, flag in zip(ids, flags, strict=True) if flag)
-  assert words_of(*first[0]) == "2 <|end|> 1 2 <|end|>" and words_of(*last[0]) == "3 <|end|>"
-  assert names[first[0][0][-1]] == "<|end|>"   # what the template puts behind the last end teaches nothing
+  first, refused, silent, last = examples([("messages", {"messages": chat}) for chat in chats], tokenizer)
+  words_of = lambda example: " ".join(
+      names[token] for token, flag in zip(example.ids, example.learned, strict=True) if flag)
+  assert words_of(first) == "2 <|end|> 1 2 <|end|>" and words_of(last) == "3 <|end|>"
+  assert names[first.ids[-1]] == "<|end|>"   # what the template puts behind the last end teaches nothing
   assert refused.reason == "cannot be rendered" and "no rules" in refused.message
   assert silent.reason == "no assistant message"
   halves = [{"prompt": chats[0][:3], "completion": chats[0][3:]}, {"prompt": "1", "completion": "2 3"}]
-  listed, written = examples("prompt_completion", halves, tokenizer)
-  assert words_of(*listed[0]) == "1 2 <|end|>" and listed[0][0] == first[0][0]
-  assert [names[token] for token in written[0][0]] == ["1", "2", "3", "<|end|>"]
+  listed, written = examples([("prompt_completion", half) for half in halves], tokenizer)
+  assert words_of(listed) == "1 2 <|end|>" and listed.ids == first.ids
+  assert [names[token] for token in written.ids] == ["1", "2", "3", "<|end|>"]
+
+
+HEAD = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+TAIL = "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+SOURCE = ("{% if tools %}{{ '<|im_start|>' + (tools | tojson) + '<|im_end|>' }}{% endif %}" + HEAD +
+          "{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}"
+          "{{ m.content or '' }}"
+          "{% for call in m.tool_calls or [] %}{{ '[' + call.name + ']' }}{% endfor %}{{ '<|im_end|>' }}" + TAIL)
+
+
+@pytest.fixture(scope="module")
+def chatty():
+  """A tokenizer over bytes, whose template reads reasoning_content, tools and tool_calls; and transformers' own."""
+  pytest.importorskip("transformers")
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.text.pretrained import Pretrained
+  names = ["<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+  backend = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, []))
+  backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+  backend.add_special_tokens(names[:2])
+  hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", chat_template=SOURCE)
+  return Pretrained.of(hf), hf
+
+
+def test_what_a_template_reads_of_a_message_and_a_row_is_trained(chatty):
+  tokenizer, hf = chatty
+  call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+  chat = [USER, call, {"role": "tool", "content": "5", "tool_call_id": "1"}, {**ANSWER, "reasoning_content": "r"}]
+  tools = [{"name": "f", "args": {"z": 1, "a": 2}}]
+  for beside in ({"tools": tools}, {"tools": '[{"name": "f", "args": {"z": 1, "a": 2}}]'},
+                 {"chat_template_kwargs": {"tools": tools}}):
+    example, = examples([("messages", {"messages": chat, **beside})], tokenizer)
+    theirs = hf.apply_chat_template(chat, tools=tools, return_dict=False)
+    assert example.ids == theirs and example.unread == ("messages[].tool_call_id",) and example.notes == ()
+    taught = [token for token, flag in zip(example.ids, example.learned, strict=True) if flag]
+    assert tokenizer.decode(taught) == "[f]<|im_end|><think>r</think>a<|im_end|>"
+  halves = {"prompt": chat[:3], "completion": chat[3:], "tools": tools}
+  half, = examples([("prompt_completion", halves)], tokenizer)
+  assert half.ids == theirs and sum(half.learned) == len("<think>r</think>a") + 1
+  flagged = [USER, {**call, "train": False}, *chat[2:]]
+  silent, = examples([("messages", {"messages": flagged, "tools": tools})], tokenizer)
+  assert silent.ids == theirs and silent.learned == half.learned
+
+
+def test_columns_beside_a_chat(chatty):
+  turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+  whole, bare = examples([("messages", {"conversations": turns, "system": "s", "tools": ""}),
+                          ("messages", {"messages": [{"role": "system", "content": "s"}, USER, ANSWER]})], chatty[0])
+  assert whole == bare
+  for row, column, message in (
+      ({"messages": [{"role": "system", "content": "s"}, USER, ANSWER], "system": "t"}, "system", "another text"),
+      ({"messages": [USER, ANSWER], "tools": "["}, "tools", "no JSON"),
+      ({"messages": [USER, ANSWER], "tools": 3}, "tools", "is a number, but should be a list"),
+      ({"messages": [USER, ANSWER], "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs",
+       "sets messages")):
+    error, = examples([("messages", row)], chatty[0])
+    assert error.column == column and message in error.message
+  ours, = examples([("messages", {"messages": [USER, ANSWER], "tools": [{}]})], TOKENIZER)
+  assert ours.unread == ("tools",)
+
+
+def test_control_tokens_that_are_spelled_are_noted_or_read(chatty):
+  tokenizer, hf = chatty
+  text = {"text": "<|im_start|>user\nq<|im_end|>"}
+  spelled, = examples([("text", text)], tokenizer)
+  assert [what for what, _ in spelled.notes] == [SPELLED] and spelled.notes[0][1] == "<|im_start|>, <|im_end|>"
+  assert spelled.ids.count(tokenizer.eos) == 1
+  read, = examples([("text", text)], tokenizer, control_tokens=True)
+  assert read.ids == hf(text["text"])["input_ids"] and read.notes == ()   # it has its end already
+  chat, = examples([("messages", {"messages": [USER, {**ANSWER, "content": "<|im_end|>"}]})], tokenizer)
+  assert [what for what, _ in chat.notes] == [SPELLED_IN_CHAT]
+  for control_tokens in (False, True):
+    pair, = examples([("prompt_completion", {"prompt": "<|im_start|>q", "completion": "a"})], tokenizer, control_tokens)
+    assert pair.ids[:2].count(0) == control_tokens and sum(pair.learned) == 2 and bool(pair.notes) != control_tokens

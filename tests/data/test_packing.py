@@ -138,3 +138,13 @@ def test_the_account_tells_how_full_rows_are(corpus):
   apart, together = (account(corpus, settings(corpus, pack=pack), trained, 0, ROWS) for pack in (False, True))
   assert apart.rows == 23 and together.rows < 23 and together.steps == together.rows / ROWS
   assert apart.filled == pytest.approx(corpus.sizes.sum() / (23 * LENGTH)) and together.filled > 0.8
+
+
+def test_examples_that_are_held_out_and_trained_on_are_counted(corpus, tmp_path):
+  assert account(corpus, settings(corpus), split(corpus, 0.2)[0], 0, ROWS).overlap == 0
+  path = tmp_path / "rows.jsonl"
+  path.write_text("".join(json.dumps({"text": "same" if number % 2 else f"{number}"}) + "\n" for number in range(20)))
+  twice = load(RowsConfig(str(path), length=LENGTH), byte())
+  trained, held = split(twice, 0.5)
+  assert account(twice, settings(twice), trained, 0, ROWS).overlap == sum(held % 2) > 0
+  assert twice.report.duplicates == 9

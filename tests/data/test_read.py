@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sftrl_jax.data import read as reading
+from sftrl_jax.data import lines as json_lines
 from sftrl_jax.data.read import files, located, read
 
 CHAT = {"messages": [{"role": "user", "content": "ä"}, {"role": "assistant", "content": "b"}], "id": 7}
@@ -22,7 +22,7 @@ def test_lines_have_the_number_of_their_line_and_blank_ones_are_no_rows(tmp_path
   path = lines(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + json.dumps(CHAT).encode(), b"", b"  \r", {"text": "x"})
   rows = list(read(str(path)))
   assert [(row.file, row.number, row.value, row.columns) for row in rows] == [
-      (str(path), 1, CHATS, ("messages", "id")), (str(path), 4, {"text": "x"}, ("text",))]
+      (str(path), 1, CHAT, ("messages", "id")), (str(path), 4, {"text": "x"}, ("text",))]
 
 
 def test_an_array_and_lines_and_parquet_give_the_same_rows(tmp_path):
@@ -33,7 +33,9 @@ def test_an_array_and_lines_and_parquet_give_the_same_rows(tmp_path):
   parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "c.parquet")
   rows = [[(row.number, row.value, row.columns) for row in read(str(tmp_path / name))]
           for name in ("a.json", "b.json", "c.parquet")]
-  assert rows[0] == rows[1] == rows[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]
+  assert rows[0] == rows[1]
+  assert rows[0] == [(number, {**CHAT, "id": 6 + number}, ("messages", "id")) for number in (1, 2, 3)]
+  assert rows[2] == [(number, CHATS, ("messages", "id")) for number in (1, 2, 3)]   # no other column is fetched
 
 
 def test_the_files_of_a_directory_are_read_by_name(tmp_path):
@@ -69,7 +71,7 @@ def test_a_broken_line_is_a_fault_and_the_next_is_read(case, tmp_path):
 
 
 def test_a_line_without_end_is_never_held(tmp_path, monkeypatch):
-  monkeypatch.setattr(reading, "MOST", 100)
+  monkeypatch.setattr(json_lines, "MOST", 100)
   path = lines(tmp_path / "a.jsonl", {"text": "x" * 950}, {"text": "y" * 80}, {"text": "z" * 100})
   first, second, third = read(str(path))
   assert first.fault.reason == third.fault.reason == "too long"
@@ -146,3 +148,24 @@ def test_a_path_is_the_same_from_everywhere_and_a_name_on_the_hub_stays(tmp_path
   assert located("owner/b.jsonl") == str(tmp_path / "owner" / "b.jsonl")
   assert located("HuggingFaceTB/smoltalk") == "HuggingFaceTB/smoltalk"
   assert located("~/x.jsonl").endswith("/x.jsonl") and "~" not in located("~/x.jsonl")
+
+
+def test_tables_are_read_with_the_types_of_json(tmp_path):
+  """Bytes, as Spark and DuckDB write texts; maps; and keys that other rows have, which are null."""
+  pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+  tools = [{"n": "f", "more": {"a": 1, "b": None}}, {"n": "g", "more": {"a": None, "b": 2}}]
+  message = pyarrow.struct([("role", pyarrow.binary()), ("content", pyarrow.large_string()),
+                            ("name", pyarrow.string())])
+  table = pyarrow.table({
+      "messages": pyarrow.array([[{"role": b"user", "content": "a", "name": None}], None, []], pyarrow.list_(message)),
+      "text": pyarrow.array([None, "\ufeffä".encode(), b"\xff\xfe"], pyarrow.binary()),
+      "tools": pyarrow.array([tools, None, None]), "image": pyarrow.array([b"\xff"] * 3),
+      "chat_template_kwargs": pyarrow.array([[("a", 1)]] * 3, pyarrow.map_(pyarrow.string(), pyarrow.int32()))})
+  parquet.write_table(table, tmp_path / "a.parquet")
+  first, second, third = read(str(tmp_path / "a.parquet"))
+  assert first.value == {"messages": [{"role": "user", "content": "a"}], "text": None, "chat_template_kwargs": {"a": 1},
+                         "tools": [{"n": "f", "more": {"a": 1}}, {"n": "g", "more": {"b": 2}}]}
+  assert first.columns == ("messages", "tools", "image", "chat_template_kwargs") and second.value["text"] == "ä"
+  assert third.fault.column == "text" and "is binary, but should be text: byte 1 (0xff)" in str(third.fault)
+  parquet.write_table(pyarrow.table({"text": pyarrow.nulls(2)}), tmp_path / "b.parquet")
+  assert [row.columns for row in read(str(tmp_path / "b.parquet"))] == [(), ()]

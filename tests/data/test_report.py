@@ -3,21 +3,24 @@
 import dataclasses
 import json
 
-from sftrl_jax.data.report import Dropped, Packed, Report, marked, plain, text
+from sftrl_jax.data.report import Dropped, Noted, Packed, Report, marked, plain, text
 from sftrl_jax.text.tokenizer import byte, words
 
 REPORT = Report(
     path="/data/chats.jsonl", format="messages", read=1000, kept=990,
     dropped=(Dropped("no JSON", 1, ("chats.jsonl:7",)), Dropped("empty", 9, ("a:1", "a:2", "a:3"))), truncated=99,
-    trailing=5, length=512, tokens=50_000, label_tokens=12_500, ends=891, ignored=("id", "url"), sha256="f00",
-    first="chats.jsonl:1", lengths=((32, 900), (64, 0), (128, 90)))
-PACKED = Packed(rows=100, filled=0.9765, steps=12.5, held=10)
+    trailing=5, length=512, tokens=50_000, label_tokens=12_500, ends=891, ignored=(("id", 990), ("url\x1b", 3)),
+    sha256="f00", first="chats.jsonl:1", lengths=((32, 900), (64, 0), (128, 90)),
+    notes=(Noted("odd rows", 2, ("a:3",), "'x'"),), duplicates=1)
+PACKED = Packed(rows=100, filled=0.9765, steps=12.5, held=10, overlap=4)
 
 
 def test_every_number_is_told():
   page = text(REPORT, PACKED, "what\n[[is]]")
   for line in ("/data/chats.jsonl, as messages", "1,000 read, 990 kept, 10 dropped (1.0%)", "1 no JSON (chats.jsonl:7)",
-               "9 empty (a:1, a:2, a:3, ...)", "99 (10.0%) to 512 tokens", "in 5 rows", "the columns id, url",
+               "9 empty (a:1, a:2, a:3, ...)", "99 (10.0%) to 512 tokens", "in 5 rows",
+               "not read   id (990), url\\x1b (3)", "1 examples are equal to an earlier one",
+               "4 of the examples held out are trained on too", "2 odd rows (a:3, ...): 'x'",
                "50,000, of which 12,500 (25.0%) are learned; 891 of 990 end in <eos>",
                "100 rows of 512 tokens a pass, 97.7% full; a pass is 12.5 steps", "10 examples, for eval/loss",
                "the example of chats.jsonl:1:", "    [[is]]"):
@@ -27,9 +30,10 @@ def test_every_number_is_told():
 
 
 def test_what_did_not_happen_is_not_told():
-  page = text(dataclasses.replace(REPORT, kept=1000, dropped=(), truncated=0, trailing=0, ignored=()),
-              dataclasses.replace(PACKED, held=0), "x")
-  assert not any(word in page for word in ("truncated", "left out", "not read", "held out"))
+  page = text(dataclasses.replace(REPORT, kept=1000, dropped=(), truncated=0, trailing=0, ignored=(),
+                                  notes=(), duplicates=0),
+              dataclasses.replace(PACKED, held=0, overlap=0), "x")
+  assert not any(word in page for word in ("truncated", "left out", "not read", "held out", "warning", "equal"))
 
 
 def test_it_is_written_as_json():

@@ -32,9 +32,9 @@ def test_every_example_is_there_as_it_was_rendered(corpus_of):
   corpus = corpus_of(*rows)
   assert corpus.count == 20 and corpus.report.kept == corpus.report.read == 20
   for index, row in enumerate(rows):
-    ((ids, learned), _), = formats.examples("messages", [row], TOKENIZER)
-    assert [part.tolist() for part in corpus.example(index)] == [ids, learned]
-    assert corpus.sizes[index] == len(ids) - 1
+    example, = formats.examples([("messages", row)], TOKENIZER)
+    assert [part.tolist() for part in corpus.example(index)] == [example.ids, example.learned]
+    assert corpus.sizes[index] == len(example.ids) - 1
   assert (corpus.tokens.dtype, corpus.learned.dtype) == (np.int32, bool)
   assert corpus.report.label_tokens == corpus.learned.sum() == sum(7 + number for number in range(20))
   assert corpus.report.ends == 20 and sum(count for _, count in corpus.report.lengths) == 20
@@ -94,16 +94,30 @@ def test_the_first_places_of_a_mistake_are_named(corpus_of):
     ([chat("q" * 99, "a")] * 2, dict(length=9, max_dropped=1.0), "none of 2 rows .* 2 nothing to learn within"),
     ([{"question": "a", "answer": "b"}], {}, "row 1: has the columns 'question', 'answer', but needs `messages`"),
     ([{"text": "a"}], dict(format="messages"), "row 1, column messages: is missing; the row has 'text'"),
-    ([{"text": "a"}, chat("q", "a")], {}, "row 2, column text: is missing; the row has 'messages'"),
+    ([{"text": "a"}, chat("q", "a")], dict(format="text"), "row 2, column text: is missing; the row has 'messages'"),
     ([{**chat("q", "a"), "text": "a"}], {}, "choose with --config.data.format=messages or text")])
 def test_nothing_to_train_on_is_an_error(rows, settings, message, corpus_of):
   with pytest.raises(ValueError, match=message):
     corpus_of(*rows, **settings)
 
 
+def test_the_format_of_a_row_is_told_by_its_columns_that_are_not_null(corpus_of):
+  none = dict.fromkeys(("messages", "prompt", "completion", "text"))
+  rows = [{**none, "prompt": "q", "completion": "a"}, {**none, **chat("q", "a")}, {**none, "text": "a"},
+          {**none, "prompt": [{"role": "user", "content": "q"}], "completion": chat("q", "a")["messages"][1:]},
+          {"messages": [], "text": "a"}]
+  report = corpus_of(*rows).report
+  assert (report.kept, report.format, report.ignored) == (5, "prompt_completion, messages, text", (("messages", 1),))
+  assert report.duplicates == 2   # a chat in two formats, and a text
+  with pytest.raises(ValueError, match="row 1: has the columns .none., but needs .*; null are 'messages', 'prompt'"):
+    corpus_of(none)
+
+
 def test_the_format_is_told_by_the_first_row_that_can_be_read(corpus_of):
   report = corpus_of(b"\xff", {"a": 1}, chat("q", "a"), on_bad_row="skip", max_dropped=0.7).report
-  assert report.format == "messages" and report.first == "rows.jsonl:3" and report.ignored == ("a",)
+  assert report.format == "messages" and report.first == "rows.jsonl:3" and report.ignored == ()
+  report = corpus_of({**chat("q", "a"), "a": 1}, chat("q", "a"), {**chat("r", "a"), "a": None}).report
+  assert report.ignored == (("a", 1),) and report.duplicates == 1
 
 
 def test_other_data_has_another_digest(corpus_of):

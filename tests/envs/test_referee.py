@@ -1,14 +1,17 @@
 """A user's environment held to the interface: what it raises or returns wrongly is told with its file and line."""
 
 import dataclasses
+import decimal
+import fractions
 import math
 
+import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict, labels_of
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, TaskError
+from sftrl_jax.envs.referee import LARGEST, CheckedEnv, EpisodeError, RewardFnEnv, TaskError
 
 GOOD = Verdict(1, True, False, True, True, "yes", None, "correct")
 ON = dataclasses.replace(GOOD, terminated=False, chat=(Message("user", "again"),))
@@ -27,7 +30,7 @@ class Task:
     return 0, self.chat
 
   def step(self, state, response):
-    if isinstance(self.answer, Exception):
+    if isinstance(self.answer, BaseException):
       raise self.answer
     return self.answer
 
@@ -138,3 +141,56 @@ def test_a_wrong_reward_function_is_told_with_its_line(value, told):
   with pytest.raises(TaskError, match=f"{HERE}reward: ") as error:
     env.step(env.reset(0)[0], "mine")
   assert ("ZeroDivisionError" if value == "x" else told) in str(error.value) and "'mine'" in str(error.value)
+
+
+def rewarded(value):
+  """An environment whose reward function gives this value, or raises it."""
+
+  def reward(chat, response, verdict):
+    if isinstance(value, BaseException):
+      raise value
+    return value
+
+  return RewardFnEnv(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
+
+
+def rewarded_step(value):
+  env = rewarded(value)
+  return env.step(env.reset(0)[0], "mine")
+
+
+@pytest.mark.parametrize("value", [
+    1e30, -1e30, 2e19, 1e300, 10**400, -(10**400), 10**5000, np.float64(1e30), np.float32(1e30),
+    fractions.Fraction(10**400), math.inf, math.nan, np.nan, decimal.Decimal("1e30"), 1j, "1", b"1", [1.0],
+    np.array([1.0, 2.0]), object()], ids=lambda value: type(value).__name__)
+def test_a_reward_that_float32_cannot_square_is_told_with_its_line_and_value(value):
+  for step in (lambda: rewarded_step(value), lambda: stepping(reward=value).step(0, "mine")):
+    with pytest.raises(TaskError, match=rf"{HERE}(reward|step): the reward is .*, but it must be a finite number") as e:
+      step()
+    assert not isinstance(e.value, EpisodeError) and "'mine'" in str(e.value)   # a mistake, and no accident
+
+
+@pytest.mark.parametrize("value", [
+    LARGEST, -LARGEST, 1e10, 10**15, np.float32(0.5), np.float64(1e-300), np.int64(3), fractions.Fraction(1, 3), True])
+def test_a_reward_within_float32_is_taken(value):
+  assert rewarded_step(value)[1].reward == float(value) and np.isfinite(np.float32(float(value)) ** 2)
+
+
+@pytest.mark.parametrize("error", [
+    TimeoutError("the judge did not answer"), SystemExit(0), KeyboardInterrupt(), GeneratorExit(), MemoryError(),
+    RecursionError()], ids=lambda error: type(error).__name__)
+def test_what_a_reward_raises_spoils_its_episode_and_keeps_the_verdict(error):
+  with pytest.raises(EpisodeError, match=f"{HERE}reward: {type(error).__name__}") as spoiled:
+    rewarded_step(error)
+  assert spoiled.value.kind == "reward" and spoiled.value.after[1] == dataclasses.replace(GOOD, reward=None)
+  with pytest.raises(EpisodeError, match=f"{HERE}step: {type(error).__name__}") as spoiled:
+    CheckedEnv(Task(error.with_traceback(None))).step(0, "x")
+  assert spoiled.value.kind == "env" and spoiled.value.after is None
+
+
+def test_none_abstains():
+  with pytest.raises(EpisodeError, match=f"{HERE}reward: the reward is None, so its episode abstains") as spoiled:
+    rewarded_step(None)
+  assert spoiled.value.kind == "reward" and spoiled.value.after[1].reward is None
+  with pytest.raises(EpisodeError, match=f"{HERE}step: the reward is None"):
+    stepping(reward=None).step(0, "x")

@@ -20,6 +20,11 @@ KINDS = {
         TINY, layers=3, tie_embeddings=True, window=3, pattern=("local", "global"), qkv_bias=True, qk_norm=True,
         post_norms=True, norm_plus_one=True, embed_scale=3.0, rope_local_theta=100.0, rope_scaling="llama3",
         rope_factor=8.0, rope_context=16, query_scale=0.5),
+    "capped": dataclasses.replace(
+        TINY, layers=3, window=3, pattern=("local", "unrotated", "global"), qkv_bias=True, o_bias=True, mlp_bias=True,
+        qk_norm=True, qk_norm_whole=True, pre_norms=False, post_norms=True, rope_scaling="yarn", rope_factor=4.0,
+        rope_high=8.0, rope_context=16, rope_gain=1.2, rope_part=0.75, attention_softcap=2.0, residual_scale=0.7,
+        logits_divisor=1.5, logits_softcap=3.0),
     "half": dataclasses.replace(TINY, dtype="bfloat16"),
 }
 LENGTHS = (3, 7, 1, 5)

@@ -11,6 +11,7 @@ import pytest
 from sftrl_jax import inputs, models, trees
 from sftrl_jax.models import cache
 from sftrl_jax.models.decoder import unstack
+from sftrl_jax.parallel import mesh as meshes, rules
 
 STEPS = 3
 
@@ -179,6 +180,25 @@ def test_where_rows_are_padded_does_not_matter(decoder, ragged, same):
     same(left[index, 12 - len(row):], right[index, : len(row)])
 
 
+def test_a_mesh_changes_neither_gradients_nor_decoding(born_of, kinds, packed, same):
+  """Norms over all heads, biases of what is summed over devices, and caps of scores that are split by heads."""
+  decoder = born_of(**dataclasses.asdict(kinds["capped"]))
+  alone = gradients(decoder.model)(decoder.params, *fields(packed[0]))
+  mesh = meshes.make(meshes.MeshConfig(2, 2, 2))
+  with jax.set_mesh(mesh), rules.applied():
+    params = jax.device_put({"model": decoder.params}, rules.shardings({"model": decoder.params}, mesh))["model"]
+    close(gradients.__wrapped__(decoder.model)(params, *fields(packed[0])), alone, 2e-5)
+  with jax.set_mesh(mesh), rules.applied(rules.STATIONARY_AXES):
+    extend = jax.jit(functools.partial(decoder.model.extend, jax.jit(decoder.model.decoding)(params)))
+    said, past = [], cache.empty(decoder.model.config, 4, 3)
+    for place in range(3):   # a token of each row at a time, with matrices that stay where they are
+      token = inputs.Inputs(jnp.full((4, 1), place + 5), jnp.full((4, 1), place), jnp.ones((4, 1), jnp.int32))
+      hidden, past = extend(past, token)
+      said.append(np.asarray(hidden)[:, 0])
+  same(decoder.model.unembed(decoder.params, jnp.asarray(np.stack(said, 1))),
+       full(decoder, [[5, 6, 7]] * 4, 12)[:, :3])
+
+
 def test_rows_are_alone_by_default(grouped, ragged, same):
   row = ragged[1]
   same(grouped.model.logits(grouped.params, jnp.asarray([row]))[0], full(grouped, ragged, 12)[1, : len(row)])
@@ -243,6 +263,21 @@ def test_what_newer_families_add_is_not_there_by_default(grouped, kinds):
            "attn_post_norm/scale", "mlp_post_norm/scale"}
   of = lambda config: set(trees.leaves(jax.eval_shape(models.build(config).init, jax.random.key(0))["layers"]["block"]))
   assert of(kinds["everything"]) - of(kinds["grouped"]) == added
+
+
+def test_an_unrotated_layer_knows_the_order_of_tokens_by_the_mask_alone(born_of):
+  """The last token sees a set of tokens; where layers are rotated, their order as well."""
+  rows, of = jnp.asarray([[1, 2, 3, 4], [3, 2, 1, 4]], jnp.int32), lambda pattern: born_of(layers=1, pattern=pattern)
+  last = lambda decoder: np.asarray(decoder.model.logits(decoder.params, rows))[:, -1]
+  bare, rotated = last(of(("unrotated",))), last(of(("global",)))
+  np.testing.assert_allclose(bare[0], bare[1], atol=1e-5)
+  assert np.abs(rotated[0] - rotated[1]).max() > 1e-2
+
+
+def test_capped_logits_stay_within_the_cap(born_of, ragged):
+  capped, plain = (full(born_of(**change), ragged, 12) for change in ({"logits_softcap": 0.5}, {}))
+  assert np.abs(plain).max() > 1 and np.abs(capped).max() < 0.5
+  np.testing.assert_allclose(capped, 0.5 * np.tanh(plain / 0.5), atol=1e-6)
 
 
 def test_a_newborn_model_knows_nothing_and_its_layers_differ():

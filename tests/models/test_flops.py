@@ -24,6 +24,9 @@ KINDS = {
     "tied": dataclasses.replace(WIDE, tie_embeddings=True, head_dim=32),
     "everything": dataclasses.replace(WIDE, pattern=("local", "global"), window=8, qkv_bias=True, qk_norm=True,
                                       post_norms=True, norm_plus_one=True, embed_scale=8.0, rope_local_theta=100.0),
+    "capped": dataclasses.replace(WIDE, pattern=("unrotated", "global"), qkv_bias=True, o_bias=True, mlp_bias=True,
+                                  qk_norm=True, qk_norm_whole=True, pre_norms=False, post_norms=True, rope_part=0.5,
+                                  attention_softcap=50.0, residual_scale=0.5, logits_divisor=8.0, logits_softcap=30.0),
 }
 kinds = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 

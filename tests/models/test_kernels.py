@@ -37,16 +37,16 @@ def everything(look, batch, dtype):
   return [np.asarray(x, np.float32).swapaxes(1, 2)[real_BT] for x in (mixed, *grads)]
 
 
-@pytest.mark.parametrize("kernel, dtype, window", [
-    ("splash", "bfloat16", 17), ("cudnn", "float32", 17), ("cudnn", "bfloat16", 0)])
-def test_a_kernel_says_what_attend_says(kernel, dtype, window):
+@pytest.mark.parametrize("kernel, dtype, window, softcap", [
+    ("splash", "bfloat16", 17, 0.7), ("cudnn", "float32", 17, 0.0), ("cudnn", "bfloat16", 0, 0.0)])
+def test_a_kernel_says_what_attend_says(kernel, dtype, window, softcap):
   batch, scale = rows(), 0.3
   fields = batch.positions_BT, batch.positions_BT, batch.segments_BT, batch.segments_BT
   allowed = attention.may_attend(*map(jnp.asarray, fields), window)
-  look = {"splash": lambda *qkv: kernels.splash(*qkv, jnp.asarray(batch.segments_BT), window, scale),
+  look = {"splash": lambda *qkv: kernels.splash(*qkv, jnp.asarray(batch.segments_BT), window, scale, softcap),
           # cuDNN's call on what can compute it here.
           "cudnn": lambda *qkv: kernels.cudnn(*qkv, allowed, scale, implementation="xla")}[kernel]
-  ours = everything(lambda *qkv: attention.attend(*qkv, allowed, scale), batch, dtype)
+  ours = everything(lambda *qkv: attention.attend(*qkv, allowed, scale, softcap), batch, dtype)
   of_kernel = everything(look, batch, dtype)
   # Outputs are about 1, where bfloat16 has steps of 2^-8; JAX 0.12 rounds half of one more often than 0.10.
   assert np.abs(of_kernel[0] - ours[0]).mean() <= (1e-6 if dtype == "float32" else 2**-9)
@@ -82,6 +82,10 @@ def test_auto_takes_what_the_devices_have_and_the_model_can():
   half, plain = DecoderConfig(dtype="bfloat16"), DecoderConfig()
   assert [kernels.chosen(half, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "cudnn", "xla"]
   assert [kernels.chosen(plain, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
+  capped = DecoderConfig(dtype="bfloat16", attention_softcap=50.0)
+  assert [kernels.chosen(capped, platform) for platform in ("tpu", "gpu")] == ["splash", "xla"]
+  with pytest.raises(ValueError, match="attention is 'cudnn', but it has no soft cap, and attention_softcap is 50"):
+    kernels.chosen(dataclasses.replace(capped, attention="cudnn"), "gpu")
   wide = DecoderConfig(dtype="bfloat16", width=512, heads=2)
   assert kernels.chosen(wide, "gpu") == "xla" and kernels.chosen(wide, "tpu") == "splash"
 

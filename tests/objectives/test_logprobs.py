@@ -10,6 +10,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from sftrl_jax.objectives.logprobs import kl, logprobs
+from sftrl_jax.readout import Readout
 
 B, T, D, V = 2, 7, 5, 11
 
@@ -52,19 +53,22 @@ def test_pieces_are_worth_the_whole_and_so_are_their_gradients(chunk, temperatur
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("ids", [0, 8])
+@pytest.mark.parametrize("ids, divisor, softcap", [(0, 1.0, 0.0), (8, 1.0, 0.0), (8, 3.0, 1.5)])
 @pytest.mark.parametrize("chunk", [0, 3])
-def test_the_gradient_is_that_of_the_softmax(chunk, ids):
+def test_the_gradient_is_that_of_the_softmax(chunk, ids, divisor, softcap):
   """By hand here, by automatic differentiation of the formula there."""
   hidden, unembed, targets = arrays()
   targets, known = (targets % ids, ids) if ids else (targets, V)
   weights = jnp.asarray(np.random.default_rng(1).normal(size=(B, T)), jnp.float32)
 
   def plain(hidden, unembed):
-    log_p = jax.nn.log_softmax((hidden @ unembed)[..., :known] / 0.7, axis=-1)
+    logits = (hidden @ unembed)[..., :known] / divisor
+    logits = softcap * jnp.tanh(logits / softcap) if softcap else logits
+    log_p = jax.nn.log_softmax(logits / 0.7, axis=-1)
     return jnp.sum(weights * jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0])
 
-  ours = lambda *of: jnp.sum(weights * logprobs(*of, targets, temperature=0.7, chunk=chunk, ids=ids)[0])
+  readout = Readout(ids, divisor, softcap)
+  ours = lambda *of: jnp.sum(weights * logprobs(*of, targets, temperature=0.7, chunk=chunk, readout=readout)[0])
   for mine, theirs in zip(*(jax.grad(loss, argnums=(0, 1))(hidden, unembed) for loss in (ours, plain)), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 

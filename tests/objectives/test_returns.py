@@ -173,6 +173,18 @@ def test_a_group_is_judged_by_itself_and_adds_up_to_nothing(advantages):
   np.testing.assert_allclose(before[:4], after[:4], atol=1e-3)   # a better hand for all changes nothing
 
 
+def test_episodes_that_are_left_out_have_no_part_in_their_group():
+  rewards = np.float32([1, 1e9, 0, 3, 5, 7, -1, -2, 2, 2, 9, 9])
+  present = np.float32([1, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0])
+  for method in (functools.partial(group_relative, scale=False), group_relative, leave_one_out):
+    got = np.asarray(method(rewards, group=4, present_E=present))
+    assert not got[present == 0].any()
+    np.testing.assert_allclose(got[[0, 2, 3]], method(rewards[[0, 2, 3]], group=3), rtol=1e-6)
+    assert got[5] == 0.0 and not got[8:10].any()   # alone; alike
+    whole = np.asarray(method(rewards, group=4, present_E=np.ones(12, np.float32)))
+    np.testing.assert_array_equal(whole, method(rewards, group=4))
+
+
 @pytest.mark.parametrize("rewards, live, differ", [
   ([[-1, -1], [-1, -1]], [[1, 1], [1, 1]], False),           # nothing is ever right
   ([[0, 0], [0, 0]], [[1, 0], [1, 1]], False),

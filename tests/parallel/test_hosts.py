@@ -1,5 +1,7 @@
 """The index of a process and its rows. tests/programs/experiment/test_hosts_agree.py runs several processes."""
 
+import socket
+
 import jax
 import numpy as np
 import pytest
@@ -27,6 +29,19 @@ def test_an_impossible_place_among_the_processes_is_refused_by_name(change, mess
     process_info({}, {**GIVEN, **change})
   with pytest.raises(ValueError, match="LOCAL_DEVICES is '0'"):
     hosts.join({}, {"LOCAL_DEVICES": "0"})
+
+
+def test_a_port_that_is_taken_is_refused_by_the_first_process():
+  """jax.distributed would end the process by SIGSEGV."""
+  with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(ValueError, match=f"--coordinator .SFTRL_COORDINATOR. is '{address}'.* in use"):
+      hosts.join({"--coordinator": address, "--processes": "2", "--process": "0"}, {})
+  assert not jax.distributed.is_initialized()
+  with pytest.raises(ValueError, match="cannot listen at port 70000"):
+    hosts.join({"--coordinator": "127.0.0.1:70000", "--processes": "2", "--process": "0"}, {})
 
 
 def test_one_process_agrees_with_itself_and_makes_every_row():

@@ -10,6 +10,7 @@ from sftrl_jax.main import main
 from sftrl_jax.programs import data
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.text import tokenizer as tokenizers
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -23,6 +24,13 @@ def config(tiny):
     shown = {"data__attempts": "(0.5,0.5)", "data__length": "48", "env__attempts": "3", **overrides}
     return json.loads(json.dumps(nested.plain(tiny("sft", **shown))))
   return make
+
+
+def test_a_second_writer_of_the_rows_is_refused(config, tmp_path):
+  with only_output(tmp_path / "rows.jsonl", "--out"):
+    with pytest.raises(ConfigError, match="rows.jsonl is being written by process .* give another --out"):
+      data.run(config(), tmp_path / "rows.jsonl", count=4)
+  assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_the_demonstrations_of_the_config(config, tmp_path, capsys):

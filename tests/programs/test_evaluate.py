@@ -11,6 +11,7 @@ from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import saved_run
+from sftrl_jax.programs.runtime.lock import only_output
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
@@ -49,6 +50,12 @@ def test_a_run_in_a_bucket_is_evaluated_and_reported_there(afar, lines_of, capsy
 def test_what_is_no_workdir_is_refused(source, tmp_path):
   with pytest.raises(ConfigError, match="nowhere is no workdir of a run: it holds no config.json"):
     saved_run.parse(str(tmp_path / source))
+
+
+def test_a_second_evaluation_into_one_directory_is_refused(finished, tmp_path):
+  with only_output(tmp_path, "--workdir", inside=True):
+    with pytest.raises(ConfigError, match="is being written by process .* give another --workdir"):
+      evaluate.run(str(finished("sft")), [], str(tmp_path))
 
 
 def test_an_evaluation_never_replaces_the_measurements_of_a_run(finished):

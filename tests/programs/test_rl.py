@@ -90,6 +90,67 @@ def test_a_step_tells_how_fast_it_was(finished, lines_of):
     assert line["compute/chip_hours"] > 0
 
 
+FAULTY = '''
+import dataclasses, random
+from sftrl_jax.envs.general_points.env import GeneralPoints
+
+@dataclasses.dataclass(frozen=True)
+class Faulty(GeneralPoints):
+  """One hand in five cannot be dealt, and one in five cannot be judged; the shift is sound."""
+
+  def reset(self, seed):
+    state, chat = super().reset(seed)
+    fate = random.Random(f"fate {seed}").randrange(5) if self.variant != "rule_ood" else 2
+    if fate == 0:
+      raise ConnectionError("the server is down")
+    return (None if fate == 1 else state), chat
+
+def reward(chat, response, verdict):
+  """No judgement of one answer in eight."""
+  return None if random.Random(chat[-1].text + response).randrange(8) == 0 else verdict.reward + 0.01 * len(response)
+'''
+
+
+@pytest.fixture(scope="module")
+def faulty(tiny, tmp_path_factory):
+  """faulty(method, **overrides) -> the config of a run whose task and reward fail now and then."""
+  file = tmp_path_factory.mktemp("faulty") / "faulty.py"
+  file.write_text(FAULTY)
+  return lambda method, **changes: tiny(method, env__name=f"{file}:Faulty", reward=f"{file}:reward", **changes)
+
+
+@pytest.mark.parametrize("method", ["rl", "grpo"])
+def test_what_fails_is_left_out_and_counted_over_the_run_also_over_a_resume(
+    faulty, run_of, lines_of, tmp_path, method):
+  settings = dict(batch=16, evals__variants="()")
+  run_of(faulty(method, steps=3, **settings), tmp_path / "straight")
+  lines = lines_of(tmp_path / "straight", "metrics.jsonl")
+  assert [line["step"] for line in lines] == [1, 2, 3]
+  assert all(math.isfinite(value) for line in lines for value in line.values())
+  counts = [{key: line.get(key, 0) for key in ("dropped/env", "dropped/reward")} for line in lines]
+  assert min(counts[2].values()) > 0 and max(counts[2].values()) > max(counts[0].values())
+  assert len({line["compile/count"] for line in lines}) == 1
+  run_of(faulty(method, steps=1, **settings), tmp_path / "resumed")
+  most = max(counts[0].values())
+  with pytest.raises(ValueError, match=rf"\.py, line \d+, in .*\n.*\n.*config\.max_dropped is {most}"):
+    run_of(faulty(method, steps=3, **settings, max_dropped=most), tmp_path / "resumed")
+  run_of(faulty(method, steps=3, **settings), tmp_path / "resumed")
+  timed = ("timing_s", "throughput", "seconds", "compute/chip", "compile")
+  same = lambda name: [{k: v for k, v in line.items() if not k.startswith(timed)}
+                       for line in lines_of(tmp_path / name, "metrics.jsonl")]
+  assert same("resumed") == same("straight")
+
+
+def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_path):
+  run_of(faulty("rl", steps=1), tmp_path)
+  lines = lines_of(tmp_path, "evals.jsonl")
+  for line in lines:
+    assert line["episodes"] == len(line["outcomes"]) == 16 and line["success"] == line["successes"] / 16
+    assert math.isfinite(line["reward"])
+    assert ("dropped/env" in line.get("troubles", {})) == (line["variant"] == "id_seen")
+  assert any("dropped/reward" in line.get("troubles", {}) for line in lines)
+
+
 @pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"})])
 def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
     method, own, tiny, run_of, lines_of, tmp_path):

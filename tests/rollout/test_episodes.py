@@ -1,10 +1,14 @@
 """The conversation loop with policies that are plain functions."""
 
+import dataclasses
+import time
+
 import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.rollout.episodes import Response, play, scripted, whole_chat
+from sftrl_jax.envs.referee import CheckedEnv, EpisodeError, RewardFnEnv
+from sftrl_jax.rollout.episodes import Judging, Response, Trouble, play, scripted, whole_chat
 
 ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
 SEEDS = (5, 3, 8, 3, 100, 0)
@@ -60,7 +64,8 @@ def test_episodes_end_at_their_own_turns_and_the_policy_is_told_who_is_left():
 
 def test_a_refused_reply_is_never_judged():
   def answer(chats, kept, memory):
-    return [Response("NUMBERS", refused=kept is not None and place % 2 == 0) for place in range(len(chats))], None
+    refused = lambda place: Trouble("cut/feedback", "") if kept is not None and place % 2 == 0 else None
+    return [Response("NUMBERS", refused=refused(place)) for place in range(len(chats))], None
 
   for number, episode in enumerate(play(ENV, answer, SEEDS)[0]):
     assert episode.truncated and not episode.success
@@ -79,3 +84,87 @@ def test_the_whole_chat_ends_with_what_was_said_last():
   chat = (Message("user", "q"),)
   assert whole_chat(chat, "r", "f") == (*chat, Message("assistant", "r"), Message("user", "f"))
   assert whole_chat(chat, "r", "") == (*chat, Message("assistant", "r"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Server(GeneralPoints):
+  """Fails, for one seed, in `where`."""
+
+  where: str = "step"
+  seed: int = 8
+
+  def reset(self, seed):
+    if self.where == "reset" and seed == self.seed:
+      raise ConnectionError("the server is down")
+    state, chat = super().reset(seed)
+    if self.where == "step" and seed == self.seed:
+      return None, chat
+    return state, chat
+
+  def step(self, state, response):
+    return super().step(state, response)   # of None: an AttributeError
+
+
+SERVED = {"target": "any", "cards": 3, "attempts": 3, "style": "compact"}
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_an_environment_that_fails_spoils_one_episode_and_the_others_never_notice(where):
+  seen = []
+
+  def answer(chats, kept, memory):
+    seen.append([chat is None for chat in chats])
+    return [Response("NUMBERS") for _ in chats], None
+
+  played = play(CheckedEnv(Server(**SERVED, where=where)), answer, SEEDS)[0]
+  usual = play(ENV, answer, SEEDS)[0]
+  assert [episode.dropped for episode in played] == [seed == 8 for seed in SEEDS]
+  spoiled = played[SEEDS.index(8)]
+  assert spoiled.trouble.kind == "dropped/env" and "test_episodes.py, line" in spoiled.trouble.message
+  assert (spoiled.turns, spoiled.truncated, spoiled.success) == ((), False, False)
+  assert [one for one in played if one.seed != 8] == [one for one in usual if one.seed != 8]
+  assert sum(seen[0]) == (where == "reset")   # its place stays, so that the others keep theirs
+
+
+def test_a_reward_that_does_not_come_closes_the_episode_or_goes_on_without():
+  def reward(chat, response, verdict):
+    return None if len(chat) > 1 else -1.0
+
+  env = RewardFnEnv(CheckedEnv(Server(**SERVED, seed=-1)), reward)
+  policy = scripted(lambda chat: "NUMBERS")
+  for episode in play(env, policy, SEEDS)[0]:
+    assert episode.dropped and episode.trouble.kind == "dropped/reward" and not episode.turns
+  for episode in play(env, policy, SEEDS, judging=Judging(keep_unrewarded=True))[0]:
+    assert episode.dropped and episode.rewards == [-1.0, None, None] and episode.truncated
+
+
+def test_a_verdict_that_never_comes_is_given_up():
+  def reward(chat, response, verdict):
+    while True:
+      time.sleep(0.001)
+
+  env = RewardFnEnv(CheckedEnv(Server(**SERVED, seed=-1)), reward)
+  episode = play(env, scripted(lambda chat: "NUMBERS"), SEEDS[:1], judging=Judging(seconds=0.05))[0][0]
+  assert "in reward: TimeoutError: no verdict within 0.05 s" in episode.trouble.message
+
+
+def test_an_episode_is_held_to_its_attempts():
+  class Long(Server):
+    def step(self, state, response):
+      return super().step(dataclasses.replace(state, attempt=0), response)
+
+  for env, place in ((Long(**SERVED, seed=-1), "test_episodes.py, line"), ):
+    for episode in play(CheckedEnv(env), scripted(lambda chat: "NUMBERS"), SEEDS)[0]:
+      assert len(episode.turns) == 3 and episode.truncated and episode.turns[-1].verdict.truncated
+      assert not episode.dropped and episode.trouble.kind == "cut/attempts" and place in episode.trouble.message
+      assert "`attempts`" in episode.trouble.message and episode.chat[-1].role == "user"
+
+
+def test_a_mistake_of_the_interface_ends_the_play():
+  class Wrong(Server):
+    def step(self, state, response):
+      return state
+
+  with pytest.raises(ValueError, match="must return") as error:
+    play(CheckedEnv(Wrong(**SERVED)), scripted(lambda chat: "NUMBERS"), SEEDS)
+  assert not isinstance(error.value, EpisodeError)

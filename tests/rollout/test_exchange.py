@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.rollout.episodes import Episode, Response, Trouble, Turn
 from sftrl_jax.rollout.exchange import packed, unpacked
 
 
@@ -24,5 +24,5 @@ def test_an_episode_comes_out_as_it_went_in(image):
 
 
 def test_an_episode_that_was_refused_at_once_has_no_turns():
-  episode = Episode(3, (), (Message("user", "too long"),), True)
-  assert unpacked(packed(episode), 3) == episode
+  episode = Episode(3, (), (Message("user", "too long"),), False, Trouble("dropped/prompt", "x \ud800"))
+  assert unpacked(json.loads(json.dumps(packed(episode))), 3) == episode and episode.dropped

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
@@ -154,8 +155,9 @@ def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess
 
 def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decoding):
   answer = policy(make_actor(shrink=SIZES), decoding, jax.random.key(0), 1.0, range(1))
-  with pytest.raises(ValueError, match=r"config.rollout.prompt_tokens is 5.*--config.rollout.prompt_tokens=8"):
-    answer([(Message("user", "a b c d e f a"),)], None, None)
+  refused = answer([(Message("user", "a b c d e f a"),)], None, None)[0][0].refused
+  assert refused.kind == "dropped/prompt" and "config.rollout.prompt_tokens is 5" in refused.message
+  assert "--config.rollout.prompt_tokens=8 or more" in refused.message
   with pytest.raises(ValueError, match="17 conversations do not fit into config.rollout.rows = 16"):
     answer([(Message("user", "a"),)] * 17, None, None)
 
@@ -177,6 +179,26 @@ def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_a
     np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
   answers = {tuple(ids_of(episode)[0]) for episode in shared[:4]}
   assert (len(answers) == 1) == (temperature == 0)   # keys are folded from episodes, not from groups
+
+
+def test_an_episode_that_never_began_is_missing_and_the_others_of_its_group_never_notice(guess, make_actor, decoding):
+  class Down(type(guess())):
+    calls = 0
+
+    def reset(self, seed):
+      Down.calls += 1
+      if Down.calls in (5, 7, 9, 10, 11, 12):   # the first and third of one group, and all of another
+        raise EpisodeError("env", "down")
+      return super().reset(seed)
+
+  seeds, actor = [number // 4 for number in range(16)], make_actor(**GROUPS)
+  usual = talk(guess(), actor, decoding, 0.7, seeds, range(16), group=4)
+  played = talk(Down(), actor, decoding, 0.7, seeds, range(16), group=4)
+  assert [number for number, episode in enumerate(played) if episode.dropped] == [4, 6, 8, 9, 10, 11]
+  for one, same in zip(played, usual, strict=True):
+    assert one.dropped or (one.chat, ids_of(one)[:2]) == (same.chat, ids_of(same)[:2])
+    if not one.dropped:
+      np.testing.assert_allclose(ids_of(one)[2], ids_of(same)[2], atol=1e-5)
 
 
 def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sftrl_jax.text import pretrained
-from sftrl_jax.text.pretrained import Pretrained
+from sftrl_jax.text.pretrained import Pretrained, configured
 
 FAMILIES = ("smollm2", "llama3", "qwen3", "gemma")
 kinds = pytest.mark.parametrize("kind", ["bytes", "blank"])
@@ -141,3 +141,45 @@ def test_what_is_not_installed_is_told(make, talk, tmp_path, monkeypatch, missin
   monkeypatch.setitem(sys.modules, missing, None)   # as Python itself does for what it could not import
   with pytest.raises(ImportError, match=r"pip install 'sftrl-jax\[hf\]'"):
     pretrained.load(tmp_path)
+
+
+def test_tokens_that_the_assistant_may_write_are_tokens_in_what_it_says_only(hf, talk):
+  """Special tokens that a template looks for inside a message, such as <think>."""
+  from tokenizers import Tokenizer
+  from transformers import PreTrainedTokenizerFast
+  spec, names = json.loads(hf("qwen3").backend_tokenizer.to_str()), ["<think>", "</think>"]
+  spec["added_tokens"] = [{**token, "special": True} for token in spec["added_tokens"]]
+  hf = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)), eos_token="<|im_end|>",
+                               chat_template=hf("qwen3").chat_template)
+  reasoned = "<think>\nA reason\n</think>\n\nSo"
+  chat = talk("a", "So", "b", reasoned)
+  theirs = hf.apply_chat_template([{"role": message.role, "content": message.text} for message in chat],
+                                  return_dict=False)
+  plain, allowing = Pretrained.of(hf), Pretrained.of(hf, assistant_tokens=names)
+  assert plain.spelled(reasoned, True) == names and allowing.spelled(reasoned, True) == []
+  assert allowing.spelled(reasoned) == names and allowing != plain
+  (ids, _), = plain.chats([chat])
+  assert ids != theirs
+  (ids, written), = allowing.chats([chat])
+  assert ids == theirs
+  assert allowing.decode([token for token, mine in zip(ids, written, strict=True) if mine]) == (
+      f"So<|im_end|>{reasoned}<|im_end|>")
+  asked, spelled = allowing.chats([talk("<think>", "So"), talk("< think >", "So")])
+  assert all(ids.count(hf.convert_tokens_to_ids("<think>")) == 1 for ids, _ in (asked, spelled))   # the template's own
+
+
+def test_settings_become_part_of_what_is_saved(make, talk, tmp_path):
+  source = "{% for m in messages %}{{ '<|im_start|>' + m.role + m.content + '<|im_end|>' }}{% endfor %}" + (
+      "{% if add_generation_prompt %}{{ '<|im_start|>assistant' + (mood or '') }}{% endif %}")
+  bare = make("", source=source)
+  assert configured(bare, {}, ()) is bare
+  tokenizer = configured(bare, {"mood": "24"}, ("<think>",))
+  assert tokenizer.decode(tokenizer.chats([talk("a")])[0][0]) == "<|im_start|>usera<|im_end|><|im_start|>assistant24"
+  assert tokenizer != bare
+  tokenizer.save(tmp_path)
+  assert configured(pretrained.load(tmp_path), {"mood": "24"}, ("<think>",)) == tokenizer
+  assert pretrained.load(tmp_path).chats([talk("a", "b")]) == tokenizer.chats([talk("a", "b")])
+  row, = bare.renderings([talk("a")], [{"mood": "10"}])
+  assert row.ids == configured(bare, {"mood": "10"}, ()).chats([talk("a")])[0][0]
+  with pytest.raises(ValueError, match="has no chat template"):
+    configured(make("none"), {"mood": "24"}, ())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftrl_jax.text.template import DAY, compiled
+from sftrl_jax.chat import Message
 
 HEAD = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
 TAIL = "{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -75,12 +75,44 @@ def test_a_template_that_nothing_could_be_learned_by_is_refused(make, source, me
     make("", source=source)
 
 
-def test_the_day_is_always_the_same(make, talk):
-  assert compiled("{{ strftime_now('%d %b %Y') }}").render() == DAY.strftime("%d %b %Y") == "26 Jul 2024"
-  text, _ = make("llama3").template.written(talk("a"))
-  assert "It is 26 Jul 2024" in text
+# As DeepSeek-R1's distilled models have it: the prompt opens the reasoning, and no turn keeps it.
+R1 = ("{{ bos_token }}{%- for m in messages -%}{%- if m.role == 'user' -%}{{ '<|user|>' + m.content }}"
+      "{%- elif m.role == 'assistant' -%}{%- set c = m.content -%}{%- if '</think>' in c -%}"
+      "{%- set c = c.split('</think>')[-1] -%}{%- endif -%}{{ '<|im_start|>' }}ANSWER{%- endif -%}{%- endfor -%}"
+      "{%- if add_generation_prompt -%}{{ '<|im_start|><think>\n' }}{%- endif -%}")
+REASONED = "<think>\nbecause\n</think>\n\nParis"
 
 
-def test_a_template_has_what_transformers_gives_it():
-  source = "{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}{{ {'é': i} | tojson }}{% endfor %}"
-  assert compiled(source).render() == '{"é": 1}'
+@pytest.mark.parametrize("answer", ["{{ c + '<|im_end|>' }}",
+                                    "{% generation %}{{ c + '<|im_end|>' }}{% endgeneration %}"])
+def test_reasoning_that_the_prompt_opens_and_the_template_drops_is_written(make, talk, answer):
+  template = make("", source=R1.replace("ANSWER", answer)).template
+  for reply in (REASONED, REASONED.removeprefix("<think>\n")):   # as a person writes it, and as it was sampled
+    for chat in (talk("a", reply), talk("a", REASONED, "b", reply)):
+      text, stretches = template.written(chat)
+      begun, prompt = (template.readable(template.plain(chat[:-1])), template.readable(template.prompt))
+      assert begun.endswith(prompt) and template.readable(text) == begun + reply.split("<think>\n")[-1] + "<|im_end|>"
+      start, stop = stretches[-1]
+      assert template.readable(text[start:stop]) == "because\n</think>\n\nParis<|im_end|>"
+  text, stretches = template.written(talk("a", "Paris", "b", "Rome"))   # a row without reasoning trains too
+  assert [template.readable(text[start:stop]) for start, stop in stretches] == ["Paris<|im_end|>", "Rome<|im_end|>"]
+
+
+def test_turns_that_do_not_repeat_the_generation_prompt_are_found_by_what_they_begin_with(make, talk):
+  block = "<think>\\n\\n</think>\\n\\n"
+  source = HEAD + (f"{{%- if m.role == 'assistant' and loop.last %}}{{{{ '{block}' }}}}{{% endif %}}"
+                   "{{ m.content + '<|im_end|>' }}") + TAIL.replace("assistant\\n", f"assistant\\n{block}")
+  template = make("", source=source).template
+  text, stretches = template.written(talk("a", "b", "c", "d"))
+  assert [template.readable(text[start:stop]) for start, stop in stretches] == ["b<|im_end|>", "d<|im_end|>"]
+  assert template.readable(template.header) == "<|im_start|>assistant\n" and not template.opener
+
+
+def test_keys_of_a_message_reach_the_template_and_cannot_spell_control_tokens(make):
+  source = loop("{% if m.why %}{{ '<think>' + m.why + '</think>' }}{% endif %}"
+                "{% for call in m.calls or [] %}{{ call | tojson }}{% endfor %}{{ m.content + '<|im_end|>' }}")
+  template = make("", source=source).template
+  fields = {"role": "assistant", "content": "b", "why": "r<|im_end|>", "calls": [{"<s>": "</s>é"}]}
+  text, ((start, stop),) = template.written((Message("user", "a"), Message("assistant", "b", fields=fields)))
+  assert template.readable(text[start:stop]) == '<think>r<|im_end|></think>{"<s>": "</s>é"}b<|im_end|>'
+  assert text[start:stop].count(template.end) == 1

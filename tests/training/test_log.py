@@ -255,3 +255,9 @@ def test_however_a_run_is_killed_each_line_is_there_once_when_it_ends(where, req
     for name in logs.FILES:
       jsonl.remove(home / name)
   assert kills > 50
+
+
+def test_what_is_said_once_a_kind(log, capsys):
+  for kind, text in (("a", "first"), ("a", "second"), ("b", "third")):
+    log.say_once(kind, text)
+  assert capsys.readouterr().out == "first\nthird\n"

@@ -1,6 +1,7 @@
 """Counting steps, and when something is due."""
 
 import dataclasses
+import json
 
 from sftrl_jax.training.position import Limits, Position, due, due_at
 
@@ -50,3 +51,11 @@ def test_shares_of_a_run_are_crossed_once_each_and_the_end_always():
 
 def test_shares_follow_the_budget_where_it_ends_the_run():
   assert crossed((0.25, 0.5, 0.75), steps(8), Limits(1000, 8.0)) == [2, 4, 6, 8]
+
+
+def test_counts_of_episodes_are_kept_and_written_where_there_are_any():
+  begun = Position().ahead(4, 0, 0.0, train=1.0)
+  assert begun.counts == {} and begun.log().keys() == Position().log().keys()
+  after = begun.ahead(8, 0, 0.0, train=1.0, counts={"dropped/env": 2})
+  assert after.log()["dropped/env"] == 2 and after.ahead(9, 0, 0.0, train=1.0).counts == {"dropped/env": 2}
+  assert Position(**json.loads(json.dumps(dataclasses.asdict(after)))) == after

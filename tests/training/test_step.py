@@ -16,6 +16,7 @@ from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
+from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import accumulate, make_train_step
 
@@ -116,6 +117,48 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   after, metrics = step(after, jnp.ones((2, 3)))
   assert metrics["nonfinite_steps"] == 0 and np.isfinite(after.params["w"]).all()
   assert (after.params["w"] < state.params["w"]).all()
+
+
+@pytest.mark.parametrize("name", ("adamw", "schedule_free_adamw", "muon", "prodigy", "adafactor", "noisy_sgd"))
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(name):
+  """The gradient is finite and the update is not, here by its rate: parameters, their average and all slots stay."""
+  rate = lambda n: jnp.where(n == 1, jnp.nan, 1e-3)
+  loss = lambda params, x: (Mean(sum(jnp.sum(p) for p in jax.tree.leaves(params)) * x[0], jnp.float32(2.0)), {})
+  optimizer = make_optimizer(OptimizerConfig(name), rate)
+  params = {"model": {"layers": {"block": {"mlp": {"up": {"kernel": jnp.ones((1, 4, 2))}}}}, "embed": jnp.ones((3, 4))}}
+  step = jax.jit(make_train_step(loss, optimizer, SCHEDULE))
+  first, _ = step(states.create(params, optimizer), jnp.ones(1))
+  after, metrics = step(first, jnp.ones(1))
+  assert metrics["nonfinite_steps"] == 1 and np.isfinite(metrics["grad_norm"])
+  jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state), (first.params, first.opt_state))
+  for leaf in jax.tree.leaves(states.evaluated(after)):
+    assert np.isfinite(leaf).all()
+
+
+def test_bfloat16_takes_a_step_where_the_embedding_unembeds_too():
+  """XLA's CPU backend lacks the product of its gradient in bfloat16 with a result in f32."""
+  for chunk in (0, 4):
+    model = build(DecoderConfig(vocab=11, width=32, layers=1, heads=2, dtype="bfloat16", tie_embeddings=True))
+    ids = jnp.ones((2, 8), jnp.int32)
+    batch = TokenBatch(Inputs(ids, jnp.tile(jnp.arange(8), (2, 1)), ids), ids, jnp.ones((2, 8)))
+    optimizer = optax.adam(1e-6)
+    loss = functools.partial(sft_loss, score=make_score(model, chunk=chunk))
+    step = jax.jit(make_train_step(loss, optimizer, SCHEDULE))
+    before = states.create({"model": jax.jit(model.init)(jax.random.key(0))}, optimizer)
+    after, metrics = step(before, batch)
+    assert metrics["nonfinite_steps"] == 0
+    assert np.mean(after.params["model"]["embed"] != before.params["model"]["embed"]) > 0.99
+
+
+def test_a_slot_that_begins_infinite_may_stay_so():
+  """A user's optimizer may hold the least loss so far; it counts as finite as long as nothing else is lost."""
+  sgd = optax.sgd(0.1)
+  optimizer = optax.GradientTransformation(lambda p: (jnp.float32(jnp.inf), sgd.init(p)), lambda g, s, p=None: (
+      sgd.update(g, s[1], p)[0], s))
+  loss = lambda params, x: (Mean(jnp.sum(params["w"]) * x[0], jnp.float32(1.0)), {})
+  after, metrics = make_train_step(loss, optimizer, SCHEDULE)(states.create({"w": jnp.ones(2)}, optimizer), jnp.ones(1))
+  assert metrics["nonfinite_steps"] == 0 and after.params["w"][0] < 1
+
 
 
 def test_adapters_alone_are_trained_by_the_gradient_of_the_kernel_beside_them(losses, params, token_batch):

@@ -1,21 +1,62 @@
 """The families of Hugging Face checkpoints: for each a table of names, and config.json in both directions.
 
-A family's file holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys that
-config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json).
+A family's file in known/ holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys
+that config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json).
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from types import ModuleType
 
-from sftrl_jax.checkpoints.families import gemma3, llama, mistral, qwen2, qwen3
 from sftrl_jax.checkpoints.families.keys import Keys
+from sftrl_jax.checkpoints.families.known import (
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    mistral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from sftrl_jax.models import DecoderConfig
 
 # In the order in which `of` tries them.
-FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3}
+FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3,
+            "gemma2": gemma2, "smollm3": smollm3, "phi3": phi3, "olmo2": olmo2, "granite": granite}
+_EXPERTS, _LAYER_NORM = "mixtures of experts", "LayerNorm"
+MISSING = {   # what the decoder lacks for other families
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "ernie4_5_moe"), _EXPERTS),
+    "gpt_oss": f"{_EXPERTS} and attention sinks", "llama4_text": f"{_EXPERTS} and chunked attention",
+    "deepseek_v2": f"{_EXPERTS} and latent attention", "deepseek_v3": f"{_EXPERTS} and latent attention",
+    "qwen3_next": f"{_EXPERTS} and linear attention", "granitemoehybrid": f"{_EXPERTS} and state-space layers",
+    "gpt2": f"{_LAYER_NORM} and learned positions", "opt": f"{_LAYER_NORM} and learned positions",
+    **dict.fromkeys(("gpt_neox", "falcon", "phi", "cohere"), f"{_LAYER_NORM}, beside an MLP parallel to attention"),
+    **dict.fromkeys(("starcoder2", "stablelm", "olmo"), _LAYER_NORM), "mamba": "state-space layers",
+    "gemma3n": "embeddings of each layer and alternating updates"}
 # Fields of DecoderConfig that say how a model is run or initialised, not what it computes.
 NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "init_std", "context")
+
+
+# What a file may say of a size at most, so that a damaged one is refused before anything is made of that size.
+LARGEST = {"num_hidden_layers": 10_000, "hidden_size": 2**24, "intermediate_size": 2**24, "head_dim": 2**16,
+           "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "vocab_size": 2**28,
+           "max_position_embeddings": 2**40}
+
+
+def refuse_large(sizes: dict, where: str, names: Mapping[str, str] | None = None) -> None:
+  """ValueError for a size beyond LARGEST. sizes: by the keys of config.json; names: those keys -> the file's own."""
+  for name, most in LARGEST.items():
+    value = sizes.get(name)
+    if isinstance(value, int) and value > most:
+      raise ValueError(f"{where}: {(names or {}).get(name, name)} is {_short(value)}; it must be at most {most}.")
+
+
+def _short(value: int) -> str:
+  return str(value) if value < 10**30 else "a number of more than 30 digits"
 
 
 def named(values: dict, where: str) -> ModuleType:
@@ -24,14 +65,19 @@ def named(values: dict, where: str) -> ModuleType:
   if name == "gemma3":
     raise ValueError(f"{where}: model_type is 'gemma3', which takes images; of Gemma 3 only the text models are known "
                      "(gemma3_text: 270m and 1b).")
+  if isinstance(name, str) and name in MISSING:
+    raise ValueError(f"{where}: model_type is {name!r}, which needs {MISSING[name]}; models here have none. Known: "
+                     f"{', '.join(FAMILIES)}.")
   if not isinstance(name, str) or name not in FAMILIES:
-    raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.")
+    code = " Its code (auto_map) is not run: no file of a model is." if "auto_map" in values else ""
+    raise ValueError(f"{where}: model_type is {name!r}, an unknown architecture; known: {', '.join(FAMILIES)}.{code}")
   return FAMILIES[name]
 
 
 def describe(values: dict, where: str = "config.json") -> DecoderConfig:
   """The model of the values of a config.json."""
   family = named(values, where)
+  refuse_large(values, where)
   try:
     return family.describe(Keys(values, where, family.DEFAULTS))
   except ValueError as error:

@@ -9,7 +9,9 @@ from sftrl_jax.models import DecoderConfig
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
 WRITTEN = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
 LAYERS = {"full_attention": "global", "sliding_attention": "local"}
-KINDS = {kind: name for name, kind in LAYERS.items()}
+KINDS = {"global": "full_attention", "local": "sliding_attention", "unrotated": "full_attention"}
+# Keys that say whether there are biases, and the fields of DecoderConfig that they set.
+BIASES = {"attention_bias": ("qkv_bias", "o_bias"), "mlp_bias": ("mlp_bias",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +79,9 @@ def shortest(kinds: tuple[str, ...]) -> tuple[str, ...]:
   return kinds[:size]
 
 
-def read_shape(keys: Keys) -> dict:
-  """The fields of DecoderConfig whose keys are the same in every family."""
-  for name in ("mlp_bias", "attention_bias", "rope_interleaved"):
+def read_shape(keys: Keys, biases: tuple[str, ...] = ()) -> dict:
+  """The fields of DecoderConfig whose keys are the same in every family. biases: the family's own of BIASES."""
+  for name in ("rope_interleaved", *(name for name in BIASES if name not in biases)):
     keys.only(name, (False, None))
   keys.only("quantization_config", (None,))   # quantised weights are not supported
   heads = keys.integer("num_attention_heads")
@@ -87,19 +89,24 @@ def read_shape(keys: Keys) -> dict:
   if not keys.get("head_dim") and width % heads:
     raise ValueError(f"{keys.where}: hidden_size is {width}, which num_attention_heads = {heads} does not divide; so "
                      "head_dim is needed.")
+  fields = {field: keys.flag(name) for name in biases for field in BIASES[name]}
   return dict(
-      vocab=keys.integer("vocab_size"), width=width, layers=keys.integer("num_hidden_layers"), heads=heads,
+      fields, vocab=keys.integer("vocab_size"), width=width, layers=keys.integer("num_hidden_layers"), heads=heads,
       kv_heads=keys.integer("num_key_value_heads") if keys.get("num_key_value_heads") else heads,
       head_dim=keys.integer("head_dim") if keys.get("head_dim") else width // heads,
       mlp_dim=keys.integer("intermediate_size"), norm_eps=keys.number("rms_norm_eps"),
       tie_embeddings=keys.flag("tie_word_embeddings"), context=keys.integer("max_position_embeddings"))
 
 
-def write_shape(config: DecoderConfig) -> dict:
-  """The keys of `read_shape` for a config.json. A model of unknown context gets 8192, which limits nothing here."""
+def write_shape(config: DecoderConfig, biases: tuple[str, ...] = ()) -> dict:
+  """The keys of `read_shape` for a config.json. A model of unknown context gets 8192, which limits nothing here. Ids of
+  tokens are null until a tokenizer gives some: transformers' own may lie beyond the vocabulary."""
+  flags = {name: name in biases and all(getattr(config, field) for field in fields)
+           for name, fields in BIASES.items() if name in ("attention_bias", *biases)}
   return dict(
+      flags, **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
       vocab_size=config.vocab, hidden_size=config.width, num_hidden_layers=config.layers,
       num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, head_dim=config.head_dim,
       intermediate_size=config.mlp_dim, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
       max_position_embeddings=config.context or 8192, initializer_range=config.init_std, use_cache=True,
-      attention_bias=False, attention_dropout=0.0)
+      attention_dropout=0.0)

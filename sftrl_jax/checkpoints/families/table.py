@@ -13,10 +13,12 @@ class Tensor:
   """A tensor of a checkpoint, or one for each layer if `name` has {n}.
 
   axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width]
+  part: where several parameters share a tensor, one below another, the place of this one
   """
 
   name: str
   axes: str
+  part: int = 0
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Its shape in the checkpoint; ours: the shape of one layer's parameter."""
@@ -60,6 +62,10 @@ LLAMA = {
 }
 BIASES = of_layers({f"{path}/bias": (f"{each.hf}.bias", each.bias_axes) for path, each in PROJECTIONS.items()
                     if each.bias})
+POST_NORMS = of_layers({
+    "attn_post_norm/scale": ("post_attention_layernorm.weight", "d -> d"),
+    "mlp_post_norm/scale": ("post_feedforward_layernorm.weight", "d -> d"),
+})
 HEAD_NORMS = of_layers({
     "attn/q_norm/scale": ("self_attn.q_norm.weight", "c -> c"),
     "attn/k_norm/scale": ("self_attn.k_norm.weight", "c -> c"),

@@ -68,7 +68,7 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
   names = [name for name in only or MEASUREMENTS
            if KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes]
   experiment = build_experiment(config, verb)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   with jax.set_mesh(experiment.mesh), rules.applied(), tempfile.TemporaryDirectory() as folder:
     peak = machine_peak.measure()
     print(table.describe_machine(peak), flush=True)

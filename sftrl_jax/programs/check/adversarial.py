@@ -1,19 +1,18 @@
 """Adversarial checks of a verifier: strings that a model may write and no person would, answers to other questions, and
 steps after the end of an episode."""
 
-import contextlib
-import signal
-import threading
+import random
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 from sftrl_jax.chat import Message
-from sftrl_jax.envs.referee import TaskError
-from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, location, short, span
+from sftrl_jax.envs.guard import time_limit
+from sftrl_jax.envs.referee import TaskError, location
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, short, span
 
 MAX_SECONDS = 2.0  # for a verdict on one string
+MIXED = 20  # episodes of every variant that are answered now right, now wrong
 STRINGS = (
     "", " ", "\n", "\0", "\ud800", "x" * 1_000_000, "9" * 1_000_000, "1 " * 100_000, "(" * 100_000,
     "[" * 50_000 + "]" * 50_000, "²³", "١٢٣", "𝟙𝟚𝟛", "1e999", "nan", "-1", "0x1F", "1_000", "9" * 5_000, "9**9**9**9",
@@ -28,7 +27,7 @@ def check_hostile_strings(variants: Sequence[ExpertEpisodes]) -> str:
     words = " ".join(["<pad>", "<bos>", *variant.env.words])
     for response in (*STRINGS, words, words * 50):
       start_time = time.perf_counter()
-      with _time_limit():
+      with time_limit(2 * MAX_SECONDS):
         _, verdict = variant.env.step(variant.episodes[0][0].state, response)
       slowest = max(slowest, (time.perf_counter() - start_time, response))
       if verdict.success:
@@ -38,28 +37,6 @@ def check_hostile_strings(variants: Sequence[ExpertEpisodes]) -> str:
     raise CheckFailed(f"{location(variants[0].env, 'step')}: {short(slowest[1])} took {slowest[0]:.1f} s",
                       "refuse long responses before anything else")
   return f"{len(STRINGS) + 2} strings, {len(variants)} variants, {1000 * slowest[0]:.0f} ms at most"
-
-
-@contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
-  """Raises TimeoutError in the line where the verifier is after twice MAX_SECONDS.
-
-  Python delivers signals to the main thread alone, and not every system has timers: elsewhere there is no limit.
-  """
-  if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-    yield
-    return
-
-  def stop(number: int, frame: FrameType | None) -> None:
-    raise TimeoutError(f"no verdict within {2 * MAX_SECONDS:g} s")
-
-  before = signal.signal(signal.SIGALRM, stop)
-  signal.setitimer(signal.ITIMER_REAL, 2 * MAX_SECONDS)
-  try:
-    yield
-  finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def check_rewards(variants: Sequence[ExpertEpisodes]) -> str:
@@ -81,29 +58,41 @@ def check_rewards(variants: Sequence[ExpertEpisodes]) -> str:
 
 
 def check_episode_ends(variants: Sequence[ExpertEpisodes]) -> str:
-  """Answers wrongly until the end: it comes within `attempts`, a chat only grows, and `step` refuses an ended state."""
+  """Answers wrongly, and then right and wrong in turns of many kinds, until the end: it comes within `attempts`, a chat
+  only grows, and `step` refuses an ended state."""
   longest = 0
   for variant in variants:
-    first, wrong_response = variant.episodes[0][0], variant.episodes[-1][0].response
-    state, chat = first.state, first.chat
-    for attempt in range(1, variant.env.attempts + 1):
-      response = "" if wrong_response == variant.env.expert(state) else wrong_response
-      before = chat
-      state, verdict = variant.env.step(state, response)
-      chat, longest = verdict.chat, max(longest, attempt)
-      if chat is None:
-        break
-      if chat[:-1] != (*before, Message("assistant", response)):
-        raise CheckFailed(
-            f"{location(variant.env, 'step')}: the next chat is not the one that was answered, the response, and one "
-            f"message of the user: {short(chat)}",
-            "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat")
-    if chat is not None:
-      raise CheckFailed(f"{location(variant.env, 'step')}: {variant.name} goes on after {variant.env.attempts} "
-                        "responses, which is `attempts`", "end the episode, with truncated=True, at the last attempt")
-    for ended in (state, variant.episodes[0][-1].after):
-      _check_refused(variant, ended)
-  return f"after {longest} responses at most; then step raises ValueError"
+    ended, count = _play_to_end(variant, 0, 0.0)
+    longest = max(longest, count)
+    for number in range(MIXED):
+      longest = max(longest, _play_to_end(variant, number % len(variant.episodes), 0.25 + 0.5 * (number % 2))[1])
+    for state in (ended, variant.episodes[0][-1].after):
+      _check_refused(variant, state)
+  return f"after {longest} responses at most, {MIXED} mixed plays a variant; then step raises ValueError"
+
+
+def _play_to_end(variant: ExpertEpisodes, index: int, right: float) -> tuple[Any, int]:
+  """(the last state, responses given) of an episode whose responses are right with this probability."""
+  first, wrong_response = variant.episodes[index][0], variant.episodes[index - 1][0].response
+  state, chat, draw = first.state, first.chat, random.Random(f"mixed {index} {right}")
+  for attempt in range(1, variant.env.attempts + 1):
+    expert = variant.env.expert(state)
+    response = expert if draw.random() < right else "" if wrong_response == expert else wrong_response
+    before = chat
+    state, verdict = variant.env.step(state, response)
+    chat = verdict.chat
+    if chat is None:
+      return state, attempt
+    if chat[:-1] != (*before, Message("assistant", response)):
+      raise CheckFailed(
+          f"{location(variant.env, 'step')}: the next chat is not the one that was answered, the response, and one "
+          f"message of the user: {short(chat)}",
+          "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat")
+  kinds = " (right and wrong ones)" if right else ""
+  raise CheckFailed(f"{location(variant.env, 'step')}: {variant.name} goes on after {variant.env.attempts} responses"
+                    f"{kinds}, which is `attempts`",
+                    "let step end the episode, with truncated=True, at the last attempt, or let `attempts` be larger; "
+                    "runs cut it there")
 
 
 def _check_refused(variant: ExpertEpisodes, ended: Any) -> None:

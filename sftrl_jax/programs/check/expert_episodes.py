@@ -7,7 +7,7 @@ from typing import Any
 
 from sftrl_jax.chat import Chat
 from sftrl_jax.envs.env import Env, Verdict
-from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, where
+from sftrl_jax.envs.referee import CheckedEnv
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 
 SEEDS = 300  # episodes of every variant
@@ -79,13 +79,6 @@ def play_episode(env: Env, seed: int | str) -> tuple[ExpertStep, ...]:
     steps.append(ExpertStep(state, chat, response, after, verdict))
     state, chat = after, verdict.chat
   return tuple(steps)
-
-
-def location(env: Env, method: str) -> str:
-  """Returns the file and line of a method of the user's class, below the wrappers."""
-  while isinstance(env, (CheckedEnv, RewardFnEnv)):
-    env = env.env
-  return where(getattr(type(env), method))
 
 
 def span(values: Sequence[float]) -> str:

@@ -55,6 +55,7 @@ def check_rows(experiment: Experiment) -> str:
 def check_episodes(experiment: Experiment, episodes: Sequence[Episode]) -> str:
   """RL: compares training rows of the policy's episodes, and of the expert's, with the responses in them."""
   tokenizer = experiment.tokenizer
+  episodes = [episode for episode in episodes if not episode.dropped]
   episodes = [*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)]
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
   expected = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
@@ -124,6 +125,6 @@ def expert_episode(experiment: Experiment, seed: int | str) -> Episode:
     tokens = tuple(response(experiment.tokenizer, (*chat, Message("assistant", text))))
     state, verdict = experiment.env.step(state, text)
     turns.append(Turn(Response(text, tuple(context), tokens, (0.0,) * len(tokens)), verdict))
-    if verdict.chat is None:
-      return Episode(seed, tuple(turns), chat, verdict.truncated)
+    if verdict.chat is None or len(turns) == experiment.env.attempts:
+      return Episode(seed, tuple(turns), chat, verdict.truncated or verdict.chat is not None)
     chat, context = verdict.chat, continued(experiment.tokenizer, verdict.chat)

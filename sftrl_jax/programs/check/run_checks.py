@@ -60,7 +60,7 @@ def check_run(config: ConfigDict, verb: str, planned: plan_check.PlannedStep | N
   Nothing is left behind. Raises ConfigError for parts that do not fit together.
   """
   experiment = build_experiment(config, verb)
-  initial_params.check_start(experiment.start, experiment.model)
+  initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, verb, {}, os.environ)
   # A check returns a message alone. These two get what later checks need; they stay empty if the check fails.
   played: list[Played] = []
@@ -86,7 +86,9 @@ def _check_parts(experiment: Experiment, played: list[Played]) -> Iterator[Check
 
     def play() -> str:
       played.append(_play(experiment, params))
-      episodes = played[0].sampled
+      episodes = [episode for episode in played[0].sampled if not episode.dropped]
+      if not episodes:
+        raise FatalCheckFailed(played[0].sampled[0].trouble.message, "mend that")
       success = sum(episode.success for episode in episodes) / len(episodes)
       return f"{len(episodes)} at once in {played[0].seconds:.2g} s; success of the start {success:.1%}"
 

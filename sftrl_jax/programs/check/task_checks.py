@@ -13,9 +13,9 @@ from pathlib import Path
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.envs import nothing
-from sftrl_jax.envs.referee import TaskError
+from sftrl_jax.envs.referee import TaskError, location
 from sftrl_jax.programs.check import adversarial, expert_episodes
-from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, location, short
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, short
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.text.render import continued, render, response
 from sftrl_jax.text.tokenizer import Tokenizer, byte, words

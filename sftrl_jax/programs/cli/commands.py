@@ -5,6 +5,7 @@ must not be imported before `prepare_environment` has set the threads that XLA r
 functions.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,6 +18,8 @@ from sftrl_jax import jsonl, paths
 from sftrl_jax.programs.config import nested, resolve, smoke
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, as_path, refuse_file
 from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, resolve_run, verb_of
+from sftrl_jax.programs.runtime.interrupt import as_exception
+from sftrl_jax.programs.runtime.lock import PATIENCE, only_output
 from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, prepare_environment
 from sftrl_jax.programs.start import checkpoint_ref
 
@@ -85,7 +88,7 @@ def _prepare_from(command: Command) -> str:
   path = checkpoint_ref.home_of(source) / "config.json"
   try:
     config = json.loads(path.read_text()) if path.is_file() else {}
-  except json.JSONDecodeError:
+  except (OSError, ValueError, RecursionError):
     config = {}   # the program reads the file too and raises the error
   prepare_environment(cpu_threads(config if isinstance(config, dict) else {}, command.overrides))
   return source
@@ -120,7 +123,8 @@ def _report_run(config: ConfigDict, workdir: Path) -> None:
   """Writes the report of one run, if it has evaluations or rows of the user's own to show."""
   if (jsonl.files(workdir / "evals.jsonl") or (workdir / "data.json").is_file()) and config.log.report:
     from sftrl_jax.report import write
-    with paths.staging(workdir / "report") as out:
+    home = workdir / "report"
+    with only_output(home, "--out", inside=True, patience=PATIENCE), paths.staging(home) as out:
       write.write_run(workdir, out)
     print(f"Report: {workdir / 'report' / 'report.html'}")
 
@@ -133,7 +137,7 @@ def run_check(command: Command) -> None:
   cases = run.cases(command.flags["--config"], command.overrides)
   prepare_environment(run.threads(cases))
   scratch = as_path(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
-  with joined_processes(command.flags):
+  with as_exception(), joined_processes(command.flags):
     run.run(cases, command.flags.get("--plan", ""), command.flags.get("--within", ""), scratch)
 
 
@@ -145,7 +149,8 @@ def run_data(command: Command) -> None:
   data.refuse_out(out)
   _training_verb(command)
   config, _ = resolve_config(command)
-  data.run(nested.plain(config), out, command.flags.get("--variant", ""), count)
+  with as_exception():
+    data.run(nested.plain(config), out, command.flags.get("--variant", ""), count)
 
 
 def run_evaluate(command: Command) -> None:
@@ -157,7 +162,7 @@ def run_evaluate(command: Command) -> None:
   else:
     source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
-  with joined_processes(command.flags):
+  with as_exception(), joined_processes(command.flags):
     evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""), spec)
 
 
@@ -165,7 +170,9 @@ def run_sample(command: Command) -> None:
   """Samples responses of a model."""
   source = _prepare_from(command)
   from sftrl_jax.programs.sample import run
-  run.run(source, run.read_options(command.flags, command.switches), command.overrides)
+  options = run.read_options(command.flags, command.switches)
+  with as_exception():
+    run.run(source, options, command.overrides)
 
 
 def run_bench(command: Command) -> None:
@@ -181,7 +188,9 @@ def run_bench(command: Command) -> None:
   config = _resolve_training(command)
   from sftrl_jax.programs.bench import run
   kinds = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
-  run.run(config, verb, command.flags.get("--against", ""), command.flags.get("--out", ""), int(pairs), kinds)
+  out = command.flags.get("--out", "")
+  with only_output(Path(out), "--out", inside=True) if out else contextlib.nullcontext():
+    run.run(config, verb, command.flags.get("--against", ""), out, int(pairs), kinds)
 
 
 def run_plan(command: Command) -> None:
@@ -202,7 +211,8 @@ def run_convert(command: Command) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")   # it computes nothing, and host memory holds larger models
   prepare_environment(0)
   from sftrl_jax.programs import convert
-  convert.run(*command.positionals, command.flags.get("--dtype", ""))
+  with as_exception():
+    convert.run(*command.positionals, command.flags.get("--dtype", ""), "--adapters" in command.switches)
 
 
 def run_report(command: Command) -> None:
@@ -216,7 +226,7 @@ def run_report(command: Command) -> None:
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
   first, is_overlay = directories[0], len(directories) > 1
   home = as_path(command.flags.get("--out", first / ("overlay" if is_overlay else "report")))
-  with paths.staging(home) as out:
+  with only_output(home, "--out", inside=True), paths.staging(home) as out:
     if is_overlay:
       write.write_overlay(directories, out)
     elif (first / "study.json").is_file():

@@ -21,7 +21,10 @@ MEANINGS = {
     "batch": "rows of one SFT update, or episodes of one RL iteration",
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
              "DIR@best:VARIANT",
-    "max_nonfinite": "steps in a row with a skipped update (loss or gradient not finite) after which the run stops",
+    "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
+    "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward) that training, or one "
+                   "evaluation of a variant, may leave out; may change on resume",
+    "verdict_seconds": "that one call of the task's reset or step, its reward included, may take; 0 for no limit",
     "max_without_signal": "iterations in a row whose rewards are all alike (in each group) after which the run stops; "
                           "0 for never",
     "flops": "total FLOPs at which the run stops; 0 for no limit",

@@ -88,10 +88,12 @@ EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [--config.
                      smollm2, base:NAME or scratch
   --workdir=DIR      for evals.jsonl (default: evaluate/STEP in the run's workdir, or
                      runs/evaluate/NAME){PROCESS_USAGE}"""
-CONVERT_USAGE = """FROM TO [--dtype=DTYPE]
-  FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
+CONVERT_USAGE = """FROM TO [--dtype=DTYPE] [--adapters]
+  FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, adapters of PEFT (DIR or DIR@BASE), a .gguf
+  file, or smollm2
   TO is a new directory, or one that this verb wrote before, which it replaces
-  --dtype=float32    or bfloat16 (default: that of the weights)"""
+  --dtype=float32    or bfloat16 (default: that of the weights)
+  --adapters         write the adapters of a run for PEFT, and not the model that they are merged into"""
 REPORT_USAGE = """DIR [DIR ...] [--out=DIR]
   draws several directories over one another"""
 CONFIGS_USAGE = """[DIR]
@@ -130,7 +132,7 @@ VERBS = {
         required=("--config",)),
     "convert": Verb(
         commands.run_convert, "write any model as a directory that transformers opens", CONVERT_USAGE,
-        flags=("--dtype",), positionals=(2, 2), overrides=False),
+        flags=("--dtype",), positionals=(2, 2), overrides=False, switches=("--adapters",)),
     "report": Verb(
         commands.run_report, "write tables and figures of runs or of a study", REPORT_USAGE,
         flags=("--out",), positionals=(1, 1000), overrides=False),

@@ -88,5 +88,5 @@ def read_json(path: pathlib.Path, way_out: str) -> dict:
   """The content of a JSON file. ConfigError, with the way out, where the file is damaged."""
   try:
     return json.loads(path.read_text())
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise ConfigError(f"{path} is no JSON ({error}): {way_out}.") from error

@@ -8,6 +8,7 @@ error about a key comes within a second.
 import dataclasses
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 import types
@@ -23,10 +24,12 @@ from sftrl_jax.programs.config.errors import ConfigError, closest, nearest
 from sftrl_jax.programs.config.schema import REQUIRED, Key, OneOf, chooser, keys_of, refuse_unchosen, switched
 from sftrl_jax.programs.config.smoke import smoke, split
 
-# A run that resumes may differ in these: how long it lasts, what it writes and how devices split it, never in what it
-# computes.
-MAY_DIFFER = ("steps", "flops", "max_without_signal", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
-              "mesh.tensor")
+# A run that resumes may differ in these: how long it and its schedule last, what it writes, what may be left out and
+# how devices split it, never in what it computes.
+MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
+              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds")
+# Room for texts: more of it changes nothing for those that did fit.
+MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens")
 
 
 def load(spec: str) -> ConfigDict:
@@ -121,7 +124,7 @@ def build(constructor: Callable, settings: Any, where: str) -> Any:
   """constructor(**settings); ConfigError for an unknown or missing key, and for a ValueError of the constructor.
 
   where: dotted name of the section. It goes before the message of a ValueError that begins with one of the keys:
-    `gamma is 2` becomes `config.ppo.gamma is 2`.
+    `gamma is 2` becomes `config.ppo.gamma is 2`, and `args.b2 is 2` config.optimizer.args.b2 is 2.
   """
   settings = nested.plain(settings)
   parameters = inspect.signature(constructor).parameters
@@ -138,7 +141,7 @@ def build(constructor: Callable, settings: Any, where: str) -> Any:
     return constructor(**settings)
   except (ValueError, TypeError) as error:
     message = str(error)
-    word = message.replace("=", " ").replace(":", " ").split(" ")[0]
+    word = re.match(r"\w*", message)[0]
     about_key = word in settings or word in parameters
     raise ConfigError(f"{where}.{message}" if about_key else f"{where}: {message}") from error
 
@@ -156,11 +159,13 @@ def differences(a: Mapping, b: Mapping) -> list[tuple[str, object, object]]:
 def refuse_another(recorded: Mapping, config: Mapping, workdir: Path) -> None:
   """ConfigError listing the keys, MAY_DIFFER apart, in which `config` is not the config recorded in `workdir`."""
   changes = [(key, old, new) for key, old, new in differences(recorded, config)
-             if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)]
+             if not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)
+             and not (key in MAY_GROW and isinstance(old, int) and new > old)]
   if changes:
     lines = "".join(f"\n  config.{key}: {old!r} there, {new!r} now" for key, old, new in changes)
-    raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change: "
-                      "give the same config to go on with it, or another --workdir to start afresh.")
+    raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change, "
+                      f"and {' and '.join(MAY_GROW)} grow: give the same config to go on with it, or another "
+                      "--workdir to start afresh.")
 
 
 def _choose_sections(tree: dict, overrides: list, schema: Mapping, note: Callable) -> dict:
@@ -298,9 +303,12 @@ def _free_kind(tree: dict, free: Mapping, path: str) -> Any:
 def _unknown(path: str, above: list[str], name: str, keys: Mapping, tree: dict) -> str:
   """The error for an override of an unknown key: offers the nearest key of its section, or the same key elsewhere."""
   where = ".".join(["config", *above])
-  elsewhere = [key for key in nested.flat(tree) if key.split(".")[-1] == path.split(".")[-1]]
-  if not closest(name, keys) and elsewhere:
-    guess = f"did you mean config.{elsewhere[0]}?"
+  last = {}
+  for key in nested.flat(tree):
+    last.setdefault(key.split(".")[-1], key)
+  match = closest(path.split(".")[-1], last)
+  if not closest(name, keys) and match:
+    guess = f"did you mean config.{last[match]}?"
     return f"config.{path} is not a key of {_called(where)}: {guess} Valid: {', '.join(keys)}."
   return f"{where}.{name} is not a key of {_called(where)}{nearest(name, keys, where + '.')}"
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sftrl_jax import paths
+from sftrl_jax.envs import guard
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError, nearest, read_json
@@ -48,9 +49,11 @@ def load(name: str, key: str) -> Any:
     module = _module(path, file.stat().st_mtime_ns)
   except SyntaxError as error:
     raise ConfigError(f"{error.filename or path}, line {error.lineno}: {error.msg}.") from error
-  except Exception as error:
+  except BaseException as error:   # sys.exit() there would look like a run that is complete
+    if guard.is_signal(error):
+      raise
     line = last_line(error, path) or path
-    raise ConfigError(f"{line}: {type(error).__name__}: {error}\n  {key} names this file.") from error
+    raise ConfigError(f"{line}: {guard.describe(error)}\n  {key} names this file.") from error
   names = [word for word, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
   if not attribute:
     raise ConfigError(f"{key} is {name!r}: say which name of the file is meant, as {name}:NAME. It defines "
@@ -106,9 +109,11 @@ def instance(kind: type, make: Callable[[], Any]) -> Any:
     return make()
   except ConfigError:
     raise
-  except Exception as error:
+  except BaseException as error:
+    if guard.is_signal(error):
+      raise
     line = last_line(error, sys.modules[kind.__module__].__file__) or where(kind)
-    raise ConfigError(f"{line}: {type(error).__name__}: {error}") from error
+    raise ConfigError(f"{line}: {guard.describe(error)}") from error
 
 
 def reward(name: str, key: str = "config.reward") -> Callable:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 UNIONS = (typing.Union, types.UnionType)
 CONTAINERS = (tuple, list, dict)
+SMALLEST_FLOAT, LARGEST_FLOAT = 1.2e-38, 3.4e38   # devices compute with float32
 LARGEST = 2**31 - 1   # counts, sizes and seeds are 32-bit integers on a device
 
 
@@ -50,11 +51,11 @@ def fit(value: Any, kind: Any) -> Any:
   if (origin or kind) in CONTAINERS:
     return _fit_container(value, kind)
   if kind is float and type(value) is int:
-    return float(value)
+    return _in_float32(value)
   if kind in (bool, int) and type(value) is not kind or not isinstance(value, kind):
     raise ValueError(f"is {value!r}, but should be {describe(kind)}")
   _refuse_unstorable(value)
-  return _in_range(value) if kind is int else value
+  return RANGES.get(kind, lambda value: value)(value)
 
 
 def parse(text: str, kind: Any) -> Any:
@@ -106,7 +107,7 @@ def _parse_float(text: str) -> float:
   number = _number(text)
   if number is None:
     raise ValueError(f"is {text!r}, but should be float: write a finite number such as 0.1 or 3e-4")
-  return number
+  return _in_float32(number)
 
 
 def _number(text: str) -> float | None:
@@ -125,6 +126,17 @@ def _in_range(value: int) -> int:
   if abs(value) > LARGEST:
     raise ValueError(f"is {str(value)[:40]}, but should be int from {-LARGEST} to {LARGEST}")
   return value
+
+
+def _in_float32(value: float) -> float:
+  """The float; ValueError where it is infinite, or 0 though it is written otherwise, for a device."""
+  if value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
+    raise ValueError(f"is {str(value)[:40]}, but should be 0 or of a size from {SMALLEST_FLOAT} to {LARGEST_FLOAT}, as "
+                     "float32 holds it")
+  return float(value)
+
+
+RANGES = {int: _in_range, float: _in_float32}
 
 
 def _refuse_unstorable(value: Any) -> None:

@@ -14,6 +14,7 @@ from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import Model, build as build_model_of, heads, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
@@ -21,14 +22,16 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
+from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.sections import data_section, model_section
+from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.pretrained import configured
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training import algorithms
@@ -55,7 +58,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   _check_export(plain)
   env = make_env(plain["env"], plain["reward"])
   _check_variants(plain, sections["evals"], env)
-  tokenizer = _build_tokenizer(sections["tokenizer"].name, env, plain["start"], workdir)
+  tokenizer = _build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
   mesh = _build_mesh(plain, sections["mesh"], devices)
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
@@ -68,7 +71,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
                           algorithm_config=algorithm_config, notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
-  return experiment
+  learner = as_config_error(lambda: kind.make_learner(experiment))
+  return dataclasses.replace(experiment, notes=(*notes, *length.notes(experiment, learner)))
 
 
 def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
@@ -112,9 +116,12 @@ def _build_model(plain: dict, section, tokenizer: Tokenizer, mesh: Mesh, workdir
   return model
 
 
-def _build_tokenizer(name: str, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+def _build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+  name = section.name
   if name == pretrained.NAME:
-    return pretrained.tokenizer(start, workdir)
+    loaded = pretrained.tokenizer(start, workdir)
+    return as_config_error(lambda: configured(loaded, section.template_args, section.assistant_tokens),
+                           "config.tokenizer.")
   if name == "bytes":
     return tokenizers.byte()
   if name != "words":
@@ -135,6 +142,10 @@ def _check_numbers(plain: dict) -> None:
                       "flops 0 (no budget) or positive.")
   if plain["max_nonfinite"] < 1:
     raise ConfigError(f"config.max_nonfinite is {plain['max_nonfinite']}; it must be at least 1.")
+  if plain["max_dropped"] < 0:
+    raise ConfigError(f"config.max_dropped is {plain['max_dropped']}; it must be 0 (no episode is left out) or more.")
+  if not 0 <= plain["verdict_seconds"] < 1e6:
+    raise ConfigError(f"config.verdict_seconds is {plain['verdict_seconds']}; it must be 0 (no limit) or some seconds.")
   if plain.get("max_without_signal", 0) < 0:
     raise ConfigError(f"config.max_without_signal is {plain['max_without_signal']}; it must be 0 (never) or positive.")
   if plain["seed"] < 0:
@@ -163,17 +174,28 @@ def _probe(experiment: Experiment) -> None:
 
   `sftrl check` looks at hundreds of episodes; here the first ones show a mistake before a workdir is made.
   """
-  prompts, most = experiment.actor.rollout.prompt_tokens, 0
   envs = [(experiment.env, f"{experiment.seed} ")] if experiment.has_env else []
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
-    chats = (env.reset(f"{prefix}{number}")[1] for number in range(PROBED))
-    most = max(most, *(len(render(experiment.tokenizer, chat)[0]) for chat in chats))
-  if most > prompts:
-    raise ValueError(f"config.rollout.prompt_tokens is {prompts}, but a prompt has {most} tokens: use "
-                     f"--config.rollout.prompt_tokens={most} or more.")
+    _probe_prompts(experiment, env, prefix)
   _probe_examples(experiment)
   _probe_optimizer(experiment)
+
+
+def _probe_prompts(experiment: Experiment, env: Env, prefix: str) -> None:
+  """Most of the first prompts fit; a run leaves out the few that do not, or that reset does not give."""
+  most, lengths, errors = experiment.actor.rollout.prompt_tokens, [], []
+  for number in range(PROBED):
+    try:
+      lengths.append(len(render(experiment.tokenizer, env.reset(f"{prefix}{number}")[1])[0]))
+    except EpisodeError as error:
+      errors.append(error)
+  if len(errors) + sum(length > most for length in lengths) <= min(PROBED // 2, experiment.config["max_dropped"]):
+    return
+  if max(lengths, default=0) > most:
+    raise ValueError(f"config.rollout.prompt_tokens is {most}, but a prompt has {max(lengths)} tokens: use "
+                     f"--config.rollout.prompt_tokens={max(lengths)} or more.")
+  raise errors[0]
 
 
 def _probe_examples(experiment: Experiment) -> None:

@@ -5,10 +5,13 @@ One description for those who run it (sft.py, rl.py), who only compile it (plan/
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
+import jax
 import optax
 
+from sftrl_jax.models import flops
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
@@ -17,8 +20,17 @@ from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_boot
 from sftrl_jax.training.hold import hold_policy
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
+from sftrl_jax.training.position import Limits
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFlops:
+  """FLOPs of one step of a run."""
+
+  train: float
+  score: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +39,9 @@ class Learner:
 
   loss: (params, batch) -> (Mean, metrics)
   optimizer: optax's
-  train_step: (state, batch, frozen) -> (state, metrics), to be jitted
+  train_step: (state, batch, frozen, spent) -> (state, metrics), to be jitted
   rows, length: of the batch that one step of a run (an update, an iteration of RL) learns from
+  flops: of one step, what it trains and what RL scores, without its rollout
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
   score_rows, advantages: of RL alone, to be jitted; see training/advantages.py
   """
@@ -38,6 +51,7 @@ class Learner:
   train_step: Callable
   rows: int
   length: int
+  flops: StepFlops
   epochs: int = 1
   minibatches: int = 1
   score_rows: Callable | None = None
@@ -57,7 +71,9 @@ class Learner:
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   """Cross-entropy on packed rows of `length` tokens (0: config.data.length)."""
   loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
-  return Learner(loss, *_stepping(experiment, loss, 1), experiment.batch, length or experiment.data.length)
+  rows, length = experiment.batch, length or experiment.data.length
+  cost = StepFlops(flops.train(experiment.model.config, rows * length, length, trainable.adapter_count(experiment)))
+  return Learner(loss, *_stepping(experiment, loss, steps_at_most(experiment.limits, cost)), rows, length, cost)
 
 
 def make_rl_learner(experiment: Experiment) -> Learner:
@@ -66,16 +82,31 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
                      algorithm.value_head and section.value_gradient)
   loss = algorithm.loss(section, score, experiment)
-  optimizer, train_step = _stepping(experiment, loss, section.epochs * section.minibatches)
+  rows, length = experiment.batch, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
+  read, adapters = (experiment.model.config, rows * length, length), trainable.adapter_count(experiment)
+  reference = flops.forward(*read) if section.kl_coef else 0.0   # the reference has no adapters
+  cost = StepFlops(flops.train(*read, adapters=adapters) * section.epochs,
+                   flops.forward(*read, adapters=adapters) + reference)
+  updates = experiment.limits.steps * section.epochs * section.minibatches
+  optimizer, train_step = _stepping(experiment, loss, updates)
   train_step = hold_policy(train_step) if learns_by_advantages_alone(section) else train_step
-  return Learner(loss, optimizer, train_step, experiment.batch,
-                 experiment.actor.row_len(bootstrap=needs_bootstrap(section)), section.epochs, section.minibatches,
+  return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches,
                  make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
 
 
+def steps_at_most(limits: Limits, cost: StepFlops) -> int:
+  """The steps after which a run ends by config.steps or config.flops; exact but for rollouts, which cost more."""
+  return min(limits.steps, math.ceil(limits.flops / (cost.train + cost.score))) if limits.flops else limits.steps
+
+
 def _stepping(experiment: Experiment, loss: Callable, updates: int):
-  """(optimizer, train step) of a run that makes so many updates a step."""
-  schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, experiment.limits.steps * updates)
+  """(optimizer, train step). updates: of the whole run, as far as it is known before."""
+  schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, updates)
   optimizer = make_optimizer(experiment.optimizer, schedule)
+
+  def at_share(spent: jax.Array) -> tuple:
+    rate = functools.partial(schedule, spent=spent)
+    return make_optimizer(experiment.optimizer, rate), rate
+
   return optimizer, make_train_step(loss, optimizer, schedule, experiment.compute.microbatches,
-                                    trainable.full_params_fn(experiment))
+                                    trainable.full_params_fn(experiment), at_share)

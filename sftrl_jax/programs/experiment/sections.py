@@ -68,9 +68,20 @@ class TokenizerConfig:
 
   name: "words" (the environment's own closed vocabulary), "bytes" (any text), or "pretrained" (the one that comes with
     config.start)
+  template_args: what the chat template gets besides messages, such as {'enable_thinking': False}, date_string or tools;
+    training, rollouts, evaluation, sampling and exports of the run have them alike
+  assistant_tokens: control tokens, such as <think>, that are such in what the assistant says; others are letters there
   """
 
   name: str = "words"
+  template_args: dict = dataclasses.field(default_factory=dict)
+  assistant_tokens: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    for key in ("template_args", "assistant_tokens"):
+      if getattr(self, key) and self.name != pretrained.NAME:
+        raise ValueError(f"{key} is {getattr(self, key)!r}, but name is {self.name!r}, which has no chat template: use "
+                         f"--config.tokenizer.name={pretrained.NAME}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +120,8 @@ def data_section(settings: dict, path: str = "") -> type:
 
 
 SHARED = {
-    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "start": "scratch", "env": env_section,
+    "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "max_dropped": 100,
+    "verdict_seconds": 120.0, "start": "scratch", "env": env_section,
     "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig, "rollout": RolloutConfig,
     "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig, "compute": ComputeConfig,
     "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from sftrl_jax.models import Model
 from sftrl_jax.objectives.logprobs import kl
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import Episode, blank_episodes
+from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.tally import Tally, tally, wilson
@@ -29,16 +31,16 @@ def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
 
   def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> Mean:
     hidden = lambda p: model.hidden(p, inputs)
-    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), ids=model.ids)
+    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), readout=model.readout)
     return masked_mean(kl_BT, mask_BT)
 
   return jax.jit(sum_kl)
 
 
 def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], temperature: float, key: jax.Array,
-                pause: Callable[[], None] = lambda: None) -> list[Episode]:
+                pause: Callable[[], None] = lambda: None, judging: Judging = JUDGING) -> list[Episode]:
   """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
-  context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause)
+  context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause, judging=judging)
   episodes, rows = [], actor.rollout.rows
   for first in range(0, len(seeds), rows):
     some = seeds[first : first + rows]
@@ -51,7 +53,9 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
              pause: Callable[[], None] = lambda: None) -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
-  The random numbers of episode i are the same at every step and in every run: what differs is the policy.
+  The random numbers of episode i are the same at every step and in every run: what differs is the policy. An episode
+  that is spoiled stays among the `episodes` of its line and counts as not solved, so that runs pair by episode; the
+  line then has `troubles`, {kind: episodes}. One without a reward alone is missing in `reward` alone.
   """
   evals = experiment.evals
   decoding = experiment.actor.compiled.to_decoding(params)
@@ -61,15 +65,17 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   for number, (variant, temperature) in enumerate(todo):
     log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
     env = experiment.env_variant(variant)
-    episodes = episodes_of(experiment.actor, decoding, env, seeds, temperature, key, lambda: (log.heartbeat(), pause()))
+    episodes = episodes_of(experiment.actor, decoding, env, seeds, temperature, key,
+                           lambda: (log.heartbeat(), pause()), left_out.judging(experiment, keep_unrewarded=True))
+    troubles = left_out.count(experiment, {}, episodes, f"evaluating {variant} at temperature {temperature:g}", log)
     counts = tally(episodes, env.codes)
-    line = _line(experiment, position, variant, temperature, counts)
+    line = _line(experiment, position, variant, temperature, counts) | ({"troubles": troubles} if troubles else {})
     if evals.kl and temperature == 1.0:
       line["kl"] = float(_mean_kl(experiment, params, start, episodes))
     log.evaluation(line)
     lines.append(line)
     if temperature == 0.0:
-      for episode in episodes[: evals.log_episodes]:
+      for episode in [episode for episode in episodes if episode.chat][: evals.log_episodes]:
         log.episode(episode_line(position.step, "eval", variant, temperature, episode))
   log.say(_summary(position, lines, time.perf_counter() - began))
   return lines
@@ -108,4 +114,7 @@ def _summary(position: Position, lines: list[dict], seconds: float) -> str:
   """One line a person reads at every evaluation. `sftrl evaluate` knows the step and not the FLOPs."""
   flops = f"  {position.total_flops:.2e} FLOPs" if position.total_flops or not position.step else ""
   rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
-  return f"step {position.step:>5}{flops}  {rates}  ({seconds:.1f} s)"
+  troubles = sum((Counter(line.get("troubles")) for line in lines), Counter())
+  counted = ", ".join(f"{kind} {count}" for kind, count in troubles.items())
+  note = f"  {counted} of {sum(line['episodes'] for line in lines)} episodes" if counted else ""
+  return f"step {position.step:>5}{flops}  {rates}{note}  ({seconds:.1f} s)"

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from sftrl_jax.envs.referee import LARGEST
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.episodes import Clock, Episode
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Cost
@@ -19,7 +21,8 @@ from sftrl_jax.rollout.policy import Cost
 class RolloutBatch:
   """What an iteration learns from, and what it cost to get.
 
-  episodes: as many as config.batch, groups standing together; the last `padding_episodes` of them only fill the batch
+  episodes: as many as config.batch, groups standing together; the last `padding_episodes` of them only fill the batch,
+    and those that are left out have no turns
   all_episodes: all that were played, learned from or not
   cursor: the number of the next iteration's first episode
   clock: seconds of the rollouts and of their verification
@@ -75,12 +78,14 @@ def in_groups(episodes: Sequence, group: int) -> list:
 
 
 def has_equal_rewards(group: Sequence[Episode], by: str) -> bool:
-  """Whether nothing tells the episodes of a group apart: not their success, or not the environment's own reward.
+  """Whether nothing tells the episodes of a group apart, those that are left out aside: not their success, or not the
+  environment's own reward.
 
   Rewards with a method's own penalties in them would let groups pass that are all wrong, and teach them length alone.
   """
-  outcomes = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group}
-  return len(outcomes) == 1
+  outcomes = {episode.success if by == "success" else round(float(sum(episode.rewards)), 6) for episode in group
+              if not episode.dropped}
+  return len(outcomes) <= 1
 
 
 def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -> dict[str, float]:
@@ -92,8 +97,12 @@ def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -
   if section is None:
     return {}
   rewards_QG = np.asarray(outcomes.rewards_E, np.float64).reshape(-1, group)
-  alike_Q = (rewards_QG.max(axis=1) == rewards_QG.min(axis=1)) | (outcomes.has_advantage_E[::group] == 0)
-  metrics = {"reward_std": float(rewards_QG.std(axis=1, ddof=1).mean()), "frac_reward_zero_std": float(alike_Q.mean())}
+  present_QG = np.asarray([not episode.dropped for episode in played.episodes]).reshape(-1, group)
+  there = [rewards_G[present_G] for rewards_G, present_G in zip(rewards_QG, present_QG, strict=True)]
+  alike_Q = np.asarray([rewards.size < 2 or rewards.max() == rewards.min() for rewards in there])
+  alike_Q |= outcomes.has_advantage_E.reshape(-1, group).max(axis=1) == 0
+  spreads = [rewards.std(ddof=1) for rewards in there if rewards.size > 1]
+  metrics = {"reward_std": float(np.mean(spreads or [0.0])), "frac_reward_zero_std": float(alike_Q.mean())}
   if section.max_rounds > 1:
     metrics |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
                 "groups/filled": float(played.padding_episodes // group)}
@@ -115,14 +124,14 @@ def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, cou
   """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
   actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
   context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,
-                        pause)
+                        pause, left_out.judging(experiment))
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
     some, clock = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
     played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
   for episode in played:
     for reward in episode.rewards:
-      if reward is None or not np.isfinite(reward):
+      if reward is None or not abs(reward) <= LARGEST:
         raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
-                         "number.")
+                         f"number, at most {LARGEST:g} from 0.")
   return played, Clock(rollout, verify)

@@ -1,6 +1,7 @@
 """A run between two steps, and what becomes of the metrics of a step."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 
 from sftrl_jax import alarms
+from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
@@ -55,6 +57,7 @@ class RunState:
   unsettled: the newest step, where it is settled late
   settled_at: time.perf_counter() when the last step was settled
   warned: alarms that a person has been warned of
+  length: of the run as its checkpoints remember it, see experiment/length.py
   alarm_streaks: of alarms that wait for several lines, in how many in a row their rule held
   """
 
@@ -74,6 +77,7 @@ class RunState:
   unsettled: Step | None = None
   settled_at: float = 0.0
   warned: frozenset = frozenset()
+  length: dict = dataclasses.field(default_factory=dict)
   alarm_streaks: dict = dataclasses.field(default_factory=dict)
 
 
@@ -104,7 +108,7 @@ def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
     run_state = write_line(run_state, position, log)
   if hopeless:
     raise RuntimeError(_without_signal(experiment, run_state, position, extra) if flat else
-                       _nonfinite(run_state, position))
+                       _nonfinite(run_state, position, metrics))
   log.progress("train", position, speed=throughput.summary(extra))
   return run_state
 
@@ -129,13 +133,20 @@ def _warn(run_state: RunState, position: Position, raised: dict, log: Log) -> Ru
   return dataclasses.replace(run_state, warned=run_state.warned | names)
 
 
-def _nonfinite(run_state: RunState, position: Position) -> str:
+def _nonfinite(run_state: RunState, position: Position, metrics: dict) -> str:
+  stores.finish(run_state.store)   # what is named below must be there
   bad, saved = position.skipped, run_state.store.latest_step()
   start = f"--config.start={run_state.workdir}@{saved}" if saved is not None else "its start"
-  return (f"{run_state.workdir}: loss or gradient was not finite in each of the last {bad} steps "
+  return (f"{run_state.workdir}: loss, gradient or update was not finite in each of the last {bad} steps "
           f"(config.max_nonfinite). Their updates were skipped; the last good step is {position.step - bad}. Begin "
           f"another workdir from {start} with a lower config.optimizer.learning_rate, a longer config.schedule.warmup "
-          "or a smaller config.optimizer.clip.")
+          f"or a smaller config.optimizer.clip{_of_update(metrics)}.")
+
+
+def _of_update(metrics: dict) -> str:
+  """What else to change where the gradient is finite: the optimizer made the update that is not."""
+  finite = math.isfinite(float(metrics["grad_norm"]))
+  return "; the gradient is finite, so look at config.optimizer.args first (a larger eps)" if finite else ""
 
 
 def _without_signal(experiment: Experiment, run_state: RunState, position: Position, line: dict) -> str:

@@ -16,9 +16,10 @@ from sftrl_jax import paths, trees
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import from_json, to_json
 from sftrl_jax.models import lora
+from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.programs.experiment.workdir import complete
+from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
 from sftrl_jax.programs.loop.evaluator import evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
@@ -40,6 +41,7 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   if complete(workdir, experiment):
     log.say(f"{workdir} is complete; its report is {workdir / 'report' / 'report.html'}.")
     return None
+  earlier_step = recorded_step(workdir)   # before progress.json is written again
   log.progress("compile", Position(), "starting", force=True)
   store = stores.manager(workdir, experiment.checkpoint.keep)
   start, params, frozen = trainable.init_trainable(experiment, workdir)
@@ -55,6 +57,10 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["unlogged_metrics"])
     log.say(f"{workdir}: going on from step {position.step}.")
+    if note := length.change(experiment, learner, meta.get("length", {}), position, int(state.step)):
+      log.say(f"{workdir}: {note}")
+  elif earlier_step and log.writes:
+    put_aside(workdir, earlier_step, log.say)
   log.start(position.step)
   for name in FILES if log.writes else ():
     # Lines of an evaluation that will be made again; those of metrics hold one where something is held out.
@@ -65,28 +71,23 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
   exports = frozen and experiment.checkpoint.export_every
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
-  start = start if reads_start(experiment) else {}  # a quarter of what training holds
+  start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
-                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending)
-  stop.set_savepoint(lambda: _save_last(run_state, log))
+                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment))
+  stop.finish_saves = lambda: stores.finish(store)
+  stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
 
 
-def reads_start(experiment: Experiment) -> bool:
-  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
-  evals, algorithm = experiment.evals, experiment.algorithm_config
-  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
-  return bool(measured or (algorithm is not None and algorithm.kl_coef))
-
-
-def compile_step(run_state: RunState, batch: Any) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-  """(state, batch) -> (state, metrics), compiled for these shapes: any other is an error instead of a compilation.
+def compile_step(run_state: RunState, batch: Any, *spent: Any) -> Callable[..., tuple[TrainState, dict]]:
+  """(state, batch, *spent) -> (state, metrics), compiled for these shapes: any other is an error instead of a
+  compilation.
 
   The state is donated; what is frozen is not, for it is read again.
   """
   frozen = run_state.frozen
-  compiled = run_state.jitted.train_step.lower(run_state.state, batch, frozen).compile()
-  return lambda state, batch: compiled(state, batch, frozen)
+  compiled = run_state.jitted.train_step.lower(run_state.state, batch, frozen, *spent).compile()
+  return lambda state, batch, *spent: compiled(state, batch, frozen, *spent)
 
 
 def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: Stop,
@@ -124,6 +125,7 @@ def after_step(experiment: Experiment, run_state: RunState, state: TrainState, s
 
   late: fetch the step's metrics while the next one is computed, unless something is due
   """
+  stores.check(run_state.store)   # before more steps are trained that cannot be saved
   run_state = settled(experiment, run_state, log)
   limits, evals, position = experiment.limits, experiment.evals, step.position
   reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, step.before, position, limits)
@@ -157,12 +159,14 @@ def _go_on(run_state: RunState, log: Log, stop: Stop) -> RunState:
   return run_state
 
 
-def finish(experiment: Experiment, run_state: RunState, log: Log) -> None:
+def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> None:
   """Waits for the last checkpoint; only then is the run complete."""
+  stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   log.close_parts()
   stores.finish(run_state.store)
   run_state.store.close()
-  progress = {"phase": "complete", "done": 1.0, "text": f"step {run_state.position.step}", "rate": "", "eta": 0.0,
+  step = run_state.position.step
+  progress = {"phase": "complete", "done": 1.0, "text": f"step {step}", "rate": "", "eta": 0.0, "step": step,
               "steps": experiment.limits.steps, "flops": experiment.limits.flops}
   if log.writes:
     write_json(run_state.workdir / "progress.json", progress)
@@ -220,7 +224,7 @@ def _save(run_state: RunState, log: Log) -> None:
   unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
               for both in run_state.unlogged_metrics]
   meta = {"position": dataclasses.asdict(run_state.position), "unlogged_metrics": unlogged,
-          "eval_pending": run_state.eval_pending}
+          "eval_pending": run_state.eval_pending, "length": run_state.length}
   with span("checkpoint"):
     stores.save(run_state.store, run_state.position.step, run_state.state, meta,
                 **_evaluated(run_state.state, run_state.averaged_params))

@@ -16,7 +16,7 @@ from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.programs.loop import evaluator, session
+from sftrl_jax.programs.loop import evaluator
 from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
@@ -78,7 +78,7 @@ def planned_functions(experiment: Experiment) -> Source:
   yield PlannedFunction("state", jitted.init_state, (("parameters", trained),))
   state = abstract_with(jax.eval_shape(jitted.init_state, trained), jitted.shardings)
   # Where nothing is frozen, a run keeps the parameters at the start beside those that it trains, if it reads them.
-  start = () if frozen or not session.reads_start(experiment) else (("reference", model),)
+  start = () if frozen or not trainable.reads_start(experiment) else (("reference", model),)
   eval_params, averaged = trained, ()
   if is_averaged(state):
     eval_params = yield PlannedFunction("average", jitted.average, (("state", state),), resident=start)

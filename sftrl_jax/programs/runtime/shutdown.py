@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run finishes its step, saves and ends; it drops a step that would take too long.
+"""SIGTERM, SIGHUP and Ctrl-C: a run finishes its step, saves and ends; it drops a step that would take too long.
 
 A thread receives the signals. Python runs its own handlers in the main thread only, between two bytecodes, and the main
 thread may be inside one long computation. Between steps, any thread may save the state. While an update consumes it
@@ -19,8 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-STOPPED, INTERRUPTED = 75, 130   # exit codes after SIGTERM and after Ctrl-C
-CODES = {signal.SIGTERM: STOPPED, signal.SIGINT: INTERRUPTED}
+from sftrl_jax.programs.runtime.interrupt import CODES, STOPPED, handled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Stop:
   grace: seconds from the first signal until the current step is dropped
   agreement: with the other processes of this run, if there are any
   received: the numbers of the signals so far
+  finish_saves: waits for the checkpoint that is being written; None before the run has begun
 
   `_changed` guards `_save` and `_between`. The thread that ends the process holds it while it saves, so the loop cannot
   begin an update in the meantime; the loop holds it while it writes, so that thread cannot end the process halfway.
@@ -49,6 +49,8 @@ class Stop:
   def __init__(self, grace: float, agreement: Agreement | None = None):
     self.grace, self.received, self._signalled_at = grace, [], 0.0
     self._agreement, self._points, self._agreed = agreement, 0, False
+    self._left = False   # whether the run has ended because of a signal
+    self.finish_saves: Callable[[], None] | None = None
     self._changed = threading.Condition()
     self._save: Callable[[], None] | None = lambda: None   # None: an update is consuming the state
     self._between = False   # whether the step is done, so that the work after it (an evaluation) may be dropped at once
@@ -97,7 +99,7 @@ class Stop:
   def hear(self, number: int) -> None:
     """Handles a signal. The first one starts the grace; a second one ends the process at once, without saving."""
     if self.received:   # os.write and os._exit: the main thread may hold the locks of print and of the exit handlers
-      os.write(2, b"A second signal: ended at once; the same command resumes from the last checkpoint.\n")
+      os.write(2, b"A second signal: ended at once; the same command goes on from the newest checkpoint there is.\n")
       os._exit(CODES[self.received[0]])
     self._signalled_at = time.monotonic()
     self.received.append(number)
@@ -137,16 +139,16 @@ class Stop:
     os._exit(code)
 
   def leave(self, save: Callable[[], None]) -> None:
-    """Calls save() and ends the run from its own thread: raises KeyboardInterrupt, or SystemExit(75) after SIGTERM."""
+    """Calls save() and ends the run from its own thread: raises KeyboardInterrupt after Ctrl-C, else SystemExit(75)."""
     with self._changed:
       save()
-      self._save = None
+      self._save, self._left = None, True
     raise KeyboardInterrupt if self.received[:1] == [signal.SIGINT] else SystemExit(STOPPED)
 
 
 @contextlib.contextmanager
 def stopping(grace: float, agreement: Agreement | None = None) -> Iterator[Stop]:
-  """Yields a Stop that receives SIGINT and SIGTERM until the block ends. grace, agreement: of the Stop.
+  """Yields a Stop that receives SIGINT, SIGTERM and SIGHUP until the block ends. grace, agreement: of the Stop.
 
   Python's C handler writes the number of every signal to the wakeup fd at once, even while the main thread computes; a
   thread reads it from the other end of the socket pair. The Python handler does nothing, but it has to be set: without
@@ -155,8 +157,8 @@ def stopping(grace: float, agreement: Agreement | None = None) -> Iterator[Stop]
   stop = Stop(grace, agreement)
   inner, outer = socket.socketpair()
   inner.setblocking(False)
-  before = {number: signal.signal(number, lambda signal_number, frame: None) for number in CODES}
   wakeup = signal.set_wakeup_fd(inner.fileno(), warn_on_full_buffer=False)
+  before = {number: signal.signal(number, lambda signal_number, frame: None) for number in handled()}
 
   def listen():
     while (byte := outer.recv(1)) and byte != b"\0":   # no signal has the number 0: it ends this thread, see below
@@ -177,3 +179,5 @@ def stopping(grace: float, agreement: Agreement | None = None) -> Iterator[Stop]
     thread.join()
     inner.close()
     outer.close()
+  if stop.received and not stop._left:   # it came too late to stop a step; what follows, a report, is left out
+    stop.leave(lambda: None)

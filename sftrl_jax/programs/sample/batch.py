@@ -9,8 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sftrl_jax import paths
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.data.formats import system_of, template_args
+from sftrl_jax.data.lines import BadRow, lines
+from sftrl_jax.data.messages import listed, text_of
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample.chat_loop import opening
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import Generation
@@ -27,12 +32,14 @@ class PromptRow:
   line: its number in the file, from 1
   content: the JSON object
   chat: the chat to answer
+  args: what its chat template gets besides: tools and chat_template_kwargs of the row
   text: the bare prompt, for use without a chat template
   """
 
   line: int
   content: dict
   chat: Chat = ()
+  args: dict = dataclasses.field(default_factory=dict)
   text: str = ""
 
 
@@ -47,20 +54,17 @@ def read(path: Path, system: str = "", raw: bool = False, skip: bool = False) ->
   """
   rows, broken = [], []
   try:
-    lines = path.read_bytes().split(b"\n")
+    for line in lines(path):
+      try:
+        if line.fault is not None:
+          raise line.fault
+        rows.append(_row(line.number, line.value, system, raw))
+      except ValueError as error:
+        broken.append(f"line {line.number}: {error}")
   except OSError as error:
     raise ConfigError(f"--in={path} cannot be read: {error.strerror}.") from error
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
-    try:
-      rows.append(_row(number, json.loads(line.decode()), system, raw))
-    except UnicodeDecodeError as error:
-      broken.append(f"line {number}: byte {error.start} is no UTF-8")
-    except json.JSONDecodeError as error:
-      broken.append(f"line {number}: no JSON ({error.msg} at column {error.colno})")
-    except ValueError as error:
-      broken.append(f"line {number}: {error}")
+  except ValueError as error:   # no lines of JSON at all
+    raise ConfigError(f"--in={error}") from error
   refuse(path, broken, len(rows), skip)
   return rows, broken
 
@@ -76,45 +80,37 @@ def refuse(path: Path, broken: Sequence[str], right: int, skip: bool) -> None:
     raise ConfigError(f"--in={path} holds no row: write one JSON object a line, with `prompt` or `messages`.")
 
 
-def _row(number: int, content: Any, system: str, raw: bool) -> PromptRow:
+def _row(number: int, content: dict, system: str, raw: bool) -> PromptRow:
   """Raises ValueError, without the line's number, for content that cannot be answered."""
-  if not isinstance(content, dict):
-    raise ValueError(f"a JSON {type(content).__name__}, but it must be an object with `prompt` or `messages`")
-  keys = [key for key in ("prompt", "messages") if key in content]
+  keys = [key for key in ("prompt", "messages", "conversations") if content.get(key) is not None]
   if len(keys) != 1:
-    raise ValueError("it has both `prompt` and `messages`; give one" if keys else
+    raise ValueError(f"it has both `{keys[0]}` and `{keys[1]}`; give one" if keys else
                      f"it has neither `prompt` nor `messages`, but {', '.join(content) or 'nothing'}")
   taken = [key for key in ADDED if key in content]
   if taken:
     raise ValueError(f"it has a key `{taken[0]}`, which would be overwritten in --out; rename it")
   value = content[keys[0]]
   if isinstance(value, str) and keys == ["prompt"]:
-    if not value:
+    if not text_of(content, "prompt"):
       raise ValueError("`prompt` is empty")
-    return PromptRow(number, content, (*opening("" if raw else system), Message("user", value)), value)
-  if raw:
+    if raw:
+      return PromptRow(number, content, (Message("user", value),), text=value)
+    chat = (Message("user", value),)
+  elif raw:
     raise ValueError(f"--raw needs a text in `prompt`, but `{keys[0]}` is a list of messages")
-  return PromptRow(number, content, messages(value, system))
+  else:
+    chat = messages(value, column=keys[0])
+  chat = (*system_of(content, chat), *chat)
+  opened = chat if chat[0].role == "system" else (*opening(system), *chat)
+  return PromptRow(number, content, opened, template_args(content), value if isinstance(value, str) else "")
 
 
-def messages(value: Any, system: str = "") -> Chat:
+def messages(value: Any, system: str = "", column: str = "messages") -> Chat:
   """Reads [{"role": ..., "content": ...}, ...] as a chat that awaits a response; ValueError for anything else."""
-  if not isinstance(value, list) or not value:
-    raise ValueError("the messages must be a list of {role, content} with at least one")
-  chat = []
-  for place, message in enumerate(value, start=1):
-    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-      raise ValueError(f"message {place} has no `role` and `content`")
-    content = message["content"]
-    if isinstance(content, list):   # parts, as chat APIs write them
-      parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-      content = None if None in parts else "".join(parts)
-    if not isinstance(content, str):
-      raise ValueError(f"message {place} has no text in `content`")
-    try:
-      chat.append(Message(message["role"], content))
-    except ValueError as error:
-      raise ValueError(f"message {place}: {error}".rstrip(".")) from error
+  try:
+    chat = listed(value, column).chat
+  except BadRow as error:
+    raise ValueError(f"{error.column}: {error}") from error
   if chat[-1].role == "assistant":
     raise ValueError("the last message is the assistant's, so nothing is left to answer")
   return (*opening("" if chat[0].role == "system" else system), *chat)
@@ -130,13 +126,20 @@ def answer_all(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequ
   note: called with a sentence for a person
 
   A row's random keys follow from its place in the file, so a resumed file holds what an unbroken run samples.
+  ConfigError where another process writes `out`.
   """
+  with only_output(out, "--out"):
+    return _answer_rest(settings, rows, contexts, out, batch_size, recorded, note)
+
+
+def _answer_rest(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequence[Sequence[int]], out: Path,
+                 batch_size: int, recorded: dict, note: Callable[[str], None]) -> int:
   done = _rows_done(out, rows, recorded)
   if done:
     note(f"{out}: {done} of {len(rows)} rows are there already.")
   size = min(batch_size, 1 << (min(batch_size, max(1, len(rows) - done)) - 1).bit_length())
   bar = tqdm(total=len(rows), initial=done, unit="row", disable=None, dynamic_ncols=True)
-  with bar, out.open("a") as file:
+  with bar, paths.named_errors(out), out.open("a") as file:
     for first in range(done, len(rows), size):
       numbers = range(first, min(first + size, len(rows)))
       conversation = start_conversation(settings.generator, [contexts[number] for number in numbers],
@@ -170,19 +173,19 @@ def _rows_done(out: Path, rows: Sequence[PromptRow], recorded: dict) -> int:
     if differ:
       raise ConfigError(f"--out={out} was begun with other settings ({', '.join(differ)}): give another file, or "
                         f"remove it and {beside.name}.")
-  lines = whole.decode(errors="replace").splitlines()
-  for number, (line, row) in enumerate(zip(lines, rows, strict=False), start=1):
+  answers = whole.decode(errors="replace").splitlines()
+  for number, (line, row) in enumerate(zip(answers, rows, strict=False), start=1):
     try:
       same = {key: value for key, value in json.loads(line).items() if key not in ADDED} == row.content
     except (ValueError, AttributeError):
       same = False
     if not same:
       raise ConfigError(f"--out={out} line {number} does not answer line {row.line} of --in: give another file.")
-  if len(lines) > len(rows):
-    raise ConfigError(f"--out={out} has {len(lines)} lines, but --in only {len(rows)} rows: give another file.")
+  if len(answers) > len(rows):
+    raise ConfigError(f"--out={out} has {len(answers)} lines, but --in only {len(rows)} rows: give another file.")
   if len(whole) != len(text):
     out.write_bytes(whole)
   if not whole:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(beside, recorded)
-  return len(lines)
+  return len(answers)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -18,8 +19,10 @@ from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_json, refuse_file
+from sftrl_jax.programs.config.values import LARGEST
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.runtime import interrupt
 from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.batch import PromptRow
 from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
@@ -28,7 +31,7 @@ from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.sample import Sampling
-from sftrl_jax.text.render import render
+from sftrl_jax.text.render import render, renderings
 
 TEMPERATURE = 0.7   # if the model recommends none: between the likeliest text and the model's own distribution
 
@@ -70,6 +73,15 @@ class SampleOptions:
       raise ConfigError("--raw uses no chat template, so --system has no place: write it into the prompt.")
     if self.rows < 1 or self.seed < 0:
       raise ConfigError(f"--rows is {self.rows} and --seed {self.seed}: rows must be at least 1, the seed 0 or more.")
+    if not (self.top_p < 0 or 0 < self.top_p <= 1):
+      raise ConfigError(f"--top-p is {self.top_p:g}; it must lie in (0, 1].")
+    if self.max_new_tokens < 1:
+      raise ConfigError(f"--max-new-tokens is {self.max_new_tokens}; it must be at least 1.")
+    if not all(self.stop):
+      raise ConfigError("--stop is empty; it must be a text that a response can hold.")
+    for name in ("top_k", "seed", "max_new_tokens", "rows"):
+      if getattr(self, name) > LARGEST:
+        raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at most {LARGEST}.")
     if self.temperature > 100:
       raise ConfigError(f"--temperature is {self.temperature:g}; it must lie between 0 (greedy) and 100.")
     if self.dtype not in ("", "float32", "bfloat16"):
@@ -88,8 +100,8 @@ def read_options(flags: Mapping[str, Any], switches: Set[str] = frozenset()) -> 
         fields[name] = kinds[name](text)
       except ValueError:
         raise ConfigError(f"{flag}={text} is no {'whole ' if kinds[name] is int else ''}number.") from None
-      if not fields[name] >= 0:
-        raise ConfigError(f"{flag} is {text}; it must not be negative.")
+      if not 0 <= fields[name] < math.inf:
+        raise ConfigError(f"{flag} is {text}; it must be finite and not negative.")
     elif flag == "--on-bad-row":
       if text not in ("error", "skip"):
         raise ConfigError(f"--on-bad-row is {text!r}; it must be error or skip.")
@@ -129,7 +141,8 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
     elif interactive:
       _note(f"{chat_loop.HELP}\n")
       _edit_lines()
-      chat_loop.converse(settings, options.system, lambda: input("> "), _show)
+      with interrupt.for_conversation():
+        chat_loop.converse(settings, options.system, lambda: input("> "), _show)
     else:
       _answer_prompt(settings, options)
 
@@ -209,11 +222,22 @@ def contexts(tokenizer: Any, rows: Iterable[PromptRow],
   rendered, ids, broken = [], [], []
   for row in rows:
     try:
-      ids.append(unrendered(tokenizer, row.text) if raw else render(tokenizer, row.chat)[0])
+      ids.append(unrendered(tokenizer, row.text) if raw else prompt_ids(tokenizer, row))
       rendered.append(row)
     except ValueError as error:
       broken.append(f"line {row.line}: {error}")
   return rendered, ids, broken
+
+
+def prompt_ids(tokenizer: Any, row: PromptRow) -> list[int]:
+  """Returns the ids of a row's chat; ValueError for one that cannot be rendered, or that has what nothing reads."""
+  rendering, = renderings(tokenizer, [row.chat], [row.args])
+  if isinstance(rendering, ValueError):
+    raise rendering
+  lost = [name for name in rendering.unread if name.removeprefix("messages[].") in ("tool_calls", "tools")]
+  if lost:
+    raise ValueError(f"{lost[0]}: the chat template does not read it")
+  return rendering.ids
 
 
 def unrendered(tokenizer: Any, text: str) -> list[int]:

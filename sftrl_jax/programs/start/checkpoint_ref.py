@@ -51,7 +51,7 @@ def is_workdir(home: Path) -> bool:
     return True
   try:
     return "verb" in json.loads((home / "config.json").read_text())
-  except (OSError, ValueError, TypeError):
+  except (OSError, ValueError, TypeError, RecursionError):
     return False
 
 

@@ -29,8 +29,11 @@ BASES = Path(__file__).parents[2] / "bases"
 SHAPING = ("width", "layers", "heads", "kv_heads", "head_dim", "mlp_dim", "mlp", "tie_embeddings")
 
 
-def check_start(start: str, model: Model | None = None) -> None:
-  """ConfigError for a start that does not exist, or that is not of this model, before anything is written."""
+def check_start(start: str, model: Model | None = None, lora: LoraConfig = LoraConfig()) -> None:  # noqa: B008
+  """ConfigError for a start that does not exist, or that is not of this model, before anything is written.
+
+  lora: the adapters that are to be trained; those of PEFT are trained on as they are
+  """
   if start == "scratch":
     return
   if start.startswith("base:"):
@@ -41,6 +44,8 @@ def check_start(start: str, model: Model | None = None) -> None:
       _read_arrays(_base_file(start), param_shapes(model))
     return
   if pretrained.check(start, model):
+    if model is not None:
+      pretrained.check_adapters(start, model, lora)
     return
   ref = _checkpoint(start)
   if model is not None:
@@ -129,17 +134,38 @@ def load_with_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, l
   params, fingerprint = adapter_base(home, start, model, recorded(home)["seed"], mesh)
   if not lora.rank:
     return params, checkpoint_ref.steps_of(home, repr(str(home)))[-1] if step is None else step, fingerprint
-  shapes = {"lora": jax.eval_shape(lambda key: lora_layers.init(lora, param_shapes(model), key), jax.random.key(0))}
-  abstract = abstract_with(shapes, rules.shardings(shapes, mesh))
-  adapters, step = store.restore_params(home, step, abstract["lora"], root="lora")
+  adapters, step = load_adapters(home, step, model, mesh, lora)
   join = lambda params, adapters: lora_layers.merge(lora_layers.attach(params, adapters, lora))
   shardings = jax.tree.map(lambda x: x.sharding, params)
   merged = jax.jit(join, donate_argnums=0, out_shardings=shardings)(params, adapters)
   return merged, step, sha256([fingerprint, checksums(adapters)])
 
 
+def load_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, lora: LoraConfig) -> tuple[dict, int]:
+  """(the adapters alone, step) of a workdir of adapters."""
+  shapes = {"lora": jax.eval_shape(lambda key: lora_layers.init(lora, param_shapes(model), key), jax.random.key(0))}
+  abstract = abstract_with(shapes, rules.shardings(shapes, mesh))
+  return store.restore_params(home, step, abstract["lora"], root="lora")
+
+
+def reference_params(home: Path, start: str, model: Model, seed: int, mesh: Mesh) -> dict:
+  """The parameters with which the run in a workdir of adapters began: its base, with adapters of PEFT if it began with
+  some."""
+  if pretrained.adapters(start):
+    return load_start(start, model, seed, mesh)
+  return adapter_base(home, start, model, seed, mesh)[0]
+
+
+def base_name(home: Path) -> str:
+  """The start that the adapters in a workdir were trained on."""
+  return _base_record(home)["start"]
+
+
 def start_and_fingerprint(start: str, model: Model, seed: int, mesh: Mesh) -> tuple[dict, str]:
-  """(parameters, fingerprint) of a start. The fingerprint is of what is stored: bits of a merge differ by machine."""
+  """(parameters, fingerprint) of what adapters are trained on. The fingerprint is of what is stored: bits of a merge
+  differ by machine. Adapters of PEFT are trained on themselves, so that their base is meant."""
+  if there := pretrained.adapters(start):
+    start = there[0]
   home = checkpoint_ref.home_of(start)
   lora = adapters_of(home) if start != "scratch" else None
   if lora is None:

@@ -8,13 +8,17 @@ from, exported and started from after the weights it began with have moved.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import jax
+
 from sftrl_jax import paths
-from sftrl_jax.models import DecoderConfig, Model
+from sftrl_jax.models import DecoderConfig, Model, lora as lora_layers
+from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.start import checkpoint_ref
 
@@ -102,6 +106,37 @@ def load(start: str, config: DecoderConfig, shardings: dict) -> dict | None:
   return _as_config_error(lambda: _reader(source).load_params(source.path, config, "float32", shardings), start)
 
 
+def adapters(start: str) -> tuple[str, Path] | None:
+  """(the start that is the base, the name of the adapters) where config.start names adapters of PEFT."""
+  source = weights(start)
+  if source is None or source.kind != "peft":
+    return None
+  return _as_config_error(lambda: _reader(source).opened(source.path).base_name, start), source.path
+
+
+def read_adapters(start: str, path: Path, config: DecoderConfig) -> dict:
+  """The adapters of PEFT that config.start names, on the host. path: as of `adapters`."""
+  from sftrl_jax.checkpoints import peft
+  return _as_config_error(lambda: peft.read(path, config), start)
+
+
+def check_adapters(start: str, model: Model, lora: LoraConfig) -> None:
+  """ConfigError where config.start names adapters of PEFT and config.lora trains others."""
+  there = adapters(start)
+  if there is None or not lora.rank:
+    return
+  from sftrl_jax.checkpoints import peft
+  theirs = _as_config_error(lambda: peft.lora_of(there[1], model.config), start)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  same = lora_layers.chosen(lora, shapes).keys() == lora_layers.chosen(theirs, shapes).keys()
+  if not same or lora.rank != theirs.rank or not math.isclose(lora.scale, theirs.scale, rel_tol=1e-6):
+    raise ConfigError(
+        f"{checkpoint_ref.describe_start(start)}, whose adapters are not those that config.lora says: to train them "
+        f"on, use --config.lora.rank={theirs.rank} --config.lora.alpha={theirs.alpha:g} --config.lora.scaling="
+        f"{theirs.scaling} --config.lora.targets=\"{theirs.targets}\"; to train others, merge them first: sftrl "
+        f"convert {start} DIR, and start from DIR.")
+
+
 def check(start: str, model: Model | None) -> bool:
   """Whether the start is pretrained weights; ConfigError when they are of another model than this one."""
   source = weights(start)
@@ -122,12 +157,13 @@ def check(start: str, model: Model | None) -> bool:
 def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer) -> None:
   """Writes WORKDIR/pretrained, once. It is complete or absent: it is written beside and renamed, or its config.json is
   written last."""
-  from sftrl_jax.checkpoints import hf
+  from sftrl_jax.checkpoints import hf, peft
   home = workdir / NAME
   if (home / "config.json").is_file():
     return
-  began = weights(start)
-  like = began.path if began is not None and began.kind == "hf" else ""
+  began = described(start)
+  kind, path = peft.base_of(began.path) if began.kind == "peft" else (began.kind, began.path)
+  like = path if kind == "hf" else ""
   if not paths.is_here(home):
     with paths.staging(home, last="config.json") as folder:
       hf.save_config(folder, config, tokenizer, like)
@@ -140,8 +176,8 @@ def keep(workdir: Path, start: str, config: DecoderConfig, tokenizer: Tokenizer)
 
 
 def _reader(source: Source):
-  from sftrl_jax.checkpoints import gguf, hf
-  return {"hf": hf, "gguf": gguf}[source.kind]
+  from sftrl_jax.checkpoints import gguf, hf, peft
+  return {"hf": hf, "gguf": gguf, "peft": peft}[source.kind]
 
 
 def _as_config_error(make: Callable[[], Any], start: str) -> Any:

@@ -14,7 +14,7 @@ import jax
 from sftrl_jax import paths
 from sftrl_jax.models import heads, lora as lora_layers
 from sftrl_jax.parallel import mesh, rules
-from sftrl_jax.programs.start import checkpoint_ref, initial_params
+from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
 from sftrl_jax.programs.start.initial_params import (
     RECORD,
     abstract_params,
@@ -43,16 +43,30 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   if not experiment.lora.rank:
     params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
     return params, {"model": params, **_value_head(experiment)}, {}
+  peft = pretrained.adapters(start)
   if (workdir / RECORD).is_file() or any((workdir / "checkpoints").glob("[0-9]*")):
     params, _ = adapter_base(workdir, start, experiment.model, seed, experiment.mesh)
   else:
-    pinned = _pinned_start(start)
+    pinned = _pinned_start(peft[0] if peft else start)
     params, fingerprint = start_and_fingerprint(pinned, experiment.model, seed, experiment.mesh)
     if jax.process_index() == 0:
       write_json(workdir / RECORD, {"start": pinned, "fingerprint": fingerprint})
   init, where = _adapters(experiment)
-  adapters = jax.jit(init, out_shardings=where)(jax.random.key(seed))
-  return params, {**adapters, **_value_head(experiment)}, {"model": params}
+  if peft:
+    adapters = jax.device_put({"lora": pretrained.read_adapters(start, peft[1], experiment.model.config)}, where)
+  else:
+    adapters = jax.jit(init, out_shardings=where)(jax.random.key(seed))
+  begins = params
+  if peft and reads_start(experiment):   # else it would be a second copy of the model that nobody reads
+    begins = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
+  return begins, {**adapters, **_value_head(experiment)}, {"model": params}
+
+
+def reads_start(experiment: Any) -> bool:
+  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
+  evals, algorithm = experiment.evals, experiment.algorithm_config
+  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
+  return bool(measured or (algorithm is not None and algorithm.kl_coef))
 
 
 def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:

@@ -1,7 +1,7 @@
 """Runs as child processes, a few at once. A run starts when the run that it needs is complete.
 
-A run is complete when the `progress.json` of its workdir has the phase "complete". Children get the signals that this
-process gets, and SIGTERM when this process dies, even by SIGKILL.
+A run is complete when the `progress.json` of its workdir has the phase "complete" and a checkpoint is there. Children
+get the signals that this process gets, and SIGTERM when this process dies, even by SIGKILL.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from sftrl_jax import paths
 
 COMMAND = (sys.executable, "-m", "sftrl_jax")
 # The program that a child runs on Linux before it becomes the command: it asks for SIGTERM when its parent dies (1 is
@@ -58,7 +60,8 @@ def progress(run: ChildRun) -> dict:
 
 
 def is_complete(run: ChildRun) -> bool:
-  return progress(run).get("phase") == "complete"
+  """Whether a run has ended and its model is there."""
+  return progress(run).get("phase") == "complete" and bool(paths.steps(run.workdir / "checkpoints"))
 
 
 def supervise(runs: Sequence[ChildRun], jobs: int, environment: Mapping[str, str], received: list[int],

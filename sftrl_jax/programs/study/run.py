@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from sftrl_jax import paths
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError, recorded
+from sftrl_jax.programs.runtime.interrupt import STOPPED
 from sftrl_jax.programs.runtime.lock import only_writer
 from sftrl_jax.programs.runtime.process import cores
-from sftrl_jax.programs.runtime.shutdown import STOPPED
 from sftrl_jax.programs.study import dry_run, process_pool
 from sftrl_jax.programs.study.config import StudyConfig
 from sftrl_jax.programs.study.process_pool import ChildRun

@@ -23,6 +23,14 @@ def data_blocks(run: Run) -> list[Block]:
       ("packed", f"{number(packed.get('rows')):,.0f} rows a pass, {percent(number(packed.get('filled')))} full"),
       ("held out", f"{number(packed.get('held')):,.0f} examples"),
       ("sha256", str(content.get("sha256", "")))]
+  if (overlap := number(packed.get("overlap"))) > 0:
+    rows.append(("held out and trained on", f"{overlap:,.0f} examples"))
+  ignored = content.get("ignored") if isinstance(content.get("ignored"), list) else []
+  pairs = [pair for pair in ignored if isinstance(pair, list) and len(pair) == 2]
+  rows += [("not read", ", ".join(f"{name} ({number(count):,.0f})" for name, count in pairs))] if pairs else []
+  notes = [note for note in content.get("notes", []) if isinstance(note, dict)]
+  rows += [("warning", f"{number(note.get('count')):,.0f} {note.get('what', '')}: {note.get('example', '')}")
+           for note in notes]
   dropped = [group for group in content.get("dropped", []) if isinstance(group, dict)]
   rows += [("dropped", f"{number(group.get('count')):,.0f} {group.get('reason', '')} "
                        f"({', '.join(map(str, group.get('first', [])))})") for group in dropped]

@@ -6,7 +6,7 @@ from typing import Any
 
 import optax
 
-from sftrl_jax.training.optimizers import catalogue, families, param_paths
+from sftrl_jax.training.optimizers import catalogue, families, param_paths, ranges
 from sftrl_jax.training.state import storable
 
 
@@ -50,6 +50,8 @@ class OptimizerConfig:
       kind_of({"name": self.name}, key, "args.")
       if key == "base_optimizer":
         families.refuse_base(value)
+    if not catalogue.is_user_file(self.name):
+      ranges.refuse(self.name, {**catalogue.entry(self.name).given, **self.args})
     raised = Exception if catalogue.is_user_file(self.name) else (TypeError, ValueError, AssertionError)
     try:
       make_optimizer(self, lambda number: self.learning_rate)

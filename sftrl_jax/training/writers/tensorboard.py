@@ -36,7 +36,8 @@ class TensorBoardWriter:
       return
     if self._file is None:
       self._file = self._open(self._home)
-    _write(self._file, point)
+    with paths.named_errors(self._home):
+      _write(self._file, point)
     if time.time() > self._flushed_at + FLUSH_SECONDS:
       self._flush()
 
@@ -73,7 +74,8 @@ class TensorBoardWriter:
     return file
 
   def _flush(self) -> None:
-    self._file.flush()
+    with paths.named_errors(self._home):
+      self._file.flush()
     self._flushed_at = time.time()
 
 

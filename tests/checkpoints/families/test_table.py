@@ -24,6 +24,6 @@ def test_out_and_in_again_is_where_it_began(axes, ours):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_two_parameters_share_a_tensor(family):
-  names = [tensor.name for tensor in FAMILIES[family].NAMES.values()]
-  assert len(set(names)) == len(names) >= len(LLAMA)
+def test_no_two_parameters_are_the_same_part_of_a_tensor(family):
+  parts = [(tensor.name, tensor.part) for tensor in FAMILIES[family].NAMES.values()]
+  assert len(set(parts)) == len(parts) >= len(LLAMA) - 2   # OLMo 2 has two norms fewer

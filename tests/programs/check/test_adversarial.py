@@ -67,3 +67,38 @@ def test_a_verdict_that_does_not_come_is_stopped_where_it_hangs(monkeypatch):
 def test_an_episode_that_does_not_end_or_forgets_is_seen(fault, message):
   with pytest.raises(CheckFailed, match=rf"test_adversarial\.py, line \d+, in step: .*{message}"):
     adversarial.check_episode_ends([expert_episodes(Echo(fault))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Tries:
+  """Three questions, two tries each, and `attempts` counts the questions alone."""
+
+  attempts: int = 3
+  variants, codes, words = (), ("right", "wrong"), ("1", "2", "3")
+
+  def reset(self, seed):
+    chat = (Message("user", "1"),)
+    return (1, 0, chat), chat
+
+  def step(self, state, response):
+    place, tries, chat = state
+    if place > 3 or tries > 1:
+      raise ValueError("ended")
+    right = response == str(place)
+    place, tries = (place + 1, 0) if right else (place, tries + 1)
+    chat = (*chat, Message("assistant", response), Message("user", str(min(place, 3))))
+    ended = place > 3 or tries > 1
+    verdict = Verdict(float(right), place > 3, tries > 1, right, place > 3, "", None if ended else chat, "right")
+    return (place, tries, chat), verdict
+
+  def expert(self, state):
+    return str(state[0])
+
+
+def test_right_and_wrong_answers_in_turns_go_beyond_the_attempts():
+  """Neither right answers alone nor wrong ones do."""
+  assert len(play_episode(CheckedEnv(Tries()), 1)) == 3
+  message = r"test_adversarial\.py, line \d+, in step: .* goes on after 3 responses .right and wrong ones., which"
+  with pytest.raises(CheckFailed, match=message):
+    adversarial.check_episode_ends([expert_episodes(Tries())])
+  assert "after 5 responses" in adversarial.check_episode_ends([expert_episodes(Tries(attempts=6))])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sftrl_jax.envs.referee import CheckedEnv
+from sftrl_jax.envs.referee import CheckedEnv, location
 from sftrl_jax.programs.check import expert_episodes
 from sftrl_jax.programs.config import nested
 
@@ -32,7 +32,6 @@ def test_a_slow_task_is_played_for_fewer_seeds(config):
 
 def test_lines_and_short_words(config):
   env = expert_episodes.play_expert_episodes(config, count=1)[0].env
-  location = expert_episodes.location(env, "step")
-  assert location.endswith("in step") and "general_points/env.py, line " in location
+  assert location(env, "step").endswith("in step") and "general_points/env.py, line " in location(env, "step")
   assert (expert_episodes.span([1, 1.0]), expert_episodes.span([2, -0.5])) == ("1", "-0.5 to 2")
   assert expert_episodes.short("a") == "'a'" and len(expert_episodes.short("a" * 10**6)) < 100

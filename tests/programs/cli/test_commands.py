@@ -1,6 +1,7 @@
 """The functions of the verbs, beyond the command lines of tests/test_main.py."""
 
 from sftrl_jax.main import main
+from sftrl_jax.programs.runtime.lock import only_output
 
 
 def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
@@ -19,6 +20,13 @@ def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
                    ("write_overlay", [run, study], run / "overlay")]
   assert main(["report", str(tmp_path)]) == 1
   assert "is no workdir" in capsys.readouterr().err
+
+
+def test_a_second_report_into_one_directory_is_refused(tmp_path, capsys):
+  (tmp_path / "config.json").write_text("{}")
+  with only_output(tmp_path / "report", "--out", inside=True):
+    assert main(["report", str(tmp_path)]) == 1
+  assert f"{tmp_path / 'report'} is being written by process" in capsys.readouterr().err
 
 
 def test_a_report_is_not_written_into_a_file(tmp_path, capsys):

@@ -116,6 +116,7 @@ def test_overrides_are_converted_and_the_last_one_counts():
 @pytest.mark.parametrize(("override", "message"), [
     ("ppo.gama=1", r"config\.ppo\.gama is not a key of config\.ppo: did you mean config\.ppo\.gamma\? Valid: gamma"),
     ("pppo.gamma=1", r"config\.pppo is not a key of this config: did you mean config\.ppo\?"),
+    ("gamm=1", r"config\.gamm is not a key of this config: did you mean config\.ppo\.gamma\?"),
     ("gamma=1", r"config\.gamma is not a key of this config: did you mean config\.ppo\.gamma\?"),
     ("ppo=1", r"config\.ppo is a section: override one of its keys"),
     ("seed.x=1", r"config\.seed is a value \(int\), no section"),
@@ -225,3 +226,12 @@ def test_a_workdir_takes_no_other_config_but_may_go_on_longer():
   config_resolve.refuse_another(recorded, resolve("steps=9"), "runs/x")
   with pytest.raises(ConfigError, match=r"another config:\n  config\.ppo\.gamma: 1\.0 there, 0\.5"):
     config_resolve.refuse_another(recorded, resolve("ppo.gamma=0.5"), "runs/x")
+
+
+def test_room_for_texts_may_grow_and_what_is_left_out_may_change_but_no_room_may_shrink():
+  recorded = {"max_dropped": 100, "rollout": {"prompt_tokens": 4, "feedback_tokens": 2}}
+  config_resolve.refuse_another(recorded, {"max_dropped": 0, "verdict_seconds": 9.0, "rollout": {
+      "prompt_tokens": 11, "feedback_tokens": 9}}, "runs/x")
+  for key in ("prompt_tokens", "feedback_tokens"):
+    with pytest.raises(ConfigError, match=rf"rollout\.{key}: . there, 1 now\n.*rollout\.feedback_tokens grow"):
+      config_resolve.refuse_another(recorded, {**recorded, "rollout": {**recorded["rollout"], key: 1}}, "runs/x")

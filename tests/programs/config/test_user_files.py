@@ -112,6 +112,8 @@ def test_what_is_no_environment_is_told_with_its_line(file, name, message):
 
 @pytest.mark.parametrize("text, message", [
     ("x = 1\ny = 1 / 0\n", r"broken\.py, line 2, in <module>: ZeroDivisionError"),
+    ("x = 1\nimport sys\nsys.exit(0)\n", r"broken\.py, line 3, in <module>: SystemExit: 0"),
+    ("raise KeyboardInterrupt", r"broken\.py, line 1, in <module>: KeyboardInterrupt"),
     ("def f(:\n", r"broken\.py, line 1: "), ("import no_such_module\n", r"broken\.py, line 1, .*ModuleNotFoundError")])
 def test_a_broken_file_is_told_with_its_line(tmp_path, text, message):
   (tmp_path / "broken.py").write_text(text)

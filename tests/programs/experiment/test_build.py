@@ -26,6 +26,8 @@ from sftrl_jax.programs.experiment.build import build_experiment
     ("sft", dict(model__heads=3), "config.model.heads is 3"), ("rl", dict(seed=-1), "config.seed is -1"),
     ("sft", dict(data__length=5), "config.data.length is 5, but an example has"),
     ("rl", dict(rollout__prompt_tokens=3), "use --config.rollout.prompt_tokens=11"),
+    ("rl", dict(max_dropped=-1), "config.max_dropped is -1"),
+    ("sft", dict(verdict_seconds="nan"), "config.verdict_seconds is"),
     ("sft", dict(lora__rank=17), "config.lora.rank is 17, but layers/block/attn/k reads 16 channels and writes 16"),
     ("rl", dict(lora__rank=2, lora__targets="('*/w',)"), "config.lora.targets has '*/w', which matches no projection"),
     ("sft", dict(lora__rank=2, optimizer__name="galore"), "config.optimizer.name is 'galore'"),
@@ -78,3 +80,35 @@ def test_the_parts_fit_together(tiny):
 def test_what_cannot_be_cut_names_both_numbers(tiny, change, message):
   with pytest.raises(ConfigError, match=message):
     build_experiment(tiny("grpo", **change), "rl")
+
+
+RARE = '''
+import dataclasses
+from sftrl_jax.chat import Message
+from sftrl_jax.envs.general_points.env import GeneralPoints
+
+@dataclasses.dataclass(frozen=True)
+class Rare(GeneralPoints):
+  """Of eight first prompts `long` are long, and `down` never come."""
+  long: int = 1
+  down: int = 1
+
+  def reset(self, seed):
+    state, chat = super().reset(seed)
+    number = int(str(seed).split()[-1])
+    if number < self.down:
+      raise ConnectionError("the server is down")
+    return state, (Message("user", " ".join([chat[0].text] * 2)),) if number < self.down + self.long else chat
+'''
+
+
+def test_a_few_prompts_that_do_not_fit_or_do_not_come_are_left_to_the_run(tiny, tmp_path):
+  file = tmp_path / "rare.py"
+  file.write_text(RARE)
+  own = dict(env__name=f"{file}:Rare", evals__variants="()")
+  rare = lambda **changes: build_experiment(tiny("rl", **own, **changes), "rl")
+  assert rare().config["max_dropped"] == 100
+  for wrong, message in ((dict(env__long=5), "use --config.rollout.prompt_tokens="), (dict(max_dropped=0), "or more"),
+                         (dict(env__down=8), r"rare\.py, line \d+, in reset: ConnectionError: the server is down")):
+    with pytest.raises(ConfigError, match=message):
+      rare(**wrong)

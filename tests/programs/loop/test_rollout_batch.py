@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import random
+import re
 import types
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
@@ -61,7 +63,8 @@ def actor():
 
 def play(section, first=0, env=None, batch=BATCH):
   made, params = actor()
-  experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5)
+  experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5,
+                                     config={"verdict_seconds": 0.0})
   return experiment, rollout_batch.play_batch(experiment, params, first)
 
 
@@ -117,7 +120,8 @@ def test_rounds_are_bounded_and_what_is_missing_is_filled_and_counted():
 def test_success_or_the_environments_own_reward_tells_groups_apart():
   verdict = lambda reward, right: Verdict(reward, True, False, right, right, "", None, "")
   turn = lambda *given: types.SimpleNamespace(verdict=verdict(*given))
-  episode = lambda *given: types.SimpleNamespace(success=given[1], rewards=[given[0]], turns=(turn(*given),))
+  episode = lambda *given: types.SimpleNamespace(success=given[1], rewards=[given[0]], turns=(turn(*given),),
+                                                 dropped=False)
   wrong, worse, right = episode(-0.5, False), episode(-0.6, False), episode(1.0, True)
   for group, by_success, by_reward in (((wrong, wrong), True, True), ((wrong, worse), True, False),
                                        ((wrong, right), False, False), ((right, episode(0.9, True)), True, False)):
@@ -125,9 +129,10 @@ def test_success_or_the_environments_own_reward_tells_groups_apart():
     assert rollout_batch.has_equal_rewards(group, "reward") == by_reward
 
 
-@pytest.mark.parametrize("reward", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("reward", [None, float("nan"), float("inf"), 1e30])
 def test_a_reward_that_is_no_number_is_refused(reward):
-  with pytest.raises(ValueError, match=rf"gave the reward {reward} in episode '5 \d+'; it must be a finite number"):
+  message = rf"gave the reward {re.escape(repr(reward))} in episode '5 \d+'; it must be a finite number"
+  with pytest.raises(ValueError, match=message):
     play(GRPOConfig(group=GROUP), env=Say(reward), batch=16)
 
 
@@ -140,3 +145,31 @@ def test_what_is_told_of_groups():
   alone = types.SimpleNamespace(actor=types.SimpleNamespace(group=1), algorithm_config=PPOConfig(), seed=5)
   assert rollout_batch.group_metrics(alone, played, None) == {}
   assert rollout_batch.env_seed(alone, 7) == "5 7"   # its own deal
+
+
+class Abstains(Say):
+  """Some responses get no reward."""
+
+  def step(self, state, response):
+    if random.Random(response).random() < 0.4:
+      raise EpisodeError("reward", "no judgement")
+    return super().step(state, response)
+
+
+def test_groups_compare_those_who_are_there():
+  experiment, played = play(GRPOConfig(group=GROUP), env=Abstains())
+  there = [not episode.dropped for episode in played.episodes]
+  assert 0 < sum(there) < len(there) == BATCH
+  outcomes = collect.outcomes(played.episodes)
+  assert outcomes.has_advantage_E.tolist() == [float(here) for here in there]
+  rewards = outcomes.rewards_E.reshape(-1, GROUP)
+  whole = [group.std(ddof=1) for group, here in zip(rewards, np.reshape(there, (-1, GROUP)), strict=True) if here.all()]
+  told = rollout_batch.group_metrics(experiment, played, outcomes)
+  assert told["reward_std"] == pytest.approx(np.mean(whole or [0.0]))
+  assert told["frac_reward_zero_std"] >= 1 - len(whole) / (BATCH // GROUP)   # an episode that is alone has no advantage
+
+
+def test_groups_with_too_few_are_replaced():
+  _, played = play(GRPOConfig(group=GROUP, max_rounds=20), env=Abstains())
+  if not played.padding_episodes:
+    assert not any(episode.dropped for episode in played.episodes)   # in groups of two

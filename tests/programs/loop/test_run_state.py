@@ -30,7 +30,7 @@ class Lines:
 def begun(every=1, most=3, **config):
   experiment = types.SimpleNamespace(limits=Limits(9), log=types.SimpleNamespace(every=every),
                                      config={"max_nonfinite": most, **config})
-  store = types.SimpleNamespace(latest_step=lambda: 2)
+  store = types.SimpleNamespace(latest_step=lambda: 2, wait_until_finished=lambda: None, directory="w")
   return experiment, RunState(None, Position(), {}, store, "w", None, None, None, {}, None)
 
 
@@ -38,7 +38,8 @@ def after(run_state, bad=0.0, loss=1.0, **numbers):
   """The run with one more step that is not settled."""
   before = run_state.position
   position = before.ahead(before.cursor + 1, 8, 0.0, train=1.0)
-  metrics = {"loss": Mean(np.float32(loss), np.float32(1.0)), "nonfinite_steps": np.float32(bad)}
+  metrics = {"loss": Mean(np.float32(loss), np.float32(1.0)), "nonfinite_steps": np.float32(bad),
+             "grad_norm": np.float32(1.0)}
   step = Step(before, position, metrics, lambda before, after, seconds: {"timing_s/step": seconds, **numbers}, 0.0)
   return run_state.__class__(**{**vars(run_state), "position": position, "unsettled": step})
 

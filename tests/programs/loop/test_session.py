@@ -1,6 +1,7 @@
 """What every run does: it can be stopped anywhere and gone on with, and the files tell one story."""
 
 import json
+import math
 import pathlib
 import shutil
 
@@ -119,6 +120,41 @@ def test_updates_that_are_not_finite_are_counted_in_order_when_steps_settle_late
     run_of(config, tmp_path)
 
 
+@pytest.mark.parametrize("verb, flops, steps", [("sft", 4e7, 4), ("rl", 4.5e7, 3)])
+def test_a_rate_goes_down_with_the_budget_and_a_run_that_was_stopped_has_the_same(tiny, run_of, lines_of, tmp_path,
+                                                                                 stop_after, verb, flops, steps):
+  config = tiny(verb, steps=1000, flops=flops, schedule__name="linear", schedule__warmup=0, evals__variants="()",
+                checkpoint__every=1)
+  run_of(config, tmp_path / "straight")
+  stop_after(1, lambda session: None)
+  with pytest.raises(Stopped):
+    run_of(config, tmp_path / "stopped")
+  stop_after(-1, None)
+  run_of(config, tmp_path / "stopped")
+  lines = lines_of(tmp_path / "straight", "metrics.jsonl")
+  spent = [0.0, *(line["compute/total_flops"] / flops for line in lines[:-1])]
+  assert len(lines) == steps
+  if verb == "rl":
+    assert [line["learning_rate"] / 3e-4 for line in lines] == pytest.approx([1 - share for share in spent], rel=1e-5)
+  else:
+    assert [line["learning_rate"] / 3e-4 for line in lines] == pytest.approx([1 - n / steps for n in range(steps)])
+  assert_equal_runs(tmp_path / "straight", tmp_path / "stopped", lines_of, steps)
+
+
+def test_a_longer_run_says_what_its_rate_does_and_which_key_keeps_the_old_one(tiny, run_of, lines_of, tmp_path, capsys):
+  keys = dict(evals__variants="()", schedule__name="cosine", schedule__warmup=0, schedule__end=0.1)
+  run_of(tiny("sft", steps=4, **keys), tmp_path / "4")
+  shutil.copytree(tmp_path / "4", tmp_path / "kept")
+  capsys.readouterr()
+  run_of(tiny("sft", steps=8, **keys), tmp_path / "4")
+  assert ("The schedule now spans 8 updates: the learning rate goes from 7e-05 back up to 0.00016; "
+          "--config.schedule.updates=4 keeps the old one.") in capsys.readouterr().out
+  run_of(tiny("sft", steps=8, schedule__updates=4, **keys), tmp_path / "kept")
+  assert "schedule" not in capsys.readouterr().out
+  rates = [line["learning_rate"] / 3e-4 for line in lines_of(tmp_path / "kept", "metrics.jsonl")]
+  assert rates[3:] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * 3 / 4)), 0.1, 0.1, 0.1, 0.1])
+
+
 def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, lines_of, tmp_path, monkeypatch):
   kept, real = [], session_loop.evaluate
   monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
@@ -163,6 +199,15 @@ def test_a_run_that_is_no_longer_finite_stops_and_names_its_last_good_step(tiny,
   assert [line.get("alarm/nonfinite") for line in lines] == [None, 1, 1, 1]
 
 
+def test_an_update_that_is_not_finite_is_skipped_and_the_advice_names_the_arguments(tiny, run_of, lines_of, tmp_path):
+  """0 / 0 in an optimizer without epsilon: the words that a batch does not have have no gradient."""
+  config = tiny("sft", steps=9, max_nonfinite=2, checkpoint__every=1, evals__variants="()", optimizer__args__eps=0.0)
+  with pytest.raises(RuntimeError, match=r"last good step is 0\. .*gradient is finite, so .* config.optimizer.args"):
+    run_of(config, tmp_path)
+  lines = lines_of(tmp_path, "metrics.jsonl")
+  assert [(line["nonfinite_steps"], line["loss"] < 5) for line in lines] == [(1, True)] * 2
+
+
 def test_a_run_in_a_bucket_writes_what_one_on_this_machine_does(finished, afar, lines_of):
   home, moments = afar
   assert_equal_runs(home, finished("sft"), lines_of, 2)
@@ -199,6 +244,16 @@ def test_a_run_killed_before_its_first_checkpoint_leaves_no_point_twice(tiny, ru
   run_of(config, tmp_path)
   (events,) = (tmp_path / "tensorboard").iterdir()
   assert events.read_bytes().count(b"grad_norm") == 2
+
+
+def test_a_complete_run_whose_last_checkpoint_is_gone_goes_on_from_the_one_before(finished, tiny, run_of, lines_of,
+                                                                                   tmp_path, capsys):
+  config = tiny("sft", checkpoint__every=1)
+  run_of(config, tmp_path)
+  shutil.rmtree(tmp_path / "checkpoints" / "2")
+  run_of(config, tmp_path)
+  assert "going on from step 1" in capsys.readouterr().out
+  assert_equal_runs(tmp_path, finished("sft"), lines_of, 2)
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])

@@ -154,7 +154,7 @@ BAD = {
     "bad UTF-8": (b'{"text": "ok"}\n{"text": "\xff"}\n', "rows.jsonl, row 2: byte 11 of the line (0xff) is no UTF-8"),
     "no answer": (b'{"messages": [{"role": "user", "content": "q"}]}', "row 1, column messages: has no message of"),
     "unknown columns": (b'{"question": "q"}', "row 1: has the columns 'question', but needs `messages`"),
-    "nested": (b'{"messages": [{"role": "assistant", "content": [1]}]}', "column messages[0].content: is a list"),
+    "nested": (b'{"messages": [{"role": "assistant", "content": [1]}]}', "column messages[0].content[0]: is a number"),
     "unknown role": (b'{"messages": [{"role": "bot", "content": "a"}]}', "column messages[0].role: is 'bot'"),
     "NUL": (b'{"text": "a\0"}', "row 1: byte 12 of the line is NUL"),
     "an escaped NUL": (b'{"text": "a\\u0000"}', "row 1, column text: has a NUL at character 2"),

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from sftrl_jax.programs.experiment.build import build_experiment
-from sftrl_jax.programs.loop import session
 from sftrl_jax.programs.plan import jitted_functions
+from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.state import TrainState
 
 
@@ -68,7 +68,7 @@ def test_adapters_are_trained_on_what_is_frozen(tiny):
 
 
 def test_the_start_is_kept_only_where_something_reads_it(tiny):
-  reads = lambda **changes: session.reads_start(build_experiment(tiny("rl", **changes), "rl"))
+  reads = lambda **changes: trainable.reads_start(build_experiment(tiny("rl", **changes), "rl"))
   assert reads() and reads(ppo__kl_coef="0") and reads(evals__kl="False")
   assert not reads(ppo__kl_coef="0", evals__kl="False")
   assert not reads(ppo__kl_coef="0", evals__temperatures="(0.0,)") and not reads(ppo__kl_coef="0", evals__variants="()")

@@ -7,6 +7,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample import batch
 from sftrl_jax.programs.sample.batch import ADDED, answer_all, messages, read
 from sftrl_jax.programs.sample.generate import ChatSettings
@@ -54,6 +55,13 @@ def test_a_file_that_was_stopped_goes_on_and_is_the_same_at_the_end(run, tmp_pat
   part, again, count = run("part.jsonl")
   assert again == lines and count == 3
   assert run("part.jsonl")[2] == 0
+
+
+def test_a_second_writer_of_the_answers_is_refused(run, tmp_path):
+  with only_output(tmp_path / "out.jsonl", "--out"):
+    with pytest.raises(ConfigError, match=r"out.jsonl is being written by process \d+: .* give another --out"):
+      run()
+  assert run()[2] == 5 and not list(tmp_path.glob(".*"))
 
 
 def test_answers_to_other_rows_or_of_other_settings_are_not_mixed(run, tmp_path):
@@ -105,10 +113,29 @@ def test_messages_become_chats_and_the_system_text_stands_before_them(tmp_path):
     read(write(tmp_path / "c.jsonl", [{"messages": [user]}]), raw=True)
 
 
+def test_rows_are_read_as_data_are(tmp_path):
+  """A byte order mark before each part of joined files, line ends of Windows, columns that are null, tools."""
+  path = tmp_path / "in.jsonl"
+  user = [{"role": "user", "content": "b", "name": None}]
+  path.write_bytes(b"".join(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n" for row in (
+      {"prompt": "a", "messages": None}, {"prompt": None, "messages": user, "tools": [{"name": "f"}]},
+      {"conversations": [{"from": "human", "value": "b"}], "system": "be"})))
+  rows, _ = read(path, "say")
+  assert [[message.text for message in row.chat] for row in rows] == [["say", "a"], ["say", "b"], ["be", "b"]]
+  assert [row.args for row in rows] == [{}, {"tools": [{"name": "f"}]}, {}] and rows[1].content["messages"] == user
+  for line, message in ((b'{"prompt": "a", "prompt": "b"}', "line 1: has the key 'prompt' twice"),
+                        (b'{"prompt": "a\\u0000"}', "a NUL at"), (b'{"prompt": "\\ud800"}', "half a surrogate pair"),
+                        (b'{"prompt": 3}', "is a number"), (b'[{"prompt": "a"}]', "begins with '\\['")):
+    path.write_bytes(line)
+    with pytest.raises(ConfigError, match=message):
+      read(path)
+
+
 @pytest.mark.parametrize("value, message", [
-    ([], "at least one"), ("hi", "list"), ([{"role": "user"}], "message 1 has no"),
-    ([{"role": "tool", "content": "x"}], "message 1: message role"), ([{"role": "user", "content": 3}], "no text"),
-    ([{"role": "user", "content": [{"type": "image"}]}], "no text"),
+    ([], "empty list"), ("hi", "list"), ([{"role": "user"}], r"messages\[0\].content: is missing"),
+    ([{"role": "robot", "content": "x"}], r"messages\[0\].role: is 'robot'"),
+    ([{"role": "user", "content": 3}], "is a number"),
+    ([{"role": "user", "content": [{"type": "image"}]}], r"content\[0\]: is of type 'image'"),
     ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last message is the assistant's")])
 def test_messages_that_cannot_be_answered_say_why(value, message):
   with pytest.raises(ValueError, match=message):
@@ -118,4 +145,4 @@ def test_messages_that_cannot_be_answered_say_why(value, message):
 def test_many_broken_rows_are_counted_not_all_named(tmp_path):
   with pytest.raises(ConfigError) as error:
     read(write(tmp_path / "in.jsonl", ["{"] * 30))
-  assert str(error.value).count("line ") == batch.MOST_NAMED and "and 20 more" in str(error.value)
+  assert str(error.value).count("\n  line ") == batch.MOST_NAMED and "and 20 more" in str(error.value)

@@ -90,8 +90,12 @@ def test_the_command_line_takes_several_stop_strings_and_a_bare_raw():
 
 
 @pytest.mark.parametrize("flags, switches, message", [
+    ({"--top-p": "1.5"}, (), "^--top-p is 1.5; it must lie in"), ({"--top-p": "0"}, (), "^--top-p is 0; it must"),
+    ({"--max-new-tokens": "0"}, (), "^--max-new-tokens is 0; it must be at least 1"),
+    ({"--top-k": str(2**40)}, (), "^--top-k is .*at most 2147483647"), ({"--stop": [""]}, (), "^--stop is empty"),
+    ({"--temperature": "inf"}, (), "^--temperature is inf; it must be finite"),
     ({"--temperature": "warm"}, (), "--temperature=warm is no number"), ({"--rows": "1.5"}, (), "is no whole number"),
-    ({"--temperature": "nan"}, (), "must not be negative"), ({"--seed": "-1"}, (), "must not be negative"),
+    ({"--temperature": "nan"}, (), "must be finite and not neg"), ({"--seed": "-1"}, (), "finite and not negative"),
     ({"--in": "x"}, (), "--in and --out belong together"), ({"--rows": "0"}, (), "rows must be at least 1"),
     ({"--in": "x", "--out": "y", "--prompt": "z"}, (), "give one"), ({"--system": "x"}, ("--raw",), "no chat template"),
     ({"--dtype": "float16"}, (), "must be float32 or bfloat16"), ({"--temperature": "101"}, (), "between 0"),

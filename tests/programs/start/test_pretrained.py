@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
+from sftrl_jax.chat import Message
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.experiment import run_config, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.start import checkpoint_ref, pretrained
+from sftrl_jax.text import pretrained as text_pretrained
+from sftrl_jax.text.render import continued, render
 
 TEMPLATE = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
@@ -77,6 +80,37 @@ def test_model_and_tokenizer_come_with_the_weights(config, weights):
   loaded = hf.load(weights)
   assert experiment.model.config.width == 16 and experiment.model.config.remat == "none"
   assert experiment.tokenizer == loaded.tokenizer and experiment.model.config.vocab == experiment.tokenizer.size + 4
+
+
+def test_arguments_of_the_chat_template_are_a_part_of_the_run(config, weights, run_of, tmp_path):
+  """Every program of the run renders with them, and what it exports needs none."""
+  home, chat = tmp_path / "model", (Message("user", "q"),)
+  shutil.copytree(weights, home)
+  path = home / "chat_template.jinja"
+  path.write_text(path.read_text().replace("'<|assistant|>' }}", "'<|assistant|>' + (mood or '') }}"))
+  begin = dict(start=str(home), tokenizer__template_args="{'mood': 'mild'}", steps="1", evals__variants="()",
+               env__attempts="1")
+  tokenizer = build_experiment(config("rl", **begin), "rl").tokenizer
+  assert tokenizer.decode(render(tokenizer, chat)[0]) == "<|user|>q<|end|><|assistant|>mild"
+  assert continued(tokenizer, (*chat, Message("assistant", "a"), *chat)) == render(tokenizer, chat)[0]
+  run_of(config("sft", **begin), tmp_path / "run")
+  assert json.loads((tmp_path / "run" / "config.json").read_text())["tokenizer"]["template_args"] == {"mood": "mild"}
+  again = build_experiment(saved_run.config_of(tmp_path / "run", []), "sft", tmp_path / "run").tokenizer
+  assert again == tokenizer and text_pretrained.load(tmp_path / "run" / "pretrained") == tokenizer
+  for args, message in (("{'mod': 1}", "^config.tokenizer.template_args names 'mod', .* it reads mood"),
+                        ("{'messages': []}", "template_args names 'messages'")):
+    with pytest.raises(ConfigError, match=message):
+      build_experiment(config("sft", **{**begin, "tokenizer__template_args": args}), "sft")
+
+
+@pytest.mark.parametrize(("tokens", "message"), [
+    ("nothing", "assistant_tokens names 'nothing', which is no added token"),
+    ("<|end|>", "assistant_tokens names '<|end|>', at which responses .* end: it cannot stand inside")])
+def test_tokens_that_an_assistant_cannot_write_are_refused(config, tokens, message):
+  with pytest.raises(ConfigError, match="^config.tokenizer." + message.replace("|", r"\|")):
+    build_experiment(config("sft", tokenizer__assistant_tokens=tokens), "sft")
+  with pytest.raises(ConfigError, match="tokenizer.*assistant_tokens is .* but name is 'words'"):
+    build_experiment(config("sft", tokenizer__assistant_tokens=tokens, tokenizer__name="words"), "sft")
 
 
 def test_a_workdir_stands_alone(config, trained, weights, run_of, tmp_path, monkeypatch):

@@ -122,4 +122,6 @@ def test_progress_of_a_torn_file_is_unknown(tmp_path):
   (only.workdir / "progress.json").write_text('{"phase": "comp')
   assert not process_pool.is_complete(only)
   (only.workdir / "progress.json").write_text(json.dumps({"phase": "complete"}))
+  assert not process_pool.is_complete(only)   # its model is not there
+  (only.workdir / "checkpoints" / "3").mkdir(parents=True)
   assert process_pool.is_complete(only)

@@ -7,8 +7,10 @@ from sftrl_jax.report.pages import data_box
 from sftrl_jax.report.write import write_run
 
 DATA = {"path": "/data/chats.jsonl", "format": "messages", "read": 1000, "kept": 990, "truncated": 12, "tokens": 50000,
-        "label_tokens": 20000, "packed": {"rows": 77, "filled": 0.98, "held": 5}, "sha256": "f00",
-        "dropped": [{"reason": "no JSON", "count": 10, "first": ["chats.jsonl:7"]}], "example": "<bos>q[[a<eos>]]"}
+        "label_tokens": 20000, "packed": {"rows": 77, "filled": 0.98, "held": 5, "overlap": 2}, "sha256": "f00",
+        "dropped": [{"reason": "no JSON", "count": 10, "first": ["chats.jsonl:7"]}],
+        "ignored": [["id", 990], ["messages[].name", 3]],
+        "notes": [{"what": "odd rows", "count": 4, "first": ["a:1"], "example": "'x'"}], "example": "<bos>q[[a<eos>]]"}
 
 
 def workdir(folder, content=None):
@@ -24,11 +26,12 @@ def test_the_account_of_the_rows_is_in_the_report(tmp_path):
   path = write_run(workdir(tmp_path / "own", DATA))
   page = path.read_text()
   for text in ("1,000 read, 990 kept, 12 truncated", "50,000, of which 20,000 are learned",
-               "77 rows a pass, 98.0% full", "5 examples", "10 no JSON (chats.jsonl:7)", "[[a&lt;eos&gt;]]"):
+               "77 rows a pass, 98.0% full", "5 examples", "2 examples",
+               "id (990), messages[].name (3)", "4 odd rows: ", "10 no JSON (chats.jsonl:7)", "[[a&lt;eos&gt;]]"):
     assert text in page, text
 
 
 def test_a_run_on_demonstrations_has_none_and_strange_values_do_no_harm(tmp_path):
   assert data_box.data_blocks(read_workdir.read_run(workdir(tmp_path / "plain"))) == []
-  torn = workdir(tmp_path / "torn", {"packed": 5, "dropped": [3], "read": "x"})
+  torn = workdir(tmp_path / "torn", {"packed": 5, "dropped": [3], "notes": [3], "ignored": 4, "read": "x"})
   assert len(data_box.data_blocks(read_workdir.read_run(torn))) == 3

@@ -40,7 +40,21 @@ def test_inverse_square_root_by_hand():
       [0.5, 2.0, 2.0, 2.0 * math.sqrt(4 / 12), 2.0 * math.sqrt(4 / 32)])
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
+def test_a_schedule_follows_the_nearer_of_two_ends(name):
+  """Steps over all steps, or FLOPs over all FLOPs: half of the budget is half of the schedule."""
+  rate = make_schedule(ScheduleConfig(name, decay=0.6), 2.0, 1000)
+  for share in (0.0, 0.5, 0.9, 1.0):
+    steps = float(make_schedule(ScheduleConfig(name, decay=0.6), 2.0, 1000)(round(1000 * share)))
+    assert float(rate(0, share)) == pytest.approx(steps, abs=1e-6) == float(rate(round(1000 * share), 0.0))
+  assert float(make_schedule(ScheduleConfig(name, warmup=2), 2.0, 1000)(0, 0.9)) == 1.0   # warm-up counts updates
+  for name in ("constant", "inverse_sqrt"):
+    rate = make_schedule(ScheduleConfig(name), 2.0, 10)
+    assert float(rate(5, 0.9)) == float(rate(5))
+
+
 @pytest.mark.parametrize("make, message", [
+    (lambda: ScheduleConfig("cosine", warmup=5, updates=5), "^warmup is 5; it must be below schedule.updates = 5"),
     (lambda: ScheduleConfig("step"), "name is 'step'; it must be one of constant, linear, cosine, wsd, inverse_sqrt"),
     (lambda: ScheduleConfig(warmup=-1), "warmup is -1"), (lambda: ScheduleConfig(updates=-1), "updates is -1"),
     (lambda: ScheduleConfig(end=2.0), "end is 2.0"), (lambda: ScheduleConfig(decay=0.0), "decay is 0.0")])

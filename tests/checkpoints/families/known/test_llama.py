@@ -33,7 +33,9 @@ def test_real_ones_are_read():
       tie_embeddings=True, context=8192)
 
 
-@pytest.mark.parametrize("values", [LLAMA32, SMOLLM2, {**SMOLLM2, "hidden_act": "gelu_pytorch_tanh", "head_dim": 8}])
+@pytest.mark.parametrize("values", [
+    LLAMA32, SMOLLM2, {**SMOLLM2, "attention_bias": True}, {**SMOLLM2, "attention_bias": True, "mlp_bias": True},
+    {**SMOLLM2, "hidden_act": "gelu_pytorch_tanh", "head_dim": 8}])
 def test_what_is_written_is_read_again(values):
   config = families.describe(values)
   assert families.of(config) == "llama"
@@ -47,7 +49,9 @@ def test_a_model_of_our_own_shape_has_a_name_there():
 
 @pytest.mark.parametrize("change, lacks", [
     (dict(mlp="plain"), "mlp='plain'"), (dict(qkv_bias=True, qk_norm=True), "qk_norm=True"),
-    (dict(window=4, pattern=("local", "global")), "pattern"), (dict(embed_scale=2.0), "embed_scale=2.0")])
+    (dict(pattern=("unrotated",), qk_norm=True), "pattern"),
+    (dict(embed_scale=2.0, qkv_bias=True), "embed_scale=2.0"), (dict(logits_softcap=2.0), "logits_softcap=2.0"),
+    (dict(rope_part=0.5, o_bias=True), "o_bias=True")])
 def test_a_model_of_no_family_is_told_what_the_nearest_lacks(change, lacks):
   with pytest.raises(ValueError, match=f"comes nearest, but has no .*{lacks}"):
     families.of(DecoderConfig(vocab=9, **change))
@@ -60,10 +64,12 @@ def test_a_users_own_model_has_no_name_there():
 
 
 @pytest.mark.parametrize("values, message", [
-    ({}, "model_type is None, an unknown architecture"), ({"model_type": "mixtral"}, "known: llama, mistral, qwen2"),
+    ({}, "model_type is None, an unknown architecture"), ({"model_type": "rwkv"}, "known: llama, mistral, qwen2"),
+    ({"model_type": "mixtral"}, "model_type is 'mixtral', which needs mixtures of experts; models here have none"),
+    ({"model_type": "gpt2"}, "which needs LayerNorm and learned positions"),
     ({"model_type": "gemma3"}, "which takes images"), ({"model_type": ["llama"]}, "unknown architecture"),
     ({**SMOLLM2, "num_key_value_heads": 2}, "kv_heads is 2; it must"),
-    ({**SMOLLM2, "attention_bias": True}, "attention_bias is True")])
+    ({**SMOLLM2, "attention_bias": 1}, "attention_bias is 1; it must be true or false")])
 def test_another_architecture_is_one_error_that_names_the_file(values, message):
   with pytest.raises(ValueError, match=f"^place/config.json: .*{message}"):
     families.describe(values, "place/config.json")

@@ -1,0 +1,87 @@
+"""Whether a run can fit the memory of its devices, by what it holds all the time: refused before anything is loaded."""
+
+import math
+import os
+from pathlib import Path
+
+import jax
+
+from sftrl_jax.models import cache, heads, lora as adapters
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.learner import Learner
+from sftrl_jax.programs.start.initial_params import param_shapes
+
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))   # of a container
+ARRAYS_OF_A_ROW = 5   # of 4 bytes a token: ids, positions, segments, targets, weights
+
+
+def refuse_larger(experiment: Experiment, learner: Learner) -> None:
+  """ConfigError, with the numbers and the key of the largest part, where a run holds more than its devices have.
+
+  Activations are not counted, so what passes may still be too large: `sftrl plan` compiles and counts them.
+  """
+  available, parts = _available(experiment), held(experiment, learner)
+  total = sum(parts.values())
+  if available and total > available:
+    largest = "parameters" if parts["parameters"] > available else max(parts, key=parts.get)
+    lines = ", ".join(f"{part} {size / 2**30:,.1f}" for part, size in parts.items())
+    raise ConfigError(f"config.{KEYS[largest]} makes this run too large: it holds {total / 2**30:,.1f} GiB ({lines}) "
+                      f"besides its activations, but its devices ({experiment.mesh.size}) have "
+                      f"{available / 2**30:,.1f} GiB: {WAYS_OUT[largest]}.")
+
+
+KEYS = {"parameters": "model", "optimizer state": "optimizer.name", "gradients": "model",
+        "cache of a rollout": "rollout.rows", "batch": "batch"}
+WAYS_OUT = {
+    "parameters": "use a smaller model, or more devices (config.mesh)",
+    "gradients": "use a smaller model, or adapters (config.lora.rank)",
+    "optimizer state": "use one with less state (--config.optimizer.name=help), or adapters (config.lora.rank)",
+    "cache of a rollout": "lower config.rollout.rows, prompt_tokens or max_new_tokens",
+    "batch": "lower config.batch or config.data.length"}
+
+
+def held(experiment: Experiment, learner: Learner) -> dict[str, int]:
+  """Bytes of what a run holds over all devices: {part: bytes}."""
+  model, rollout, length = experiment.model, experiment.actor.rollout, learner.length
+  params = param_shapes(model)
+  trained = {"model": params}
+  if experiment.lora.rank:
+    trained = {"lora": jax.eval_shape(lambda key: adapters.init(experiment.lora, params, key), jax.random.key(0))}
+  if experiment.value_head:
+    trained["value"] = jax.eval_shape(lambda: heads.init(model.config.width))
+  plays = experiment.algorithm or experiment.evals.variants
+  turns = range(experiment.actor.turns) if plays else ()
+  longest = max((experiment.actor.cache_len(turn) for turn in turns), default=0)
+  kept = jax.eval_shape(lambda: cache.empty(model.config, rollout.rows, longest)) if longest else ()
+  return {"parameters": _bytes(params) + (_bytes(trained) if experiment.lora.rank else 0),
+          "optimizer state": _bytes(jax.eval_shape(learner.optimizer.init, trained)), "gradients": _bytes(trained),
+          "cache of a rollout": _bytes(kept), "batch": learner.rows * length * 4 * ARRAYS_OF_A_ROW}
+
+
+def _bytes(tree) -> int:
+  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _available(experiment: Experiment) -> int:
+  """Bytes of memory of all devices of the mesh; 0 where it is not known."""
+  devices = list(experiment.mesh.devices.flat)
+  if devices[0].platform == "cpu":
+    return _of_host()
+  if jax.process_count() > 1:   # other processes' devices are like those here
+    return len(devices) * _of_device(jax.local_devices()[0])
+  return sum(_of_device(device) for device in devices)
+
+
+def _of_device(device: jax.Device) -> int:
+  return (device.memory_stats() or {}).get("bytes_limit", 0)
+
+
+def _of_host() -> int:
+  """Bytes that processes of this machine, or of this container, may use at most."""
+  try:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  except (AttributeError, ValueError, OSError):
+    return 0
+  limits = [int(text) for path in LIMITS if path.is_file() and (text := path.read_text().strip()).isdecimal()]
+  return min([total, *limits])
