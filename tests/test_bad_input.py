@@ -170,8 +170,8 @@ ZERO = {
     "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
     "data.misread", "ppo.value_clip",
-    "max_without_signal", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef", "ppo.gamma", "ppo.turn_gamma",
-    "ppo.gae_lambda"}
+    "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef",
+    "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 
 

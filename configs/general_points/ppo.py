@@ -9,6 +9,10 @@ r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three att
 Hardware: one CPU core. Minutes: 3.
 Result: on five bases, greedy, within 3 attempts, id_seen goes from 34% to 59%, and rule_ood from 31% to 33%: kept,
 where SFT loses it. The paper's claim in small: RL generalizes.
+
+Critic: it explains 0 to 3% of the returns' variance, so this is in effect REINFORCE with a whitened constant baseline.
+In 60 iterations a value head of one or two layers, a higher rate, a warm-up, or the prompt's state beside the token's
+explains about 2%, the trunk with ppo.value_gradient and value_coef=1 about 3%, a network of its own about 5%.
 """
 
 from configs.general_points import task

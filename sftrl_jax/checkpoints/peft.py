@@ -4,7 +4,6 @@ It is named as DIR, or as DIR@BASE where the base is not where the file says. Lo
 read; whatever else PEFT has is refused by the key that asks for it.
 """
 
-import collections
 import dataclasses
 import json
 import shutil
@@ -98,12 +97,12 @@ def _refuse_others(values: dict, path: Path) -> None:
 
 
 def names_of(config: DecoderConfig) -> dict[str, Tensor]:
-  """Our path of a factor -> PEFT's tensor, of every projection of this family's models that is a matrix of its own."""
-  names, tensors = {}, families.FAMILIES[families.of(config)].NAMES
-  users = collections.Counter(tensor.name for tensor in tensors.values())
-  for path, weight in tensors.items():
-    if users[weight.name] > 1:
-      continue
+  """Our path of a factor -> PEFT's tensor, of every projection of this family's models."""
+  names, family = {}, families.of(config)
+  for path, weight in families.FAMILIES[family].NAMES.items():
+    if weight.part:
+      raise ValueError(f"{family} keeps several projections in one tensor ({weight.name.rsplit('.', 2)[-2]}), and an "
+                       "adapter of PEFT is of all of them together, ours of each: export the merged model instead.")
     each = PROJECTIONS.get(path.removeprefix(STACK).removesuffix("/kernel"))
     if path.endswith("/kernel") and each is not None:
       read, written = each.weight_axes.split(" ")[-1], each.weight_axes.split(" ")[-2]

@@ -109,7 +109,7 @@ def without_a_shard(home):
 
 HOSTILE = {
     "is cut off": shortened, "lacks model-1-of-2.safetensors, which its index names": without_a_shard,
-    "unknown architecture": lambda home: (home / "config.json").write_text('{"model_type": "gpt2"}'),
+    "needs LayerNorm and learned positions": lambda home: (home / "config.json").write_text('{"model_type": "gpt2"}'),
     "1 ids beyond the model's vocabulary of 16, such as 'x'": lambda home: (home / "tokenizer.json").write_text(
         '{"model": {"vocab": {"x": 16}}}'),
     "can run code": lambda home: (home / "model.safetensors").rename(home / "pytorch_model.bin"),

@@ -64,13 +64,15 @@ def test_progress_says_how_far_and_is_not_written_more_than_once_a_second(log, t
   monkeypatch.setattr(logs.time, "time", lambda: now[0])
   progress = lambda: json.loads((tmp_path / "progress.json").read_text())
   log.progress("train", Position(step=0), force=True)
-  assert progress() == {"phase": "train", "done": 0.0, "text": "step 0/4", "rate": "0.00 it/s", "eta": 0.0}
+  assert progress() == {"phase": "train", "done": 0.0, "text": "step 0/4", "rate": "0.00 it/s", "eta": 0.0,
+                        "step": 0}
   now[0] += 0.5
   log.progress("train", Position(step=1))
   assert progress()["done"] == 0.0
   now[0] += 1.5
   log.progress("train", Position(step=1))
-  assert progress() == {"phase": "train", "done": 0.25, "text": "step 1/4", "rate": "0.50 it/s", "eta": 6.0}
+  assert progress() == {"phase": "train", "done": 0.25, "text": "step 1/4", "rate": "0.50 it/s", "eta": 6.0,
+                        "step": 1}
 
 
 def test_a_run_that_ends_by_its_flops_says_its_share_of_them_and_not_of_steps_it_never_reaches(tmp_path):

@@ -75,8 +75,9 @@ def _ends_table(study: Study, effects: Effects, order: Sequence[str], temperatur
       row.append(f"{kl[method]:.2f}" if method in kl else "–")
   kl_note = " KL: nats a response token from the start, on the model's own responses." if kl else ""
   return Table(tuple(header), tuple(map(tuple, rows)), (
-      f"Success within {count(effects.attempts, 'attempt')}; changes in percentage points with a 95% bootstrap "
-      f"interval. Every estimate, its t interval and the value of each base: effects.csv.{kl_note}{dagger(effects)}"))
+      f"Success within {count(effects.attempts, 'attempt')}; changes in percentage points with a 95% interval, "
+      "the wider of bootstrap and t. Every estimate, both intervals and the value of each base: effects.csv."
+      f"{kl_note}{dagger(effects)}"))
 
 
 def _gaps_table(study: Study, effects: Effects, order: Sequence[str]) -> Table:
@@ -89,7 +90,7 @@ def _gaps_table(study: Study, effects: Effects, order: Sequence[str]) -> Table:
             *(f"{study.labels.variant(variant)}, {temperature_label(t)}" for variant, t in columns))
   return Table(header, tuple(rows), (
       f"Each method's end minus that of {study.reference_label} from the same bases on the same episodes, in "
-      f"percentage points with a 95% bootstrap interval.{dagger(effects)}"))
+      f"percentage points with a 95% interval, the wider of bootstrap and t.{dagger(effects)}"))
 
 
 def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Figure:

@@ -101,7 +101,7 @@ def cell(estimate: Estimate | None) -> str:
   if estimate is None or not estimate.bases:
     return "–"
   mark = " †" if estimate.bases == 1 else ""
-  return f"{points(estimate.value)} ({points_range(estimate.low, estimate.high)}){mark}"
+  return f"{points(estimate.value)} ({points_range(*estimate.wider)}){mark}"
 
 
 def dagger(effects: Effects) -> str:
@@ -128,8 +128,9 @@ def results(chapter: Chapter) -> list[Block]:
   if rows:
     blocks.append(Table(header, rows, (
         f"Success within {count(effects.attempts, 'attempt')}; changes and gaps in percentage points with a 95% "
-        f"bootstrap interval over {unit}. {sample_sizes(study, effects)} Every estimate, its t interval and the value "
-        f"of each base: effects.csv.{dagger(effects)}")))
+        f"interval: the wider of the bootstrap over {unit} and the t interval over bases. "
+        f"{sample_sizes(study, effects)} Every estimate, both intervals and the value of each base: "
+        f"effects.csv.{dagger(effects)}")))
     study_figures.write_csv(effect_rows(effects), out / "effects.csv")
   table = curve_rows(study)
   if table:
@@ -197,7 +198,7 @@ def _matched_table(study: Study, effects: Effects) -> Block:
   if not rows:
     return Text(f"No matched comparison: no pair of runs in which the curve of {study.reference_label} passes the "
                 "other method's final success.")
-  header = (f"gap on {study.labels.variant(study.ood)}", "decoding", "points (95% bootstrap)", "95% t over bases",
+  header = (f"gap on {study.labels.variant(study.ood)}", "decoding", "points (95%)", "95% t over bases",
             "pairs", "resamples with a crossing", "bracket, points of ID")
   return Table(header, tuple(rows), ("Bracket: how far apart in success the two evaluations are between which "
                                      f"{study.reference_label} was read."))
@@ -273,7 +274,7 @@ def _seen_table(study: Study, effects: Effects) -> Table:
     cells = [cell(effects.find("memory", method, study.id, temperature)) for method in study.methods]
     rows.append((temperature_label(temperature), *cells))
   return Table(("change on seen minus change on held-out", *study.methods.values()), tuple(rows),
-               "Percentage points (95% bootstrap).")
+               "Percentage points (95%, the wider of two intervals).")
 
 
 def _first_attempts(study: Study, effects: Effects) -> Table:

@@ -6,10 +6,12 @@ one draw of episodes serves start and end, all methods and all bases: difference
 
 Row 0 of every array over resamples [R+1] is the data as they are (each base, seed and episode once), so a point
 estimate and its resamples go through the same arithmetic. With few bases a percentile interval is too narrow (bases
-are drawn from bases), so the t interval over bases stands beside it, and a claim has to pass both. Simulated coverage
-of the 95% intervals (512 episodes, bases that differ by 3 points, 400 worlds): bootstrap 86% with 2 bases, 87% with 3,
-94% with 5, 96% with 8; 85% with 5 that differ by 8 points, where episodes matter less. The t interval: 94% to 96%
-throughout.
+are drawn from bases), so the t interval over bases stands beside it. Tables show the wider of the two, and a claim has
+to pass both. Measured coverage of the 95% intervals (400 worlds each, 768 episodes, 2 to 8 bases whose means differ by
+3 to 8 points): the bootstrap covers 99% where bases differ by 3 points and 90% where 5 of them differ by 8, for
+episodes matter less there; the t interval 95% to 96%, but 92% to 95% where the effect depends on the episode in all
+bases alike, for it knows nothing of episodes (in worlds of 1.8 to 2.6 points between bases, 87% to 93%); the wider of
+the two 95% to 99% throughout.
 """
 
 import dataclasses
@@ -43,6 +45,11 @@ class Estimate:
   episodes: int
   kept: float
   per_base: tuple[float, ...]
+
+  @property
+  def wider(self) -> tuple[float, float]:
+    """The wider of the two intervals, which is what is shown: the other one covers less than it says in some worlds."""
+    return (self.t_low, self.t_high) if self.t_high - self.t_low > self.high - self.low else (self.low, self.high)
 
   @property
   def unit(self) -> str:

@@ -74,7 +74,7 @@ def judge_claims(study: Study, effects: Effects) -> tuple[Claim, ...]:
 
 def _in_words(estimate: Estimate) -> str:
   """+8.2 points (95%: +4.7 to +11.3)."""
-  return f"{labels.points(estimate.value)} points (95%: {labels.points_range(estimate.low, estimate.high)})"
+  return f"{labels.points(estimate.value)} points (95%: {labels.points_range(*estimate.wider)})"
 
 
 def _early_stopping(study: Study, effects: Effects, temperature: float) -> str:
@@ -106,7 +106,7 @@ def _ahead_in_distribution(study: Study, effects: Effects, temperature: float) -
   for method in study.compared_methods:
     gap = effects.find("gap", method, study.id, temperature)
     if gap is not None and gap.value < 0:
-      doubt = "" if gap.high < 0 else ", although the interval touches zero"
+      doubt = "" if gap.wider[1] < 0 else ", although the interval touches zero"
       sentences.append(
           f"{study.reference_label} is ahead in distribution at equal FLOPs ({labels.temperature_label(temperature)}): "
           f"{study.methods[method]} minus {study.reference_label} on {study.labels.variant(study.id)} is "
@@ -195,8 +195,9 @@ def limits(study: Study, effects: Effects, claims: Sequence[Claim]) -> tuple[str
                        "between them is assumed straight.")
   if 2 <= bases:
     sentences.append(
-        f"With {bases} bases a percentile interval is too narrow: bases are drawn from {bases} bases. That is why the "
-        "t interval over bases stands beside it and a claim has to pass both. "
+        f"With {bases} bases a percentile interval is too narrow: bases are drawn from {bases} bases. The t interval "
+        "over bases knows nothing of episodes, and is too narrow where an effect depends on them. That is why the "
+        "wider of the two is shown and a claim has to pass both. "
         + (f"No interval is corrected for the number of claims ({len(claims)})." if claims else ""))
   return tuple(sentences + list(study.disclosure))
 

@@ -69,6 +69,12 @@ def test_the_t_interval_is_students():
   assert np.isnan(bootstrap.t_interval([1.0])).all()
 
 
+def test_the_wider_of_the_two_intervals_is_shown():
+  wide = lambda low, high, t_low, t_high: bootstrap.Estimate(0.5, low, high, t_low, t_high, 2, 2, 9, 1.0, ()).wider
+  assert wide(0.1, 0.8, 0.3, 0.6) == (0.1, 0.8) and wide(0.3, 0.6, 0.1, 0.8) == (0.1, 0.8)
+  assert wide(0.3, 0.6, np.nan, np.nan) == (0.3, 0.6)   # one base
+
+
 def test_what_does_not_exist_is_left_out_and_counted():
   values = np.array([[0.2, np.nan], [0.2, np.nan], [np.nan, np.nan]])
   estimate = bootstrap.estimate(values, ["a", "b"], 10)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sftrl_jax.checkpoints import families, hf, safetensors
+from sftrl_jax.checkpoints import families, hf, peft, safetensors
 from sftrl_jax.models import DecoderConfig
 
 # Of microsoft/Phi-3-mini-4k-instruct and microsoft/phi-4.
@@ -44,3 +44,8 @@ def test_rows_of_a_tensor_are_queries_then_keys_then_values(make):
   gate, up = (np.asarray(params["mlp"][name]["kernel"])[2].T for name in ("gate", "up"))
   np.testing.assert_array_equal(np.concatenate([gate, up]),
                                 entries["model.layers.2.mlp.gate_up_proj.weight"].read())
+
+
+def test_adapters_of_peft_are_refused():
+  with pytest.raises(ValueError, match=r"phi3 keeps several projections in one tensor \(qkv_proj\)"):
+    peft.names_of(families.describe({**MINI, "sliding_window": None, "partial_rotary_factor": 0.5}))
