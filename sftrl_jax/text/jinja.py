@@ -15,6 +15,7 @@ OURS = "\U0010fffa\U0010fffb\U0010fffc\U0010fffd"
 OPEN, CLOSE, BREAK, NAME = OURS
 NEEDS = "chats and tokenizers of pretrained models need transformers and jinja2: pip install 'sftrl-jax[hf]'"
 GIVEN = ("messages", "add_generation_prompt", "raise_exception", "strftime_now")   # not for a person to set
+MOST_ROUNDS = 10_000_000   # of all loops of a template, for one chat
 _BAKED = "{# template_args of sftrl #}\n"   # the line end belongs to the comment: the template begins a line, as it did
 
 
@@ -42,8 +43,34 @@ def compiled(source: str) -> Any:
   def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+  class CountedLoops(jinja2.compiler.CodeGenerator):
+    """Code that calls the environment's `count` in every round of a loop."""
+
+    def visit_For(self, node: Any, frame: Any) -> None:
+      call = jinja2.nodes.Call(jinja2.nodes.EnvironmentAttribute("count"), [], [], None, None)
+      node.body.insert(0, jinja2.nodes.ExprStmt(call, lineno=node.lineno))
+      super().visit_For(node, frame)
+
+  class Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """A sandbox whose templates end: nested loops would keep a template of a stranger busy for years."""
+
+    code_generator_class = CountedLoops
+    rounds = 0
+
+    def count(self) -> None:
+      self.rounds += 1
+      if self.rounds > MOST_ROUNDS:
+        raise jinja2.TemplateError(f"its loops make more than {MOST_ROUNDS:,} rounds")
+
+  class Restarted(jinja2.Template):
+    """A template that counts anew each time that it is rendered."""
+
+    def render(self, *arguments: Any, **variables: Any) -> str:
+      self.environment.rounds = 0
+      return super().render(*arguments, **variables)
+
+  environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+  environment.template_class = Restarted
   environment.filters["tojson"] = to_json
   environment.globals.update(raise_exception=refuse, strftime_now=DAY.strftime)
   try:
@@ -56,6 +83,7 @@ def library() -> Any:
   """jinja2; ImportError that says how to get it."""
   try:
     import jinja2
+    import jinja2.compiler
     import jinja2.ext
     import jinja2.meta
     import jinja2.sandbox

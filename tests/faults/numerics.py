@@ -70,7 +70,9 @@ def N9(case):
 
 
 def N10(case):
-  return rl("ppo.kl_coef=1e38", "ppo.epochs=2", "optimizer.learning_rate=1.0", "steps=20", "max_nonfinite=2")
+  words = play(case, "ppo.kl_coef=1e38", "optimizer.learning_rate=1e-2", "steps=20", "max_nonfinite=2",
+               reward="return float(next(N) % 2)")
+  return [word.replace("task.py:rl", "task.py:ppo") for word in words]
 
 
 def N11(case):

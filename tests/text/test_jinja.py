@@ -1,7 +1,9 @@
 """Templates as transformers compiles them, and arguments that become a part of one."""
 
+import jinja2
 import pytest
 
+from sftrl_jax.text import jinja
 from sftrl_jax.text.jinja import DAY, compiled, read_by, with_args
 
 SOURCE = ("  {% if x is defined and x %}\n  {{- x }}{% endif %}{{ y or '' }}"
@@ -17,6 +19,15 @@ def test_the_day_is_always_the_same(make, talk):
 def test_a_template_has_what_transformers_gives_it():
   source = "{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}{{ {'é': i} | tojson }}{% endfor %}"
   assert compiled(source).render() == '{"é": 1}'
+
+
+def test_a_template_that_would_loop_for_years_is_refused(monkeypatch):
+  monkeypatch.setattr(jinja, "MOST_ROUNDS", 100)
+  loops = "{% for a in range(12) %}{% for b in range(12) if b %}{{ b }}{% else %}{% endfor %}{% endfor %}"
+  with pytest.raises(jinja2.TemplateError, match="its loops make more than 100 rounds"):
+    compiled(loops).render()
+  template = compiled("{% for i in range(60) recursive %}{% if loop.last %}{{ i }}{% endif %}{% endfor %}")
+  assert template.render() == template.render() == "59"   # each chat is counted by itself
 
 
 def test_arguments_are_defaults_of_the_template(hf):
