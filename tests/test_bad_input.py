@@ -104,6 +104,7 @@ WRONG = {
     "the workdir of another config": (run("sft", workdir="run"), 1, "run holds a run of another config", "config.seed"),
     "the workdir of another verb": (run("sft", workdir="rl"), 1, "rl holds a run of `rl`", "another --workdir"),
     "a workdir that is a file": (run("sft", workdir="file"), 1, "--workdir=file is a file", "give a directory"),
+    "a workdir of too many letters": (run("sft", workdir="x" * 300), 1, "--workdir=xxx", "too long"),
     "a workdir in a file": (run("rl", workdir="file/in/it"), 1, "file is a file", "give a directory"),
     "a study's workdir that is a file": (run("study", workdir="file"), 1, "--workdir=file is a file"),
     "a study in a run": (run("study", workdir="run"), 1, "run is the workdir of one sft run", "another --workdir"),

@@ -8,6 +8,7 @@ checked without it.
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def manager(workdir: Path, keep: int = 1, writes: bool = True) -> Any:
   import orbax.checkpoint as ocp
   # Orbax logs the traceback of every thread that sees an error; the functions here make one message of each.
   logging.getLogger("absl").setLevel(logging.CRITICAL)
+  if not isinstance(sys.unraisablehook, _Quiet):
+    sys.unraisablehook = _Quiet(sys.unraisablehook)
   # Where a thread of orbax fails to make a directory, others wait for it for 300 s and keep the process alive.
   own_thread = ocp.AsyncOptions(create_directories_asynchronously=False)
   options = ocp.CheckpointManagerOptions(
@@ -71,6 +74,17 @@ def manager(workdir: Path, keep: int = 1, writes: bool = True) -> Any:
   directory = paths.absolute(workdir / "checkpoints")
   make = lambda: ocp.CheckpointManager(directory, options=options)
   return _write(directory, make) if writes else make()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Quiet:
+  """sys.unraisablehook, but for the errors of writes that end after orbax has given them up, because another failed."""
+
+  hook: Callable
+
+  def __call__(self, unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      self.hook(unraisable)
 
 
 def save(store: Any, step: int, state: Any, meta: dict, evaluated: Any = None) -> None:

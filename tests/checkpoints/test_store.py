@@ -4,7 +4,9 @@ import functools
 import re
 import resource
 import shutil
+import sys
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -297,3 +299,14 @@ def test_a_reader_beside_a_writer_takes_the_newer_step_when_its_own_is_deleted(t
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     CheckpointConfig(**settings)
+
+
+def test_errors_of_writes_that_were_given_up_are_no_news(tmp_path, monkeypatch):
+  printed = []
+  monkeypatch.setattr(sys, "unraisablehook", printed.append)
+  for _ in range(2):
+    stores.manager(tmp_path).close()
+  late, real = (types.SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "another"))
+  sys.unraisablehook(late)
+  sys.unraisablehook(real)
+  assert printed == [real]

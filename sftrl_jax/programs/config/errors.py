@@ -1,7 +1,9 @@
 """Errors that the user can fix, and the checks of paths and names that raise them."""
 
 import difflib
+import errno
 import json
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -64,8 +66,14 @@ def as_local_path(text: str, flag: str) -> pathlib.Path:
 
 
 def refuse_unreachable(flag: str, path: pathlib.PurePath) -> None:
-  """ConfigError for a bucket that does not exist, or that this machine may not read."""
+  """ConfigError for a name that the file system does not take, and for a bucket that does not exist, or that this
+  machine may not read."""
   if paths.is_here(path):
+    try:
+      os.stat(path)
+    except OSError as error:
+      if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        raise ConfigError(f"{flag}={path}: {error.strerror}. Give another path.") from error
     return
   bucket, reason = path, "there is no such bucket, or this machine may not see it"
   while len(bucket.parts) > 3:   # /, gs, BUCKET
