@@ -212,7 +212,7 @@ def test_explained_variance():
 
 
 @pytest.mark.parametrize("change,told", [
-    ({"level": "word"}, "token, turn"), ({"truncation": "stop"}, "bootstrap, end"), ({"gamma": 1.1}, r"gamma is 1.1"),
+    ({"level": "word"}, "token, turn"), ({"truncation": "stop"}, "end, bootstrap"), ({"gamma": 1.1}, r"gamma is 1.1"),
     ({"turn_gamma": -0.1}, "turn_gamma is -0.1"), ({"gae_lambda": 2}, "gae_lambda is 2"),
     ({"epochs": 0}, "epochs is 0"), ({"minibatches": 0}, "minibatches is 0"),
     ({"clip": 0}, "clip is 0"), ({"clip": 1.0}, "clip is 1.0"),

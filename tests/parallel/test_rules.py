@@ -28,7 +28,8 @@ FAMILIES = {
     "plain": dataclasses.replace(CONFIG, mlp="plain", kv_heads=2),
     "tied": dataclasses.replace(CONFIG, tie_embeddings=True, kv_heads=1, layers=12),
     "large": dataclasses.replace(CONFIG, width=256, head_dim=32, mlp_dim=512),
-    "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, qk_norm=True, post_norms=True),
+    "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm=True,
+                                      post_norms=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -128,7 +129,7 @@ def test_what_two_mesh_axes_do_not_divide_together_lies_as_it_is_trained():
   assert still("model/layers/0/attn/k/matrix", 8, 8) == PartitionSpec(("tensor", "fsdp"), None)
 
 
-@pytest.mark.parametrize("path", ["model/layers/block/attn/o/bias", "model/lora/kernel", "embed", "model/embed/more",
+@pytest.mark.parametrize("path", ["model/layers/block/attn/r/bias", "model/lora/kernel", "embed", "model/embed/more",
                                   "model/layers/x/attn/q/kernel", "remodel/embed"])
 def test_a_parameter_without_a_rule_is_a_loud_error(path):
   with pytest.raises(ValueError, match=f"{path} matches 0 patterns of parallel/rules.py"):

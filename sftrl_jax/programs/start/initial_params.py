@@ -198,7 +198,7 @@ def _read_arrays(path: Path, like: dict) -> dict:
     arrays = {name: file[name] for name in file.files}
   wanted = trees.leaves(like)
   if arrays.keys() != wanted.keys():
-    raise ConfigError(f"config.start is of another model: {path.name} holds other parameters than this model has. Keep "
+    raise ConfigError(f"config.start is of another model: {path.name} holds other parameters than this model has: keep "
                       "the model of the config it came from, or use --config.start=scratch.")
   for name, leaf in wanted.items():
     if arrays[name].shape != leaf.shape:
