@@ -15,7 +15,7 @@ OURS = "\U0010fffa\U0010fffb\U0010fffc\U0010fffd"
 OPEN, CLOSE, BREAK, NAME = OURS
 NEEDS = "chats and tokenizers of pretrained models need transformers and jinja2: pip install 'sftrl-jax[hf]'"
 GIVEN = ("messages", "add_generation_prompt", "raise_exception", "strftime_now")   # not for a person to set
-MOST_ROUNDS = 10_000_000   # of all loops of a template, for one chat
+MOST_ROUNDS = 2_000_000   # of all loops of a template, for one chat
 _BAKED = "{# template_args of sftrl #}\n"   # the line end belongs to the comment: the template begins a line, as it did
 
 

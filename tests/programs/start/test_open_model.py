@@ -76,7 +76,7 @@ def test_a_model_is_split_over_a_mesh(directory, params):
 
 @pytest.mark.parametrize("source, message", [
     ("nowhere", "'nowhere' is neither the workdir of a run"), ("x.gguf", "There is no file x.gguf"),
-    ("MODEL", "unknown architecture"), ("MODEL/config.json", "is neither the workdir of a run")])
+    ("MODEL", "model_type is .gpt2., which needs LayerNorm"), ("MODEL/config.json", "is neither the workdir of a run")])
 def test_what_cannot_be_opened_is_one_error(directory, source, message):
   (directory / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
   with pytest.raises(ConfigError, match=message):
