@@ -85,7 +85,6 @@ class VIRL:
   variant: str = "train"
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
-  variant_labels: ClassVar[dict[str, str]] = VARIANT_LABELS
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
 
   def __post_init__(self):
@@ -104,7 +103,14 @@ class VIRL:
 
   @property
   def variants(self) -> tuple[str, ...]:
-    return tuple(VARIANT_LABELS)[:2] if self.routes else tuple(VARIANT_LABELS)
+    return tuple(self.variant_labels)
+
+  @property
+  def variant_labels(self) -> dict[str, str]:
+    labels = dict(VARIANT_LABELS)
+    if self.routes:
+      del labels["city_ood"]   # a file has the cities of its routes
+    return labels
 
   @property
   def words(self) -> tuple[str, ...]:
@@ -239,8 +245,6 @@ def _checked(env: VIRL) -> dict:
     raise ValueError(f"legs is {env.legs!r}, but the smallest number comes first: use ({high}, {low}).")
   if not isinstance(env.routes, str):
     raise ValueError(f"routes is {env.routes!r}, but it must be the path of a file, or '' for generated cities.")
-  if not isinstance(env.legacy, bool):
-    raise ValueError(f"legacy is {env.legacy!r}, but it must be True or False.")
   return {
       "style": fields.choice("style", env.style, tuple(STYLES)),
       "space": fields.choice("space", env.space, (*SPACES, "mixed")),
@@ -251,6 +255,7 @@ def _checked(env: VIRL) -> dict:
       "cities": fields.integer("cities", env.cities, 1, 10_000),
       "size": fields.integer("size", env.size, 2, 50),
       "pool": fields.choice("pool", env.pool, ("known", "all")),
+      "legacy": fields.flag("legacy", env.legacy),
       "tries": fields.integer("tries", env.tries, 1, 100),
       "rewards": tuple(fields.real("rewards", reward, "use for example (1, -1, -1.5)") for reward in fields.items(
           "rewards", env.rewards, 3, "of a right action, a wrong one, a wrong one after misreading")),
