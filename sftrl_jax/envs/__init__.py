@@ -2,5 +2,6 @@
 
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.envs.virl.env import VIRL
 
-ENVS = {"general_points": GeneralPoints, nothing.NAME: nothing.Nothing}
+ENVS = {"general_points": GeneralPoints, "virl": VIRL, nothing.NAME: nothing.Nothing}

@@ -111,6 +111,40 @@ def _apply(operator: str, a: int, b: int, c: int, d: int) -> tuple[int, int]:
   return (a * d, b * c) if b * c else _UNDEFINED
 
 
+def tokens(expression: str) -> list[str]:
+  """Integers and single characters of an expression, without spaces."""
+  return _TOKENS.findall(expression)
+
+
+def steps(expression: str) -> tuple[str, ...]:
+  """The operations of a legal expression, in the order of their doing: ("10-1=9", "9*2=18"); fractions as (8/3)."""
+  done, values, operators = [], [], []
+
+  def reduce(precedence: int) -> None:
+    while operators and _PRECEDENCE[operators[-1]] >= precedence:
+      right, left, sign = values.pop(), values.pop(), operators.pop()
+      values.append(Fraction(*_apply(sign, left.numerator, left.denominator, right.numerator, right.denominator)))
+      done.append(f"{_operand(left)}{sign}{_operand(right)}={values[-1]}")
+
+  parse(expression)   # FormulaError for an illegal one
+  for token in tokens(expression):
+    if token[0] in _DIGITS:
+      values.append(Fraction(int(token)))
+    elif token == ")":
+      reduce(1)
+      operators.pop()
+    else:
+      if token != "(":
+        reduce(_PRECEDENCE[token])
+      operators.append(token)
+  reduce(1)
+  return tuple(done)
+
+
+def _operand(value: Fraction) -> str:
+  return str(value) if value.denominator == 1 and value >= 0 else f"({value})"
+
+
 def short(token: str) -> str:
   """`token`, cut to 12 characters: feedback must not grow with the response."""
   return token if len(token) <= 12 else token[:9] + "..."

@@ -29,6 +29,13 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
   return value
 
 
+def flag(name: str, value: Any) -> bool:
+  """`value` if it is True or False; ValueError otherwise."""
+  if not isinstance(value, bool):
+    raise ValueError(f"{name} is {value!r}, but it must be True or False.")
+  return value
+
+
 def items(name: str, value: Any, count: int, way_out: str) -> tuple:
   """`value`, a list or tuple of `count` items, as a tuple (lists come from JSON); ValueError otherwise."""
   if not isinstance(value, (list, tuple)) or len(value) != count:

@@ -190,3 +190,17 @@ def test_only_positive_integers_are_solved(values):
   solutions((1, 2))  # kept from now on, and equal to (1.0, 2) as a key
   with pytest.raises(ValueError, match="positive integers"):
     solutions(values)
+
+
+@pytest.mark.parametrize("expression, steps", [
+    ("1", ()), ("10-1+9*2", ("10-1=9", "9*2=18", "9+18=27")), ("8/(3-8/3)", ("8/3=8/3", "3-(8/3)=1/3", "8/(1/3)=24")),
+    ("(2-5)*4", ("2-5=-3", "(-3)*4=-12")), ("( 1 + 2 ) * ( 3 + 4 )", ("1+2=3", "3+4=7", "3*7=21"))])
+def test_steps_are_the_operations_in_order(expression, steps):
+  assert arithmetic.steps(expression) == steps
+  assert all(arithmetic.evaluate(left) == Fraction(right) for left, right in (
+      step.split("=") for step in steps) if "(-" not in left)
+
+
+def test_steps_of_an_illegal_formula_are_an_error():
+  with pytest.raises(arithmetic.FormulaError, match="incomplete"):
+    arithmetic.steps("1+")

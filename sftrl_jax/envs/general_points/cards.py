@@ -15,6 +15,11 @@ Rule = tuple[int, int, int]  # the values of J, Q and K
 
 TENS: Rule = (10, 10, 10)
 DISTINCT: Rule = (11, 12, 13)
+RULES: dict[str, Rule] = {"ten": TENS, "regular": DISTINCT, **{f"all_{face}": (face,) * 3 for face in (5, 7, 12)}}
+# Rules of training on diverse prompts (Lin et al. 2025, arXiv 2510.00237).
+DIVERSE: tuple[Rule, ...] = (TENS, (11, 11, 11), (13, 13, 13), (9, 10, 11), (10, 11, 12), (7, 9, 11), (8, 10, 12),
+                             (9, 11, 13))
+LARGE = tuple(str(number) for number in range(14, 20))   # ranks of the shift "large"
 
 
 class Card(NamedTuple):
@@ -25,6 +30,7 @@ class Card(NamedTuple):
 
 
 DECK = tuple(Card(rank, suit) for suit in SUITS for rank in RANKS)
+LARGE_DECK = (*DECK, *(Card(rank, suit) for suit in SUITS for rank in LARGE))
 
 
 def stream(seed: int | str, purpose: int) -> random.Random:
@@ -41,15 +47,19 @@ def stream(seed: int | str, purpose: int) -> random.Random:
   return random.Random(4 * number + purpose)
 
 
-def deal(source: random.Random, count: int, deck: str) -> tuple[Card, ...]:
-  """`count` cards: from "uniform" with replacement (ranks and suits independent), from "52" without."""
-  draw, size = source.random, len(DECK)
+def deal(source: random.Random, count: int, deck: str, large: bool = False) -> tuple[Card, ...]:
+  """`count` cards: from "uniform" with replacement (ranks and suits independent), from "52" without.
+
+  large: the deck has the ranks of LARGE too
+  """
+  pack = LARGE_DECK if large else DECK
+  draw, size = source.random, len(pack)
   if deck == "uniform":
-    return tuple([DECK[int(draw() * size)] for _ in range(count)])
+    return tuple([pack[int(draw() * size)] for _ in range(count)])
   chosen = {}  # a dict keeps the order of drawing
   while len(chosen) < count:
     chosen[int(draw() * size)] = True
-  return tuple([DECK[index] for index in chosen])
+  return tuple([pack[index] for index in chosen])
 
 
 def points(cards: tuple[Card, ...], rule: Rule) -> tuple[int, ...]:
@@ -62,5 +72,11 @@ def any_face(cards: tuple[Card, ...]) -> bool:
   return any(card[0] in _FACE for card in cards)
 
 
+def any_large(cards: tuple[Card, ...]) -> bool:
+  """Whether a card of LARGE is among the cards."""
+  return any(card[0] in LARGE for card in cards)
+
+
 _FACE = {rank: index for index, rank in enumerate(FACES)}
 _PIPS = {rank: 0 if rank in _FACE else index + 1 for index, rank in enumerate(RANKS)}
+_PIPS |= {rank: int(rank) for rank in LARGE}

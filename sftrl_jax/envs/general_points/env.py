@@ -12,16 +12,17 @@ import functools
 import hashlib
 import random
 import re
-from collections import Counter
 from typing import ClassVar
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs import arithmetic, fields
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.envs.general_points import cards, compact, paper, short
+from sftrl_jax.envs.general_points import cards, compact, legacy, paper, short, verdicts
 
 STYLES = {"paper": paper, "short": short, "compact": compact}
 VARIANT_LABELS = {"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule"}
+SHIFT_LABELS = {"all_5": "OOD, faces are 5", "all_7": "OOD, faces are 7", "all_12": "OOD, faces are 12",
+                "large": "OOD, cards 14 to 19", "five": "OOD, one card more", "fake": "OOD, a rule that does not hold"}
 CODE_LABELS = {"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "misread": "wrong numbers",
                "illegal": "illegal format"}
 DRAWS = 20_000  # hands drawn for one reset before the conditions count as impossible
@@ -55,31 +56,40 @@ class GeneralPoints:
 
   target: an integer, or "any": uniform over the integers 1 to 30 that the hand can reach.
   cards: 2 to 5 cards in a hand.
-  faces: what J, Q, K count as: one integer, three, or "mixed" (drawn per hand: half the time each from 10 to 13, else
-    each from 1 to 13).
+  faces: what J, Q, K count as: one integer, three, a name of cards.RULES, "diverse" (one of cards.DIVERSE, drawn per
+    hand), or "mixed" (drawn per hand: half the time each from 10 to 13, else each from 1 to 13).
   deck: "uniform" deals with replacement (the released code), "52" without (the paper's text).
-  attempts: scored responses of an episode at most.
+  attempts: responses of an episode at most. None: the paper's 5, and under `legacy` one more, which has no score.
   style: "paper" (English and JSON), "short" (a line and JSON) or "compact" (59 words).
   holdout: share of the (sorted values, target) pairs that training never sees, chosen by a hash of the pair.
   rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula.
   variant: "train" (all but held-out pairs), "id_seen" (the same), "id_unseen" (held-out pairs only), or "rule_ood" (the
     faces count as 11, 12, 13; where they already do, as 10). The last three have a face card in every hand, so
     that they differ in the rule alone. Hands without a solution are never dealt.
+  shifts: names of SHIFT_LABELS that are variants too: a hand with a face under another rule ("all_5" and its like),
+    with a card from 14 to 19 ("large"), of one card more ("five"), or under a prompt that states the rule of `rule_ood`
+    while the verifier keeps the training rule ("fake": who reads the prompt fails, who has memorised succeeds).
+  hints: what the feedback on a wrong answer says: "full" (why it is wrong, without the solver), "paper" (also which
+    beginning of the formula is that of a solution) or "none".
+  reasoning: the expert writes the steps of its formula before the formula.
+  legacy: the verifier of the paper's released code, with its defects, for the paper's style.
   """
 
   target: int | str = 24
   cards: int = 4
   faces: int | tuple[int, int, int] | str = 10
   deck: str = "uniform"
-  attempts: int = 5
+  attempts: int | None = None
   style: str = "paper"
   holdout: float = 0.25
   rewards: tuple[float, float, float, float] = (5.0, -1.0, -2.0, -3.0)
   variant: str = "train"
+  shifts: tuple[str, ...] = ()
+  hints: str = "full"
+  reasoning: bool = False
+  legacy: bool = False
 
-  variants: ClassVar[tuple[str, ...]] = tuple(VARIANT_LABELS)
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
-  variant_labels: ClassVar[dict[str, str]] = VARIANT_LABELS
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
 
   def __post_init__(self):
@@ -93,26 +103,38 @@ class GeneralPoints:
     if self.style == "compact" and self.target != "any" and self.target > compact.LARGEST:
       raise ValueError(f"target is {self.target}, but the compact style has words for numbers up to "
                        f"{compact.LARGEST}: use a target from 1 to {compact.LARGEST}, or style='paper'.")
+    for name, usual in (("legacy", False), ("hints", "full")):
+      if getattr(self, name) != usual and self.style != "paper":
+        raise ValueError(f"{name} is {getattr(self, name)!r}, but style is {self.style!r}: it is for style='paper'.")
     if self.variant == "id_unseen" and not self.holdout:
       raise ValueError("variant is 'id_unseen', but holdout is 0, so no hand is held out: use holdout=0.25.")
 
   @property
+  def variants(self) -> tuple[str, ...]:
+    return (*VARIANT_LABELS, *self.shifts)
+
+  @property
+  def variant_labels(self) -> dict[str, str]:
+    return VARIANT_LABELS | {name: SHIFT_LABELS[name] for name in self.shifts}
+
+  @property
   def words(self) -> tuple[str, ...]:
     """The vocabulary of the compact style; () in the others."""
-    return compact.WORDS if self.style == "compact" else ()
+    return () if self.style != "compact" else compact.WORDS + compact.STEP_WORDS * self.reasoning
 
   def reset(self, seed: int | str) -> tuple[Hand, Chat]:
     """A hand and its prompt, the same for the same seed; ValueError when no hand meets the conditions."""
     source = cards.stream(seed, _RESET)
     for _ in range(DRAWS):
       rule = self._rule(source)
-      dealt = cards.deal(source, self.cards, self.deck)
-      if self.variant != "train" and not cards.any_face(dealt):
+      dealt = cards.deal(source, self.cards + (self.variant == "five"), self.deck, large=self.variant == "large")
+      if self.variant != "train" and not (cards.any_large if self.variant == "large" else cards.any_face)(dealt):
         continue
       values = cards.points(dealt, rule)
       target = self._target(source, tuple(sorted(values)))
       if target:
-        text = STYLES[self.style].prompt([card[0] for card in dealt], rule, target)
+        shown = self._rules()[1] if self.variant == "fake" else rule
+        text = STYLES[self.style].prompt([card[0] for card in dealt], shown, target)
         chat = (Message("user", text),)
         return Hand(dealt, rule, values, target, chat), chat
     raise ValueError(f"no hand of {self.cards} cards met target={self.target!r}, faces={self.faces!r}, "
@@ -126,31 +148,38 @@ class GeneralPoints:
     if not isinstance(response, str):
       raise TypeError(f"response is a {type(response).__name__}, but it must be a str.")
     style = STYLES[self.style]
-    code, reason = _judge(style, state, response)
     attempt = state.attempt + 1
+    if self.legacy:
+      code, reward, reason = legacy.judge(state.values, state.target, response, scored=attempt < self.attempts)
+    else:
+      code, reason = verdicts.judge(style, state.values, state.target, response)
+      reward = self.rewards[_REWARD[code]]
     correct = code == "correct"
     truncated = not correct and attempt >= self.attempts
     ended = correct or truncated
-    feedback = style.feedback(code, reason, state.target)
+    if self.hints == "paper" and code == "value":
+      reason = verdicts.with_hint(style, state.values, state.target, response, reason)
+    feedback = style.feedback(code, reason if self.hints != "none" else "", state.target)
     chat = (*state.chat, Message("assistant", response), Message("user", feedback))
-    verdict = Verdict(self.rewards[_REWARD[code]], correct, truncated, correct, correct, feedback,
-                      None if ended else chat, code)
+    verdict = Verdict(reward, correct, truncated, correct, correct, feedback, None if ended else chat, code)
     return Hand(state.cards, state.rule, state.values, state.target, chat, attempt, ended, correct), verdict
 
   def expert(self, state: Hand, choice: int = 0) -> str:
     """A correct response: the `choice`-th of the at most 4 formulas of the hand, modulo their number."""
-    formulas = _formulas(tuple(sorted(state.values)), state.target)
-    return STYLES[self.style].write(state.ranks, state.values, formulas[choice % len(formulas)], state.target)
+    formulas = verdicts.formulas_of(tuple(sorted(state.values)), state.target)
+    formula = formulas[choice % len(formulas)]
+    steps = arithmetic.steps(formula) if self.reasoning else ()
+    return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
 
   def careless(self, state: Hand, seed: int | str) -> str:
     """The right numbers and a legal formula, for a target drawn from the reachable ones; right by chance."""
-    formula = _any_formula(cards.stream(seed, _CARELESS), state)
+    formula = verdicts.any_formula(cards.stream(seed, _CARELESS), state.values, state.target)
     return STYLES[self.style].write(state.ranks, state.values, formula, state.target)
 
   def misread(self, state: Hand, seed: int | str) -> str:
     """As `careless`, with one recited number replaced by another from 1 to 13; always wrong."""
     source = cards.stream(seed, _MISREAD)
-    formula = _any_formula(source, state)
+    formula = verdicts.any_formula(source, state.values, state.target)
     place = int(source.random() * len(state.values))
     right = state.values[place]
     # 1 to 13 without `right`, which may itself be above 13.
@@ -164,12 +193,16 @@ class GeneralPoints:
 
   def _rules(self) -> tuple[cards.Rule, cards.Rule]:
     """The rule of training and the shifted one; for mixed rules the largest of them."""
-    rule = (13, 13, 13) if self.faces == "mixed" else _as_rule(self.faces)
+    rule = (13, 13, 13) if self.faces in ("mixed", "diverse") else _as_rule(self.faces)
     return rule, cards.TENS if rule == cards.DISTINCT else cards.DISTINCT
 
   def _rule(self, source: random.Random) -> cards.Rule:
     if self.variant == "rule_ood":
       return self._rules()[1]
+    if self.variant in cards.RULES:
+      return cards.RULES[self.variant]
+    if self.faces == "diverse":
+      return cards.DIVERSE[int(source.random() * len(cards.DIVERSE))]
     if self.faces != "mixed":
       return _as_rule(self.faces)
     low, count = (10, 4) if source.random() < 0.5 else (1, 13)
@@ -179,13 +212,14 @@ class GeneralPoints:
     """The target for a hand with these sorted values; 0 when the hand must be dealt again."""
     target = self.target
     if target == "any":
-      reachable = _reachable(values)
-      if not reachable:
+      targets = verdicts.reachable(values)
+      if not targets:
         return 0
-      target = reachable[int(source.random() * len(reachable))]
-    if self.variant != "rule_ood" and (_share(values, target) < self.holdout) != (self.variant == "id_unseen"):
+      target = targets[int(source.random() * len(targets))]
+    inside = self.variant in ("train", "id_seen", "id_unseen")
+    if inside and (_share(values, target) < self.holdout) != (self.variant == "id_unseen"):
       return 0
-    return target if self.target == "any" or _formulas(values, target) else 0
+    return target if self.target == "any" or verdicts.formulas_of(values, target) else 0
 
 
 def _checked(env: GeneralPoints) -> dict:
@@ -198,20 +232,36 @@ def _checked(env: GeneralPoints) -> dict:
       "cards": fields.integer("cards", env.cards, 2, 5),
       "faces": _faces(env.faces),
       "deck": fields.choice("deck", env.deck, cards.DECKS),
-      "attempts": fields.integer("attempts", env.attempts, 1, 1000),
+      "attempts": 5 + bool(env.legacy) if env.attempts is None else fields.integer("attempts", env.attempts, 1, 1000),
       "style": fields.choice("style", env.style, tuple(STYLES)),
       "holdout": _holdout(env.holdout),
       "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
-      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS))}
+      "shifts": (shifts := _shifts(env)),
+      "hints": fields.choice("hints", env.hints, ("full", "paper", "none")),
+      "reasoning": fields.flag("reasoning", env.reasoning),
+      "legacy": fields.flag("legacy", env.legacy),
+      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS, *shifts))}
 
 
 def _faces(faces):
   if isinstance(faces, str):
-    return fields.choice("faces", faces, ("mixed",))
+    name = fields.choice("faces", faces, (*cards.RULES, "diverse", "mixed"))
+    return cards.RULES.get(name, name)
   if isinstance(faces, (list, tuple)):
     return tuple(fields.integer("faces", face, 1, compact.LARGEST) for face in fields.items(
         "faces", faces, 3, "what J, Q and K count as, for example (11, 12, 13)"))
   return fields.integer("faces", faces, 1, compact.LARGEST)
+
+
+def _shifts(env: GeneralPoints) -> tuple[str, ...]:
+  if not isinstance(env.shifts, (list, tuple)):
+    raise ValueError(f"shifts is {env.shifts!r}, but it must be a tuple of names, for example ('all_5', 'fake').")
+  shifts = tuple(fields.choice("shifts", name, tuple(SHIFT_LABELS)) for name in env.shifts)
+  if "large" in shifts and env.style == "compact":
+    raise ValueError("shifts has 'large', but the compact style has no words for cards above 10: use style='short'.")
+  if "five" in shifts and env.cards > 4:
+    raise ValueError(f"shifts has 'five', one card more than cards={env.cards}, but hands have at most 5: use cards=4.")
+  return shifts
 
 
 def _holdout(holdout) -> float:
@@ -225,58 +275,8 @@ def _as_rule(faces: int | cards.Rule) -> cards.Rule:
   return faces if isinstance(faces, tuple) else (faces, faces, faces)
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _reachable(values: tuple[int, ...]) -> tuple[int, ...]:
-  return tuple(arithmetic.solutions(values))
-
-
 @functools.lru_cache(maxsize=1 << 16)
 def _share(values: tuple[int, ...], target: int) -> float:
   """A number in [0, 1) that depends on the pair alone, on every machine; below `holdout`, it is held out."""
   digest = hashlib.sha256(f"{values} {target}".encode()).digest()
   return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def _formulas(values: tuple[int, ...], target: int) -> tuple[str, ...]:
-  """The formulas of the solver for sorted values and a target; () when it cannot be reached."""
-  if target in arithmetic.TARGETS:
-    return arithmetic.solutions(values).get(target, ())
-  return arithmetic.solutions(values, range(target, target + 1)).get(target, ())
-
-
-def _any_formula(source: random.Random, state: Hand) -> str:
-  """A legal formula over the hand for a target drawn from those it can reach."""
-  values = tuple(sorted(state.values))
-  reachable = _reachable(values) or (state.target,)  # some hands reach only targets above 30
-  formulas = _formulas(values, reachable[int(source.random() * len(reachable))])
-  return formulas[int(source.random() * len(formulas))]
-
-
-def _judge(style, state: Hand, response: str) -> tuple[str, str]:
-  """The code of a response and, for a wrong one, the clause that completes 'you failed because'."""
-  try:
-    recited, formula = style.read(response)
-    value, numbers = arithmetic.parse(formula)
-  except arithmetic.DivisionByZero as error:
-    value, numbers, undefined = None, error.numbers, str(error)
-  except arithmetic.FormulaError as error:
-    return "illegal", str(error)
-  if style.RECITED and recited != state.values:
-    return "misread", "the recited numbers are not those of the cards"
-  if sorted(numbers) != sorted(state.values):
-    return "numbers", _number_error(Counter(numbers), Counter(state.values))
-  if value is None:
-    return "value", undefined
-  if value != state.target:
-    return "value", f"the formula equals {value} and not {state.target}"
-  return "correct", ""
-
-
-def _number_error(used: Counter, given: Counter) -> str:
-  """Which numbers are used too often or not at all; at most four of each are named."""
-  clauses = []
-  for surplus, clause in ((used - given, "has {} beyond those of the cards"), (given - used, "leaves {} unused")):
-    if surplus:
-      shown = [arithmetic.short(str(number)) for number in sorted(surplus.elements())[:4]]
-      clauses.append(clause.format(", ".join(shown)))
-  return "the formula " + " and ".join(clauses)

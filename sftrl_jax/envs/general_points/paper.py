@@ -32,10 +32,12 @@ def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
       f'"formula": "an equation that ends in ={target}"}}')
 
 
-def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
-  """The response with these cards, numbers and formula, in strictly valid JSON."""
+def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int,
+          steps: tuple[str, ...] = ()) -> str:
+  """The response with these cards, numbers and formula, in strictly valid JSON; the steps stand in lines before it."""
   shown = '", "'.join(ranks)
-  return f'{{"cards": ["{shown}"], "number": {list(numbers)}, "formula": "{formula}={target}"}}'
+  block = f'{{"cards": ["{shown}"], "number": {list(numbers)}, "formula": "{formula}={target}"}}'
+  return "\n".join((*steps, block))
 
 
 def read(response: str) -> tuple[tuple[int, ...], str]:
@@ -72,7 +74,7 @@ def feedback(code: str, reason: str, target: int) -> str:
   """The feedback on a response with verdict `code`; nothing in it comes from the solver."""
   if code == "correct":
     return f"Correct: the formula equals {target} and uses every card once."
-  return f"You failed this trial because {reason}."
+  return f"You failed this trial because {reason}." if reason else "You failed this trial."
 
 
 def _rule(rule: cards.Rule) -> str:

@@ -23,10 +23,12 @@ def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
   return f"{faces}. Cards: {' '.join(ranks)}. Make {target}."
 
 
-def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
-  """The response with these cards, numbers and formula."""
+def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int,
+          steps: tuple[str, ...] = ()) -> str:
+  """The response with these cards, numbers and formula; the steps stand before it."""
   shown = '","'.join(ranks)
-  return f'{{"cards":["{shown}"],"number":[{",".join(map(str, numbers))}],"formula":"{formula}={target}"}}'
+  block = f'{{"cards":["{shown}"],"number":[{",".join(map(str, numbers))}],"formula":"{formula}={target}"}}'
+  return " ".join((*steps, block))
 
 
 def feedback(code: str, reason: str, target: int) -> str:

@@ -261,3 +261,54 @@ def test_impossible_conditions_raise_instead_of_looping():
 
 def test_the_compact_vocabulary_covers_its_largest_number():
   assert str(compact.LARGEST) in compact.WORDS and max(arithmetic.TARGETS) == compact.LARGEST
+
+
+SHIFTS = ("all_5", "all_7", "all_12", "large", "five", "fake")
+
+
+@pytest.mark.parametrize("variant", SHIFTS)
+def test_further_shifts_are_what_their_names_say(variant):
+  env = GeneralPoints(style="short", shifts=SHIFTS, variant=variant)
+  assert env.variants == (*PAPER.variants, *SHIFTS) and variant in env.variant_labels
+  for seed in range(60):
+    state, chat = env.reset(seed)
+    assert env.step(state, env.expert(state))[1].correct
+    faces = {"all_5": (5,) * 3, "all_7": (7,) * 3, "all_12": (12,) * 3}.get(variant, cards.TENS)
+    assert state.rule == faces and len(state.cards) == 4 + (variant == "five")
+    assert (cards.any_large if variant == "large" else cards.any_face)(state.cards)
+    assert chat[0].text.startswith("J=11, Q=12, K=13." if variant == "fake" else f"J=Q=K={faces[0]}.")
+
+
+def test_diverse_training_has_every_rule_and_named_rules_are_data():
+  assert {state.rule for state in states(300, faces="diverse", holdout=0)} == set(cards.DIVERSE)
+  assert GeneralPoints(faces="regular").faces == cards.DISTINCT and GeneralPoints(faces="all_7").faces == (7, 7, 7)
+
+
+@pytest.mark.parametrize("env", [PAPER, COMPACT, GeneralPoints(style="short")], ids=["paper", "compact", "short"])
+def test_reasoning_stands_before_the_formula(env):
+  env = dataclasses.replace(env, reasoning=True)
+  for seed in range(60):
+    state, _ = env.reset(seed)
+    response = env.expert(state)
+    assert env.step(state, response)[1].correct
+    assert ("STEPS" in response) if env.words else response.index("=") < response.index("{")
+    assert not env.words or set(response.split(" ")) <= set(env.words)
+
+
+def test_hints_are_full_or_the_papers_or_none():
+  state = hand(PAPER, "A 2 3 4", 24)
+  wrong = block("1+2+3+4")
+  full, hinted, none = (dataclasses.replace(PAPER, hints=hints).step(state, wrong)[1].feedback for hints in (
+      "full", "paper", "none"))
+  assert full == "You failed this trial because the formula equals 10 and not 24." and none == "You failed this trial."
+  assert hinted.startswith(full[:-1]) and hinted.endswith("is the beginning of a solution.")
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(shifts="fake"), "must be a tuple"), (dict(shifts=("x",)), "shifts is 'x'"), (dict(variant="fake"), "variant"),
+    (dict(shifts=("large",), style="compact"), "no words for cards above 10"), (dict(legacy=True, style="short"), "is"),
+    (dict(shifts=("five",), cards=5), "at most 5"), (dict(hints="none", style="compact"), "hints is 'none'"),
+    (dict(reasoning=1), "reasoning is 1"), (dict(hints=None), "hints is None")])
+def test_a_wrong_new_field_is_named(wrong, message):
+  with pytest.raises(ValueError, match=message):
+    GeneralPoints(**wrong)

@@ -1,0 +1,1 @@
+"""V-IRL: follow a route through a city; the action space, or the city, is the shift."""

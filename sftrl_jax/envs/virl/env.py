@@ -1,0 +1,269 @@
+"""V-IRL in language: follow a route through a city, one action a point; the action space, or the city, is the shift.
+
+The policy stands on a rail of points. At each it reads what is observed there and the route's instruction, and has
+`tries` tries at the right action, which moves it on. Every turning line of the instruction has the word of both action
+spaces, so each space can be answered by copying. The variants are one class, so SFT, RL and evaluation share every
+line. Where the paper's released verifier is wrong, this one follows the paper's text, unless `legacy` is set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import ClassVar
+
+from sftrl_jax.chat import Chat, Message
+from sftrl_jax.envs import fields
+from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.virl import city, compact, compass, legacy, paper, saved_routes
+from sftrl_jax.envs.virl.route import Landmark, Point, Route
+
+STYLES = {"paper": paper, "compact": compact}
+VARIANT_LABELS = {"id": "ID", "rule_ood": "OOD, relative actions", "city_ood": "OOD, new cities"}
+CODE_LABELS = {"correct": "correct", "action": "wrong action", "misread": "misread, wrong action",
+               "space": "other action space", "illegal": "illegal format"}
+SPACES = ("absolute", "relative")
+WORDS = dict(zip(SPACES, (compass.COMPASS, compass.RELATIVE), strict=True))   # of turns
+SHIFTED_CITIES = 1000   # cities that `city_ood`, and training with pool="all", draw from
+_REWARD = {"correct": 0, "action": 1, "misread": 2, "space": 1, "illegal": 1}   # index into `rewards`
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Walk:
+  """The state of an episode: at which point of which route, and how many tries were made there.
+
+  opening: the part of the prompt that is the same at every point; history: the observations and actions before
+  """
+
+  route: Route
+  space: str
+  chat: Chat
+  opening: str = ""
+  history: str = ""
+  place: int = 0
+  tries: int = 0
+  ended: bool = False
+
+  @property
+  def point(self) -> Point:
+    return self.route.points[self.place]
+
+
+@dataclasses.dataclass(frozen=True)
+class VIRL:
+  """Routes through generated cities, or those of a file.
+
+  style: "paper" (English and JSON; every point has a prompt of its own) or "compact" (74 words; one growing chat).
+  space: the action space of training: "absolute", "relative", or "mixed" (drawn for every route).
+  legs: of a route: one number, or the smallest and the largest.
+  straight, drop: candidates for points at which one only walks on, a leg, and the share of them that is left out.
+  landmarks: share of the intersections that have a landmark.
+  cities: number of training cities.
+  size: intersections along a side of a city.
+  pool: landmarks of training: "known", or "all" (as a base model that is to know the words of every city needs).
+  tries: scored answers at a point at most.
+  rewards: of a right action, a wrong one, and a wrong one after misreading what is observed.
+  routes: a file of the paper's routes (route_infos.json with gps_pano_mapping.pkl beside it) in place of the cities.
+  legacy: the defects of the paper's released environment and verifier; for style="paper" only.
+  variant: "train"; "id" (the same cities, absolute actions); "rule_ood" (the routes of `id` under relative actions;
+    both spaces change places where training is relative); or "city_ood" (other cities with other landmarks).
+  """
+
+  style: str = "paper"
+  space: str = "absolute"
+  legs: int | tuple[int, int] = (2, 5)
+  straight: int = 5
+  drop: float = 0.5
+  landmarks: float = 0.75
+  cities: int = 4
+  size: int = 8
+  pool: str = "known"
+  tries: int = 2
+  rewards: tuple[float, float, float] = (1.0, -1.0, -1.5)
+  routes: str = ""
+  legacy: bool = False
+  variant: str = "train"
+
+  codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
+  code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+
+  def __post_init__(self):
+    for name, value in _checked(self).items():
+      object.__setattr__(self, name, value)
+    if self.legacy and self.style != "paper":
+      raise ValueError(f"legacy is True, but style is {self.style!r}: the released code has style='paper' only.")
+    most = STYLES[self.style].MOST_LEGS
+    if not self.routes and self.legs[1] > most:
+      raise ValueError(f"legs is {self.legs}, but style {self.style!r} has at most {most}: use legs={most}.")
+    if self.variant not in ("train", *self.variants):
+      raise ValueError(f"variant is {self.variant!r}, but the routes of {self.routes} are of one set of cities: use "
+                       "routes=FILE of other cities with variant='id', or routes='' for generated cities.")
+    if self.routes:
+      self._check_saved()
+
+  @property
+  def variants(self) -> tuple[str, ...]:
+    return tuple(self.variant_labels)
+
+  @property
+  def variant_labels(self) -> dict[str, str]:
+    labels = dict(VARIANT_LABELS)
+    if self.routes:
+      del labels["city_ood"]   # a file has the cities of its routes
+    return labels
+
+  @property
+  def words(self) -> tuple[str, ...]:
+    """The vocabulary of the compact style; () in the paper's."""
+    return STYLES[self.style].WORDS
+
+  @property
+  def attempts(self) -> int:
+    """The most answers of one episode: `tries` at every point of the longest route."""
+    longest = (max(len(saved.points) for saved in self._saved()) if self.routes
+               else self.legs[1] * max(1, self.straight) + 1)
+    return self.tries * longest + self.legacy
+
+  def reset(self, seed: int | str) -> tuple[Walk, Chat]:
+    """A route and the prompt of its first point, the same for the same seed."""
+    route = self.route(seed)
+    space = self._space(seed)
+    style = STYLES[self.style]
+    opening = style.prompt(route, space)
+    state = _at(style, Walk(route, space, (), opening), 0)
+    return state, state.chat
+
+  def route(self, seed: int | str) -> Route:
+    """The route of a seed; `id` and `rule_ood` have the same ones."""
+    draw = stream("route", seed)
+    if self.routes:
+      saved = self._saved()
+      chosen = saved[int(draw.random() * len(saved))]
+      return saved_routes.route(chosen, draw, self.straight, self.drop, wrap=not self.legacy, random_start=self.legacy)
+    unseen = self.variant == "city_ood"
+    pool = "unseen" if unseen else self.pool
+    count = self.cities if pool == "known" else SHIFTED_CITIES
+    low, high = self.legs
+    legs = low + int(draw.random() * (high - low + 1))
+    place = city.generate(int(draw.random() * count), pool, self.size, self.landmarks)
+    return city.walk(place, draw, legs, self.straight, self.drop, seed, wrap=not self.legacy)
+
+  def step(self, state: Walk, response: str) -> tuple[Walk, Verdict]:
+    """Judges a response; ValueError when the episode of `state` has ended."""
+    if state.ended:
+      raise ValueError("this episode has ended: call reset(seed) for a new one, or step an earlier state.")
+    if not isinstance(response, str):
+      raise TypeError(f"response is a {type(response).__name__}, but it must be a str.")
+    style, verifier, point = STYLES[self.style], legacy if self.legacy else STYLES[self.style], state.point
+    # The released code truncates at one try more than it scores.
+    unscored = self.legacy and state.tries >= self.tries
+    code = "action" if unscored else verifier.judge(point, state.space, response)
+    correct, tries = code == "correct", state.tries + 1
+    arrived = correct and point.move == "stop"
+    truncated = not correct and tries >= self.tries + self.legacy
+    following = state.route.points[state.place + 1] if correct and not arrived else None
+    feedback = verifier.feedback(code, following)
+    chat = (*state.chat, Message("assistant", response), Message("user", feedback))
+    ended = arrived or truncated
+    if following:
+      done = f" {style.action(point.move, point.word(state.space))}\n"
+      state = _at(style, dataclasses.replace(state, chat=chat, tries=0, history=state.history + done), state.place + 1)
+    else:
+      state = dataclasses.replace(state, chat=chat, tries=tries, ended=ended)
+    reward = self.rewards[1 if unscored else _REWARD[code]]
+    return state, Verdict(reward, arrived, truncated, correct, arrived, feedback, None if ended else state.chat, code)
+
+  def expert(self, state: Walk, choice: int = 0) -> str:
+    """The right answer at the point where `state` is; there is one."""
+    del choice
+    point = state.point
+    return self._answer(state, point, point.line, point.move, point.word(state.space))
+
+  def careless(self, state: Walk, seed: int | str) -> str:
+    """Reads the point rightly, but acts on the line before the one that holds, as if it had not noticed arriving; at
+    the first line it begins to walk."""
+    del seed
+    line = state.point.line - 1 or 2
+    if line % 2 == 0:
+      return self._answer(state, state.point, line, "forward", "")
+    turn = state.route.turns[line // 2]
+    return self._answer(state, state.point, line, "turn", turn.absolute if state.space == "absolute" else turn.relative)
+
+  def misread(self, state: Walk, seed: int | str) -> str:
+    """Sees another landmark, and acts wrongly."""
+    point, draw = state.point, stream("misread", seed)
+    kinds = [kind for kind in city.POOLS[self.pool] if point.landmark is None or kind != point.landmark.kind]
+    kind = kinds[int(draw.random() * len(kinds))]
+    seen = dataclasses.replace(point, landmark=Landmark(f"Other {kind.capitalize()}", kind, "front"))
+    actions = [("forward", ""), ("stop", ""), *(("turn", word) for word in WORDS[state.space])]
+    actions.remove((point.move, point.word(state.space)))
+    return self._answer(state, seen, point.line, *actions[int(draw.random() * len(actions))])
+
+  def _answer(self, state: Walk, seen: Point, line: int, move: str, word: str) -> str:
+    style = STYLES[self.style]
+    return style.write(state.route, seen, line, style.action(move, word))
+
+  def _space(self, seed: int | str) -> str:
+    space = self.space
+    if space == "mixed":   # evaluation needs one space a variant, and training with both knows them alike
+      space = SPACES[int(2 * stream("space", seed).random())] if self.variant == "train" else "absolute"
+    if self.variant == "rule_ood":
+      space = SPACES[1 - SPACES.index(space)]
+    return space
+
+  def _saved(self) -> tuple[saved_routes.SavedRoute, ...]:
+    return saved_routes.read(self.routes)
+
+  def _check_saved(self) -> None:
+    for saved in self._saved():
+      if self.style == "compact":
+        raise ValueError(f"style is 'compact', but {saved.where} has landmarks that have no word there, such as "
+                         f"{saved.legs[-1].landmark.name!r}: use style='paper'.")
+
+
+def stream(purpose: str, seed: int | str) -> random.Random:
+  """A random stream for (purpose, seed); the same numbers on every machine."""
+  return random.Random(f"virl {purpose} {seed}")
+
+
+def _at(style, state: Walk, place: int) -> Walk:
+  """The state at a point: with the chat as it is, or with the point's own prompt where the style writes one anew."""
+  if not style.REBUILT:
+    chat = state.chat or (Message("user", state.opening),)
+    return dataclasses.replace(state, chat=chat, place=place)
+  history = style.turn_of(place + 1, state.history, state.route.points[place])
+  chat = (Message("user", f"{state.opening}{history}{style.output()}"),)
+  return dataclasses.replace(state, chat=chat, history=history, place=place)
+
+
+def _checked(env: VIRL) -> dict:
+  """The normalised fields; ValueError for the first that is wrong."""
+  legs = env.legs if isinstance(env.legs, (list, tuple)) else (env.legs, env.legs)
+  low, high = (fields.integer("legs", count, 1, paper.MOST_LEGS) for count in fields.items(
+      "legs", legs, 2, "the smallest and the largest number, for example (2, 5)"))
+  if low > high:
+    raise ValueError(f"legs is {env.legs!r}, but the smallest number comes first: use ({high}, {low}).")
+  if not isinstance(env.routes, str):
+    raise ValueError(f"routes is {env.routes!r}, but it must be the path of a file, or '' for generated cities.")
+  return {
+      "style": fields.choice("style", env.style, tuple(STYLES)),
+      "space": fields.choice("space", env.space, (*SPACES, "mixed")),
+      "legs": (low, high),
+      "straight": fields.integer("straight", env.straight, 0, 20),
+      "drop": _share("drop", env.drop),
+      "landmarks": _share("landmarks", env.landmarks),
+      "cities": fields.integer("cities", env.cities, 1, 10_000),
+      "size": fields.integer("size", env.size, 2, 50),
+      "pool": fields.choice("pool", env.pool, ("known", "all")),
+      "legacy": fields.flag("legacy", env.legacy),
+      "tries": fields.integer("tries", env.tries, 1, 100),
+      "rewards": tuple(fields.real("rewards", reward, "use for example (1, -1, -1.5)") for reward in fields.items(
+          "rewards", env.rewards, 3, "of a right action, a wrong one, a wrong one after misreading")),
+      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS))}
+
+
+def _share(name: str, value: float) -> float:
+  share = fields.real(name, value, "use a share such as 0.5")
+  if not 0 <= share <= 1:
+    raise ValueError(f"{name} is {value!r}, but it must lie in [0, 1]: use a share such as 0.5.")
+  return share
