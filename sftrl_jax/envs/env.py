@@ -36,10 +36,11 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Four more members are optional. Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are
-  what a report prints instead of the names, in this order; codes with one label are added up. The methods
-  careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right, and
-  misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
+  Five more members are optional. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one,
+  which programs refuse, since a row holds one chat. Dicts of str `code_labels` {code: label} and `variant_labels`
+  {variant: label} are what a report prints instead of the names, in this order; codes with one label are added up. The
+  methods careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right,
+  and misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
   data.misread.
   """
 

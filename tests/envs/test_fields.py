@@ -32,3 +32,10 @@ def test_items():
   for value in ([1], "12", {1, 2}, 5):
     with pytest.raises(ValueError, match="list or tuple of 2"):
       fields.items("faces", value, 2, "two")
+
+
+def test_flags():
+  assert fields.flag("legacy", True) is True
+  for value in (1, "True", None):
+    with pytest.raises(ValueError, match="legacy is .* True or False"):
+      fields.flag("legacy", value)

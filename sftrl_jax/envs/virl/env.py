@@ -113,6 +113,11 @@ class VIRL:
     return labels
 
   @property
+  def rewrites_prompt(self) -> bool:
+    """Whether a point has a prompt of its own."""
+    return STYLES[self.style].REBUILT
+
+  @property
   def words(self) -> tuple[str, ...]:
     """The vocabulary of the compact style; () in the paper's."""
     return STYLES[self.style].WORDS

@@ -30,7 +30,8 @@ def describe(kind: Any) -> str:
     repeated = get_origin(kind) is list or Ellipsis in get_args(kind)
     words = describe(members[0]) if repeated else ", ".join(describe(member) for member in members)
     return f"{get_origin(kind).__name__} of {words}"
-  return "any" if kind in (Any, object) else getattr(kind, "__name__", str(kind))
+  names = {Any: "any", object: "any", type(None): "none"}
+  return names.get(kind) or getattr(kind, "__name__", str(kind))
 
 
 def fit(value: Any, kind: Any) -> Any:

@@ -51,3 +51,9 @@ def test_a_wrong_name_is_told():
     env_section({"name": "general_point"})
   with pytest.raises(ConfigError, match=r"config\.env\.name is 'nowhere\.py:X', but there is no file"):
     env_section({"name": "nowhere.py:X"})
+
+
+def test_an_environment_that_begins_new_chats_is_refused_with_a_way_out():
+  with pytest.raises(ConfigError, match="--config.env.style=compact"):
+    make_env({"name": "virl"})
+  assert make_env({"name": "virl", "style": "compact"}).words
