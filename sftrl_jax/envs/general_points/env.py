@@ -59,7 +59,8 @@ class GeneralPoints:
   faces: what J, Q, K count as: one integer, three, a name of cards.RULES, "diverse" (one of cards.DIVERSE, drawn per
     hand), or "mixed" (drawn per hand: half the time each from 10 to 13, else each from 1 to 13).
   deck: "uniform" deals with replacement (the released code), "52" without (the paper's text).
-  attempts: responses of an episode at most. None: the paper's 5, and under `legacy` one more, which has no score.
+  attempts: responses of an episode at most, each with a score; but under `legacy` the last has none, so that the
+    released code has attempts=6.
   style: "paper" (English and JSON), "short" (a line and JSON) or "compact" (59 words).
   holdout: share of the (sorted values, target) pairs that training never sees, chosen by a hash of the pair.
   rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula.
@@ -79,7 +80,7 @@ class GeneralPoints:
   cards: int = 4
   faces: int | tuple[int, int, int] | str = 10
   deck: str = "uniform"
-  attempts: int | None = None
+  attempts: int = 5
   style: str = "paper"
   holdout: float = 0.25
   rewards: tuple[float, float, float, float] = (5.0, -1.0, -2.0, -3.0)
@@ -232,7 +233,7 @@ def _checked(env: GeneralPoints) -> dict:
       "cards": fields.integer("cards", env.cards, 2, 5),
       "faces": _faces(env.faces),
       "deck": fields.choice("deck", env.deck, cards.DECKS),
-      "attempts": 5 + bool(env.legacy) if env.attempts is None else fields.integer("attempts", env.attempts, 1, 1000),
+      "attempts": fields.integer("attempts", env.attempts, 1, 1000),
       "style": fields.choice("style", env.style, tuple(STYLES)),
       "holdout": _holdout(env.holdout),
       "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
