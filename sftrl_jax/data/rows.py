@@ -69,6 +69,9 @@ class RowsConfig:
       raise ValueError(f"validation is {self.validation}; it is a share of the examples, from 0 to below 1.")
 
 
+Rows = RowsConfig   # its name before, which scripts of users import
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
   """Examples one after another: example i is tokens[offsets[i] : offsets[i + 1]], and `learned` marks which of its
