@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import struct
+import zipfile
 
 import numpy as np
 import pyarrow
@@ -100,6 +101,15 @@ def H5(case):
   (case.home / "tiny" / "model.safetensors").write_bytes(pickle.dumps(Harm(str(case.home / "mark"))))
   yield SAMPLE
   harmless(case)
+
+
+def H32(case):
+  """A zip archive of 256 MB of zeros in 260 kB, where PyTorch's files are zip archives too."""
+  tiny(case.home / "tiny")
+  with zipfile.ZipFile(case.home / "tiny" / "model.safetensors", "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("archive/data/0", bytes(1 << 28))
+  return SAMPLE
+
 
 
 def H6(case):
