@@ -187,7 +187,7 @@ def test_solutions_cannot_be_changed_and_do_not_depend_on_order():
 
 @pytest.mark.parametrize("values", [(1, 2, 3), (2, 4, 6, 7), (2, 3, 5, 7, 8)])
 def test_the_solver_ends_early_only_when_it_has_every_formula(values):
-  unreachable = range(1, max(values) ** len(values) + 2)   # its last target is never reached, so this search is complete
+  unreachable = range(1, max(values) ** len(values) + 2)   # the last is never reached: a full search
   complete = solutions(values, unreachable)
   assert solutions(values) == {target: complete[target] for target in arithmetic.TARGETS if target in complete}
   assert max(complete) < unreachable[-1]
