@@ -86,6 +86,7 @@ class VIRL:
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+  attempts_of: ClassVar[str] = "point"
 
   def __post_init__(self):
     for name, value in _checked(self).items():
@@ -193,6 +194,12 @@ class VIRL:
       return self._answer(state, state.point, line, "forward", "")
     turn = state.route.turns[line // 2]
     return self._answer(state, state.point, line, "turn", turn.absolute if state.space == "absolute" else turn.relative)
+
+  def careless_bias(self, state: Walk) -> float:
+    """From -1 to 1, by what is seen: some views are overlooked more often than others, in every city alike."""
+    point = state.point
+    view = point.landmark.kind if point.landmark else f"line {point.line}"
+    return 2 * stream("careless bias", f"{view} {point.intersection}").random() - 1
 
   def misread(self, state: Walk, seed: int | str) -> str:
     """Sees another landmark, and acts wrongly."""
