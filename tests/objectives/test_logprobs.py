@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sftrl_jax.objectives.logprobs import kl, logprobs
+from sftrl_jax.objectives.logprobs import kl, kl_and_entropy, logprobs
 from sftrl_jax.readout import Readout
 
 B, T, D, V = 2, 7, 5, 11
@@ -145,6 +145,14 @@ def test_kl_is_the_sum_over_the_vocabulary():
   told = kl(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)
   np.testing.assert_allclose(told, (np.exp(p) * (p - q)).sum(-1), rtol=1e-4)
   assert (told > 0).all()
+
+
+def test_the_entropy_beside_the_kl_is_that_of_the_policy():
+  hidden, unembed, targets = arrays()
+  ref_hidden, ref_unembed, _ = arrays(seed=1)
+  both = kl_and_entropy(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)
+  np.testing.assert_array_equal(both[0], kl(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7))
+  np.testing.assert_allclose(both[1], logprobs(hidden, unembed, targets, temperature=0.7)[1], rtol=1e-5)
 
 
 def test_kl_is_zero_for_equal_models_and_so_is_its_gradient():
