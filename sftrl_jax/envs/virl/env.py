@@ -86,7 +86,6 @@ class VIRL:
   legacy: bool = False
   variant: str = "train"
 
-  attempts_of: ClassVar[str] = "point"   # a right action leads to the next point, where tries begin anew
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
   attempts_of: ClassVar[str] = "point"
