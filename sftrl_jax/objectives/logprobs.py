@@ -100,16 +100,10 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
   return -constant * (1.0 + logprobs - constant)
 
 
-def kl(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array, *,
-       temperature: float = 1.0, readout: Readout = PLAIN) -> jax.Array:
-  """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
-  return kl_and_entropy(hidden_BTD, unembed_DV, ref_hidden_BTD, ref_unembed_DV, temperature=temperature,
-                        readout=readout)[0]
-
-
 def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array,
                    *, temperature: float = 1.0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array]:
-  """(kl_BT, entropy_BT): `kl`, and -sum_v p(v) log p(v) of the policy, both in nats."""
+  """(kl_BT, entropy_BT) in nats, exact over the vocabulary: sum_v p(v) (log p(v) - log q(v)), p the policy and q the
+  reference; and -sum_v p(v) log p(v)."""
   log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
   log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
   p = jnp.exp(log_p)
