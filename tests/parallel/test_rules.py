@@ -54,6 +54,16 @@ def test_every_parameter_of_every_family_has_exactly_one_rule(config, apart):
       assert len(rules.spec(prefix + path, leaf.shape, mesh)) == leaf.ndim
 
 
+def test_the_layers_of_a_value_head_are_split_by_what_they_read():
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  value = {"value": jax.eval_shape(functools.partial(heads.init, 64, (32, 16)))}
+  for prefix in ("", "params/", "0/mu/"):
+    specs = {path: rules.spec(prefix + path, leaf.shape, mesh) for path, leaf in trees.leaves(value).items()}
+    assert specs["value/hidden/0/kernel"] == specs["value/hidden/1/kernel"] == ("fsdp", None)
+    assert not any(axis for path, spec in specs.items() if not path.endswith("hidden/0/kernel")
+                   and not path.endswith("hidden/1/kernel") for axis in spec)
+
+
 # A tiny config.json of every family, tied and untied, with heads of every number.
 CONFIG_JSON = {"hidden_act": "silu", "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
                "num_key_value_heads": 2, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 64,
