@@ -54,7 +54,7 @@ ALARMS = {
         "--config.optimizer.learning_rate, and go on from an earlier step: --config.start=WORKDIR@STEP."),
     "success_collapse": Alarm(
         "For some lines now, the success of the training episodes has been below half of its best: updates have "
-        "destroyed what the policy could do, and it seldom comes back. (Of 16 episodes or fewer it may be chance.)",
+        "destroyed what the policy could do, or, with 16 episodes a line or fewer, it is chance.",
         "Go on from a step before the fall, --config.start=WORKDIR@STEP, with smaller updates: "
         "--config.ppo.target_kl=0.02, fewer --config.ppo.epochs and --config.ppo.minibatches (of grpo and rloo alike), "
         "or a lower --config.optimizer.learning_rate."),

@@ -233,7 +233,8 @@ def test_explained_variance():
     ({"value_clip": -1}, "value_clip is -1"), ({"value_coef": -1}, "value_coef is -1"),
     ({"dual_clip": 0.9}, "dual_clip is 0.9"), ({"ratio_cap": 1.0}, "ratio_cap is 1.0"),
     ({"target_kl": -1}, "target_kl is -1"), ({"critic_warmup": -1}, "critic_warmup is -1"),
-    ({"value_layers": (8, 0)}, r"value_layers is \(8, 0\)"), ({"entropy_coef": -0.1}, "entropy_coef is -0.1"), ({"kl_coef": -1}, "kl_coef is -1"),
+    ({"value_layers": (8, 0)}, r"value_layers is \(8, 0\)"),
+    ({"entropy_coef": -0.1}, "entropy_coef is -0.1"), ({"kl_coef": -1}, "kl_coef is -1"),
     *(({name: float("nan")}, f"{name} is nan") for name in ("gamma", "clip", "value_coef", "kl_coef")),
 ])
 def test_what_makes_no_sense_is_refused(change, told):
