@@ -146,6 +146,10 @@ def test_what_fails_is_left_out_and_counted_over_the_run_also_over_a_resume(
   same = lambda name: [{k: v for k, v in line.items() if not k.startswith(timed)}
                        for line in lines_of(tmp_path / name, "metrics.jsonl")]
   assert same("resumed") == same("straight")
+  # What the alarms know of earlier lines goes on too.
+  known = [json.loads((tmp_path / name / "checkpoints" / "3" / "meta" / "metadata").read_text())["alarm_streaks"]
+           for name in ("resumed", "straight")]
+  assert known[0] == known[1] and known[0]["success/lines"] == 3
 
 
 def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_path):
