@@ -41,7 +41,8 @@ class Env(Protocol):
   {variant: label} are what a report prints instead of the names, in this order; codes with one label are added up. The
   methods careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right,
   and misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
-  data.misread.
+  data.misread; careless_bias(state), from -1 to 1, says where text of mixed quality is careless less or more often
+  than on average, for data.careless_spread.
   """
 
   variants: tuple[str, ...]
