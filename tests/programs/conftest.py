@@ -81,6 +81,11 @@ TINY_METHODS = {
     "lora": ("sft", {"lora.rank": "2", "optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": "0.03",
                      "schedule.warmup": "0"}),
     "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "evals.variants": "()"}),
+    # Two updates of four are applied in the second iteration: target_kl stops at the first that follows another.
+    "rl_guarded": ("ppo", {**TINY_PPO, "ppo.epochs": "2", "ppo.minibatches": "2", "ppo.target_kl": "1e-12",
+                           "ppo.dual_clip": "3.0", "ppo.value_layers": "(8, 4)", "ppo.critic_warmup": "1",
+                           "ppo.value_gradient": "True", "ppo.entropy_coef": "0.01", "steps": "3",
+                           "evals.variants": "()"}),
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 

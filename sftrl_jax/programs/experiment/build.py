@@ -17,7 +17,7 @@ from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
-from sftrl_jax.models import Model, build as build_model_of, heads, kernels
+from sftrl_jax.models import Model, build as build_model_of, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -29,7 +29,7 @@ from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
-from sftrl_jax.programs.start import pretrained
+from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
@@ -234,8 +234,7 @@ def _probe_optimizer(experiment: Experiment) -> None:
   if lora.rank:
     params = {"lora": as_config_error(lambda: jax.eval_shape(
         lambda key: init_adapters(lora, params["model"], key), jax.random.key(0)), "config.lora.")}
-  if experiment.value_head:
-    params["value"] = jax.eval_shape(lambda: heads.init(experiment.model.config.width))
+  params |= jax.eval_shape(lambda: trainable.value_head(experiment))
   param_paths.check(params, optimizer.factors, optimizer.freeze)
 
 
