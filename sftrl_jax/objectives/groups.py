@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.objectives.surrogate import refuse_bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupConfig:
@@ -15,6 +17,10 @@ class GroupConfig:
   epochs: passes over the episodes of an iteration
   minibatches: optimizer updates an epoch
   clip: epsilon of the policy ratio
+  dual_clip: for a negative advantage, the ratio from which on an action pulls no more (0: none; Ye et al. 2020, 3.0)
+  target_kl: the largest approximate KL, policy/approxkl_avg of a minibatch, to the policy that played (0: no limit). A
+    minibatch with a larger one is not applied, and neither are those after it in the iteration; the first one always
+    is. The schedule counts what is applied
   kl_coef: weight of the KL to the start (0: the reference is not loaded)
   turn_gamma: discount from a turn's reward to the next in the sum
   truncated: "keep", or "mask": episodes with a response cut at rollout.max_new_tokens, or with a chat that no longer
@@ -31,6 +37,8 @@ class GroupConfig:
   epochs: int = 1
   minibatches: int = 4
   clip: float = 0.2
+  dual_clip: float = 0.0
+  target_kl: float = 0.0
   kl_coef: float = 0.0
   turn_gamma: float = 1.0
   truncated: Literal["keep", "mask"] = "keep"
@@ -58,6 +66,7 @@ def refuse(config: GroupConfig) -> None:
       raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
   if not 0 < config.clip < 1:
     raise ValueError(f"clip is {config.clip}; it must lie between 0 and 1, for example 0.2.")
+  refuse_bounds(config)
   if not 0 <= config.turn_gamma <= 1:
     raise ValueError(f"turn_gamma is {config.turn_gamma}; it must lie in [0, 1].")
   for name in ("kl_coef", "overlong_buffer", "overlong_penalty"):

@@ -9,6 +9,7 @@ from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import GroupBatch, Score
 from sftrl_jax.objectives.groups import GroupConfig, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
+from sftrl_jax.objectives.surrogate import clipped_surrogate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   gap_BT, advantages_B1 = hide(scores.logprobs_BT - batch.old_logprobs_BT), batch.advantages_B[:, None]
   low, high = 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
-  surrogate_BT = -jnp.minimum(ratio_BT * advantages_B1, jnp.clip(ratio_BT, low, high) * advantages_B1)
+  surrogate_BT = clipped_surrogate(ratio_BT, advantages_B1, low, high, grpo.dual_clip)
   weights_BT, count = weigh(mask_BT, grpo.mean, longest)
   mean = lambda x_BT: Mean(row_sum(weights_BT * hide(x_BT)), count)
   policy, kl = mean(surrogate_BT), None

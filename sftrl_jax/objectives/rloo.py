@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak
 from sftrl_jax.objectives.batches import GroupBatch, Score
 from sftrl_jax.objectives.groups import GroupConfig, refuse
+from sftrl_jax.objectives.surrogate import clipped_surrogate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,7 @@ def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score
     gap_BL = jnp.sum(gap_BL, axis=1, keepdims=True)
     mask_BL = (jnp.sum(mask_BT, axis=1, keepdims=True) > 0).astype(jnp.float32)
   ratio_BL = jnp.exp(jnp.clip(gap_BL, -20.0, 20.0))
-  clipped_BL = jnp.clip(ratio_BL, 1 - rloo.clip, 1 + rloo.clip)
-  loss = masked_mean(-jnp.minimum(ratio_BL * advantages_B1, clipped_BL * advantages_B1), mask_BL)
+  loss = masked_mean(clipped_surrogate(ratio_BL, advantages_B1, 1 - rloo.clip, 1 + rloo.clip, rloo.dual_clip), mask_BL)
   metrics = {
       "loss/policy_avg": loss, "label_tokens": jnp.sum(mask_BT),
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap_BL), mask_BL),

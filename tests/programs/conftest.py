@@ -81,6 +81,11 @@ TINY_METHODS = {
     "lora": ("sft", {"lora.rank": "2", "optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": "0.03",
                      "schedule.warmup": "0"}),
     "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "evals.variants": "()"}),
+    # Two updates of four are applied in the second iteration: target_kl stops at the first that follows another.
+    "rl_guarded": ("ppo", {**TINY_PPO, "ppo.epochs": "2", "ppo.minibatches": "2", "ppo.target_kl": "1e-12",
+                           "ppo.dual_clip": "3.0", "ppo.value_layers": "(8, 4)", "ppo.critic_warmup": "1",
+                           "ppo.value_gradient": "True", "ppo.entropy_coef": "0.01", "steps": "3",
+                           "evals.variants": "()"}),
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 
@@ -109,6 +114,27 @@ def tiny(one_device, tmp_path_factory):
     if verb == "rl":
       changed.setdefault("reward", f"{reward}:by_words")
     return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
+
+  return make
+
+
+# A task of many points, whose routes take 2 to 4 of them.
+TINY_ROUTES = {
+    "env.name": "virl", "env.style": "compact", "env.legs": "1", "env.straight": "1",
+    "evals.variants": "('id', 'rule_ood')", "rollout.prompt_tokens": "48", "rollout.feedback_tokens": "4",
+    "rollout.max_new_tokens": "6", "data.length": "128", "data.careless": "0", "data.misread": "0"}
+
+
+@pytest.fixture(scope="package")
+def tiny_routes(one_device):
+  """tiny_routes(**overrides) -> the resolved config of SFT of seconds on V-IRL; __ is a dot."""
+  from sftrl_jax.programs.config import resolve
+  from sftrl_jax.programs.experiment import run_config
+
+  def make(**overrides):
+    more = {key.replace("__", "."): str(value) for key, value in overrides.items()}
+    changed = {key: value for key, value in {**TINY, **TINY_ROUTES, **more}.items() if key != "env.attempts"}
+    return run_config.resolve_for("sft", resolve.load(str(CONFIGS / "sft.py")), list(changed.items()), lambda _: None)
 
   return make
 

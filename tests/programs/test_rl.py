@@ -1,9 +1,16 @@
 """A whole reinforcement-learning run in small."""
 
+import itertools
 import json
 import math
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+
+from sftrl_jax import trees
+from sftrl_jax.programs import rl
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "objective/scores", "objective/kl", "policy/approxkl_avg", "policy/clipfrac_avg",
@@ -139,6 +146,10 @@ def test_what_fails_is_left_out_and_counted_over_the_run_also_over_a_resume(
   same = lambda name: [{k: v for k, v in line.items() if not k.startswith(timed)}
                        for line in lines_of(tmp_path / name, "metrics.jsonl")]
   assert same("resumed") == same("straight")
+  # What the alarms know of earlier lines goes on too.
+  known = [json.loads((tmp_path / name / "checkpoints" / "3" / "meta" / "metadata").read_text())["alarm_streaks"]
+           for name in ("resumed", "straight")]
+  assert known[0] == known[1] and known[0]["success/lines"] == 3
 
 
 def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_path):
@@ -163,3 +174,64 @@ def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
   lines = lines_of(tmp_path / "flat", "metrics.jsonl")
   assert [line["objective/kl"] for line in lines] == [0.0] * 4   # not even a rounding error from the start
   assert all(line.get("alarm/constant_rewards") or line.get("alarm/constant_groups") for line in lines)
+
+
+def params_of(workdir, step):
+  path = workdir / "checkpoints" / str(step) / "state"
+  return jax.device_get(ocp.StandardCheckpointer().restore(path.absolute()))["params"]
+
+
+FOUR = {"ppo__epochs": 2, "ppo__minibatches": 2, "evals__variants": "()", "checkpoint__every": 1}
+
+
+def test_a_target_that_nothing_reaches_changes_nothing(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("rl", **FOUR), tmp_path / "off")
+  run_of(tiny("rl", **FOUR, ppo__target_kl=1e9), tmp_path / "huge")
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, *(params_of(tmp_path / name, 2) for name in ("off", "huge")))
+  off, huge = (lines_of(tmp_path / name, "metrics.jsonl") for name in ("off", "huge"))
+  assert [line["policy/updates"] for line in huge] == [4, 4] and not any(line["policy/early_stops"] for line in huge)
+  assert not {"policy/updates", "policy/early_stops"} & off[0].keys()
+  for name in ("tokens", "compute/train_flops", "compute/total_flops"):
+    assert [line[name] for line in off] == [line[name] for line in huge]
+
+
+def test_a_target_that_everything_exceeds_leaves_the_first_minibatch_of_an_iteration(
+    tiny, run_of, lines_of, tmp_path, capsys, monkeypatch):
+  settings = {**FOUR, "steps": 3}
+  run_of(tiny("rl", **settings, ppo__target_kl=1e-12), tmp_path / "stopped")
+  assert capsys.readouterr().out.count("target_kl stopped the iteration, 1 of 4 updates were applied") == 1
+  lines = lines_of(tmp_path / "stopped", "metrics.jsonl")
+  assert [(line["policy/updates"], line["policy/early_stops"]) for line in lines] == [(1, 1)] * 3
+  # By hand: nothing but the first minibatch of each iteration is ever seen.
+  every = rl._minibatches
+  monkeypatch.setattr(rl, "_minibatches", lambda *of: itertools.islice(every(*of), 1))
+  run_of(tiny("rl", **settings), tmp_path / "by_hand")
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, *(params_of(tmp_path / name, 3) for name in ("stopped", "by_hand")))
+  by_hand = lines_of(tmp_path / "by_hand", "metrics.jsonl")
+  for name in ("tokens", "compute/train_flops"):   # the minibatch that was computed and not applied is charged
+    assert [line[name] for line in lines] == pytest.approx([2 * line[name] for line in by_hand])
+  assert [line["objective/scores"] for line in lines] == [line["objective/scores"] for line in by_hand]
+
+
+def test_lines_of_several_iterations_count_what_was_applied(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("rl", **FOUR, ppo__target_kl=1e-12, log__every=2), tmp_path)
+  line, = lines_of(tmp_path, "metrics.jsonl")
+  assert (line["policy/updates"], line["policy/early_stops"]) == (2, 2)
+
+
+def test_groups_have_the_same_limit(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("grpo", grpo__epochs=2, grpo__target_kl=1e-12, grpo__dual_clip=3.0, evals__variants="()"), tmp_path)
+  assert [line["policy/updates"] for line in lines_of(tmp_path, "metrics.jsonl")] == [1, 1]
+
+
+def test_the_critic_warms_up_before_the_policy_moves_and_has_its_own_layers(finished, lines_of):
+  first, second, third = lines_of(finished("rl_guarded"), "metrics.jsonl")
+  assert first["objective/kl"] == second["objective/kl"] == 0.0 and third["objective/kl"] != 0.0
+  assert first["policy/updates"] == 4 and first["policy/early_stops"] == 0   # nothing to judge yet
+  assert second["policy/updates"] == third["policy/updates"] == 1
+  assert first["critic/values/max"] == 0.0 and second["critic/values/max"] > 0.0
+  shapes = {path: leaf.shape for path, leaf in trees.leaves(params_of(finished("rl_guarded"), 3)["value"]).items()}
+  assert shapes == {"kernel": (4,), "bias": (), "hidden/0/kernel": (16, 8), "hidden/0/bias": (8,),
+                    "hidden/1/kernel": (8, 4), "hidden/1/bias": (4,)}

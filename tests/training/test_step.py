@@ -10,7 +10,7 @@ import pytest
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, floats
-from sftrl_jax.models import DecoderConfig, build, lora
+from sftrl_jax.models import DecoderConfig, build, heads, lora
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.sft import sft_loss
@@ -39,12 +39,14 @@ def stepped(losses, params, token_batch, policy_batch):
   """stepped(kind, devices, microbatches, mesh) -> (params, metrics) after one step, fetched."""
 
   @functools.cache
-  def run(kind, devices=1, microbatches=1, axes=()):
+  def run(kind, devices=1, microbatches=1, axes=(), layers=()):
     mesh = meshes.make(meshes.MeshConfig(**dict(axes)), jax.devices()[:devices])
     batch = token_batch if kind == "sft" else policy_batch
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
     with jax.set_mesh(mesh), rules.applied():
-      state = states.create_sharded(params, optimizer, mesh)
+      value = heads.init(16, layers)
+      value = {"value": {**value, "kernel": value["kernel"] + 0.1}} if layers else {}
+      state = states.create_sharded({**params, **value}, optimizer, mesh)
       step = jax.jit(make_train_step(losses[kind], optimizer, SCHEDULE, microbatches))
       after, metrics = step(state, meshes.shard_rows(mesh, batch))
       return jax.device_get(after.params), floats(metrics)
@@ -62,6 +64,14 @@ def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
   assert metrics.keys() == others.keys()
   for name, value in metrics.items():
     assert others[name] == pytest.approx(value, abs=1e-5), name
+
+
+@pytest.mark.parametrize("devices, axes", [(8, dict(data=2, tensor=2)), (8, {})], ids=["2x2x2", "1x8x1"])
+def test_devices_change_nothing_of_a_value_head_with_layers(stepped, devices, axes):
+  whole, cut = stepped("token", layers=(8, 16)), stepped("token", devices, 1, tuple(axes.items()), (8, 16))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole[0], cut[0])
+  before = heads.init(16, (8, 16))["hidden"]["0"]["kernel"]
+  assert (whole[0]["value"]["hidden"]["0"]["kernel"] != before).any()
 
 
 def temporary(layout, constrained=True):

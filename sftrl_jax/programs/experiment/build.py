@@ -1,5 +1,6 @@
 """From a resolved config to an Experiment: the only place that reads a ConfigDict. Nothing is compiled or written."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
-from sftrl_jax.models import Model, build as build_model_of, heads, kernels
+from sftrl_jax.models import Model, build as build_model_of, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -27,7 +29,7 @@ from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
-from sftrl_jax.programs.start import pretrained
+from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
@@ -178,6 +180,9 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
+  if experiment.evals.expert_states:
+    for variant in experiment.evals.variants:
+      _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
   _probe_examples(experiment)
   _probe_optimizer(experiment)
 
@@ -196,6 +201,13 @@ def _probe_prompts(experiment: Experiment, env: Env, prefix: str) -> None:
     raise ValueError(f"config.rollout.prompt_tokens is {most}, but a prompt has {max(lengths)} tokens: use "
                      f"--config.rollout.prompt_tokens={max(lengths)} or more.")
   raise errors[0]
+
+
+def _probe_expert(env: Env, seed: int) -> None:
+  """The expert comes through its first episodes; an episode that reset or step does not give is counted later."""
+  for number in range(seed, seed + PROBED):
+    with contextlib.suppress(EpisodeError):
+      list(walk(env, number))
 
 
 def _probe_examples(experiment: Experiment) -> None:
@@ -222,8 +234,7 @@ def _probe_optimizer(experiment: Experiment) -> None:
   if lora.rank:
     params = {"lora": as_config_error(lambda: jax.eval_shape(
         lambda key: init_adapters(lora, params["model"], key), jax.random.key(0)), "config.lora.")}
-  if experiment.value_head:
-    params["value"] = jax.eval_shape(lambda: heads.init(experiment.model.config.width))
+  params |= jax.eval_shape(lambda: trainable.value_head(experiment))
   param_paths.check(params, optimizer.factors, optimizer.freeze)
 
 

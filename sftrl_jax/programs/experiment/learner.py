@@ -11,13 +11,14 @@ from collections.abc import Callable
 import jax
 import optax
 
-from sftrl_jax.models import flops
+from sftrl_jax.models import flops, heads
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.advantages import make_score_rows
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap
 from sftrl_jax.training.hold import hold_policy
+from sftrl_jax.training.kl_limit import limit_kl
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
@@ -39,7 +40,8 @@ class Learner:
 
   loss: (params, batch) -> (Mean, metrics)
   optimizer: optax's
-  train_step: (state, batch, frozen, spent) -> (state, metrics), to be jitted
+  train_step: (state, batch, frozen, spent) -> (state, metrics), to be jitted; with target_kl it has an argument more,
+    see kl_limit.py
   rows, length: of the batch that one step of a run (an update, an iteration of RL) learns from
   flops: of one step, what it trains and what RL scores, without its rollout
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
@@ -85,11 +87,16 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   rows, length = experiment.batch, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
   read, adapters = (experiment.model.config, rows * length, length), trainable.adapter_count(experiment)
   reference = flops.forward(*read) if section.kl_coef else 0.0   # the reference has no adapters
-  cost = StepFlops(flops.train(*read, adapters=adapters) * section.epochs,
-                   flops.forward(*read, adapters=adapters) + reference)
-  updates = experiment.limits.steps * section.epochs * section.minibatches
-  optimizer, train_step = _stepping(experiment, loss, updates)
-  train_step = hold_policy(train_step) if learns_by_advantages_alone(section) else train_step
+  layers = section.value_layers if algorithm.value_head else ()
+  head = 2.0 * rows * length * heads.matmul_parameters(experiment.model.config.width, layers)
+  cost = StepFlops((flops.train(*read, adapters=adapters) + 3 * head) * section.epochs,
+                   flops.forward(*read, adapters=adapters) + head + reference)
+  updates = section.epochs * section.minibatches
+  warmup = section.critic_warmup * updates if algorithm.value_head else 0
+  optimizer, train_step = _stepping(experiment, loss, experiment.limits.steps * updates, warmup)
+  alone = learns_by_advantages_alone(section)
+  train_step = hold_policy(train_step, alone, warmup) if alone or warmup else train_step
+  train_step = limit_kl(train_step, section.target_kl, warmup) if section.target_kl else train_step
   return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches,
                  make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
 
@@ -99,8 +106,8 @@ def steps_at_most(limits: Limits, cost: StepFlops) -> int:
   return min(limits.steps, math.ceil(limits.flops / (cost.train + cost.score))) if limits.flops else limits.steps
 
 
-def _stepping(experiment: Experiment, loss: Callable, updates: int):
-  """(optimizer, train step). updates: of the whole run, as far as it is known before."""
+def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int = 0):
+  """(optimizer, train step). updates: of the whole run, as far as it is known before; warmup: of its critic."""
   schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, updates)
   optimizer = make_optimizer(experiment.optimizer, schedule)
 
@@ -109,4 +116,4 @@ def _stepping(experiment: Experiment, loss: Callable, updates: int):
     return make_optimizer(experiment.optimizer, rate), rate
 
   return optimizer, make_train_step(loss, optimizer, schedule, experiment.compute.microbatches,
-                                    trainable.full_params_fn(experiment), at_share)
+                                    trainable.full_params_fn(experiment), at_share, warmup)

@@ -36,7 +36,7 @@ class JittedFunctions:
   init_state: parameters that are trained -> TrainState
   average: state -> the parameters to evaluate with, of an optimizer that averages (state.is_averaged)
   train_step: (state, batch, frozen, spent) -> (state, metrics); the state is donated, `frozen` is not: every step reads
-    it. spent: of RL that ends by FLOPs and whose rate goes down, else left out
+    it. spent: of RL that ends by FLOPs and whose rate goes down, else left out. With target_kl: see kl_limit.py
   score_rows: of RL: (params, ref, rows) -> ScoredRows
   advantages: of RL: (scored, rows, outcomes) -> (batch, metrics)
   take: of RL: (batch, order_B) -> a minibatch

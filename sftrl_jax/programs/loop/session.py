@@ -20,13 +20,12 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
-from sftrl_jax.programs.loop.evaluator import evaluate
+from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
 from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
-from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training import compile_count
 from sftrl_jax.training.log import FILES, Log, cut_after, write_json
 from sftrl_jax.training.position import Position, due, due_at
@@ -50,9 +49,11 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     log.say(f"{workdir}: {adapters:,} numbers of adapters are trained, {trees.size(start):,} stay.")
   jitted = jit_functions(experiment, learner, params)
   state, position, unlogged_metrics, eval_pending, after = jitted.init_state(params), Position(), (), False, -1
+  alarm_streaks = {}
   restored = stores.restore_newest(store, state, log.say)
   if restored is not None:
     state, meta, after = restored
+    alarm_streaks = meta.get("alarm_streaks", {})
     position, eval_pending = Position(**meta["position"]), meta["eval_pending"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["unlogged_metrics"])
@@ -73,7 +74,8 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
   start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
-                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment))
+                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment),
+                       alarm_streaks=alarm_streaks)
   stop.finish_saves = lambda: stores.finish(store)
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
@@ -100,7 +102,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
   if variants or rollouts:
     log.progress("compile", run_state.position, "compiling rollouts", force=True)
     model = run_state.eval_params(run_state.state)["model"]
-    compile_all(experiment.actor, experiment.actor.compiled.to_decoding(model), log.heartbeat)
+    compile_rollouts(experiment, model, log.heartbeat)
   stop.sync()
   begins = run_state.position.step == 0 or run_state.eval_pending
   if (variants or run_state.measure) and begins and not stop.requested:
@@ -177,7 +179,8 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
   params, position = run_state.eval_params(run_state.state), run_state.position
   if experiment.evals.variants:
     with span("evaluate"):
-      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit)
+      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
+               updates=int(run_state.state.step))
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
     measured = run_state.measure(params)
@@ -224,7 +227,8 @@ def _save(run_state: RunState, log: Log) -> None:
   unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
               for both in run_state.unlogged_metrics]
   meta = {"position": dataclasses.asdict(run_state.position), "unlogged_metrics": unlogged,
-          "eval_pending": run_state.eval_pending, "length": run_state.length}
+          "eval_pending": run_state.eval_pending, "length": run_state.length,
+          "alarm_streaks": run_state.alarm_streaks}
   with span("checkpoint"):
     stores.save(run_state.store, run_state.position.step, run_state.state, meta,
                 **_evaluated(run_state.state, run_state.averaged_params))
