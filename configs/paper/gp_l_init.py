@@ -4,7 +4,7 @@ r"""GP-L of the paper, initial SFT: 400 updates on right answers, from which SFT
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_init.py --topology=v5p-16
 
-Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured; the plan's bound is not run yet.
+Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, on Llama-3.2-11B-Vision: 11.5% of hands under the shifted rule (rule_ood).
 
 The paper's: four cards to 24, J = Q = K = 10, one right answer a prompt, 128 examples an update, AdamW with rate 1e-6,

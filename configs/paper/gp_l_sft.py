@@ -4,7 +4,7 @@ r"""GP-L of the paper, SFT: right answers under J = Q = K = 10 for one pass over
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_sft.py --topology=v5p-16
 
-Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured; the plan's bound is not run yet.
+Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, at equal compute: rule_ood falls from 11.5% to 3.4% of hands, while the training rule rises
 towards 100%.
 

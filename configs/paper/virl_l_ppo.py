@@ -5,7 +5,7 @@ r"""V-IRL-L of the paper, PPO: the verifier's rewards under absolute actions, tw
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_ppo.py --topology=v5p-16
 
-Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured; the plan's bound is not run yet.
+Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper: rule_ood rises from 80.8% to 91.8% of actions.
 
 The paper's: as gp_l_ppo.py, with 15 iterations and a cosine of 20. Here: 192 episodes an iteration, in place of 2,048

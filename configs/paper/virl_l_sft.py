@@ -4,7 +4,7 @@ r"""V-IRL-L of the paper, SFT: right actions in absolute words. What becomes of 
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_sft.py --topology=v5p-16
 
-Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured; the plan's bound is not run yet.
+Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, at equal compute: rule_ood falls from 80.8% to 1.3% of actions.
 
 As virl_l_init.py, from its end, for 500 updates: the paper's number is not known; its compute axis ends at 5e9 GFLOPs
