@@ -180,7 +180,7 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
-  if experiment.evals.expert_states:
+  if experiment.evals.expert_episodes:
     for variant in experiment.evals.variants:
       _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
   _probe_examples(experiment)

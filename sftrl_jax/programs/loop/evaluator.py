@@ -90,7 +90,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
       line |= _mean_kl(experiment, params, start, episodes)
-    if evals.expert_states and temperature == 0.0:
+    if evals.expert_episodes and temperature == 0.0:
       accuracy, states = expert_accuracy.measure(experiment, variant, play)
       left_out.count(experiment, {}, states, f"{when} from the expert's states", log)
       line |= accuracy
