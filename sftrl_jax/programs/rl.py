@@ -27,7 +27,7 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
-from sftrl_jax.rollout.collect import Rows
+from sftrl_jax.rollout.collect import Rows, row_numbers
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import tally
 from sftrl_jax.training import throughput
@@ -55,7 +55,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
       return
     ref = reference_params(experiment, run_state.start)
     score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
-    batch, _ = score(run_state.eval_params(run_state.state), blank_episodes(learner.rows))   # compiles both functions
+    blank = blank_episodes(learner.episodes)
+    batch, _ = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
     minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
     train_step = session.compile_step(run_state, minibatch, *_spent(experiment, run_state.position))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
@@ -123,13 +124,16 @@ def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: 
 
 def _update(experiment: Experiment, learner: Learner, run_state: RunState, batch: PolicyBatch | GroupBatch,
             train_step: Callable) -> tuple[TrainState, dict]:
-  """Epochs over shuffled minibatches; the order follows from the step. Returns (state, metrics summed over updates)."""
-  state, total, rows, spent = run_state.state, [], learner.rows, _spent(experiment, run_state.position)
+  """Epochs over shuffled minibatches of whole episodes; the order follows from the step. Returns (state, metrics summed
+  over updates)."""
+  state, total, spent = run_state.state, [], _spent(experiment, run_state.position)
+  count, each = learner.episodes, learner.minibatch // learner.episode_rows
   for epoch in range(learner.epochs):
     source = np.random.default_rng((experiment.seed, run_state.position.step, epoch))
-    order = source.permutation(rows).astype(np.int32)
-    for first in range(0, rows, learner.minibatch):
-      state, metrics = train_step(state, run_state.jitted.take(batch, order[first : first + learner.minibatch]), *spent)
+    order = source.permutation(count).astype(np.int32)
+    for first in range(0, count, each):
+      chosen = row_numbers(order[first : first + each], count, learner.episode_rows)
+      state, metrics = train_step(state, run_state.jitted.take(batch, chosen), *spent)
       total.append(metrics)
   return state, add_up(jax.device_get(total))
 

@@ -8,7 +8,6 @@ from sftrl_jax.envs import ENVS
 from sftrl_jax.envs.env import Env
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config import user_files, values
-from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 
 
@@ -33,9 +32,6 @@ def make_env(settings: dict, reward: str = "") -> Env:
     env = CheckedEnv(user_files.instance(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
   else:
     env = build(kind, fields, "config.env")
-  if getattr(env, "rewrites_prompt", False):
-    raise ConfigError(f"config.env of {settings['name']!r} begins a new chat in the middle of an episode, and a row "
-                      "holds one chat: choose fields by which it grows, for example --config.env.style=compact.")
   return RewardFnEnv(env, user_files.reward(reward)) if reward else env
 
 

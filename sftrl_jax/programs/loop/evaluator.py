@@ -17,7 +17,7 @@ from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes
+from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes, by_row
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.tally import Tally, tally, wilson
@@ -92,7 +92,7 @@ def _line(experiment: Experiment, position: Position, variant: str, temperature:
 
 def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> float:
   """Nats a response token, from the start, over the policy's own episodes at temperature 1."""
-  rows, total = experiment.actor.rollout.rows, None
+  rows, total, episodes = experiment.actor.rollout.rows, None, by_row(episodes)
   for first in range(0, len(episodes), rows):
     some = episodes[first : first + rows]
     blank = blank_episodes(rows - len(some))
@@ -106,7 +106,7 @@ def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[E
 def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:
   """One line of episodes.jsonl."""
   return {"step": step, "kind": kind, "variant": variant, "temperature": float(temperature), "seed": episode.seed,
-          "chat": chat_json(episode.chat), "rewards": episode.rewards,
+          "chat": chat_json((*episode.earlier, *episode.chat)), "rewards": episode.rewards,
           "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success}
 
 
