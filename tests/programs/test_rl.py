@@ -163,3 +163,39 @@ def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
   lines = lines_of(tmp_path / "flat", "metrics.jsonl")
   assert [line["objective/kl"] for line in lines] == [0.0] * 4   # not even a rounding error from the start
   assert all(line.get("alarm/constant_rewards") or line.get("alarm/constant_groups") for line in lines)
+
+
+METHODS = {"ppo by tokens": ("rl", {}), "ppo by turns": ("rl", {"ppo__level": "turn", "ppo__truncation": "bootstrap"}),
+           "grpo": ("grpo", {"grpo__mean": "sequence"}), "rloo": ("rloo", {})}
+
+
+@pytest.mark.parametrize("name", ["ppo by turns", "grpo"])
+def test_a_claim_to_rewrite_the_prompt_changes_nothing_of_a_run_whose_chats_grow(
+    rewriters, tiny, run_of, lines_of, tmp_path, name):
+  """Each episode then has blank rows beside its own, in every array, minibatch and microbatch."""
+  method, own = METHODS[name]
+  changes = {**own, "rollout__carry": False, "evals__variants": "('id_seen',)", "steps": 1}
+  run_of(tiny(method, **changes), tmp_path / "plain")
+  run_of(tiny(method, env__name=f"{rewriters}:Claims", **changes), tmp_path / "claims")
+  for file in ("metrics.jsonl", "evals.jsonl"):
+    plain, claims = (lines_of(tmp_path / home, file) for home in ("plain", "claims"))
+    for line, same in zip(plain, claims, strict=True):
+      for key in line.keys() - {"seconds", "tokens", "flops", "compile/count"}:
+        if not key.startswith(("timing_s", "throughput", "compute", "sampling")):
+          want = line[key]
+          assert same[key] == (pytest.approx(want, rel=1e-3, abs=1e-6) if isinstance(want, float) else want), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_episodes_of_several_chats_are_learned_from(rewriters, tiny, run_of, lines_of, tmp_path, name):
+  method, own = METHODS[name]
+  run_of(tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="('id_seen',)", **own), tmp_path)
+  for line in lines_of(tmp_path, "metrics.jsonl"):
+    assert all(math.isfinite(value) for value in line.values()) and line["compile/count"]
+    assert line["sampling/sampling_logp_difference/max"] < 1e-4
+    assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5)   # one minibatch and one epoch
+    turns = 8 * line["num_turns/mean"]
+    assert line["label_tokens"] == pytest.approx(turns * (1 if "turns" in name else line["response_length/mean"]))
+  shown = [line for line in lines_of(tmp_path, "episodes.jsonl") if line["kind"] == "train"]
+  answers = [sum(message["role"] == "assistant" for message in line["chat"]) for line in shown]
+  assert answers == [len(line["codes"]) for line in shown] and max(answers) > 1   # of all chats of an episode

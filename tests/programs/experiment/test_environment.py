@@ -2,6 +2,7 @@
 
 import pytest
 
+from sftrl_jax.envs.env import Rewriting, rewriting
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config.errors import ConfigError
@@ -53,7 +54,10 @@ def test_a_wrong_name_is_told():
     env_section({"name": "nowhere.py:X"})
 
 
-def test_an_environment_that_begins_new_chats_is_refused_with_a_way_out():
-  with pytest.raises(ConfigError, match="--config.env.style=compact"):
-    make_env({"name": "virl"})
-  assert make_env({"name": "virl", "style": "compact"}).words
+def test_an_environment_that_begins_new_chats_keeps_its_bounds_in_every_wrapping(file, tmp_path):
+  (tmp_path / "walk.py").write_text("import dataclasses\nfrom sftrl_jax.envs.virl.env import VIRL\n\n"
+                                    "@dataclasses.dataclass(frozen=True)\nclass Mine(VIRL):\n  pass\n")
+  for name in ("virl", f"{tmp_path}/walk.py:Mine"):
+    for reward in ("", f"{file}:short"):
+      assert rewriting(make_env({"name": name, "legs": 2}, reward)) == Rewriting(2, 11)
+      assert rewriting(make_env({"name": name, "legs": 2, "style": "compact"}, reward)) is None

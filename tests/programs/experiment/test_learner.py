@@ -16,3 +16,11 @@ def test_rl_makes_updates_on_minibatches_of_whole_episodes(tiny):
   found = learner.make_rl_learner(experiment)
   assert (found.minibatch, found.updates) == (found.rows // 2, 6) and found.score_rows and found.advantages
   assert found.length >= experiment.actor.row_len()
+
+
+def test_an_episode_of_several_chats_has_as_many_rows(tiny, rewriters):
+  make = lambda **changes: learner.make_rl_learner(build_experiment(tiny("rl", ppo__minibatches=2, **changes), "rl"))
+  plain, several = make(), make(env__name=f"{rewriters}:Hands", env__attempts=4)
+  assert several.length == plain.length   # of two attempts at one hand
+  assert (several.rows, several.minibatch, several.episodes) == (2 * plain.rows, 2 * plain.minibatch, plain.rows)
+  assert several.flops.train == 2 * plain.flops.train and several.flops.score == 2 * plain.flops.score
