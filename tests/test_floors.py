@@ -37,7 +37,8 @@ PROGRAM_FLOORS = {
 BESIDE = "report"   # imports no room, and may be imported by these only
 # No room but files without JAX: a run and its report mean the same by an alarm, a path and a file of lines.
 WORDS_OF_REPORT = {"alarms", "paths", "jsonl"}
-READERS_OF_REPORT = {"sftrl_jax/programs/cli/commands.py", "sftrl_jax/programs/study/run.py"}
+READERS_OF_REPORT = {"sftrl_jax/programs/cli/commands.py", "sftrl_jax/programs/study/run.py",
+                     "sftrl_jax/programs/study/config.py"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # Imported before JAX may be: threads are not decided yet, or a mistake has to be printed at once.
 LIGHT_ROOMS = {"envs", "report", "chat", "alarms", "paths", "jsonl"}

@@ -36,13 +36,14 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Seven more members are optional. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one;
+  Eight more members are optional. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one;
   every chat is then a row of its own. Of such an environment `row_attempts` is the most responses of one chat and
   `most_rows` the most chats of one episode; each is `attempts` if left out. Dicts of str `code_labels` {code: label}
   and `variant_labels` {variant: label} are what a report prints instead of the names, in this order; codes with one
   label are added up. The methods careless(state, seed), a well-formed response that ignores the task of this state and
   may happen to be right, and misread(state, seed), a response that misreads the task and is always wrong, are used by
-  data.careless and data.misread.
+  data.careless and data.misread; careless_bias(state), from -1 to 1, says where text of mixed quality is careless less
+  or more often than on average, for data.careless_spread.
   """
 
   variants: tuple[str, ...]

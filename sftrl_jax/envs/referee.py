@@ -82,6 +82,8 @@ class CheckedEnv:
     value = getattr(env, name)
     if name in LABELS and not _is_labels(value):
       raise TaskError(f"{where(type(env))}: {name} is {_short(value)}, but it must be a dict of str to str.")
+    if name == "careless_bias":
+      return functools.partial(self._bias, getattr(type(env), name))
     return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
 
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
@@ -117,6 +119,12 @@ class CheckedEnv:
       raise TaskError(f"{where(method)}: the response is {_short(response)}, but it must be a str.")
     return response
 
+  def _bias(self, method: Callable, state: Any) -> float:
+    bias = self._ask(method, state)
+    if isinstance(bias, bool) or not isinstance(bias, numbers.Real) or not -1 <= bias <= 1:
+      raise TaskError(f"{where(method)}: the bias is {_short(bias)}, but it must be a number from -1 to 1.")
+    return float(bias)
+
   def _ask(self, method: Callable, *arguments):
     try:
       return guard.call(method, self.env, *arguments)
@@ -140,6 +148,7 @@ RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "step": "Every str gets a verdict: a response that makes no sense is wrong, and raises no error.",
          "expert": "Every state that is not the end of its episode has a right response.",
          "careless": "Every state has a response that does not aim at the task.",
+         "careless_bias": "Every state has a number from -1 to 1.",
          "misread": "Every state has a response that misreads it."}
 
 
@@ -162,7 +171,8 @@ class RewardFnEnv:
 
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
-    return (lambda state, *rest: value(state.state, *rest)) if name in ("careless", "misread") else value
+    takes_state = name in ("careless", "careless_bias", "misread")
+    return (lambda state, *rest: value(state.state, *rest)) if takes_state else value
 
   def reset(self, seed: int | str) -> tuple[RewardedState, Chat]:
     state, chat = self.env.reset(seed)

@@ -37,7 +37,7 @@ BYTES = {"rollout.prompt_tokens": 2, "rollout.feedback_tokens": 1, "data.length"
 MOST_BYTES, RESPONSE = 640, 12
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS,
-         "study.at": (), "study.shipped": "scratch"}
+         "study.at": (), "study.shipped": "scratch", "study.bases_of": {}}
 CROWD = 2   # methods of a toy study; each is a process
 
 
@@ -90,9 +90,12 @@ def _study(tree: dict) -> dict:
   if isinstance(study.get("methods"), dict):
     left_out = _left_out(study)
     study["methods"] = {method: small(str(spec)) for method, spec in study["methods"].items()}
-    for key in ("methods", "labels", "overrides"):
+    for key in ("methods", "labels", "overrides", "notes"):
       if isinstance(study.get(key), dict):
         study[key] = {method: value for method, value in study[key].items() if method not in left_out}
+    if isinstance(study.get("claims"), (list, tuple)):
+      study["claims"] = tuple(claim for claim in study["claims"] if not isinstance(claim, dict)
+                              or not any(claim.get(key) in left_out for key in ("method", "comparison")))
   if study.get("base"):
     study["base"] = small(str(study["base"]))
   overrides = study.get("overrides")

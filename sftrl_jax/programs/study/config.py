@@ -1,8 +1,10 @@
 """The section `study` of a config: the methods that are compared, their bases and their budget."""
 
 import dataclasses
+from typing import Literal
 
 from sftrl_jax.programs.config.errors import nearest
+from sftrl_jax.report.registered_claim import parse_claim
 
 LIMITS = (("bases", 1, 99), ("seeds", 1, 99), ("jobs", 0, 1024), ("flops", 0, 1e30), ("eval_episodes", 0, 10**6))
 
@@ -17,17 +19,27 @@ class StudyConfig:
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
+  bases_of: {method: FILE.py[:choice], or the name of shipped bases} of a method that starts from other bases. The runs
+    that train them are base-B-METHOD; methods of the same file share them under the name of the first.
   shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for new models
   labels: {method: its name in figures}; a method without one is shown in capitals
-  flops: training FLOPs of every method's run; 0 leaves it to their configs
+  flops: training FLOPs of every method's run; 0 leaves it to their configs. A method with a budget of its own has flops
+    or steps in overrides: it is reported at its own end, and compared with another one at the smaller of both FLOPs.
   id: the variant of training
   ood: the shifted variant
+  measure: what heads the report: "success" (episodes that were right) or "per_step" (right responses of all responses,
+    for a task of many answers an episode). The other one follows.
+  claims: predictions, recorded before the runs start and judged in the report: ({method: NAME, sign: 1 or -1}, ...),
+    or least or most (a share: 0.6 is 60 points) in place of sign. More keys: variant (ood), measure (that of the
+    study), temperature (0), comparison ("start", or a method, or "" for the value at the end), text.
   reference: the method that the others are compared with; "" for SFT, and only then the report judges claims
     about SFT and RL
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator
   eval_episodes: evaluation episodes per variant; 0 leaves it to the configs
-  at: shares of every method's run after which it is evaluated; () leaves it to the configs
-  overrides: {method, or "base": {key: value}} on top of its config
+  at: shares of every method's run after which it is evaluated, or {method: shares}; () and a method that is left out
+    leave it to the configs
+  overrides: {method, or "base": {key: value}} on top of its config; "base" is for all bases, those of bases_of too
+  notes: {method: a sentence} that the report prints beside the method's results: what it is for
   disclosure: choices that were made after seeing results
   """
 
@@ -37,16 +49,20 @@ class StudyConfig:
   bases: int = 1
   seeds: int = 1
   base: str = ""
+  bases_of: dict[str, str] = dataclasses.field(default_factory=dict)
   shipped: str = "general_points"
   labels: dict[str, str] = dataclasses.field(default_factory=dict)
   flops: float = 0.0
   id: str = "id_seen"
   ood: str = "rule_ood"
+  measure: Literal["success", "per_step"] = "success"
+  claims: tuple[dict, ...] = ()
   reference: str = ""
   jobs: int = 1
   eval_episodes: int = 0
-  at: tuple[float, ...] = ()
+  at: tuple[float, ...] | dict[str, tuple[float, ...]] = ()
   overrides: dict = dataclasses.field(default_factory=dict)
+  notes: dict[str, str] = dataclasses.field(default_factory=dict)
   disclosure: tuple[str, ...] = ()
 
   def __post_init__(self):
@@ -55,23 +71,39 @@ class StudyConfig:
         raise ValueError(f"{key} is {getattr(self, key)}, but should be from {least} to {most:g}.")
     if not self.methods:
       raise ValueError("methods is empty, but a study compares at least one: methods = {'sft': 'FILE.py', ...}.")
-    by_method = {"overrides": self.overrides, "labels": self.labels,
+    self._refuse_unknown_methods()
+    for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}"),
+                               ("bases_of", str, "FILE.py"), ("notes", str, "The same at equal updates.")):
+      for method, value in getattr(self, key).items():
+        if not isinstance(value, kind) or value == "":
+          raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
+    for method, shares in (self.at.items() if isinstance(self.at, dict) else [("", self.at)]):
+      if not all(0 < share < 1 for share in shares):
+        raise ValueError(f"at{'.' if method else ''}{method} is {shares}, but should be shares of a run between 0 and "
+                         "1. The end of a run is always evaluated.")
+    for method in self.methods:
+      if not method.replace("_", "").isalnum() or method == "base":
+        raise ValueError(f"methods has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
+    for index, claim in enumerate(self.claims):
+      try:
+        parse_claim(claim, self.methods, self.ood, self.measure)
+      except ValueError as error:
+        raise ValueError(f"claims, number {index + 1}: {error}") from error
+
+  def _refuse_unknown_methods(self) -> None:
+    """ValueError for a key by method that names no method."""
+    by_method = {"overrides": self.overrides, "labels": self.labels, "bases_of": self.bases_of, "notes": self.notes,
+                 "at": self.at if isinstance(self.at, dict) else {},
                  "reference": [self.reference] if self.reference else []}
     for key, methods in by_method.items():
       allowed = [*self.methods, *(["base"] if key == "overrides" else [])]
       for method in methods:
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")
-    for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}")):
-      for method, value in getattr(self, key).items():
-        if not isinstance(value, kind) or value == "":
-          raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
-    if not all(0 < share < 1 for share in self.at):
-      raise ValueError(f"at is {self.at}, but should be shares of a run between 0 and 1. The end of a run is always "
-                       "evaluated.")
-    for method in self.methods:
-      if not method.replace("_", "").isalnum() or method == "base":
-        raise ValueError(f"methods has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
+
+  def shares_of(self, method: str) -> tuple[float, ...]:
+    """The shares of a method's run after which it is evaluated; () leaves it to its config."""
+    return tuple(self.at.get(method, ()) if isinstance(self.at, dict) else self.at)
 
 
 SCHEMA = {"study": StudyConfig}

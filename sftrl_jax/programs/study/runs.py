@@ -20,26 +20,41 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
   while the last base trains. The rest goes seed by seed, so that all bases are compared early.
   """
   jobs = study.jobs or cores()
-  runs = [_run(f"base-{base}", "sft", study.base, workdir, jobs,
-               {**_dotted(study.overrides.get("base", {})), "seed": base}) for base in range(study.bases) if study.base]
+  groups = base_groups(study)
+  trained = {group: source for group, source in groups.values() if _is_file(source)}
+  runs = [_run(_base_name(base, group), "sft", source, workdir, jobs,
+               {**_dotted(study.overrides.get("base", {})), "seed": base})
+          for base in range(study.bases) for group, source in trained.items()]
   budget = {"flops": study.flops} if study.flops else {}
-  evals = {**({"evals.episodes": study.eval_episodes} if study.eval_episodes else {}),
-           **({"evals.at": tuple(study.at), "evals.every": 0} if study.at else {})}
   verbs = {method: _training_verb(method, spec) for method, spec in study.methods.items()}
   for seed in range(study.seeds):
     for base in range(study.bases):
       for method, spec in study.methods.items():
-        start = str(workdir / "runs" / f"base-{base}") if study.base else _shipped(study, base)
-        keys = {**budget, **evals, **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed,
-                "start": start}
-        runs.append(_run(f"base-{base}-{method}-{seed}", verbs[method], spec, workdir, jobs, keys,
-                         needs=f"base-{base}" if study.base else ""))
+        group, source = groups[method]
+        needs = _base_name(base, group) if group in trained else ""
+        start = str(workdir / "runs" / needs) if needs else _shipped(source, base)
+        keys = {**budget, **_evals(study, method), **_dotted(study.overrides.get(method, {})),
+                "seed": 100 * (base + 1) + seed, "start": start}
+        runs.append(_run(f"base-{base}-{method}-{seed}", verbs[method], spec, workdir, jobs, keys, needs))
   return sorted(runs, key=lambda run: _rank(run.name))
 
 
+def base_groups(study: StudyConfig) -> dict[str, tuple[str, str]]:
+  """{method: (group, source)} of the bases that a method starts from.
+
+  group: "" for the bases of the study, else the first method with the same source in study.bases_of
+  source: FILE.py[:choice] of their pre-training, or the name of shipped bases
+  """
+  default, groups, first = study.base or study.shipped, {}, {}
+  for method in study.methods:
+    source = study.bases_of.get(method, default)
+    groups[method] = ("" if source == default else first.setdefault(source, method), source)
+  return groups
+
+
 def method_of(name: str) -> str:
-  """The method of a run by its name, or "base"."""
-  return name.split("-")[2] if name.count("-") > 1 else "base"
+  """The method of a run by its name, or "base"; base-0-clean is a base, since a method's run ends with its seed."""
+  return name.split("-")[2] if name.count("-") > 2 else "base"
 
 
 def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
@@ -48,11 +63,16 @@ def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
   command: the command line of the study
   hardware: one line about the machine
   """
+  budgets = {method: {key: value for key, value in _dotted(study.overrides.get(method, {})).items()
+                      if key in ("flops", "steps")} for method in study.methods}
   return {
       "name": study.name, "claim": study.claim, "bases": list(range(study.bases)), "seeds": list(range(study.seeds)),
       "methods": {method: study.labels.get(method, method.upper()) for method in study.methods}, "flops": study.flops,
-      "id": study.id, "ood": study.ood, "reference": study.reference, "disclosure": list(study.disclosure),
-      "command": command, "hardware": hardware,
+      "id": study.id, "ood": study.ood, "measure": study.measure, "claims": [dict(claim) for claim in study.claims],
+      "notes": dict(study.notes), "reference": study.reference,
+      "bases_of": {method: group for method, (group, _) in base_groups(study).items() if group},
+      "budgets": {method: budget for method, budget in budgets.items() if budget},
+      "disclosure": list(study.disclosure), "command": command, "hardware": hardware,
   }
 
 
@@ -65,9 +85,24 @@ def _rank(name: str) -> int:
   return 2 if method_of(name) == "base" else 3
 
 
-def _shipped(study: StudyConfig, base: int) -> str:
-  """config.start of a method's run where the study trains no base itself."""
-  return study.shipped if study.shipped == "scratch" else f"base:{study.shipped}_{base}"
+def _is_file(source: str) -> bool:
+  return ".py" in source
+
+
+def _base_name(base: int, group: str) -> str:
+  return f"base-{base}-{group}" if group else f"base-{base}"
+
+
+def _shipped(name: str, base: int) -> str:
+  """config.start of a method's run where the study does not train its bases."""
+  return name if name == "scratch" else f"base:{name}_{base}"
+
+
+def _evals(study: StudyConfig, method: str) -> dict[str, Any]:
+  """The keys of a method's evaluations that the study decides."""
+  shares = study.shares_of(method)
+  return {**({"evals.episodes": study.eval_episodes} if study.eval_episodes else {}),
+          **({"evals.at": shares, "evals.every": 0} if shares else {})}
 
 
 def _training_verb(method: str, spec: str) -> str:

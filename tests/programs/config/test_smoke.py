@@ -89,7 +89,7 @@ def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.WHERE_GIVEN, *smoke.STUDY, "study.name", "study.base",
              "study.methods"}
   if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
-    decided |= {"study.labels", "study.overrides"}
+    decided |= {"study.labels", "study.overrides", "study.notes", "study.claims"}
   if resolve.load(path).get("model", {}).get("name") == "pretrained":
     decided |= {"model.name", "model.layers", "tokenizer.name", *smoke.BYTES}
   changed = [key for key, _, _ in resolve.differences(resolve.load(path), resolve.load(f"{path}:smoke"))]
@@ -131,6 +131,16 @@ def test_making_small_twice_is_making_small_and_the_file_is_left_alone():
   assert tree == {"model": {"layers": 9}, "ppo": {"minibatches": 4}, "env": {"name": "x"}}
   assert smoke.smoke(once) == once
   assert smoke.smoke({"rollout": {"shrink": ()}}).rollout.shrink == ()
+
+
+def test_a_toy_study_keeps_what_belongs_to_the_methods_that_it_keeps():
+  claims = tuple(dict(method=method, comparison=other, sign=1) for method, other in (
+      ("a", "b"), ("a", "c"), ("c", "start"), ("b", "start")))
+  study = smoke.smoke({"study": {
+      "methods": dict.fromkeys("abc", "x.py"), "notes": dict.fromkeys("abc", "why"), "claims": claims,
+      "at": {"c": (0.5,)}, "bases_of": {"c": "y.py"}}}).study
+  assert set(study.methods) == set(study.notes) == {"a", "b"} and len(study.claims) == 2
+  assert study.at == () and not study.bases_of
 
 
 def test_what_is_wrong_in_a_config_is_still_told():

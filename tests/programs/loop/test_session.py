@@ -84,8 +84,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of,
 def test_so_does_v_irl_in_the_style_of_the_paper(rewriters, tiny, run_of, lines_of, tmp_path, stop_after):
   """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""
   env = {"name": f"{rewriters}:Lenient", "style": "paper", "legs": 1, "straight": 1}
-  changes = dict(tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, rollout__rows=8,
-                 rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn", checkpoint__every=1)
+  changes = dict(tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, rollout__rows=4,
+                 rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn", checkpoint__every=1, batch=4)
   config = tiny("rl", env, **changes)
   run_of(config, tmp_path / "straight")
   stop_after(1, lambda session: None)

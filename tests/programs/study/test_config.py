@@ -15,6 +15,15 @@ from sftrl_jax.programs.config.errors import ConfigError
     ({"methods": {"sft": ""}}, r"methods\.sft is ''"), ({"overrides": {"ppo": 3}}, r"overrides\.ppo is 3"),
     ({"at": (0.5, 2.0)}, r"config\.study\.at is \(0\.5, 2\.0\)"),
     ({"methods": {}}, "methods is empty"),
+    ({"at": {"ppo": (0.5, 2.0)}}, r"config\.study\.at\.ppo is \(0\.5, 2\.0\)"),
+    ({"at": {"pp": (0.5,)}}, r"at has 'pp'.*did you mean ppo"), ({"at": {"ppo": 0.5}}, r"config\.study\.at is"),
+    ({"notes": {"pp": "x"}}, r"notes has 'pp'.*did you mean ppo"), ({"notes": {"ppo": ""}}, r"notes\.ppo is ''"),
+    ({"bases_of": {"pp": "x.py"}}, r"bases_of has 'pp'.*did you mean ppo"),
+    ({"bases_of": {"base": "x.py"}}, "bases_of has 'base', which is no method"),
+    ({"measure": "reward"}, r"config\.study\.measure is 'reward'"),
+    ({"claims": ({"method": "ppo", "sign": 1}, {"method": "pp", "sign": 1})},
+     r"config\.study\.claims, number 2: method is 'pp'"),
+    ({"claims": ("ppo",)}, r"config\.study\.claims is"),
     ({"methods": {"a-b": "x.py"}}, "methods has 'a-b'"),
     ({"base": "x.py", "eval_episodes": -1}, r"config\.study\.eval_episodes is -1, but should be from 0 to 1e\+06"),
 ])
@@ -32,3 +41,15 @@ def test_overrides_may_name_the_base_and_labels_may_not(section_of):
 def test_a_study_may_have_one_method_and_shipped_bases(section_of, files):
   section = section_of(base="", methods={"sft": files["sft"]}, reference="sft")
   assert (section.shipped, section.at, section.reference) == ("general_points", (), "sft")
+
+
+def test_claims_are_data_with_the_defaults_of_the_study(section_of):
+  claim = {"method": "ppo", "comparison": "sft", "least": 0.6}
+  section = section_of(claims=(claim,), measure="per_step", notes={"ppo": "The paper's."})
+  assert section.claims == (claim,) and section.notes == {"ppo": "The paper's."}
+
+
+def test_shares_are_those_of_all_methods_or_of_each(section_of):
+  assert [section_of(at=(0.1, 0.5)).shares_of(method) for method in ("sft", "ppo")] == [(0.1, 0.5)] * 2
+  section = section_of(at={"sft": (0.02,)})
+  assert (section.shares_of("sft"), section.shares_of("ppo")) == ((0.02,), ())

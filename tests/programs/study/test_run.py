@@ -105,6 +105,16 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(config_of, 
     study_run.run(config_of(), workdir / "runs" / "base-0")
 
 
+def test_claims_cannot_be_changed_once_the_runs_have_begun(config_of, tmp_path, stand_in, reports):
+  workdir, claims = tmp_path / "study", ({"method": "ppo", "least": 0.1},)
+  config = config_of(claims=claims, at={"ppo": (0.5,)})
+  study_run.run(config, workdir)
+  assert json.loads((workdir / "study.json").read_text())["claims"] == list(claims)
+  study_run.run(config_of(claims=claims, at={"ppo": (0.5,)}), workdir)
+  with pytest.raises(ConfigError, match=r"config\.study\.claims: .*0\.1.* there, .*0\.05.* now"):
+    study_run.run(config_of(claims=({"method": "ppo", "least": 0.05},), at={"ppo": (0.5,)}), workdir)
+
+
 def commands(text):
   return [line for line in text.splitlines() if not line.startswith("#")]
 

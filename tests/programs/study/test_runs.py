@@ -75,6 +75,38 @@ def test_a_method_runs_under_the_verb_of_its_config_and_is_no_study(files, expan
 def test_a_run_is_of_the_method_in_its_name():
   assert [study_runs.method_of(name) for name in ("base-0", "base-1-grpo-2", "base-1-dr_grpo-2")] == [
       "base", "grpo", "dr_grpo"]
+  assert study_runs.method_of("base-0-clean") == "base"
+
+
+def test_shares_by_method_reach_the_runs_of_that_method_only(expand):
+  shared = {run.name: run.words for run in expand(base="", at=(0.5,)) if run.name.startswith("base-0")}
+  assert all({"--config.evals.at=(0.5,)", "--config.evals.every=0"} <= set(words) for words in shared.values())
+  own = {run.name: run.words for run in expand(base="", at={"sft": (0.02, 0.5)})}
+  assert "--config.evals.at=(0.02, 0.5)" in own["base-1-sft-0"]
+  assert not any("evals" in word for word in own["base-1-ppo-0"])
+
+
+def test_a_method_may_start_from_other_bases_and_methods_share_them(files, expand, section_of):
+  methods = {"sft": files["sft"], "ppo": files["ppo"], "clean": files["sft"], "clean_ppo": files["ppo"]}
+  source = f"{files['base']}:clean"
+  changes = dict(methods=methods, bases_of={"clean": source, "clean_ppo": source}, overrides={"base": {"steps": 7}})
+  runs = {run.name: run for run in expand(**changes)}
+  assert {name for name in runs if study_runs.method_of(name) == "base"} == {
+      "base-0", "base-1", "base-0-clean", "base-1-clean"}
+  base = runs["base-1-clean"].words
+  assert base[1] == f"--config={source}" and {"--config.seed=1", "--config.steps=7"} <= set(base)
+  for method in ("clean", "clean_ppo"):
+    run = runs[f"base-1-{method}-0"]
+    assert run.needs == "base-1-clean" and "--config.start=runs/x/runs/base-1-clean" in run.words
+  assert runs["base-1-ppo-0"].needs == "base-1"
+  assert study_runs.record(section_of(**changes), "", "")["bases_of"] == {"clean": "clean", "clean_ppo": "clean"}
+
+
+def test_other_bases_may_be_shipped_ones_and_the_same_source_is_the_same_bases(files, expand, section_of):
+  runs = {run.name: run for run in expand(bases_of={"ppo": "general_points"})}
+  assert not runs["base-1-ppo-0"].needs and "--config.start=base:general_points_1" in runs["base-1-ppo-0"].words
+  assert runs["base-1-sft-0"].needs == "base-1"
+  assert list(expand(bases_of={"ppo": files["base"]})) == list(expand())
 
 
 def test_the_report_reads_labels_bases_and_seeds_from_the_record(section_of):
@@ -83,3 +115,13 @@ def test_the_report_reads_labels_bases_and_seeds_from_the_record(section_of):
   assert record["bases"] == record["seeds"] == [0, 1]
   assert (record["command"], record["hardware"], record["flops"]) == ("sftrl study", "a machine", 1e9)
   json.dumps(record)
+
+
+def test_the_record_holds_claims_notes_and_budgets_before_a_run_starts(section_of):
+  claim = {"method": "ppo", "sign": 1}
+  record = study_runs.record(section_of(
+      claims=(claim,), measure="per_step", notes={"sft": "The paper's."},
+      overrides={"sft": {"flops": 1e6}, "ppo": {"steps": 3, "batch": 8}, "base": {"steps": 1}}), "", "")
+  assert (record["claims"], record["measure"], record["notes"]) == ([claim], "per_step", {"sft": "The paper's."})
+  assert record["budgets"] == {"sft": {"flops": 1e6}, "ppo": {"steps": 3}} and record["bases_of"] == {}
+  assert json.loads(json.dumps(record)) == record
