@@ -2,7 +2,11 @@
 
 import json
 import math
+import shutil
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
@@ -199,3 +203,25 @@ def test_episodes_of_several_chats_are_learned_from(rewriters, tiny, run_of, lin
   shown = [line for line in lines_of(tmp_path, "episodes.jsonl") if line["kind"] == "train"]
   answers = [sum(message["role"] == "assistant" for message in line["chat"]) for line in shown]
   assert answers == [len(line["codes"]) for line in shown] and max(answers) > 1   # of all chats of an episode
+
+
+def test_v_irl_in_the_style_of_the_paper_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
+    rewriters, tiny, run_of, lines_of, tmp_path):
+  """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""
+  route = {"name": f"{rewriters}:Lenient", "style": "paper", "legs": 1, "straight": 1}
+  config = tiny("rl", route, tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, batch=4,
+                rollout__rows=4, rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn",
+                checkpoint__every=1)
+  run_of(config, tmp_path / "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+  run_of(config, tmp_path / "resumed")
+  straight, resumed = (
+      jax.device_get(ocp.StandardCheckpointer().restore(tmp_path / home / "checkpoints" / "2" / "state"))
+      for home in ("straight", "resumed"))
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  lines, same = (lines_of(tmp_path / home, "metrics.jsonl") for home in ("straight", "resumed"))
+  for key in ("loss", "objective/kl", "grad_norm", "num_turns/mean", "sampling/sampling_logp_difference/max"):
+    assert [line[key] for line in lines] == [line[key] for line in same]
+  assert max(line["sampling/sampling_logp_difference/max"] for line in lines) < 1e-4
+  assert max(line["num_turns/mean"] for line in lines) > 1.5

@@ -81,24 +81,6 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of,
   assert len(evals) == len(set(evals))
 
 
-def test_so_does_v_irl_in_the_style_of_the_paper(rewriters, tiny, run_of, lines_of, tmp_path, stop_after):
-  """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""
-  env = {"name": f"{rewriters}:Lenient", "style": "paper", "legs": 1, "straight": 1}
-  changes = dict(tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, rollout__rows=4,
-                 rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn", checkpoint__every=1, batch=4)
-  config = tiny("rl", env, **changes)
-  run_of(config, tmp_path / "straight")
-  stop_after(1, lambda session: None)
-  with pytest.raises(Stopped):
-    run_of(config, tmp_path / "stopped")
-  stop_after(-1, None)
-  run_of(config, tmp_path / "stopped")
-  assert_equal_runs(tmp_path / "stopped", tmp_path / "straight", lines_of, 2)
-  lines = lines_of(tmp_path / "straight", "metrics.jsonl")
-  assert max(line["sampling/sampling_logp_difference/max"] for line in lines) < 1e-4
-  assert any(line["num_turns/mean"] > 1.5 for line in lines)
-
-
 def test_metrics_between_two_lines_and_averaged_parameters_survive_a_stop(tiny, run_of, lines_of, tmp_path, stop_after):
   config = tiny("rl", steps=3, log__every=2, checkpoint__every=1, evals__variants="()",
                 optimizer__name="schedule_free_adamw")
