@@ -11,7 +11,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.experiment.environment import env_section
 from sftrl_jax.programs.start import pretrained
-from sftrl_jax.rollout.policy import RolloutConfig
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.training.log import LogConfig
 from sftrl_jax.training.optimizers import catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
