@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Remakes the shipped bases, sftrl_jax/bases/general_points_<seed>.npz, from the runs of a full study:
-#   .venv/bin/python -m sftrl_jax study --config=configs/study/general_points_cpu.py --workdir=runs/study
-#   ./launch/bases.sh runs/study 0 1
-# The shipped ones are of an earlier study, whose bases were trained for 4,000 steps.
+# Remakes shipped bases, sftrl_jax/bases/<name>_<seed>.npz, from the runs of a full study:
+#   .venv/bin/python -m sftrl_jax study --config=configs/study/virl_cpu.py --workdir=runs/virl
+#   ./launch/bases.sh runs/virl virl 0 1 2
+# Those of general_points are of an earlier study, whose bases were trained for 4,000 steps.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-study="${1:?usage: ./launch/bases.sh STUDY_DIR SEED...}"; shift
+usage="usage: ./launch/bases.sh STUDY_DIR NAME SEED..."
+study="${1:?$usage}"; name="${2:?$usage}"; shift 2
 for seed in "$@"; do
-  JAX_PLATFORMS=cpu .venv/bin/python - "$study/runs/base-$seed" "sftrl_jax/bases/general_points_$seed.npz" <<'PYTHON'
+  JAX_PLATFORMS=cpu .venv/bin/python - "$study/runs/base-$seed" "sftrl_jax/bases/${name}_$seed.npz" <<'PYTHON'
 import sys
 from pathlib import Path
 

@@ -4,24 +4,27 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from sftrl_jax.chat import Chat
+from sftrl_jax.data.demonstrations import Demonstration
 from sftrl_jax.inputs import Slot, first_fit, pack
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.text.pretrained import Pretrained
-from sftrl_jax.text.render import last_response, render
+from sftrl_jax.text.render import render, responses
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
-def example(tokenizer: Tokenizer | Pretrained, chat: Chat) -> tuple[list[int], list[float]]:
-  """(ids, weights): weight 1 on the tokens of the last response and the id that closes it, 0 on everything else."""
-  ids, written = render(tokenizer, chat)
-  learned = last_response(tokenizer, ids, written)
-  return ids, [0.0] * learned.start + [1.0] * (learned.stop - learned.start) + [0.0] * (len(ids) - learned.stop)
+def example(tokenizer: Tokenizer | Pretrained, shown: Demonstration) -> tuple[list[int], list[float]]:
+  """(ids, weights): weight 1 on the tokens of the learned responses and the ids that close them, 0 on the rest."""
+  ids, written = render(tokenizer, shown.chat)
+  spans, weights = responses(tokenizer, ids, written), [0.0] * len(ids)
+  for number in shown.learned:
+    span = spans[number]
+    weights[span] = [1.0] * (span.stop - span.start)
+  return ids, weights
 
 
-def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, rows: int, length: int,
+def next_batch(shown: Callable[[int], Demonstration], tokenizer: Tokenizer | Pretrained, rows: int, length: int,
                cursor: int, mine: Collection[int] | None = None) -> tuple[TokenBatch, int]:
-  """(batch, cursor): packs chats(cursor), chats(cursor + 1), ... until the next one finds no room.
+  """(batch, cursor): packs shown(cursor), shown(cursor + 1), ... until the next one finds no room.
 
   mine: the rows that are wanted here, the others being another process's; they stay blank. None: all.
   A sequence of n ids takes n - 1 places: the last one is only ever a target. ValueError for one that fits no row.
@@ -29,7 +32,7 @@ def next_batch(chats: Callable[[int], Chat], tokenizer: Tokenizer | Pretrained, 
   used, segments = [0] * rows, [0] * rows
   sequences, weights, slots = [], [], []
   while True:
-    ids, weight = example(tokenizer, chats(cursor + len(sequences)))
+    ids, weight = example(tokenizer, shown(cursor + len(sequences)))
     if len(ids) - 1 > length:
       raise ValueError(f"config.data.length is {length}, but example {cursor + len(sequences)} has {len(ids)} tokens: "
                        f"use --config.data.length={len(ids) - 1} or more.")

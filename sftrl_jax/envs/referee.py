@@ -50,7 +50,7 @@ def where(function: Callable) -> str:
 
 def location(env: Any, method: str) -> str:
   """File and line of a method of the user's class, below the wrappers of this file."""
-  while isinstance(env, (CheckedEnv, RewardFnEnv)):
+  while isinstance(env, EnvWrapper):
     env = env.env
   return where(getattr(type(env), method))
 
@@ -67,8 +67,12 @@ def last_line(error: BaseException, file: str) -> str:
   return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else ""
 
 
+class EnvWrapper:
+  """What stands before an environment, which it has as `env`."""
+
+
 @dataclasses.dataclass(frozen=True)
-class CheckedEnv:
+class CheckedEnv(EnvWrapper):
   """`env`, with everything it returns checked against envs/env.py; TaskError names the line to mend.
 
   scored: a reward function follows, so a reward of None is right.
@@ -82,6 +86,8 @@ class CheckedEnv:
     value = getattr(env, name)
     if name in LABELS and not _is_labels(value):
       raise TaskError(f"{where(type(env))}: {name} is {_short(value)}, but it must be a dict of str to str.")
+    if name == "careless_bias":
+      return functools.partial(self._bias, getattr(type(env), name))
     return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
 
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
@@ -117,6 +123,12 @@ class CheckedEnv:
       raise TaskError(f"{where(method)}: the response is {_short(response)}, but it must be a str.")
     return response
 
+  def _bias(self, method: Callable, state: Any) -> float:
+    bias = self._ask(method, state)
+    if isinstance(bias, bool) or not isinstance(bias, numbers.Real) or not -1 <= bias <= 1:
+      raise TaskError(f"{where(method)}: the bias is {_short(bias)}, but it must be a number from -1 to 1.")
+    return float(bias)
+
   def _ask(self, method: Callable, *arguments):
     try:
       return guard.call(method, self.env, *arguments)
@@ -140,6 +152,7 @@ RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "step": "Every str gets a verdict: a response that makes no sense is wrong, and raises no error.",
          "expert": "Every state that is not the end of its episode has a right response.",
          "careless": "Every state has a response that does not aim at the task.",
+         "careless_bias": "Every state has a number from -1 to 1.",
          "misread": "Every state has a response that misreads it."}
 
 
@@ -151,7 +164,7 @@ class RewardedState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardFnEnv:
+class RewardFnEnv(EnvWrapper):
   """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one before the response.
 
   The environment still decides whether a response is right and when an episode ends.
@@ -162,7 +175,8 @@ class RewardFnEnv:
 
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
-    return (lambda state, *rest: value(state.state, *rest)) if name in ("careless", "misread") else value
+    takes_state = name in ("careless", "careless_bias", "misread")
+    return (lambda state, *rest: value(state.state, *rest)) if takes_state else value
 
   def reset(self, seed: int | str) -> tuple[RewardedState, Chat]:
     state, chat = self.env.reset(seed)

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sftrl_jax.chat import Chat
-from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
+from sftrl_jax.data.demonstrations import Demonstration, DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.data.read import needed
 from sftrl_jax.envs import nothing
 from sftrl_jax.paths import named_errors
@@ -32,9 +31,9 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
   Raises ConfigError before anything is written; an error later leaves no file.
   """
   refuse_out(out)
-  chats = stream(config, variant)
+  shown = stream(config, variant)
   hashes = set()
-  rows = _recorded((row(chats(index)) for index in range(count)), hashes)
+  rows = _recorded((row(shown(index)) for index in range(count)), hashes)
   with only_output(out, "--out"):
     refuse_out(out)   # again: another process may have written it meanwhile
     part = out.with_name(f".{out.name}.part")
@@ -64,7 +63,7 @@ def parse_count(text: str) -> int:
   return int(text)
 
 
-def stream(config: dict, variant: str) -> Callable[[int], Chat]:
+def stream(config: dict, variant: str) -> Callable[[int], Demonstration]:
   """Returns the function index -> demonstration of a config's task; ConfigError if it has no such demonstrations."""
   if config["env"]["name"] == nothing.NAME:
     raise ConfigError(f"config.env.name is {nothing.NAME!r}, which has no demonstrations to write: give the config of "
@@ -85,12 +84,19 @@ def stream(config: dict, variant: str) -> Callable[[int], Chat]:
   return functools.partial(demonstration, env, demonstrations, config["seed"])
 
 
-def row(chat: Chat) -> dict:
-  """Returns a demonstration as a row; its last message, the response to learn, is the completion."""
+def row(shown: Demonstration) -> dict:
+  """Returns a demonstration as a row: its last message is the completion where this alone is learned; else messages
+  with a flag on every response."""
+  chat = shown.chat
   if any(message.image is not None for message in chat):
     raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
   messages = [{"role": message.role, "content": message.text} for message in chat]
-  return {"prompt": messages[:-1], "completion": messages[-1:]}
+  responses = [message for message in messages if message["role"] == "assistant"]
+  if shown.learned == (len(responses) - 1,):
+    return {"prompt": messages[:-1], "completion": messages[-1:]}
+  for number, message in enumerate(responses):
+    message["train"] = number in shown.learned
+  return {"messages": messages}
 
 
 def _recorded(rows: Iterator[dict], hashes: set[int]) -> Iterator[dict]:
@@ -108,8 +114,11 @@ def _write_jsonl(rows: Iterator[dict], path: Path) -> None:
 
 def _write_parquet(rows: Iterator[dict], path: Path) -> None:
   pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
-  message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
-  schema = pyarrow.schema([("prompt", pyarrow.list_(message)), ("completion", pyarrow.list_(message))])
+  fields = [("role", pyarrow.string()), ("content", pyarrow.string())]
+  first = next(rows)
+  fields += [("train", pyarrow.bool_())] if "messages" in first else []
+  schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.struct(fields))) for name in first])
+  rows = itertools.chain([first], rows)
   with parquet.ParquetWriter(path, schema) as file:
     while chunk := list(itertools.islice(rows, CHUNK)):
       file.write_table(pyarrow.Table.from_pylist(chunk, schema))

@@ -72,6 +72,15 @@ def last_response(tokenizer: Tokenizer | Pretrained, ids: Sequence[int], written
   return slice(start, stop)
 
 
+def responses(tokenizer: Tokenizer | Pretrained, ids: Sequence[int], written: Sequence[bool]) -> list[slice]:
+  """Where in a rendered chat each response stands, its end included, in their order."""
+  spans, end = [], len(ids)
+  while (span := last_response(tokenizer, ids[:end], written[:end])).stop > span.start:
+    spans.append(span)
+    end = span.start
+  return spans[::-1]
+
+
 def response(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
   """The ids that a policy would have to write for the chat's last message, its end included."""
   ids, written = render(tokenizer, chat)

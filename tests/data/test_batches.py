@@ -8,7 +8,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
-from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
+from sftrl_jax.data.demonstrations import Demonstration, DemonstrationsConfig, demonstration
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import words
@@ -61,7 +61,7 @@ def test_targets_are_the_next_ids_and_positions_count_from_0(batches):
 def test_weights_are_on_the_last_response_only(batches):
   last = {}
   for index in range(5, batches[-1][2]):
-    chat = CHATS(index)
+    chat = CHATS(index).chat
     last[tuple(render(TOKENIZER, chat)[0])] = TOKENIZER.encode(chat[-1].text) + [TOKENIZER.eos]
   for _, batch, _ in batches:
     for read, targets, weights, _ in segments(batch):
@@ -96,10 +96,11 @@ def test_a_batch_ends_only_when_the_next_example_finds_no_room(batches):
 def test_a_row_that_is_too_short_names_its_key_and_the_size():
   chat = (Message("user", "RULE 10 10 10"), Message("assistant", "NUMBERS 1 2 3"))
   size = len(render(TOKENIZER, chat)[0])
-  batch, cursor = next_batch(lambda index: chat, TOKENIZER, 1, size - 1, 0)   # the last id is only a target
+  shown = Demonstration(chat, (0,))
+  batch, cursor = next_batch(lambda index: shown, TOKENIZER, 1, size - 1, 0)   # the last id is only a target
   assert cursor == 1 and batch.weights_BT[0].tolist() == [0] * 4 + [1] * 5
   with pytest.raises(ValueError, match=rf"config.data.length is {size - 2}.*--config.data.length={size - 1}"):
-    next_batch(lambda index: chat, TOKENIZER, 1, size - 2, 0)
+    next_batch(lambda index: shown, TOKENIZER, 1, size - 2, 0)
 
 
 def test_of_a_pretrained_chat_the_last_response_and_its_end_are_learned_and_what_follows_is_not():
@@ -118,8 +119,20 @@ def test_of_a_pretrained_chat_the_last_response_and_its_end_are_learned_and_what
       tokenizer_object=backend, unk_token="<unk>", eos_token="<|end|>", chat_template=source))
   chat = tuple(Message(role, text) for role, text in (
       ("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "1 2")))
-  ids, weights = example(tokenizer, chat)
+  shown = Demonstration(chat, (1,))
+  ids, weights = example(tokenizer, shown)
   assert [names[token] for token in ids][-5:] == ["<|assistant|>", "1", "2", "<|end|>", "then"]
   assert weights == [0.0] * (len(ids) - 4) + [1.0, 1.0, 1.0, 0.0]
-  batch, _ = next_batch(lambda index: chat, tokenizer, 1, len(ids) - 1, 0)
+  batch, _ = next_batch(lambda index: shown, tokenizer, 1, len(ids) - 1, 0)
   assert batch.targets_BT[0][batch.weights_BT[0] > 0].tolist() == [4, 5, 3]
+
+
+def test_all_learned_responses_have_weights_and_the_others_have_none():
+  chat = tuple(Message(role, text) for role, text in (
+      ("user", "RULE 10 10 10"), ("assistant", "NUMBERS 1 2 3"), ("user", "RULE"), ("assistant", "NUMBERS 4"),
+      ("user", "RULE"), ("assistant", "NUMBERS")))
+  for learned in ((0, 1, 2), (0, 2), (1,)):
+    ids, weights = example(TOKENIZER, Demonstration(chat, learned))
+    taught = [token for token, weight in zip(ids, weights, strict=True) if weight]
+    assert taught == [token for number in learned
+                      for token in [*TOKENIZER.encode(chat[2 * number + 1].text), TOKENIZER.eos]]

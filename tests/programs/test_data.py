@@ -8,7 +8,7 @@ import pytest
 from sftrl_jax.data import batches, rows
 from sftrl_jax.main import main
 from sftrl_jax.programs import data
-from sftrl_jax.programs.config import nested
+from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.text import tokenizer as tokenizers
@@ -42,7 +42,7 @@ def test_rows_are_the_demonstrations_of_the_config(config, tmp_path, capsys):
   for index, row in enumerate(written):
     assert row.keys() == {"prompt", "completion"} and len(row["completion"]) == 1
     messages = [(message["role"], message["content"]) for message in (*row["prompt"], *row["completion"])]
-    assert messages == [(message.role, message.text) for message in chats(index)]
+    assert messages == [(message.role, message.text) for message in chats(index).chat]
     assert row["completion"][0]["role"] == "assistant"
   assert [path.name for path in (tmp_path / "a").iterdir()] == ["rows.jsonl"]
 
@@ -61,6 +61,23 @@ def test_training_on_the_file_is_training_on_the_stream(suffix, config, tmp_path
     for index in range(30):
       ids, weights = batches.example(tokenizer, chats(index))
       assert [part.tolist() for part in corpus.example(index)] == [ids, [weight > 0 for weight in weights]]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_of_a_whole_walk_learn_what_the_demonstration_learns(suffix, config, tmp_path):
+  if suffix == ".parquet":
+    pytest.importorskip("pyarrow")
+  walk = json.loads(json.dumps(resolve.load(str(CONFIGS / "virl" / "base.py")).to_dict()))
+  walk = {**walk, "reward": "", "data": {**walk["data"], "attempts": (0.6, 0.4)}}
+  data.run(walk, tmp_path / f"walks{suffix}", count=20)
+  shown = data.stream(walk, "")
+  from sftrl_jax.programs.experiment.environment import make_env
+  tokenizer = tokenizers.words(make_env(walk["env"], "").words)
+  corpus = rows.load(rows.RowsConfig(str(tmp_path / f"walks{suffix}"), length=4000), tokenizer)
+  assert corpus.count == 20 and corpus.report.format == "messages"
+  for index in range(20):
+    ids, weights = batches.example(tokenizer, shown(index))
+    assert [part.tolist() for part in corpus.example(index)] == [ids, [weight > 0 for weight in weights]]
 
 
 def test_the_library_datasets_reads_both_files_alike(config, tmp_path):

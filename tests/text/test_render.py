@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
-from sftrl_jax.text.render import continued, last_response, refuse_reuse, render, render_all, response
+from sftrl_jax.text.render import continued, last_response, refuse_reuse, render, render_all, response, responses
 from sftrl_jax.text.tokenizer import byte, words
 
 OURS = [words(("deal", "1", "+", "2", "wrong")), byte()]
@@ -194,3 +194,15 @@ def test_templates_that_do_not_keep_a_beginning_are_refused_for_reuse(make, fami
 @ours
 def test_ours_keep_a_beginning(tokenizer):
   refuse_reuse(tokenizer)
+
+
+def test_every_response_of_a_chat_has_its_place():
+  chat = (Message("user", "a"), Message("assistant", "bc"), Message("user", "d"), Message("assistant", ""),
+          Message("user", "e"), Message("assistant", "f"))
+  tokenizer = byte()
+  ids, written = render(tokenizer, chat)
+  spans = responses(tokenizer, ids, written)
+  assert [ids[span] for span in spans] == [[*tokenizer.encode(text), tokenizer.eos] for text in ("bc", "", "f")]
+  assert spans[-1] == last_response(tokenizer, ids, written)
+  ids, written = render(tokenizer, chat[:1])
+  assert responses(tokenizer, ids, written) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import zlib
 from typing import ClassVar
 
 from sftrl_jax.chat import Chat, Message
@@ -24,6 +25,7 @@ CODE_LABELS = {"correct": "correct", "action": "wrong action", "misread": "misre
                "space": "other action space", "illegal": "illegal format"}
 SPACES = ("absolute", "relative")
 WORDS = dict(zip(SPACES, (compass.COMPASS, compass.RELATIVE), strict=True))   # of turns
+GOLDEN = (5**0.5 - 1) / 2
 SHIFTED_CITIES = 1000   # cities that `city_ood`, and training with pool="all", draw from
 _REWARD = {"correct": 0, "action": 1, "misread": 2, "space": 1, "illegal": 1}   # index into `rewards`
 
@@ -86,6 +88,7 @@ class VIRL:
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+  attempts_of: ClassVar[str] = "point"
 
   def __post_init__(self):
     for name, value in _checked(self).items():
@@ -193,6 +196,21 @@ class VIRL:
       return self._answer(state, state.point, line, "forward", "")
     turn = state.route.turns[line // 2]
     return self._answer(state, state.point, line, "turn", turn.absolute if state.space == "absolute" else turn.relative)
+
+  def careless_bias(self, state: Walk) -> float:
+    """From -1 to 1, by what is seen: some views are overlooked more often than others, in every city alike.
+
+    Multiples of the golden ratio, modulo 1, spread the views evenly: random numbers would leave the few most frequent
+    ones, where nothing but the line is seen, to luck.
+    """
+    point = state.point
+    view = point.line
+    if point.landmark:
+      kinds = city.POOLS["all"]
+      kind = point.landmark.kind
+      number = kinds.index(kind) if kind in kinds else len(kinds) + zlib.crc32(kind.encode()) % 1000
+      view = 2 * paper.MOST_LEGS + 2 * number + point.intersection
+    return 2 * (GOLDEN * view % 1) - 1
 
   def misread(self, state: Walk, seed: int | str) -> str:
     """Sees another landmark, and acts wrongly."""

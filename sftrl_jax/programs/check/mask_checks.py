@@ -1,6 +1,7 @@
 """Are exactly the responses trained? Reads back as text what the arrays of a run mark as trained."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -25,12 +26,16 @@ TRAIN_WRITTEN = "train what text/render.py calls written, and nothing else"   # 
 def check_demonstrations(experiment: Experiment) -> str:
   """SFT on demonstrations: compares the first training batch with the chats that it was packed from."""
   tokenizer, data = experiment.tokenizer, experiment.data
-  chats = functools.partial(demonstration, experiment.env, data, experiment.seed)
-  batch, count = next_batch(chats, tokenizer, experiment.batch, data.length, 0)
-  expected = Counter(tuple(response(tokenizer, chats(index))) for index in range(count))
+  stream = functools.partial(demonstration, experiment.env, data, experiment.seed)
+  batch, count = next_batch(stream, tokenizer, experiment.batch, data.length, 0)
+  expected = Counter()
+  for shown in map(stream, range(count)):
+    ends = [number for number, message in enumerate(shown.chat, 1) if message.role == "assistant"]
+    learned = [response(tokenizer, shown.chat[: ends[number]]) for number in shown.learned]
+    expected[tuple(itertools.chain(*learned))] += 1
   trained = _trained_spans(batch)
   check_spans(tokenizer, trained, expected, trained.total(), count)
-  return summary(tokenizer, trained, count, *example(tokenizer, chats(0)))
+  return summary(tokenizer, trained, count, *example(tokenizer, stream(0)))
 
 
 def check_rows(experiment: Experiment) -> str:

@@ -232,12 +232,12 @@ def _check_demonstrations(variants: Sequence[ExpertEpisodes], config: dict) -> s
   tokenizer = _make_tokenizer(variants, config)
   try:
     refuse(training.env, data)
-    chats = [demonstration(training.env, data, config["seed"], index) for index in range(len(training.episodes))]
+    examples = [demonstration(training.env, data, config["seed"], index) for index in range(len(training.episodes))]
   except TaskError:
     raise
   except ValueError as error:
     raise FatalCheckFailed(str(error), "change config.data, or give the environment what it lacks") from error
-  longest = max(len(render(tokenizer, chat)[0]) for chat in chats) - 1
+  longest = max(len(render(tokenizer, shown.chat)[0]) for shown in examples) - 1
   if longest > data.length:
     raise FatalCheckFailed(f"config.data.length is {data.length}, but an example has {longest} tokens",
                            f"--config.data.length={longest} or more")
@@ -247,4 +247,4 @@ def _check_demonstrations(variants: Sequence[ExpertEpisodes], config: dict) -> s
       raise CheckFailed(
           f"{location(training.env, 'misread')}: {short(misread)} is right, to {short(steps[0].chat[-1].text)}",
           "let misread always be wrong")
-  return f"{len(chats)} examples, the longest of {longest} tokens in rows of {data.length}"
+  return f"{len(examples)} examples, the longest of {longest} tokens in rows of {data.length}"

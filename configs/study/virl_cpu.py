@@ -1,0 +1,89 @@
+r"""V-IRL in language on a laptop: what SFT and RL make of a shifted action space, and what SFT's loss is made of.
+
+  sftrl study --config=configs/study/virl_cpu.py --workdir=runs/virl              (SFT and PPO, five bases, two cores)
+  sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (the other arms, from the same recipe)
+  sftrl study --config=configs/study/virl_cpu.py:quick --workdir=runs/quick       (SFT and PPO, three shipped bases)
+
+Hardware: two CPU cores. Minutes: TBD.
+Result: TBD
+
+Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on routes under absolute actions (`TURN west`),
+and both are evaluated on the same routes under absolute actions (id), relative ones (`TURN left`; rule_ood), and on
+routes of other cities (city_ood). The prompt names the legal words and every instruction has both.
+
+The arms separate what the comparison mixes. Equal FLOPs are not equal updates: SFT makes about ten times as many, so one
+arm makes PPO's number. Adam steps on when the loss is zero, so one arm has eps = 1e-4. SFT passes through better models,
+so one arm stops early. PPO selects among what a base sometimes does, so one arm begins from a base that is never careless.
+
+Thresholds, fixed before the final runs: the claims below hold when the bootstrap and the t interval over bases both lie
+on their side. Evaluation routes are seeds 1,000,000,000 + i, i < 256; training routes have other seeds.
+"""
+
+from ml_collections import ConfigDict
+
+CLAIM = ("From the same base models, at equal FLOPs and under one verifier, PPO raises per-step accuracy under the "
+         "action space it is trained on and under the shifted one, while SFT raises the first and lowers the second.")
+SFT, PPO, GRPO = (f"configs/virl/{name}.py" for name in ("sft", "ppo", "grpo"))
+LABELS = dict(
+    sft="SFT", ppo="PPO", sft_updates="SFT, equal updates", sft_eps="SFT, eps 1e-4", sft_early="SFT, stopped early",
+    ppo_turn="PPO, turn level", grpo="GRPO", ppo_clean="PPO, clean base", sft_clean="SFT, clean base")
+NOTES = dict(
+    sft="the paper's comparison: equal FLOPs, about ten times PPO's updates",
+    ppo="the paper's comparison, with a token as the action",
+    sft_updates="rows of ten times as many routes, so that SFT makes about as many updates as PPO at the same FLOPs",
+    sft_eps="Adam's eps is 1e-4 instead of 1e-8: steps shrink with the gradient once the loss is near zero",
+    sft_early="a tenth of the budget",
+    ppo_turn="the paper's action: a whole response",
+    grpo="episodes of one route are compared with each other; no value function",
+    ppo_clean="PPO from a base that is never careless: nothing wrong to select against",
+    sft_clean="SFT from the same clean base")
+MAIN = (
+    dict(method="ppo", sign=1, text="PPO raises per-step accuracy under the shifted actions"),
+    dict(method="sft", sign=-1, text="SFT lowers per-step accuracy under the shifted actions"),
+    dict(method="ppo", variant="id", comparison="", least=0.95, text="PPO ends at 95% or more in distribution"),
+    dict(method="sft", variant="id", comparison="", least=0.95, text="SFT ends at 95% or more in distribution"),
+    dict(method="ppo", comparison="sft", measure="success", least=0.6,
+         text="PPO solves at least 60 points more shifted routes than SFT"))
+ARMS = (
+    dict(method="sft_updates", comparison="sft", sign=1,
+         text="With PPO's number of updates SFT keeps more of the shifted actions than with ten times as many"),
+    dict(method="sft_eps", comparison="sft", sign=1, text="With eps 1e-4 SFT keeps more of the shifted actions"),
+    dict(method="sft_early", sign=1, text="Stopped early, SFT raises per-step accuracy under the shifted actions"),
+    dict(method="ppo_turn", sign=1, text="PPO at turn level raises per-step accuracy under the shifted actions"),
+    dict(method="grpo", sign=1, text="GRPO raises per-step accuracy under the shifted actions"),
+    dict(method="ppo_clean", sign=-1, text="From a clean base PPO lowers per-step accuracy under the shifted actions"))
+EARLY, LATE = (0.02, 0.05, 0.1, 0.4), (0.1, 0.4)   # SFT is done before PPO's first evaluation
+
+
+def get_config(choice=""):
+  if choice not in ("", "arms", "quick"):
+    raise ValueError(f"choice is {choice!r}; it must be 'arms', 'quick' or left out.")
+  methods = dict(sft=SFT, ppo=PPO)
+  if choice == "arms":
+    methods |= dict(sft_updates=f"{SFT}:equal_updates", sft_eps=f"{SFT}:eps", sft_early=f"{SFT}:early",
+                    ppo_turn=f"{PPO}:turn", grpo=GRPO, ppo_clean=PPO, sft_clean=SFT)
+  clean = {method: "configs/virl/base.py:clean" for method in methods if method.endswith("_clean")}
+  quick = choice == "quick"
+  config = ConfigDict()
+  config.study = dict(
+      name="SFT against PPO on V-IRL in language" + {"": "", "arms": ": every arm", "quick": " (quick)"}[choice],
+      claim=CLAIM,
+      bases=3 if quick else 5,
+      seeds=1,
+      base="" if quick else "configs/virl/base.py",
+      bases_of=clean,
+      shipped="virl",
+      methods=methods,
+      labels={method: LABELS[method] for method in methods},
+      notes={method: NOTES[method] for method in methods},
+      overrides=dict(sft_early=dict(flops=2e11)) if choice == "arms" else {},
+      claims=MAIN + (ARMS if choice == "arms" else ()),
+      measure="per_step",
+      flops=1e12 if quick else 2e12,
+      id="id",
+      ood="rule_ood",
+      eval_episodes=256,
+      at={method: () if quick else EARLY if method.startswith("sft") else LATE for method in methods},
+      jobs=2,
+      disclosure=())
+  return config

@@ -1,0 +1,28 @@
+r"""PPO on V-IRL: the verifier's rewards under absolute actions, two tries a point. Does it carry over to relative ones?
+
+  sftrl rl --config=configs/virl/ppo.py --workdir=runs/virl_ppo
+  sftrl rl --config=configs/virl/ppo.py:turn --workdir=runs/virl_ppo_turn       (a whole response is one action)
+
+Hardware: one CPU core. Minutes: 1 to 2.
+Result: TBD
+"""
+
+from configs.virl import task
+
+
+def get_config(choice=""):
+  if choice not in ("", "turn"):
+    raise ValueError(f"choice is {choice!r}; it must be 'turn' or left out.")
+  config = task.shared()
+  config.steps = 10_000  # the budget ends the run
+  config.flops = 2e12
+  config.batch = 128
+  config.algorithm = "ppo"
+  config.ppo = dict(
+      level=choice or "token", epochs=1, minibatches=4, clip=0.2, value_coef=0.2, gamma=1.0, turn_gamma=0.9,
+      gae_lambda=1.0, truncation="end")
+  config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
+  config.schedule = dict(name="constant", warmup=10)
+  config.checkpoint = dict(every=1000, keep=2)
+  config.log = dict(every=1)
+  return config

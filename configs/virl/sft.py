@@ -1,0 +1,31 @@
+r"""SFT on V-IRL: the right action at every point of a route, in absolute words. What becomes of relative ones?
+
+  sftrl sft --config=configs/virl/sft.py --workdir=runs/virl_sft
+  sftrl sft --config=configs/virl/sft.py:equal_updates --workdir=runs/virl_sft_updates   (as few updates as PPO makes)
+  sftrl sft --config=configs/virl/sft.py:eps --workdir=runs/virl_sft_eps                 (Adam's eps 1e-4, not 1e-8)
+  sftrl sft --config=configs/virl/sft.py:early --workdir=runs/virl_sft_early             (a tenth of the budget)
+
+Hardware: one CPU core. Minutes: 1.
+Result: TBD
+"""
+
+from configs.virl import task
+
+CHOICES = ("", "equal_updates", "eps", "early")
+
+
+def get_config(choice=""):
+  if choice not in CHOICES:
+    raise ValueError(f"choice is {choice!r}; it must be one of {', '.join(CHOICES[1:])}, or left out.")
+  config = task.shared()
+  config.steps = 100_000  # the budget ends the run
+  config.flops = 2e11 if choice == "early" else 2e12
+  config.batch = 80 if choice == "equal_updates" else 8
+  config.data = dict(length=88, points="all")
+  config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
+  if choice == "eps":
+    config.optimizer.args = dict(eps=1e-4)
+  config.schedule = dict(name="constant", warmup=20)
+  config.checkpoint = dict(every=1000, keep=2)
+  config.log = dict(every=10)
+  return config

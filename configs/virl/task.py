@@ -1,0 +1,17 @@
+"""V-IRL in language on a CPU: what SFT and RL share, word for word."""
+
+from ml_collections import ConfigDict
+
+
+def shared(**env) -> ConfigDict:
+  """Routes of three legs in the compact style, two tries a point; a decoder of 150k parameters."""
+  config = ConfigDict()
+  config.seed = 0
+  config.env = {**dict(name="virl", style="compact", legs=3, straight=2, drop=0.5, tries=2), **env}
+  config.start = "base:virl_0"
+  config.tokenizer = dict(name="words")
+  config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
+  config.rollout = dict(rows=128, prompt_tokens=36, feedback_tokens=3, max_new_tokens=6, temperature=1.0)
+  config.evals = dict(variants=("id", "rule_ood", "city_ood"), episodes=256)
+  config.mesh = dict(cpu_threads=1)
+  return config
