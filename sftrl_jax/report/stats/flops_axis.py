@@ -74,8 +74,8 @@ def comparison(study: Study) -> Comparison:
     reached = {key[1]: last_flops(run) for key, run in compared.items() if key[1] not in study.budgets}
     most = max(reached.values(), default=0.0)
     short = {method: flops for method, flops in reached.items() if flops * (1 + TOLERANCE) < most}
-    notes += [f"{study.methods[method]} ends at {flops_text(flops)} FLOPs, before others: it is read there, and a gap to "
-              "another method at the smaller FLOPs of the two." for method, flops in short.items()]
+    notes += [f"{study.methods[method]} ends at {flops_text(flops)} FLOPs, before others: it is read there, and a gap "
+              "to another method at the smaller FLOPs of the two." for method, flops in short.items()]
     return Comparison({key: math.inf for base in study.bases for key in compared if key[0] == base}, tuple(notes),
                       tuple(left_out), {key: last_flops(run) for key, run in compared.items()})
   at = {}
