@@ -4,8 +4,8 @@ r"""GeneralPoints from bases whose careless answers slip: does PPO gain under th
 
 Hardware: one CPU core. Minutes: 49 beside other work.
 Result: greedy, PPO gains 10.5 points on the shifted rule (both intervals exclude zero) and SFT loses 19.4. On held-out
-pairs PPO's change is -0.4 (-5.5 to +4.6): claim 2 is not shown. At the same success on seen pairs PPO leads on the shifted rule by 13.4
-(+5.6 to +21.2); in its first attempt alone its gain there is 5.6 (-1.7 to +12.9). The table is in README.md.
+pairs PPO's change is -0.4 (-5.5 to +4.6): claim 2 is not shown. At the same success on seen pairs PPO leads on the
+shifted rule by 13.4 (+5.6 to +21.2); in its first attempt alone its gain there is 5.6 (-1.7 to +12.9).
 
 As general_points_cpu.py, but for the bases: half of their final answers are a formula of the expert with its first
 operator turned into its opposite, instead of a formula for another target, and they are trained for 1,500 steps, not

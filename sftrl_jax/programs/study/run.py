@@ -1,6 +1,7 @@
 """`sftrl study`: methods compared on the same bases at the same FLOPs, every run a process, and then the report."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -79,7 +80,17 @@ def _refuse_recorded(config: ConfigDict, workdir: PurePath) -> None:
   verb = recorded_config.pop("verb", "study")
   if verb != "study":
     raise ConfigError(f"{workdir} is the workdir of one {verb} run: give another --workdir.")
+  if isinstance(recorded_config.get("study"), dict):   # one that an older version began lacks newer keys
+    recorded_config["study"] = {**_defaults(), **recorded_config["study"]}
   resolve.refuse_another(recorded_config, config, workdir)
+
+
+def _defaults() -> dict[str, Any]:
+  """The keys of a study that have a default, with these."""
+  factories = {field.name: field.default_factory() for field in dataclasses.fields(StudyConfig)
+               if field.default_factory is not dataclasses.MISSING}
+  return {field.name: field.default for field in dataclasses.fields(StudyConfig)
+          if field.default is not dataclasses.MISSING} | factories
 
 
 def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float, lock: int) -> list[ChildRun]:
