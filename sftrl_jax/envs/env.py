@@ -36,7 +36,12 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Five more members are optional. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one,
+  Eight more members are optional. `attempts_of`: "episode" (an attempt is a response of the episode, the default) or
+  "point" (a right response that does not end the episode leads to the next point of a task of many points, where tries
+  begin anew); `tries`: then the most tries at a point; `illegal_codes`: codes of responses whose form is not valid,
+  by default ("illegal",) where that code exists.
+
+  `rewrites_prompt`: a response may be followed by a new chat in place of a longer one,
   which programs refuse, since a row holds one chat. Dicts of str `code_labels` {code: label} and `variant_labels`
   {variant: label} are what a report prints instead of the names, in this order; codes with one label are added up. The
   methods careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right,
@@ -58,6 +63,39 @@ class Env(Protocol):
 
   def expert(self, state: Any, choice: int = 0) -> str:
     """A correct response; `choice` selects one of the known ones, modulo their number."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counting:
+  """How the responses of an environment are counted.
+
+  attempts_of: "episode" or "point", see Env
+  attempts: the most attempts: responses of an episode, or tries at a point
+  illegal_codes: of responses whose form is not valid
+  """
+
+  attempts_of: str = "episode"
+  attempts: int = 1
+  illegal_codes: tuple[str, ...] = ()
+
+
+EPISODES = Counting()
+
+
+def counting_of(env: Env) -> Counting:
+  """How the responses of `env` are counted. ValueError for an optional member whose value means nothing."""
+  attempts_of = getattr(env, "attempts_of", "episode")
+  if attempts_of not in ("episode", "point"):
+    raise ValueError(f"attempts_of is {attempts_of!r}, but it must be 'episode' (an attempt is a response of the "
+                     "episode) or 'point' (tries begin anew after a right response).")
+  attempts = getattr(env, "tries", env.attempts) if attempts_of == "point" else env.attempts
+  if attempts_of == "point" and (type(attempts) is not int or attempts < 1):
+    raise ValueError(f"tries is {attempts!r}, but with attempts_of='point' it must be the most tries at a point, an "
+                     "int of at least 1: leave it out for `attempts`.")
+  illegal = getattr(env, "illegal_codes", tuple(code for code in env.codes if code == "illegal"))
+  if not isinstance(illegal, tuple) or any(code not in env.codes for code in illegal):
+    raise ValueError(f"illegal_codes is {illegal!r}, but it must be a tuple of names among codes={env.codes!r}.")
+  return Counting(attempts_of, attempts, illegal)
 
 
 def labels_of(env: Env) -> dict[str, dict[str, str]]:

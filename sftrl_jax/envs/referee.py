@@ -50,7 +50,7 @@ def where(function: Callable) -> str:
 
 def location(env: Any, method: str) -> str:
   """File and line of a method of the user's class, below the wrappers of this file."""
-  while isinstance(env, (CheckedEnv, RewardFnEnv)):
+  while isinstance(env, EnvWrapper):
     env = env.env
   return where(getattr(type(env), method))
 
@@ -67,8 +67,12 @@ def last_line(error: BaseException, file: str) -> str:
   return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else ""
 
 
+class EnvWrapper:
+  """What stands before an environment, which it has as `env`."""
+
+
 @dataclasses.dataclass(frozen=True)
-class CheckedEnv:
+class CheckedEnv(EnvWrapper):
   """`env`, with everything it returns checked against envs/env.py; TaskError names the line to mend.
 
   scored: a reward function follows, so a reward of None is right.
@@ -160,7 +164,7 @@ class RewardedState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardFnEnv:
+class RewardFnEnv(EnvWrapper):
   """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one before the response.
 
   The environment still decides whether a response is right and when an episode ends.

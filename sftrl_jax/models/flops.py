@@ -46,6 +46,18 @@ def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) 
   return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
 
 
+def by_paper(parameters: int, read_tokens: float, buffer_tokens: float = 0.0) -> float:
+  """FLOPs by the formula of "SFT Memorizes, RL Generalizes" (2501.17161, appendix C.3): 6 N D_train + 2 N D_buffer.
+
+  D_buffer counts decoding as if there were no cache, and the formula has no attention and no scoring, so it differs
+  from the count of this file. The D_init that the paper adds to both methods is left out here.
+  parameters: N, of the whole model, embeddings included
+  read_tokens: D_train, what updates have read, once an epoch
+  buffer_tokens: D_buffer, see rollout/tally.py
+  """
+  return 6.0 * parameters * read_tokens + 2.0 * parameters * buffer_tokens
+
+
 def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int) -> float:
   """Bytes that one step of decoding reads: every weight that multiplies, and the cache of `columns` tokens a row.
 

@@ -100,9 +100,11 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
   return -constant * (1.0 + logprobs - constant)
 
 
-def kl(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array, *,
-       temperature: float = 1.0, readout: Readout = PLAIN) -> jax.Array:
-  """kl_BT = sum_v p(v) (log p(v) - log q(v)) in nats, exact over the vocabulary: p the policy, q the reference."""
+def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array,
+                   *, temperature: float = 1.0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array]:
+  """(kl_BT, entropy_BT) in nats, exact over the vocabulary: sum_v p(v) (log p(v) - log q(v)), p the policy and q the
+  reference; and -sum_v p(v) log p(v)."""
   log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
   log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
-  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+  p = jnp.exp(log_p)
+  return jnp.sum(p * (log_p - log_q), axis=-1), -jnp.sum(p * log_p, axis=-1)

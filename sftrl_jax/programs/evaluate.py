@@ -16,10 +16,9 @@ from sftrl_jax.programs.experiment import hosts_agree, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
-from sftrl_jax.programs.loop.evaluator import evaluate
+from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
-from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Limits, Position
 
@@ -69,7 +68,7 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
           jsonl.remove(out / name)  # an evaluation is whole or written again
       with contextlib.closing(Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=writes)) as log:
         log.start()
-        compile_all(experiment.actor, experiment.actor.compiled.to_decoding(params))
+        compile_rollouts(experiment, params)
         lines = evaluate(experiment, params, start, Position(step=step), log)
   _say(table(lines))
   _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
@@ -77,12 +76,28 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
 
 
 def table(lines: list[dict]) -> str:
-  """Success by variant and temperature, with 95% intervals."""
-  head = f"{'variant':<14}{'temperature':>12}{'success':>10}{'95% interval':>18}{'first try':>11}{'episodes':>10}"
+  """Success by variant and temperature, with 95% intervals, and what an attempt is.
+
+  Where tries begin anew at every point of an episode, `per step` is the share of right responses, and `first try` is
+  of points; else it is of episodes.
+  """
+  of_points, attempts = lines[0]["attempts_of"] == "point", lines[0]["attempts"]
+  per_step = f"{'per step':>10}" if of_points else ""
+  head = f"{'variant':<14}{'temperature':>12}{'success':>10}{'95% interval':>18}{per_step}{'first try':>11}" \
+         f"{'episodes':>10}"
   rows = [f"{line['variant']:<14}{line['temperature']:>12g}{100 * line['success']:>9.1f}%"
-          f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%{100 * line['first_success']:>10.1f}%"
-          f"{line['episodes']:>10}" for line in lines]
-  return "\n".join([head, *rows])
+          f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%{_of_responses(line)}{line['episodes']:>10}"
+          for line in lines]
+  unit = "a try at a point, and each point has its own" if of_points else "a response of the episode"
+  note = f"Success is within {attempts} attempt{'s' * (attempts != 1)}; an attempt is {unit}."
+  return "\n".join([head, *rows, note])
+
+
+def _of_responses(line: dict) -> str:
+  """The columns of `table` that are of single responses."""
+  if line["attempts_of"] != "point":
+    return f"{100 * line['first_success']:>10.1f}%"
+  return f"{100 * line['per_step']:>9.1f}%{100 * line['first_right'] / max(1, line['points']):>10.1f}%"
 
 
 def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sftrl_jax.envs.env import counting_of
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
@@ -31,7 +32,7 @@ from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
-from sftrl_jax.rollout.tally import tally
+from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
 from sftrl_jax.training import kl_limit, throughput
 from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.log import Log
@@ -85,7 +86,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
             played.cursor, tokens * computed, 0.0, train=learner.flops.train * (computed / learner.updates),
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts)
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts,
+            paper=(read_tokens(played.episodes) * computed // learner.minibatches, buffer_tokens(played.all_episodes)))
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
@@ -107,7 +109,7 @@ def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, re
   batch, measured = jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes))
   if played is None:
     return batch, {}
-  numbers = {**_episode_metrics(played.all_episodes), **group_metrics(experiment, played, outcomes)}
+  numbers = {**_episode_metrics(experiment, played.all_episodes), **group_metrics(experiment, played, outcomes)}
   return batch, {**numbers, **jax.device_get(measured), **_sampler_gap(rows, batch)}
 
 
@@ -184,10 +186,10 @@ def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float
   return {name + kind: float(value) for kind, value in measured.items()}
 
 
-def _episode_metrics(episodes: list[Episode]) -> dict[str, float]:
+def _episode_metrics(experiment: Experiment, episodes: list[Episode]) -> dict[str, float]:
   """What the episodes of an iteration, learned from or not but for those that are left out, say of the policy."""
   episodes = [episode for episode in episodes if not episode.dropped]
-  counts = tally(episodes)
+  counts = tally(episodes, counting=counting_of(experiment.env))
   responses = max(1, counts.responses)
   spread = float(np.std([sum(episode.rewards) for episode in episodes]))
   return {"objective/scores": counts.reward, "objective/scores_std": spread, "success": counts.success,

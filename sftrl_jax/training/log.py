@@ -56,7 +56,8 @@ class LogConfig:
       raise ValueError(f"watchdog_seconds is {self.watchdog_seconds}; it must be 0 (never), -1 or some seconds.")
 
 
-EVAL_SCALARS = ("success", "first_success", "kl")   # of a line of evals.jsonl
+# Of a line of evals.jsonl.
+EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy")
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
 PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, by whether the workdir is on this machine
 

@@ -20,6 +20,8 @@ class Position:
   skipped: int = 0  # latest steps in a row with a skipped update, because loss, gradient or update was not finite
   without_signal: int = 0  # latest steps of RL in a row whose rewards gave no advantage
   counts: dict[str, int] = dataclasses.field(default_factory=dict)  # {metric: training episodes left out or cut}
+  read_tokens: int = 0  # by updates: D_train of the paper's formula for compute, see models/flops.py
+  buffer_tokens: float = 0.0  # by rollouts without a cache: D_buffer of that formula
 
   @property
   def total_flops(self) -> float:
@@ -27,11 +29,16 @@ class Position:
     return self.train_flops + self.rollout_flops + self.score_flops
 
   def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
-            score: float = 0.0, counts: dict[str, int] | None = None) -> "Position":
-    """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it."""
+            score: float = 0.0, counts: dict[str, int] | None = None, paper: tuple[int, float] = (0, 0.0)
+            ) -> "Position":
+    """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it.
+
+    paper: (D_train, D_buffer) of the step
+    """
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
                     self.rollout_flops + rollout, self.score_flops + score, self.skipped, self.without_signal,
-                    self.counts if counts is None else counts)
+                    self.counts if counts is None else counts, self.read_tokens + paper[0],
+                    self.buffer_tokens + paper[1])
 
   def log(self) -> dict:
     """The first keys of a line of metrics.jsonl."""

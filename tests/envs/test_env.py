@@ -5,7 +5,10 @@ import dataclasses
 import pytest
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Env, Verdict, labels_of
+from sftrl_jax.envs.env import Counting, Env, Verdict, counting_of, labels_of
+from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
+from sftrl_jax.envs.virl.env import VIRL
 
 
 @pytest.mark.parametrize("name", ENVS)
@@ -37,6 +40,40 @@ def test_labels_are_for_what_the_environment_names(name):
 
 def test_an_environment_needs_no_labels():
   assert labels_of(object()) == {"codes": {}, "variants": {}}
+
+
+def test_an_attempt_is_of_the_episode_unless_the_environment_says_otherwise():
+  assert counting_of(GeneralPoints(attempts=3)) == Counting("episode", 3, ("illegal",))
+  assert counting_of(VIRL(style="compact", tries=4)) == Counting("point", 4, ("illegal",))
+  wrapped = RewardFnEnv(CheckedEnv(VIRL(style="compact")), lambda *_: 0.0)
+  assert counting_of(wrapped) == Counting("point", 2, ("illegal",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  attempts: int = 5
+  codes: tuple = ("right", "wrong")
+
+
+def variant_of_task(**members):
+  return type("Task", (Task,), members)()
+
+
+def test_optional_members_have_defaults():
+  assert counting_of(Task()) == Counting("episode", 5, ())
+  assert counting_of(variant_of_task(attempts_of="point")) == Counting("point", 5, ())
+  assert counting_of(variant_of_task(tries=2)).attempts == 5   # of a task whose attempts are those of the episode
+  assert counting_of(variant_of_task(illegal_codes=("wrong",))).illegal_codes == ("wrong",)
+
+
+@pytest.mark.parametrize("members, message", [
+    (dict(attempts_of="points"), "attempts_of is 'points', but it must be 'episode'"),
+    (dict(attempts_of="point", tries=0), "tries is 0"), (dict(attempts_of="point", tries=True), "tries is True"),
+    (dict(attempts_of="point", tries="2"), "tries is '2'"), (dict(illegal_codes="wrong"), "illegal_codes is 'wrong'"),
+    (dict(illegal_codes=("odd",)), r"names among codes=\('right', 'wrong'\)")])
+def test_an_optional_member_that_means_nothing_is_refused(members, message):
+  with pytest.raises(ValueError, match=message):
+    counting_of(variant_of_task(**members))
 
 
 def test_a_verdict_is_immutable():

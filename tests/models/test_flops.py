@@ -130,3 +130,11 @@ def test_cost_is_linear_in_tokens_and_pays_for_unembedding_only_where_asked():
   head = 2 * WIDE.width * WIDE.vocab
   assert whole - none == 100 * head
   assert flops.forward(WIDE, 100, 64, unembedded=1) - none == head
+
+
+def test_the_papers_formula_is_six_nd_and_two_nd_and_near_the_count_of_a_wide_model():
+  assert flops.by_paper(7, 11) == 6 * 7 * 11 and flops.by_paper(7, 11, 13.0) == 6 * 7 * 11 + 2 * 7 * 13
+  assert flops.by_paper(3, 4, 5.0) == flops.by_paper(3, 4) + flops.by_paper(3, 0, 5.0)
+  wide = dataclasses.replace(WIDE, width=512, mlp_dim=2048, heads=8)
+  parameters = trees.size(jax.eval_shape(models.build(wide).init, jax.random.key(0)))
+  assert flops.by_paper(parameters, 1000) == pytest.approx(flops.train(wide, 1000, 8), rel=0.05)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sftrl_jax.objectives.logprobs import kl, logprobs
+from sftrl_jax.objectives.logprobs import kl_and_entropy, logprobs
 from sftrl_jax.readout import Readout
 
 B, T, D, V = 2, 7, 5, 11
@@ -138,6 +138,10 @@ def test_logits_never_exist_whole_in_the_gradient_of_pieces(chunk, whole):
     assert whole or max(sizes) <= rows * chunk * vocab
 
 
+def kl(*arguments, **settings):
+  return kl_and_entropy(*arguments, **settings)[0]
+
+
 def test_kl_is_the_sum_over_the_vocabulary():
   hidden, unembed, _ = arrays()
   ref_hidden, ref_unembed, _ = arrays(seed=1)
@@ -145,6 +149,13 @@ def test_kl_is_the_sum_over_the_vocabulary():
   told = kl(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)
   np.testing.assert_allclose(told, (np.exp(p) * (p - q)).sum(-1), rtol=1e-4)
   assert (told > 0).all()
+
+
+def test_the_entropy_beside_the_kl_is_that_of_the_policy():
+  hidden, unembed, targets = arrays()
+  ref_hidden, ref_unembed, _ = arrays(seed=1)
+  entropy = kl_and_entropy(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)[1]
+  np.testing.assert_allclose(entropy, logprobs(hidden, unembed, targets, temperature=0.7)[1], rtol=1e-5)
 
 
 def test_kl_is_zero_for_equal_models_and_so_is_its_gradient():

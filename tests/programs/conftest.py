@@ -118,6 +118,27 @@ def tiny(one_device, tmp_path_factory):
   return make
 
 
+# A task of many points, whose routes take 2 to 4 of them.
+TINY_ROUTES = {
+    "env.name": "virl", "env.style": "compact", "env.legs": "1", "env.straight": "1",
+    "evals.variants": "('id', 'rule_ood')", "rollout.prompt_tokens": "48", "rollout.feedback_tokens": "4",
+    "rollout.max_new_tokens": "6", "data.length": "128", "data.careless": "0", "data.misread": "0"}
+
+
+@pytest.fixture(scope="package")
+def tiny_routes(one_device):
+  """tiny_routes(**overrides) -> the resolved config of SFT of seconds on V-IRL; __ is a dot."""
+  from sftrl_jax.programs.config import resolve
+  from sftrl_jax.programs.experiment import run_config
+
+  def make(**overrides):
+    more = {key.replace("__", "."): str(value) for key, value in overrides.items()}
+    changed = {key: value for key, value in {**TINY, **TINY_ROUTES, **more}.items() if key != "env.attempts"}
+    return run_config.resolve_for("sft", resolve.load(str(CONFIGS / "sft.py")), list(changed.items()), lambda _: None)
+
+  return make
+
+
 @pytest.fixture(scope="package")
 def one_device(tmp_path_factory):
   """Runs inside these tests see the first device alone: what many devices change is asked in tests/training."""

@@ -100,6 +100,45 @@ def test_a_model_without_a_run_is_evaluated_on_the_task_of_a_config(one_device, 
     assert next(line for line in lines if line["temperature"] == 1.0)["kl"] == 0.0
 
 
+@pytest.fixture(scope="module")
+def base_lines(one_device, tmp_path_factory):
+  """base_lines(**evals) -> the lines of a shipped base, which is right now and then; 10 hands, decoded 6 at a time."""
+
+  def run(**evals):
+    changes = [(f"evals.{key}", str(value)) for key, value in {"episodes": 10, **evals}.items()]
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setenv("NPROC", "1")
+      return evaluate.run("base:general_points_0", [*LITTLE, *changes], str(tmp_path_factory.mktemp("base")), TASK)
+
+  return run
+
+
+def test_more_samples_leave_the_first_as_it_is(base_lines):
+  one, four = base_lines(), base_lines(samples=4)
+  for single, first in zip(one, four, strict=True):
+    assert {key: first[key] for key in single} == single
+  greedy, sampled = four
+  assert sampled["outcomes"].count("0") < 10 and greedy.keys().isdisjoint({"pass_at", "distinct"})
+  rates = list(sampled["pass_at"].values())
+  assert list(sampled["pass_at"]) == ["1", "2", "4"] and rates == sorted(rates) and 0 < rates[0] < rates[2] <= 1
+  assert 0 < sampled["distinct"] <= 4 * rates[2] and 4 * 10 * rates[0] == pytest.approx(round(4 * 10 * rates[0]))
+
+
+def test_of_a_hand_the_expert_has_one_state_whose_response_is_the_first_of_the_episode(base_lines):
+  line, _ = base_lines(expert_states=True)
+  assert line["expert_states"] == 10 and line["expert_accuracy"] == line["first_right"] / 10 > 0
+
+
+def test_the_table_says_what_an_attempt_is_and_of_points_the_rate_by_step(base_lines):
+  lines = base_lines()
+  text = evaluate.table(lines)
+  assert "per step" not in text and "an attempt is a response of the episode" in text
+  points = [{**line, "attempts_of": "point", "per_step": 0.123, "first_right": 1, "points": 8} for line in lines]
+  text = evaluate.table(points)
+  assert "12.3%" in text and "12.5%" in text and "an attempt is a try at a point" in text
+  assert text.splitlines()[0].index("per step") + 8 == text.splitlines()[1].index("12.3%") + 5
+
+
 @pytest.mark.parametrize("source, spec, overrides, message", [
     ("nowhere", TASK, [], "config.start is 'nowhere'"), ("nowhere", "", [], "nowhere is no workdir of a run: a model"),
     ("RUN", TASK, [], "is for a model without a run, but .* is the workdir of a run"),

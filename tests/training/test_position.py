@@ -22,6 +22,14 @@ def test_a_step_adds_up():
                         "compute/rollout_flops": 1.0, "compute/score_flops": 1.0, "compute/total_flops": 4.0}
 
 
+def test_tokens_of_the_papers_formula_add_up_beside_the_flops():
+  at = Position()
+  for step in range(1, 4):
+    at = at.ahead(0, 5, 0.5, train=1.0, paper=(10 * step, 0.5 * step))
+  assert (at.read_tokens, at.buffer_tokens) == (60, 3.0) and at.total_flops == 3.0
+  assert Position(**dataclasses.asdict(at)) == at
+
+
 def test_a_run_ends_at_its_steps_or_at_the_first_step_that_has_spent_its_flops():
   at = steps(10)
   assert [p.step for p in at if not Limits(4).over(p)] == [0, 1, 2, 3]

@@ -205,7 +205,9 @@ def _plays_of_evaluations(experiment: Experiment, steps: int) -> int:
   """Returns how often the evaluations of a run play a batch of as many episodes as are decoded together."""
   evals = experiment.evals
   times = 2 + (steps // evals.every if evals.every else len(evals.at))
-  return times * len(evals.variants) * len(evals.temperatures) * -(-evals.episodes // experiment.actor.rollout.rows)
+  rows, played = experiment.actor.rollout.rows, (evals.episodes * (evals.samples if temperature else 1)
+                                                 for temperature in evals.temperatures)
+  return times * len(evals.variants) * sum(-(-episodes // rows) for episodes in played)
 
 
 def describe_memory() -> str:

@@ -1,5 +1,6 @@
 """From a resolved config to an Experiment: the only place that reads a ConfigDict. Nothing is compiled or written."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import Model, build as build_model_of, kernels
 from sftrl_jax.models.lora import init as init_adapters
@@ -178,6 +180,9 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
+  if experiment.evals.expert_states:
+    for variant in experiment.evals.variants:
+      _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
   _probe_examples(experiment)
   _probe_optimizer(experiment)
 
@@ -196,6 +201,13 @@ def _probe_prompts(experiment: Experiment, env: Env, prefix: str) -> None:
     raise ValueError(f"config.rollout.prompt_tokens is {most}, but a prompt has {max(lengths)} tokens: use "
                      f"--config.rollout.prompt_tokens={max(lengths)} or more.")
   raise errors[0]
+
+
+def _probe_expert(env: Env, seed: int) -> None:
+  """The expert comes through its first episodes; an episode that reset or step does not give is counted later."""
+  for number in range(seed, seed + PROBED):
+    with contextlib.suppress(EpisodeError):
+      list(walk(env, number))
 
 
 def _probe_examples(experiment: Experiment) -> None:

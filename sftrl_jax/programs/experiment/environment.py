@@ -5,7 +5,7 @@ import difflib
 import typing
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, counting_of
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config import user_files, values
 from sftrl_jax.programs.config.errors import ConfigError
@@ -36,6 +36,10 @@ def make_env(settings: dict, reward: str = "") -> Env:
   if getattr(env, "rewrites_prompt", False):
     raise ConfigError(f"config.env of {settings['name']!r} begins a new chat in the middle of an episode, and a row "
                       "holds one chat: choose fields by which it grows, for example --config.env.style=compact.")
+  try:
+    counting_of(env)
+  except ValueError as error:
+    raise ConfigError(f"config.env of {settings['name']!r}: {error}") from error
   return RewardFnEnv(env, user_files.reward(reward)) if reward else env
 
 

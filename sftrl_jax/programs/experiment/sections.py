@@ -35,6 +35,8 @@ class EvalsConfig:
   temperatures: 0 is greedy
   kl: measure KL(policy || start) on the episodes at temperature 1
   log_episodes: greedy episodes a variant written to episodes.jsonl
+  samples: episodes a seed at temperatures above 0, for pass@k and distinct solutions; rates are of the first of them
+  expert_states: measure also the share of right greedy responses at every state that the expert comes through
   """
 
   every: int = 0
@@ -46,10 +48,14 @@ class EvalsConfig:
   temperatures: tuple[float, ...] = (0.0, 1.0)
   kl: bool = True
   log_episodes: int = 16
+  samples: int = 1
+  expert_states: bool = False
 
   def __post_init__(self):
     if self.episodes < 1:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
+    if self.samples < 1:
+      raise ValueError(f"samples is {self.samples}; it must be at least 1.")
     for name in ("every", "seed", "log_episodes"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
@@ -60,6 +66,13 @@ class EvalsConfig:
                        "--config.evals.at='()' or --config.evals.every=0.")
     if not self.temperatures or not all(0 <= temperature <= 100 for temperature in self.temperatures):
       raise ValueError(f"temperatures is {self.temperatures}; it needs at least one, each from 0 (greedy) to 100.")
+    if self.samples > 1 and not any(self.temperatures):
+      raise ValueError(f"samples is {self.samples}, but temperatures is {self.temperatures} and greedy episodes of a "
+                       "seed are all alike: use --config.evals.samples=1, or add a temperature above 0.")
+    if self.expert_states and all(self.temperatures):
+      raise ValueError(f"expert_states is True, but temperatures is {self.temperatures} and the responses at these "
+                       "states are greedy: add 0.0 to config.evals.temperatures, or use "
+                       "--config.evals.expert_states=False.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,31 +8,35 @@ from typing import Any
 
 import jax
 
-from sftrl_jax.envs.env import Env
+from sftrl_jax import trees
+from sftrl_jax.envs.env import Counting, Env, counting_of
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.metrics import Mean, masked_mean
-from sftrl_jax.models import Model
-from sftrl_jax.objectives.logprobs import kl
+from sftrl_jax.metrics import Mean, masked_mean, merge
+from sftrl_jax.models import Model, flops
+from sftrl_jax.objectives.logprobs import kl_and_entropy
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.loop import left_out
+from sftrl_jax.programs.loop import expert_accuracy, left_out
+from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes
 from sftrl_jax.rollout.exchange import PlayContext, play_together
-from sftrl_jax.rollout.policy import Actor
-from sftrl_jax.rollout.tally import Tally, tally, wilson
+from sftrl_jax.rollout.policy import Actor, compile_all
+from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
 from sftrl_jax.training.position import Position
 
 
 @functools.cache
-def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], Mean]:
-  """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) in nats per sampled token, summed over rows."""
+def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], dict[str, Mean]]:
+  """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) and entropy of params, {"kl", "entropy"}, in nats
+  per sampled token, summed over rows."""
 
-  def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> Mean:
+  def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> dict[str, Mean]:
     hidden = lambda p: model.hidden(p, inputs)
-    kl_BT = kl(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref), readout=model.readout)
-    return masked_mean(kl_BT, mask_BT)
+    kl_BT, entropy_BT = kl_and_entropy(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref),
+                                       readout=model.readout)
+    return {"kl": masked_mean(kl_BT, mask_BT), "entropy": masked_mean(entropy_BT, mask_BT)}
 
   return jax.jit(sum_kl)
 
@@ -50,28 +54,46 @@ def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], tem
 
 
 def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,
-             pause: Callable[[], None] = lambda: None) -> list[dict]:
+             pause: Callable[[], None] = lambda: None, updates: int = 0) -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy. An episode
   that is spoiled stays among the `episodes` of its line and counts as not solved, so that runs pair by episode; the
-  line then has `troubles`, {kind: episodes}. One without a reward alone is missing in `reward` alone.
+  line then has `troubles`, {kind: episodes}. One without a reward alone is missing in `reward` alone. Where a seed is
+  played several times (evals.samples), every rate is of the first time, whose random numbers are those of one.
+  updates: of the optimizer so far
   """
-  evals = experiment.evals
-  decoding = experiment.actor.compiled.to_decoding(params)
+  evals, actor = experiment.evals, experiment.actor
+  decoding = actor.compiled.to_decoding(params)
   key, lines, began = jax.random.key(evals.seed), [], time.perf_counter()
   seeds = range(evals.seed, evals.seed + evals.episodes)
   todo = [(variant, temperature) for variant in evals.variants for temperature in evals.temperatures]
+
+  def play(actor: Actor, env: Env, seeds: Sequence[int], temperature: float = 0.0) -> list[Episode]:
+    return episodes_of(actor, decoding, env, seeds, temperature, key, lambda: (log.heartbeat(), pause()),
+                       left_out.judging(experiment, keep_unrewarded=True))
+
   for number, (variant, temperature) in enumerate(todo):
     log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
-    env = experiment.env_variant(variant)
-    episodes = episodes_of(experiment.actor, decoding, env, seeds, temperature, key,
-                           lambda: (log.heartbeat(), pause()), left_out.judging(experiment, keep_unrewarded=True))
-    troubles = left_out.count(experiment, {}, episodes, f"evaluating {variant} at temperature {temperature:g}", log)
-    counts = tally(episodes, env.codes)
-    line = _line(experiment, position, variant, temperature, counts) | ({"troubles": troubles} if troubles else {})
+    env, when = experiment.env_variant(variant), f"evaluating {variant} at temperature {temperature:g}"
+    count = evals.samples if temperature else 1
+    played = play(actor, env, [*seeds] * count, temperature)
+    samples = [played[first : first + len(seeds)] for first in range(0, len(played), len(seeds))]
+    troubles, *_ = [left_out.count(experiment, {}, episodes, when, log) for episodes in samples]
+    counting, episodes = counting_of(env), samples[0]
+    counts = tally(episodes, env.codes, counting)
+    line = _line(experiment, position, variant, temperature, counting, counts) | _responses(counts)
+    line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
+        _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
+    line |= {"troubles": troubles} if troubles else {}
+    if count > 1:
+      line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
-      line["kl"] = float(_mean_kl(experiment, params, start, episodes))
+      line |= _mean_kl(experiment, params, start, episodes)
+    if evals.expert_states and temperature == 0.0:
+      accuracy, states = expert_accuracy.measure(experiment, variant, play)
+      left_out.count(experiment, {}, states, f"{when} from the expert's states", log)
+      line |= accuracy
     log.evaluation(line)
     lines.append(line)
     if temperature == 0.0:
@@ -81,26 +103,47 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   return lines
 
 
-def _line(experiment: Experiment, position: Position, variant: str, temperature: float, counts: Tally) -> dict:
+def compile_rollouts(experiment: Experiment, params: dict, after_each: Callable[[], None] = lambda: None) -> None:
+  """Compiles every shape in which a run decodes, so that nothing compiles later. params: a tree of `model`."""
+  decoding = experiment.actor.compiled.to_decoding(params)
+  for actor in (experiment.actor, *expert_accuracy.actors(experiment)):
+    compile_all(actor, decoding, after_each)
+
+
+@functools.cache
+def _parameter_count(model: Model) -> int:
+  return trees.size(param_shapes(model))
+
+
+def _line(experiment: Experiment, position: Position, variant: str, temperature: float, counting: Counting,
+          counts: Tally) -> dict:
   return {"step": position.step, "variant": variant, "temperature": float(temperature),
-          "seed": experiment.evals.seed, "attempts": experiment.env.attempts, "episodes": counts.episodes,
+          "seed": experiment.evals.seed, "attempts": counting.attempts, "episodes": counts.episodes,
           "successes": counts.successes, "success": counts.success, "ci95": wilson(counts.successes, counts.episodes),
           "flops": position.total_flops, "seconds": round(position.seconds, 3), "first_success": counts.first_success,
           "outcomes": counts.outcomes, "codes": counts.codes, "reward": counts.reward,
           "response_length": counts.response_tokens / max(1, counts.responses)}
 
 
-def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> float:
-  """Nats a response token, from the start, over the policy's own episodes at temperature 1."""
+def _responses(counts: Tally) -> dict:
+  """What a line says of responses and points, beside what it says of episodes."""
+  return {"responses": counts.responses, "right": counts.right, "per_step": counts.per_step,
+          "points": counts.points, "first_right": counts.first_right, "legal": counts.legal,
+          "all_codes": counts.all_codes, "episode_right": list(counts.episode_right),
+          "episode_responses": list(counts.episode_responses)}
+
+
+def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> dict[str, float]:
+  """{"kl": from the start, "entropy"} in nats a response token, over the policy's own episodes at temperature 1."""
   rows, total = experiment.actor.rollout.rows, None
   for first in range(0, len(episodes), rows):
     some = episodes[first : first + rows]
     blank = blank_episodes(rows - len(some))
     batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
-    mean = jax.device_get(kl_rows(experiment.model)(params, start, *placed))
-    total = mean if total is None else total + mean
-  return total.total / max(total.weight, 1.0)
+    means = jax.device_get(kl_rows(experiment.model)(params, start, *placed))
+    total = means if total is None else merge(total, means)
+  return {name: float(mean.total / max(mean.weight, 1.0)) for name, mean in total.items()}
 
 
 def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:
@@ -113,8 +156,14 @@ def episode_line(step: int, kind: str, variant: str, temperature: float, episode
 def _summary(position: Position, lines: list[dict], seconds: float) -> str:
   """One line a person reads at every evaluation. `sftrl evaluate` knows the step and not the FLOPs."""
   flops = f"  {position.total_flops:.2e} FLOPs" if position.total_flops or not position.step else ""
-  rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%" for line in lines)
+  rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%{_per_step(line)}"
+                   for line in lines)
   troubles = sum((Counter(line.get("troubles")) for line in lines), Counter())
   counted = ", ".join(f"{kind} {count}" for kind, count in troubles.items())
   note = f"  {counted} of {sum(line['episodes'] for line in lines)} episodes" if counted else ""
   return f"step {position.step:>5}{flops}  {rates}{note}  ({seconds:.1f} s)"
+
+
+def _per_step(line: dict) -> str:
+  """The rate of right responses, where an episode has many."""
+  return f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""

@@ -20,13 +20,12 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
-from sftrl_jax.programs.loop.evaluator import evaluate
+from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
 from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
-from sftrl_jax.rollout.policy import compile_all
 from sftrl_jax.training import compile_count
 from sftrl_jax.training.log import FILES, Log, cut_after, write_json
 from sftrl_jax.training.position import Position, due, due_at
@@ -103,7 +102,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
   if variants or rollouts:
     log.progress("compile", run_state.position, "compiling rollouts", force=True)
     model = run_state.eval_params(run_state.state)["model"]
-    compile_all(experiment.actor, experiment.actor.compiled.to_decoding(model), log.heartbeat)
+    compile_rollouts(experiment, model, log.heartbeat)
   stop.sync()
   begins = run_state.position.step == 0 or run_state.eval_pending
   if (variants or run_state.measure) and begins and not stop.requested:
@@ -180,7 +179,8 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
   params, position = run_state.eval_params(run_state.state), run_state.position
   if experiment.evals.variants:
     with span("evaluate"):
-      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit)
+      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
+               updates=int(run_state.state.step))
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
     measured = run_state.measure(params)

@@ -16,7 +16,7 @@ from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.programs.loop import evaluator
+from sftrl_jax.programs.loop import evaluator, expert_accuracy
 from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
@@ -182,6 +182,11 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
       yield PlannedFunction(f"regroup {rows} again", actor.compiled.regroup, (("cache", returned), order), static,
                             resident=(*kept, ("decoding", decoding), *_besides(caches, returned)),
                             calls=calls * (actor.turns - 2) / (actor.turns - 1))
+  for actor in expert_accuracy.actors(experiment):
+    rows, static = actor.rollout.rows, {"cache_len": actor.cache_len(0), "group": 1}
+    arguments = _turn_arguments(dataclasses.replace(experiment, actor=actor), decoding, None, 0, rows, 1)
+    yield PlannedFunction(f"turn at the expert's states, {rows} rows", actor.compiled.turn, arguments, static,
+                          resident=kept, trips=actor.rollout.max_new_tokens - 1)
   return decoding
 
 

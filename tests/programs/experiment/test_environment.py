@@ -57,3 +57,10 @@ def test_an_environment_that_begins_new_chats_is_refused_with_a_way_out():
   with pytest.raises(ConfigError, match="--config.env.style=compact"):
     make_env({"name": "virl"})
   assert make_env({"name": "virl", "style": "compact"}).words
+
+
+def test_an_optional_member_of_ones_own_that_means_nothing_is_refused_before_anything_runs(tmp_path):
+  text = TASK.replace("(1,)\n", "(1,)\n  attempts_of = 'points'\n", 1)
+  (tmp_path / "odd.py").write_text(text)
+  with pytest.raises(ConfigError, match=r"config\.env of '.*odd\.py:Mine': attempts_of is 'points', but it must be"):
+    make_env({"name": f"{tmp_path / 'odd.py'}:Mine"})

@@ -108,7 +108,8 @@ def pair(tiny, tmp_path_factory):
   """(home of the workdirs, [(exit code, output)] of both): `sft` and `rl` are whole runs, `killed` is not."""
   home = tmp_path_factory.mktemp("pair")
   killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
-  configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny("rl", evals__variants="('id_seen',)"),
+  configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny(
+      "rl", evals__variants="('id_seen',)", evals__expert_states=True, evals__samples=2),
              "killed": killed}
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
@@ -167,8 +168,10 @@ def test_two_processes_check_a_run_together_and_leave_nothing(pair):
 def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
   mine = evaluate.run(str(pair[0] / "rl"), [("evals.episodes", "13")], str(tmp_path))
   theirs = lines_of(pair[0] / "evaluated", "evals.jsonl")
-  same = ("step", "variant", "temperature", "outcomes", "codes", "success", "episodes")
-  assert [[line[key] for key in same] for line in theirs] == [[line[key] for key in same] for line in mine]
+  apart = ("kl", "entropy", "seconds", "reward")
+  assert [{key: value for key, value in line.items() if key not in apart} for line in theirs] == [
+      {key: value for key, value in line.items() if key not in apart} for line in mine]
+  assert [line["expert_states"] for line in mine if line["temperature"] == 0] == [13]
   assert lines_of(pair[0] / "evaluated", "episodes.jsonl") == lines_of(tmp_path, "episodes.jsonl")
   assert sum("Written:" in said for _, said in pair[1]) == 1
 

@@ -1,12 +1,19 @@
 """Evaluations: the same hands everywhere, counted right."""
 
+import jax
 import pytest
 
+from sftrl_jax.envs.virl.env import VIRL
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.saved_run import config_of
 from sftrl_jax.programs.experiment.sections import EvalsConfig
+from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout.tally import wilson
 
 KEYS = {"step", "variant", "temperature", "seed", "attempts", "episodes", "successes", "success", "ci95", "flops",
         "seconds", "first_success", "outcomes", "codes", "reward", "response_length"}
+COUNTS = {"attempts_of", "responses", "right", "per_step", "points", "first_right", "legal", "all_codes",
+          "episode_right", "episode_responses", "updates", "paper_flops"}
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
@@ -21,7 +28,8 @@ def test_every_variant_and_temperature_is_measured_once_a_step(finished, lines_o
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_lines_keep_the_contract_and_agree_with_themselves(finished, lines_of, verb):
   for line in lines_of(finished(verb), "evals.jsonl"):
-    assert line.keys() - {"kl"} == KEYS and ("kl" in line) == (line["temperature"] == 1.0)
+    assert line.keys() - {"kl", "entropy"} == KEYS | COUNTS
+    assert ("kl" in line) == ("entropy" in line) == (line["temperature"] == 1.0)
     assert len(line["outcomes"]) == line["episodes"] == 16
     assert line["successes"] == 16 - line["outcomes"].count("0") and line["success"] == line["successes"] / 16
     assert line["first_success"] == line["outcomes"].count("1") / 16
@@ -29,11 +37,75 @@ def test_lines_keep_the_contract_and_agree_with_themselves(finished, lines_of, v
     assert sum(line["codes"].values()) == 16 and line["attempts"] == 2 and line["seed"] == 10**9
 
 
+def counts_agree(line):
+  """What is counted of responses adds up, over episodes and over codes."""
+  assert sum(line["episode_responses"]) == line["responses"] == sum(line["all_codes"].values())
+  assert sum(line["episode_right"]) == line["right"] == line["all_codes"]["correct"]
+  assert line["per_step"] == line["right"] / line["responses"]
+  assert line["legal"] == line["responses"] - line["all_codes"]["illegal"]
+  assert line["first_right"] <= line["points"] and len(line["episode_right"]) == line["episodes"]
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_responses_are_counted_beside_episodes(finished, lines_of, verb):
+  for line in lines_of(finished(verb), "evals.jsonl"):
+    counts_agree(line)
+    assert line["attempts_of"] == "episode" and line["points"] == 16
+    assert line["first_right"] == line["codes"]["correct"] == line["first_success"] * 16
+    assert line["right"] == line["successes"]   # a hand ends with its first right response
+    assert [1 if outcome != "0" else 0 for outcome in line["outcomes"]] == line["episode_right"]
+
+
+def test_updates_and_the_papers_flops_grow_with_the_run(finished, lines_of):
+  """SFT: 6 N D, the positions of its rows; PPO: of its episodes, and what decoding without a cache would read."""
+  spent = {}
+  for verb in ("sft", "rl"):
+    lines = lines_of(finished(verb), "evals.jsonl")
+    at = {line["step"]: line for line in lines}
+    assert [at[step]["updates"] for step in sorted(at)] == sorted(at) and at[0]["paper_flops"] == 0
+    steps = [at[step]["paper_flops"] for step in sorted(at)]
+    assert steps == sorted(set(steps))
+    spent[verb] = at[2]["paper_flops"]
+  sft = [line for line in lines_of(finished("sft"), "metrics.jsonl") if line["step"] == 2][0]
+  experiment = build_experiment(config_of(finished("sft"), []), "sft")
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(experiment.model)))
+  assert spent["sft"] == 6 * parameters * sft["tokens"]
+
+
+def test_a_task_of_many_points_says_so_on_every_line(tiny_routes, run_of, lines_of, tmp_path, capsys):
+  run_of(tiny_routes(evals__expert_states=True, evals__samples=3), tmp_path)
+  printed = capsys.readouterr().out
+  assert "id/T0 0.0% (per step 0.0%)" in printed
+  for line in lines_of(tmp_path, "evals.jsonl"):
+    counts_agree(line)
+    assert line["attempts_of"] == "point" and line["attempts"] == 2   # the tries of a point, not those of the route
+    sampled = line["temperature"] > 0
+    assert ({"pass_at", "distinct"} <= line.keys()) == sampled and ("expert_accuracy" in line) == (not sampled)
+    if sampled:
+      assert set(line["pass_at"]) == {"1", "2", "3"} and line["pass_at"]["1"] <= line["pass_at"]["3"]
+    else:
+      routes = VIRL(style="compact", legs=1, straight=1, variant=line["variant"])
+      assert line["expert_states"] == sum(len(routes.route(10**9 + number).points) for number in range(16))
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_a_run_that_was_stopped_counts_as_one_that_was_not(tiny, run_of, lines_of, tmp_path, verb):
+  longer = tiny(verb, steps=2, evals__expert_states=True, evals__every=1)
+  run_of(longer, tmp_path / "straight")
+  run_of(tiny(verb, steps=1, evals__expert_states=True, evals__every=1), tmp_path / "resumed")
+  run_of(longer, tmp_path / "resumed")
+  straight, resumed = ([{key: value for key, value in line.items() if key != "seconds"} for line in lines_of(
+      tmp_path / name, "evals.jsonl") if line["step"] == 2] for name in ("straight", "resumed"))
+  assert straight == resumed and straight[0]["paper_flops"] > 0 and straight[0]["updates"] == 2
+
+
 def test_the_start_has_no_distance_from_itself_and_the_same_start_the_same_answers(finished, lines_of):
   sft, rl = ([line for line in lines_of(finished(verb), "evals.jsonl") if line["step"] == 0] for verb in ("sft", "rl"))
   assert all(line.get("kl", 0.0) == 0.0 and line["flops"] == 0 for line in sft)
-  drop = lambda lines: [{k: v for k, v in line.items() if k not in ("kl", "reward")} for line in lines]
+  drop = lambda lines: [{k: v for k, v in line.items() if k not in ("kl", "entropy", "reward")} for line in lines]
   assert drop(sft) == drop(rl)   # whatever rows and method: paired by position
+  entropies = [[line["entropy"] for line in lines if "entropy" in line] for lines in (sft, rl)]
+  assert entropies[0] == pytest.approx(entropies[1], rel=1e-5) and min(entropies[0]) > 0
   moved = [line["kl"] for line in lines_of(finished("sft"), "evals.jsonl") if line["step"] == 2 and "kl" in line]
   assert moved and min(moved) > 0
 
@@ -47,7 +119,9 @@ def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
 @pytest.mark.parametrize("settings, key", [
     (dict(episodes=0), "episodes"), (dict(every=-1), "every"), (dict(at=(0.5, 1.5)), "at"), (dict(seed=-1), "seed"),
     (dict(log_episodes=-1), "log_episodes"), (dict(temperatures=()), "temperatures"),
-    (dict(temperatures=(-1.0,)), "temperatures")])
+    (dict(temperatures=(-1.0,)), "temperatures"), (dict(samples=0), "samples"),
+    (dict(samples=2, temperatures=(0.0,)), "samples"),
+    (dict(expert_states=True, temperatures=(1.0,)), "expert_states")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     EvalsConfig(**settings)
