@@ -11,12 +11,13 @@ Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on route
 and both are evaluated on the same routes under absolute actions (id), relative ones (`TURN left`; rule_ood), and on
 routes of other cities (city_ood). The prompt names the legal words and every instruction has both.
 
-The arms separate what the comparison mixes. Equal FLOPs are not equal updates: SFT makes about ten times as many, so one
-arm makes PPO's number. Adam steps on when the loss is zero, so one arm has eps = 1e-4. SFT passes through better models,
-so one arm stops early. PPO selects among what a base sometimes does, so one arm begins from a base that is never careless.
+The arms separate what the comparison mixes. Equal FLOPs are not equal updates: SFT makes about ten times as many, so
+one arm makes PPO's number. Adam steps on when the loss is zero, so one arm has eps = 1e-4. SFT passes through better
+models, so one arm stops early. PPO selects among what a base sometimes does, so one arm begins from a base that is
+never careless.
 
-Thresholds, fixed before the final runs: the claims below hold when the bootstrap and the t interval over bases both lie
-on their side. Evaluation routes are seeds 1,000,000,000 + i, i < 256; training routes have other seeds.
+Thresholds, fixed before the final runs: the claims below hold when the bootstrap and the t interval over bases both
+lie on their side. Evaluation routes are seeds 1,000,000,000 + i, i < 256; training routes have other seeds.
 """
 
 from ml_collections import ConfigDict

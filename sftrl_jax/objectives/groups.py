@@ -74,14 +74,21 @@ def refuse(config: GroupConfig) -> None:
       raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative.")
 
 
-def weigh(mask_BT: jax.Array, mean: str, longest: int) -> tuple[jax.Array, jax.Array]:
+def by_episode(x_B: jax.Array, rows: int) -> jax.Array:
+  """x_E: sums over the rows of each episode, where row s * E + e of rows * E is of episode e."""
+  return x_B if rows == 1 else jnp.sum(x_B.reshape(rows, -1), axis=0)
+
+
+def weigh(mask_BT: jax.Array, mean: str, longest: int, rows: int = 1) -> tuple[jax.Array, jax.Array]:
   """(weights_BT, count): the mean is sum(weights x) / count. Both sums add up exactly over pieces of a batch.
 
   mean: "token": over all tokens alike. "sequence": over the tokens of an episode, then over episodes, so that tokens of
   a long episode weigh less. "constant": sums over episodes, divided by `longest` tokens each, whatever their length.
+  rows: of an episode, see `by_episode`
   """
-  tokens_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
   if mean == "sequence":
-    return mask_BT / jnp.maximum(tokens_B1, 1.0), jnp.sum((tokens_B1 > 0).astype(jnp.float32))
-  count = jnp.sum(mask_BT) if mean == "token" else jnp.float32(mask_BT.shape[0] * longest)
+    tokens_E = by_episode(jnp.sum(mask_BT, axis=1), rows)
+    tokens_B = tokens_E if rows == 1 else jnp.tile(tokens_E, rows)
+    return mask_BT / jnp.maximum(tokens_B, 1.0)[:, None], jnp.sum((tokens_E > 0).astype(jnp.float32))
+  count = jnp.sum(mask_BT) if mean == "token" else jnp.float32(mask_BT.shape[0] // rows * longest)
   return mask_BT, count

@@ -44,7 +44,8 @@ class GRPOConfig(GroupConfig):
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score, longest: int) -> tuple[Mean, dict]:
+def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score, longest: int, rows: int = 1
+              ) -> tuple[Mean, dict]:
   """The clipped surrogate of PPO per token, all tokens of an episode with the advantage of the episode.
 
     rho_t = exp(log pi - log pi_old)    L = mean_t -min(rho_t A, clip(rho_t, 1 - e, 1 + e_high) A) + beta KL_t
@@ -53,6 +54,7 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   episodes have one length, while its gradient is not.
   KL_t, with d = log pi - log pi_ref: k3 = exp(-d) - 1 + d, k2 = d^2 / 2.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. longest: most tokens of an episode.
+  rows: of an episode in the batch
   """
   scores = score(params, batch.inputs, batch.targets_BT)
   mask_BT = batch.mask_BT
@@ -61,7 +63,7 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   low, high = 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
   surrogate_BT = clipped_surrogate(ratio_BT, advantages_B1, low, high, grpo.dual_clip)
-  weights_BT, count = weigh(mask_BT, grpo.mean, longest)
+  weights_BT, count = weigh(mask_BT, grpo.mean, longest, rows)
   mean = lambda x_BT: Mean(row_sum(weights_BT * hide(x_BT)), count)
   policy, kl = mean(surrogate_BT), None
   total = policy.total

@@ -30,7 +30,7 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
-from sftrl_jax.rollout.collect import Rows
+from sftrl_jax.rollout.collect import Rows, row_numbers
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
 from sftrl_jax.training import kl_limit, throughput
@@ -58,7 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
       return
     ref = reference_params(experiment, run_state.start)
     score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
-    batch, _ = score(run_state.eval_params(run_state.state), blank_episodes(learner.rows))   # compiles both functions
+    blank = blank_episodes(learner.episodes)
+    batch, _ = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
     minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
     train_step = session.compile_step(run_state, minibatch, *_scalars(experiment, run_state.position, first=True))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
@@ -145,12 +146,13 @@ def _update(experiment: Experiment, learner: Learner, run_state: RunState, batch
 
 
 def _minibatches(experiment: Experiment, learner: Learner, position: Position) -> Iterator[np.ndarray]:
-  """The rows of every minibatch of an iteration."""
+  """The rows of every minibatch of an iteration; a minibatch has whole episodes."""
+  count, each = learner.episodes, learner.minibatch // learner.episode_rows
   for epoch in range(learner.epochs):
     source = np.random.default_rng((experiment.seed, position.step, epoch))
-    order = source.permutation(learner.rows).astype(np.int32)
-    for first in range(0, learner.rows, learner.minibatch):
-      yield order[first : first + learner.minibatch]
+    order = source.permutation(count).astype(np.int32)
+    for first in range(0, count, each):
+      yield row_numbers(order[first : first + each], count, learner.episode_rows)
 
 
 def _scalars(experiment: Experiment, position: Position, first: bool) -> tuple[Any, ...]:

@@ -8,15 +8,20 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
-from sftrl_jax.report.records import Evaluation, LoggedEpisode, Run, Study, number
+from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, Run, Study, number
+from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim, parse_claim
 
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
+# Numbers of an evaluation line that the report prints and does not compute with; a line may lack any of them.
+COUNTS = ("responses", "points", "first_right", "legal", "updates", "paper_flops", "entropy", "expert_accuracy",
+          "expert_states", "distinct")
 MEND_LINE = "Cut or mend that line, or make the run again."
 
 
@@ -86,6 +91,28 @@ def _outcomes(line: dict, where: str, episodes: int, attempts: int) -> np.ndarra
   return outcomes
 
 
+def _counts_by_episode(line: dict, where: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+  """(right responses, responses) of every episode, both empty where the line has none."""
+  pair = []
+  for key in ("episode_right", "episode_responses"):
+    values = line.get(key, [])
+    values_N = np.array([number(value) for value in values]) if isinstance(values, list) else NO_COUNTS - 1.0
+    whole = np.isfinite(values_N) & (values_N >= 0) & (values_N < 2**31) & (values_N == np.floor(values_N))
+    if not isinstance(values, list) or len(values) not in (0, episodes) or not whole.all():
+      raise ValueError(f"{where}: {key} must be {episodes} counts, one an episode, not {str(values)[:40]}. {MEND_LINE}")
+    pair.append(values_N.astype(np.int64) if len(values) else NO_COUNTS)
+  right_N, responses_N = pair
+  if right_N.size != responses_N.size or (right_N > responses_N).any():
+    raise ValueError(f"{where}: episode_right and episode_responses must both be there, and no episode may have more "
+                     f"right responses than responses. {MEND_LINE}")
+  return right_N, responses_N
+
+
+def _codes(line: dict, key: str) -> dict[str, float]:
+  codes = line.get(key) if isinstance(line.get(key), dict) else {}
+  return {str(code): number(count) for code, count in codes.items() if number(count) >= 0}
+
+
 def _evaluation(line: dict, where: str) -> Evaluation:
   """One checked line of evals.jsonl."""
   episodes = int(_field(line, "episodes", where, low=1))
@@ -97,14 +124,25 @@ def _evaluation(line: dict, where: str) -> Evaluation:
                      f"{MEND_LINE}")
   bounds = line.get("ci95")
   low, high = map(number, bounds) if isinstance(bounds, list) and len(bounds) == 2 else (math.nan, math.nan)
-  codes = line.get("codes") if isinstance(line.get("codes"), dict) else {}
-  counts = {str(code): number(count) for code, count in codes.items() if number(count) >= 0}
+  right_N, responses_N = _counts_by_episode(line, where, episodes)
+  rate = right_N.sum() / max(1, responses_N.sum())
+  if right_N.size and "per_step" in line and abs(_field(line, "per_step", where, 0, 1) - rate) > 1e-3:
+    raise ValueError(f"{where}: per_step is {line['per_step']:.4f}, but {rate:.4f} of the responses are right. "
+                     f"{MEND_LINE}")
+  attempts_of = line.get("attempts_of", "episode")
+  if attempts_of not in ("episode", "point"):
+    raise ValueError(f"{where}: attempts_of is {str(attempts_of)[:40]!r}; it must be 'episode' or 'point'. {MEND_LINE}")
+  pass_at = line.get("pass_at") if isinstance(line.get("pass_at"), dict) else {}
   return Evaluation(
       step=int(_field(line, "step", where, low=0)), variant=str(line.get("variant", "")),
       temperature=_field(line, "temperature", where, low=0, default=0.0),
       seed=int(_field(line, "seed", where, default=0)), attempts=attempts, episodes=episodes, success=success, low=low,
-      high=high, flops=_field(line, "flops", where, low=0, default=0.0), outcomes=outcomes, codes=counts,
-      kl=number(line.get("kl")))
+      high=high, flops=_field(line, "flops", where, low=0, default=0.0), outcomes=outcomes,
+      codes=_codes(line, "codes"), kl=number(line.get("kl")), attempts_of=attempts_of, right_N=right_N,
+      responses_N=responses_N, all_codes=_codes(line, "all_codes"),
+      pass_at={int(k): number(rate) for k, rate in list(pass_at.items())[:20]
+               if re.fullmatch("[1-9][0-9]{0,5}", k) and 0 <= number(rate) <= 1},
+      counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0})
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
@@ -184,14 +222,43 @@ def read_study(directory: pathlib.PurePath | str) -> Study:
   bases, seeds = (_whole_numbers(content.get(key, [0]), key, path) for key in ("bases", "seeds"))
   homes = {(b, m, s): directory / "runs" / f"base-{b}-{m}-{s}" for b in bases for m in methods for s in seeds}
   runs = {key: read_run(home) for key, home in homes.items() if (home / "config.json").exists()}
-  starts = {b: directory / "runs" / f"base-{b}" for b in bases}
+  variant, measure = str(content.get("ood", "rule_ood")), content.get("measure", "success")
+  if measure not in MEASURES:
+    raise ValueError(f"{path}: measure is {str(measure)[:40]!r}; it must be {' or '.join(MEASURES)}.")
+  bases_of = {method: group for method, group in _by_method(content, "bases_of", methods).items()
+              if isinstance(group, str) and re.fullmatch(r"\w[\w.:-]*", group)}
+  groups = sorted({bases_of.get(method, "") for method in methods})
+  starts = {(base, group): directory / "runs" / (f"base-{base}-{group}" if group else f"base-{base}")
+            for base in bases for group in groups}
   disclosure = content.get("disclosure", [])
   return Study(
       directory=directory, name=str(content.get("name", directory.name)), claim=str(content.get("claim", "")),
       methods={name: str(label) for name, label in methods.items()}, bases=bases, seeds=seeds, runs=runs,
-      starts={base: read_run(home) for base, home in starts.items() if (home / "config.json").exists()},
-      flops=number(content.get("flops")), id=str(content.get("id", "id_seen")), ood=str(content.get("ood", "rule_ood")),
-      named_reference=reference,
+      starts={key: read_run(home) for key, home in starts.items() if (home / "config.json").exists()},
+      flops=number(content.get("flops")), id=str(content.get("id", "id_seen")), ood=variant,
+      named_reference=reference, named_measure=measure, claims=_claims(content, path, methods, variant, measure),
+      notes={method: str(note) for method, note in _by_method(content, "notes", methods).items()}, bases_of=bases_of,
+      budgets={method: {key: number(value) for key, value in budget.items() if number(value) > 0}
+               for method, budget in _by_method(content, "budgets", methods).items() if isinstance(budget, dict)},
       disclosure=tuple(map(str, disclosure if isinstance(disclosure, list) else [disclosure])),
       command=str(content.get("command", "")), hardware=str(content.get("hardware", "")),
       missing=tuple(home.name for key, home in homes.items() if key not in runs))
+
+
+def _by_method(content: dict, key: str, methods: Collection[str]) -> dict[str, Any]:
+  """A table of study.json by method; {} for an older version, and without the entries of no method."""
+  table = content.get(key)
+  return {name: value for name, value in table.items() if name in methods} if isinstance(table, dict) else {}
+
+
+def _claims(content: dict, path: pathlib.PurePath, methods: Collection[str], variant: str,
+            measure: str) -> tuple[RegisteredClaim, ...]:
+  entries, claims = content.get("claims", []), []
+  if not isinstance(entries, list):
+    raise ValueError(f"{path}: claims is {str(entries)[:60]}; it must be a list of claims, or left out.")
+  for index, entry in enumerate(entries):
+    try:
+      claims.append(parse_claim(entry, methods, variant, measure))
+    except ValueError as error:
+      raise ValueError(f"{path}: claims, number {index + 1}: {error}") from error
+  return tuple(claims)

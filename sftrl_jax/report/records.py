@@ -4,16 +4,21 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sftrl_jax.report.labels import EnvLabels, merge_labels
+from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim
 
 REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
 MOST_COLUMNS = 5  # methods of a study, above which its report has a row for each instead of columns and colours
 
 RunKey = tuple[int, str, int]  # (base, method, seed)
+NO_COUNTS = np.zeros(0, np.int64)
+PER_STEP = "per_step"
+MEASURE_LABELS = {"success": "success", PER_STEP: "right responses"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,10 @@ class Evaluation:
 
   `outcomes` [episodes] uint8: the attempt that was right, 0 for none; empty if the line has none. `low` and `high` are
   the 95% interval of `success`, `codes` the counts of first verdicts. `kl` is NaN if it was not measured.
+  What follows `kl` is absent in lines of older versions. `attempts_of`: "episode", or "point" where a task of many
+  points allows so many tries at each; an outcome is then the most tries that a point took. `right_N` and `responses_N`
+  [episodes]: right responses and responses of every episode, or both empty. `all_codes` counts the verdicts of all
+  responses, `pass_at` is {k: pass@k}, and `counts` holds the numbers of read_workdir.COUNTS that the line has.
   """
 
   step: int
@@ -37,6 +46,36 @@ class Evaluation:
   outcomes: np.ndarray
   codes: dict[str, float]
   kl: float
+  attempts_of: str = "episode"
+  right_N: np.ndarray = dataclasses.field(default_factory=lambda: NO_COUNTS)
+  responses_N: np.ndarray = dataclasses.field(default_factory=lambda: NO_COUNTS)
+  all_codes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
+  counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def per_step(self) -> float:
+    """Right responses of all responses, NaN without them."""
+    responses = int(self.responses_N.sum())
+    return float(self.right_N.sum() / responses) if responses else math.nan
+
+  @property
+  def updates(self) -> float:
+    """Updates of the optimizer so far, NaN in a line of an older version."""
+    return self.count("updates")
+
+  @property
+  def verdicts(self) -> Mapping[str, float]:
+    """Counts by verdict code: of all responses where a task has many points, else of first ones."""
+    return self.all_codes if self.attempts_of == "point" and self.all_codes else self.codes
+
+  def count(self, name: str) -> float:
+    """A number of `counts`, NaN where the line has none."""
+    return self.counts.get(name, math.nan)
+
+  def share(self, part: str, whole: str) -> float:
+    """The quotient of two `counts`, NaN where it does not exist."""
+    return self.count(part) / self.count(whole) if self.count(whole) > 0 else math.nan
 
   def within(self, attempts: int) -> np.ndarray:
     """Right within so many attempts: [episodes] float32, 0 or 1."""
@@ -97,7 +136,10 @@ class Study:
   """study.json and its runs.
 
   `methods` maps names to labels; `id` and `ood` are the variants in distribution and shifted. `runs` is by
-  (base, method, seed), `starts` by base (a shipped start has no run); `missing` names the runs without a workdir.
+  (base, method, seed), `starts` by (base, group of bases), "" the bases of the study (a shipped start has no run);
+  `missing` names the runs without a workdir. `named_measure` is what study.json heads the report with, `claims` were
+  recorded before the runs started, `notes` are sentences by method. `bases_of` is {method: its group of bases} of those
+  that start from others, `budgets` {method: {"flops" or "steps": its own}}.
   """
 
   directory: pathlib.PurePath
@@ -114,13 +156,53 @@ class Study:
   command: str
   hardware: str
   runs: dict[RunKey, Run]
-  starts: dict[int, Run]
+  starts: dict[tuple[int, str], Run]
   missing: tuple[str, ...]
+  named_measure: str = "success"
+  claims: tuple[RegisteredClaim, ...] = ()
+  notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  bases_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  budgets: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
   @property
   def has_many_methods(self) -> bool:
     """Whether there are more methods than columns and colours can tell apart."""
     return len(self.methods) > MOST_COLUMNS
+
+  @property
+  def is_registered(self) -> bool:
+    """Whether claims or notes were recorded before the runs started: then the methods keep their recorded order."""
+    return bool(self.claims or self.notes)
+
+  @functools.cached_property
+  def measures(self) -> tuple[str, ...]:
+    """The measures that evaluations hold, the one that heads the report first."""
+    every = [e for run in self.runs.values() for e in run.evaluations]
+    held = [measure for measure in MEASURES if measure == "success" or any(e.responses_N.size for e in every)]
+    return tuple(sorted(held, key=lambda measure: measure != self.named_measure))
+
+  @property
+  def measure(self) -> str:
+    """What heads the report: the measure that study.json names, if evaluations hold it."""
+    return self.measures[0]
+
+  @property
+  def of_points(self) -> bool:
+    """Whether an attempt is a try at one of many points of an episode."""
+    return any(e.attempts_of == "point" for run in self.runs.values() for e in run.evaluations)
+
+  @functools.cached_property
+  def start_groups(self) -> dict[str, tuple[str, ...]]:
+    """{name of a start: the methods that begin from it}, "start" for the bases of the study."""
+    groups = {}
+    for method in self.methods:
+      group = self.bases_of.get(method, "")
+      groups.setdefault(f"start of {self.methods.get(group, group)}" if group else "start", []).append(method)
+    return {name: tuple(methods) for name, methods in groups.items()}
+
+  def share_bases(self, method: str, other_method: str) -> bool:
+    """Whether two methods start from the same models."""
+    return self.bases_of.get(method, "") == self.bases_of.get(other_method, "")
 
   @property
   def reference(self) -> str:

@@ -1,5 +1,6 @@
 """Reports from workdirs: of a study, of a run, of runs over one another, a quick first curve and a console summary."""
 
+import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -7,13 +8,15 @@ from sftrl_jax import paths
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.figures.rows import curve_rows
 from sftrl_jax.report.labels import percent, plain, temperature_label
-from sftrl_jax.report.pages import many_methods, provenance, run_page, study_page
+from sftrl_jax.report.pages import many_methods, matched, provenance, run_page, study_page
 from sftrl_jax.report.pages.alarms_box import console_line
 from sftrl_jax.report.pages.blocks import Bullets, Heading, write
 from sftrl_jax.report.pages.data_box import data_blocks
+from sftrl_jax.report.pages.methods_table import methods_table
 from sftrl_jax.report.read_workdir import read_run, read_study
 from sftrl_jax.report.records import Study
 from sftrl_jax.report.stats import claims, effects
+from sftrl_jax.report.stats.bootstrap import MIN_BASES
 
 Directory = pathlib.PurePath | str
 
@@ -31,11 +34,13 @@ def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> 
   chapter = study_page.Chapter(study, measured, style.method_colours(study.methods, study.reference), out)
   blocks = study_page.opening(study, measured, judged)
   if study.has_many_methods:
-    blocks += many_methods.results(chapter) if measured.rows else []
+    blocks += many_methods.results(chapter)
   else:
+    if study.is_registered or any(math.isfinite(e.updates) for run in study.runs.values() for e in run.evaluations):
+      blocks += [Heading("Methods"), *methods_table(study, measured, list(study.methods))]
     blocks += study_page.results(chapter)
     if measured.rows:
-      blocks += study_page.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
+      blocks += matched.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
   blocks += [Heading("What does not hold"), Bullets(claims.limits(study, measured, judged))]
   return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 
@@ -105,11 +110,14 @@ def summary(directory: Directory) -> str:
                      f"{temperature_label(temperature)}: {study_page.cell(gap)}")
   lines += ["", study_page.sample_sizes(study, measured, by_method=not study.has_many_methods)]
   if not study.has_many_methods:
-    several = max(row.estimate.bases for row in measured.rows) > 1
-    unit = "bases, seeds and episodes" if several else "EPISODES OF ONE BASE ONLY"
-    lines[-1] += f" Intervals over {unit}, in percentage points.{study_page.dagger(measured)}"
+    bases = max(row.estimate.bases for row in measured.rows)
+    unit = "bases, seeds and episodes" if bases >= MIN_BASES else (
+        "EPISODES OF ONE BASE ONLY" if bases < 2 else f"EPISODES OF {bases} BASES ONLY")
+    lines[-1] += (f" {study_page.measure_words(study, measured, study.measure)}. Intervals over {unit}, in percentage "
+                  f"points.{study_page.dagger(measured)}")
   lines += ["", *_aligned([(claim.verdict.upper(), f"{claim.text} ({temperature_label(claim.temperature)})",
-                            study_page.cell(claim.estimate)) for claim in judged])]
+                            percent(claim.estimate.value) if claim.is_level else study_page.cell(claim.estimate))
+                           for claim in judged])] if judged else []
   alarms = console_line([(run.name, run) for run in (*study.starts.values(), *study.runs.values())])
   lines += ["", alarms] if alarms else []
   if study.missing:

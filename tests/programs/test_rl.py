@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -235,3 +236,61 @@ def test_the_critic_warms_up_before_the_policy_moves_and_has_its_own_layers(fini
   shapes = {path: leaf.shape for path, leaf in trees.leaves(params_of(finished("rl_guarded"), 3)["value"]).items()}
   assert shapes == {"kernel": (4,), "bias": (), "hidden/0/kernel": (16, 8), "hidden/0/bias": (8,),
                     "hidden/1/kernel": (8, 4), "hidden/1/bias": (4,)}
+
+
+METHODS = {"ppo by tokens": ("rl", {}), "ppo by turns": ("rl", {"ppo__level": "turn", "ppo__truncation": "bootstrap"}),
+           "grpo": ("grpo", {"grpo__mean": "sequence"}), "rloo": ("rloo", {})}
+
+
+@pytest.mark.parametrize("name", ["ppo by turns", "grpo"])
+def test_a_claim_to_rewrite_the_prompt_changes_nothing_of_a_run_whose_chats_grow(
+    rewriters, tiny, run_of, lines_of, tmp_path, name):
+  """Each episode then has blank rows beside its own, in every array, minibatch and microbatch."""
+  method, own = METHODS[name]
+  changes = {**own, "rollout__carry": False, "evals__variants": "('id_seen',)", "steps": 1}
+  run_of(tiny(method, **changes), tmp_path / "plain")
+  run_of(tiny(method, env__name=f"{rewriters}:Claims", **changes), tmp_path / "claims")
+  for file in ("metrics.jsonl", "evals.jsonl"):
+    plain, claims = (lines_of(tmp_path / home, file) for home in ("plain", "claims"))
+    for line, same in zip(plain, claims, strict=True):
+      for key in line.keys() - {"seconds", "tokens", "flops", "compile/count"}:
+        if not key.startswith(("timing_s", "throughput", "compute", "sampling")):
+          want = line[key]
+          assert same[key] == (pytest.approx(want, rel=1e-3, abs=1e-6) if isinstance(want, float) else want), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_episodes_of_several_chats_are_learned_from(rewriters, tiny, run_of, lines_of, tmp_path, name):
+  method, own = METHODS[name]
+  run_of(tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="('id_seen',)", **own), tmp_path)
+  for line in lines_of(tmp_path, "metrics.jsonl"):
+    assert all(math.isfinite(value) for value in line.values()) and line["compile/count"]
+    assert line["sampling/sampling_logp_difference/max"] < 1e-4
+    assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5)   # one minibatch and one epoch
+    turns = 8 * line["num_turns/mean"]
+    assert line["label_tokens"] == pytest.approx(turns * (1 if "turns" in name else line["response_length/mean"]))
+  shown = [line for line in lines_of(tmp_path, "episodes.jsonl") if line["kind"] == "train"]
+  answers = [sum(message["role"] == "assistant" for message in line["chat"]) for line in shown]
+  assert answers == [len(line["codes"]) for line in shown] and max(answers) > 1   # of all chats of an episode
+
+
+def test_v_irl_in_the_style_of_the_paper_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
+    rewriters, tiny, run_of, lines_of, tmp_path):
+  """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""
+  route = {"name": f"{rewriters}:Lenient", "style": "paper", "legs": 1, "straight": 1}
+  config = tiny("rl", route, tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, batch=4,
+                rollout__rows=4, rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn",
+                checkpoint__every=1)
+  run_of(config, tmp_path / "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+  run_of(config, tmp_path / "resumed")
+  straight, resumed = (
+      jax.device_get(ocp.StandardCheckpointer().restore(tmp_path / home / "checkpoints" / "2" / "state"))
+      for home in ("straight", "resumed"))
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  lines, same = (lines_of(tmp_path / home, "metrics.jsonl") for home in ("straight", "resumed"))
+  for key in ("loss", "objective/kl", "grad_norm", "num_turns/mean", "sampling/sampling_logp_difference/max"):
+    assert [line[key] for line in lines] == [line[key] for line in same]
+  assert max(line["sampling/sampling_logp_difference/max"] for line in lines) < 1e-4
+  assert max(line["num_turns/mean"] for line in lines) > 1.5

@@ -1,6 +1,8 @@
 """Synthetic studies: workdirs as runs write them, with a known truth."""
 
+import importlib.util
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -191,3 +193,43 @@ def make_study():
 def whole_study(tmp_path_factory):
   """Five bases, two methods, nothing missing; not to be changed by a test."""
   return write_study(tmp_path_factory.mktemp("study"))
+
+
+def _points():
+  """tests/points_study.py, which no package holds."""
+  path = pathlib.Path(__file__).parents[1] / "points_study.py"
+  spec = importlib.util.spec_from_file_location("points_study", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture
+def points():
+  """points.write_run and points.write_study: workdirs of a task of many points."""
+  return _points()
+
+
+@pytest.fixture(scope="session")
+def points_study(tmp_path_factory):
+  """Five bases, SFT and PPO on a task of many points, with claims; not to be changed by a test."""
+  claims = [{"method": "ppo", "sign": 1}, {"method": "sft", "sign": 1},
+            {"method": "ppo", "variant": "id", "comparison": "", "least": 0.5},
+            {"method": "sft", "variant": "id", "comparison": "", "least": 0.95},
+            {"method": "ppo", "comparison": "sft", "measure": "success", "least": 0.6},
+            {"method": "ppo", "temperature": 0.5, "sign": 1, "text": "At a temperature nobody played."}]
+  return _points().write_study(tmp_path_factory.mktemp("points"), content={"claims": claims})
+
+
+@pytest.fixture(scope="session")
+def arms_study(tmp_path_factory):
+  """Three bases, eight arms: two with budgets of their own, one from other bases, one unfinished, one not begun."""
+  points = _points()
+  arms = {"sft": {}, "sft_equal": {"updates": 0.1}, "sft_early": {"budget": 2e11}, "ppo": {},
+          "ppo_half": {"budget": 1e12}, "ppo_clean": {"harm": -0.5}, "ppo_late": {"finished": False, "points": 3},
+          "ppo_never": {}}
+  return points.write_study(
+      tmp_path_factory.mktemp("arms"), arms, 3, skip=[f"base-{base}-ppo_never-0" for base in range(3)],
+      content={"notes": {arm: f"Why there is {arm}." for arm in arms}, "bases_of": {"ppo_clean": "ppo_clean"},
+               "budgets": {"sft_early": {"flops": 2e11}, "ppo_half": {"flops": 1e12}},
+               "claims": [{"method": "ppo_half", "comparison": "sft_early", "sign": 1}]})

@@ -1,4 +1,5 @@
 import json
+import math
 import pathlib
 
 import pytest
@@ -86,6 +87,84 @@ def test_damaged_evaluations_are_named(make_run, tmp_path, change, message):
   append(directory / "evals.jsonl", json.dumps(good | change) + "\n")
   with pytest.raises(ValueError, match=message):
     read_workdir.read_run(directory)
+
+
+def test_lines_of_many_points_are_read_whole(points, tmp_path):
+  run = read_workdir.read_run(points.write_run(tmp_path / "run"))
+  line = json.loads((run.directory / "evals.jsonl").read_text().splitlines()[0])
+  read = run.curve(line["variant"], line["temperature"])[0]
+  assert (read.right_N.tolist(), read.responses_N.tolist()) == (line["episode_right"], line["episode_responses"])
+  assert read.per_step == pytest.approx(line["per_step"]) and read.attempts_of == "point"
+  assert read.verdicts == line["all_codes"] != line["codes"]
+  assert read.share("first_right", "points") == line["first_right"] / line["points"]
+  assert math.isnan(read.count("entropy")) and run.curve("id", 1.0)[0].pass_at == {1: 0.5, 4: 0.8}
+  # Right at the first try everywhere is what one attempt means here.
+  assert read.within(1).tolist() == [float(o == "1") for o in line["outcomes"]]
+
+
+def test_a_line_of_an_older_version_has_none_of_it(make_run, tmp_path):
+  read = read_workdir.read_run(make_run(tmp_path / "run", "ppo", episodes=20)).evaluations[0]
+  assert read.attempts_of == "episode" and not read.responses_N.size and read.verdicts is read.codes
+  assert math.isnan(read.per_step) and math.isnan(read.updates) and not read.counts and not read.pass_at
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"episode_right": [1, 1, 0]}, "episode_right must be 4 counts"),
+    ({"episode_right": [1, 1, 0, -1]}, "episode_right must be 4 counts"),
+    ({"episode_right": [1, 1, 0, 0.5]}, "episode_right must be 4 counts"),
+    ({"episode_right": [1, 1, 0, float("nan")]}, "episode_right must be 4 counts"),
+    ({"episode_right": [1, 1, 0, 10**400]}, "episode_right must be 4 counts"),
+    ({"episode_right": [1, 1, 0, True]}, "episode_right must be 4 counts"),
+    ({"episode_right": "1100"}, "episode_right must be 4 counts"),
+    ({"episode_responses": {}}, "episode_responses must be 4 counts"),
+    ({"episode_right": []}, "must both be there"), ({"episode_right": [1, 1, 0, 3]}, "more right responses than"),
+    ({"per_step": 0.9}, "per_step is 0.9000, but 0.2500"), ({"per_step": "1"}, "per_step is '1'"),
+    ({"attempts_of": "route"}, "attempts_of is 'route'"), ({"attempts_of": ["point"]}, "attempts_of"),
+])
+def test_damaged_counts_are_named(make_run, tmp_path, change, message):
+  directory = make_run(tmp_path / "run", "sft")
+  good = {"step": 900, "variant": "x", "temperature": 0.0, "attempts": 3, "episodes": 4, "success": 0.5, "flops": 1.0,
+          "outcomes": "0120", "seed": 1, "episode_right": [1, 1, 0, 0], "episode_responses": [2, 2, 2, 2],
+          "per_step": 0.25, "attempts_of": "point"}
+  append(directory / "evals.jsonl", json.dumps(good | change) + "\n")
+  with pytest.raises(ValueError, match=f"line 31: .*{message}"):
+    read_workdir.read_run(directory)
+
+
+def test_numbers_that_are_only_printed_are_left_out_where_they_are_none(points, tmp_path):
+  run = points.write_run(tmp_path / "run")
+  lines = [json.loads(line) for line in (run / "evals.jsonl").read_text().splitlines()]
+  for line in lines:
+    line |= {"entropy": "x", "updates": float("nan"), "legal": -1, "all_codes": [1], "distinct": None,
+             "points": 10**400, "pass_at": {"0": 0.5, "a": 0.5, "2": 1.5, "4": "x", "8": 0.5}, "expert_accuracy": {}}
+  (run / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  read = read_workdir.read_run(run).evaluations[0]
+  assert set(read.counts) == {"responses", "first_right", "paper_flops", *({"expert_states"} & set(read.counts))}
+  assert read.pass_at == {8: 0.5} and read.verdicts is read.codes and math.isnan(read.share("first_right", "points"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"claims": {}}, "claims is"), ({"claims": ["x"]}, "claims, number 1: is 'x'"),
+    ({"claims": [{"method": "ppo", "sign": 1}, {"method": "x", "sign": 1}]}, "claims, number 2: method is 'x'"),
+    ({"measure": "reward"}, "measure is 'reward'"), ({"measure": ["success"]}, "measure is")])
+def test_damaged_claims_of_a_study_are_named(make_study, tmp_path, change, message):
+  path = make_study(tmp_path, bases=1, skip=("base-0-sft-0", "base-0-ppo-0")) / "study.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | change))
+  with pytest.raises(ValueError, match=f"study.json: {message}"):
+    read_workdir.read_study(tmp_path)
+
+
+def test_other_bases_are_read_and_hostile_tables_by_method_are_left_out(arms_study, make_run, make_study, tmp_path):
+  study = read_workdir.read_study(arms_study)
+  assert study.bases_of == {"ppo_clean": "ppo_clean"} and study.budgets["ppo_half"] == {"flops": 1e12}
+  path = make_study(tmp_path, bases=1, episodes=20) / "study.json"
+  make_run(tmp_path / "runs" / "base-0-clean", "sft", episodes=20)
+  path.write_text(json.dumps(json.loads(path.read_text()) | {
+      "bases_of": {"ppo": "clean", "sft": "../..", "x": "clean"}, "notes": {"ppo": 3, "x": "y"},
+      "budgets": {"ppo": 5, "sft": {"flops": float("nan"), "steps": 7}}}))
+  study = read_workdir.read_study(tmp_path)
+  assert (study.bases_of, study.notes, study.budgets) == ({"ppo": "clean"}, {"ppo": "3"}, {"sft": {"steps": 7.0}})
+  assert [run.name for run in study.starts.values()] == ["base-0-clean"] and list(study.starts) == [(0, "clean")]
 
 
 def test_a_deep_or_huge_line_is_a_value_error(tmp_path):

@@ -34,3 +34,18 @@ def test_numbers_that_are_none_are_nan():
   for value in (float("inf"), float("nan"), "3", None, True, 10**400, [1]):
     assert math.isnan(number(value))
   assert number(3) == 3.0
+
+
+def test_the_measure_that_heads_a_report_is_the_named_one_if_lines_hold_it(points_study, whole_study):
+  study = read_study(points_study)
+  assert study.measures == ("per_step", "success") and study.of_points
+  assert dataclasses.replace(study, named_measure="success").measures == ("success", "per_step")
+  older = dataclasses.replace(read_study(whole_study), named_measure="per_step")
+  assert older.measures == ("success",) and not older.of_points
+
+
+def test_methods_are_grouped_by_the_bases_that_they_start_from(arms_study):
+  study = read_study(arms_study)
+  assert list(study.start_groups) == ["start", "start of PPO CLEAN"]
+  assert study.start_groups["start of PPO CLEAN"] == ("ppo_clean",) and "ppo" in study.start_groups["start"]
+  assert study.share_bases("sft", "ppo") and not study.share_bases("sft", "ppo_clean") and study.is_registered

@@ -153,3 +153,22 @@ def test_the_first_curve_needs_only_two_evaluations_of_one_run(make_study, tmp_p
 def test_reading_a_study_imports_no_jax():
   code = "import sys, sftrl_jax.report.write; print([m for m in ('jax', 'matplotlib') if m in sys.modules])"
   assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_study_of_many_points_is_written_whole(points_study, tmp_path):
+  path = write.write_study(points_study, tmp_path)
+  text = path.with_suffix(".md").read_text()
+  for words in ("These claims were recorded", "contrary", "not measured", "Verdicts of all responses", "SFT was read",
+                "right at the first try everywhere", "tries at each point", "Right responses of all responses"):
+    assert words in text, words
+  assert (tmp_path / "curves_updates.png").exists() and "2,500" in text
+  summary = write.summary(points_study)
+  assert "HELD" in summary and "CONTRARY" in summary and "Right responses" in summary
+  assert write.draw_curve(points_study, tmp_path / "curve.png").exists()
+  assert "right per step" in write.write_run(points_study / "runs" / "base-0-ppo-0", tmp_path / "run").read_text()
+
+
+def test_a_study_headed_by_what_no_line_holds_says_so(make_study, tmp_path):
+  path = make_study(tmp_path, bases=1, episodes=40) / "study.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"measure": "per_step"}))
+  assert "which no evaluation holds" in write.write_study(tmp_path).read_text()

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import RowsConfig
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import Model, build as build_model_of, kernels
@@ -65,7 +65,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
-                                        algorithms.group_of(algorithm_config)))
+                                        algorithms.group_of(algorithm_config), rewriting(env)))
   notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
@@ -168,7 +168,19 @@ def _check_variants(plain: dict, evals, env: Env) -> None:
     if variant not in env.variants:
       raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
                         f"{', '.join(env.variants)}.")
-    variant_env({**plain["env"], **evals.env}, variant, plain["reward"])
+    as_config_error(lambda variant=variant: _check_rows(
+        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"]), variant))
+
+
+def _check_rows(env: Env, variant: Env, name: str) -> None:
+  """ValueError where the chats of a variant need other rows than those of training, for which all is compiled."""
+  ours, theirs = rewriting(env), rewriting(variant)
+  if (ours is None) != (theirs is None):
+    raise ValueError(f"config.evals.env makes {name!r} {'rewrite its prompt' if theirs else 'keep one growing chat'}, "
+                     "but config.env does not: give both the same style.")
+  if ours and (theirs.rows > ours.rows or theirs.row_attempts > ours.row_attempts):
+    raise ValueError(f"config.evals.env gives {name!r} up to {theirs.rows} chats of {theirs.row_attempts} responses, "
+                     f"but config.env has {ours.rows} of {ours.row_attempts}: evaluate episodes that are no longer.")
 
 
 def _probe(experiment: Experiment) -> None:
@@ -180,7 +192,7 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
-  if experiment.evals.expert_states:
+  if experiment.evals.expert_episodes:
     for variant in experiment.evals.variants:
       _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
   _probe_examples(experiment)

@@ -44,6 +44,7 @@ class Learner:
     see kl_limit.py
   rows, length: of the batch that one step of a run (an update, an iteration of RL) learns from
   flops: of one step, what it trains and what RL scores, without its rollout
+  episode_rows: rows of an episode of RL, all of which are in one update
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
   score_rows, advantages: of RL alone, to be jitted; see training/advantages.py
   """
@@ -58,11 +59,17 @@ class Learner:
   minibatches: int = 1
   score_rows: Callable | None = None
   advantages: Callable | None = None
+  episode_rows: int = 1
 
   @property
   def minibatch(self) -> int:
     """Rows of one update."""
     return self.rows // self.minibatches
+
+  @property
+  def episodes(self) -> int:
+    """Episodes of a batch of RL."""
+    return self.rows // self.episode_rows
 
   @property
   def updates(self) -> int:
@@ -79,12 +86,13 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
 
 
 def make_rl_learner(experiment: Experiment) -> Learner:
-  """The loss of config.algorithm on rows that hold whole episodes."""
+  """The loss of config.algorithm on rows that hold whole chats."""
   algorithm, section, compute = experiment.algorithm, experiment.algorithm_config, experiment.compute
   score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
                      algorithm.value_head and section.value_gradient)
   loss = algorithm.loss(section, score, experiment)
-  rows, length = experiment.batch, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
+  slots = experiment.actor.episode_rows
+  rows, length = experiment.batch * slots, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
   read, adapters = (experiment.model.config, rows * length, length), trainable.adapter_count(experiment)
   reference = flops.forward(*read) if section.kl_coef else 0.0   # the reference has no adapters
   layers = section.value_layers if algorithm.value_head else ()
@@ -98,7 +106,8 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   train_step = hold_policy(train_step, alone, warmup) if alone or warmup else train_step
   train_step = limit_kl(train_step, section.target_kl, warmup) if section.target_kl else train_step
   return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches,
-                 make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section))
+                 make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section),
+                 slots)
 
 
 def steps_at_most(limits: Limits, cost: StepFlops) -> int:

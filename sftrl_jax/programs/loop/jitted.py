@@ -68,6 +68,6 @@ def reference_params(experiment: Experiment, start: dict) -> dict | None:
 
 def blank_rollout(experiment: Experiment, learner: Learner) -> tuple[Rows, Grid | Outcomes]:
   """(rows, outcomes) of blank episodes, on the host: what score_rows and advantages read, in the shapes of a run."""
-  section, episodes = experiment.algorithm_config, blank_episodes(learner.rows)
+  section, episodes = experiment.algorithm_config, blank_episodes(learner.episodes)
   return (rows_of(experiment, section, episodes, learner.length),
           experiment.algorithm.outcomes(experiment, section, episodes))

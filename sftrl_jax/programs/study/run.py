@@ -1,6 +1,7 @@
 """`sftrl study`: methods compared on the same bases at the same FLOPs, every run a process, and then the report."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -79,7 +80,17 @@ def _refuse_recorded(config: ConfigDict, workdir: PurePath) -> None:
   verb = recorded_config.pop("verb", "study")
   if verb != "study":
     raise ConfigError(f"{workdir} is the workdir of one {verb} run: give another --workdir.")
+  if isinstance(recorded_config.get("study"), dict):   # one that an older version began lacks newer keys
+    recorded_config["study"] = {**_defaults(), **recorded_config["study"]}
   resolve.refuse_another(recorded_config, config, workdir)
+
+
+def _defaults() -> dict[str, Any]:
+  """The keys of a study that have a default, with these."""
+  factories = {field.name: field.default_factory() for field in dataclasses.fields(StudyConfig)
+               if field.default_factory is not dataclasses.MISSING}
+  return {field.name: field.default for field in dataclasses.fields(StudyConfig)
+          if field.default is not dataclasses.MISSING} | factories
 
 
 def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float, lock: int) -> list[ChildRun]:
@@ -110,7 +121,11 @@ def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float
   if received:
     raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(STOPPED)
   names = {run.name for run in failed}
-  return failed + [run for run in runs if run.needs in names]
+  for run in runs:   # in an order in which a run follows what it needs
+    if run.needs in names:
+      failed.append(run)
+      names.add(run.name)
+  return failed
 
 
 def is_comparable(study: StudyConfig, workdir: Path) -> bool:

@@ -15,13 +15,16 @@ from sftrl_jax.report.stats.flops_axis import TOLERANCE, Comparison, comparison,
 Row = dict[str, Any]
 
 
-def curve_rows(study: Study, value: str = "success") -> list[Row]:
-  """`value` (success or kl) against FLOPs: a row a point, per base (seeds averaged) and for the mean over bases.
+def curve_rows(study: Study, value: str = "", x: str = "flops") -> list[Row]:
+  """`value` against FLOPs or updates: a row a point, per base (seeds averaged) and for the mean over bases.
+
+  value: an attribute of Evaluation: success, per_step or kl; "" means the measure that heads the report
+  x: flops or updates
 
   The mean (base "mean") is over the runs that are compared (flops_axis.comparison), so that one which has only begun
   does not cut it short; the others still have their own thin lines.
   """
-  rows, compared = [], comparison(study).at
+  rows, compared, value = [], comparison(study).at, value or study.measure
   averaged = {(base, method) for base, method, _ in compared}
   for variant in study.variants:
     for temperature in study.temperatures:
@@ -29,28 +32,28 @@ def curve_rows(study: Study, value: str = "success") -> list[Row]:
         by_base = {}
         for key, run in study.runs.items():
           if key[1] == method and (key in compared or (key[0], method) not in averaged):
-            pairs = [(e.flops, getattr(e, value)) for e in run.curve(variant, temperature)]
-            points = [(flops, y) for flops, y in pairs if math.isfinite(y)]
+            pairs = [(getattr(e, x), getattr(e, value)) for e in run.curve(variant, temperature)]
+            points = [pair for pair in pairs if all(map(math.isfinite, pair))]
             if len(points) > 1:
               by_base.setdefault(key[0], []).append(tuple(zip(*points, strict=True)))
         lines = {f"base-{base}": mean_curve(curves) for base, curves in by_base.items()}
         whole = [lines[f"base-{base}"] for base in by_base if (base, method) in averaged]
         lines |= {"mean": mean_curve(whole)} if whole else {}
-        for base, (flops, values) in lines.items():
-          rows += [{"variant": variant, "temperature": temperature, "method": method, "base": base, "flops": float(x),
-                    value: float(y)} for x, y in zip(flops, values, strict=True)]
+        for base, (xs, values) in lines.items():
+          rows += [{"variant": variant, "temperature": temperature, "method": method, "base": base, x: float(at),
+                    value: float(y)} for at, y in zip(xs, values, strict=True)]
   return rows
 
 
 def frontier_rows(study: Study) -> list[Row]:
-  """Shifted success against success in distribution: a row an evaluation, per base and for the mean."""
+  """The shifted rate against the rate in distribution: a row an evaluation, per base and for the mean."""
   table, rows = curve_rows(study), []
   line_key = lambda row: (row["temperature"], row["method"], row["base"])
   for key in dict.fromkeys(line_key(row) for row in table if row["variant"] == study.id):
     sides = []
     for variant in (study.id, study.ood):
       points = [row for row in table if line_key(row) == key and row["variant"] == variant]
-      sides.append((np.array([row["flops"] for row in points]), np.array([row["success"] for row in points])))
+      sides.append((np.array([row["flops"] for row in points]), np.array([row[study.measure] for row in points])))
     (inside_flops, inside), (outside_flops, outside) = sides
     if len(outside_flops):
       for flops, x, y in zip(inside_flops, inside, np.interp(inside_flops, outside_flops, outside), strict=True):
@@ -61,16 +64,16 @@ def frontier_rows(study: Study) -> list[Row]:
 
 def _base_means(study: Study, compared: Comparison,
                 measure: Callable[[Run, bool, float], np.ndarray | None]) -> dict[str, np.ndarray]:
-  """Mean over bases of the mean over seeds of `measure`, by method and for the start (every run's step 0).
+  """Mean over bases of the mean over seeds of `measure`, by start (step 0 of the runs that begin from it) and method.
 
   `measure(run, last, at)` gives an array, of the last evaluation up to `at` FLOPs or the first; None leaves a run out.
   """
   means = {}
-  for group in ("start", *study.methods):
-    by_base = {}
+  for group in (*study.start_groups, *study.methods):
+    by_base, begin = {}, study.start_groups.get(group, ())
     for key, at in compared.at.items():
-      if group in ("start", key[1]):
-        value = measure(study.runs[key], group != "start", at)
+      if key[1] in (begin or (group,)):
+        value = measure(study.runs[key], not begin, at)
         if value is not None:
           by_base.setdefault(key[0], []).append(value)
     if by_base:
@@ -102,21 +105,21 @@ def _success_by_attempt(variant: str, temperature: float, run: Run, last: bool, 
 def verdict_groups(runs: Iterable[Run]) -> tuple[VerdictGroup, ...]:
   """The segments of a bar of verdicts, in the words of the runs' environment."""
   runs = list(runs)
-  codes = [code for run in runs for evaluation in run.evaluations for code in evaluation.codes]
+  codes = [code for run in runs for evaluation in run.evaluations for code in evaluation.verdicts]
   return merge_labels(run.labels for run in runs).verdict_groups(codes)
 
 
 def verdict_shares(evaluation: Evaluation, groups: Sequence[VerdictGroup]) -> np.ndarray | None:
-  """Shares of first attempts by verdict group, whose last holds the remainder; None if no verdict was written."""
-  total = sum(evaluation.codes.values())
+  """Shares of Evaluation.verdicts by verdict group, whose last holds the remainder; None if none was written."""
+  total = sum(evaluation.verdicts.values())
   if not total:
     return None
-  shares = [sum(evaluation.codes.get(code, 0) for code in group.codes) / total for group in groups[:-1]]
+  shares = [sum(evaluation.verdicts.get(code, 0) for code in group.codes) / total for group in groups[:-1]]
   return np.array([*shares, max(0.0, 1 - sum(shares))])
 
 
 def verdict_rows(study: Study, compared: Comparison, groups: Sequence[VerdictGroup]) -> list[Row]:
-  """Verdicts of first attempts at the lowest temperature: rows of variant, temperature, group, verdict, share."""
+  """Verdicts at the lowest temperature: rows of variant, temperature, group, verdict, share."""
   rows, temperature = [], min(study.temperatures, default=0.0)
   for variant in study.variants:
     measure = functools.partial(_verdicts_at, variant, temperature, groups)
@@ -134,10 +137,10 @@ def _verdicts_at(variant: str, temperature: float, groups: Sequence[VerdictGroup
 
 
 def matched_rows(study: Study, effects: Effects) -> list[Row]:
-  """Shifted success at matched success in distribution: a row a base, and the mean where there is an estimate."""
+  """The shifted rate at the matched rate in distribution: a row a base, and the mean where there is an estimate."""
   rows, at = [], effects.comparison.at
   for method in study.compared_methods:
-    for temperature in study.temperatures:
+    for temperature in study.temperatures if study.share_bases(method, study.reference) else ():
       gap = effects.find("matched", method, study.ood, temperature)
       pairs = {}
       for base, _, seed in [key for key in at if key[1] == method]:
@@ -157,13 +160,14 @@ def matched_rows(study: Study, effects: Effects) -> list[Row]:
 
 
 def _matched_pair(study: Study, run: Run, partner: Run, temperature: float, at: float) -> tuple[float, ...]:
-  """(success in distribution, shifted success of `run`, of `partner` where it first had the former); () if never."""
+  """(rate in distribution, shifted rate of `run`, of `partner` where it first had the former); () if never."""
   sides = []
   for side in (run, partner):
     curves = [side.curve(variant, temperature) for variant in (study.id, study.ood)]
     if not all(curves) or len(curves[0]) != len(curves[1]):
       return ()
-    sides.append([(np.array([e.flops for e in curve]), np.array([[e.success for e in curve]])) for curve in curves])
+    sides.append([(np.array([e.flops for e in curve]), np.array([[getattr(e, study.measure) for e in curve]]))
+                  for curve in curves])
   (run_id, run_ood), (partner_id, partner_ood) = sides
   target = read_at(*run_id, at)
   crossing = first_crossing(partner_id[1], partner_ood[1], target)[0]
@@ -177,7 +181,8 @@ def effect_rows(effects: Effects) -> list[Row]:
     e = row.estimate
     rows.append({
         "quantity": row.quantity, "method": row.method, "variant": row.variant, "temperature": row.temperature,
-        "attempts": row.attempts, "value": e.value, "low": e.low, "high": e.high, "t_low": e.t_low, "t_high": e.t_high,
-        "unit": e.unit, "bases": e.bases, "runs": e.runs, "episodes": e.episodes, "resamples_kept": e.kept,
+        "measure": row.measure, "comparison": row.comparison, "attempts": row.attempts, "value": e.value, "low": e.low,
+        "high": e.high, "t_low": e.t_low, "t_high": e.t_high, "unit": e.unit, "bases": e.bases, "runs": e.runs,
+        "episodes": e.episodes, "resamples_kept": e.kept,
         "per_base": " ".join(f"{value:.4f}" for value in e.per_base)})
   return rows

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sftrl_jax.report.figures import style
 from sftrl_jax.report.figures.rows import Row
 from sftrl_jax.report.labels import LIGHT_COLOURS, VerdictGroup, plain, plot_text, points, temperature_label
+from sftrl_jax.report.records import MEASURE_LABELS
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -68,6 +69,11 @@ def panel_title(variant_label: str, temperature: float) -> str:
   return f"{variant_label} · {temperature_label(temperature)}"
 
 
+def measure_of(rows: Sequence[Row]) -> str:
+  """The measure that rows of a curve hold."""
+  return next((measure for measure in MEASURE_LABELS if rows and measure in rows[0]), "success")
+
+
 def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float,
                  line_height: float) -> tuple[Figure, list[tuple[Axes, str, list[Row]]]]:
   """A figure of rates with a row of panels a temperature and a panel a variant, and its panels without any line yet.
@@ -79,9 +85,10 @@ def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float
   temperatures = sorted({row["temperature"] for row in rows})
   height = margin + line_height * len(temperatures)
   figure, axes = style.new_figure(len(temperatures), len(variants), height=height, sharey=True)
-  top, panels = ceiling([row["success"] for row in rows]), []
+  measure, panels = measure_of(rows), []
+  top = ceiling([row[measure] for row in rows])
   for line, temperature in zip(axes, temperatures, strict=True):
-    line[0].set_ylabel("success")
+    line[0].set_ylabel(MEASURE_LABELS[measure])
     for axis, (variant, label) in zip(line, variants.items(), strict=True):
       style.rate_axis(axis, top=top)
       style.title(axis, panel_title(label, temperature))
@@ -92,13 +99,15 @@ def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float
 
 def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
            inside: Collection[str]) -> Figure:
-  """Success against FLOPs: a panel a variant and temperature; thin lines: bases, thick: their mean, grey: the start."""
+  """A measure against FLOPs or updates, whichever rows hold: a panel a variant and temperature.
+
+  Thin lines: bases, thick: their mean, grey: the start.
+  """
   figure, panels = success_grid(rows, variants, 0.4, 2.5)
-  largest = max(row["flops"] for row in rows)
   for axis, variant, panel_rows in panels:
-    style.flops_axis(axis, largest)
+    along = style_x(axis, rows)
     end_labels, starts = [], []
-    for (method, base), (x, y) in lines_of(panel_rows, "flops", "success", "method", "base").items():
+    for (method, base), (x, y) in lines_of(panel_rows, along, measure_of(rows), "method", "base").items():
       thick = base == "mean"
       axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside), linewidth=2.4 if thick else 0.9,
                 alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round")
@@ -112,6 +121,14 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
   return figure
 
 
+def style_x(axis: Axes, rows: Sequence[Row]) -> str:
+  """Makes x the axis of the FLOPs or updates that rows hold; returns which."""
+  along = "flops" if "flops" in rows[0] else "updates"
+  largest = max(row[along] for row in rows)
+  (style.flops_axis if along == "flops" else style.updates_axis)(axis, largest)
+  return along
+
+
 def hide_inner_labels(figure: Figure) -> None:
   """Leaves the label of x to the last row of panels."""
   for axis in figure.axes:
@@ -121,7 +138,7 @@ def hide_inner_labels(figure: Figure) -> None:
 
 def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[str, str], inside_label: str,
              shifted_label: str) -> Figure:
-  """Shifted success against success in distribution, a panel a temperature; every path begins at the grey start."""
+  """The shifted rate against the rate in distribution, a panel a temperature; every path begins at the grey start."""
   temperatures = sorted({row["temperature"] for row in rows})
   figure, axes = style.new_figure(1, len(temperatures), height=3.5, sharey=True)
   right, top = (ceiling([row[name] for row in rows]) for name in ("in_distribution", "shifted"))
@@ -139,26 +156,25 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
         axis.annotate(plot_text(methods[method]), (x[-1], y[-1]), xytext=(7, 0), textcoords="offset points",
                       va="center", fontsize=8.5, fontweight="bold", color=colours[method], annotation_clip=False,
                       zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
-    axis.set_xlabel(f"success, {plot_text(inside_label)}")
+    axis.set_xlabel(plot_text(inside_label, 60))
     style.title(axis, temperature_label(temperature))
-  axes[0, 0].set_ylabel(f"success, {plot_text(shifted_label)}")
+  axes[0, 0].set_ylabel(plot_text(shifted_label, 60))
   return figure
 
 
 def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
-             inside: Collection[str]) -> Figure:
+             inside: Collection[str], unit: str = "attempts") -> Figure:
   """Success within 1..U attempts of the start and each method; a row of panels a temperature, a panel a variant."""
-  names, colours = {"start": "start", **methods}, {"start": style.START, **colours}
   figure, panels = success_grid(rows, variants, 0.4, 2.3)
   for axis, variant, panel_rows in panels:
     end_labels = []
     for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
-      axis.plot(x, y, color=colours[group], linestyle=style.line_of(variant, inside), linewidth=2, marker="o",
-                markersize=4)
-      end_labels.append((x[-1], y[-1], names[group], colours[group]))
+      colour = colours.get(group, style.START)
+      axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
+      end_labels.append((x[-1], y[-1], methods.get(group, group), colour))
     axis.set_xticks(sorted({row["attempt"] for row in rows}))
     axis.margins(x=0.08)
-    axis.set_xlabel("attempts allowed")
+    axis.set_xlabel(f"{unit} allowed")
     style.end_labels(axis, end_labels, gap=0.075)
   hide_inner_labels(figure)
   return figure
@@ -166,8 +182,8 @@ def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
 
 def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str],
              groups: Sequence[VerdictGroup]) -> Figure:
-  """First attempts by verdict as stacked bars: a panel a variant, a bar the start or a method."""
-  bars, names = list(dict.fromkeys(row["group"] for row in rows)), {"start": "start", **methods}
+  """Verdicts as stacked bars: a panel a variant, a bar the start or a method."""
+  bars = list(dict.fromkeys(row["group"] for row in rows))
   height = 0.75 + (0.45 if len(bars) < 7 else 0.28) * len(bars)
   figure, axes = style.new_figure(1, len(variants), height=height, sharey=True)
   counted = {row["verdict"] for row in rows if row["share"] > 0}
@@ -186,7 +202,7 @@ def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
           axis.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", fontsize=7.5,
                     color=style.INK if group.colour in LIGHT_COLOURS else "white")
         left += width
-    axis.set_yticks(range(len(bars)), [plot_text(names[bar]) for bar in bars], fontsize=8.5)
+    axis.set_yticks(range(len(bars)), [plot_text(methods.get(bar, bar)) for bar in bars], fontsize=8.5)
     axis.set_ylim(len(bars) - 0.45, -0.55)
     axis.set_xticks([0, 0.5, 1])
     axis.tick_params(axis="x", labelsize=7)
@@ -232,7 +248,7 @@ def matched(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[st
     style.rate_axis(axis, "x", top)
     panel_rows = [row for row in rows if (row["method"], row["temperature"]) == (method, temperature)]
     _matched_panel(axis, panel_rows, colours[reference], colours[method])
-    axis.set_xlabel(f"success, {plot_text(shifted_label)}")
+    axis.set_xlabel(plot_text(shifted_label, 60))
     pair = f"{plain(methods[method], 16)} minus {plain(methods[reference], 16)}"
     style.title(axis, panel_title(pair, temperature))
   drawn = dict.fromkeys([reference, *(method for method, _ in panels)])
@@ -277,6 +293,9 @@ def effects(rows: Sequence[Row], colours: Mapping[str, str], labels: Mapping[tup
       axis.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=3, alpha=0.55)
       axis.plot(100 * row["value"], y, "o", color=colour, markersize=5.5, zorder=3,
                 markerfacecolor=colour if order == 0 else "white")
+      if row.get("unit") == "episodes" and row["bases"] > 1:
+        single = [100 * float(value) for value in row["per_base"].split()]
+        axis.plot(single, [y] * len(single), ".", color=style.INK, markersize=3.5, zorder=4)
   axis.set_yticks(range(len(lines)), [plot_text(labels[effect], 70) for effect in lines], fontsize=8.5)
   axis.set_ylim(len(lines) - 0.4, -0.6)
   # A t interval over two bases can be wider than the whole scale: it is cut at the edge, the table has the numbers.

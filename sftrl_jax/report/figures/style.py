@@ -31,7 +31,7 @@ def verb_colour(verb: str) -> str:
   return COLOUR_OF_VERB.get(verb, RL)
 
 
-def line_of(variant: str, in_distribution: Collection[str] = ("id_seen",)) -> Any:
+def line_of(variant: str, in_distribution: Collection[str] = ("id_seen", "id")) -> Any:
   """A matplotlib line style: solid in distribution, dashed shifted, dotted held out."""
   if variant in in_distribution or variant.startswith("id_seen"):
     return "-"
@@ -92,6 +92,15 @@ def flops_axis(axis: Axes, largest: float) -> None:
   axis.xaxis.set_major_locator(MaxNLocator(5))
   axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / scale:g}"))
   axis.set_xlabel(f"post-training compute ({unit})")
+  axis.set_xlim(-0.02 * largest if largest else -0.02, 1.02 * largest if largest else 1.0)
+
+
+def updates_axis(axis: Axes, largest: float) -> None:
+  """Makes x an axis of updates from 0 to `largest`, linear as that of FLOPs."""
+  from matplotlib.ticker import FuncFormatter, MaxNLocator
+  axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+  axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+  axis.set_xlabel("updates of post-training")
   axis.set_xlim(-0.02 * largest if largest else -0.02, 1.02 * largest if largest else 1.0)
 
 

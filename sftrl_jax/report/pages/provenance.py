@@ -8,8 +8,9 @@ from sftrl_jax.report.labels import flops_text, plain, seconds_text
 from sftrl_jax.report.pages.blocks import Block, Code, Heading, Notice, Table, Text
 from sftrl_jax.report.pages.study_page import sample_sizes
 from sftrl_jax.report.pages.transcripts import choose, transcripts
-from sftrl_jax.report.records import Study
+from sftrl_jax.report.records import PER_STEP, Study
 from sftrl_jax.report.stats import claims
+from sftrl_jax.report.stats.bootstrap import MIN_BASES
 from sftrl_jax.report.stats.effects import Effects
 from sftrl_jax.report.stats.flops_axis import ABSENT, account, differing, flat
 
@@ -44,7 +45,8 @@ def config_differences(study: Study) -> list[Block]:
   labels = [study.methods[method] for method in configs]
   blocks = [Text(f"{agreeing} config keys agree; these differ (seed and start aside):"),
             (_by_method if study.has_many_methods else _by_key)(labels, differences)]
-  task_keys = tuple(f"config.{key}" for key, _ in differences if key.split(".")[0] in TASK_SECTIONS)
+  task_keys = tuple(f"config.{key}" for key, _ in differences if key.split(".")[0] in TASK_SECTIONS
+                    and not (key == "flops" and study.budgets))   # which the page names at its top
   return [Notice("The methods differ in more than the method", task_keys), *blocks] if task_keys else blocks
 
 
@@ -72,8 +74,9 @@ def method(study: Study, effects: Effects) -> list[Block]:
       means = (float(np.mean([run[part] for run in charged])) for part in ("train", "rollout", "score", "total"))
       accounts.append((label, *map(flops_text, means)))
   blocks: list[Block] = [Heading("Method"), Text(
-      "Every method starts from the same base models, on the same task, evaluator and episodes; compute is counted in "
-      "FLOPs of post-training, with padding and discarded rollouts charged to their method. "
+      f"Every method{'' if not study.bases_of else ' but those named above'} starts from the same base models, on the "
+      "same task, evaluator and episodes; compute is counted in FLOPs of post-training, with padding and discarded "
+      "rollouts charged to their method. "
       + (f"The budget is {flops_text(study.flops)} FLOPs. " if study.flops > 0 else "")
       + sample_sizes(study, effects, by_method=not study.has_many_methods))]
   if accounts:
@@ -83,7 +86,10 @@ def method(study: Study, effects: Effects) -> list[Block]:
       "base, and episodes; one draw of episodes serves start and end, all methods and all bases, so differences are "
       "paired episode by episode. The statistic is the mean over bases of the mean over seeds; the interval its 2.5% "
       "and 97.5% quantiles. Interpolations are done anew in each resample. The t interval uses the values of the bases "
-      "alone.")]
+      f"alone. With fewer than {MIN_BASES} bases there is no interval over bases: bases and seeds stay as they are, "
+      "and only episodes are drawn."
+      + (" The share of right responses is their number over all responses of the drawn episodes, whose right "
+         "responses and responses are drawn together." if PER_STEP in study.measures else ""))]
   rows = tuple((check, "passed" if passed else "FAILED", detail) for check, passed, detail in claims.checks(study))
   return [*blocks, Heading("Checks", 3), Table(("check", "result", "detail"), rows)]
 

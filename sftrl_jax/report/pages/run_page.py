@@ -9,6 +9,7 @@ from sftrl_jax.report.figures.rows import verdict_groups
 from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
 from sftrl_jax.report.pages import alarms_box, transcripts
 from sftrl_jax.report.pages.blocks import Block, Bullets, Heading, Notice, Picture, Table, Text
+from sftrl_jax.report.pages.responses_table import response_blocks
 from sftrl_jax.report.read_workdir import read_episodes
 from sftrl_jax.report.records import Run
 from sftrl_jax.report.stats import alarms
@@ -53,12 +54,15 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
                       points(last.success - first.success), f"{last.episodes}", f"{last.attempts}",
                       f"{last.kl:.3g}" if math.isfinite(last.kl) else "–"))
   figure = run_figures.success_of_run(rows, style.verb_colour(run.verb), run.labels)
-  return [
+  blocks = [
       Heading("Success"),
       Picture(study_figures.save(figure, rows, out / "success.png"), (
           "Success on each variant; bars are 95% Wilson intervals over episodes. They say nothing about other seeds or "
           "starts.")),
-      Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines))]
+      Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines), (
+          "An attempt is a try at a point: an episode succeeds if every point is right within so many."
+          if any(e.attempts_of == "point" for e in run.evaluations) else ""))]
+  return blocks + response_blocks(run)
 
 
 def training(run: Run, out: pathlib.Path) -> list[Block]:
@@ -78,8 +82,9 @@ def training(run: Run, out: pathlib.Path) -> list[Block]:
   if rows:
     variants = {row["variant"]: run.labels.variant(row["variant"]) for row in rows}
     figure = study_figures.verdicts(rows, variants, {"end": "end"}, groups)
+    of = "all responses" if any(e.attempts_of == "point" for e in run.evaluations) else "first attempts"
     blocks += [Heading("Verdicts"), Picture(study_figures.save(figure, rows, out / "codes.png"), (
-        "Verdicts of first attempts at the start and at the last evaluation, in percent."))]
+        f"Verdicts of {of} at the start and at the last evaluation, in percent."))]
   return blocks
 
 

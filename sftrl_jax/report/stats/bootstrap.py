@@ -4,6 +4,9 @@ Post-training seeds of one base share its accidents, so they alone understate th
 replacement, then the seeds inside each drawn base, then the evaluation episodes. Every run plays the same episodes, so
 one draw of episodes serves start and end, all methods and all bases: differences are paired by episode.
 
+A rate of a set of episodes is a quotient of sums: successes over episodes, or right responses over responses. An
+episode's right responses and responses are drawn together, so responses of one episode are never taken for independent.
+
 Row 0 of every array over resamples [R+1] is the data as they are (each base, seed and episode once), so a point
 estimate and its resamples go through the same arithmetic. With few bases a percentile interval is too narrow (bases
 are drawn from bases), so the t interval over bases stands beside it. Tables show the wider of the two, and a claim has
@@ -12,6 +15,10 @@ to pass both. Measured coverage of the 95% intervals (400 worlds each, 768 episo
 episodes matter less there; the t interval 95% to 96%, but 92% to 95% where the effect depends on the episode in all
 bases alike, for it knows nothing of episodes (in worlds of 1.8 to 2.6 points between bases, 87% to 93%); the wider of
 the two 95% to 99% throughout.
+
+Fewer than MIN_BASES bases support no interval over bases: the t interval of two reaches 12.7 standard errors to either
+side, and a bootstrap knows three samples of two. Then the bases stay as they are, only episodes are drawn, and the
+values of the single bases stand beside the interval.
 """
 
 import dataclasses
@@ -25,14 +32,16 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 20_250_117
+MIN_BASES = 3   # for an interval over bases, and for a claim
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A statistic with its percentile interval [low, high] and the t interval over bases (NaN with one base).
+  """A statistic with its percentile interval [low, high] and the t interval over bases (NaN with few of them).
 
-  `per_base` are the values of the bases; `runs` counts runs (or pairs of runs), `episodes` those of one run. `kept` is
-  the share of resamples in which the statistic exists.
+  With fewer than MIN_BASES bases the percentile interval is over episodes alone. `per_base` are the values of the
+  bases; `runs` counts runs (or pairs of runs), `episodes` those of one run. `kept` is the share of resamples in which
+  the statistic exists.
   """
 
   value: float
@@ -53,7 +62,7 @@ class Estimate:
 
   @property
   def unit(self) -> str:
-    return "bases" if self.bases > 1 else "episodes"
+    return "bases" if self.bases >= MIN_BASES else "episodes"
 
 
 def _generator(*stream) -> np.random.Generator:
@@ -82,8 +91,8 @@ def episode_means(vectors_MN: np.ndarray, stream: str, resamples: int = RESAMPLE
 def run_draws(bases: tuple[Hashable, ...], resamples: int = RESAMPLES) -> np.ndarray:
   """Which runs each resample holds: indices [R+1, drawn bases, drawn seeds], -1 where a base has fewer seeds.
 
-  `bases` names the base of every run. Row 0 is the identity. With one base, so is every row: the data say nothing about
-  other bases, and only episodes are resampled.
+  `bases` names the base of every run. Row 0 is the identity. With fewer than MIN_BASES bases, so is every row: the data
+  say nothing about other bases, and only episodes are resampled.
   """
   names = list(dict.fromkeys(bases))
   members = [[index for index, base in enumerate(bases) if base == name] for name in names]
@@ -91,7 +100,7 @@ def run_draws(bases: tuple[Hashable, ...], resamples: int = RESAMPLES) -> np.nda
   table_BS = np.full((len(names), sizes.max()), -1)
   for row, group in enumerate(members):
     table_BS[row, :len(group)] = group
-  if len(names) < 2:
+  if len(names) < MIN_BASES:
     return np.repeat(table_BS[None], resamples + 1, axis=0)
   random = _generator("runs", len(names), tuple(sizes))
   base_RB = random.integers(0, len(names), (resamples, len(names)))
@@ -99,6 +108,11 @@ def run_draws(bases: tuple[Hashable, ...], resamples: int = RESAMPLES) -> np.nda
   index_RBS = table_BS[base_RB[..., None], seed_RBS]
   index_RBS[np.arange(table_BS.shape[1]) >= sizes[base_RB][..., None]] = -1
   return np.concatenate([table_BS[None], index_RBS])
+
+
+def ratios(parts_RM: np.ndarray, wholes_RM: np.ndarray) -> np.ndarray:
+  """Quotients of means over the same draws of episodes, [R+1, M] float32; NaN where a whole is 0."""
+  return np.where(wholes_RM > 0, parts_RM / np.maximum(wholes_RM, np.float32(1e-9)), np.float32(np.nan))
 
 
 def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -144,6 +158,6 @@ def estimate(values_RN: np.ndarray, bases: Sequence[Hashable], episodes: int) ->
   low, high = np.quantile(finite, [tail, 1 - tail]) if finite.size else (math.nan, math.nan)
   names = list(dict.fromkeys(bases))
   per_base = tuple(float(np.mean([values_RN[0, i] for i, b in enumerate(bases) if b == name])) for name in names)
-  t_low, t_high = t_interval(per_base)
+  t_low, t_high = t_interval(per_base if len(names) >= MIN_BASES else ())
   return Estimate(float(draws[0]), float(low), float(high), float(t_low), float(t_high), len(names), len(bases),
                   episodes, finite.size / max(1, len(draws) - 1), per_base)

@@ -6,11 +6,12 @@ on the data as they are. In texts and names here SFT stands for the study's refe
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sftrl_jax.report.records import RunKey, Study
+from sftrl_jax.report.records import PER_STEP, Evaluation, RunKey, Study
 from sftrl_jax.report.stats import bootstrap, flops_axis
 
 
@@ -18,10 +19,10 @@ from sftrl_jax.report.stats import bootstrap, flops_axis
 class Effect:
   """One estimate and what it is of.
 
-  `quantity`: start, end, change, gap (method minus SFT at equal FLOPs), matched (the same at matched success in
-  distribution), early_best (SFT at its best shifted evaluation, minus its start), early_unseen (SFT where held-out
+  `quantity`: start, end, change, gap (method minus `comparison` at equal FLOPs), matched (the same at matched success
+  in distribution), early_best (SFT at its best shifted evaluation, minus its start), early_unseen (SFT where held-out
   success peaks, minus start), memory (change on the episodes seen in training minus change on those held out).
-  `attempts`: right within so many attempts.
+  `measure`: of registered_claim.MEASURES. `attempts`: right within so many attempts, which only success depends on.
   """
 
   quantity: str
@@ -30,57 +31,84 @@ class Effect:
   temperature: float
   attempts: int
   estimate: bootstrap.Estimate
+  measure: str = "success"
+  comparison: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchedRead:
+  """Where one run of the reference was read: between two of its evaluations.
+
+  `success`, `flops` and `updates` are pairs (before, after); `target` is the success in distribution of `run`'s end.
+  """
+
+  run: str
+  method: str
+  temperature: float
+  target: float
+  success: tuple[float, float]
+  flops: tuple[float, float]
+  updates: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Effects:
   """All effects of a study.
 
-  `notes` list what was interpolated or left out. `brackets`, by (method, temperature), is how far apart in success the
-  two evaluations of SFT are between which a matched point was read. `attempts` is the largest number of attempts.
+  `notes` list what was interpolated or left out. `reads` tell between which evaluations of SFT its matched points were
+  read, by the measure that heads the report. `attempts` is the largest number of attempts.
   """
 
   rows: tuple[Effect, ...]
   notes: tuple[str, ...]
-  brackets: dict[tuple[str, float], float]
+  reads: tuple[MatchedRead, ...]
   comparison: flops_axis.Comparison
   attempts: int
+  measure: str = "success"
 
-  def find(self, quantity: str, method: str, variant: str, temperature: float,
-           attempts: int = 0) -> bootstrap.Estimate | None:
-    """The estimate, or None if the study does not hold it; attempts 0 means all of them."""
-    key = (quantity, method, variant, temperature, attempts or self.attempts)
+  def find(self, quantity: str, method: str, variant: str, temperature: float, attempts: int = 0, measure: str = "",
+           comparison: str = "") -> bootstrap.Estimate | None:
+    """The estimate, or None if the study does not hold it.
+
+    attempts: 0 means all of them
+    measure: "" means the one that heads the report
+    comparison: of a gap, the method that is subtracted; "" means the reference
+    """
+    key = (quantity, method, variant, temperature, attempts or self.attempts, measure or self.measure, comparison)
     for row in self.rows:
-      if (row.quantity, row.method, row.variant, row.temperature, row.attempts) == key:
+      if (row.quantity, row.method, row.variant, row.temperature, row.attempts, row.measure, row.comparison) == key:
         return row.estimate
     return None
+
+  def bracket(self, method: str, temperature: float) -> float:
+    """How far apart in success, on average, the two evaluations of SFT are between which matched points were read."""
+    widths = [read.success[1] - read.success[0] for read in self.reads
+              if (read.method, read.temperature) == (method, temperature)]
+    return float(np.mean(widths)) if widths else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class ResampledCurve:
-  """A run's success on one variant and temperature: flops [K], means [R+1, K] by number of attempts."""
+  """A run on one variant and temperature: flops [K] and rates [R+1, K] by (measure, attempts)."""
 
   flops: np.ndarray
-  means: dict[int, np.ndarray]
+  rates: dict[tuple[str, int], np.ndarray]
   episodes: int
+  attempts: int
 
-  @property
-  def attempts(self) -> int:
-    return max(self.means)
-
-  @property
-  def success(self) -> np.ndarray:
-    """[R+1, K], within all attempts."""
-    return self.means[self.attempts]
+  def rate(self, measure: str) -> np.ndarray | None:
+    """[R+1, K], within all attempts; None if this run's lines do not hold the measure."""
+    return self.rates.get((measure, self.attempts))
 
 
 Curves = Mapping[tuple[RunKey, str, float], ResampledCurve]
 
 
-def _resampled_curves(study: Study, keys: list[RunKey], resamples: int) -> tuple[Curves, int]:
-  """{(run key, variant, temperature): curve} of the runs compared, and the largest number of attempts.
+def _resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tuple[Curves, int]:
+  """(curves by (run, variant, temperature), the largest number of attempts).
 
-  Runs pair by episode, so all of them must have played the same episodes of a variant; ValueError otherwise.
+  One draw of episodes serves every curve, so all of them must have played the same episodes of a variant; ValueError
+  otherwise.
   """
   curves, most = {}, 1
   for variant in study.variants:
@@ -94,9 +122,9 @@ def _resampled_curves(study: Study, keys: list[RunKey], resamples: int) -> tuple
                              "outcomes, one digit an episode, without which runs cannot be paired. Evaluate its "
                              "checkpoints again.")
           played[evaluation.seed, evaluation.episodes, evaluation.attempts] = study.runs[key].directory
-        for attempts in sorted({1, evaluations[0].attempts}) if evaluations else ():
-          slots.append((key, temperature, attempts, np.array([e.flops for e in evaluations])))
-          vectors += [e.within(attempts) for e in evaluations]
+        for name, of_curve in _vectors(evaluations):
+          slots.append((key, temperature, name, evaluations))
+          vectors += of_curve
     if len(played) > 1:
       sets = "; ".join(f"{run}: seed {s}, {n} episodes, {a} attempts" for (s, n, a), run in played.items())
       raise ValueError(f"Runs of a study pair by episode, but {variant} was evaluated differently ({sets}). Give every "
@@ -104,27 +132,46 @@ def _resampled_curves(study: Study, keys: list[RunKey], resamples: int) -> tuple
     if not vectors:
       continue
     means, start = bootstrap.episode_means(np.stack(vectors), variant, resamples), 0
-    for key, temperature, attempts, flops in slots:
-      curve = curves.setdefault((key, variant, temperature), ResampledCurve(flops, {}, len(vectors[0])))
-      curve.means[attempts] = means[:, start : start + len(flops)]
-      start, most = start + len(flops), max(most, attempts)
+    for key, temperature, (measure, attempts), evaluations in slots:
+      flops = np.array([e.flops for e in evaluations])
+      curve = curves.setdefault((key, variant, temperature), ResampledCurve(
+          flops, {}, len(vectors[0]), evaluations[0].attempts))
+      values, start = means[:, start : start + len(flops)], start + len(flops)
+      if measure == PER_STEP:
+        values, start = bootstrap.ratios(values, means[:, start : start + len(flops)]), start + len(flops)
+      curve.rates[measure, attempts] = values
+      most = max(most, attempts)
   return curves, most
+
+
+def _vectors(evaluations: Sequence[Evaluation]) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
+  """((measure, attempts), vectors over episodes) of a curve: an evaluation each, of PER_STEP all parts, then wholes."""
+  if not evaluations:
+    return
+  most = evaluations[0].attempts
+  for attempts in sorted({1, most}):
+    yield ("success", attempts), [e.within(attempts) for e in evaluations]
+  if all(e.responses_N.size for e in evaluations):
+    yield (PER_STEP, most), [*(e.right_N for e in evaluations), *(e.responses_N for e in evaluations)]
 
 
 def measure(study: Study, resamples: int = bootstrap.RESAMPLES) -> Effects:
   """Every effect of the study's finished runs (none where nothing has been trained yet)."""
   comparison = flops_axis.comparison(study)
   curves, most = _resampled_curves(study, list(comparison.at), resamples)
-  rows, notes, brackets = [], list(comparison.notes), {}
+  rows, notes, reads = [], list(comparison.notes), []
   for temperature in study.temperatures:
     rows += _plain_effects(study, comparison, curves, temperature)
-    rows += _early_effects(study, comparison, curves, temperature)
-    rows += _memory_effects(study, comparison, curves, temperature)
-    for method in () if study.has_many_methods else study.compared_methods:
-      effects, left_out, width = _matched_effect(study, comparison, curves, temperature, method)
-      rows, notes = rows + effects, notes + left_out
-      brackets[method, temperature] = width
-  return Effects(tuple(rows), tuple(notes), brackets, comparison, most)
+    for name in study.measures:
+      rows += _early_effects(study, comparison, curves, temperature, name)
+      rows += _memory_effects(study, comparison, curves, temperature, name)
+      for method in study.compared_methods:
+        effects, left_out, where = _matched_effect(study, comparison, curves, temperature, (method, name))
+        rows += effects
+        if name == study.measure:
+          # With many methods the table of matched gaps counts the pairs instead.
+          notes, reads = notes + ([] if study.has_many_methods else left_out), reads + where
+  return Effects(tuple(rows), tuple(notes), tuple(reads), comparison, most, study.measure)
 
 
 def _estimate(values: Mapping[RunKey, np.ndarray], episodes: int) -> bootstrap.Estimate:
@@ -133,102 +180,138 @@ def _estimate(values: Mapping[RunKey, np.ndarray], episodes: int) -> bootstrap.E
 
 
 def _plain_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float) -> list[Effect]:
-  """start, end and change of every method, and the gap to SFT over the (base, seed) pairs that both have."""
+  """start, end and change of every method, and gaps over the (base, seed) pairs that both methods have."""
   rows = []
   for variant in study.variants:
     of_runs = {key: curve for (key, v, t), curve in curves.items() if (v, t) == (variant, temperature)}
-    for attempts in sorted({a for curve in of_runs.values() for a in curve.means}):
-      start, end = {}, {}
-      for key, curve in of_runs.items():
-        if attempts in curve.means:
-          start[key] = curve.means[attempts][:, 0]
-          end[key] = flops_axis.read_at(curve.flops, curve.means[attempts], comparison.at[key])
+    for name in sorted({name for curve in of_runs.values() for name in curve.rates},
+                       key=lambda name: (study.measures.index(name[0]), name[1])):
+      holding = {key: curve for key, curve in of_runs.items() if name in curve.rates}
+      read = lambda key, at, holding=holding, name=name: flops_axis.read_at(
+          holding[key].flops, holding[key].rates[name], at)
+      start = {key: curve.rates[name][:, 0] for key, curve in holding.items()}
+      end = {key: read(key, comparison.at[key]) for key in holding}
       episodes = next(iter(of_runs.values())).episodes
       for quantity, method, values in _plain_values(study, start, end):
         if values:
-          rows.append(Effect(quantity, method, variant, temperature, attempts, _estimate(values, episodes)))
+          rows.append(Effect(quantity, method, variant, temperature, name[1], _estimate(values, episodes), name[0]))
+      for method, other_method in _pairs(study):
+        values = _gaps(comparison, read, method, holding, other_method)
+        if values:
+          rows.append(Effect("gap", method, variant, temperature, name[1], _estimate(values, episodes), name[0],
+                             "" if other_method == study.reference else other_method))
   return rows
 
 
-def _plain_values(study: Study, start: dict[RunKey, np.ndarray], end: dict[RunKey, np.ndarray]) -> Iterable[tuple]:
+def _plain_values(study: Study, start: dict[RunKey, np.ndarray], end: dict[RunKey, np.ndarray]) -> Iterator[tuple]:
   """(quantity, method, {run: values}) from the values of every run at its start and end."""
   for method in study.methods:
     keys = [key for key in start if key[1] == method]
     yield "start", method, {key: start[key] for key in keys}
     yield "end", method, {key: end[key] for key in keys}
     yield "change", method, {key: end[key] - start[key] for key in keys}
-    if method != study.reference:
-      partners = {key: (key[0], study.reference, key[2]) for key in keys}
-      yield "gap", method, {key: end[key] - end[partner] for key, partner in partners.items() if partner in end}
 
 
-def _early_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float) -> list[Effect]:
-  """SFT stopped early, two ways: where shifted success was best (an oracle) and where held-out success was best."""
+def _pairs(study: Study) -> list[tuple[str, str]]:
+  """(method, the method to subtract): the reference, where both start from the same models, and what claims name."""
+  pairs = [(method, study.reference) for method in study.compared_methods if study.share_bases(method, study.reference)]
+  return list(dict.fromkeys([*pairs, *((claim.method, claim.comparison) for claim in study.claims
+                                       if claim.comparison in study.methods)]))
+
+
+def _gaps(comparison: flops_axis.Comparison, read: Callable[[RunKey, float], np.ndarray], method: str,
+          held: Collection[RunKey], other_method: str) -> dict[RunKey, np.ndarray]:
+  """`method` minus `other_method` by run, both read at the FLOPs of the one that spent fewer."""
+  values = {}
+  for key in held:
+    partner = (key[0], other_method, key[2])
+    if key[1] == method and partner in held:
+      at, partner_at = comparison.equal_flops(key, partner)
+      values[key] = read(key, at) - read(partner, partner_at)
+  return values
+
+
+def _early_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float,
+                   measure: str) -> list[Effect]:
+  """SFT stopped early, two ways: where the shifted rate was best (an oracle) and where the held-out one was best."""
   rows = []
   for quantity, selector in (("early_best", study.ood), ("early_unseen", study.held_out)):
     changes: dict[str, dict[RunKey, np.ndarray]] = {study.id: {}, study.ood: {}}
     for key in comparison.at:
-      selecting = curves.get((key, selector, temperature))
-      if key[1] != study.reference or selecting is None or len(selecting.flops) < 2:
+      selecting = _rate(curves, key, selector, temperature, measure)
+      if key[1] != study.reference or selecting is None or selecting.shape[1] < 2:
         continue
-      best = 1 + int(np.argmax(selecting.success[0][1:]))
+      best = 1 + int(np.argmax(selecting[0][1:]))
       for variant, values in changes.items():
-        curve = curves.get((key, variant, temperature))
-        if curve is not None and len(curve.flops) == len(selecting.flops):
-          values[key] = curve.success[:, best] - curve.success[:, 0]
+        rate = _rate(curves, key, variant, temperature, measure)
+        if rate is not None and rate.shape[1] == selecting.shape[1]:
+          values[key] = rate[:, best] - rate[:, 0]
     for variant, values in changes.items():
       if values:
         curve = curves[next(iter(values)), variant, temperature]
         rows.append(Effect(quantity, study.reference, variant, temperature, curve.attempts,
-                           _estimate(values, curve.episodes)))
+                           _estimate(values, curve.episodes), measure))
   return rows
 
 
-def _memory_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves,
-                    temperature: float) -> list[Effect]:
+def _rate(curves: Curves, key: RunKey, variant: str, temperature: float, measure: str) -> np.ndarray | None:
+  """[R+1, K] of a run, None if it has none."""
+  curve = curves.get((key, variant, temperature))
+  return None if curve is None else curve.rate(measure)
+
+
+def _memory_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float,
+                    measure: str) -> list[Effect]:
   """How much more each method gains on the episodes seen in training than on those held out."""
   rows = []
   for method in study.methods:
     values, first = {}, None
     for key in comparison.at:
-      pair = [curves.get((key, variant, temperature)) for variant in (study.id, study.held_out)]
-      if key[1] == method and None not in pair:
-        seen, unseen = (flops_axis.read_at(curve.flops, curve.success, comparison.at[key]) - curve.success[:, 0]
-                        for curve in pair)
-        values[key], first = seen - unseen, first or pair[0]
+      pair = [(curves.get((key, variant, temperature)), _rate(curves, key, variant, temperature, measure))
+              for variant in (study.id, study.held_out)]
+      if key[1] == method and all(rate is not None for _, rate in pair):
+        seen, unseen = (flops_axis.read_at(curve.flops, rate, comparison.at[key]) - rate[:, 0] for curve, rate in pair)
+        values[key], first = seen - unseen, first or pair[0][0]
     if values:
-      rows.append(Effect("memory", method, study.id, temperature, first.attempts, _estimate(values, first.episodes)))
+      rows.append(Effect("memory", method, study.id, temperature, first.attempts, _estimate(values, first.episodes),
+                         measure))
   return rows
 
 
 def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float,
-                    method: str) -> tuple[list[Effect], list[str], float]:
-  """Shifted success of `method` minus SFT's where SFT first had the same success in distribution.
+                    of: tuple[str, str]) -> tuple[list[Effect], list[str], list[MatchedRead]]:
+  """Shifted rate of a method minus SFT's where SFT first had the same rate in distribution; of: (method, measure).
 
-  Returns ([the effect], a note for each pair left out, the mean bracket).
+  Returns ([the effect], a note for each pair left out, where SFT was read).
   """
-  values, notes, widths, method_ood = {}, [], [], None
+  method, measure = of
+  values, notes, reads, curve = {}, [], [], None
+  if not study.share_bases(method, study.reference):
+    return [], [], []
   for key in comparison.at:
     partner = (key[0], study.reference, key[2])
     if key[1] != method or partner not in comparison.at:
       continue
-    quads = [curves.get((k, v, temperature)) for k in (key, partner) for v in (study.id, study.ood)]
-    if any(curve is None for curve in quads) or len(quads[2].flops) != len(quads[3].flops):
+    quads = [_rate(curves, k, v, temperature, measure) for k in (key, partner) for v in (study.id, study.ood)]
+    if any(rate is None for rate in quads) or quads[2].shape[1] != quads[3].shape[1]:
       continue
     method_id, method_ood, sft_id, sft_ood = quads
-    target = flops_axis.read_at(method_id.flops, method_id.success, comparison.at[key])
-    end = flops_axis.read_at(method_ood.flops, method_ood.success, comparison.at[key])
-    values[key] = end - flops_axis.first_crossing(sft_id.success, sft_ood.success, target)
-    before_after = flops_axis.bracket(sft_id.success[0], target[0])
-    if before_after:
-      before, after = before_after
-      widths.append(float(sft_id.success[0, after] - sft_id.success[0, before]))
+    curve = curves[key, study.ood, temperature]
+    target = flops_axis.read_at(curves[key, study.id, temperature].flops, method_id, comparison.at[key])
+    values[key] = flops_axis.read_at(curve.flops, method_ood, comparison.at[key]) - flops_axis.first_crossing(
+        sft_id, sft_ood, target)
+    between = flops_axis.bracket(sft_id[0], target[0])
+    if between:
+      points = [study.runs[partner].curve(study.id, temperature)[index] for index in between]
+      reads.append(MatchedRead(
+          study.runs[key].name, method, temperature, float(target[0]), tuple(float(sft_id[0, i]) for i in between),
+          tuple(e.flops for e in points), tuple(e.updates for e in points)))
     else:
-      why = "starts at or above" if sft_id.success[0, 0] >= target[0] else "never reaches"
+      why = "starts at or above" if sft_id[0, 0] >= target[0] else "never reaches"
       notes.append(f"Matched comparison, T={temperature:g}: {study.runs[partner].name} {why} the {target[0]:.1%} of "
                    f"{study.runs[key].name} in distribution; this pair is left out.")
   if not values:
-    return [], notes, float("nan")
-  estimate = _estimate(values, method_ood.episodes)
-  effect = Effect("matched", method, study.ood, temperature, method_ood.attempts, estimate)
-  return [effect] if estimate.bases else [], notes, float(np.mean(widths)) if widths else float("nan")
+    return [], notes, reads
+  estimate = _estimate(values, curve.episodes)
+  effect = Effect("matched", method, study.ood, temperature, curve.attempts, estimate, measure)
+  return [effect] if estimate.bases else [], notes, reads

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sftrl_jax.report.labels import flops_text
 from sftrl_jax.report.records import Run, RunKey, Study
 
 TOLERANCE = 0.03
@@ -21,12 +22,21 @@ ABSENT = "–"
 class Comparison:
   """Which runs are compared and at how many FLOPs.
 
-  `at` maps (base, method, seed) to FLOPs (inf: the run's last evaluation); `left_out` names unfinished runs.
+  `at` maps (base, method, seed) to FLOPs (inf: the run's last evaluation), `spent` to the FLOPs of that evaluation;
+  `left_out` names unfinished runs.
   """
 
   at: dict[RunKey, float]
   notes: tuple[str, ...]
   left_out: tuple[str, ...]
+  spent: dict[RunKey, float]
+
+  def equal_flops(self, key: RunKey, partner: RunKey) -> tuple[float, float]:
+    """Where two runs are read for their gap: as everywhere if that is at equal FLOPs, else at the smaller of both."""
+    pair = [min(self.at[run], self.spent[run]) for run in (key, partner)]
+    if max(pair) <= min(pair) * (1 + TOLERANCE):
+      return self.at[key], self.at[partner]
+    return min(pair), min(pair)
 
   @property
   def bases(self) -> int:
@@ -43,9 +53,15 @@ def comparison(study: Study) -> Comparison:
   """The runs to compare, per method the finished ones (the unfinished where none is), at equal FLOPs within a base.
 
   Last evaluations within 3% of one another count as equal; otherwise every method of that base is read at the smallest,
-  by linear interpolation between evaluations, and a note says so.
+  by linear interpolation between evaluations, and a note says so. A method with a budget of its own is read at its end,
+  and so is every one of many methods, lest one that stopped early hides what the others came to.
   """
   compared, notes, left_out = {}, [], []
+  for method, budget in study.budgets.items():
+    words = " and ".join(f"{flops_text(value)} FLOPs" if key == "flops" else f"{value:,.0f} {key}"
+                         for key, value in budget.items())
+    notes.append(f"{study.methods[method]} has a budget of its own ({words}): it is read at its own end, and a gap to "
+                 "another method at the smaller FLOPs of the two.")
   for method, label in study.methods.items():
     runs = {key: run for key, run in study.runs.items() if key[1] == method}
     trained = {key: run for key, run in runs.items() if any(e.step > 0 for e in run.evaluations)}
@@ -54,16 +70,26 @@ def comparison(study: Study) -> Comparison:
       notes.append(f"No {label} run is finished: what there is of them is compared, at the FLOPs reached so far.")
     compared |= finished or trained
     left_out += [run.name for key, run in runs.items() if key not in (finished or trained)]
+  if study.has_many_methods:
+    reached = {key[1]: last_flops(run) for key, run in compared.items() if key[1] not in study.budgets}
+    most = max(reached.values(), default=0.0)
+    short = {method: flops for method, flops in reached.items() if flops * (1 + TOLERANCE) < most}
+    notes += [f"{study.methods[method]} ends at {flops_text(flops)} FLOPs, before others: it is read there, and a gap "
+              "to another method at the smaller FLOPs of the two." for method, flops in short.items()]
+    return Comparison({key: math.inf for base in study.bases for key in compared if key[0] == base}, tuple(notes),
+                      tuple(left_out), {key: last_flops(run) for key, run in compared.items()})
   at = {}
   for base in study.bases:
-    spent = {key: last_flops(run) for key, run in compared.items() if key[0] == base}
+    spent = {key: last_flops(run) for key, run in compared.items() if key[0] == base and key[1] not in study.budgets}
     low, high = min(spent.values(), default=0.0), max(spent.values(), default=0.0)
     equal = high <= low * (1 + TOLERANCE)
     at |= dict.fromkeys(spent, math.inf if equal else low)
     if not equal:
       notes.append(f"base-{base}: last evaluations lie between {low:.3g} and {high:.3g} FLOPs, more than 3% apart; its "
                    f"methods are compared at {low:.3g} by linear interpolation between evaluations.")
-  return Comparison(at, tuple(notes), tuple(left_out))
+  at |= {key: math.inf for key in compared if key[1] in study.budgets}
+  at = {key: at[key] for base in study.bases for key in compared if key[0] == base}
+  return Comparison(at, tuple(notes), tuple(left_out), {key: last_flops(compared[key]) for key in at})
 
 
 def read_at(flops_K: Sequence[float], values_RK: np.ndarray, at: float) -> np.ndarray:

@@ -105,6 +105,19 @@ def test_another_study_in_the_same_directory_is_refused_but_for_jobs(config_of, 
     study_run.run(config_of(), workdir / "runs" / "base-0")
 
 
+def test_a_study_that_an_older_version_began_goes_on(config_of, tmp_path, stand_in, reports):
+  workdir = tmp_path / "study"
+  study_run.run(config_of(), workdir)
+  config = json.loads((workdir / "config.json").read_text())
+  for key in ("measure", "claims", "notes", "bases_of"):
+    del config["study"][key]
+  (workdir / "config.json").write_text(json.dumps(config))
+  study_run.run(config_of(), workdir)
+  with pytest.raises(ConfigError, match=r"config\.study\.measure: 'success' there, 'per_step' now"):
+    (workdir / "config.json").write_text(json.dumps(config))
+    study_run.run(config_of(measure="per_step"), workdir)
+
+
 def test_claims_cannot_be_changed_once_the_runs_have_begun(config_of, tmp_path, stand_in, reports):
   workdir, claims = tmp_path / "study", ({"method": "ppo", "least": 0.1},)
   config = config_of(claims=claims, at={"ppo": (0.5,)})

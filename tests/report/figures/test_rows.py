@@ -56,3 +56,33 @@ def test_matched_rows_agree_with_the_estimate(study):
   measured = effects.measure(study, resamples=20)
   rows = {(row["temperature"], row["base"]): row["gap"] for row in matched_rows(study, measured)}
   assert rows[0.0, "mean"] == pytest.approx(measured.find("matched", "ppo", "rule_ood", 0.0).value, abs=1e-4)
+
+
+def test_curves_may_be_over_updates_and_are_of_the_measure_that_heads_the_report(points_study):
+  study = read_workdir.read_study(points_study)
+  rows = [row for row in curve_rows(study, x="updates")
+          if (row["variant"], row["temperature"], row["base"]) == ("id", 0.0, "base-1")]
+  for method, updates in (("sft", 2500), ("ppo", 256)):
+    curve = study.runs[1, method, 0].curve("id", 0.0)
+    of_method = [row for row in rows if row["method"] == method]
+    assert [row["updates"] for row in of_method] == [e.updates for e in curve] and curve[-1].updates == updates
+    assert [row["per_step"] for row in of_method] == pytest.approx([e.per_step for e in curve])
+
+
+def test_older_lines_have_no_curve_over_updates(study):
+  assert not curve_rows(study, x="updates") and curve_rows(study)
+
+
+def test_verdicts_of_many_points_are_those_of_all_responses(points_study):
+  study = read_workdir.read_study(points_study)
+  rows = verdict_rows(study, flops_axis.comparison(study), verdict_groups(study.runs.values()))
+  right, = (r["share"] for r in rows if (r["variant"], r["group"], r["verdict"]) == ("id", "ppo", "correct"))
+  ends = [study.runs[base, "ppo", 0].curve("id", 0.0)[-1].per_step for base in study.bases]
+  assert right == pytest.approx(np.mean(ends))
+
+
+def test_every_group_of_bases_has_a_start_of_its_own(arms_study):
+  study = read_workdir.read_study(arms_study)
+  rows = verdict_rows(study, flops_axis.comparison(study), verdict_groups(study.runs.values()))
+  right = {r["group"]: r["share"] for r in rows if (r["variant"], r["verdict"]) == ("id", "correct")}
+  assert right["start of PPO CLEAN"] < right["start"] - 0.2

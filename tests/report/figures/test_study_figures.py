@@ -24,6 +24,17 @@ def test_a_panel_a_variant_and_temperature_with_rates_from_zero():
   assert "--" in {line.get_linestyle() for line in figure.axes[1].lines}
 
 
+def test_curves_over_updates_say_so():
+  rows = [{**{key: value for key, value in row.items() if key != "flops"}, "updates": row["flops"] / 1e9}
+          for row in curve_rows()]
+  axes = study_figures.curves(rows, VARIANTS, LABELS, COLOURS, ("id_seen",)).axes
+  assert axes[-1].get_xlabel().startswith("updates") and axes[-1].get_xlim()[1] > 2000
+  of_responses = [{**row, "per_step": row["success"]} for row in curve_rows()]
+  for row in of_responses:
+    del row["success"]
+  assert study_figures.curves(of_responses, VARIANTS, LABELS, COLOURS, ()).axes[0].get_ylabel() == "right responses"
+
+
 def test_words_at_line_ends_lie_inside_the_figure():
   figure = study_figures.curves(curve_rows(), VARIANTS, {"sft": "SFT", "ppo": "a method of a long name"},
                           COLOURS, ("id_seen",))

@@ -47,6 +47,23 @@ def test_the_best_in_distribution_comes_first(many):
   assert len(ends) == 12 and ends == sorted(ends, reverse=True)
 
 
+def test_recorded_arms_are_all_there_in_their_order(arms_study, tmp_path, monkeypatch):
+  measure = effects.measure
+  monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=50))
+  monkeypatch.setattr(write.study_figures, "DPI", 50)
+  path = write.write_study(arms_study, tmp_path)
+  text = path.with_suffix(".md").read_text()
+  lines = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith(("| SFT", "| PPO"))]
+  arms = ["SFT", "SFT EQUAL", "SFT EARLY", "PPO", "PPO HALF", "PPO CLEAN", "PPO LATE", "PPO NEVER"]
+  assert [line for line in lines if line in arms][:8] == arms
+  assert "Why there is sft_early." in text and "ordered by their results" not in text
+  assert "PPO HALF ends above SFT EARLY at equal FLOPs" in text and "base-1-ppo_late-0 is not finished" in text
+  gaps = text.partition("| minus SFT")[2].partition("\n\n")[0]
+  assert "PPO HALF" in gaps and "PPO CLEAN" not in gaps
+  for name in ("methods", "curves", "curves_updates", "codes"):
+    assert (tmp_path / f"{name}.png").exists(), name
+
+
 def test_a_reference_is_one_of_the_methods(many):
   content = json.loads((many / "study.json").read_text())
   (many / "study.json").write_text(json.dumps(content | {"reference": "nobody"}))

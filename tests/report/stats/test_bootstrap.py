@@ -42,6 +42,24 @@ def test_pairing_by_episode_removes_what_episodes_share():
   assert paired < 0.8 * np.sqrt(means[1:, 0].var() + means[1:, 1].var())
 
 
+def test_a_quotient_of_sums_resamples_whole_episodes():
+  """Responses of one episode are alike here, so an interval that took each for itself would be far too narrow."""
+  random, episodes, each = np.random.default_rng(0), 400, 10
+  right = each * (random.random(episodes) < 0.4)
+  means = bootstrap.episode_means(np.stack([right, np.full(episodes, each)]), "x", 3000)
+  rates = bootstrap.ratios(means[:, :1], means[:, 1:])[:, 0]
+  assert rates[0] == pytest.approx(right.sum() / (each * episodes), abs=1e-6)
+  assert rates[1:].std() == pytest.approx(np.sqrt(rates[0] * (1 - rates[0]) / episodes), rel=0.06)
+
+
+def test_a_quotient_of_lengths_that_differ_is_that_of_the_sums():
+  right, responses = np.array([0, 3, 8, 2]), np.array([1, 4, 8, 5])
+  means = bootstrap.episode_means(np.stack([right, responses]), "x", 50)
+  rates = bootstrap.ratios(means[:, :1], means[:, 1:])
+  assert rates[0, 0] == pytest.approx(13 / 18) and (rates >= 0).all() and (rates <= 1).all()
+  assert np.isnan(bootstrap.ratios(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32))).all()
+
+
 def test_seeds_stay_inside_the_base_that_was_drawn():
   bases = ("a", "a", "b", "c", "c", "c")
   index_RBS = bootstrap.run_draws(bases, 300)
@@ -59,6 +77,15 @@ def test_with_one_base_only_episodes_are_drawn():
   identical = np.broadcast_to(values.mean(axis=2, keepdims=True), (1, 3, 50))
   flat = interval(identical)
   assert flat.low == pytest.approx(flat.high, abs=1e-6)
+
+
+def test_fewer_bases_than_the_least_support_no_interval_over_bases():
+  """However far two bases lie apart, the interval is that of the episodes; a third one brings back bases."""
+  values = np.random.default_rng(0).random((3, 1, 200)) + np.array([0.0, 50.0, 100.0])[:, None, None]
+  two, three = interval(values[:2]), interval(values)
+  assert two.unit == "episodes" and np.isnan(two.t_low) and two.wider == (two.low, two.high)
+  assert two.high - two.low < 0.2 and len(two.per_base) == 2 < bootstrap.MIN_BASES == 3
+  assert three.unit == "bases" and three.high - three.low > 20 and three.t_high > three.high
 
 
 def test_the_t_interval_is_students():

@@ -81,3 +81,30 @@ def test_alarms_and_skipped_updates_fail_their_checks(make_study, tmp_path):
   failed = {check: detail for check, passed, detail in claims.checks(read_workdir.read_study(study)) if not passed}
   assert failed == {"No step was skipped for a non-finite loss or gradient": "base-0-ppo-0: 2",
                     "base-0-ppo-0: no alarm sampler_gap": "1 of 136 logged steps, first at step 401"}
+
+
+def test_recorded_claims_are_judged_in_place_of_ours(points_study):
+  study, judged_claims, limits = judged(points_study, 200)
+  assert [claim.verdict for claim in judged_claims] == [
+      claims.HELD, claims.CONTRARY, claims.HELD, claims.NOT_HELD, claims.HELD, claims.UNMEASURED]
+  assert [claim.prediction for claim in judged_claims][2:5] == ["> 50%", "> 95%", "> 60 points"]
+  assert judged_claims[-1].text == "At a temperature nobody played." and judged_claims[3].is_level
+  assert sum(claim.text in "\n".join(limits) for claim in judged_claims) == 3
+  assert "PPO minus SFT at equal FLOPs is at least 60 points in success on OOD, new rule" == judged_claims[4].text
+
+
+def test_a_bound_moves_the_line_that_both_intervals_have_to_clear():
+  assert [claims.judge(SURE, 1, bound)[0] for bound in (0.01, 0.03)] == [claims.HOLDS, claims.FAILS]
+  assert [claims.judge(SURE, -1, bound)[0] for bound in (0.2, 0.17)] == [claims.HOLDS, claims.FAILS]
+  assert "the opposite" in claims.judge(SURE, 1, 0.3)[1] and "touches 10%" in claims.judge(SURE, 1, 0.1)[1]
+
+
+def test_two_bases_are_too_few_for_a_recorded_claim_and_it_is_said(points, tmp_path):
+  path = points.write_study(tmp_path, bases=2, content={"claims": [{"method": "ppo", "sign": 1}]})
+  _, (claim,), limits = judged(path, 20)
+  assert claim.verdict == claims.FEW and "THERE ARE 2 BASE MODELS" in limits[0] and "over episodes" in limits[1]
+
+
+def test_starts_of_other_bases_may_differ(arms_study):
+  _, passed, detail = claims.checks(read_workdir.read_study(arms_study))[0]
+  assert passed and "agree" in detail

@@ -42,7 +42,7 @@ def test_the_matched_gap_interpolates_sfts_curve(measured):
     direct.append(success(study, base, "ppo", "rule_ood", -1) - np.interp(target, inside, outside))
   estimate = result.find("matched", "ppo", "rule_ood", 0.0)
   assert estimate.value == pytest.approx(np.mean(direct), abs=1e-4) and estimate.kept == 1
-  assert 0 < result.brackets["ppo", 0.0] < 0.5
+  assert 0 < result.bracket("ppo", 0.0) < 0.5
 
 
 def test_first_attempts_are_measured_too(measured):
@@ -86,3 +86,78 @@ def test_runs_that_played_different_episodes_do_not_pair(make_study, make_run, t
 def test_no_runs_give_no_effects(make_study, tmp_path):
   study = read_workdir.read_study(make_study(tmp_path, bases=1, skip=("base-0-sft-0", "base-0-ppo-0")))
   assert effects.measure(study).rows == ()
+
+
+@pytest.fixture(scope="module")
+def of_points(points_study):
+  study = read_workdir.read_study(points_study)
+  return study, effects.measure(study, resamples=300)
+
+
+def test_right_responses_are_a_measure_like_success(of_points):
+  study, result = of_points
+  for variant in study.variants:
+    ends = [study.runs[base, "ppo", 0].curve(variant, 1.0)[-1] for base in study.bases]
+    direct = [sum(e.right_N) / sum(e.responses_N) for e in ends]
+    estimate = result.find("end", "ppo", variant, 1.0)
+    assert estimate.per_base == pytest.approx(direct, abs=1e-5) and estimate.low < estimate.value < estimate.high
+    success = result.find("end", "ppo", variant, 1.0, measure="success")
+    assert success.per_base == pytest.approx([e.success for e in ends], abs=1e-5)
+  quantities = {(row.quantity, row.measure) for row in result.rows}
+  assert {(q, m) for q in ("gap", "matched", "early_best") for m in ("success", "per_step")} <= quantities
+
+
+def test_a_gap_in_right_responses_is_paired_by_episode(of_points):
+  """Both methods play the same episodes, of unequal ease: their difference varies less than two apart would."""
+  study, result = of_points
+  gap, *ends = (result.find(q, m, "id", 0.0) for q, m in (("gap", "ppo"), ("end", "ppo"), ("end", "sft")))
+  assert gap.value == pytest.approx(ends[0].value - ends[1].value, abs=1e-6)
+  assert gap.per_base == pytest.approx(np.subtract(*(end.per_base for end in ends)), abs=1e-6)
+
+
+def test_a_matched_gap_says_between_which_evaluations_it_reads(of_points):
+  study, result = of_points
+  reads = [read for read in result.reads if (read.method, read.temperature) == ("ppo", 0.0)]
+  assert len(reads) == result.find("matched", "ppo", "rule_ood", 0.0).runs
+  for read in reads:
+    curve = study.runs[int(read.run.split("-")[1]), "sft", 0].curve("id", 0.0)
+    index = [e.flops for e in curve].index(read.flops[0])
+    assert read.success[0] < read.target <= read.success[1]
+    assert read.success == pytest.approx([e.per_step for e in curve[index : index + 2]])
+    assert (read.flops[1], read.updates[1]) == (curve[index + 1].flops, curve[index + 1].updates)
+
+
+def test_runs_whose_lines_are_older_still_have_their_success(points, tmp_path):
+  study = points.write_study(tmp_path, bases=3)
+  path = study / "runs" / "base-0-ppo-0" / "evals.jsonl"
+  path.write_text(path.read_text().replace('"episode_right"', '"x"').replace('"episode_responses"', '"y"'))
+  study = read_workdir.read_study(study)
+  result = effects.measure(study, resamples=20)
+  assert result.find("end", "ppo", "id", 0.0).bases == 2
+  assert result.find("end", "ppo", "id", 0.0, measure="success").bases == 3
+
+
+def test_a_budget_of_its_own_is_read_at_its_end_and_its_gap_at_equal_flops(arms_study):
+  study = read_workdir.read_study(arms_study)
+  result = effects.measure(study, resamples=20)
+  rate = lambda base, method, index: study.runs[base, method, 0].curve("rule_ood", 0.0)[index].per_step
+  for method in ("sft_early", "ppo_half", "sft", "ppo"):
+    end = result.find("end", method, "rule_ood", 0.0)
+    assert end.per_base == pytest.approx([rate(base, method, -1) for base in range(3)], abs=1e-5), method
+  # 2e11 is the second evaluation of SFT, and 1e12 lies a third of the way between its third and its last one.
+  early = [rate(base, "sft_early", -1) - rate(base, "sft", 1) for base in range(3)]
+  assert result.find("gap", "sft_early", "rule_ood", 0.0).per_base == pytest.approx(early, abs=1e-5)
+  half = [rate(b, "ppo_half", -1) - (5 * rate(b, "sft", 2) + rate(b, "sft", 3)) / 6 for b in range(3)]
+  assert result.find("gap", "ppo_half", "rule_ood", 0.0).per_base == pytest.approx(half, abs=1e-5)
+  assert sum("budget of its own" in note for note in result.notes) == 2
+
+
+def test_other_bases_are_compared_with_their_own_start_alone(arms_study):
+  study = read_workdir.read_study(arms_study)
+  result = effects.measure(study, resamples=20)
+  change = [run.curve("id", 0.0)[-1].per_step - run.curve("id", 0.0)[0].per_step
+            for run in (study.runs[base, "ppo_clean", 0] for base in range(3))]
+  assert result.find("change", "ppo_clean", "id", 0.0).per_base == pytest.approx(change, abs=1e-5)
+  assert result.find("gap", "ppo_clean", "id", 0.0) is result.find("matched", "ppo_clean", "rule_ood", 0.0) is None
+  # A claim may name any two methods; it is no gap to the reference.
+  assert result.find("gap", "ppo_half", "rule_ood", 0.0, comparison="sft_early").bases == 3

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -69,3 +70,23 @@ def test_the_account_is_the_last_line(make_run, tmp_path):
   account = flops_axis.account(run)
   assert account["total"] == run.metrics[-1]["compute/total_flops"]
   assert account["rollout"] == run.metrics[-1]["compute/rollout_flops"]
+
+
+def test_a_pair_is_read_at_the_smaller_flops_only_where_budgets_differ(arms_study):
+  chosen = flops_axis.comparison(read_workdir.read_study(arms_study))
+  assert set(chosen.at.values()) == {math.inf}
+  assert chosen.equal_flops((0, "ppo", 0), (0, "sft", 0)) == (math.inf, math.inf)
+  assert chosen.equal_flops((0, "ppo_half", 0), (0, "sft", 0)) == (1e12, 1e12)
+  assert chosen.equal_flops((0, "sft_early", 0), (0, "ppo_half", 0)) == (2e11, 2e11)
+
+
+def test_of_many_methods_one_that_stopped_early_does_not_shorten_the_others(arms_study):
+  """ppo_late is at 40% of the budget; of two methods, both would be read there."""
+  study = read_workdir.read_study(arms_study)
+  chosen = flops_axis.comparison(study)
+  assert chosen.at[0, "sft", 0] == math.inf and (0, "ppo_late", 0) in chosen.at
+  assert chosen.equal_flops((0, "ppo_late", 0), (0, "sft", 0)) == (8e11, 8e11)
+  notes = [note for note in chosen.notes if "before others" in note]
+  assert len(notes) == 1 and notes[0].startswith("PPO LATE ends at 8e11 FLOPs")
+  few = dataclasses.replace(study, methods={"sft": "SFT", "ppo_late": "LATE"}, budgets={})
+  assert flops_axis.comparison(few).at[0, "sft", 0] == 8e11
