@@ -48,10 +48,22 @@ ALARMS = {
         "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
         "from a model that was trained by sft."),
     "entropy_collapse": Alarm(
-        "The policy gives nearly the same response every time (under 0.1 nats a response): it no longer explores. "
-        "Harmless where success is near 1.",
+        "The policy gives nearly the same response every time (under 0.1 nats a response), while it fails in more than "
+        "a tenth of the episodes: it no longer explores.",
         "Raise --config.ppo.entropy_coef or --config.ppo.kl_coef (of grpo alike, or its clip_high), or lower "
         "--config.optimizer.learning_rate, and go on from an earlier step: --config.start=WORKDIR@STEP."),
+    "success_collapse": Alarm(
+        "For some lines now, the success of the training episodes has been below half of its best: updates have "
+        "destroyed what the policy could do, or, with 16 episodes a line or fewer, it is chance.",
+        "Go on from a step before the fall, --config.start=WORKDIR@STEP, with smaller updates: "
+        "--config.ppo.target_kl=0.02, fewer --config.ppo.epochs and --config.ppo.minibatches (of grpo and rloo alike), "
+        "or a lower --config.optimizer.learning_rate."),
+    "large_update": Alarm(
+        "Within one iteration the policy went far from the one that played its episodes (policy/approxkl_avg above "
+        "0.2, or a ratio above 100): clipping does not hold it, and such updates destroy policies.",
+        "--config.ppo.target_kl=0.02 stops an iteration before that; else fewer --config.ppo.epochs or "
+        "--config.ppo.minibatches, or a lower --config.optimizer.learning_rate. --config.ppo.dual_clip=3 bounds "
+        "actions with a negative advantage (of grpo and rloo alike)."),
     "sampler_gap": Alarm(
         "The sampler's log-probabilities differ from the training graph's by more than 0.02 a token on average: "
         "episodes come from another distribution than the one that is updated.",
@@ -66,28 +78,44 @@ SAME_REWARD = 1e-6
 # A policy that changes its answer one time in fifty has 0.1 nats a response, however long the responses are.
 LEAST_NATS = 0.1
 USUAL_LENGTH = 10.0  # tokens of a response where none was measured
+# With little entropy and success from here on, the policy has learned its task.
+SOLVED = 0.9
+# Success is averaged, because that of one batch is noisy: over 5 lines at first, then with weight 1/5 for the newest.
+# Simulated with a constant success of 0.1 to 0.5 over 500 lines: no false alarm with 64 episodes a line or more, some
+# with 16 or fewer.
+AVERAGED = 5
+LEAST_LEVEL, FALL = 0.2, 0.5
+BEST, AVERAGE, LINES = "success/best", "success/average", "success/lines"   # kept from line to line
+# PPO on GeneralPoints as its config has it stays below an approximate KL of 0.001 and a ratio of 3. Iterations of 4
+# epochs of 8 minibatches that destroyed a policy had 0.36 to 1.4 and ratios up to 184 (V-IRL in language), and 0.8 to
+# 2.8 and up to 145 (GeneralPoints, 64 episodes, rate 2e-3).
+MOST_KL, MOST_RATIO = 0.2, 100.0
 # One batch may lack the rewards that others had, so values are judged by several lines in a row.
 BEYOND = 1.5
 LEAST_EXPLAINED = -1.0
-PATIENCE = {"runaway_values": 5}
+PATIENCE = {"runaway_values": 5, "success_collapse": 5}
 # verl calls |p - p'| below 0.005 sound and above 0.01 broken, and |log p - log p'| is never smaller. Decoding gives up
 # to 0.01 in bfloat16 and 1e-7 in float32.
 MOST_GAP = 0.02
 
 
-def streaks(metrics: dict[str, float], before: dict[str, int]) -> dict[str, int]:
-  """For the alarms of PATIENCE, in how many lines in a row their rules hold; before: the same of the line before."""
-  return {name: before.get(name, 0) + 1 if _RULES[name](metrics) else 0 for name in PATIENCE}
+def streaks(metrics: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+  """What is known of the lines so far: for the alarms of PATIENCE, in how many lines in a row their rules hold; and
+  the average and the best success. before: the same of the line before, {} at the first one."""
+  levels = _success_levels(metrics, before)
+  line = {**metrics, **levels}
+  return {**levels, **{name: before.get(name, 0) + 1 if _RULES[name](line) else 0 for name in PATIENCE}}
 
 
-def raised(metrics: dict[str, float], lines: dict[str, int] | None = None) -> dict[str, float]:
+def raised(metrics: dict[str, float], lines: dict[str, float] | None = None) -> dict[str, float]:
   """{"alarm/NAME": 1.0} of the alarms that one line of metrics raises; a rule whose metrics are absent raises nothing.
 
   A line may average several steps; constant rewards and truncation must then hold in all of them.
   lines: `streaks` with this line
   """
-  waits = lambda name: (lines or {}).get(name, 0) < PATIENCE.get(name, 0)
-  return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule(metrics) and not waits(name)}
+  lines = lines or {}
+  waits = lambda name: lines.get(name, 0) < PATIENCE.get(name, 0)
+  return {PREFIX + name: 1.0 for name, rule in _RULES.items() if rule({**metrics, **lines}) and not waits(name)}
 
 
 def has_signal(metrics: dict[str, float]) -> bool:
@@ -128,7 +156,27 @@ def _all_truncated(metrics: dict[str, float]) -> bool:
 
 def _entropy_collapse(metrics: dict[str, float]) -> bool:
   length = metrics.get("response_length/mean", USUAL_LENGTH)
-  return metrics.get("policy/entropy_avg", math.inf) * length < LEAST_NATS
+  return metrics.get("policy/entropy_avg", math.inf) * length < LEAST_NATS and metrics.get("success", 0.0) < SOLVED
+
+
+def _success_levels(metrics: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+  """The average success after this line, its best so far, and the number of lines; as before where a line has none."""
+  levels = {name: before[name] for name in (AVERAGE, BEST, LINES) if name in before}
+  if "success" not in metrics:
+    return levels
+  lines, average = levels.get(LINES, 0) + 1, levels.get(AVERAGE, 0.0)
+  average += (metrics["success"] - average) / min(lines, AVERAGED)
+  best = levels.get(BEST, 0.0)
+  return {AVERAGE: average, BEST: max(best, average) if lines >= AVERAGED else best, LINES: lines}
+
+
+def _success_collapse(metrics: dict[str, float]) -> bool:
+  best = metrics.get(BEST, 0.0)
+  return best >= LEAST_LEVEL and metrics[AVERAGE] < FALL * best
+
+
+def _large_update(metrics: dict[str, float]) -> bool:
+  return metrics.get("policy/approxkl_avg", 0.0) > MOST_KL or metrics.get("val/ratio_max", 0.0) > MOST_RATIO
 
 
 def _sampler_gap(metrics: dict[str, float]) -> bool:
@@ -138,4 +186,5 @@ def _sampler_gap(metrics: dict[str, float]) -> bool:
 _RULES = {
     "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
     "constant_groups": _constant_groups, "runaway_values": _runaway_values, "all_truncated": _all_truncated,
-    "entropy_collapse": _entropy_collapse, "sampler_gap": _sampler_gap}
+    "entropy_collapse": _entropy_collapse, "success_collapse": _success_collapse, "large_update": _large_update,
+    "sampler_gap": _sampler_gap}

@@ -45,6 +45,12 @@ class Message:
 Chat = tuple[Message, ...]
 
 
+def continues(before: Chat, response: str, chat: Chat) -> bool:
+  """Whether a chat begins with the one that was answered before and the response to it."""
+  answer = chat[len(before)] if len(chat) > len(before) else None
+  return answer is not None and (answer.role, answer.text) == ("assistant", response) and chat[: len(before)] == before
+
+
 def _is_same(left: np.ndarray | None, right: np.ndarray | None) -> bool:
   if left is None or right is None:
     return left is right

@@ -1,5 +1,6 @@
 """Alarms: raised by what they are about, silent in a healthy step, each with a cause and a knob that exists."""
 
+import json
 import math
 import re
 
@@ -19,6 +20,8 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
   assert raised({}) == {}
   assert raised({**HEALTHY, "response_length/clip_ratio": 0.999, "policy/entropy_avg": 0.02}) == {}
   assert raised({**HEALTHY, "frac_reward_zero_std": 0.9}) == {}
+  assert raised({**HEALTHY, "policy/entropy_avg": 0.001, "success": 0.99}) == {}   # it has learned its task
+  assert raised({**HEALTHY, "policy/approxkl_avg": 0.02, "val/ratio_max": 5.0}) == {}
 
 
 @pytest.mark.parametrize("name, changed", [
@@ -31,6 +34,8 @@ def test_a_healthy_step_and_an_empty_one_raise_nothing():
     ("constant_groups", {"frac_reward_zero_std": 1.0, "objective/scores_std": 0.0}),   # the same, said once
     ("all_truncated", {"response_length/clip_ratio": 1.0}),
     ("entropy_collapse", {"policy/entropy_avg": 0.001}), ("entropy_collapse", {"policy/entropy_avg": 0.0}),
+    ("entropy_collapse", {"policy/entropy_avg": 0.001, "success": 0.5}),
+    ("large_update", {"policy/approxkl_avg": 0.36}), ("large_update", {"val/ratio_max": 184.0}),
     ("sampler_gap", {"sampling/sampling_logp_difference/mean": 0.05}),
     ("sampler_gap", {"sampling/sampling_logp_difference/mean": math.nan})])
 def test_each_alarm_is_raised_alone_by_what_it_is_about(name, changed):
@@ -47,6 +52,49 @@ def test_values_run_away_if_they_do_so_in_several_lines_in_a_row(bad):
     found.append(raised(line, lines))
   late = 2 + PATIENCE["runaway_values"] - 1
   assert found == [{}] * late + [{PREFIX + "runaway_values": 1.0}] * (8 - late)
+
+
+def followed(successes, lines=None):
+  """([whether success_collapse is raised in each line], what is known after the last one)."""
+  alarmed, lines = [], lines or {}
+  for success in successes:
+    line = {**HEALTHY, **({} if success is None else {"success": success})}
+    lines = streaks(line, lines)
+    alarmed.append(PREFIX + "success_collapse" in raised(line, lines))
+  return alarmed, lines
+
+
+def test_a_success_that_falls_below_half_of_its_best_and_stays_there_is_a_collapse():
+  alarmed, _ = followed([0.4, 0.5, 0.6, 0.8, 0.9, 0.95, 1.0, *[0.0] * 20])
+  first = alarmed.index(True)
+  assert 7 + PATIENCE["success_collapse"] <= first < 18 and all(alarmed[first:])
+
+
+@pytest.mark.parametrize("successes", [
+    [0.0] * 30,   # never solved
+    [0.1] * 10 + [0.0] * 30,   # no level to lose
+    [1.0] + [0.3] * 30,   # a single line is no level
+    [0.9] * 10 + [0.5] * 30,   # above half
+    [0.9] * 10 + [0.0, 0.0, 0.0] + [0.9] * 10,   # it comes back
+    [0.1 * min(line, 9) for line in range(40)],   # it learns
+    [None] * 30])   # nothing is played
+def test_other_courses_of_success_are_no_collapse(successes):
+  assert not any(followed(successes)[0])
+
+
+def test_after_a_collapse_a_policy_that_comes_back_is_sound_again():
+  alarmed, _ = followed([0.9] * 10 + [0.0] * 20 + [0.9] * 20)
+  assert alarmed[29] and not alarmed[-1]
+
+
+def test_what_is_known_of_the_lines_before_goes_through_json():
+  """A checkpoint holds it, and a run that goes on raises its alarms in the same lines."""
+  course = [0.9] * 10 + [0.05] * 20
+  whole, known = followed(course)
+  for cut in (3, 12, 17):
+    before, lines = followed(course[:cut])
+    after, last = followed(course[cut:], json.loads(json.dumps(lines)))
+    assert before + after == whole and last == known
 
 
 def test_a_step_has_a_signal_unless_rewards_or_groups_are_alike():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sftrl_jax.chat import Message
+from sftrl_jax.chat import Message, continues
 
 
 def test_a_message_is_immutable():
@@ -35,3 +35,14 @@ def test_an_unknown_role_is_refused(role):
 def test_text_must_be_text():
   with pytest.raises(TypeError, match="str"):
     Message("user", b"hello")
+
+
+def test_a_chat_continues_the_one_that_was_answered():
+  before = (Message("system", "s"), Message("user", "q"))
+  grown = (*before, Message("assistant", "a"), Message("user", "f"))
+  assert continues(before, "a", grown) and continues(before, "a", grown[:3])
+  for chat in (before, (), grown[1:], (*before, Message("user", "a"))):
+    assert not continues(before, "a", chat)
+  assert not continues(before, "b", grown)
+  thought = Message("assistant", "a", fields={"reasoning_content": "because"})
+  assert continues(before, "a", (*before, thought, Message("user", "f")))

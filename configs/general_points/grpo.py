@@ -31,7 +31,7 @@ def get_config(choice=""):
   config.compute = dict(microbatches=4)  # what fits a core's cache
   config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
-  return real(config) if choice else config
+  return real(config) if choice in task.PRETRAINED else config
 
 
 def real(config):

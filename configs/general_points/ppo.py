@@ -1,6 +1,9 @@
 r"""PPO on GeneralPoints: the verifier's rewards under J = Q = K = 10, three attempts. Does it carry over to 11, 12, 13?
 
   sftrl rl --config=configs/general_points/ppo.py --workdir=runs/gp_ppo
+  sftrl rl --config=configs/general_points/ppo.py:all_7 --workdir=runs/all_7_ppo   (faces count as 7)
+  sftrl rl --config=configs/general_points/ppo.py:five_cards --workdir=runs/five_cards_ppo   (after base.py:five_cards)
+  sftrl rl --config=configs/general_points/ppo.py:cot --workdir=runs/cot_ppo   (after base.py:cot)
   sftrl rl --config=configs/general_points/ppo.py:smollm2 --workdir=runs/smollm2_ppo       (an accelerator)
   sftrl rl --config=configs/general_points/ppo.py:qwen2.5-0.5b --workdir=runs/qwen_ppo     (an accelerator)
   sftrl rl --config=configs/general_points/ppo.py:llama3.2-1b --workdir=runs/llama_ppo     (an accelerator)
@@ -32,7 +35,7 @@ def get_config(choice=""):
   config.compute = dict(microbatches=4)  # what fits a core's cache
   config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
-  return real(config) if choice else config
+  return real(config) if choice in task.PRETRAINED else config
 
 
 def real(config):

@@ -1,6 +1,9 @@
 r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of the hands where they are 11, 12, 13?
 
   sftrl sft --config=configs/general_points/sft.py --workdir=runs/gp_sft
+  sftrl sft --config=configs/general_points/sft.py:all_7 --workdir=runs/all_7_sft   (faces count as 7)
+  sftrl sft --config=configs/general_points/sft.py:five_cards --workdir=runs/five_cards_sft   (after base.py:five_cards)
+  sftrl sft --config=configs/general_points/sft.py:cot --workdir=runs/cot_sft   (after base.py:cot)
   sftrl sft --config=configs/general_points/sft.py:smollm2 --workdir=runs/smollm2_sft       (an accelerator)
   sftrl sft --config=configs/general_points/sft.py:qwen2.5-0.5b --workdir=runs/qwen_sft     (an accelerator)
   sftrl sft --config=configs/general_points/sft.py:llama3.2-1b --workdir=runs/llama_sft     (an accelerator)
@@ -19,13 +22,14 @@ def get_config(choice=""):
   config.steps = 100_000  # the budget ends the run
   config.flops = 3e12
   config.batch = 64
-  config.data = dict(length=23)  # a prompt of 11 and a response of 13, the last token only a target
+  # 23: a prompt of 11 and a response of 13, the last token only a target
+  config.data = dict(length=task.GAMES[choice]["row"] if choice in task.GAMES else 23)
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)
   config.compute = dict(microbatches=2)  # what fits a core's cache
   config.checkpoint = dict(every=500, keep=2)
   config.log = dict(every=10)
-  return real(config) if choice else config
+  return real(config) if choice in task.PRETRAINED else config
 
 
 def real(config):

@@ -1,4 +1,7 @@
-"""GeneralPoints on a CPU and on real models: what SFT and RL share, word for word, for each choice of model."""
+"""GeneralPoints on a CPU and on real models: what SFT and RL share, word for word, for each choice of a config.
+
+A choice is a real model (PRETRAINED), or the small decoder on another game (GAMES).
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,28 +14,45 @@ PRETRAINED = {
 }
 
 
+# Other games by the choice of a config. row: tokens of an expert's example; base_row: of a row of the base's mixture.
+GAMES = {
+    "all_7": dict(
+        env=dict(faces="all_7", shifts=("all_5", "all_12", "fake")), rollout={}, row=23, base_row=76,
+        start="base:general_points_0",  # which reads any rule
+        variants=("id_seen", "id_unseen", "rule_ood", "all_5", "all_12", "fake")),
+    "five_cards": dict(
+        env=dict(cards=5), rollout=dict(prompt_tokens=13, max_new_tokens=23), row=35, base_row=112,
+        start="runs/five_cards_base", variants=("id_seen", "id_unseen", "rule_ood")),
+    "cot": dict(  # an expert's answer has up to 31 tokens, one that slips up to 35
+        env=dict(reasoning=True), rollout=dict(max_new_tokens=35), row=41, base_row=126,
+        start="runs/cot_base", variants=("id_seen", "id_unseen", "rule_ood")),
+}
+
+
 def shared(choice="", **env) -> ConfigDict:
   """Three cards, any reachable target, the rule's values in the prompt; a decoder of 150k parameters, or `choice`."""
+  if choice and choice not in {**PRETRAINED, **GAMES}:
+    raise ValueError(f"choice is {choice!r}; it must be one of {', '.join((*PRETRAINED, *GAMES))}, or left out.")
+  game = GAMES.get(choice, {})
   config = ConfigDict()
   config.seed = 0
   config.env = {**dict(
       name="general_points", target="any", cards=3, faces=10, attempts=3, style="compact", holdout=0.25,
-      rewards=(1.0, -0.2, -0.4, -0.6)), **env}  # rewards: the paper's 5, -1, -2, -3 over 5
-  if choice:
+      rewards=(1.0, -0.2, -0.4, -0.6)), **game.get("env", {}), **env}  # rewards: the paper's 5, -1, -2, -3 over 5
+  if choice in PRETRAINED:
     return _pretrained(config, choice)
-  config.start = "base:general_points_0"
+  config.start = game.get("start", "base:general_points_0")
   config.tokenizer = dict(name="words")
   config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
-  config.rollout = dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0)
-  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=1024)
+  config.rollout = {**dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0),
+                    **game.get("rollout", {})}
+  config.evals = dict(variants=game.get("variants", ("id_seen", "id_unseen", "rule_ood")), episodes=1024)
   config.mesh = dict(cpu_threads=1)
   return config
 
 
 def _pretrained(config: ConfigDict, choice: str) -> ConfigDict:
   """The same task in English and JSON, for the tokenizer and the chat template that come with a real model."""
-  if choice not in PRETRAINED:
-    raise ValueError(f"choice is {choice!r}; it must be one of {', '.join(PRETRAINED)}, or left out.")
   about = PRETRAINED[choice]
   config.env.style = "short"
   config.start = about["start"]

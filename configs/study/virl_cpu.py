@@ -1,7 +1,7 @@
 r"""V-IRL in language on a laptop: what SFT and RL make of a shifted action space, and what SFT's loss is made of.
 
   sftrl study --config=configs/study/virl_cpu.py --workdir=runs/virl              (SFT and PPO, five bases, two cores)
-  sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (the other arms, from the same recipe)
+  sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (three bases, every arm)
   sftrl study --config=configs/study/virl_cpu.py:quick --workdir=runs/quick       (SFT and PPO, three shipped bases)
 
 Hardware: two CPU cores. Minutes: TBD.
@@ -11,12 +11,13 @@ Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on route
 and both are evaluated on the same routes under absolute actions (id), relative ones (`TURN left`; rule_ood), and on
 routes of other cities (city_ood). The prompt names the legal words and every instruction has both.
 
-The arms separate what the comparison mixes. Equal FLOPs are not equal updates: SFT makes about ten times as many, so one
-arm makes PPO's number. Adam steps on when the loss is zero, so one arm has eps = 1e-4. SFT passes through better models,
-so one arm stops early. PPO selects among what a base sometimes does, so one arm begins from a base that is never careless.
+The arms separate what the comparison mixes. Equal FLOPs are not equal updates: SFT makes about ten times as many, so
+one arm makes PPO's number. Adam steps on when the loss is zero, so one arm has eps = 1e-4. SFT passes through better
+models, so one arm stops early. PPO selects among what a base sometimes does, so one arm begins from a base that is
+never careless.
 
-Thresholds, fixed before the final runs: the claims below hold when the bootstrap and the t interval over bases both lie
-on their side. Evaluation routes are seeds 1,000,000,000 + i, i < 256; training routes have other seeds.
+Thresholds, fixed before the final runs: the claims below hold when the bootstrap and the t interval over bases both
+lie on their side. Evaluation routes are seeds 1,000,000,000 + i, i < 256; training routes have other seeds.
 """
 
 from ml_collections import ConfigDict
@@ -68,7 +69,7 @@ def get_config(choice=""):
   config.study = dict(
       name="SFT against PPO on V-IRL in language" + {"": "", "arms": ": every arm", "quick": " (quick)"}[choice],
       claim=CLAIM,
-      bases=3 if quick else 5,
+      bases=5 if not choice else 3,
       seeds=1,
       base="" if quick else "configs/virl/base.py",
       bases_of=clean,

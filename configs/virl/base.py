@@ -6,9 +6,9 @@ r"""A base model for V-IRL: a small decoder that knows both action spaces and ev
 Hardware: one CPU core. Minutes: 1.
 Result: TBD
 
-The mixture is an assumption of the study, and the report says so: at every view the writer is careless with a share that
-differs from view to view, 0 to 60%, and then acts on the line before the one that holds. Without careless text the base
-has nothing that RL could select (choice `clean`).
+The mixture is an assumption of the study, and the report says so: at every view the writer is careless with a share
+that differs from view to view, 0 to 60%, and then acts on the line before the one that holds. Without careless text the
+base has nothing that RL could select (choice `clean`).
 """
 
 from configs.virl import task

@@ -12,6 +12,6 @@ def shared(**env) -> ConfigDict:
   config.tokenizer = dict(name="words")
   config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
   config.rollout = dict(rows=128, prompt_tokens=36, feedback_tokens=3, max_new_tokens=6, temperature=1.0)
-  config.evals = dict(variants=("id", "rule_ood", "city_ood"), episodes=256)
+  config.evals = dict(variants=("id", "rule_ood", "city_ood"), episodes=256, expert_episodes=48)
   config.mesh = dict(cpu_threads=1)
   return config

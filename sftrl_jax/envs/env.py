@@ -36,18 +36,18 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Eight more members are optional. `attempts_of`: "episode" (an attempt is a response of the episode, the default) or
+  Eleven more members are optional. `attempts_of`: "episode" (an attempt is a response of the episode, the default) or
   "point" (a right response that does not end the episode leads to the next point of a task of many points, where tries
   begin anew); `tries`: then the most tries at a point; `illegal_codes`: codes of responses whose form is not valid,
-  by default ("illegal",) where that code exists.
+  by default ("illegal",) where that code exists. `rewrites_prompt`: a response may be followed by a new chat in place
+  of a longer one; every chat is then a row of its own. Of such an environment `row_attempts` is the most responses of
+  one chat and `most_rows` the most chats of one episode; each is `attempts` if left out.
 
-  `rewrites_prompt`: a response may be followed by a new chat in place of a longer one,
-  which programs refuse, since a row holds one chat. Dicts of str `code_labels` {code: label} and `variant_labels`
-  {variant: label} are what a report prints instead of the names, in this order; codes with one label are added up. The
-  methods careless(state, seed), a well-formed response that ignores the task of this state and may happen to be right,
-  and misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
-  data.misread; careless_bias(state), from -1 to 1, says where text of mixed quality is careless less or more often
-  than on average, for data.careless_spread.
+  Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are what a report prints instead of
+  the names, in this order; codes with one label are added up. The methods careless(state, seed), a well-formed response
+  that ignores the task of this state and may happen to be right, and misread(state, seed), a response that misreads
+  the task and is always wrong, are used by data.careless and data.misread; careless_bias(state), from -1 to 1, says
+  where text of mixed quality is careless less or more often than on average, for data.careless_spread.
   """
 
   variants: tuple[str, ...]
@@ -96,6 +96,36 @@ def counting_of(env: Env) -> Counting:
   if not isinstance(illegal, tuple) or any(code not in env.codes for code in illegal):
     raise ValueError(f"illegal_codes is {illegal!r}, but it must be a tuple of names among codes={env.codes!r}.")
   return Counting(attempts_of, attempts, illegal)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rewriting:
+  """The bounds of an environment whose episodes have several chats.
+
+  row_attempts: most responses of one chat. rows: most chats of one episode
+  """
+
+  row_attempts: int
+  rows: int
+
+
+def rewriting(env: Env) -> Rewriting | None:
+  """The bounds of an environment that may rewrite its prompt; None where a chat only grows.
+
+  Raises ValueError, naming the member, for bounds that hold no episode of `attempts` responses.
+  """
+  if not getattr(env, "rewrites_prompt", False):
+    return None
+  bounds = {name: getattr(env, name, env.attempts) for name in ("row_attempts", "most_rows")}
+  for name, value in bounds.items():
+    if not isinstance(value, int) or not 1 <= value <= env.attempts:
+      raise ValueError(f"{name} of the environment is {value!r}, but it must be an integer from 1 to `attempts`, which "
+                       f"is {env.attempts}: correct it, or leave it out.")
+  row_attempts, rows = bounds.values()
+  if row_attempts * rows < env.attempts:
+    raise ValueError(f"row_attempts of the environment is {row_attempts} and most_rows {rows}, but an episode of "
+                     f"`attempts` = {env.attempts} responses does not fit into so many chats: raise one of them.")
+  return Rewriting(row_attempts, rows)
 
 
 def labels_of(env: Env) -> dict[str, dict[str, str]]:

@@ -35,7 +35,10 @@ class PolicyBatch:
 
 @struct.dataclass
 class GroupBatch:
-  """Rows that a policy sampled, an episode a row, compared with the others of its group: no values, no returns."""
+  """Rows that a policy sampled, whose episodes are compared with the others of their group: no values, no returns.
+
+  A row is an episode, or one of its S chats: row s * E + e is then of episode e, and all S rows are in one batch.
+  """
 
   inputs: Inputs
   targets_BT: jax.Array  # int32

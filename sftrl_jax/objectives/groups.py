@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.objectives.surrogate import refuse_bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupConfig:
@@ -15,6 +17,10 @@ class GroupConfig:
   epochs: passes over the episodes of an iteration
   minibatches: optimizer updates an epoch
   clip: epsilon of the policy ratio
+  dual_clip: for a negative advantage, the ratio from which on an action pulls no more (0: none; Ye et al. 2020, 3.0)
+  target_kl: the largest approximate KL, policy/approxkl_avg of a minibatch, to the policy that played (0: no limit). A
+    minibatch with a larger one is not applied, and neither are those after it in the iteration; the first one always
+    is. The schedule counts what is applied
   kl_coef: weight of the KL to the start (0: the reference is not loaded)
   turn_gamma: discount from a turn's reward to the next in the sum
   truncated: "keep", or "mask": episodes with a response cut at rollout.max_new_tokens, or with a chat that no longer
@@ -31,6 +37,8 @@ class GroupConfig:
   epochs: int = 1
   minibatches: int = 4
   clip: float = 0.2
+  dual_clip: float = 0.0
+  target_kl: float = 0.0
   kl_coef: float = 0.0
   turn_gamma: float = 1.0
   truncated: Literal["keep", "mask"] = "keep"
@@ -58,6 +66,7 @@ def refuse(config: GroupConfig) -> None:
       raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
   if not 0 < config.clip < 1:
     raise ValueError(f"clip is {config.clip}; it must lie between 0 and 1, for example 0.2.")
+  refuse_bounds(config)
   if not 0 <= config.turn_gamma <= 1:
     raise ValueError(f"turn_gamma is {config.turn_gamma}; it must lie in [0, 1].")
   for name in ("kl_coef", "overlong_buffer", "overlong_penalty"):
@@ -65,14 +74,21 @@ def refuse(config: GroupConfig) -> None:
       raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative.")
 
 
-def weigh(mask_BT: jax.Array, mean: str, longest: int) -> tuple[jax.Array, jax.Array]:
+def by_episode(x_B: jax.Array, rows: int) -> jax.Array:
+  """x_E: sums over the rows of each episode, where row s * E + e of rows * E is of episode e."""
+  return x_B if rows == 1 else jnp.sum(x_B.reshape(rows, -1), axis=0)
+
+
+def weigh(mask_BT: jax.Array, mean: str, longest: int, rows: int = 1) -> tuple[jax.Array, jax.Array]:
   """(weights_BT, count): the mean is sum(weights x) / count. Both sums add up exactly over pieces of a batch.
 
   mean: "token": over all tokens alike. "sequence": over the tokens of an episode, then over episodes, so that tokens of
   a long episode weigh less. "constant": sums over episodes, divided by `longest` tokens each, whatever their length.
+  rows: of an episode, see `by_episode`
   """
-  tokens_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
   if mean == "sequence":
-    return mask_BT / jnp.maximum(tokens_B1, 1.0), jnp.sum((tokens_B1 > 0).astype(jnp.float32))
-  count = jnp.sum(mask_BT) if mean == "token" else jnp.float32(mask_BT.shape[0] * longest)
+    tokens_E = by_episode(jnp.sum(mask_BT, axis=1), rows)
+    tokens_B = tokens_E if rows == 1 else jnp.tile(tokens_E, rows)
+    return mask_BT / jnp.maximum(tokens_B, 1.0)[:, None], jnp.sum((tokens_E > 0).astype(jnp.float32))
+  count = jnp.sum(mask_BT) if mean == "token" else jnp.float32(mask_BT.shape[0] // rows * longest)
   return mask_BT, count

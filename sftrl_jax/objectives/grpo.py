@@ -9,6 +9,7 @@ from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import GroupBatch, Score
 from sftrl_jax.objectives.groups import GroupConfig, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
+from sftrl_jax.objectives.surrogate import clipped_surrogate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class GRPOConfig(GroupConfig):
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
 
 
-def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score, longest: int) -> tuple[Mean, dict]:
+def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score, longest: int, rows: int = 1
+              ) -> tuple[Mean, dict]:
   """The clipped surrogate of PPO per token, all tokens of an episode with the advantage of the episode.
 
     rho_t = exp(log pi - log pi_old)    L = mean_t -min(rho_t A, clip(rho_t, 1 - e, 1 + e_high) A) + beta KL_t
@@ -52,6 +54,7 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   episodes have one length, while its gradient is not.
   KL_t, with d = log pi - log pi_ref: k3 = exp(-d) - 1 + d, k2 = d^2 / 2.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. longest: most tokens of an episode.
+  rows: of an episode in the batch
   """
   scores = score(params, batch.inputs, batch.targets_BT)
   mask_BT = batch.mask_BT
@@ -59,8 +62,8 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   gap_BT, advantages_B1 = hide(scores.logprobs_BT - batch.old_logprobs_BT), batch.advantages_B[:, None]
   low, high = 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
-  surrogate_BT = -jnp.minimum(ratio_BT * advantages_B1, jnp.clip(ratio_BT, low, high) * advantages_B1)
-  weights_BT, count = weigh(mask_BT, grpo.mean, longest)
+  surrogate_BT = clipped_surrogate(ratio_BT, advantages_B1, low, high, grpo.dual_clip)
+  weights_BT, count = weigh(mask_BT, grpo.mean, longest, rows)
   mean = lambda x_BT: Mean(row_sum(weights_BT * hide(x_BT)), count)
   policy, kl = mean(surrogate_BT), None
   total = policy.total

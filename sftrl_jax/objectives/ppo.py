@@ -10,6 +10,7 @@ from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import PolicyBatch, Score
 from sftrl_jax.objectives.groups import refuse_choices
 from sftrl_jax.objectives.logprobs import entropy_bonus
+from sftrl_jax.objectives.surrogate import clipped_surrogate, refuse_bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,12 @@ class PPOConfig:
   epochs: passes over the episodes of an iteration
   minibatches: optimizer updates an epoch
   clip: epsilon of the policy ratio
+  dual_clip: for a negative advantage, the ratio from which on an action pulls no more (0: none; Ye et al. 2020, 3.0)
+  ratio_cap: the ratio above which an action has the clipped term alone, as in the paper's code (0: none; the paper 10).
+    Its gradient is that of a dual_clip of the same number
+  target_kl: the largest approximate KL, policy/approxkl_avg of a minibatch, to the policy that played (0: no limit). A
+    minibatch with a larger one is not applied, and neither are those after it in the iteration; the first one always
+    is. The schedule counts what is applied. Stable-Baselines3 and Spinning Up stop at 1.5 times the value of this name
   value_clip: epsilon of the value (0: not clipped)
   value_coef: weight of the value loss
   entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
@@ -33,12 +40,19 @@ class PPOConfig:
     there were. "bootstrap": V of the state after it stands for the rest, in a task that goes on beyond its attempts; no
     response is trained in that state, so V there is a guess that is fed back into the returns, and it may run away
   value_gradient: let the value loss move the trunk too (off: the value head reads it through stop_gradient)
+  value_layers: widths of the value head's hidden layers (relu); () is a linear head, (1024, 512) the paper's, on a
+    trunk of width 4096
+  critic_warmup: first iterations, in which the value head alone is trained, without policy loss and entropy bonus; the
+    trunk stays bit for bit, whatever value_gradient is
   """
 
   level: Literal["token", "turn"] = "token"
   epochs: int = 1
   minibatches: int = 4
   clip: float = 0.2
+  dual_clip: float = 0.0
+  ratio_cap: float = 0.0
+  target_kl: float = 0.0
   value_clip: float = 0.0
   value_coef: float = 0.1
   entropy_coef: float = 0.0
@@ -49,6 +63,8 @@ class PPOConfig:
   whiten: bool = True
   truncation: Literal["end", "bootstrap"] = "end"
   value_gradient: bool = False
+  value_layers: tuple[int, ...] = ()
+  critic_warmup: int = 0
 
   def __post_init__(self):
     refuse_choices(self)
@@ -63,6 +79,12 @@ class PPOConfig:
     for name in ("value_clip", "value_coef", "entropy_coef", "kl_coef"):
       if not getattr(self, name) >= 0:  # so that nan is refused too
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    refuse_bounds(self)
+    if self.critic_warmup < 0:
+      raise ValueError(f"critic_warmup is {self.critic_warmup}; it must be 0 (none) or some iterations.")
+    if not all(isinstance(width, int) and width > 0 for width in self.value_layers):
+      raise ValueError(f"value_layers is {self.value_layers}; it must hold positive widths, such as (1024, 512), or "
+                       "nothing.")
 
 
 def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, turns: int) -> tuple[Mean, dict]:
@@ -83,8 +105,8 @@ def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, 
   gap, values, old_values, advantages, returns, mask = (
       fields if ppo.level == "token" else _by_turn(batch.turns_BT, turns, *fields))
   ratio = jnp.exp(jnp.clip(gap, -20.0, 20.0))
-  clipped = jnp.clip(ratio, 1 - ppo.clip, 1 + ppo.clip)
-  policy = masked_mean(-jnp.minimum(ratio * advantages, clipped * advantages), mask)
+  policy = masked_mean(clipped_surrogate(ratio, advantages, 1 - ppo.clip, 1 + ppo.clip, ppo.dual_clip,
+                                         ppo.ratio_cap), mask)
   error = jnp.square(values - returns)
   if ppo.value_clip:
     near = old_values + jnp.clip(values - old_values, -ppo.value_clip, ppo.value_clip)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak
 from sftrl_jax.objectives.batches import GroupBatch, Score
-from sftrl_jax.objectives.groups import GroupConfig, refuse
+from sftrl_jax.objectives.groups import GroupConfig, by_episode, refuse
+from sftrl_jax.objectives.surrogate import clipped_surrogate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,25 +25,26 @@ class RLOOConfig(GroupConfig):
     refuse(self)
 
 
-def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score) -> tuple[Mean, dict]:
+def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score, rows: int = 1) -> tuple[Mean, dict]:
   """A clipped surrogate with the leave-one-out advantage, per episode or per token.
 
     rho = exp(sum_t log pi - log pi_old)       L = mean over episodes of -min(rho A, clip(rho, 1 - e, 1 + e) A)
 
   At ratio 1 its gradient is that of REINFORCE, -A sum_t grad log pi. With ratio "token", rho_t takes the place of rho,
   and the mean is over tokens.
-  score: (params, inputs, targets_BT) -> Scores at the rollout's temperature.
+  score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. rows: of an episode in the batch, all of
+  which are one action
   """
   scores = score(params, batch.inputs, batch.targets_BT)
   mask_BT = batch.mask_BT
   gap_BL = jnp.where(mask_BT > 0, scores.logprobs_BT - batch.old_logprobs_BT, 0.0)  # L: actions, here tokens
   mask_BL, advantages_B1 = mask_BT, batch.advantages_B[:, None]
   if rloo.ratio == "sequence":
-    gap_BL = jnp.sum(gap_BL, axis=1, keepdims=True)
-    mask_BL = (jnp.sum(mask_BT, axis=1, keepdims=True) > 0).astype(jnp.float32)
+    gap_BL = by_episode(jnp.sum(gap_BL, axis=1), rows)[:, None]
+    mask_BL = (by_episode(jnp.sum(mask_BT, axis=1), rows)[:, None] > 0).astype(jnp.float32)
+    advantages_B1 = advantages_B1[: gap_BL.shape[0]]   # those of the episodes' first rows
   ratio_BL = jnp.exp(jnp.clip(gap_BL, -20.0, 20.0))
-  clipped_BL = jnp.clip(ratio_BL, 1 - rloo.clip, 1 + rloo.clip)
-  loss = masked_mean(-jnp.minimum(ratio_BL * advantages_B1, clipped_BL * advantages_B1), mask_BL)
+  loss = masked_mean(clipped_surrogate(ratio_BL, advantages_B1, 1 - rloo.clip, 1 + rloo.clip, rloo.dual_clip), mask_BL)
   metrics = {
       "loss/policy_avg": loss, "label_tokens": jnp.sum(mask_BT),
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap_BL), mask_BL),

@@ -40,6 +40,9 @@ PARAMETER_AXES = {
     r"(?:.*/)?model/final_norm/scale": ("norm",),
     r"(?:.*/)?value/kernel": ("norm",),
     r"(?:.*/)?value/bias": (),
+    # Hidden layers of a value head; "embed" is what they read, the trunk or the layer before.
+    r"(?:.*/)?value/hidden/\d+/kernel": ("embed", "norm"),
+    r"(?:.*/)?value/hidden/\d+/bias": ("norm",),
 }
 
 # Mesh axes of parameters and activations for training. "batch": rows, split over all devices of data and fsdp.

@@ -3,11 +3,13 @@
 One loop for every algorithm; what an algorithm does in its own way is in training/algorithms.py.
 """
 
+import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,10 +30,10 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
-from sftrl_jax.rollout.collect import Rows
+from sftrl_jax.rollout.collect import Rows, row_numbers
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
-from sftrl_jax.training import throughput
+from sftrl_jax.training import kl_limit, throughput
 from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position
@@ -48,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
   learner = make_rl_learner(experiment)
   memory.refuse_larger(experiment, learner)
-  section, tokens = experiment.algorithm_config, learner.rows * learner.length
+  tokens = learner.minibatch * learner.length
 
   with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
@@ -56,9 +58,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
       return
     ref = reference_params(experiment, run_state.start)
     score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
-    batch, _ = score(run_state.eval_params(run_state.state), blank_episodes(learner.rows))   # compiles both functions
+    blank = blank_episodes(learner.episodes)
+    batch, _ = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
     minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
-    train_step = session.compile_step(run_state, minibatch, *_spent(experiment, run_state.position))
+    train_step = session.compile_step(run_state, minibatch, *_scalars(experiment, run_state.position, first=True))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
     while not experiment.limits.over(run_state.position):
       with log.profile.step(run_state.position.step + 1):
@@ -73,7 +76,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         scored_at = time.perf_counter()
         stop.begin_update(updating)
         with span("update"):
-          state, metrics = _update(experiment, learner, run_state, batch, train_step)
+          state, metrics, computed = _update(experiment, learner, run_state, batch, train_step)
+        run_state = _say_stopped(run_state, learner, computed, metrics, log)
         ended = time.perf_counter()
         updating = ended - scored_at
         numbers |= {"timing_s/weights": played.weight_sync_seconds, "timing_s/rollout": played.clock.rollout,
@@ -82,9 +86,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         speed = dict(updating=updating, rolling=played.clock.rollout,
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
-            played.cursor, tokens * section.epochs, 0.0, train=learner.flops.train,
+            played.cursor, tokens * computed, 0.0, train=learner.flops.train * (computed / learner.updates),
             rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts,
-            paper=(section.epochs * read_tokens(played.episodes), buffer_tokens(played.all_episodes)))
+            paper=(read_tokens(played.episodes) * computed // learner.minibatches, buffer_tokens(played.all_episodes)))
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
@@ -124,23 +128,54 @@ def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: 
 
 
 def _update(experiment: Experiment, learner: Learner, run_state: RunState, batch: PolicyBatch | GroupBatch,
-            train_step: Callable) -> tuple[TrainState, dict]:
-  """Epochs over shuffled minibatches; the order follows from the step. Returns (state, metrics summed over updates)."""
-  state, total, rows, spent = run_state.state, [], learner.rows, _spent(experiment, run_state.position)
+            train_step: Callable) -> tuple[TrainState, dict, int]:
+  """Epochs over shuffled minibatches; the order follows from the step.
+
+  Returns (state, metrics summed over minibatches, how many of them were computed): those after one that is beyond
+  target_kl are not. A device is waited for between minibatches only where there is such a limit. Every process reads
+  the same sums over all devices, and so leaves at the same minibatch.
+  """
+  state, total, limited = run_state.state, [], bool(experiment.algorithm_config.target_kl)
+  for rows in _minibatches(experiment, learner, run_state.position):
+    scalars = _scalars(experiment, run_state.position, first=not total)
+    state, metrics = train_step(state, run_state.jitted.take(batch, rows), *scalars)
+    total.append(metrics)
+    if limited and len(total) > 1 and jax.device_get(metrics[kl_limit.STOPPED]) > 0:
+      break
+  return state, add_up(jax.device_get(total)), len(total)
+
+
+def _minibatches(experiment: Experiment, learner: Learner, position: Position) -> Iterator[np.ndarray]:
+  """The rows of every minibatch of an iteration; a minibatch has whole episodes."""
+  count, each = learner.episodes, learner.minibatch // learner.episode_rows
   for epoch in range(learner.epochs):
-    source = np.random.default_rng((experiment.seed, run_state.position.step, epoch))
-    order = source.permutation(rows).astype(np.int32)
-    for first in range(0, rows, learner.minibatch):
-      state, metrics = train_step(state, run_state.jitted.take(batch, order[first : first + learner.minibatch]), *spent)
-      total.append(metrics)
-  return state, add_up(jax.device_get(total))
+    source = np.random.default_rng((experiment.seed, position.step, epoch))
+    order = source.permutation(count).astype(np.int32)
+    for first in range(0, count, each):
+      yield row_numbers(order[first : first + each], count, learner.episode_rows)
 
 
-def _spent(experiment: Experiment, position: Position) -> tuple[np.float32, ...]:
-  """(share of the FLOPs that is spent,) where the learning rate follows it: what a rollout costs is known only after
-  it. () where updates alone decide."""
+def _scalars(experiment: Experiment, position: Position, first: bool) -> tuple[Any, ...]:
+  """What a train step takes besides state and minibatch: (share of the FLOPs that is spent, first).
+
+  The share: where the learning rate follows it, for what a rollout costs is known only after it; else None, for
+  updates alone decide. first: whether the minibatch is the iteration's first, where target_kl may stop at others.
+  """
   section, limits = experiment.schedule, experiment.limits
-  return (np.float32(limits.spent(position)),) if limits.flops and section.has_length and not section.updates else ()
+  follows = limits.flops and section.has_length and not section.updates
+  spent = np.float32(limits.spent(position)) if follows else None
+  if experiment.algorithm_config.target_kl:
+    return spent, np.bool_(first)
+  return () if spent is None else (spent,)
+
+
+def _say_stopped(run_state: RunState, learner: Learner, computed: int, metrics: dict, log: Log) -> RunState:
+  """Tells a person of the first iteration that target_kl has stopped; the metrics tell of the others."""
+  if kl_limit.STOPPED in run_state.warned or not metrics.get(kl_limit.STOPPED):
+    return run_state
+  log.say(f"step {run_state.position.step + 1}: target_kl stopped the iteration, {computed - 1} of {learner.updates} "
+          f"updates were applied. The metric {kl_limit.APPLIED} counts them from now on.")
+  return dataclasses.replace(run_state, warned=run_state.warned | {kl_limit.STOPPED})
 
 
 def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float]:

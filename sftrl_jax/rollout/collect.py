@@ -1,6 +1,6 @@
 """Episodes to arrays: rows for the model, and the grid on which returns are computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from flax import struct
@@ -11,12 +11,17 @@ from sftrl_jax.rollout.episodes import Episode
 
 @struct.dataclass
 class Rows:
-  """One row an episode, ids exactly as sampled. Column t is about token t + 1."""
+  """One row a chat, ids exactly as sampled. Column t is about token t + 1.
+
+  An episode has one chat, or up to S of them where the environment rewrites its prompt. Row s * E + e is then the s-th
+  chat of episode e of E; what an episode does not have is blank. So a batch that is dealt out by row number modulo a
+  divisor of E keeps its episodes whole.
+  """
 
   inputs: Inputs
   targets_BT: np.ndarray  # int32
   mask_BT: np.ndarray  # f32: the policy sampled the target
-  turns_BT: np.ndarray  # int32, -1 off the mask
+  turns_BT: np.ndarray  # int32: the turn within its row, -1 off the mask
   sampled_logprobs_BT: np.ndarray  # f32, by the sampler
 
 
@@ -24,7 +29,8 @@ class Rows:
 class Grid:
   """One line an episode, one column a step; a step is a token (level "token") or a turn (level "turn").
 
-  row_EL, column_EL: the place of a step's value in the rows, that is of the state before the step's first token.
+  row_EL, column_EL: the place of a step's value in the rows, that is of the state before the step's first token. The
+    last column of row_EL is the row of the state after the last step.
   """
 
   row_EL: np.ndarray  # int32
@@ -45,13 +51,17 @@ class Outcomes:
   has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch, or the episode is left out
 
 
-def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]]) -> Rows:
-  """Rows of `length` tokens. closing: ids after each episode's last response, () where none are read."""
+def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]], slots: int = 1) -> Rows:
+  """Rows of `length` tokens.
+
+  closing: ids after each episode's last response, () where none are read
+  slots: rows of an episode, S of `Rows`; ValueError for an episode that has more
+  """
   texts, marks, turns, logprobs = [], [], [], []
-  for episode, after in zip(episodes, closing, strict=True):
+  for episode, row_turns, after in _in_order(episodes, closing, slots):
     ids, mark, turn, logprob = [], [], [], []
     for number, (context, tokens, logs) in enumerate(
-        (t.response.context, t.response.tokens, t.response.logprobs) for t in episode.turns):
+        (t.response.context, t.response.tokens, t.response.logprobs) for t in row_turns):
       if len(tokens) != len(logs):
         raise ValueError(f"Episode {episode.seed}: {len(tokens)} sampled tokens but {len(logs)} log-probabilities.")
       ids += [*context, *tokens]
@@ -68,6 +78,23 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
               _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32))
 
 
+def _in_order(episodes: Sequence[Episode], closing: Sequence[Sequence[int]], slots: int) -> Iterator[tuple]:
+  """(episode, its turns in the row, ids after them) of every row."""
+  parts = [episode.rows for episode in episodes]
+  for episode, of_rows in zip(episodes, parts, strict=True):
+    if len(of_rows) > slots:
+      raise ValueError(f"Episode {episode.seed}: it has {len(of_rows)} chats, but a batch has {slots} rows for it.")
+  for slot in range(slots):
+    for episode, of_rows, after in zip(episodes, parts, closing, strict=True):
+      turns = of_rows[slot] if slot < len(of_rows) else ()
+      yield episode, turns, after if slot == len(of_rows) - 1 else ()
+
+
+def row_numbers(chosen_E: np.ndarray, episodes: int, slots: int) -> np.ndarray:
+  """The rows of some of `episodes` episodes, in the order of `Rows`."""
+  return np.concatenate([chosen_E + slot * episodes for slot in range(slots)])
+
+
 def _shifted(lists: Sequence[Sequence], length: int, fill: float, dtype: type) -> np.ndarray:
   """An array [len(lists), length] whose column t holds item t + 1."""
   out = np.full((len(lists), length), fill, dtype)
@@ -77,7 +104,7 @@ def _shifted(lists: Sequence[Sequence], length: int, fill: float, dtype: type) -
 
 
 def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closing: Sequence[Sequence[int]]) -> Grid:
-  """The grid of `rows(episodes, ..., closing)`, where episode e is row e.
+  """The grid of `rows(episodes, ..., closing)`.
 
   turns, tokens: most turns of an episode, most tokens of a response. An episode is bootstrapped if it was truncated and
   its closing ids were read, because only then there is a state whose value can stand for the rest.
@@ -89,8 +116,11 @@ def grid(episodes: Sequence[Episode], level: str, turns: int, tokens: int, closi
   live_EL, rewards_EL, ends_EL = (np.zeros((E, steps), np.float32) for _ in range(3))
   last_column_E, bootstrap_E = np.zeros(E, np.int32), np.zeros(E, np.float32)
   for e, episode in enumerate(episodes):
-    at = 0
+    row = at = 0
     for u, turn in enumerate(episode.turns):
+      if u and turn.response.begins_row:
+        row, at = row + 1, 0
+        row_EL[e, u if level == "turn" else u * tokens :] = row * E + e
       start, length = at + len(turn.response.context), len(turn.response.tokens)
       at = start + length
       if not length:

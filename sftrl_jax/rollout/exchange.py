@@ -69,8 +69,8 @@ def packed(episode: Episode) -> dict:
   return {"turns": [{"response": {**_fields(turn.response), **{name: _text(getattr(turn.response, name), dtype)
                                                                for name, dtype in ARRAYS.items()}},
                      "verdict": {**_fields(turn.verdict), "chat": None}} for turn in episode.turns],
-          "chat": [_packed_message(message) for message in episode.chat], "truncated": episode.truncated,
-          "trouble": episode.trouble and _fields(episode.trouble)}
+          **{name: [_packed_message(message) for message in getattr(episode, name)] for name in ("chat", "earlier")},
+          "truncated": episode.truncated, "trouble": episode.trouble and _fields(episode.trouble)}
 
 
 def unpacked(record: dict, seed: int | str) -> Episode:
@@ -78,8 +78,8 @@ def unpacked(record: dict, seed: int | str) -> Episode:
   turns = tuple(Turn(Response(**{**turn["response"], **{name: _numbers(turn["response"][name], dtype)
                                                         for name, dtype in ARRAYS.items()}}),
                      Verdict(**turn["verdict"])) for turn in record["turns"])
-  return Episode(seed, turns, tuple(_unpacked_message(message) for message in record["chat"]), record["truncated"],
-                 record["trouble"] and Trouble(**record["trouble"]))
+  chat, earlier = (tuple(map(_unpacked_message, record[name])) for name in ("chat", "earlier"))
+  return Episode(seed, turns, chat, record["truncated"], record["trouble"] and Trouble(**record["trouble"]), earlier)
 
 
 def _fields(record) -> dict:

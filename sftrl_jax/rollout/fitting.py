@@ -27,18 +27,19 @@ def group_prompts(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat | None
     if any(chat != begun[0] for chat in begun):
       raise ValueError("Episodes of one seed begin with different chats: reset(seed) of the environment must depend on "
                        "the seed alone, for config.rollout gives a group one prompt.")
-    ids, trouble = _prompt_ids(tokenizer, begun[0], most) if begun else ([], NEVER_BEGAN)
+    ids, trouble = prompt_ids(tokenizer, begun[0], most) if begun else ([], NEVER_BEGAN)
     contexts += [ids] * len(members)   # the group reads one row, also where its first member never began
     refused += [NEVER_BEGAN if chat is None else trouble for chat in members]
   return contexts, refused
 
 
-def _prompt_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int) -> Readable:
+def prompt_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, long: str = "dropped/prompt") -> Readable:
+  """Of a chat that is read from its beginning. long: the kind of trouble if it has more than `most` ids"""
   try:
     ids = render(tokenizer, chat)[0]
   except ValueError as error:   # a word that the tokenizer does not know, say
     return [], Trouble("dropped/prompt", str(error))
-  return (ids, None) if len(ids) <= most else ([], _too_long("dropped/prompt", "prompt_tokens", most, ids, chat))
+  return (ids, None) if len(ids) <= most else ([], _too_long(long, "prompt_tokens", most, ids, chat))
 
 
 def message_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, read: Sequence[int]) -> Readable:

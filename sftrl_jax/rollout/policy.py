@@ -8,65 +8,27 @@ runs each once. Conversations that begin alike, as those of a group do, read the
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sftrl_jax.chat import Chat
+from sftrl_jax.chat import Chat, continues
+from sftrl_jax.envs.env import Rewriting
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model, flops
 from sftrl_jax.models.cache import Cache, empty, grow, take
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import by_rows, replicated, rows as row_parts, shard_rows
 from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Policy, Response, Trouble
-from sftrl_jax.rollout.fitting import group_prompts, message_ids
+from sftrl_jax.rollout.fitting import group_prompts, message_ids, prompt_ids
 from sftrl_jax.rollout.sample import SampledTokens, Sampling, TurnInputs, respond
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutConfig:
-  """How episodes are played.
-
-  rows: conversations decoded together
-  prompt_tokens: longest prompt
-  feedback_tokens: longest message of the verifier, with the tokens that the chat template adds
-  max_new_tokens: longest response, its <eos> included
-  temperature: of training rollouts and their log-probabilities
-  carry: keep the cache from turn to turn; off, every turn reads the whole chat again
-  shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
-  dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
-    then differ from the trainer's, see sampling/sampling_logp_difference
-  gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too
-  """
-
-  rows: int = 256
-  prompt_tokens: int = 64
-  feedback_tokens: int = 16
-  max_new_tokens: int = 64
-  temperature: float = 1.0
-  carry: bool = True
-  shrink: tuple[float, ...] = (0.75, 0.5)
-  dtype: Literal["", "float32", "bfloat16"] = ""
-  gather: bool = False
-
-  def __post_init__(self):
-    object.__setattr__(self, "shrink", tuple(self.shrink))
-    for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-    if not 0 < self.temperature <= 100:
-      raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0 and at most 100, for "
-                       "example 1.0.")
-    if any(not 0 < share < 1 for share in self.shrink):
-      raise ValueError(f"shrink is {self.shrink}; its shares must lie between 0 and 1, for example (0.75, 0.5).")
-    if self.dtype not in ("", "float32", "bfloat16"):
-      raise ValueError(f"dtype is {self.dtype!r}; it must be float32, bfloat16, or '' for that of training.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +42,7 @@ class Memory:
   stopped: tuple[bool, ...]
   episodes: tuple[int, ...]
   rows: int  # rows of the compiled shape, dead ones included
+  answered: tuple[tuple[Chat, str], ...] = ()  # chats and responses, where the environment rewrites its prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +72,7 @@ class Actor:
 
   turns: most turns of an episode
   group: conversations of training that begin with one prompt; it divides rollout.rows
+  rewriting: bounds of an environment whose episodes have several chats; None where a chat only grows
   """
 
   model: Model
@@ -118,10 +82,26 @@ class Actor:
   turns: int
   mesh: Mesh
   group: int = 1
+  rewriting: Rewriting | None = None
 
   def __post_init__(self):
-    if self.turns > 1 and self.rollout.carry:
+    if self.turns > 1 and self.carries:
       refuse_reuse(self.tokenizer)
+
+  @property
+  def carries(self) -> bool:
+    """Whether the cache is kept from turn to turn: a rewritten prompt has nothing in it."""
+    return self.rollout.carry and self.rewriting is None
+
+  @property
+  def row_turns(self) -> int:
+    """Most turns of a row, which holds one chat."""
+    return self.rewriting.row_attempts if self.rewriting else self.turns
+
+  @property
+  def episode_rows(self) -> int:
+    """Rows of an episode in a batch, blank ones included."""
+    return self.rewriting.rows if self.rewriting else 1
 
   @functools.cached_property
   def sizes(self) -> tuple[int, ...]:
@@ -139,27 +119,27 @@ class Actor:
     """Tokens a row reads at the start of a turn: the prompt; later the last token, a missing <eos>, the feedback."""
     if turn == 0:
       return self.rollout.prompt_tokens
-    if self.rollout.carry:
+    if self.carries:
       return self.rollout.feedback_tokens + 2
-    last = self.turns - 1
+    last = self.row_turns - 1
     return self.rollout.prompt_tokens + last * (self.rollout.max_new_tokens + 1 + self.rollout.feedback_tokens)
 
   def cache_len(self, turn: int) -> int:
     """Tokens of the cache in a turn: the need of the first turn, and from the second on that of the last one, so that
     all turns but the first share their programs."""
     write = self.rollout.max_new_tokens - 1  # the last sampled token is not written
-    if turn == 0 or not self.rollout.carry:
+    if turn == 0 or not self.carries:
       return self.read_len(turn) + write
     return sum(self.read_len(u) + write for u in range(self.turns))
 
   def row_len(self, bootstrap: bool = False) -> int:
-    """Columns of a row that holds any episode: prompt, responses, an <eos> and a message between. The last id is only a
+    """Columns of a row that holds any chat: prompt, responses, an <eos> and a message between. The last id is only a
     target and has no column.
 
     bootstrap: whether the verifier's last message of a truncated episode is read too
     """
     rollout, between = self.rollout, 1 + self.rollout.feedback_tokens
-    length = rollout.prompt_tokens + self.turns * rollout.max_new_tokens + (self.turns - 1) * between - 1
+    length = rollout.prompt_tokens + self.row_turns * rollout.max_new_tokens + (self.row_turns - 1) * between - 1
     return length + (between + 1) * bootstrap
 
   def shapes(self) -> list[tuple[int, int, int]]:
@@ -241,6 +221,8 @@ class _Reading:
   episodes: tuple[int, ...]
   cache: Cache | None
   refused: list[Trouble | None]  # why a conversation is not answered
+  chats: Sequence[Chat | None]
+  begins_row: list[bool]  # whether the chat is another one than that answered before
   group: int = 1  # conversations that stand together and read the same
 
 
@@ -250,28 +232,31 @@ def _first_reading(actor: Actor, chats: Sequence[Chat | None], episodes: Sequenc
   contexts, refused = group_prompts(actor.tokenizer, chats, actor.rollout.prompt_tokens, group)
   blank, slots = [[] for _ in chats], tuple(actor.share.slots(actor.rollout.rows)[: len(chats)])
   return _Reading(0, actor.rollout.rows, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, refused,
-                  group)
+                  chats, [False] * len(chats), group)
 
 
 def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memory: Memory) -> _Reading:
   turn = memory.turn + 1
+  begins_row = [bool(actor.rewriting) and not continues(*memory.answered[place], chat)
+                for chat, place in zip(chats, kept, strict=True)]
+  ids = [() if anew else memory.ids[place] for place, anew in zip(kept, begins_row, strict=True)]
   contexts, refused = [], []
-  for chat, place in zip(chats, kept, strict=True):
-    context, trouble = message_ids(actor.tokenizer, chat, actor.rollout.feedback_tokens, memory.ids[place])
+  for chat, read, anew in zip(chats, ids, begins_row, strict=True):
+    context, trouble = (prompt_ids(actor.tokenizer, chat, actor.rollout.prompt_tokens, "cut/prompt") if anew else
+                        message_ids(actor.tokenizer, chat, actor.rollout.feedback_tokens, read))
     contexts.append(context)
     refused.append(trouble)
-  ids = [memory.ids[place] for place in kept]
   slots_of_processes = hosts.gathered([memory.slots[place] for place in kept])
   rows = min(_smallest_size(actor, slots_of_processes), memory.rows)
   cache = None
-  if actor.rollout.carry:
+  if actor.carries:
     rows_B = np.zeros(rows, np.int32)
     for process, slots in enumerate(slots_of_processes):
       rows_B[actor.share.slots(rows, process)[: len(slots)]] = slots
     cache = actor.compiled.regroup(memory.cache, rows_B, cache_len=actor.cache_len(turn))
-  last_tokens = [list(row[-1:]) for row in ids] if actor.rollout.carry else [list(row) for row in ids]
+  last_tokens = [list(row[-1:]) for row in ids] if actor.carries else [list(row) for row in ids]
   slots, episodes = tuple(actor.share.slots(rows)[: len(kept)]), tuple(memory.episodes[place] for place in kept)
-  return _Reading(turn, rows, slots, contexts, last_tokens, ids, episodes, cache, refused)
+  return _Reading(turn, rows, slots, contexts, last_tokens, ids, episodes, cache, refused, chats, begins_row)
 
 
 def _smallest_size(actor: Actor, slots_of_processes: Sequence[Sequence[int]]) -> int:
@@ -317,10 +302,12 @@ def _turn(actor: Actor, params: dict, key: jax.Array, temperature: float, readin
     tokens = tuple(tokens[:length])
     text = actor.tokenizer.decode(tokens[:-1] if stopped and length else tokens)
     context = tuple(reading.contexts[row])
-    responses.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, reading.refused[row]))
+    responses.append(Response(text, context, tokens, tuple(logprobs[:length]), stopped, reading.refused[row],
+                              reading.begins_row[row]))
     ids.append(reading.ids[row] + context + tokens)
-  memory = Memory(reading.turn, cache if actor.rollout.carry else None, reading.slots, tuple(ids), tuple(stopped_B),
-                  reading.episodes, reading.rows)
+  answered = tuple((chat, response.text) for chat, response in zip(reading.chats, responses, strict=True))
+  memory = Memory(reading.turn, cache if actor.carries else None, reading.slots, tuple(ids), tuple(stopped_B),
+                  reading.episodes, reading.rows, answered if actor.rewriting else ())
   return responses, memory
 
 
@@ -335,7 +322,7 @@ def compile_all(actor: Actor, params: dict, after_each: Callable[[], None] = lam
   for number, rows, group in actor.shapes():
     blank = Inputs(*(np.zeros((rows // group, actor.read_len(number)), np.int32) for _ in range(3)))
     cache, cache_len = None, actor.cache_len(number)
-    if number and actor.rollout.carry:
+    if number and actor.carries:
       rows_B = np.zeros(rows, np.int32)
       for old in caches.values():  # of the first turn, and of later ones with more rows
         cache = regroup(old, rows_B, cache_len=cache_len)

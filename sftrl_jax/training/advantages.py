@@ -50,13 +50,14 @@ def make_advantages(ppo: PPOConfig) -> Callable:
 
   def advantages(scored: ScoredRows, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
     logprobs_BT, values_BT, rewards_EL, metrics = scored.logprobs_BT, scored.values_BT, grid.rewards_EL, {}
+    slots = _slots(rows, grid.live_EL)
     if scored.ref_logprobs_BT is not None:
       kl_BT = (logprobs_BT - scored.ref_logprobs_BT) * rows.mask_BT
       rewards_EL = rewards_EL - ppo.kl_coef * _penalty(kl_BT, rows, grid, ppo.level)
-      metrics["objective/kl"] = _per_episode(kl_BT, rows)
+      metrics["objective/kl"] = _per_episode(kl_BT, rows, slots)
     values_EL = values_BT[grid.row_EL, grid.column_EL] * grid.live_EL
     discounts_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, ppo.gamma)
-    last_values_E = values_BT[grid.row_EL[:, 0], grid.last_column_E] * grid.bootstrap_E
+    last_values_E = values_BT[grid.row_EL[:, -1], grid.last_column_E] * grid.bootstrap_E
     advantages_EL, returns_EL = gae(rewards_EL, values_EL, discounts_EL, grid.live_EL, last_values_E, ppo.gae_lambda)
     metrics["critic/vf_explained_var"] = explained_variance(values_EL, returns_EL, grid.live_EL)
     metrics["critic/returns/mean"] = row_sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
@@ -86,17 +87,19 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
 
   def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
     logprobs_BT, ref_logprobs_BT = scored.logprobs_BT, scored.ref_logprobs_BT
-    penalties, metrics = {}, {}
+    penalties, metrics, slots = {}, {}, _slots(rows, outcomes.rewards_E)
+    spread = lambda x_E: x_E if slots == 1 else jnp.tile(x_E, slots)   # from an episode to its rows
     if ref_logprobs_BT is not None:
       kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
-      metrics["objective/kl"] = _per_episode(kl_BT, rows)
+      metrics["objective/kl"] = _per_episode(kl_BT, rows, slots)
       if kl_in_reward:
-        penalties, ref_logprobs_BT = {"penalties_E": section.kl_coef * jnp.sum(kl_BT, axis=1)}, None
-    mask_BT = rows.mask_BT * outcomes.in_loss_E[:, None]
+        penalties = {"penalties_E": section.kl_coef * _by_episode(jnp.sum, jnp.sum(kl_BT, axis=1), slots)}
+        ref_logprobs_BT = None
+    mask_BT = rows.mask_BT * spread(outcomes.in_loss_E)[:, None]
     if ref_logprobs_BT is not None:
       ref_logprobs_BT = ref_logprobs_BT * mask_BT
     batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
-                       compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties))
+                       spread(compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties)))
     return batch, metrics
 
   return advantages
@@ -121,9 +124,20 @@ def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
   return jax.tree.map(join, scored)
 
 
-def _per_episode(kl_BT, rows: Rows):
-  """Nats an episode; rows without a sampled token do not count."""
-  return jnp.sum(kl_BT) / jnp.maximum(jnp.sum(jnp.any(rows.mask_BT > 0, axis=1)), 1)
+def _slots(rows: Rows, of_episodes) -> int:
+  """Rows of an episode, see rollout.collect.Rows."""
+  return rows.mask_BT.shape[0] // of_episodes.shape[0]
+
+
+def _by_episode(reduce: Callable, x_B, slots: int):
+  """x_E of numbers a row."""
+  return x_B if slots == 1 else reduce(x_B.reshape(slots, -1), axis=0)
+
+
+def _per_episode(kl_BT, rows: Rows, slots: int):
+  """Nats an episode; those without a sampled token do not count."""
+  played_E = _by_episode(jnp.any, jnp.any(rows.mask_BT > 0, axis=1), slots)
+  return jnp.sum(kl_BT) / jnp.maximum(jnp.sum(played_E), 1)
 
 
 def _range(values_EL, last_values_E, rewards_EL, grid: Grid, ppo: PPOConfig) -> dict:
@@ -143,7 +157,10 @@ def _penalty(kl_BT, rows: Rows, grid: Grid, level: str):
     return kl_BT[grid.row_EL, grid.column_EL] * grid.live_EL
   turns = jnp.arange(grid.live_EL.shape[1])
   member_BTU = rows.turns_BT[:, :, None] == turns[None, None, :]
-  return jnp.sum(jnp.where(member_BTU, kl_BT[:, :, None], 0.0), axis=1) * grid.live_EL
+  kl_BU = jnp.sum(jnp.where(member_BTU, kl_BT[:, :, None], 0.0), axis=1)
+  if _slots(rows, grid.live_EL) > 1:
+    kl_BU = kl_BU[grid.row_EL, _turn_of_row(rows, grid)]
+  return kl_BU * grid.live_EL
 
 
 def _to_rows(x_EL, rows: Rows, grid: Grid, level: str):
@@ -151,5 +168,14 @@ def _to_rows(x_EL, rows: Rows, grid: Grid, level: str):
   if level == "token":
     blank = jnp.zeros(rows.mask_BT.shape)
     return blank.at[grid.row_EL, grid.column_EL].add(x_EL * grid.live_EL)
-  turn_BT = jnp.clip(rows.turns_BT, 0, x_EL.shape[1] - 1)
-  return jnp.take_along_axis(x_EL, turn_BT, axis=1) * rows.mask_BT
+  x_BU = x_EL
+  if _slots(rows, grid.live_EL) > 1:
+    blank_BU = jnp.zeros((rows.mask_BT.shape[0], x_EL.shape[1]))
+    x_BU = blank_BU.at[grid.row_EL, _turn_of_row(rows, grid)].add(x_EL * grid.live_EL)
+  turn_BT = jnp.clip(rows.turns_BT, 0, x_BU.shape[1] - 1)
+  return jnp.take_along_axis(x_BU, turn_BT, axis=1) * rows.mask_BT
+
+
+def _turn_of_row(rows: Rows, grid: Grid):
+  """Of a grid of turns, the number of each within its row; 0 where not live."""
+  return jnp.maximum(rows.turns_BT[grid.row_EL, grid.column_EL], 0)

@@ -15,8 +15,8 @@ from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel.mesh import refuse_uneven
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode
-from sftrl_jax.rollout.policy import RolloutConfig
 from sftrl_jax.text.render import continued
 from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 
@@ -41,8 +41,8 @@ class Algorithm:
 
 
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
-  """Rows of `length` tokens, one an episode, ids exactly as sampled."""
-  return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes))
+  """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
+  return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows)
 
 
 def _grid(experiment, config: PPOConfig, episodes, padding_episodes: int = 0) -> Grid:
@@ -62,21 +62,22 @@ ALGORITHMS = {
     "ppo": Algorithm(
         PPOConfig, _grid, make_advantages, value_head=True,
         loss=lambda config, score, experiment: functools.partial(
-            ppo_loss, ppo=config, score=score, turns=experiment.env.attempts)),
+            ppo_loss, ppo=config, score=score, turns=experiment.actor.row_turns)),
     # An episode against the mean of its group, clipped token by token.
     "grpo": Algorithm(
         GRPOConfig, _outcomes, value_head=False,
         advantages=lambda config: make_group_advantages(
             config, functools.partial(group_relative, group=config.group, scale=config.scale), config.kl == "reward"),
         loss=lambda config, score, experiment: functools.partial(
-            grpo_loss, grpo=config, score=score,
+            grpo_loss, grpo=config, score=score, rows=experiment.actor.episode_rows,
             longest=experiment.env.attempts * experiment.actor.rollout.max_new_tokens)),
     # An episode, which is one action, against the mean of the others in its group.
     "rloo": Algorithm(
         RLOOConfig, _outcomes, value_head=False,
         advantages=lambda config: make_group_advantages(
             config, functools.partial(leave_one_out, group=config.group), kl_in_reward=True),
-        loss=lambda config, score, experiment: functools.partial(rloo_loss, rloo=config, score=score)),
+        loss=lambda config, score, experiment: functools.partial(
+            rloo_loss, rloo=config, score=score, rows=experiment.actor.episode_rows)),
 }
 
 
@@ -127,8 +128,11 @@ def _bootstrap_tokens(experiment, config, episodes) -> list[Sequence[int]]:
 def _closing_tokens(experiment, episode: Episode) -> list[int]:
   """The ids after the last response of a truncated episode: a missing <eos>, and the verifier's last message.
 
-  [] if they are more than fit: a message that did not fit ended the episode, and there is no state to value.
+  [] if they are more than fit, or if they are of a chat that was not answered: a text that did not fit ended the
+  episode, and there is no state to value.
   """
+  if not episode.turns[-1].verdict.truncated:
+    return []
   closed = episode.turns[-1].response.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
   ids = ([] if closed else [experiment.tokenizer.eos]) + continued(experiment.tokenizer, episode.chat)
   return ids if len(ids) <= experiment.actor.rollout.feedback_tokens + 1 else []

@@ -9,6 +9,7 @@ import optax
 
 from sftrl_jax import trees
 from sftrl_jax.metrics import Mean, merge, zeros_like_metrics
+from sftrl_jax.training.hold import without_policy
 from sftrl_jax.training.state import TrainState
 
 Loss = Callable[[dict, object], tuple[Mean, dict]]
@@ -44,7 +45,7 @@ def accumulate(loss: Loss, params: dict, batch: Any, microbatches: int) -> tuple
 
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedule: Callable, microbatches: int = 1,
                     full_params: Callable[[dict, Any], dict] | None = None,
-                    at_share: Callable[[jax.Array], tuple] | None = None) -> Callable:
+                    at_share: Callable[[jax.Array], tuple] | None = None, warmup: int = 0) -> Callable:
   """train_step(state, batch, frozen, spent) -> (state, metrics): gradient of sums, divided once by the global weight,
   then optax.
 
@@ -55,6 +56,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedul
     gradient
   at_share: spent -> (optimizer, schedule), of a run whose rate follows the share of its FLOPs that are spent; `spent`
     is None in all others
+  warmup: first updates in which the policy has no gradient, see `hold.hold_policy`
   """
 
   def train_step(state: TrainState, batch: Any, frozen: Any = None,
@@ -64,6 +66,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, schedul
     grads, value, metrics = accumulate(of_state, state.params, batch, microbatches)
     weight = jnp.maximum(value.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+    grads = without_policy(grads, state.step < warmup) if warmup else grads
     grad_norm = trees.norm(grads)
     updates, opt_state = rule.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -185,6 +185,14 @@ def test_solutions_cannot_be_changed_and_do_not_depend_on_order():
   assert table[6] == ("1+2+3", "1*2*3", "1+3+2", "1*3*2")
 
 
+@pytest.mark.parametrize("values", [(1, 2, 3), (2, 4, 6, 7), (2, 3, 5, 7, 8)])
+def test_the_solver_ends_early_only_when_it_has_every_formula(values):
+  unreachable = range(1, max(values) ** len(values) + 2)   # the last is never reached: a full search
+  complete = solutions(values, unreachable)
+  assert solutions(values) == {target: complete[target] for target in arithmetic.TARGETS if target in complete}
+  assert max(complete) < unreachable[-1]
+
+
 @pytest.mark.parametrize("values", [(), (0, 1), (-1, 2), (1.0, 2)])
 def test_only_positive_integers_are_solved(values):
   solutions((1, 2))  # kept from now on, and equal to (1.0, 2) as a key

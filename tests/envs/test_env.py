@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Counting, Env, Verdict, counting_of, labels_of
+from sftrl_jax.envs.env import Counting, Env, Rewriting, Verdict, counting_of, labels_of, rewriting
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.envs.virl.env import VIRL
@@ -80,3 +80,26 @@ def test_a_verdict_is_immutable():
   verdict = Verdict(1.0, True, False, True, True, "", None, "correct")
   with pytest.raises(dataclasses.FrozenInstanceError):
     verdict.reward = 2.0
+
+
+class Rewrites:
+  rewrites_prompt, attempts = True, 6
+
+  def __init__(self, **members):
+    self.__dict__.update(members)
+
+
+def test_chats_are_bounded_by_what_an_environment_states_and_else_by_its_attempts():
+  assert rewriting(Rewrites()) == Rewriting(6, 6)
+  assert rewriting(Rewrites(row_attempts=2, most_rows=3)) == Rewriting(2, 3)
+  assert rewriting(Rewrites(rewrites_prompt=False, row_attempts=0)) is None and rewriting(object()) is None
+
+
+@pytest.mark.parametrize("members, words", [
+    (dict(row_attempts=0), "row_attempts of the environment is 0, .* from 1 to `attempts`, which is 6"),
+    (dict(most_rows=7), "most_rows of the environment is 7"),
+    (dict(most_rows="3"), "most_rows of the environment is '3'"),
+    (dict(row_attempts=2, most_rows=2), "an episode of `attempts` = 6 responses does not fit")])
+def test_bounds_that_hold_no_episode_are_refused(members, words):
+  with pytest.raises(ValueError, match=words):
+    rewriting(Rewrites(**members))

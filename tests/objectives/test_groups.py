@@ -56,3 +56,14 @@ def test_what_makes_no_sense_is_refused(section, change, told):
 def test_so_are_settings_of_one_method(section, change, told):
   with pytest.raises(ValueError, match=f"^{told}"):
     section(**change)
+
+
+@pytest.mark.parametrize("mean", ["token", "sequence", "constant"])
+def test_an_episode_in_several_rows_weighs_as_it_does_in_one(mean):
+  """Row s * E + e is a part of episode e: its tokens weigh alike, and there are as many episodes."""
+  whole_ET = np.asarray([[1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 1], [0] * 6, [0, 0, 0, 1, 0, 0]], np.float32)
+  parts_BT = np.concatenate([whole_ET[:, :3], whole_ET[:, 3:]])
+  weights_ET, count = weigh(jnp.asarray(whole_ET), mean, 7)
+  weights_BT, same = weigh(jnp.asarray(parts_BT), mean, 7, rows=2)
+  np.testing.assert_allclose(np.concatenate([weights_BT[:4], weights_BT[4:]], axis=1), weights_ET, rtol=1e-6)
+  assert same == count

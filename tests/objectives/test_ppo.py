@@ -111,6 +111,20 @@ def test_only_a_ratio_that_has_gone_far_enough_stops_pulling(level, gap, advanta
   assert floats(metrics)["policy/clipfrac_avg"] == (abs(np.exp(gap) - 1) > 0.2)
 
 
+@levels
+def test_bounds_of_the_ratio_change_no_action_with_a_positive_advantage_or_a_small_ratio(level):
+  params, batch = example(moved=1.0)
+  bounds = {"dual_clip": {"dual_clip": 2.0}, "ratio_cap": {"ratio_cap": 2.0}}
+  run = lambda batch, **change: evaluate(params, batch, PPOConfig(level=level, value_coef=0.0, **change))
+  up = batch.replace(advantages_BT=jnp.abs(batch.advantages_BT))
+  for change in bounds.values():
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
+    jax.tree.map(same, (run(up)[0], run(up)[3]), (run(up, **change)[0], run(up, **change)[3]))
+  plain, *bounded = (run(batch, **change) for change in ({}, *bounds.values()))
+  assert floats(plain[2])["val/ratio_max"] > 2 and all(x[0] < plain[0] for x in bounded)
+  jax.tree.map(np.testing.assert_array_equal, *(x[3] for x in bounded))   # they pull alike
+
+
 @pytest.mark.parametrize("change", [{}, {"value_clip": 0.1, "entropy_coef": 0.3, "value_coef": 1.0}], ids=str)
 def test_turns_of_one_token_are_tokens(change):
   params, batch = example(SINGLE, moved=0.3)
@@ -217,6 +231,9 @@ def test_explained_variance():
     ({"epochs": 0}, "epochs is 0"), ({"minibatches": 0}, "minibatches is 0"),
     ({"clip": 0}, "clip is 0"), ({"clip": 1.0}, "clip is 1.0"),
     ({"value_clip": -1}, "value_clip is -1"), ({"value_coef": -1}, "value_coef is -1"),
+    ({"dual_clip": 0.9}, "dual_clip is 0.9"), ({"ratio_cap": 1.0}, "ratio_cap is 1.0"),
+    ({"target_kl": -1}, "target_kl is -1"), ({"critic_warmup": -1}, "critic_warmup is -1"),
+    ({"value_layers": (8, 0)}, r"value_layers is \(8, 0\)"),
     ({"entropy_coef": -0.1}, "entropy_coef is -0.1"), ({"kl_coef": -1}, "kl_coef is -1"),
     *(({name: float("nan")}, f"{name} is nan") for name in ("gamma", "clip", "value_coef", "kl_coef")),
 ])

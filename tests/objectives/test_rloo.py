@@ -75,3 +75,27 @@ def test_a_batch_that_is_masked_altogether_is_zero_and_finite(ratio):
   empty = batch.replace(mask_BT=jnp.zeros((B, T)), old_logprobs_BT=jnp.full((B, T), jnp.nan))
   total, weight, metrics, gradient = evaluate(params, empty, RLOOConfig(ratio=ratio))
   assert total == 0 and weight == 0 and not gradient.any() and np.isfinite(floats(metrics)["val/ratio"])
+
+
+@pytest.mark.parametrize("ratio", ["sequence", "token"])
+def test_an_episode_in_several_rows_is_one_action_as_it_is_in_one(ratio):
+  """The score here is of a token alone, so that an episode may be cut into rows anywhere: row s * B + b is of b."""
+  params, batch = example(moved=0.4)
+  cut = lambda x: jnp.concatenate([x[:, :2], jnp.pad(x[:, 2:4], ((0, 0), (0, 0)) + ((0, 0),) * (x.ndim - 2)),
+                                   jnp.pad(x[:, 4:], ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))])
+  parts = GroupBatch(inputs.right_pad([[0] * 2] * (3 * B), 2), cut(batch.targets_BT), cut(batch.mask_BT),
+                     cut(batch.old_logprobs_BT), None, jnp.tile(batch.advantages_B, 3))
+
+  def total(params, batch, rows):
+    value, metrics = rloo_loss(params, batch, rloo=RLOOConfig(ratio=ratio, clip=0.1), score=score, rows=rows)
+    return value.total, (value.weight, metrics)
+
+  (value, (weight, metrics)), gradient = jax.value_and_grad(total, has_aux=True)(params, batch, 1)
+  (same, (also, told)), of_parts = jax.value_and_grad(total, has_aux=True)(
+      {"logits": cut(jnp.asarray(params["logits"]))}, parts, 3)
+  np.testing.assert_allclose(same, value, rtol=1e-5)
+  assert weight == also
+  np.testing.assert_allclose(of_parts["logits"], cut(gradient["logits"]), atol=1e-6)
+  for name, number in floats(metrics).items():
+    if name != "policy/entropy_avg":
+      assert floats(told)[name] == pytest.approx(number, rel=1e-5), name

@@ -42,7 +42,8 @@ def abstract(config, apart=False):
   params = jax.eval_shape(model.init, jax.random.key(0))
   return {"model": jax.eval_shape(model.decoding, params) if apart else params,
           "lora": jax.eval_shape(lambda key: lora.init(lora.LoraConfig(rank=2), params, key), jax.random.key(0)),
-          "value": jax.eval_shape(functools.partial(heads.init, config.width))}
+          # A head with layers beside layers that are apart, so that both kinds are seen.
+          "value": jax.eval_shape(functools.partial(heads.init, config.width, (8, 4) if apart else ()))}
 
 
 @families
@@ -52,6 +53,16 @@ def test_every_parameter_of_every_family_has_exactly_one_rule(config, apart):
   for prefix in ("", "params/", "0/mu/"):
     for path, leaf in trees.leaves(abstract(config, apart)).items():
       assert len(rules.spec(prefix + path, leaf.shape, mesh)) == leaf.ndim
+
+
+def test_the_layers_of_a_value_head_are_split_by_what_they_read():
+  mesh = meshes.make(LAYOUTS["2x2x2"])
+  value = {"value": jax.eval_shape(functools.partial(heads.init, 64, (32, 16)))}
+  for prefix in ("", "params/", "0/mu/"):
+    specs = {path: tuple(rules.spec(prefix + path, leaf.shape, mesh)) for path, leaf in trees.leaves(value).items()}
+    assert specs["value/hidden/0/kernel"] == specs["value/hidden/1/kernel"] == ("fsdp", None)
+    assert not any(axis for path, spec in specs.items() if not path.endswith("hidden/0/kernel")
+                   and not path.endswith("hidden/1/kernel") for axis in spec)
 
 
 # A tiny config.json of every family, tied and untied, with heads of every number.

@@ -81,6 +81,11 @@ TINY_METHODS = {
     "lora": ("sft", {"lora.rank": "2", "optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": "0.03",
                      "schedule.warmup": "0"}),
     "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "evals.variants": "()"}),
+    # Two updates of four are applied in the second iteration: target_kl stops at the first that follows another.
+    "rl_guarded": ("ppo", {**TINY_PPO, "ppo.epochs": "2", "ppo.minibatches": "2", "ppo.target_kl": "1e-12",
+                           "ppo.dual_clip": "3.0", "ppo.value_layers": "(8, 4)", "ppo.critic_warmup": "1",
+                           "ppo.value_gradient": "True", "ppo.entropy_coef": "0.01", "steps": "3",
+                           "evals.variants": "()"}),
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 
@@ -91,22 +96,85 @@ REWARD = '''def by_words(chat, response, verdict):
 '''
 
 
+REWRITERS = '''
+import dataclasses
+from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.envs.virl.env import VIRL
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims(GeneralPoints):
+  """Says that it may rewrite its prompt, and never does."""
+
+  rewrites_prompt = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Hands(GeneralPoints):
+  """Two hands, each with a chat of its own and half of the attempts. A response of an odd number of words is right."""
+
+  rewrites_prompt = True
+  most_rows = 2
+
+  @property
+  def row_attempts(self):
+    return self.attempts // 2
+
+  def _hand(self):
+    return GeneralPoints(**{**dataclasses.asdict(self), "attempts": self.row_attempts})
+
+  def reset(self, seed):
+    hand, chat = self._hand().reset(f"{seed} 0")
+    return (seed, False, hand), chat
+
+  def step(self, state, response):
+    seed, second, hand = state
+    hand, verdict = self._hand().step(hand, self._hand().expert(hand) if len(response.split()) % 2 else response)
+    if verdict.correct and not second:
+      hand, chat = self._hand().reset(f"{seed} 1")
+      return (seed, True, hand), dataclasses.replace(verdict, terminated=False, success=False, chat=chat)
+    return (seed, second, hand), verdict
+
+  def expert(self, state, choice=0):
+    return self._hand().expert(state[2], choice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lenient(VIRL):
+  """Two of three answers are right, so that a model that knows nothing walks on."""
+
+  def step(self, state, response):
+    return super().step(state, self.expert(state) if len(response.encode()) % 3 else response)
+'''
+
+
+@pytest.fixture(scope="package")
+def rewriters(tmp_path_factory):
+  """The path of a file with environments that rewrite their prompt, or say so: Claims, Hands, Lenient."""
+  file = tmp_path_factory.mktemp("rewriters") / "tasks.py"
+  file.write_text(REWRITERS)
+  return file
+
+
 @pytest.fixture(scope="package")
 def tiny(one_device, tmp_path_factory):
   """tiny(method, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot.
 
   method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters. RL is paid for words, so that there is an advantage.
+  env: the section of another environment, by its own rewards
   """
   reward = tmp_path_factory.mktemp("reward") / "words.py"
   reward.write_text(REWARD)
   from sftrl_jax.programs.config import resolve
   from sftrl_jax.programs.experiment import run_config
 
-  def make(method, **overrides):
+  def make(method, env=None, **overrides):
     file, own = TINY_METHODS[method]
     changed = {**TINY, **own, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
     config, verb = resolve.load(str(CONFIGS / f"{file}.py")), "sft" if file == "sft" else "rl"
-    if verb == "rl":
+    if env:
+      config.env, changed = env, {key: value for key, value in changed.items() if not key.startswith("env.")}
+    elif verb == "rl":
       changed.setdefault("reward", f"{reward}:by_words")
     return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
 

@@ -125,7 +125,7 @@ def test_more_samples_leave_the_first_as_it_is(base_lines):
 
 
 def test_of_a_hand_the_expert_has_one_state_whose_response_is_the_first_of_the_episode(base_lines):
-  line, _ = base_lines(expert_states=True)
+  line, _ = base_lines(expert_episodes=99)
   assert line["expert_states"] == 10 and line["expert_accuracy"] == line["first_right"] / 10 > 0
 
 

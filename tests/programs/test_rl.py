@@ -1,9 +1,17 @@
 """A whole reinforcement-learning run in small."""
 
+import itertools
 import json
 import math
+import shutil
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+
+from sftrl_jax import trees
+from sftrl_jax.programs import rl
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "objective/scores", "objective/kl", "policy/approxkl_avg", "policy/clipfrac_avg",
@@ -139,6 +147,10 @@ def test_what_fails_is_left_out_and_counted_over_the_run_also_over_a_resume(
   same = lambda name: [{k: v for k, v in line.items() if not k.startswith(timed)}
                        for line in lines_of(tmp_path / name, "metrics.jsonl")]
   assert same("resumed") == same("straight")
+  # What the alarms know of earlier lines goes on too.
+  known = [json.loads((tmp_path / name / "checkpoints" / "3" / "meta" / "metadata").read_text())["alarm_streaks"]
+           for name in ("resumed", "straight")]
+  assert known[0] == known[1] and known[0]["success/lines"] == 3
 
 
 def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_path):
@@ -163,3 +175,122 @@ def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
   lines = lines_of(tmp_path / "flat", "metrics.jsonl")
   assert [line["objective/kl"] for line in lines] == [0.0] * 4   # not even a rounding error from the start
   assert all(line.get("alarm/constant_rewards") or line.get("alarm/constant_groups") for line in lines)
+
+
+def params_of(workdir, step):
+  path = workdir / "checkpoints" / str(step) / "state"
+  return jax.device_get(ocp.StandardCheckpointer().restore(path.absolute()))["params"]
+
+
+FOUR = {"ppo__epochs": 2, "ppo__minibatches": 2, "evals__variants": "()", "checkpoint__every": 1}
+
+
+def test_a_target_that_nothing_reaches_changes_nothing(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("rl", **FOUR), tmp_path / "off")
+  run_of(tiny("rl", **FOUR, ppo__target_kl=1e9), tmp_path / "huge")
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, *(params_of(tmp_path / name, 2) for name in ("off", "huge")))
+  off, huge = (lines_of(tmp_path / name, "metrics.jsonl") for name in ("off", "huge"))
+  assert [line["policy/updates"] for line in huge] == [4, 4] and not any(line["policy/early_stops"] for line in huge)
+  assert not {"policy/updates", "policy/early_stops"} & off[0].keys()
+  for name in ("tokens", "compute/train_flops", "compute/total_flops"):
+    assert [line[name] for line in off] == [line[name] for line in huge]
+
+
+def test_a_target_that_everything_exceeds_leaves_the_first_minibatch_of_an_iteration(
+    tiny, run_of, lines_of, tmp_path, capsys, monkeypatch):
+  settings = {**FOUR, "steps": 3}
+  run_of(tiny("rl", **settings, ppo__target_kl=1e-12), tmp_path / "stopped")
+  assert capsys.readouterr().out.count("target_kl stopped the iteration, 1 of 4 updates were applied") == 1
+  lines = lines_of(tmp_path / "stopped", "metrics.jsonl")
+  assert [(line["policy/updates"], line["policy/early_stops"]) for line in lines] == [(1, 1)] * 3
+  # By hand: nothing but the first minibatch of each iteration is ever seen.
+  every = rl._minibatches
+  monkeypatch.setattr(rl, "_minibatches", lambda *of: itertools.islice(every(*of), 1))
+  run_of(tiny("rl", **settings), tmp_path / "by_hand")
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, *(params_of(tmp_path / name, 3) for name in ("stopped", "by_hand")))
+  by_hand = lines_of(tmp_path / "by_hand", "metrics.jsonl")
+  for name in ("tokens", "compute/train_flops"):   # the minibatch that was computed and not applied is charged
+    assert [line[name] for line in lines] == pytest.approx([2 * line[name] for line in by_hand])
+  assert [line["objective/scores"] for line in lines] == [line["objective/scores"] for line in by_hand]
+
+
+def test_lines_of_several_iterations_count_what_was_applied(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("rl", **FOUR, ppo__target_kl=1e-12, log__every=2), tmp_path)
+  line, = lines_of(tmp_path, "metrics.jsonl")
+  assert (line["policy/updates"], line["policy/early_stops"]) == (2, 2)
+
+
+def test_groups_have_the_same_limit(tiny, run_of, lines_of, tmp_path):
+  run_of(tiny("grpo", grpo__epochs=2, grpo__target_kl=1e-12, grpo__dual_clip=3.0, evals__variants="()"), tmp_path)
+  assert [line["policy/updates"] for line in lines_of(tmp_path, "metrics.jsonl")] == [1, 1]
+
+
+def test_the_critic_warms_up_before_the_policy_moves_and_has_its_own_layers(finished, lines_of):
+  first, second, third = lines_of(finished("rl_guarded"), "metrics.jsonl")
+  assert first["objective/kl"] == second["objective/kl"] == 0.0 and third["objective/kl"] != 0.0
+  assert first["policy/updates"] == 4 and first["policy/early_stops"] == 0   # nothing to judge yet
+  assert second["policy/updates"] == third["policy/updates"] == 1
+  assert first["critic/values/max"] == 0.0 and second["critic/values/max"] > 0.0
+  shapes = {path: leaf.shape for path, leaf in trees.leaves(params_of(finished("rl_guarded"), 3)["value"]).items()}
+  assert shapes == {"kernel": (4,), "bias": (), "hidden/0/kernel": (16, 8), "hidden/0/bias": (8,),
+                    "hidden/1/kernel": (8, 4), "hidden/1/bias": (4,)}
+
+
+METHODS = {"ppo by tokens": ("rl", {}), "ppo by turns": ("rl", {"ppo__level": "turn", "ppo__truncation": "bootstrap"}),
+           "grpo": ("grpo", {"grpo__mean": "sequence"}), "rloo": ("rloo", {})}
+
+
+@pytest.mark.parametrize("name", ["ppo by turns", "grpo"])
+def test_a_claim_to_rewrite_the_prompt_changes_nothing_of_a_run_whose_chats_grow(
+    rewriters, tiny, run_of, lines_of, tmp_path, name):
+  """Each episode then has blank rows beside its own, in every array, minibatch and microbatch."""
+  method, own = METHODS[name]
+  changes = {**own, "rollout__carry": False, "evals__variants": "('id_seen',)", "steps": 1}
+  run_of(tiny(method, **changes), tmp_path / "plain")
+  run_of(tiny(method, env__name=f"{rewriters}:Claims", **changes), tmp_path / "claims")
+  for file in ("metrics.jsonl", "evals.jsonl"):
+    plain, claims = (lines_of(tmp_path / home, file) for home in ("plain", "claims"))
+    for line, same in zip(plain, claims, strict=True):
+      for key in line.keys() - {"seconds", "tokens", "flops", "compile/count"}:
+        if not key.startswith(("timing_s", "throughput", "compute", "sampling")):
+          want = line[key]
+          assert same[key] == (pytest.approx(want, rel=1e-3, abs=1e-6) if isinstance(want, float) else want), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_episodes_of_several_chats_are_learned_from(rewriters, tiny, run_of, lines_of, tmp_path, name):
+  method, own = METHODS[name]
+  run_of(tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="('id_seen',)", **own), tmp_path)
+  for line in lines_of(tmp_path, "metrics.jsonl"):
+    assert all(math.isfinite(value) for value in line.values()) and line["compile/count"]
+    assert line["sampling/sampling_logp_difference/max"] < 1e-4
+    assert line["val/ratio"] == pytest.approx(1.0, abs=1e-5)   # one minibatch and one epoch
+    turns = 8 * line["num_turns/mean"]
+    assert line["label_tokens"] == pytest.approx(turns * (1 if "turns" in name else line["response_length/mean"]))
+  shown = [line for line in lines_of(tmp_path, "episodes.jsonl") if line["kind"] == "train"]
+  answers = [sum(message["role"] == "assistant" for message in line["chat"]) for line in shown]
+  assert answers == [len(line["codes"]) for line in shown] and max(answers) > 1   # of all chats of an episode
+
+
+def test_v_irl_in_the_style_of_the_paper_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
+    rewriters, tiny, run_of, lines_of, tmp_path):
+  """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""
+  route = {"name": f"{rewriters}:Lenient", "style": "paper", "legs": 1, "straight": 1}
+  config = tiny("rl", route, tokenizer__name="bytes", rollout__prompt_tokens=860, rollout__feedback_tokens=260, batch=4,
+                rollout__rows=4, rollout__max_new_tokens=8, evals__variants="()", ppo__level="turn",
+                checkpoint__every=1)
+  run_of(config, tmp_path / "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+  run_of(config, tmp_path / "resumed")
+  straight, resumed = (
+      jax.device_get(ocp.StandardCheckpointer().restore(tmp_path / home / "checkpoints" / "2" / "state"))
+      for home in ("straight", "resumed"))
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  lines, same = (lines_of(tmp_path / home, "metrics.jsonl") for home in ("straight", "resumed"))
+  for key in ("loss", "objective/kl", "grad_norm", "num_turns/mean", "sampling/sampling_logp_difference/max"):
+    assert [line[key] for line in lines] == [line[key] for line in same]
+  assert max(line["sampling/sampling_logp_difference/max"] for line in lines) < 1e-4
+  assert max(line["num_turns/mean"] for line in lines) > 1.5

@@ -12,7 +12,8 @@ from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.rollout.policy import Actor, RolloutConfig
+from sftrl_jax.rollout.config import RolloutConfig
+from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.tokenizer import words
 
@@ -48,9 +49,56 @@ class Guess:
     return (seed, word, attempt + 1, chat), verdict
 
 
+@dataclasses.dataclass(frozen=True)
+class Walk:
+  """Points with a prompt of their own; a response is right if its first word is of the point's half of the words. A
+  right one begins the next point's chat, a wrong one is told so, and the second wrong one at a point ends the episode.
+
+  points: how many there are. claims: whether it says so.
+  """
+
+  points: int = 3
+  row_attempts: int = 2
+  most_rows: int = 3
+  claims: bool = True
+
+  @property
+  def rewrites_prompt(self):
+    return self.claims
+
+  @property
+  def attempts(self):
+    return 2 * self.points
+
+  def reset(self, seed):
+    return self._at(seed, 0)
+
+  def step(self, state, response):
+    seed, point, tries, chat = state
+    half = VOCABULARY[::2] if (seed + point) % 2 else VOCABULARY[1::2]
+    right = response.split(" ")[0] in half
+    over, last = not right and tries == 1, right and point + 1 == self.points
+    chat = (*chat, Message("assistant", response), Message("user", "b"))
+    state = (seed, point, tries + 1, chat)
+    if right and not last:
+      state, chat = self._at(seed, point + 1)
+    return state, Verdict(1.0 if right else -0.5, last, over, right, last, "b", None if last or over else chat,
+                          "correct" if right else "value")
+
+  def _at(self, seed, point):
+    source = random.Random(f"{seed} {point}")
+    chat = (Message("user", " ".join(["a"] * point + source.choices(VOCABULARY, k=source.randint(1, 2)))),)
+    return (seed, point, 0, chat), chat
+
+
 @pytest.fixture(scope="session")
 def guess():
   return Guess
+
+
+@pytest.fixture(scope="session")
+def walk():
+  return Walk
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +128,11 @@ def make_actor(model, tokenizer):
   """make_actor(devices=1, **rollout): compiled once a session."""
 
   @functools.cache
-  def make(devices=1, turns=3, group=1, **rollout):
+  def make(devices=1, turns=3, group=1, rewriting=None, **rollout):
     settings = {**dict(rows=16, prompt_tokens=5, feedback_tokens=2, max_new_tokens=4), **rollout}
     mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:devices])
-    return Actor(model, tokenizer, RolloutConfig(**settings), Sampling(settings["max_new_tokens"]), turns, mesh, group)
+    return Actor(model, tokenizer, RolloutConfig(**settings), Sampling(settings["max_new_tokens"]), turns, mesh, group,
+                 rewriting)
 
   return make
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.collect import cut, grid, outcomes, rows
-from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows
+from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
 
 LENGTH = 12
 
 
-def turn(context, tokens, reward):
+def turn(context, tokens, reward, anew=False):
   logprobs = tuple(-0.01 * token for token in tokens)
   verdict = Verdict(reward, False, False, False, False, "", None, "value")
-  return Turn(Response("", tuple(context), tuple(tokens), logprobs), verdict)
+  return Turn(Response("", tuple(context), tuple(tokens), logprobs, begins_row=anew), verdict)
 
 
 TWO = Episode(0, (turn([1, 10, 11], [20, 21], -0.5), turn([12], [22, 23, 24], 1.0)), (), False)
@@ -120,3 +120,48 @@ def test_an_episode_is_cut_by_a_limit_of_the_rollout_and_not_by_running_out_of_a
   assert [cut(episode) for episode in episodes] == [False, True, True, True, False]
   np.testing.assert_array_equal(outcomes(episodes, mask=True).in_loss_E, [1, 0, 0, 0, 1])
   np.testing.assert_array_equal(outcomes(episodes, padding_episodes=2).has_advantage_E, [1, 1, 1, 0, 0])
+
+
+# Three chats, of which the second has two turns; two chats, the last one read on; one; none.
+CHATS = (Episode(3, (turn([1, 10], [20], 0.5), turn([1, 11], [21, 22], -0.5, True), turn([12], [23], 1.0),
+                     turn([1, 13], [24, 25], 2.0, True)), (), False),
+         Episode(4, (turn([1, 30], [31], 0.1), turn([1, 32, 33], [34], -0.2, True)), (), True), *EPISODES)
+ENDS = ((), (2, 14), *CLOSING)
+
+
+def test_the_chats_of_an_episode_are_rows_with_what_each_would_be_alone():
+  found, slots, count = rows(CHATS, LENGTH, ENDS, 4), 4, len(CHATS)
+  for e, episode in enumerate(CHATS):
+    parts, last = by_row([episode]), len(episode.rows) - 1
+    for s in range(slots):
+      alone = rows([parts[s] if s < len(parts) else BLANK], LENGTH, [ENDS[e] if s == last else ()])
+      for name in ("targets_BT", "mask_BT", "turns_BT", "sampled_logprobs_BT"):
+        np.testing.assert_array_equal(getattr(found, name)[s * count + e], getattr(alone, name)[0])
+      np.testing.assert_array_equal(found.inputs.tokens_BT[s * count + e], alone.inputs.tokens_BT[0])
+  with pytest.raises(ValueError, match="Episode 3: it has 3 chats, but a batch has 2 rows"):
+    rows(CHATS, LENGTH, ENDS, 2)
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_steps_of_all_chats_stand_in_one_line_and_point_to_their_rows(level):
+  laid, steps, count = rows(CHATS, LENGTH, ENDS, 3), grid(CHATS, level, 4, 4, ENDS), len(CHATS)
+  for e, episode in enumerate(CHATS):
+    live = steps.live_EL[e] > 0
+    tokens = [t.response.tokens if level == "token" else t.response.tokens[:1] for t in episode.turns]
+    place = steps.row_EL[e], steps.column_EL[e]
+    assert laid.targets_BT[place][live].tolist() == [token for turn in tokens for token in turn]
+    assert (steps.row_EL[e] % count == e).all() and steps.row_EL[e, -1] // count == len(episode.rows) - 1
+    assert steps.rewards_EL[e][steps.ends_EL[e] > 0] == pytest.approx(episode.rewards)
+  last = laid.inputs.tokens_BT[steps.row_EL[1, -1], steps.last_column_E[1]]
+  assert (last, steps.bootstrap_E[1]) == (14, 1)   # the state after the last step is in the last row
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4])
+def test_a_part_of_a_batch_and_every_microbatch_of_it_hold_whole_episodes(pieces):
+  episodes, slots = 16, 3
+  episode_of = np.arange(episodes * slots) % episodes
+  for chosen in np.random.default_rng(0).permutation(episodes).reshape(2, 8):
+    numbers = row_numbers(chosen, episodes, slots)
+    for piece in range(pieces):   # as training/step.py deals them: row i to microbatch i mod n
+      of_rows = episode_of[numbers[piece::pieces]].reshape(slots, -1)
+      assert (of_rows == of_rows[0]).all() and len(set(of_rows[0])) == 8 // pieces

@@ -160,6 +160,26 @@ def test_an_episode_is_held_to_its_attempts():
       assert "`attempts`" in episode.trouble.message and episode.chat[-1].role == "user"
 
 
+@pytest.mark.parametrize("points, row_attempts, most_rows, member", [
+    (3, 3, 2, "most_rows"), (3, 1, 6, "row_attempts"), (3, 2, 3, "")])
+def test_an_episode_is_held_to_the_chats_that_its_environment_states(walk, points, row_attempts, most_rows, member):
+  env = walk(points, row_attempts, most_rows)
+  played = play(env, scripted(lambda chat: "b" if len(chat) > 1 else "a"), range(20))[0]   # right by the second try
+  cut = [episode for episode in played if episode.trouble and episode.trouble.kind == "cut/rows"]
+  assert bool(cut) == bool(member)
+  for episode in cut:
+    assert episode.truncated and episode.turns[-1].verdict.truncated and not episode.dropped
+    assert f"`{member}`" in episode.trouble.message and "conftest.py, line" in episode.trouble.message
+
+
+def test_the_chats_before_the_last_one_are_kept_in_their_order(walk):
+  for episode in play(walk(), scripted(lambda chat: "a"), range(20))[0]:
+    answers = [message for message in (*episode.earlier, *episode.chat) if message.role == "assistant"]
+    assert len(answers) == len(episode.turns)
+    assert not episode.earlier or episode.earlier[-1].role == "assistant"
+  assert any(episode.earlier for episode in play(walk(), scripted(lambda chat: "a"), range(20))[0])
+
+
 def test_a_mistake_of_the_interface_ends_the_play():
   class Wrong(Server):
     def step(self, state, response):

@@ -15,12 +15,12 @@ from sftrl_jax.rollout.exchange import packed, unpacked
 def test_an_episode_comes_out_as_it_went_in(image):
   third, tiny = float(np.float32(1 / 3)), float(np.float32(1e-30))
   turns = tuple(
-      Turn(Response(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, False),
+      Turn(Response(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, None, number == 1),
            Verdict(-third, number == 1, False, False, number == 1, "no \u2020", None, "wrong")) for number in range(2))
   chat = (Message("user", "look", image), Message("assistant", "text 1"))
-  episode = Episode("7 3", turns, chat, True)
+  episode = Episode("7 3", turns, chat, True, earlier=(Message("user", "before", image), Message("assistant", "x")))
   other = unpacked(json.loads(json.dumps(packed(episode))), "7 3")
-  assert other == episode and other.rewards == episode.rewards and other.success
+  assert other == episode and len(other.rows) == 2 and other.rewards == episode.rewards and other.success
 
 
 def test_an_episode_that_was_refused_at_once_has_no_turns():

@@ -19,8 +19,8 @@ from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 TURNS, TOKENS, LENGTH = 2, 3, 10
 
 
-def turn(context, tokens, reward):
-  return Turn(Response("", tuple(context), tuple(tokens), (-1.0,) * len(tokens)),
+def turn(context, tokens, reward, anew=False):
+  return Turn(Response("", tuple(context), tuple(tokens), (-1.0,) * len(tokens), begins_row=anew),
               Verdict(reward, False, False, False, False, "", None, "value"))
 
 
@@ -198,3 +198,90 @@ def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage(
 def test_pieces_change_nothing_of_a_group():
   whole, halves = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
   jax.tree.map(np.testing.assert_array_equal, whole, halves)
+
+
+# Chats of one episode as rows: (context, tokens, reward, whether a chat begins). Episode 1 goes on after its last turn.
+CHATS = (Episode(0, (turn([1, 40], [10, 20], -0.5), turn([30], [50], 1.0), turn([1, 45], [15, 25], 0.3, True)), (),
+                 False),
+         Episode(1, (turn([1, 60], [70], -0.2), turn([1, 35], [80, 90], 0.7, True), turn([1, 5], [2], -0.4, True)), (),
+                 True),
+         Episode(2, (turn([1, 65], [75, 85, 95], 0.4),), (), False),
+         Episode(3, (), (), False))
+ENDS, SLOTS, CHAT_TURNS = ((), (2, 55), (), ()), 3, 4
+
+
+def of_chats(ppo, slots=SLOTS, ref=None, episodes=CHATS, closing=ENDS):
+  laid, steps = rows(episodes, LENGTH, closing, slots), grid(episodes, ppo.level, CHAT_TURNS, TOKENS, closing)
+  score_rows, advantages = jitted(ppo, 1)
+  batch, metrics = advantages(score_rows({"model": 1.0}, ref, laid), laid, steps)
+  return *jax.device_get((batch, metrics)), laid
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+@pytest.mark.parametrize("ref", [None, {"model": 1.5}])
+def test_advantages_run_over_all_chats_of_an_episode(level, ref):
+  """By hand: values are of what was read last in the step's own row, and the next step may stand in the next row."""
+  ppo = PPOConfig(level=level, gamma=0.5, turn_gamma=0.8, gae_lambda=0.9, whiten=False, kl_coef=0.5 if ref else 0.0)
+  batch, metrics, _ = of_chats(ppo, ref=ref)
+  count, kls = len(CHATS), []
+  for e, episode in enumerate(CHATS):
+    steps = []   # (row, columns, reward, V, discount to the next step) in the order of play
+    at = row = 0
+    for number, played in enumerate(episode.turns):
+      if number and played.response.begins_row:
+        row, at = row + 1, 0
+      before, tokens = [*played.response.context][-1], played.response.tokens
+      start = at + len(played.response.context)
+      at = start + len(tokens)
+      kl = [0.5 * token / 10.0 if ref else 0.0 for token in tokens]   # -(1 - 1.5) token / 10
+      kls.append(sum(kl))
+      if level == "turn":
+        reward = played.verdict.reward - ppo.kl_coef * sum(kl)
+        steps.append((row, range(start - 1, at - 1), reward, before / 100, 0.8))
+        continue
+      for place, value in enumerate((before, *tokens[:-1])):
+        last = place == len(tokens) - 1
+        reward = played.verdict.reward * last - ppo.kl_coef * kl[place]
+        steps.append((row, [start - 1 + place], reward, value / 100, 0.8 if last else 0.5))
+    after, advantage = (0.55 if e == 1 else 0.0), 0.0
+    for row, columns, reward, value, discount in reversed(steps):
+      advantage = reward + discount * after - value + discount * 0.9 * advantage
+      after = value
+      for column in columns:
+        np.testing.assert_allclose(batch.advantages_BT[row * count + e, column], advantage, atol=1e-5)
+        np.testing.assert_allclose(batch.returns_BT[row * count + e, column], advantage + value, atol=1e-5)
+  off = batch.mask_BT == 0
+  assert not batch.advantages_BT[off].any() and (batch.advantages_BT[~off] != 0).all()
+  if ref:
+    np.testing.assert_allclose(metrics["objective/kl"], sum(kls) / 3, rtol=1e-5)   # of three episodes with a turn
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+def test_blank_rows_change_nothing(level):
+  """An environment that may rewrite its prompt and never does has the batch of one whose chat grows."""
+  ppo = PPOConfig(level=level, gae_lambda=0.9, kl_coef=0.1)
+  plain, want, _ = of_chats(ppo, 1, {"model": 1.5}, EPISODES, ((), (2, 55)))
+  batch, metrics, _ = of_chats(ppo, 4, {"model": 1.5}, EPISODES, ((), (2, 55)))
+  for name in ("advantages_BT", "returns_BT", "old_logprobs_BT", "mask_BT"):
+    np.testing.assert_allclose(getattr(batch, name)[: len(EPISODES)], getattr(plain, name), atol=1e-6)
+    assert not getattr(batch, name)[len(EPISODES) :].any()
+  for name, value in want.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kl_in_reward", [False, True])
+def test_the_advantage_of_an_episode_is_that_of_all_its_rows(kl_in_reward):
+  section = GRPOConfig(group=2, scale=False, kl_coef=0.5, truncated="mask")
+  advantages = jax.jit(make_group_advantages(section, functools.partial(leave_one_out, group=2), kl_in_reward))
+  laid, score_rows = rows(CHATS, LENGTH, ((),) * 4, SLOTS), jitted(PPOConfig(), 1)[0]
+  numbers = outcomes(CHATS, mask=True)
+  scored = score_rows({"model": 1.0}, {"model": 1.5}, laid)
+  batch, metrics = jax.device_get(advantages(scored, laid, numbers))
+  kl_E = np.asarray([0.5 * sum(sum(t.response.tokens) for t in episode.turns) / 10 for episode in CHATS])
+  rewards_E = numbers.rewards_E - (0.5 * kl_E if kl_in_reward else 0.0)
+  want_E = rewards_E - rewards_E[[1, 0, 3, 2]]
+  np.testing.assert_allclose(batch.advantages_B, np.tile(want_E, SLOTS), rtol=1e-5)
+  np.testing.assert_allclose(metrics["objective/kl"], kl_E.sum() / 3, rtol=1e-5)
+  in_loss_B = np.tile(numbers.in_loss_E, SLOTS)
+  np.testing.assert_array_equal(batch.mask_BT, laid.mask_BT * in_loss_B[:, None])
+  assert numbers.in_loss_E.tolist() == [1, 0, 1, 1]   # a limit cut episode 1: none of its rows is learned from

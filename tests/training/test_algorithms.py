@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.rollout.policy import RolloutConfig
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.algorithms import ALGORITHMS
 

@@ -71,3 +71,27 @@ def test_an_advantage_off_the_mask_is_none(tiny, policy_batch):
   assert masked.mask_BT.any()
   assert_held(of_policy(state), of_policy(held(state, masked)[0]))
   assert_close(held(state, batch)[0], plain(state, batch)[0])
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "schedule_free_adamw"])
+def test_in_the_warm_up_the_value_head_learns_as_if_it_were_alone(tiny, policy_batch, name):
+  """Neither the policy's loss, its entropy bonus nor a value loss that reaches the trunk moves it, nor has a part in
+  the norm that is clipped."""
+  ppo = PPOConfig(value_gradient=True, entropy_coef=0.1, value_coef=0.5)
+  optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.1), SCHEDULE)
+  steps = {}
+  for kind, config in (("both", ppo), ("value", PPOConfig(value_gradient=True, value_coef=0.5))):
+    loss = functools.partial(ppo_loss, ppo=config, score=score, turns=2)
+    steps[kind] = jax.jit(hold_policy(make_train_step(loss, optimizer, SCHEDULE, 2, warmup=2), False, 2))
+    steps[f"{kind}, no warm-up"] = jax.jit(make_train_step(loss, optimizer, SCHEDULE, 2))
+  start = states.create(tiny(*PATHS), optimizer)
+  state, alone = start, start
+  flat = policy_batch.replace(advantages_BT=np.zeros_like(policy_batch.advantages_BT))
+  for _ in range(2):
+    state, alone = steps["both"](state, policy_batch)[0], steps["value"](alone, flat)[0]
+    assert_held(of_policy(start), of_policy(state))
+  np.testing.assert_array_equal(state.params["value"]["bias"], alone.params["value"]["bias"])
+  assert state.params["value"]["bias"] != start.params["value"]["bias"] and state.step == 2
+  assert_close(steps["both"](state, policy_batch)[0], steps["both, no warm-up"](state, policy_batch)[0])
+  assert any((of_policy(steps["both"](state, policy_batch)[0])[path] != leaf).any()
+             for path, leaf in of_policy(state).items())

@@ -10,9 +10,11 @@ import pytest
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, floats
-from sftrl_jax.models import DecoderConfig, build, lora
-from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.models import DecoderConfig, build, heads, lora
+from sftrl_jax.objectives.batches import GroupBatch, TokenBatch
+from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
+from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
@@ -21,8 +23,8 @@ from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import accumulate, make_train_step
 
 SCHEDULE = optax.constant_schedule(0.5)
-LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "8x1x1": (8, 1, dict(data=8, fsdp=1)), "1x8x1": (8, 1, {}),
-           "2x2x2": (8, 1, dict(data=2, tensor=2))}
+LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "1 device, 4 microbatches": (1, 4, {}),
+           "8x1x1": (8, 1, dict(data=8, fsdp=1)), "1x8x1": (8, 1, {}), "2x2x2": (8, 1, dict(data=2, tensor=2))}
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +33,34 @@ def losses(model):
   return {"sft": functools.partial(sft_loss, score=score),
           **{level: functools.partial(ppo_loss,
                                       ppo=PPOConfig(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
-                                      score=score, turns=2) for level in ("token", "turn")}}
+                                      score=score, turns=2) for level in ("token", "turn")},
+          # Four episodes of two rows each: row s * 4 + e is of episode e, and no microbatch tears one apart.
+          "grpo of 2 rows": functools.partial(grpo_loss, grpo=GRPOConfig(mean="sequence"), score=score, longest=9,
+                                              rows=2),
+          "rloo of 2 rows": functools.partial(rloo_loss, rloo=RLOOConfig(clip=0.5), score=score, rows=2)}
 
 
 @pytest.fixture(scope="module")
-def stepped(losses, params, token_batch, policy_batch):
+def group_batch(policy_batch):
+  """Two rows an episode, each with the episode's advantage."""
+  old_BT = policy_batch.old_logprobs_BT
+  return GroupBatch(policy_batch.inputs, policy_batch.targets_BT, policy_batch.mask_BT, old_BT, None,
+                    np.tile(np.asarray([1.0, -0.5, 0.25, -2.0], np.float32), 2))
+
+
+@pytest.fixture(scope="module")
+def stepped(losses, params, token_batch, policy_batch, group_batch):
   """stepped(kind, devices, microbatches, mesh) -> (params, metrics) after one step, fetched."""
 
   @functools.cache
-  def run(kind, devices=1, microbatches=1, axes=()):
+  def run(kind, devices=1, microbatches=1, axes=(), layers=()):
     mesh = meshes.make(meshes.MeshConfig(**dict(axes)), jax.devices()[:devices])
-    batch = token_batch if kind == "sft" else policy_batch
+    batch = token_batch if kind == "sft" else group_batch if "rows" in kind else policy_batch
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
     with jax.set_mesh(mesh), rules.applied():
-      state = states.create_sharded(params, optimizer, mesh)
+      value = heads.init(16, layers)
+      value = {"value": {**value, "kernel": value["kernel"] + 0.1}} if layers else {}
+      state = states.create_sharded({**params, **value}, optimizer, mesh)
       step = jax.jit(make_train_step(losses[kind], optimizer, SCHEDULE, microbatches))
       after, metrics = step(state, meshes.shard_rows(mesh, batch))
       return jax.device_get(after.params), floats(metrics)
@@ -54,7 +70,8 @@ def stepped(losses, params, token_batch, policy_batch):
 
 @pytest.mark.parametrize("kind, layout", [
     *((kind, "1 device, 8 microbatches") for kind in ("sft", "token", "turn")),
-    *((kind, layout) for kind in ("sft", "token") for layout in ("8x1x1", "1x8x1", "2x2x2"))])
+    *((kind, "1 device, 4 microbatches") for kind in ("grpo of 2 rows", "rloo of 2 rows")),
+    *((kind, layout) for kind in ("sft", "token", "rloo of 2 rows") for layout in ("8x1x1", "1x8x1", "2x2x2"))])
 def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
   devices, microbatches, axes = LAYOUTS[layout]
   (whole, metrics), (cut, others) = stepped(kind), stepped(kind, devices, microbatches, tuple(axes.items()))
@@ -62,6 +79,14 @@ def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
   assert metrics.keys() == others.keys()
   for name, value in metrics.items():
     assert others[name] == pytest.approx(value, abs=1e-5), name
+
+
+@pytest.mark.parametrize("devices, axes", [(8, dict(data=2, tensor=2)), (8, {})], ids=["2x2x2", "1x8x1"])
+def test_devices_change_nothing_of_a_value_head_with_layers(stepped, devices, axes):
+  whole, cut = stepped("token", layers=(8, 16)), stepped("token", devices, 1, tuple(axes.items()), (8, 16))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole[0], cut[0])
+  before = heads.init(16, (8, 16))["hidden"]["0"]["kernel"]
+  assert (whole[0]["value"]["hidden"]["0"]["kernel"] != before).any()
 
 
 def temporary(layout, constrained=True):

@@ -73,6 +73,8 @@ class GeneralPoints:
   hints: what the feedback on a wrong answer says: "full" (why it is wrong, without the solver), "paper" (also which
     beginning of the formula is that of a solution) or "none".
   reasoning: the expert writes the steps of its formula before the formula.
+  careless_by: what is wrong with a careless response: its "target" (a formula for another one), or a "slip" (a formula
+    of the expert with its first operator turned into the opposite; under `reasoning`, after the steps of that).
   legacy: the verifier of the paper's released code, with its defects, for the paper's style.
   """
 
@@ -88,6 +90,7 @@ class GeneralPoints:
   shifts: tuple[str, ...] = ()
   hints: str = "full"
   reasoning: bool = False
+  careless_by: str = "target"
   legacy: bool = False
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
@@ -173,9 +176,14 @@ class GeneralPoints:
     return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
 
   def careless(self, state: Hand, seed: int | str) -> str:
-    """The right numbers and a legal formula, for a target drawn from the reachable ones; right by chance."""
-    formula = verdicts.any_formula(cards.stream(seed, _CARELESS), state.values, state.target)
-    return STYLES[self.style].write(state.ranks, state.values, formula, state.target)
+    """The right numbers and a legal formula that is right by chance only; `careless_by` says how it is drawn."""
+    source = cards.stream(seed, _CARELESS)
+    if self.careless_by == "target":
+      formula, steps = verdicts.any_formula(source, state.values, state.target), ()
+    else:
+      formula = verdicts.slip(source, state.values, state.target)
+      steps = verdicts.steps_of(formula) if self.reasoning else ()
+    return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
 
   def misread(self, state: Hand, seed: int | str) -> str:
     """As `careless`, with one recited number replaced by another from 1 to 13; always wrong."""
@@ -240,6 +248,7 @@ def _checked(env: GeneralPoints) -> dict:
       "shifts": (shifts := _shifts(env)),
       "hints": fields.choice("hints", env.hints, ("full", "paper", "none")),
       "reasoning": fields.flag("reasoning", env.reasoning),
+      "careless_by": fields.choice("careless_by", env.careless_by, ("target", "slip")),
       "legacy": fields.flag("legacy", env.legacy),
       "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS, *shifts))}
 

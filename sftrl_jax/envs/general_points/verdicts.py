@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import re
 from collections import Counter
 from types import ModuleType
 
 from sftrl_jax.envs import arithmetic
+
+_OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -30,6 +33,22 @@ def any_formula(source: random.Random, values: tuple[int, ...], target: int) -> 
   targets = reachable(values) or (target,)  # some hands reach only targets above 30
   formulas = formulas_of(values, targets[int(source.random() * len(targets))])
   return formulas[int(source.random() * len(formulas))]
+
+
+def slip(source: random.Random, values: tuple[int, ...], target: int) -> str:
+  """A formula of the solver with its first operator turned into the opposite; it may divide by zero, or be right by
+  chance (10 / 1 for 10 * 1)."""
+  formulas = formulas_of(tuple(sorted(values)), target)
+  formula = formulas[int(source.random() * len(formulas))]
+  return re.sub("[-+*/]", lambda operator: _OPPOSITE[operator[0]], formula, count=1)
+
+
+def steps_of(formula: str) -> tuple[str, ...]:
+  """The operations of a legal formula; () for one that divides by zero."""
+  try:
+    return arithmetic.steps(formula)
+  except arithmetic.DivisionByZero:
+    return ()
 
 
 def judge(style: ModuleType, values: tuple[int, ...], target: int, response: str) -> tuple[str, str]:

@@ -128,9 +128,19 @@ class VIRL:
   @property
   def attempts(self) -> int:
     """The most answers of one episode: `tries` at every point of the longest route."""
-    longest = (max(len(saved.points) for saved in self._saved()) if self.routes
-               else self.legs[1] * max(1, self.straight) + 1)
-    return self.tries * longest + self.legacy
+    return self.tries * self.most_rows + self.legacy
+
+  @property
+  def row_attempts(self) -> int:
+    """The most answers of one chat in the paper's style: those at a point."""
+    return self.tries + self.legacy
+
+  @property
+  def most_rows(self) -> int:
+    """The points of the longest route, each of which has a chat of its own in the paper's style."""
+    if self.routes:
+      return max(len(saved.points) for saved in self._saved())
+    return self.legs[1] * max(1, self.straight) + 1
 
   def reset(self, seed: int | str) -> tuple[Walk, Chat]:
     """A route and the prompt of its first point, the same for the same seed."""

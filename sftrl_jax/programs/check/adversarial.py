@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sftrl_jax.chat import Message
+from sftrl_jax.chat import Message, continues
+from sftrl_jax.envs.env import Rewriting, rewriting
 from sftrl_jax.envs.guard import time_limit
 from sftrl_jax.envs.referee import TaskError, location
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, short, span
@@ -59,7 +60,7 @@ def check_rewards(variants: Sequence[ExpertEpisodes]) -> str:
 
 def check_episode_ends(variants: Sequence[ExpertEpisodes]) -> str:
   """Answers wrongly, and then right and wrong in turns of many kinds, until the end: it comes within `attempts`, a chat
-  only grows, and `step` refuses an ended state."""
+  only grows, or is a new one within the bounds that the environment states, and `step` refuses an ended state."""
   longest = 0
   for variant in variants:
     ended, count = _play_to_end(variant, 0, 0.0)
@@ -75,6 +76,7 @@ def _play_to_end(variant: ExpertEpisodes, index: int, right: float) -> tuple[Any
   """(the last state, responses given) of an episode whose responses are right with this probability."""
   first, wrong_response = variant.episodes[index][0], variant.episodes[index - 1][0].response
   state, chat, draw = first.state, first.chat, random.Random(f"mixed {index} {right}")
+  bounds, rows, row_turns = _bounds(variant), 1, 0
   for attempt in range(1, variant.env.attempts + 1):
     expert = variant.env.expert(state)
     response = expert if draw.random() < right else "" if wrong_response == expert else wrong_response
@@ -83,16 +85,31 @@ def _play_to_end(variant: ExpertEpisodes, index: int, right: float) -> tuple[Any
     chat = verdict.chat
     if chat is None:
       return state, attempt
-    if chat[:-1] != (*before, Message("assistant", response)):
+    row_turns += 1
+    if bounds and not continues(before, response, chat):
+      rows, row_turns = rows + 1, 0
+    elif chat[:-1] != (*before, Message("assistant", response)):
       raise CheckFailed(
           f"{location(variant.env, 'step')}: the next chat is not the one that was answered, the response, and one "
           f"message of the user: {short(chat)}",
-          "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat")
+          "give (*chat, Message('assistant', response), Message('user', feedback)): one row holds one chat; or let "
+          "the environment have rewrites_prompt = True, and the chat be another one from its beginning")
+    if bounds and (rows > bounds.rows or row_turns >= bounds.row_attempts):
+      member, most = ("most_rows", bounds.rows) if rows > bounds.rows else ("row_attempts", bounds.row_attempts)
+      raise CheckFailed(f"{location(variant.env, 'step')}: {variant.name} goes on beyond {member} = {most}",
+                        f"let {member} be larger, or leave it out; runs cut the episode there")
   kinds = " (right and wrong ones)" if right else ""
   raise CheckFailed(f"{location(variant.env, 'step')}: {variant.name} goes on after {variant.env.attempts} responses"
                     f"{kinds}, which is `attempts`",
                     "let step end the episode, with truncated=True, at the last attempt, or let `attempts` be larger; "
                     "runs cut it there")
+
+
+def _bounds(variant: ExpertEpisodes) -> Rewriting | None:
+  try:
+    return rewriting(variant.env)
+  except ValueError as error:
+    raise CheckFailed(f"{location(variant.env, 'step')}: {error}", "correct the members of the environment") from error
 
 
 def _check_refused(variant: ExpertEpisodes, ended: Any) -> None:

@@ -17,7 +17,7 @@ from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.rollout_batch import env_seed
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.episodes import Episode, by_row
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.training.score import make_score
 
@@ -84,7 +84,8 @@ def tolerance(dtype: str) -> float:
 
 def _rows(experiment: Experiment, episodes: Sequence[Episode]) -> tuple[np.ndarray, tuple, np.ndarray]:
   """Returns (where the target is a sampled token, (inputs, targets) on the mesh, the sampler's log-probabilities)."""
-  rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
+  count = len(episodes)   # of several chats each, the first ones are compared
+  rows = collect.rows(by_row(episodes)[:count], experiment.actor.row_len(), [()] * count)
   return rows.mask_BT > 0, shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
 
 

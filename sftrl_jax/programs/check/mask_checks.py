@@ -5,7 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from sftrl_jax.chat import Message
+from sftrl_jax.chat import Message, continues
 from sftrl_jax.data.batches import example, next_batch
 from sftrl_jax.data.demonstrations import demonstration
 from sftrl_jax.data.report import marked
@@ -16,7 +16,7 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
 from sftrl_jax.text.render import continued, render, response
 from sftrl_jax.text.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ def check_episodes(experiment: Experiment, episodes: Sequence[Episode]) -> str:
   """RL: compares training rows of the policy's episodes, and of the expert's, with the responses in them."""
   tokenizer = experiment.tokenizer
   episodes = [episode for episode in episodes if not episode.dropped]
-  episodes = [*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)]
+  episodes = by_row([*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)])
   rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
   expected = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
   trained, unbroken = Counter(), 0
@@ -124,12 +124,14 @@ def _ids(episode: Episode) -> list[int]:
 def expert_episode(experiment: Experiment, seed: int | str) -> Episode:
   """Plays an episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
   state, chat = experiment.env.reset(seed)
-  context, turns = render(experiment.tokenizer, chat)[0], []
+  context, turns, anew = render(experiment.tokenizer, chat)[0], [], False
   while True:
     text = experiment.env.expert(state)
     tokens = tuple(response(experiment.tokenizer, (*chat, Message("assistant", text))))
     state, verdict = experiment.env.step(state, text)
-    turns.append(Turn(Response(text, tuple(context), tokens, (0.0,) * len(tokens)), verdict))
+    turns.append(Turn(Response(text, tuple(context), tokens, (0.0,) * len(tokens), begins_row=anew), verdict))
     if verdict.chat is None or len(turns) == experiment.env.attempts:
       return Episode(seed, tuple(turns), chat, verdict.truncated or verdict.chat is not None)
-    chat, context = verdict.chat, continued(experiment.tokenizer, verdict.chat)
+    anew = bool(experiment.actor.rewriting) and not continues(chat, text, verdict.chat)
+    chat = verdict.chat
+    context = render(experiment.tokenizer, chat)[0] if anew else continued(experiment.tokenizer, chat)

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sftrl_jax.chat import Chat, Message
+from sftrl_jax.chat import Chat, Message, continues
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.envs import nothing
+from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.referee import TaskError, location
 from sftrl_jax.programs.check import adversarial, expert_episodes
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, short
@@ -211,18 +212,25 @@ def _check_lengths(variants: Sequence[ExpertEpisodes], config: dict) -> str:
   for variant in variants:
     answers = [steps[0].response for steps in variant.episodes[:20]]
     for steps in variant.episodes:
-      measure("prompt_tokens", variant, steps[0].chat)
-      for step in steps:
+      for step, before in zip(steps, (None, *steps), strict=False):
+        if before is None or _begins_anew(variant.env, before.chat, before.response, step.chat):
+          measure("prompt_tokens", variant, step.chat)
         measure("max_new_tokens", variant, (*step.chat, Message("assistant", step.response)))
     for steps in variant.episodes[:20]:
       for answer in (*answers, "", *variant.env.words):
-        feedback = variant.env.step(steps[0].state, answer)[1].feedback
-        measure("feedback_tokens", variant, (*steps[0].chat, Message("assistant", answer), Message("user", feedback)))
+        verdict, chat = variant.env.step(steps[0].state, answer)[1], steps[0].chat
+        if verdict.chat is None or not _begins_anew(variant.env, chat, answer, verdict.chat):
+          measure("feedback_tokens", variant, (*chat, Message("assistant", answer), Message("user", verdict.feedback)))
   for key, (length, text) in longest.items():
     if length > rollout[key] and (key != "feedback_tokens" or variants[0].env.attempts > 1):
       raise FatalCheckFailed(f"config.rollout.{key} is {rollout[key]}, but {short(text)} has {length} tokens",
                              f"--config.rollout.{key}={length} or more")
   return ", ".join(f"{key} {length} of {rollout[key]}" for key, (length, _) in longest.items())
+
+
+def _begins_anew(env: Env, before: Chat, response: str, chat: Chat) -> bool:
+  """Whether `chat` is another one than that answered before, and so is read as a prompt."""
+  return bool(rewriting(env)) and not continues(before, response, chat)
 
 
 def _check_demonstrations(variants: Sequence[ExpertEpisodes], config: dict) -> str:

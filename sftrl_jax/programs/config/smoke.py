@@ -33,8 +33,8 @@ AT_MOST = {
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 # In place of a pretrained model, whose weights a toy should not load, our decoder reads bytes. A token of a real
 # vocabulary is a few bytes, but a chat template's own tokens fall away. A response may be cut off.
-BYTES = {"rollout.prompt_tokens": 2, "rollout.feedback_tokens": 1, "data.length": 2}
-MOST_BYTES, RESPONSE = 640, 12
+BYTES = {"rollout.prompt_tokens": 3, "rollout.feedback_tokens": 3, "data.length": 3}
+MOST_BYTES, RESPONSE = 2816, 12
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS,
          "study.at": (), "study.shipped": "scratch", "study.bases_of": {}}

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.rows import RowsConfig
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
-from sftrl_jax.models import Model, build as build_model_of, heads, kernels
+from sftrl_jax.models import Model, build as build_model_of, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -29,7 +29,7 @@ from sftrl_jax.programs.experiment.environment import make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
-from sftrl_jax.programs.start import pretrained
+from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
@@ -65,7 +65,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
-                                        algorithms.group_of(algorithm_config)))
+                                        algorithms.group_of(algorithm_config), rewriting(env)))
   notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
@@ -168,7 +168,19 @@ def _check_variants(plain: dict, evals, env: Env) -> None:
     if variant not in env.variants:
       raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
                         f"{', '.join(env.variants)}.")
-    variant_env({**plain["env"], **evals.env}, variant, plain["reward"])
+    as_config_error(lambda variant=variant: _check_rows(
+        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"]), variant))
+
+
+def _check_rows(env: Env, variant: Env, name: str) -> None:
+  """ValueError where the chats of a variant need other rows than those of training, for which all is compiled."""
+  ours, theirs = rewriting(env), rewriting(variant)
+  if (ours is None) != (theirs is None):
+    raise ValueError(f"config.evals.env makes {name!r} {'rewrite its prompt' if theirs else 'keep one growing chat'}, "
+                     "but config.env does not: give both the same style.")
+  if ours and (theirs.rows > ours.rows or theirs.row_attempts > ours.row_attempts):
+    raise ValueError(f"config.evals.env gives {name!r} up to {theirs.rows} chats of {theirs.row_attempts} responses, "
+                     f"but config.env has {ours.rows} of {ours.row_attempts}: evaluate episodes that are no longer.")
 
 
 def _probe(experiment: Experiment) -> None:
@@ -180,7 +192,7 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
-  if experiment.evals.expert_states:
+  if experiment.evals.expert_episodes:
     for variant in experiment.evals.variants:
       _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
   _probe_examples(experiment)
@@ -234,8 +246,7 @@ def _probe_optimizer(experiment: Experiment) -> None:
   if lora.rank:
     params = {"lora": as_config_error(lambda: jax.eval_shape(
         lambda key: init_adapters(lora, params["model"], key), jax.random.key(0)), "config.lora.")}
-  if experiment.value_head:
-    params["value"] = jax.eval_shape(lambda: heads.init(experiment.model.config.width))
+  params |= jax.eval_shape(lambda: trainable.value_head(experiment))
   param_paths.check(params, optimizer.factors, optimizer.freeze)
 
 

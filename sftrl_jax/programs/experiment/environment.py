@@ -33,9 +33,6 @@ def make_env(settings: dict, reward: str = "") -> Env:
     env = CheckedEnv(user_files.instance(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
   else:
     env = build(kind, fields, "config.env")
-  if getattr(env, "rewrites_prompt", False):
-    raise ConfigError(f"config.env of {settings['name']!r} begins a new chat in the middle of an episode, and a row "
-                      "holds one chat: choose fields by which it grows, for example --config.env.style=compact.")
   try:
     counting_of(env)
   except ValueError as error:

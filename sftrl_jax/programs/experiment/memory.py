@@ -6,11 +6,12 @@ from pathlib import Path
 
 import jax
 
-from sftrl_jax.models import cache, heads, lora as adapters
+from sftrl_jax.models import cache, lora as adapters
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.start.initial_params import param_shapes
+from sftrl_jax.programs.start.trainable import value_head
 
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))   # of a container
 ARRAYS_OF_A_ROW = 5   # of 4 bytes a token: ids, positions, segments, targets, weights
@@ -48,8 +49,7 @@ def held(experiment: Experiment, learner: Learner) -> dict[str, int]:
   trained = {"model": params}
   if experiment.lora.rank:
     trained = {"lora": jax.eval_shape(lambda key: adapters.init(experiment.lora, params, key), jax.random.key(0))}
-  if experiment.value_head:
-    trained["value"] = jax.eval_shape(lambda: heads.init(model.config.width))
+  trained |= jax.eval_shape(lambda: value_head(experiment))
   plays = experiment.algorithm or experiment.evals.variants
   turns = range(experiment.actor.turns) if plays else ()
   longest = max((experiment.actor.cache_len(turn) for turn in turns), default=0)

@@ -11,7 +11,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.experiment.environment import env_section
 from sftrl_jax.programs.start import pretrained
-from sftrl_jax.rollout.policy import RolloutConfig
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.training.log import LogConfig
 from sftrl_jax.training.optimizers import catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
@@ -36,7 +36,8 @@ class EvalsConfig:
   kl: measure KL(policy || start) on the episodes at temperature 1
   log_episodes: greedy episodes a variant written to episodes.jsonl
   samples: episodes a seed at temperatures above 0, for pass@k and distinct solutions; rates are of the first of them
-  expert_states: measure also the share of right greedy responses at every state that the expert comes through
+  expert_episodes: of so many episodes (at most all of them), the share of right greedy responses at every state that
+    the expert comes through is measured too
   """
 
   every: int = 0
@@ -49,14 +50,14 @@ class EvalsConfig:
   kl: bool = True
   log_episodes: int = 16
   samples: int = 1
-  expert_states: bool = False
+  expert_episodes: int = 0
 
   def __post_init__(self):
     if self.episodes < 1:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
     if self.samples < 1:
       raise ValueError(f"samples is {self.samples}; it must be at least 1.")
-    for name in ("every", "seed", "log_episodes"):
+    for name in ("every", "seed", "log_episodes", "expert_episodes"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     if not all(0 < share < 1 for share in self.at):
@@ -69,10 +70,10 @@ class EvalsConfig:
     if self.samples > 1 and not any(self.temperatures):
       raise ValueError(f"samples is {self.samples}, but temperatures is {self.temperatures} and greedy episodes of a "
                        "seed are all alike: use --config.evals.samples=1, or add a temperature above 0.")
-    if self.expert_states and all(self.temperatures):
-      raise ValueError(f"expert_states is True, but temperatures is {self.temperatures} and the responses at these "
-                       "states are greedy: add 0.0 to config.evals.temperatures, or use "
-                       "--config.evals.expert_states=False.")
+    if self.expert_episodes and all(self.temperatures):
+      raise ValueError(f"expert_episodes is {self.expert_episodes}, but temperatures is {self.temperatures} and the "
+                       "responses at the expert's states are greedy: add 0.0 to config.evals.temperatures, or use "
+                       "--config.evals.expert_episodes=0.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import expert_accuracy, left_out
 from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes
+from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes, by_row
 from sftrl_jax.rollout.exchange import PlayContext, play_together
 from sftrl_jax.rollout.policy import Actor, compile_all
 from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
@@ -90,7 +90,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
       line |= _mean_kl(experiment, params, start, episodes)
-    if evals.expert_states and temperature == 0.0:
+    if evals.expert_episodes and temperature == 0.0:
       accuracy, states = expert_accuracy.measure(experiment, variant, play)
       left_out.count(experiment, {}, states, f"{when} from the expert's states", log)
       line |= accuracy
@@ -135,7 +135,7 @@ def _responses(counts: Tally) -> dict:
 
 def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> dict[str, float]:
   """{"kl": from the start, "entropy"} in nats a response token, over the policy's own episodes at temperature 1."""
-  rows, total = experiment.actor.rollout.rows, None
+  rows, total, episodes = experiment.actor.rollout.rows, None, by_row(episodes)
   for first in range(0, len(episodes), rows):
     some = episodes[first : first + rows]
     blank = blank_episodes(rows - len(some))
@@ -149,7 +149,7 @@ def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[E
 def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:
   """One line of episodes.jsonl."""
   return {"step": step, "kind": kind, "variant": variant, "temperature": float(temperature), "seed": episode.seed,
-          "chat": chat_json(episode.chat), "rewards": episode.rewards,
+          "chat": chat_json((*episode.earlier, *episode.chat)), "rewards": episode.rewards,
           "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success}
 
 

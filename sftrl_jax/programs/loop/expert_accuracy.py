@@ -27,7 +27,7 @@ Play = Callable[[Actor, Env, range], list[Episode]]   # greedy episodes of these
 def actors(experiment: Experiment) -> list[Actor]:
   """The Actor whose shapes are compiled besides those of the run's own; none where nothing is measured by it."""
   evals = experiment.evals
-  return [_actor(experiment)] if evals.expert_states and evals.variants else []
+  return [_actor(experiment)] if evals.expert_episodes and evals.variants else []
 
 
 def measure(experiment: Experiment, variant: str, play: Play) -> tuple[dict, list[Episode]]:
@@ -52,7 +52,7 @@ def _places(experiment: Experiment) -> tuple[dict[str, tuple[Place, ...]], int]:
   evals, config = experiment.evals, experiment.config
   settings = json.dumps({**config["env"], **evals.env}, sort_keys=True)
   return _walked(experiment.tokenizer, settings, config["reward"], tuple(evals.variants), range(
-      evals.seed, evals.seed + evals.episodes), config["verdict_seconds"])
+      evals.seed, evals.seed + min(evals.expert_episodes, evals.episodes)), config["verdict_seconds"])
 
 
 @functools.lru_cache(maxsize=2)   # the same at every evaluation of a run

@@ -36,7 +36,7 @@ class JittedFunctions:
   init_state: parameters that are trained -> TrainState
   average: state -> the parameters to evaluate with, of an optimizer that averages (state.is_averaged)
   train_step: (state, batch, frozen, spent) -> (state, metrics); the state is donated, `frozen` is not: every step reads
-    it. spent: of RL that ends by FLOPs and whose rate goes down, else left out
+    it. spent: of RL that ends by FLOPs and whose rate goes down, else left out. With target_kl: see kl_limit.py
   score_rows: of RL: (params, ref, rows) -> ScoredRows
   advantages: of RL: (scored, rows, outcomes) -> (batch, metrics)
   take: of RL: (batch, order_B) -> a minibatch
@@ -68,6 +68,6 @@ def reference_params(experiment: Experiment, start: dict) -> dict | None:
 
 def blank_rollout(experiment: Experiment, learner: Learner) -> tuple[Rows, Grid | Outcomes]:
   """(rows, outcomes) of blank episodes, on the host: what score_rows and advantages read, in the shapes of a run."""
-  section, episodes = experiment.algorithm_config, blank_episodes(learner.rows)
+  section, episodes = experiment.algorithm_config, blank_episodes(learner.episodes)
   return (rows_of(experiment, section, episodes, learner.length),
           experiment.algorithm.outcomes(experiment, section, episodes))

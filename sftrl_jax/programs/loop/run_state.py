@@ -14,7 +14,7 @@ from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
-from sftrl_jax.training import compile_count, throughput
+from sftrl_jax.training import compile_count, kl_limit, throughput
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due
 from sftrl_jax.training.state import TrainState
@@ -56,9 +56,9 @@ class RunState:
   eval_pending: the step's evaluation is due and not yet complete in evals.jsonl
   unsettled: the newest step, where it is settled late
   settled_at: time.perf_counter() when the last step was settled
-  warned: alarms that a person has been warned of
+  warned: alarms, and a stop by target_kl, that a person has been warned of
   length: of the run as its checkpoints remember it, see experiment/length.py
-  alarm_streaks: of alarms that wait for several lines, in how many in a row their rule held
+  alarm_streaks: `alarms.streaks` of the last line, which checkpoints hold
   """
 
   state: TrainState
@@ -161,7 +161,7 @@ def _without_signal(experiment: Experiment, run_state: RunState, position: Posit
 def add_up(fetched: list[dict]) -> dict:
   """Metrics of several updates, fetched: Means and Peaks merged, counts summed, plain numbers averaged."""
   total = {name: merge_host([metrics[name] for metrics in fetched]) for name in fetched[0]}
-  for name in ("nonfinite_steps", "label_tokens"):
+  for name in ("nonfinite_steps", "label_tokens", kl_limit.APPLIED, kl_limit.STOPPED):
     if name in total:
       total[name] *= len(fetched)
   return total

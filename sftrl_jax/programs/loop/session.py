@@ -49,9 +49,11 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     log.say(f"{workdir}: {adapters:,} numbers of adapters are trained, {trees.size(start):,} stay.")
   jitted = jit_functions(experiment, learner, params)
   state, position, unlogged_metrics, eval_pending, after = jitted.init_state(params), Position(), (), False, -1
+  alarm_streaks = {}
   restored = stores.restore_newest(store, state, log.say)
   if restored is not None:
     state, meta, after = restored
+    alarm_streaks = meta.get("alarm_streaks", {})
     position, eval_pending = Position(**meta["position"]), meta["eval_pending"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["unlogged_metrics"])
@@ -72,7 +74,8 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
   start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
-                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment))
+                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment),
+                       alarm_streaks=alarm_streaks)
   stop.finish_saves = lambda: stores.finish(store)
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
@@ -224,7 +227,8 @@ def _save(run_state: RunState, log: Log) -> None:
   unlogged = [[{name: to_json(metric) for name, metric in part.items()} for part in both]
               for both in run_state.unlogged_metrics]
   meta = {"position": dataclasses.asdict(run_state.position), "unlogged_metrics": unlogged,
-          "eval_pending": run_state.eval_pending, "length": run_state.length}
+          "eval_pending": run_state.eval_pending, "length": run_state.length,
+          "alarm_streaks": run_state.alarm_streaks}
   with span("checkpoint"):
     stores.save(run_state.store, run_state.position.step, run_state.state, meta,
                 **_evaluated(run_state.state, run_state.averaged_params))

@@ -158,7 +158,7 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
   kept = (("state", state), *kept)
   caches, later = [], batches * (actor.turns - 1)   # caches: of the turns so far, all of which may be alive
   for number, rows, group in actor.shapes():
-    first, carried = number == 0, number > 0 and actor.rollout.carry
+    first, carried = number == 0, number > 0 and actor.carries
     # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
     trained = group == actor.group if first else rows == actor.sizes[0]
     calls = (batches if first else later) * trained

@@ -13,7 +13,7 @@ import jax
 
 from sftrl_jax import paths
 from sftrl_jax.models import heads, lora as lora_layers
-from sftrl_jax.parallel import mesh, rules
+from sftrl_jax.parallel import rules
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
 from sftrl_jax.programs.start.initial_params import (
     RECORD,
@@ -42,7 +42,7 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   start, seed = experiment.start, experiment.seed
   if not experiment.lora.rank:
     params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-    return params, {"model": params, **_value_head(experiment)}, {}
+    return params, {"model": params, **value_head(experiment)}, {}
   peft = pretrained.adapters(start)
   if (workdir / RECORD).is_file() or any((workdir / "checkpoints").glob("[0-9]*")):
     params, _ = adapter_base(workdir, start, experiment.model, seed, experiment.mesh)
@@ -59,7 +59,7 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   begins = params
   if peft and reads_start(experiment):   # else it would be a second copy of the model that nobody reads
     begins = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-  return begins, {**adapters, **_value_head(experiment)}, {"model": params}
+  return begins, {**adapters, **value_head(experiment)}, {"model": params}
 
 
 def reads_start(experiment: Any) -> bool:
@@ -72,8 +72,8 @@ def reads_start(experiment: Any) -> bool:
 def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
   """`init_trainable` as shapes with shardings, nothing loaded: for who compiles what cannot run here."""
   params = abstract_params(experiment.model, experiment.mesh)
-  value = jax.eval_shape(lambda: _value_head(experiment))
-  value = abstract_with(value, jax.tree.map(lambda _: mesh.replicated(experiment.mesh), value))
+  value = jax.eval_shape(lambda: value_head(experiment))
+  value = abstract_with(value, rules.shardings(value, experiment.mesh))
   if not experiment.lora.rank:
     return params, {"model": params, **value}, {}
   init, where = _adapters(experiment)
@@ -87,8 +87,12 @@ def _adapters(experiment):
   return init, rules.shardings(jax.eval_shape(init, jax.random.key(0)), experiment.mesh)
 
 
-def _value_head(experiment) -> dict:
-  return {"value": heads.init(experiment.model.config.width)} if experiment.value_head else {}
+def value_head(experiment: Any) -> dict:
+  """{"value": parameters} at the start of a run that trains a value function, else {}."""
+  if not experiment.value_head:
+    return {}
+  layers = experiment.algorithm_config.value_layers
+  return {"value": heads.init(experiment.model.config.width, layers, experiment.seed)}
 
 
 def _pinned_start(start: str) -> str:

@@ -19,8 +19,9 @@ class StudyConfig:
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
-  bases_of: {method: FILE.py[:choice], or the name of shipped bases} of a method that starts from other bases. The runs
-    that train them are base-B-METHOD; methods of the same file share them under the name of the first.
+  bases_of: {method: FILE.py[:choice], the name of shipped bases, or scratch} of a method that starts from other bases.
+    The runs that train them are base-B-METHOD; methods of the same file share them under the name of the first. The
+    name of another method: this one starts where that one's run of the same base and seed ends.
   shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for new models
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs. A method with a budget of its own has flops
@@ -77,6 +78,9 @@ class StudyConfig:
       for method, value in getattr(self, key).items():
         if not isinstance(value, kind) or value == "":
           raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
+    for method, source in self.bases_of.items():
+      if source == method or (source in self.methods and self.bases_of.get(source) in self.methods):
+        raise ValueError(f"bases_of.{method} is the method {source!r}, but that one should start from a base itself.")
     for method, shares in (self.at.items() if isinstance(self.at, dict) else [("", self.at)]):
       if not all(0 < share < 1 for share in shares):
         raise ValueError(f"at{'.' if method else ''}{method} is {shares}, but should be shares of a run between 0 and "

@@ -121,7 +121,11 @@ def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float
   if received:
     raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(STOPPED)
   names = {run.name for run in failed}
-  return failed + [run for run in runs if run.needs in names]
+  for run in runs:   # in an order in which a run follows what it needs
+    if run.needs in names:
+      failed.append(run)
+      names.add(run.name)
+  return failed
 
 
 def is_comparable(study: StudyConfig, workdir: Path) -> bool:

@@ -27,11 +27,14 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
           for base in range(study.bases) for group, source in trained.items()]
   budget = {"flops": study.flops} if study.flops else {}
   verbs = {method: _training_verb(method, spec) for method, spec in study.methods.items()}
+  # Those that start where another one ends come after it.
+  methods = sorted(study.methods.items(), key=lambda item: groups[item[0]][1] in study.methods)
   for seed in range(study.seeds):
     for base in range(study.bases):
-      for method, spec in study.methods.items():
+      for method, spec in methods:
         group, source = groups[method]
-        needs = _base_name(base, group) if group in trained else ""
+        needs = f"base-{base}-{source}-{seed}" if source in study.methods else (
+            _base_name(base, group) if group in trained else "")
         start = str(workdir / "runs" / needs) if needs else _shipped(source, base)
         keys = {**budget, **_evals(study, method), **_dotted(study.overrides.get(method, {})),
                 "seed": 100 * (base + 1) + seed, "start": start}
@@ -43,7 +46,7 @@ def base_groups(study: StudyConfig) -> dict[str, tuple[str, str]]:
   """{method: (group, source)} of the bases that a method starts from.
 
   group: "" for the bases of the study, else the first method with the same source in study.bases_of
-  source: FILE.py[:choice] of their pre-training, or the name of shipped bases
+  source: FILE.py[:choice] of their pre-training, the name of shipped bases, or of the method whose runs they are
   """
   default, groups, first = study.base or study.shipped, {}, {}
   for method in study.methods:
@@ -77,8 +80,8 @@ def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
 
 
 def _rank(name: str) -> int:
-  """0 to 3: the first base, the first comparison, the other bases, the other runs."""
-  if name == "base-0":
+  """0 to 3: the first bases, the first comparison, the other bases, the other runs."""
+  if name == "base-0" or (name.startswith("base-0-") and method_of(name) == "base"):
     return 0
   if name.startswith("base-0-") and name.endswith("-0"):
     return 1

@@ -160,6 +160,34 @@ def test_careless_is_well_formed_and_misread_is_wrong(env):
   assert misread == ({"numbers"} if env is PAPER else {"misread"})
 
 
+@pytest.mark.parametrize("reasoning", [False, True])
+@pytest.mark.parametrize("style", ["paper", "short", "compact"])
+def test_a_slip_is_a_legal_answer_with_the_right_numbers_and_mostly_wrong(style, reasoning):
+  env = GeneralPoints(style=style, cards=3, target="any", faces="mixed", holdout=0, careless_by="slip",
+                      reasoning=reasoning)
+  codes, stepped = [], 0
+  for seed in range(300):
+    state, _ = env.reset(seed)
+    response = env.careless(state, seed)
+    assert response == env.careless(state, seed)
+    codes.append(env.step(state, response)[1].code)
+    assert not env.words or set(response.split(" ")) <= set(env.words)
+    stepped += ("STEPS" in response) if env.words else response.index("{") > 0
+  assert set(codes) == {"correct", "value"} and codes.count("correct") < 60
+  assert stepped > 250 if reasoning else stepped == 0
+
+
+def test_slips_are_off_unless_asked_for_and_change_careless_answers_alone():
+  slips = dataclasses.replace(COMPACT, careless_by="slip")
+  changed = 0
+  for seed in range(40):
+    state, chat = COMPACT.reset(seed)
+    assert slips.reset(seed) == (state, chat) and slips.expert(state) == COMPACT.expert(state)
+    assert slips.misread(state, seed) == COMPACT.misread(state, seed)
+    changed += slips.careless(state, seed) != COMPACT.careless(state, seed)
+  assert changed > 20
+
+
 def test_held_out_pairs_are_a_stable_quarter_and_never_trained_on():
   everything = [(values, target) for values in itertools.combinations_with_replacement(range(1, 11), 3)
                 for target in arithmetic.solutions(values)]
@@ -308,7 +336,9 @@ def test_hints_are_full_or_the_papers_or_none():
     (dict(shifts="fake"), "must be a tuple"), (dict(shifts=("x",)), "shifts is 'x'"), (dict(variant="fake"), "variant"),
     (dict(shifts=("large",), style="compact"), "no words for cards above 10"), (dict(legacy=True, style="short"), "is"),
     (dict(shifts=("five",), cards=5), "at most 5"), (dict(hints="none", style="compact"), "hints is 'none'"),
-    (dict(reasoning=1), "reasoning is 1"), (dict(hints=None), "hints is None")])
+    (dict(reasoning=1), "reasoning is 1"),
+    (dict(careless_by="x"), "careless_by is 'x', but it must be one of 'target', 'slip'"),
+    (dict(hints=None), "hints is None")])
 def test_a_wrong_new_field_is_named(wrong, message):
   with pytest.raises(ValueError, match=message):
     GeneralPoints(**wrong)

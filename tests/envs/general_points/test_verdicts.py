@@ -36,3 +36,18 @@ def test_a_hint_is_the_longest_common_beginning():
   response = f'{{"formula": "{"".join(tokens[:3])}"}}'
   assert verdicts.with_hint(paper, (1, 2, 3, 4), 24, response, "why") == (
       f"why, but {''.join(tokens[:3])} is the beginning of a solution")
+
+
+def test_a_slip_differs_from_a_formula_of_the_solver_in_its_first_operator():
+  opposite = {"+": "-", "-": "+", "*": "/", "/": "*"}
+  drawn = set()
+  for seed in range(60):
+    slipped = arithmetic.tokens(verdicts.slip(random.Random(seed), (4, 1, 6, 2), 24))
+    place = next(index for index, token in enumerate(slipped) if token in opposite)
+    slipped[place] = opposite[slipped[place]]
+    drawn.add("".join(slipped))
+  assert drawn == set(verdicts.formulas_of((1, 2, 4, 6), 24)) and len(drawn) > 1
+
+
+def test_a_formula_that_divides_by_zero_has_no_steps():
+  assert verdicts.steps_of("4/(3-2-1)") == () and verdicts.steps_of("10-1") == ("10-1=9",)

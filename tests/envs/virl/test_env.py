@@ -6,7 +6,9 @@ import random
 
 import pytest
 
+from sftrl_jax.chat import continues
 from sftrl_jax.envs import ENVS
+from sftrl_jax.envs.env import rewriting
 from sftrl_jax.envs.virl.env import STYLES, VIRL, WORDS
 
 VARIANTS = ("train", "id", "rule_ood", "city_ood")
@@ -128,3 +130,22 @@ def test_a_mixed_training_has_both_spaces_and_its_evaluation_one():
 def test_a_wrong_field_is_named(wrong, words):
   with pytest.raises(ValueError, match=words):
     ENVS["virl"](**wrong)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_no_episode_goes_beyond_the_chats_and_the_tries_that_are_stated(legacy):
+  env = VIRL(legs=2, straight=3, drop=0.0, legacy=legacy)
+  bounds, draw, most = rewriting(env), random.Random(0), 0
+  for seed in range(40):
+    state, chat = env.reset(seed)
+    rows, tries, total = 1, 0, 0
+    while chat is not None:
+      response = env.expert(state) if draw.random() < 0.9 else "no"
+      before, (state, verdict) = chat, env.step(state, response)
+      chat, tries, total = verdict.chat, tries + 1, total + 1
+      assert tries <= bounds.row_attempts
+      if chat is not None and not continues(before, response, chat):
+        rows, tries = rows + 1, 0
+    assert rows <= bounds.rows and total <= env.attempts
+    most = max(most, rows)
+  assert most == bounds.rows   # reached without a drop of points

@@ -102,3 +102,29 @@ def test_right_and_wrong_answers_in_turns_go_beyond_the_attempts():
   with pytest.raises(CheckFailed, match=message):
     adversarial.check_episode_ends([expert_episodes(Tries())])
   assert "after 5 responses" in adversarial.check_episode_ends([expert_episodes(Tries(attempts=6))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(Tries):
+  """Tries whose questions each have a chat of their own."""
+
+  attempts: int = 6
+  row_attempts: int = 2
+  most_rows: int = 3
+  rewrites_prompt = True
+
+  def step(self, state, response):
+    after, verdict = super().step(state, response)
+    if verdict.chat and verdict.reward:
+      chat = (Message("user", str(after[0])),)
+      return (*after[:2], chat), dataclasses.replace(verdict, chat=chat)
+    return after, verdict
+
+
+def test_a_chat_may_begin_anew_within_the_bounds_that_are_stated():
+  assert "after 5 responses" in adversarial.check_episode_ends([expert_episodes(Points())])
+  for bounds, message in ((dict(row_attempts=3, most_rows=2), "goes on beyond most_rows = 2"),
+                          (dict(row_attempts=1, most_rows=6), "goes on beyond row_attempts = 1"),
+                          (dict(row_attempts=1, most_rows=3), "does not fit into so many chats")):
+    with pytest.raises(CheckFailed, match=rf"test_adversarial\.py, line \d+, in step: .*{message}"):
+      adversarial.check_episode_ends([expert_episodes(Points(**bounds))])

@@ -58,3 +58,11 @@ def test_spans_are_the_responses_whole_and_ended():
 
 def test_bytes_are_marked_without_spaces_between():
   assert mask_checks.marked(tokenizers.byte(), [1, 101, 102, 103, 2], [0, 0, 1, 1, 1]) == "<bos>a[[bc<eos>]]"
+
+
+def test_every_chat_of_an_episode_is_a_row(tiny, rewriters):
+  experiment = build_experiment(tiny("rl", env__name=f"{rewriters}:Hands", env__attempts=4), "rl")
+  episodes = [mask_checks.expert_episode(experiment, seed) for seed in range(4)]
+  assert all(episode.success and len(episode.rows) == 2 for episode in episodes)
+  message = mask_checks.check_episodes(experiment, episodes)   # of these, and of the expert's for the same seeds
+  assert "are 16 responses, 16 with their <eos>, of 16 chats in as many unbroken rows" in message

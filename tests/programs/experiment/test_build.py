@@ -112,3 +112,15 @@ def test_a_few_prompts_that_do_not_fit_or_do_not_come_are_left_to_the_run(tiny, 
                          (dict(env__down=8), r"rare\.py, line \d+, in reset: ConnectionError: the server is down")):
     with pytest.raises(ConfigError, match=message):
       rare(**wrong)
+
+
+def test_the_chats_of_a_variant_fit_into_the_rows_of_training(tiny):
+  route = {"name": "virl", "legs": 1, "straight": 1}
+  build = lambda **changes: build_experiment(tiny("rl", route, tokenizer__name="bytes", rollout__prompt_tokens=900,
+                                                  evals__variants="('id',)", **changes), "rl")
+  actor = build().actor
+  assert (actor.turns, actor.row_turns, actor.episode_rows, actor.carries) == (4, 2, 2, False)
+  with pytest.raises(ConfigError, match="config.evals.env makes 'id' keep one growing chat, but config.env does not"):
+    build(evals__env="{'style': 'compact'}")
+  with pytest.raises(ConfigError, match="gives 'id' up to 3 chats of 2 responses, but config.env has 2 of 2"):
+    build(evals__env="{'legs': 2}")

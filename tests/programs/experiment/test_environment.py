@@ -2,6 +2,7 @@
 
 import pytest
 
+from sftrl_jax.envs.env import Rewriting, rewriting
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config.errors import ConfigError
@@ -53,14 +54,17 @@ def test_a_wrong_name_is_told():
     env_section({"name": "nowhere.py:X"})
 
 
-def test_an_environment_that_begins_new_chats_is_refused_with_a_way_out():
-  with pytest.raises(ConfigError, match="--config.env.style=compact"):
-    make_env({"name": "virl"})
-  assert make_env({"name": "virl", "style": "compact"}).words
-
-
 def test_an_optional_member_of_ones_own_that_means_nothing_is_refused_before_anything_runs(tmp_path):
   text = TASK.replace("(1,)\n", "(1,)\n  attempts_of = 'points'\n", 1)
   (tmp_path / "odd.py").write_text(text)
   with pytest.raises(ConfigError, match=r"config\.env of '.*odd\.py:Mine': attempts_of is 'points', but it must be"):
     make_env({"name": f"{tmp_path / 'odd.py'}:Mine"})
+
+
+def test_an_environment_that_begins_new_chats_keeps_its_bounds_in_every_wrapping(file, tmp_path):
+  (tmp_path / "walk.py").write_text("import dataclasses\nfrom sftrl_jax.envs.virl.env import VIRL\n\n"
+                                    "@dataclasses.dataclass(frozen=True)\nclass Mine(VIRL):\n  pass\n")
+  for name in ("virl", f"{tmp_path}/walk.py:Mine"):
+    for reward in ("", f"{file}:short"):
+      assert rewriting(make_env({"name": name, "legs": 2}, reward)) == Rewriting(2, 11)
+      assert rewriting(make_env({"name": name, "legs": 2, "style": "compact"}, reward)) is None

@@ -109,7 +109,7 @@ def pair(tiny, tmp_path_factory):
   home = tmp_path_factory.mktemp("pair")
   killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
   configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny(
-      "rl", evals__variants="('id_seen',)", evals__expert_states=True, evals__samples=2),
+      "rl", evals__variants="('id_seen',)", evals__expert_episodes=99, evals__samples=2),
              "killed": killed}
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]

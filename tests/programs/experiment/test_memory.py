@@ -19,6 +19,8 @@ def test_what_a_run_holds_is_counted(tiny):
   held = memory.held(experiment, learner)
   assert held["optimizer state"] == 2 * held["gradients"] + 8   # adam's moments and two counters
   assert 0 < held["parameters"] < held["gradients"]   # the value head is trained too
+  layered = memory.held(*built(tiny, "rl", ppo__value_layers="(8, 4)"))
+  assert layered["gradients"] - held["gradients"] == 4 * (16 * 8 + 8 + 8 * 4 + 4 + 4 - 16)
   longest = max(experiment.actor.cache_len(turn) for turn in range(2))
   assert held["cache of a rollout"] >= 2 * 8 * longest * 16 * 4 and held["batch"] == 8 * learner.length * 20
   assert memory.held(*built(tiny, "lora"))["optimizer state"] < memory.held(*built(tiny, "sft"))["optimizer state"]

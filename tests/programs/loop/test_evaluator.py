@@ -73,7 +73,7 @@ def test_updates_and_the_papers_flops_grow_with_the_run(finished, lines_of):
 
 
 def test_a_task_of_many_points_says_so_on_every_line(tiny_routes, run_of, lines_of, tmp_path, capsys):
-  run_of(tiny_routes(evals__expert_states=True, evals__samples=3), tmp_path)
+  run_of(tiny_routes(evals__expert_episodes=99, evals__samples=3), tmp_path)
   printed = capsys.readouterr().out
   assert "id/T0 0.0% (per step 0.0%)" in printed
   for line in lines_of(tmp_path, "evals.jsonl"):
@@ -90,9 +90,9 @@ def test_a_task_of_many_points_says_so_on_every_line(tiny_routes, run_of, lines_
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_a_run_that_was_stopped_counts_as_one_that_was_not(tiny, run_of, lines_of, tmp_path, verb):
-  longer = tiny(verb, steps=2, evals__expert_states=True, evals__every=1)
+  longer = tiny(verb, steps=2, evals__expert_episodes=99, evals__every=1)
   run_of(longer, tmp_path / "straight")
-  run_of(tiny(verb, steps=1, evals__expert_states=True, evals__every=1), tmp_path / "resumed")
+  run_of(tiny(verb, steps=1, evals__expert_episodes=99, evals__every=1), tmp_path / "resumed")
   run_of(longer, tmp_path / "resumed")
   straight, resumed = ([{key: value for key, value in line.items() if key != "seconds"} for line in lines_of(
       tmp_path / name, "evals.jsonl") if line["step"] == 2] for name in ("straight", "resumed"))
@@ -121,7 +121,7 @@ def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
     (dict(log_episodes=-1), "log_episodes"), (dict(temperatures=()), "temperatures"),
     (dict(temperatures=(-1.0,)), "temperatures"), (dict(samples=0), "samples"),
     (dict(samples=2, temperatures=(0.0,)), "samples"),
-    (dict(expert_states=True, temperatures=(1.0,)), "expert_states")])
+    (dict(expert_episodes=8, temperatures=(1.0,)), "expert_episodes")])
 def test_wrong_settings_name_their_key(settings, key):
   with pytest.raises(ValueError, match=f"^{key} is"):
     EvalsConfig(**settings)

@@ -18,7 +18,7 @@ VARIANTS = ("id", "rule_ood")
 
 @pytest.fixture(scope="module")
 def experiment(tiny_routes):
-  return build_experiment(tiny_routes(evals__expert_states=True, evals__episodes=12), "sft")
+  return build_experiment(tiny_routes(evals__expert_episodes=99, evals__episodes=12), "sft")
 
 
 def by_script(answer):
@@ -88,7 +88,7 @@ def test_plan_lists_the_program_that_a_run_compiles_for_it(experiment, tiny_rout
       function, jitted_functions.guess_results(function, experiment.mesh))))
   planned = [function for function in functions if function.name == "turn at the expert's states, 16 rows"]
   assert len(planned) == 1 and planned[0].arguments[2][1].inputs.tokens_BT.shape == (16, actor.rollout.prompt_tokens)
-  plain = dataclasses.replace(experiment, evals=dataclasses.replace(experiment.evals, expert_states=False))
+  plain = dataclasses.replace(experiment, evals=dataclasses.replace(experiment.evals, expert_episodes=0))
   assert expert_accuracy.actors(plain) == []
 
 

@@ -43,16 +43,26 @@ def compiled_programs():
 
 @pytest.mark.parametrize("method", ["sft", "rl", "grpo", "lora"])
 def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method):
-  config = tiny(method, **CHANGES)
+  assert "regroup" in compare(tiny(method, **CHANGES), run_of, tmp_path, method)
+
+
+def test_so_does_one_whose_episodes_have_several_chats(rewriters, tiny, run_of, tmp_path):
+  names = compare(tiny("rl", **{**CHANGES, "env__name": f"{rewriters}:Hands", "env__attempts": "4"}), run_of, tmp_path)
+  assert "regroup" not in names   # a cache would hold the chat before
+
+
+def compare(config, run_of, tmp_path, method=""):
+  """Runs a config and plans it; returns the names of what is planned."""
   with compiled_programs() as run:
     run_of(config, tmp_path)
   experiment = build_experiment(config, "rl" if "algorithm" in config else "sft")
   with compiled_programs() as planned:
     list(jitted_functions.for_each(experiment, lambda function: compilation.build(function, experiment.mesh)[:2]))
   names = {name for name, _ in planned}
-  assert {"train_step", "turn", "regroup", "decoding"} <= names and ("score_rows" in names) == ("algorithm" in config)
+  assert {"train_step", "turn", "decoding"} <= names and ("score_rows" in names) == ("algorithm" in config)
   loading = LOADING | ({"<lambda>"} if method == "lora" else set())   # a lambda initialises adapters
   assert {program for program in run if program in planned or program[0] not in loading} == planned
+  return names
 
 
 @pytest.mark.parametrize("method", ["sft", "rl"])

@@ -65,7 +65,7 @@ def stop_after(monkeypatch):
   monkeypatch.setattr(session_loop, "after_step", real)
 
 
-@pytest.mark.parametrize("verb", ["sft", "rl", "lora", "grpo"])
+@pytest.mark.parametrize("verb", ["sft", "rl", "lora", "grpo", "rl_guarded"])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of, lines_of, tmp_path, stop_after, verb):
   config = tiny(verb, checkpoint__every=1)
   torn = '{"step": 2, "tok'   # a line of the future
@@ -75,8 +75,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(finished, tiny, run_of,
   assert json.loads((tmp_path / "progress.json").read_text())["phase"] != "complete"
   stop_after(-1, None)
   run_of(config, tmp_path)
-  assert_equal_runs(tmp_path, finished(verb), lines_of, 2)
-  assert [line["step"] for line in lines_of(tmp_path, "metrics.jsonl")] == [1, 2]
+  steps = [line["step"] for line in lines_of(finished(verb), "metrics.jsonl")]
+  assert_equal_runs(tmp_path, finished(verb), lines_of, steps[-1])
+  assert [line["step"] for line in lines_of(tmp_path, "metrics.jsonl")] == steps
   evals = [(line["step"], line["variant"], line["temperature"]) for line in lines_of(tmp_path, "evals.jsonl")]
   assert len(evals) == len(set(evals))
 
@@ -159,8 +160,8 @@ def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, li
   kept, real = [], session_loop.evaluate
   monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
 
-  def evaluate(experiment, params, start, position, log, pause):
-    lines = real(experiment, params, start, position, log, pause)
+  def evaluate(experiment, params, start, position, log, pause, updates):
+    lines = real(experiment, params, start, position, log, pause, updates)
     if position.step == 1:
       kept[-1]()   # what the thread that heard SIGTERM does
       raise Stopped

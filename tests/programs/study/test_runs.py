@@ -125,3 +125,24 @@ def test_the_record_holds_claims_notes_and_budgets_before_a_run_starts(section_o
   assert (record["claims"], record["measure"], record["notes"]) == ([claim], "per_step", {"sft": "The paper's."})
   assert record["budgets"] == {"sft": {"flops": 1e6}, "ppo": {"steps": 3}} and record["bases_of"] == {}
   assert json.loads(json.dumps(record)) == record
+
+
+def test_a_method_may_start_where_the_run_of_another_one_ends(files, expand):
+  methods = {"after": files["ppo"], "sft": files["sft"]}
+  runs = list(expand(methods=methods, bases_of={"after": "sft"}, seeds=2))
+  names = [run.name for run in runs]
+  for run in runs:
+    assert not run.needs or names.index(run.needs) < names.index(run.name)
+  by_name = {run.name: run for run in runs}
+  assert by_name["base-1-after-1"].needs == "base-1-sft-1" and by_name["base-1-sft-1"].needs == "base-1"
+  assert "--config.start=runs/x/runs/base-1-sft-1" in by_name["base-1-after-1"].words
+  assert by_name["base-1-after-1"].words[0] == "rl" and set(by_name["base-1-after-1"].words) >= {"--config.seed=201"}
+
+
+def test_whatever_a_run_needs_comes_before_it(files, expand):
+  methods = {"sft": files["sft"], "ppo": files["ppo"], "ppo_clean": files["ppo"], "after": files["ppo"]}
+  runs = list(expand(methods=methods, bases=3, seeds=2, bases_of={"ppo_clean": files["sft"], "after": "sft"}))
+  names = [run.name for run in runs]
+  assert {run.needs for run in runs if "ppo_clean" in run.name and run.needs} == {f"base-{base}-ppo_clean"
+                                                                                for base in range(3)}
+  assert all(names.index(run.needs) < names.index(run.name) for run in runs if run.needs)

@@ -1,0 +1,21 @@
+r"""V-IRL-L of the paper, PPO: the verifier's rewards under absolute actions, two tries a point. And relative ones?
+
+  sftrl rl --config=configs/paper/virl_l_ppo.py:8b --workdir=runs/virl_l_ppo              (after virl_l_init.py:8b)
+  sftrl rl --config=configs/paper/virl_l_ppo.py:8b_token --workdir=runs/virl_l_ppo_token  (every token is an action)
+
+Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_ppo.py --topology=v5p-16
+
+Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
+Result: not run. The paper: rule_ood rises from 80.8% to 91.8% of actions.
+
+The paper's: as gp_l_ppo.py, with 15 iterations and a cosine of 20. Here: 192 episodes an iteration, in place of 2,048
+turns (a route of a generated city has 11.4 points); --config.env.routes=FILE names the authors' routes instead; the
+other differences are those of gp_l_ppo.py. A prompt is written anew at every point, so that an episode is several
+rows. --config.env.legacy=true is the verifier of the released code.
+"""
+
+from configs.paper import task
+
+
+def get_config(choice=""):
+  return task.ppo("virl_l", choice, updates=15, episodes=192, half_period=20)

@@ -1,0 +1,45 @@
+"""The section `rollout` of a config."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+  """How episodes are played.
+
+  rows: conversations decoded together
+  prompt_tokens: longest prompt
+  feedback_tokens: longest message of the verifier, with the tokens that the chat template adds
+  max_new_tokens: longest response, its <eos> included
+  temperature: of training rollouts and their log-probabilities
+  carry: keep the cache from turn to turn; off, every turn reads the whole chat again, as it always does where the
+    environment rewrites its prompt
+  shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
+  dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
+    then differ from the trainer's, see sampling/sampling_logp_difference
+  gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too
+  """
+
+  rows: int = 256
+  prompt_tokens: int = 64
+  feedback_tokens: int = 16
+  max_new_tokens: int = 64
+  temperature: float = 1.0
+  carry: bool = True
+  shrink: tuple[float, ...] = (0.75, 0.5)
+  dtype: Literal["", "float32", "bfloat16"] = ""
+  gather: bool = False
+
+  def __post_init__(self):
+    object.__setattr__(self, "shrink", tuple(self.shrink))
+    for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    if not 0 < self.temperature <= 100:
+      raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0 and at most 100, for "
+                       "example 1.0.")
+    if any(not 0 < share < 1 for share in self.shrink):
+      raise ValueError(f"shrink is {self.shrink}; its shares must lie between 0 and 1, for example (0.75, 0.5).")
+    if self.dtype not in ("", "float32", "bfloat16"):
+      raise ValueError(f"dtype is {self.dtype!r}; it must be float32, bfloat16, or '' for that of training.")
