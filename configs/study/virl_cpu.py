@@ -1,7 +1,7 @@
 r"""V-IRL in language on a laptop: what SFT and RL make of a shifted action space, and what SFT's loss is made of.
 
   sftrl study --config=configs/study/virl_cpu.py --workdir=runs/virl              (SFT and PPO, five bases, two cores)
-  sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (the other arms, from the same recipe)
+  sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (three bases, every arm)
   sftrl study --config=configs/study/virl_cpu.py:quick --workdir=runs/quick       (SFT and PPO, three shipped bases)
 
 Hardware: two CPU cores. Minutes: TBD.
@@ -69,7 +69,7 @@ def get_config(choice=""):
   config.study = dict(
       name="SFT against PPO on V-IRL in language" + {"": "", "arms": ": every arm", "quick": " (quick)"}[choice],
       claim=CLAIM,
-      bases=3 if quick else 5,
+      bases=5 if not choice else 3,
       seeds=1,
       base="" if quick else "configs/virl/base.py",
       bases_of=clean,

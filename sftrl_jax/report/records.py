@@ -171,7 +171,7 @@ class Study:
 
   @property
   def is_registered(self) -> bool:
-    """Whether claims or notes were recorded before the runs started: then the methods keep their recorded order."""
+    """Whether claims or notes were recorded before the runs started: then the methods are not ranked by results."""
     return bool(self.claims or self.notes)
 
   @functools.cached_property
@@ -208,13 +208,14 @@ class Study:
   def reference(self) -> str:
     """The method that the other methods are compared with.
 
-    It is the one that study.json names, else the first whose runs are of REFERENCE_VERB; before any of them ran, the
-    method of that name, else the first.
+    It is the one that study.json names, else of those whose runs are of REFERENCE_VERB the one of that name or the
+    first; before any of them ran, the method of that name, else the first.
     """
     if self.named_reference:
       return self.named_reference
     trained_by_sft = {method for (_, method, _), run in self.runs.items() if run.verb == REFERENCE_VERB}
     candidates = [method for method in self.methods if method in trained_by_sft] or [REFERENCE_VERB]
+    candidates.sort(key=lambda method: method != REFERENCE_VERB)
     return candidates[0] if candidates[0] in self.methods else next(iter(self.methods))
 
   @property

@@ -102,3 +102,10 @@ def test_a_reward_that_is_missing_neither_ends_a_walk_nor_a_verdict():
 
 def test_an_error_names_the_users_own_file():
   assert "test_expert_states.py" in location(ExpertStates(CheckedEnv(Stairs()), ()), "step")
+
+
+def test_where_every_point_has_a_chat_of_its_own_each_is_answered_once():
+  env = VIRL(legs=2, straight=1)   # the paper's style, which rewrites its prompt
+  states = ExpertStates(env, places_of(env, SEEDS))
+  for episode in play(states, scripted(lambda chat: "no"), range(len(states.places)))[0]:
+    assert len(episode.turns) == 1 and episode.trouble is None and not episode.earlier

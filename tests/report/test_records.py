@@ -22,6 +22,12 @@ def test_the_reference_is_the_named_method_else_sft_else_the_first(make_study, t
       key: run for key, run in study.runs.items() if key[1] == "ppo"}).reference == "ppo"
 
 
+def test_of_several_sft_methods_the_one_of_that_name_is_the_reference(arms_study):
+  study = read_study(arms_study)
+  renamed = {name: study.methods[name] for name in sorted(study.methods, reverse=True)}
+  assert list(renamed)[0] != "sft" and dataclasses.replace(study, methods=renamed).reference == "sft"
+
+
 def test_labels_come_from_whichever_run_has_them(make_study, tmp_path):
   make_study(tmp_path, bases=2, episodes=20)
   assert read_study(tmp_path).labels.variant("rule_ood") == "OOD, new rule"

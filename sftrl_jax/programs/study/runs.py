@@ -80,8 +80,8 @@ def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
 
 
 def _rank(name: str) -> int:
-  """0 to 3: the first base, the first comparison, the other bases, the other runs."""
-  if name == "base-0":
+  """0 to 3: the first bases, the first comparison, the other bases, the other runs."""
+  if name == "base-0" or (name.startswith("base-0-") and method_of(name) == "base"):
     return 0
   if name.startswith("base-0-") and name.endswith("-0"):
     return 1

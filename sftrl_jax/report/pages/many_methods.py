@@ -35,12 +35,12 @@ FAINT = "#CDD2D8"
 
 
 def ranked(study: Study, effects: Effects) -> list[str]:
-  """The methods in their recorded order where claims or notes were recorded before the runs.
+  """The reference, then the methods as recorded claims name them, where claims or notes were recorded before the runs.
 
   Else by their end in distribution at the lowest temperature, best first; without an end, last.
   """
   if study.is_registered:
-    return list(study.methods)
+    return list(dict.fromkeys([study.reference, *(claim.method for claim in study.claims), *study.methods]))
   lowest, ends = min(study.temperatures, default=0.0), {}
   for method in study.methods:
     estimate = effects.find("end", method, study.id, lowest)
@@ -52,7 +52,7 @@ def results(chapter: Chapter) -> list[Block]:
   """What the methods are, a table a decoding and measure, gaps to the reference, and figures."""
   study, effects, out = chapter.study, chapter.effects, chapter.out
   order = ranked(study, effects)
-  sorting = "in the order of study.json" if study.is_registered else (
+  sorting = "in the order of the recorded claims" if study.is_registered else (
       f"by {MEASURE_LABELS[study.measure]} on {study.labels.variant(study.id)} "
       f"({temperature_label(min(study.temperatures, default=0.0))})")
   blocks = [Heading("Methods"), *methods_table(study, effects, order)]

@@ -137,3 +137,12 @@ def test_a_method_may_start_where_the_run_of_another_one_ends(files, expand):
   assert by_name["base-1-after-1"].needs == "base-1-sft-1" and by_name["base-1-sft-1"].needs == "base-1"
   assert "--config.start=runs/x/runs/base-1-sft-1" in by_name["base-1-after-1"].words
   assert by_name["base-1-after-1"].words[0] == "rl" and set(by_name["base-1-after-1"].words) >= {"--config.seed=201"}
+
+
+def test_whatever_a_run_needs_comes_before_it(files, expand):
+  methods = {"sft": files["sft"], "ppo": files["ppo"], "ppo_clean": files["ppo"], "after": files["ppo"]}
+  runs = list(expand(methods=methods, bases=3, seeds=2, bases_of={"ppo_clean": files["sft"], "after": "sft"}))
+  names = [run.name for run in runs]
+  assert {run.needs for run in runs if "ppo_clean" in run.name and run.needs} == {f"base-{base}-ppo_clean"
+                                                                                for base in range(3)}
+  assert all(names.index(run.needs) < names.index(run.name) for run in runs if run.needs)

@@ -47,14 +47,14 @@ def test_the_best_in_distribution_comes_first(many):
   assert len(ends) == 12 and ends == sorted(ends, reverse=True)
 
 
-def test_recorded_arms_are_all_there_in_their_order(arms_study, tmp_path, monkeypatch):
+def test_recorded_arms_are_all_there_in_the_order_of_their_claims(arms_study, tmp_path, monkeypatch):
   measure = effects.measure
   monkeypatch.setattr(write.effects, "measure", lambda study: measure(study, resamples=50))
   monkeypatch.setattr(write.study_figures, "DPI", 50)
   path = write.write_study(arms_study, tmp_path)
   text = path.with_suffix(".md").read_text()
   lines = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith(("| SFT", "| PPO"))]
-  arms = ["SFT", "SFT EQUAL", "SFT EARLY", "PPO", "PPO HALF", "PPO CLEAN", "PPO LATE", "PPO NEVER"]
+  arms = ["SFT", "PPO HALF", "SFT EQUAL", "SFT EARLY", "PPO", "PPO CLEAN", "PPO LATE", "PPO NEVER"]
   assert [line for line in lines if line in arms][:8] == arms
   assert "Why there is sft_early." in text and "ordered by their results" not in text
   assert "PPO HALF ends above SFT EARLY at equal FLOPs" in text and "base-1-ppo_late-0 is not finished" in text
