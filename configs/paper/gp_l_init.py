@@ -2,7 +2,7 @@ r"""GP-L of the paper, initial SFT: 400 updates on right answers, from which SFT
 
   sftrl sft --config=configs/paper/gp_l_init.py:8b --workdir=runs/gp_l_init         (eight chips of 80 GiB)
 
-Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_init.py --topology=v5p-16
+Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_init.py:numbers --topology=v5p-16
 
 Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, on Llama-3.2-11B-Vision: 11.5% of hands under the shifted rule (rule_ood).

@@ -3,7 +3,7 @@ r"""GP-L of the paper, PPO: the verifier's rewards under J = Q = K = 10, five at
   sftrl rl --config=configs/paper/gp_l_ppo.py:8b --workdir=runs/gp_l_ppo              (after gp_l_init.py:8b)
   sftrl rl --config=configs/paper/gp_l_ppo.py:8b_token --workdir=runs/gp_l_ppo_token  (every token is an action)
 
-Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_ppo.py --topology=v5p-16
+Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_ppo.py:numbers --topology=v5p-16
 
 Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper: rule_ood rises from 11.5% to 15.0% of hands (234 hands: about one standard error).

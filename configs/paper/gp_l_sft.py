@@ -2,7 +2,7 @@ r"""GP-L of the paper, SFT: right answers under J = Q = K = 10 for one pass over
 
   sftrl sft --config=configs/paper/gp_l_sft.py:8b --workdir=runs/gp_l_sft           (after gp_l_init.py:8b)
 
-Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_sft.py --topology=v5p-16
+Plan first, without weights or network: sftrl plan --config=configs/paper/gp_l_sft.py:numbers --topology=v5p-16
 
 Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, at equal compute: rule_ood falls from 11.5% to 3.4% of hands, while the training rule rises

@@ -1,9 +1,10 @@
 """The two tasks in language of "SFT Memorizes, RL Generalizes" (arXiv 2501.17161): what its SFT and PPO share.
 
-A choice is "8b", Llama-3.1-8B-Instruct from the hub, or "" for the same model in numbers, with random weights over
+Choices: "8b" is Llama-3.1-8B-Instruct from the hub. "numbers" is the same model in numbers, with random weights over
 bytes, so that `sftrl plan` needs neither weights nor network; its rows are three times as long, as bytes are shorter
-than tokens. The paper's model, Llama-3.2-11B-Vision, is that text model with layers that read images (choice "11b",
-an error until vision is built). Token counts of "8b" were measured with its tokenizer on 500 hands and 150 routes.
+than tokens. No choice is a toy in the compact style, which shows the way on a laptop. The paper's model,
+Llama-3.2-11B-Vision, is the text model of "8b" with layers that read images (choice "11b", an error until vision is
+built). Token counts of "8b" were measured with its tokenizer on 500 hands and 150 routes.
 """
 
 from ml_collections import ConfigDict
@@ -17,29 +18,34 @@ ENVS = {
                  rewards=(5.0, -1.0, -2.0, -3.0)),
     "virl_l": dict(name="virl", style="paper", space="absolute", tries=2, straight=5, drop=0.5,
                    rewards=(1.0, -1.0, -1.5))}
+TOYS = {"gp_l": dict(style="compact"), "virl_l": dict(style="compact", legs=3, straight=2)}
 VARIANTS = {"gp_l": ("id_seen", "rule_ood"), "virl_l": ("id", "rule_ood", "city_ood")}
 EPISODES = {"gp_l": 256, "virl_l": 64}   # of an evaluation; the paper plays 234 hands and 48 routes
 # row: tokens of a row of SFT, which holds `examples` of them on average
 TOKENS = {
     "8b": {"gp_l": dict(prompt=208, feedback=56, response=96, row=256, examples=1),
            "virl_l": dict(prompt=832, feedback=96, response=96, row=896, examples=2)},
-    "": {"gp_l": dict(prompt=576, feedback=136, response=128, row=640, examples=1),
-         "virl_l": dict(prompt=2944, feedback=320, response=256, row=3072, examples=2)}}
+    "": {"gp_l": dict(prompt=16, feedback=2, response=20, row=48, examples=1),
+         "virl_l": dict(prompt=36, feedback=3, response=6, row=128, examples=2)},
+    "numbers": {"gp_l": dict(prompt=576, feedback=136, response=128, row=640, examples=1),
+                "virl_l": dict(prompt=2944, feedback=320, response=256, row=3072, examples=2)}}
 
 
 def shared(task: str, choice: str, start: str) -> ConfigDict:
-  """Task, model, tokens and evaluation. task: a key of ENVS; start: of "8b"; without weights it is always scratch."""
+  """Task, model, tokens and evaluation. task: a key of ENVS; start: of "8b"; the others have random weights."""
   if choice == "11b":
     raise ValueError("choice is '11b', Llama-3.2-11B-Vision, which reads images, and vision is not built: use '8b'.")
   if choice not in TOKENS:
-    raise ValueError(f"choice is {choice!r}; it must be '8b' or left out, or for PPO '8b_token' or 'token'.")
+    raise ValueError(f"choice is {choice!r}; it must be '8b', 'numbers' or left out, for PPO also "
+                     "'8b_token', 'numbers_token' or 'token'.")
   tokens = TOKENS[choice][task]
   config = ConfigDict()
   config.seed = 42 if task == "gp_l" else 12
-  config.env = dict(ENVS[task])
-  config.start = start if choice else "scratch"
-  config.tokenizer = dict(name="pretrained" if choice else "bytes")
-  config.model = dict(name="pretrained", dtype="bfloat16") if choice else dict(LLAMA, dtype="bfloat16")
+  config.env = dict(ENVS[task]) if choice else {**ENVS[task], **TOYS[task]}
+  config.start = start if choice == "8b" else "scratch"
+  config.tokenizer = dict(name={"8b": "pretrained", "numbers": "bytes", "": "words"}[choice])
+  config.model = {"8b": dict(name="pretrained", dtype="bfloat16"), "numbers": dict(LLAMA, dtype="bfloat16"),
+                  "": dict(width=64, layers=2, heads=4)}[choice]
   config.rollout = dict(rows=64, prompt_tokens=tokens["prompt"], feedback_tokens=tokens["feedback"],
                         max_new_tokens=tokens["response"], temperature=0.2, shrink=())
   # The paper evaluates with the checkpoint's own settings: temperature 0.6.

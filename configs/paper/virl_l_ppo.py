@@ -3,7 +3,7 @@ r"""V-IRL-L of the paper, PPO: the verifier's rewards under absolute actions, tw
   sftrl rl --config=configs/paper/virl_l_ppo.py:8b --workdir=runs/virl_l_ppo              (after virl_l_init.py:8b)
   sftrl rl --config=configs/paper/virl_l_ppo.py:8b_token --workdir=runs/virl_l_ppo_token  (every token is an action)
 
-Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_ppo.py --topology=v5p-16
+Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_ppo.py:numbers --topology=v5p-16
 
 Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper: rule_ood rises from 80.8% to 91.8% of actions.

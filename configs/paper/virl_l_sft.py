@@ -2,7 +2,7 @@ r"""V-IRL-L of the paper, SFT: right actions in absolute words. What becomes of 
 
   sftrl sft --config=configs/paper/virl_l_sft.py:8b --workdir=runs/virl_l_sft       (after virl_l_init.py:8b)
 
-Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_sft.py --topology=v5p-16
+Plan first, without weights or network: sftrl plan --config=configs/paper/virl_l_sft.py:numbers --topology=v5p-16
 
 Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: not measured.
 Result: not run. The paper, at equal compute: rule_ood falls from 80.8% to 1.3% of actions.
