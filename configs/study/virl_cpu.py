@@ -53,7 +53,7 @@ ARMS = (
     dict(method="ppo_turn", sign=1, text="PPO at turn level raises per-step accuracy under the shifted actions"),
     dict(method="grpo", sign=1, text="GRPO raises per-step accuracy under the shifted actions"),
     dict(method="ppo_clean", sign=-1, text="From a clean base PPO lowers per-step accuracy under the shifted actions"))
-EARLY, LATE = (0.02, 0.05, 0.1, 0.4), (0.1, 0.4)   # SFT is done before PPO's first evaluation
+EARLY = (0.02, 0.05, 0.1, 0.4)   # SFT is done before PPO's first evaluation
 
 
 def get_config(choice=""):
@@ -83,8 +83,8 @@ def get_config(choice=""):
       flops=1e12 if quick else 2e12,
       id="id",
       ood="rule_ood",
-      eval_episodes=256,
-      at={method: () if quick else EARLY if method.startswith("sft") else LATE for method in methods},
+      eval_episodes=128 if quick else 256,
+      at={method: (0.1, 0.4) if quick or not method.startswith("sft") else EARLY for method in methods},
       jobs=2,
       disclosure=())
   return config
