@@ -7,6 +7,16 @@ Result: greedy, PPO gains 10.5 points on the shifted rule (both intervals exclud
 pairs PPO's change is -0.4 (-5.5 to +4.6): claim 2 is not shown. At the same success on seen pairs PPO leads on the
 shifted rule by 13.4 (+5.6 to +21.2); in its first attempt alone its gain there is 5.6 (-1.7 to +12.9).
 
+Success within three attempts, in percent; changes with the wider of two 95% intervals; run on 2026-11-29:
+
+                                       start   PPO   SFT   PPO's change            SFT's change
+  training rule, seen pairs, greedy     25.8  50.8  87.6   +24.9 (+19.8 to +30.1)  +61.7 (+57.6 to +65.7)
+  training rule, held-out, greedy       25.4  25.0  17.3    -0.4 (-5.5 to +4.6)     -8.0 (-12.9 to -3.1)
+  shifted rule, greedy                  23.8  34.3   4.4   +10.5 (+3.4 to +17.5)   -19.4 (-24.0 to -14.7)
+  training rule, seen pairs, T = 1      24.8  47.8  77.3   +23.0 (+17.7 to +28.1)  +52.6 (+47.7 to +57.6)
+  training rule, held-out, T = 1        23.2  25.5  18.0    +2.2 (-3.0 to +7.3)     -5.2 (-12.7 to +2.3)
+  shifted rule, T = 1                   18.2  31.9   2.9   +13.8 (+9.7 to +17.9)   -15.3 (-18.8 to -11.8)
+
 As general_points_cpu.py, but for the bases: half of their final answers are a formula of the expert with its first
 operator turned into its opposite, instead of a formula for another target, and they are trained for 1,500 steps, not
 3,600 (configs/general_points/base.py:slips). Two things differ at once, so a difference between the two studies is not
