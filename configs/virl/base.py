@@ -26,6 +26,7 @@ def get_config(choice=""):
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
   config.evals.update(env=dict(space="absolute", pool="known"), at=(), kl=False)
+  config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=20)
   return config

@@ -23,6 +23,7 @@ def get_config(choice=""):
       gae_lambda=1.0, truncation="end")
   config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
+  config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=1)
   return config

@@ -26,6 +26,7 @@ def get_config(choice=""):
   if choice == "eps":
     config.optimizer.args = dict(eps=1e-4)
   config.schedule = dict(name="constant", warmup=20)
+  config.compute = dict(microbatches=config.batch // 4)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=10)
   return config
