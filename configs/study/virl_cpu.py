@@ -87,14 +87,15 @@ def get_config(choice=""):
       at={method: (0.1, 0.4) if quick or not method.startswith("sft") else EARLY for method in methods},
       jobs=2,
       disclosure=(
-          "The task, the mixture of the bases (careless at a share that differs by view), the learning rate of 2e-4 for "
-          "both methods, PPO's section, and SFT's small batch (which gives it ten times PPO's updates) were chosen in a "
-          "prototype, partly after seeing results there. SFT's collapse depends on that batch, as the arms show.",
-          "Here, one base (1,000 steps, careless 30% +- 30%) was post-trained by SFT and PPO at 2e12 FLOPs and seen on "
-          "the evaluation routes. A first study with it was stopped after base 0's runs and all five starts had been "
-          "seen: at the start the bases were right in 81 to 97% of greedy responses under the shifted actions, which "
-          "leaves little to gain, and base 2 had not learned absolute words (16% of routes, against 92% under relative "
-          "ones). Bases now train for 1,500 steps with careless at 35% +- 35%, and both methods have 1.5e12 FLOPs "
-          "instead of 2e12, so that the study stays under 20 minutes. Two such bases (seeds 0 and 2) were looked at "
-          "before the final run, and no method was run from them."))
+          "The task, the mixture of the bases (careless at a share that differs by view), the learning rate of 2e-4 "
+          "for both methods, PPO's section, and SFT's small batch (which gives it ten times PPO's updates) were "
+          "chosen in a prototype, partly after seeing results there. SFT's collapse depends on that batch, as the "
+          "arms show.",
+          "Here, one base (1,000 steps, careless 30% +- 30%) was post-trained by SFT and PPO at 2e12 FLOPs and seen "
+          "on the evaluation routes. A first study with it was stopped after base 0's runs and all five starts had "
+          "been seen: at the start the bases were right in 81 to 97% of greedy responses under the shifted actions, "
+          "which leaves little to gain, and base 2 had not learned absolute words (16% of routes, against 92% under "
+          "relative ones). Bases now train for 1,500 steps with careless at 35% +- 35%, and both methods have "
+          "1.5e12 FLOPs instead of 2e12, so that the study stays under 20 minutes. Two such bases (seeds 0 and 2) "
+          "were looked at before the final run, and no method was run from them."))
   return config
