@@ -14,10 +14,10 @@ say "2/3 Packages (JAX and the like; about a minute the first time)"
 install ""
 echo "installed after $SECONDS s"
 
-say "3/3 The study: SFT and PPO from the same start, on rules seen and unseen"
+say "3/3 The study: SFT and PPO from the same start, under actions seen and unseen"
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 started=$SECONDS
-"$venv/bin/python" -m sftrl_jax study --config=configs/study/general_points_cpu.py:quick --workdir=runs/quickstart "$@"
+"$venv/bin/python" -m sftrl_jax study --config=configs/study/virl_cpu.py:quick --workdir=runs/quickstart "$@"
 echo "study after $((SECONDS - started)) s, all of it after $SECONDS s"
 
 report="$PWD/runs/quickstart/report/report.html"

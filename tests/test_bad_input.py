@@ -170,7 +170,8 @@ ZERO = {
     "schedule.warmup", "schedule.updates", "schedule.end", "compute.logit_chunk", "mesh.cpu_threads",
     "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
-    "data.misread", "ppo.value_clip",
+    "data.misread", "data.careless_spread", "ppo.value_clip", "ppo.critic_warmup", "ppo.dual_clip", "ppo.ratio_cap",
+    "ppo.target_kl", "evals.expert_episodes",
     "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef",
     "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
