@@ -181,6 +181,9 @@ def _check_rows(env: Env, variant: Env, name: str) -> None:
   if ours and (theirs.rows > ours.rows or theirs.row_attempts > ours.row_attempts):
     raise ValueError(f"config.evals.env gives {name!r} up to {theirs.rows} chats of {theirs.row_attempts} responses, "
                      f"but config.env has {ours.rows} of {ours.row_attempts}: evaluate episodes that are no longer.")
+  if variant.attempts > env.attempts:
+    raise ValueError(f"config.evals.env gives {name!r} {variant.attempts} attempts, but config.env has {env.attempts}, "
+                     "and rows and caches have room for these: evaluate with as many or fewer.")
 
 
 def _probe(experiment: Experiment) -> None:

@@ -124,3 +124,10 @@ def test_the_chats_of_a_variant_fit_into_the_rows_of_training(tiny):
     build(evals__env="{'style': 'compact'}")
   with pytest.raises(ConfigError, match="gives 'id' up to 3 chats of 2 responses, but config.env has 2 of 2"):
     build(evals__env="{'legs': 2}")
+
+
+def test_an_evaluation_has_no_more_attempts_than_training(tiny):
+  attempts = build_experiment(tiny("rl"), "rl").env.attempts
+  build_experiment(tiny("rl", evals__env=f"{{'attempts': {attempts - 1}}}"), "rl")
+  with pytest.raises(ConfigError, match=rf"config.evals.env gives '\w+' {attempts + 1} attempts, but config.env has "):
+    build_experiment(tiny("rl", evals__env=f"{{'attempts': {attempts + 1}}}"), "rl")
