@@ -21,7 +21,8 @@ from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.study import config as study_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/README.md", ROOT / "launch/README.md",
+PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/README.md",
+         ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "launch/README.md",
          *sorted((ROOT / "sftrl_jax").glob("*/README.md"))]
 MOST_LINES, WIDTH = 120, 120
 HOUSE_WORDS = re.compile(r"\b(told|said|born|newborn|lies|whoever)\b", re.IGNORECASE)
