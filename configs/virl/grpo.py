@@ -12,11 +12,11 @@ from configs.virl import task
 def get_config():
   config = task.shared()
   config.steps = 10_000  # the budget ends the run
-  config.flops = 1.5e12
+  config.flops = 2e12
   config.batch = 128
   config.algorithm = "grpo"
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
-  config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)

@@ -15,13 +15,13 @@ def get_config(choice=""):
     raise ValueError(f"choice is {choice!r}; it must be 'turn' or left out.")
   config = task.shared()
   config.steps = 10_000  # the budget ends the run
-  config.flops = 1.5e12
+  config.flops = 2e12
   config.batch = 128
   config.algorithm = "ppo"
   config.ppo = dict(
       level=choice or "token", epochs=1, minibatches=4, clip=0.2, value_coef=0.2, gamma=1.0, turn_gamma=0.9,
       gae_lambda=1.0, truncation="end")
-  config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
   config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)

@@ -19,10 +19,10 @@ def get_config(choice=""):
     raise ValueError(f"choice is {choice!r}; it must be one of {', '.join(CHOICES[1:])}, or left out.")
   config = task.shared()
   config.steps = 100_000  # the budget ends the run
-  config.flops = 1.5e11 if choice == "early" else 1.5e12
+  config.flops = 2e11 if choice == "early" else 2e12
   config.batch = 80 if choice == "equal_updates" else 8
   config.data = dict(length=88, points="all")
-  config.optimizer = dict(name="adamw", learning_rate=2e-4, clip=1.0)
+  config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   if choice == "eps":
     config.optimizer.args = dict(eps=1e-4)
   config.schedule = dict(name="constant", warmup=20)
