@@ -53,7 +53,7 @@ ARMS = (
     dict(method="ppo_turn", sign=1, text="PPO at turn level raises per-step accuracy under the shifted actions"),
     dict(method="grpo", sign=1, text="GRPO raises per-step accuracy under the shifted actions"),
     dict(method="ppo_clean", sign=-1, text="From a clean base PPO lowers per-step accuracy under the shifted actions"))
-EARLY = (0.02, 0.05, 0.1, 0.4)   # SFT is done before PPO's first evaluation
+EARLY = (0.02, 0.1, 0.4, 0.7)   # SFT is done before PPO's first evaluation
 
 
 def get_config(choice=""):
@@ -77,19 +77,19 @@ def get_config(choice=""):
       methods=methods,
       labels={method: LABELS[method] for method in methods},
       notes={method: NOTES[method] for method in methods},
-      overrides=dict(sft_early=dict(flops=2e11)) if choice == "arms" else {},
+      overrides=dict(sft_early=dict(flops=3e11)) if choice == "arms" else {},
       claims=MAIN + (ARMS if choice == "arms" else ()),
       measure="per_step",
-      flops=1e12 if quick else 2e12,
+      flops=1.5e12 if quick else 3e12,
       id="id",
       ood="rule_ood",
       eval_episodes=128 if quick else 256,
-      at={method: (0.1, 0.4) if quick or not method.startswith("sft") else EARLY for method in methods},
+      at={method: (0.1, 0.4) if quick else EARLY if method.startswith("sft") else EARLY[1:] for method in methods},
       jobs=2,
       disclosure=(
           "The task, the mixture of the bases (careless at a share that differs by view), PPO's section, and SFT's "
           "small batch (which gives it ten times PPO's updates) were chosen in a prototype, partly after seeing "
-          "results there. SFT's collapse depends on that batch, as the arms show.",
+          "results there. SFT's loss under the shift depends on that batch, as the arms show.",
           "Here, one base (1,000 steps, careless 30% +- 30%) was post-trained by SFT and PPO (learning rate 2e-4, "
           "2e12 FLOPs) and seen on the evaluation routes: under the shifted actions PPO ended at 98% of routes and "
           "SFT at 1%. A first study with that recipe was stopped after base 0's runs and all five starts had been "
@@ -99,6 +99,8 @@ def get_config(choice=""):
           "A second study, with these bases, 2e-4 and 1.5e12 FLOPs, was stopped after base 0's runs and all starts "
           "had been seen: SFT went through 100% right responses under the shifted actions and ended at 84%, above "
           "its start of 72%, while its loss had been 1e-7 for 700 updates and the shifted actions went on decaying. "
-          "SFT's loss under the shift is a matter of how long it steps on. So both methods have the learning rate "
-          "of the GeneralPoints configs, 3e-4, and 2e12 FLOPs; nothing else changed, and the bases were kept."))
+          "A third, with 3e-4 (that of the GeneralPoints configs) and 2e12 FLOPs for both methods, was stopped "
+          "after bases 0 and 1: SFT ended at 64 and 33%, from 72 and 66%, PPO at 100%. Whether SFT ends below its "
+          "start is a matter of how long it steps on after its loss is zero: the budget was raised to 3e12, that of "
+          "general_points_cpu.py, and nothing else changed. The bases were kept."))
   return config

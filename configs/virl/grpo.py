@@ -12,7 +12,7 @@ from configs.virl import task
 def get_config():
   config = task.shared()
   config.steps = 10_000  # the budget ends the run
-  config.flops = 2e12
+  config.flops = 3e12
   config.batch = 128
   config.algorithm = "grpo"
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)

@@ -15,7 +15,7 @@ def get_config(choice=""):
     raise ValueError(f"choice is {choice!r}; it must be 'turn' or left out.")
   config = task.shared()
   config.steps = 10_000  # the budget ends the run
-  config.flops = 2e12
+  config.flops = 3e12
   config.batch = 128
   config.algorithm = "ppo"
   config.ppo = dict(

@@ -19,7 +19,7 @@ def get_config(choice=""):
     raise ValueError(f"choice is {choice!r}; it must be one of {', '.join(CHOICES[1:])}, or left out.")
   config = task.shared()
   config.steps = 100_000  # the budget ends the run
-  config.flops = 2e11 if choice == "early" else 2e12
+  config.flops = 3e11 if choice == "early" else 3e12
   config.batch = 80 if choice == "equal_updates" else 8
   config.data = dict(length=88, points="all")
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
