@@ -4,8 +4,9 @@ r"""V-IRL in language on a laptop: what SFT and RL make of a shifted action spac
   sftrl study --config=configs/study/virl_cpu.py:arms --workdir=runs/virl_arms    (three bases, every arm)
   sftrl study --config=configs/study/virl_cpu.py:quick --workdir=runs/quick       (SFT and PPO, three shipped bases)
 
-Hardware: two CPU cores. Minutes: TBD.
-Result: TBD
+Hardware: two CPU cores. Minutes: 17, of which 5 for the bases (quick: @QMIN@).
+Result: all five claims of SFT and PPO hold. Right responses under the shifted actions, greedy: PPO +31 points from 69%,
+SFT -54. SFT passes through 100% on its way: at the same success in training they do not differ.
 
 Five bases are pre-trained; from each, SFT and PPO spend the same FLOPs on routes under absolute actions (`TURN west`),
 and both are evaluated on the same routes under absolute actions (id), relative ones (`TURN left`; rule_ood), and on
@@ -77,14 +78,15 @@ def get_config(choice=""):
       methods=methods,
       labels={method: LABELS[method] for method in methods},
       notes={method: NOTES[method] for method in methods},
-      overrides=dict(sft_early=dict(flops=3e11)) if choice == "arms" else {},
+      overrides={**(dict(sft_early=dict(flops=3e11)) if choice == "arms" else {}),
+                 **({method: dict(evals=dict(expert_episodes=0)) for method in methods} if quick else {})},
       claims=MAIN + (ARMS if choice == "arms" else ()),
       measure="per_step",
-      flops=1.5e12 if quick else 3e12,
+      flops=2e12 if quick else 3e12,
       id="id",
       ood="rule_ood",
       eval_episodes=128 if quick else 256,
-      at={method: (0.1, 0.4) if quick else EARLY if method.startswith("sft") else EARLY[1:] for method in methods},
+      at={method: (0.1, 0.5) if quick else EARLY if method.startswith("sft") else EARLY[1:] for method in methods},
       jobs=2,
       disclosure=(
           "The task, the mixture of the bases (careless at a share that differs by view), PPO's section, and SFT's "

@@ -5,8 +5,9 @@ r"""SFT on V-IRL: the right action at every point of a route, in absolute words.
   sftrl sft --config=configs/virl/sft.py:eps --workdir=runs/virl_sft_eps                 (Adam's eps 1e-4, not 1e-8)
   sftrl sft --config=configs/virl/sft.py:early --workdir=runs/virl_sft_early             (a tenth of the budget)
 
-Hardware: one CPU core. Minutes: 1.
-Result: TBD
+Hardware: one CPU core. Minutes: 2 to 3.
+Result: on five bases, greedy, right responses go from 69% to 100% under absolute actions, and under relative ones from
+69% to 100% in 77 updates, and to 15% in 3,815. The paper's claim in small: SFT memorizes, if it goes on.
 """
 
 from configs.virl import task
