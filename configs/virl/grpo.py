@@ -2,8 +2,9 @@ r"""GRPO on V-IRL: eight walks of one route are judged against each other. PPO's
 
   sftrl rl --config=configs/virl/grpo.py --workdir=runs/virl_grpo
 
-Hardware: one CPU core. Minutes: 1 to 2.
-Result: TBD
+Hardware: one CPU core. Minutes: 2 to 3.
+Result: on one base, greedy, right responses go from 74% to 100% under absolute actions and from 72% to 100% under
+relative ones, as with PPO.
 """
 
 from configs.virl import task
