@@ -88,10 +88,12 @@ def demonstration(env: Env, shown: DemonstrationsConfig, seed: int, index: int) 
   state, chat = env.reset(name)
   if shown.points == "last":
     state, chat = _walk(env, name, state, chat)
-  learned = []
+  learned, fresh = [], True
   while True:
     place = f"{name} {len(learned)}" if learned else name
-    state, chat = _wrong_attempts(env, shown, source, place, state, chat)
+    wrong = source.choices(range(len(shown.attempts)), shown.attempts)[0]
+    # A careless response was an attempt at its point already.
+    state, chat = _wrong_attempts(env, shown, source, place, state, chat, wrong if fresh else 0)
     response = _learned_response(env, shown, source, place, state)
     chat = (*chat, Message("assistant", response))
     learned.append(_responses(chat) - 1)
@@ -100,7 +102,7 @@ def demonstration(env: Env, shown: DemonstrationsConfig, seed: int, index: int) 
     state, verdict = env.step(state, response)
     if verdict.chat is None or learned[-1] + 1 >= env.attempts:
       return Demonstration(chat, tuple(learned))
-    chat = verdict.chat
+    chat, fresh = verdict.chat, verdict.correct
 
 
 def _walk(env: Env, name: str, state: Any, chat: Chat) -> tuple[Any, Chat]:
@@ -117,10 +119,9 @@ def _walk(env: Env, name: str, state: Any, chat: Chat) -> tuple[Any, Chat]:
   return draw.choice(places)
 
 
-def _wrong_attempts(env: Env, shown: DemonstrationsConfig, source: random.Random, name: str, state: Any, chat: Chat
-                    ) -> tuple[Any, Chat]:
-  """The state and the chat after the wrong responses that precede the one that is learned."""
-  wrong = source.choices(range(len(shown.attempts)), shown.attempts)[0]
+def _wrong_attempts(env: Env, shown: DemonstrationsConfig, source: random.Random, name: str, state: Any, chat: Chat,
+                    wrong: int) -> tuple[Any, Chat]:
+  """The state and the chat after so many wrong responses, which precede the one that is learned."""
   if wrong >= env.attempts:
     refuse(env, shown)
   for attempt in range(wrong):

@@ -32,8 +32,9 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
   """
   refuse_out(out)
   shown = stream(config, variant)
+  whole = config.get("data", {}).get("points") == "all"   # one form of row in a file
   hashes = set()
-  rows = _recorded((row(shown(index)) for index in range(count)), hashes)
+  rows = _recorded((row(shown(index), whole) for index in range(count)), hashes)
   with only_output(out, "--out"):
     refuse_out(out)   # again: another process may have written it meanwhile
     part = out.with_name(f".{out.name}.part")
@@ -84,15 +85,15 @@ def stream(config: dict, variant: str) -> Callable[[int], Demonstration]:
   return functools.partial(demonstration, env, demonstrations, config["seed"])
 
 
-def row(shown: Demonstration) -> dict:
-  """Returns a demonstration as a row: its last message is the completion where this alone is learned; else messages
-  with a flag on every response."""
+def row(shown: Demonstration, whole: bool) -> dict:
+  """Returns a demonstration as a row: its last message, which alone is learned, is the completion; or, of a whole walk,
+  messages with a flag on every response."""
   chat = shown.chat
   if any(message.image is not None for message in chat):
     raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
   messages = [{"role": message.role, "content": message.text} for message in chat]
   responses = [message for message in messages if message["role"] == "assistant"]
-  if shown.learned == (len(responses) - 1,):
+  if not whole:
     return {"prompt": messages[:-1], "completion": messages[-1:]}
   for number, message in enumerate(responses):
     message["train"] = number in shown.learned

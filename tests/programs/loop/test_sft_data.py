@@ -205,7 +205,7 @@ def test_a_path_turns_any_config_into_one_of_rows(config, monkeypatch, tmp_path)
   assert shown.data.path == "" and shown.data.length == 23 and "pack" not in shown.data
   hub = run_config.resolve_for("sft", task, [("data.path", "owner/name"), ("data.split", "test")], notes.append)
   assert (hub.data.path, hub.data.split) == ("owner/name", "test")
-  with pytest.raises(ConfigError, match="config.data.pack is not a key of config.data. Valid: path, length, attempts"):
+  with pytest.raises(ConfigError, match="config.data.pack is not a key of config.data. Valid: path, length, points"):
     run_config.resolve_for("sft", task, [("data.pack", "false")], notes.append)
 
 
