@@ -87,8 +87,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
             played.cursor, tokens * computed, 0.0, train=learner.flops.train * (computed / learner.updates),
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts,
-            paper=(read_tokens(played.episodes) * computed // learner.minibatches, buffer_tokens(played.all_episodes)))
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts)
+        position = position.with_tokens(read_tokens(played.episodes) * computed // learner.minibatches,
+                                        buffer_tokens(played.all_episodes))
         step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)

@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         stop.begin_update(seconds)
         with span("update"):
           state, metrics = train_step(run_state.state, batch)
-        position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train, paper=(tokens, 0.0))
+        position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train).with_tokens(tokens)
         step = Step(run_state.position, position, metrics, extra, started)
         if not limits.over(position):
           batch, cursor = next_batch(cursor)   # while the devices compute

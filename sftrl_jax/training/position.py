@@ -29,16 +29,15 @@ class Position:
     return self.train_flops + self.rollout_flops + self.score_flops
 
   def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
-            score: float = 0.0, counts: dict[str, int] | None = None, paper: tuple[int, float] = (0, 0.0)
-            ) -> "Position":
-    """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it.
-
-    paper: (D_train, D_buffer) of the step
-    """
+            score: float = 0.0, counts: dict[str, int] | None = None) -> "Position":
+    """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,
                     self.rollout_flops + rollout, self.score_flops + score, self.skipped, self.without_signal,
-                    self.counts if counts is None else counts, self.read_tokens + paper[0],
-                    self.buffer_tokens + paper[1])
+                    self.counts if counts is None else counts, self.read_tokens, self.buffer_tokens)
+
+  def with_tokens(self, read: int, buffer: float = 0.0) -> "Position":
+    """The position with D_train and D_buffer of a step added, for the paper's formula."""
+    return dataclasses.replace(self, read_tokens=self.read_tokens + read, buffer_tokens=self.buffer_tokens + buffer)
 
   def log(self) -> dict:
     """The first keys of a line of metrics.jsonl."""

@@ -25,7 +25,7 @@ def test_a_step_adds_up():
 def test_tokens_of_the_papers_formula_add_up_beside_the_flops():
   at = Position()
   for step in range(1, 4):
-    at = at.ahead(0, 5, 0.5, train=1.0, paper=(10 * step, 0.5 * step))
+    at = at.ahead(0, 5, 0.5, train=1.0).with_tokens(10 * step, 0.5 * step)
   assert (at.read_tokens, at.buffer_tokens) == (60, 3.0) and at.total_flops == 3.0
   assert Position(**dataclasses.asdict(at)) == at
 
