@@ -79,25 +79,35 @@ def table(lines: list[dict]) -> str:
   """Success by variant and temperature, with 95% intervals, and what an attempt is.
 
   Where tries begin anew at every point of an episode, `per step` is the share of right responses, and `first try` is
-  of points; else it is of episodes.
+  of points; else it is of episodes. Where a line has them: `expert's states`, the share of right greedy responses at
+  the states of the expert's walk, and `pass@k`, of k samples of an episode.
   """
   of_points, attempts = lines[0]["attempts_of"] == "point", lines[0]["attempts"]
-  per_step = f"{'per step':>10}" if of_points else ""
-  head = f"{'variant':<14}{'temperature':>12}{'success':>10}{'95% interval':>18}{per_step}{'first try':>11}" \
-         f"{'episodes':>10}"
+  columns = [("first try", lambda line: line["first_right"] / max(1, line["points"]) if of_points else
+              line["first_success"])]
+  if of_points:
+    columns.insert(0, ("per step", lambda line: line["per_step"]))
+  if any("expert_accuracy" in line for line in lines):
+    columns.append(("expert's states", lambda line: line.get("expert_accuracy")))
+  counts = sorted({int(k) for line in lines for k in line.get("pass_at", {}) if int(k) > 1})
+  columns += [(f"pass@{k}", lambda line, k=str(k): line.get("pass_at", {}).get(k)) for k in counts]
+  head = f"{'variant':<14}{'temperature':>12}{'success':>10}{'95% interval':>18}" \
+         + "".join(f"{name:>{_width(name)}}" for name, _ in columns) + f"{'episodes':>10}"
   rows = [f"{line['variant']:<14}{line['temperature']:>12g}{100 * line['success']:>9.1f}%"
-          f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%{_of_responses(line)}{line['episodes']:>10}"
+          f"{100 * line['ci95'][0]:>10.1f} - {100 * line['ci95'][1]:.1f}%"
+          + "".join(f"{_percent(rate(line)):>{_width(name)}}" for name, rate in columns) + f"{line['episodes']:>10}"
           for line in lines]
   unit = "a try at a point, and each point has its own" if of_points else "a response of the episode"
   note = f"Success is within {attempts} attempt{'s' * (attempts != 1)}; an attempt is {unit}."
   return "\n".join([head, *rows, note])
 
 
-def _of_responses(line: dict) -> str:
-  """The columns of `table` that are of single responses."""
-  if line["attempts_of"] != "point":
-    return f"{100 * line['first_success']:>10.1f}%"
-  return f"{100 * line['per_step']:>9.1f}%{100 * line['first_right'] / max(1, line['points']):>10.1f}%"
+def _width(name: str) -> int:
+  return max(10, len(name) + 2)
+
+
+def _percent(rate: float | None) -> str:
+  return "" if rate is None else f"{100 * rate:.1f}%"
 
 
 def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:

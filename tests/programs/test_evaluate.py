@@ -139,6 +139,16 @@ def test_the_table_says_what_an_attempt_is_and_of_points_the_rate_by_step(base_l
   assert text.splitlines()[0].index("per step") + 8 == text.splitlines()[1].index("12.3%") + 5
 
 
+def test_the_table_has_a_column_for_what_only_some_lines_measure(base_lines):
+  lines = base_lines(samples=2, expert_episodes=99)
+  head, greedy, sampled, *_ = evaluate.table(lines).splitlines()
+  ends = {name: head.index(name) + len(name) for name in ("expert's states", "pass@2", "episodes")}
+  at = lambda row, name: row[: ends[name]].split(" ")[-1]
+  assert at(greedy, "expert's states") == f"{100 * lines[0]['expert_accuracy']:.1f}%" and at(greedy, "pass@2") == ""
+  assert at(sampled, "pass@2") == f"{100 * lines[1]['pass_at']['2']:.1f}%" and at(sampled, "expert's states") == ""
+  assert at(greedy, "episodes") == at(sampled, "episodes") == "10"
+
+
 @pytest.mark.parametrize("source, spec, overrides, message", [
     ("nowhere", TASK, [], "config.start is 'nowhere'"), ("nowhere", "", [], "nowhere is no workdir of a run: a model"),
     ("RUN", TASK, [], "is for a model without a run, but .* is the workdir of a run"),

@@ -13,7 +13,8 @@ from sftrl_jax.envs.env import Verdict
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout.config import RolloutConfig
-from sftrl_jax.rollout.policy import Actor
+from sftrl_jax.rollout.episodes import play
+from sftrl_jax.rollout.policy import Actor, policy
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.tokenizer import words
 
@@ -135,6 +136,34 @@ def make_actor(model, tokenizer):
                  rewriting)
 
   return make
+
+
+@pytest.fixture(scope="session")
+def talk():
+  """talk(env, actor, decoding, temperature, ...): the episodes of seeds, all with one key."""
+
+  def run(env, actor, decoding, temperature, seeds=range(16), numbers=None, key=11, group=1):
+    numbers = list(seeds) if numbers is None else numbers
+    answer = policy(actor, decoding, jax.random.key(key), temperature, numbers, group=group)
+    return play(env, answer, list(seeds))[0]
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def ids_of():
+  """ids_of(episode): (all ids, places of the sampled ones, their log-probabilities)."""
+
+  def ids(episode):
+    ids, places, logprobs = [], [], []
+    for turn in episode.turns:
+      ids += turn.response.context
+      places += range(len(ids), len(ids) + len(turn.response.tokens))
+      ids += turn.response.tokens
+      logprobs += turn.response.logprobs
+    return ids, places, logprobs
+
+  return ids
 
 
 @pytest.fixture(scope="session")

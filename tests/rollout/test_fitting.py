@@ -50,32 +50,13 @@ def test_a_message_and_the_end_that_a_response_lacks(tokenizer):
   assert f"--config.rollout.feedback_tokens={len(ids)} or more" in trouble.message
 
 
-KEY = 11
-SEEDS = tuple(range(16))
 SIZES = (0.5,)
 # A prompt of Walk has at most 2 + 2 words, with its <bos> and what follows a user's message.
 WALKS = dict(turns=6, rewriting=Rewriting(2, 3), prompt_tokens=6)
 
 
-def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY, group=1):
-  numbers = list(seeds) if numbers is None else numbers
-  answer = policy(actor, decoding, jax.random.key(key), temperature, numbers, group=group)
-  return play(env, answer, list(seeds))[0]
-
-
-def ids_of(episode):
-  """(all ids, places of the sampled ones, their log-probabilities)."""
-  ids, places, logprobs = [], [], []
-  for turn in episode.turns:
-    ids += turn.response.context
-    places += range(len(ids), len(ids) + len(turn.response.tokens))
-    ids += turn.response.tokens
-    logprobs += turn.response.logprobs
-  return ids, places, logprobs
-
-
 @pytest.fixture(scope="module")
-def walked(walk, make_actor, decoding):
+def walked(walk, make_actor, decoding, talk):
   return talk(walk(), make_actor(shrink=SIZES, **WALKS), decoding, 0.7)
 
 
@@ -91,7 +72,7 @@ def test_a_chat_that_begins_anew_is_a_row_of_its_own(walked, tokenizer):
       assert all(not turn.response.begins_row for turn in turns[1:])
 
 
-def test_sampled_logprobs_of_every_row_are_those_of_the_full_forward_on_that_row_alone(walked, full_logits):
+def test_sampled_logprobs_of_every_row_are_those_of_the_full_forward_on_that_row_alone(walked, full_logits, ids_of):
   rows = [ids_of(episode) for episode in by_row(walked)]
   logits = full_logits([ids for ids, _, _ in rows]) / 0.7
   log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -100,7 +81,8 @@ def test_sampled_logprobs_of_every_row_are_those_of_the_full_forward_on_that_row
 
 
 @pytest.mark.parametrize("way", [dict(carry=False), dict(devices=2), dict(shrink=())])
-def test_neither_carry_nor_devices_nor_sizes_change_an_episode_of_chats(walk, make_actor, decoding, walked, way):
+def test_neither_carry_nor_devices_nor_sizes_change_an_episode_of_chats(walk, make_actor, decoding, walked, way, talk,
+                                                                        ids_of):
   actor = make_actor(**{**dict(shrink=SIZES), **WALKS, **way})
   assert not actor.carries
   for one, same in zip(walked, talk(walk(), actor, decoding, 0.7), strict=True):
@@ -116,7 +98,7 @@ def test_shapes_follow_the_longest_chat_and_nothing_compiles_after_compile_all(w
   assert compile_count.count() == before
 
 
-def test_a_claim_to_rewrite_changes_nothing_of_an_environment_whose_chat_grows(guess, make_actor, decoding):
+def test_a_claim_to_rewrite_changes_nothing_of_an_environment_whose_chat_grows(guess, make_actor, decoding, talk):
   class Claims(type(guess())):
     rewrites_prompt = True
 
@@ -126,7 +108,8 @@ def test_a_claim_to_rewrite_changes_nothing_of_an_environment_whose_chat_grows(g
     assert one == same
 
 
-def test_a_later_prompt_that_does_not_fit_ends_the_episode_with_its_turns_intact(walk, make_actor, decoding, walked):
+def test_a_later_prompt_that_does_not_fit_ends_the_episode_with_its_turns_intact(walk, make_actor, decoding, walked,
+                                                                                 talk, ids_of):
   actor = make_actor(shrink=SIZES, **{**WALKS, "prompt_tokens": 3})   # 2 words: a second point does not always fit
   cut = 0
   for episode, usual in zip(talk(walk(), actor, decoding, 0.7), walked, strict=True):

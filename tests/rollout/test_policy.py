@@ -27,23 +27,6 @@ WAYS = {"carried": dict(shrink=SIZES), "recomputed": dict(carry=False, shrink=()
 GROUPS = dict(devices=2, shrink=SIZES, group=4)
 
 
-def talk(env, actor, decoding, temperature, seeds=SEEDS, numbers=None, key=KEY, group=1):
-  numbers = list(seeds) if numbers is None else numbers
-  answer = policy(actor, decoding, jax.random.key(key), temperature, numbers, group=group)
-  return play(env, answer, list(seeds))[0]
-
-
-def ids_of(episode):
-  """(all ids, places of the sampled ones, their log-probabilities)."""
-  ids, places, logprobs = [], [], []
-  for turn in episode.turns:
-    ids += turn.response.context
-    places += range(len(ids), len(ids) + len(turn.response.tokens))
-    ids += turn.response.tokens
-    logprobs += turn.response.logprobs
-  return ids, places, logprobs
-
-
 # The first test of this file: nothing of these actors has been compiled before it.
 @pytest.mark.parametrize("settings", [*WAYS.values(), GROUPS], ids=[*WAYS, "groups on 2 devices"])
 def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings):
@@ -61,7 +44,7 @@ def test_nothing_compiles_after_compile_all(guess, make_actor, params, settings)
 
 
 @pytest.fixture(scope="module")
-def sampled(guess, make_actor, decoding):
+def sampled(guess, make_actor, decoding, talk):
   return {name: talk(guess(), make_actor(**way), decoding, 0.7) for name, way in WAYS.items()}
 
 
@@ -74,7 +57,8 @@ def test_the_conversations_of_these_tests_are_ragged(sampled):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_greedy_responses_are_the_argmax_of_the_full_forward(guess, make_actor, decoding, full_logits, way):
+def test_greedy_responses_are_the_argmax_of_the_full_forward(guess, make_actor, decoding, full_logits, way, talk,
+                                                             ids_of):
   episodes = talk(guess(), make_actor(**WAYS[way]), decoding, 0.0)
   rows = [ids_of(episode) for episode in episodes]
   logits = full_logits([ids for ids, _, _ in rows])
@@ -85,7 +69,7 @@ def test_greedy_responses_are_the_argmax_of_the_full_forward(guess, make_actor, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_sampled_logprobs_are_those_of_the_full_forward_on_the_same_ids(sampled, full_logits, way):
+def test_sampled_logprobs_are_those_of_the_full_forward_on_the_same_ids(sampled, full_logits, way, ids_of):
   rows = [ids_of(episode) for episode in sampled[way]]
   logits = full_logits([ids for ids, _, _ in rows]) / 0.7
   log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -94,14 +78,14 @@ def test_sampled_logprobs_are_those_of_the_full_forward_on_the_same_ids(sampled,
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "carried"])
-def test_carrying_and_shrinking_change_no_token(sampled, way):
+def test_carrying_and_shrinking_change_no_token(sampled, way, ids_of):
   for one, other in zip(sampled["carried"], sampled[way], strict=True):
     assert (one.chat, one.truncated) == (other.chat, other.truncated)
     assert ids_of(one)[:2] == ids_of(other)[:2]
     np.testing.assert_allclose(ids_of(one)[2], ids_of(other)[2], atol=1e-5)
 
 
-def test_an_episode_is_the_same_in_any_batch_and_row(guess, make_actor, decoding, sampled):
+def test_an_episode_is_the_same_in_any_batch_and_row(guess, make_actor, decoding, sampled, talk, ids_of):
   for seeds in ((9,), (3, 9, 14, 1), tuple(reversed(SEEDS))):
     for episode in talk(guess(), make_actor(shrink=SIZES), decoding, 0.7, seeds):
       same = sampled["carried"][episode.seed]
@@ -109,14 +93,14 @@ def test_an_episode_is_the_same_in_any_batch_and_row(guess, make_actor, decoding
       np.testing.assert_allclose(ids_of(episode)[2], ids_of(same)[2], atol=1e-5)
 
 
-def test_another_number_or_key_gives_other_tokens(guess, make_actor, decoding, sampled):
+def test_another_number_or_key_gives_other_tokens(guess, make_actor, decoding, sampled, talk, ids_of):
   for other in (talk(guess(), make_actor(shrink=SIZES), decoding, 0.7, numbers=range(16, 32)),
                 talk(guess(), make_actor(shrink=SIZES), decoding, 0.7, key=KEY + 1)):
     differs = [ids_of(a)[0] != ids_of(b)[0] for a, b in zip(sampled["carried"], other, strict=True)]
     assert sum(differs) > 8
 
 
-def test_contexts_and_tokens_are_the_rendered_chat(sampled, tokenizer):
+def test_contexts_and_tokens_are_the_rendered_chat(sampled, tokenizer, ids_of):
   for episode in sampled["carried"]:
     if all(turn.response.text for turn in episode.turns):
       ids, written = render(tokenizer, episode.chat)
@@ -138,7 +122,8 @@ def test_a_response_that_was_cut_gets_its_missing_eos_as_context(sampled, tokeni
 
 
 @pytest.mark.parametrize("way", ["carried", "recomputed"])
-def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess, make_actor, decoding, way):
+def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess, make_actor, decoding, way, talk,
+                                                                           ids_of):
   env, actor = guess(long=9), make_actor(**WAYS[way])
   episodes, usual = talk(env, actor, decoding, 0.7), talk(guess(), actor, decoding, 0.7)
   refused = 0
@@ -163,14 +148,15 @@ def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decod
     answer([(Message("user", "a"),)] * 17, None, None)
 
 
-def test_more_devices_change_no_token(guess, make_actor, decoding, sampled):
+def test_more_devices_change_no_token(guess, make_actor, decoding, sampled, talk, ids_of):
   actor = make_actor(**GROUPS)
   for one, other in zip(sampled["carried"], talk(guess(), actor, decoding, 0.7), strict=True):
     assert ids_of(one)[:2] == ids_of(other)[:2]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_actor, decoding, temperature):
+def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_actor, decoding, temperature, talk,
+                                                                   ids_of):
   seeds = [number // 4 for number in range(12)]   # three groups and a part of the batch that is not there
   shared, alone = (talk(guess(), make_actor(**GROUPS), decoding, temperature, seeds, range(12), group=group)
                    for group in (4, 1))
@@ -182,7 +168,8 @@ def test_a_prompt_that_is_read_once_for_its_group_changes_no_token(guess, make_a
   assert (len(answers) == 1) == (temperature == 0)   # keys are folded from episodes, not from groups
 
 
-def test_an_episode_that_never_began_is_missing_and_the_others_of_its_group_never_notice(guess, make_actor, decoding):
+def test_an_episode_that_never_began_is_missing_and_the_others_of_its_group_never_notice(guess, make_actor, decoding,
+                                                                                         talk, ids_of):
   class Down(type(guess())):
     calls = 0
 
@@ -234,7 +221,7 @@ def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
 
 
 @pytest.fixture(scope="module")
-def spoken(guess, chatml):
+def spoken(guess, chatml, talk):
   """(model, its parameters, episodes at temperature 0.9): its tables have 7 rows more than the tokenizer has ids."""
   model = build(DecoderConfig(vocab=chatml.size + 7, width=16, layers=1, heads=2, remat="none", init_std=0.6),
                 chatml.size)
