@@ -43,6 +43,12 @@ ALARMS = {
         "had over twice the variance of the returns: advantages are its errors.",
         "--config.ppo.truncation=end if it is bootstrap; else a lower --config.ppo.value_coef or "
         "--config.optimizer.learning_rate, and --config.ppo.value_gradient=False."),
+    "poor_values": Alarm(
+        "For some lines now, the value head has predicted returns worse than their mean would "
+        "(critic/vf_explained_var below -0.1): advantages hold its errors, and where nearly every episode succeeds "
+        "they unlearn right responses.",
+        "A value head with layers, --config.ppo.value_layers=64,64, and a learning rate of its own, 'value/*': 10.0 in "
+        "--config.optimizer.factors; or --config.ppo.critic_warmup=10."),
     "all_truncated": Alarm(
         "Every response was cut off at rollout.max_new_tokens: the verifier saw only incomplete responses.",
         "Raise --config.rollout.max_new_tokens; if the model never ends a response, it has not learned <eos>: start "
@@ -53,7 +59,7 @@ ALARMS = {
         "Raise --config.ppo.entropy_coef or --config.ppo.kl_coef (of grpo alike, or its clip_high), or lower "
         "--config.optimizer.learning_rate, and go on from an earlier step: --config.start=WORKDIR@STEP."),
     "success_collapse": Alarm(
-        "For some lines now, the success of the training episodes has been below half of its best: updates have "
+        "For some lines now, the success of the training episodes has been far below its best: updates have "
         "destroyed what the policy could do, or, with 16 episodes a line or fewer, it is chance.",
         "Go on from a step before the fall, --config.start=WORKDIR@STEP, with smaller updates: "
         "--config.ppo.target_kl=0.02, fewer --config.ppo.epochs and --config.ppo.minibatches (of grpo and rloo alike), "
@@ -85,6 +91,8 @@ SOLVED = 0.9
 # with 16 or fewer.
 AVERAGED = 5
 LEAST_LEVEL, FALL = 0.2, 0.5
+# A fall to less than a quarter of a high level is no chance, and a short run may end before its average shows it.
+HIGH_LEVEL, STEEP_FALL = 0.5, 0.25
 BEST, AVERAGE, LINES = "success/best", "success/average", "success/lines"   # kept from line to line
 # PPO on GeneralPoints as its config has it stays below an approximate KL of 0.001 and a ratio of 3. Iterations of 4
 # epochs of 8 minibatches that destroyed a policy had 0.36 to 1.4 and ratios up to 184 (V-IRL in language), and 0.8 to
@@ -93,7 +101,10 @@ MOST_KL, MOST_RATIO = 0.2, 100.0
 # One batch may lack the rewards that others had, so values are judged by several lines in a row.
 BEYOND = 1.5
 LEAST_EXPLAINED = -1.0
-PATIENCE = {"runaway_values": 5, "success_collapse": 5}
+# PPO on GeneralPoints explains -0.05 to 0.05 with a linear value head, and learns. On V-IRL such a head went down to
+# between -0.3 and -0.7, where success was 0.98, and one of eight runs then lost its task within an iteration.
+POOR_EXPLAINED = -0.1
+PATIENCE = {"runaway_values": 5, "poor_values": 10, "success_collapse": 5}
 # verl calls |p - p'| below 0.005 sound and above 0.01 broken, and |log p - log p'| is never smaller. Decoding gives up
 # to 0.01 in bfloat16 and 1e-7 in float32.
 MOST_GAP = 0.02
@@ -150,6 +161,10 @@ def _runaway_values(metrics: dict[str, float]) -> bool:
   return beyond or metrics.get("critic/vf_explained_var", 0.0) < LEAST_EXPLAINED
 
 
+def _poor_values(metrics: dict[str, float]) -> bool:
+  return metrics.get("critic/vf_explained_var", 0.0) < POOR_EXPLAINED
+
+
 def _all_truncated(metrics: dict[str, float]) -> bool:
   return metrics.get("response_length/clip_ratio", 0.0) >= 1.0 - 1e-9
 
@@ -172,7 +187,8 @@ def _success_levels(metrics: dict[str, float], before: dict[str, float]) -> dict
 
 def _success_collapse(metrics: dict[str, float]) -> bool:
   best = metrics.get(BEST, 0.0)
-  return best >= LEAST_LEVEL and metrics[AVERAGE] < FALL * best
+  steep = best >= HIGH_LEVEL and metrics.get("success", best) < STEEP_FALL * best
+  return steep or best >= LEAST_LEVEL and metrics[AVERAGE] < FALL * best
 
 
 def _large_update(metrics: dict[str, float]) -> bool:
@@ -185,6 +201,6 @@ def _sampler_gap(metrics: dict[str, float]) -> bool:
 
 _RULES = {
     "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
-    "constant_groups": _constant_groups, "runaway_values": _runaway_values, "all_truncated": _all_truncated,
-    "entropy_collapse": _entropy_collapse, "success_collapse": _success_collapse, "large_update": _large_update,
-    "sampler_gap": _sampler_gap}
+    "constant_groups": _constant_groups, "runaway_values": _runaway_values, "poor_values": _poor_values,
+    "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse, "success_collapse": _success_collapse,
+    "large_update": _large_update, "sampler_gap": _sampler_gap}
