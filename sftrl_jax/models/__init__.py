@@ -72,6 +72,12 @@ class Model:
     """(hidden_BTD, cache) after reading T more tokens a row."""
     return extend(self.config, decoding_params, past, inputs)
 
+  def prefill(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
+    """`extend` of an empty cache: what is read attends over itself and not over the room of the cache."""
+    if type(self).extend is not Model.extend:   # a family of one's own that extends in its own way
+      return self.extend(decoding_params, past, inputs)
+    return extend(self.config, decoding_params, past, inputs, empty=True)
+
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:
   """The model of a config.

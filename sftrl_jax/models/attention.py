@@ -11,6 +11,7 @@ import numpy as np
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.shapes import check
 
+QUERIES = 128  # a row's queries whose scores exist at once while a prompt is read without a kernel
 CONSTANT = 8192  # positions up to which the program holds rotary tables as constants
 
 
@@ -103,6 +104,27 @@ def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS:
   # Query heads of one key head are adjacent, so the group folds into the rows of one matmul per key head.
   folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (scale or C**-0.5)
   return _mix(folded, k_BKSC, v_BKSC, bias_BTS, softcap).reshape(B, H, T, C)
+
+
+def attend_in_chunks(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, positions_BT: jax.Array,
+                     segments_BT: jax.Array, window: int = 0, scale: float = 0.0, softcap: float = 0.0,
+                     queries: int = QUERIES) -> jax.Array:
+  """`attend` of rows over themselves under `may_attend`, with the scores of `queries` queries a row at once."""
+  B, H, T, C = q_BHTC.shape
+
+  def chunk(arrays: tuple) -> jax.Array:
+    q, q_positions, q_segments = arrays
+    allowed = may_attend(q_positions, positions_BT, q_segments, segments_BT, window)
+    return attend(q, k_BKTC, v_BKTC, allowed, scale, softcap)
+
+  if queries >= T:
+    return chunk((q_BHTC, positions_BT, segments_BT))
+  fill, pieces = (0, -T % queries), -(-T // queries)   # queries of padding are never read
+  cut = lambda x, axis: jnp.moveaxis(x.reshape(*x.shape[:axis], pieces, queries, *x.shape[axis + 1 :]), axis, 0)
+  ints = lambda x_BT: cut(jnp.pad(x_BT, ((0, 0), fill)), 1)
+  chunks = cut(jnp.pad(q_BHTC, ((0, 0), (0, 0), fill, (0, 0))), 2), ints(positions_BT), ints(segments_BT)
+  mixed = jnp.moveaxis(jax.lax.map(chunk, chunks), 0, 2)
+  return mixed.reshape(B, H, pieces * queries, C)[:, :, :T]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -1,5 +1,7 @@
 """The key/value cache: one pair of arrays per layer, one write index shared by all rows."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -49,6 +51,31 @@ def take(cache: Cache, rows_B: jax.Array) -> Cache:
   move = lambda x_BKSC: constrain(spread(pick(spread(x_BKSC))), HEADS)
   return Cache(tuple(map(move, cache.keys_BKSC)), tuple(map(move, cache.values_BKSC)),
                pick(cache.positions_BS), pick(cache.segments_BS), cache.index)
+
+
+def layers_of(cache: Cache) -> list[Cache]:
+  """A cache of one layer for every layer, so that a program that moves rows holds one layer twice and not all."""
+  return [cache.replace(keys_BKSC=(keys,), values_BKSC=(values,))
+          for keys, values in zip(cache.keys_BKSC, cache.values_BKSC, strict=True)]
+
+
+def of_layers(layers: Sequence[Cache]) -> Cache:
+  """The cache of these layers, each a cache of one layer."""
+  return layers[-1].replace(keys_BKSC=tuple(layer.keys_BKSC[0] for layer in layers),
+                            values_BKSC=tuple(layer.values_BKSC[0] for layer in layers))
+
+
+def put(cache: Cache, rows_B: jax.Array, newer: Cache) -> Cache:
+  """The cache with its rows rows_B as they are in `newer`, in that order; a row beyond the last one is left out.
+
+  Both have room for as many tokens, and the index is that of `newer`. Channels are split instead of rows, as in `take`.
+  """
+  put_rows = lambda old, new: old.at[rows_B].set(new, mode="drop")
+  move = lambda old, new: constrain(spread(put_rows(spread(old), spread(new))), HEADS)
+  return Cache(tuple(map(move, cache.keys_BKSC, newer.keys_BKSC)),
+               tuple(map(move, cache.values_BKSC, newer.values_BKSC)),
+               put_rows(cache.positions_BS, newer.positions_BS), put_rows(cache.segments_BS, newer.segments_BS),
+               newer.index)
 
 
 def reserve(cache: Cache, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:

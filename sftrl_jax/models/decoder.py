@@ -109,7 +109,8 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x_BTD, tables, attend_fn, past=None):
     """(output_BTD, (keys, values)). Without `past`, attends over the rows themselves. With past = (keys, values,
-    index), writes the new keys and values at the index and attends over the whole cache.
+    index, empty), writes the new keys and values at the index, and attends over the whole cache; where it is empty,
+    over the rows themselves.
 
     attend_fn: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, which applies the mask.
     """
@@ -118,15 +119,17 @@ class Attention(nn.Module):
     q_BHTC = rotate(norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD)), tables)
     k_BKTC = rotate(norm("k_norm", project(c, "attn/k", "btd,dkc->bktc")(x_BTD)), tables)
     v_BKTC = project(c, "attn/v", "btd,dkc->bktc")(x_BTD)
+    own = k_BKTC, v_BKTC
     if past is not None:
-      keys_BKSC, values_BKSC, index = past
+      keys_BKSC, values_BKSC, index, empty = past
       q_BHTC, k_BKTC, v_BKTC = (constrain(x, HEADS) for x in (q_BHTC, k_BKTC, v_BKTC))
+      own = k_BKTC, v_BKTC
       k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
       v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
       # Without the barrier XLA keeps one copy to read here and one for the loop to carry, and so copies the whole cache
       # at every step.
       k_BKTC, v_BKTC = (constrain(x, HEADS) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
-    mixed_BHTC = mark_saved(c, attend_fn(q_BHTC, k_BKTC, v_BKTC))
+    mixed_BHTC = mark_saved(c, attend_fn(q_BHTC, *(own if past is None or empty else (k_BKTC, v_BKTC))))
     if past is not None and weights_stationary(x_BTD.shape[1]):
       mixed_BHTC = constrain(mixed_BHTC, STATIONARY_HEADS)
     return project(c, "attn/o", "bhtc,hcd->btd", gain=(2 * c.layers) ** -0.5)(mixed_BHTC), (k_BKTC, v_BKTC)
@@ -272,11 +275,12 @@ def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Arr
   return tables, allowed
 
 
-def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) -> tuple[jax.Array, Cache]:
+def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs, empty: bool = False
+           ) -> tuple[jax.Array, Cache]:
   """(hidden_BTD after the final norm, cache) after reading T more tokens a row: a prompt, a message, a sampled token.
 
   params: the decoding parameters of `unstack`. cache: must have room for T more tokens; nothing checks it, because the
-  write index is not known at trace time.
+  write index is not known at trace time. empty: whether nothing is in the cache.
   """
   tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
   check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
@@ -284,12 +288,16 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
   x_BTD = look_up(config, params["embed"], tokens_BT)
   x_BTD = x_BTD if weights_stationary(tokens_BT.shape[1]) else constrain(x_BTD, ROWS)
+  reads_itself = empty and kernels.reads_itself(tokens_BT.shape[1], cache.positions_BS.shape[1])
+  by_mask = lambda allowed_BTS: functools.partial(attend, allowed_BTS=allowed_BTS, scale=config.query_scale,
+                                                  softcap=config.attention_softcap)
+  attend_fns = (kernels.over_prompts(config, platform(), inputs) if reads_itself else
+                {kind: by_mask(mask) for kind, mask in allowed.items()})
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:
-    attend_fn = functools.partial(attend, allowed_BTS=allowed[kind], scale=config.query_scale,
-                                  softcap=config.attention_softcap)
-    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fn, (past_k, past_v, start))
+    past = past_k, past_v, start, reads_itself
+    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fns[kind], past)
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)

@@ -1,6 +1,7 @@
 """Attention of whole rows by an accelerator's own kernels, which never hold the scores of all heads.
 
-They replace attention.attend in training and scoring, where there is no cache. splash takes the segment of each token
+They replace attention.attend in training and scoring, where there is no cache, and while a long prompt is read into an
+empty one. splash takes the segment of each token
 and a window. This is the mask of attention.may_attend as long as positions ascend within a segment, as they do in every
 layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes the mask itself.
 """
@@ -12,10 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import layout
+from sftrl_jax.models.attention import attend_in_chunks, may_attend
 from sftrl_jax.models.config import DecoderConfig
 
 OF_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
+SHORT = 2**15   # tokens of a prompt x columns of the cache up to which it is read as any message is
 LANES, BLOCKS = 128, (512, 384, 256, 128)   # splash rows are a multiple of LANES tokens, processed in one of BLOCKS
 
 
@@ -51,6 +55,30 @@ def _unavailable(kernel: str, config: DecoderConfig, platform: str) -> str:
 def _is_recent(device: jax.Device) -> bool:
   """Whether cuDNN's flash attention supports a GPU."""
   return "cuda" in device.client.platform_version and float(device.compute_capability) >= 8.0
+
+
+def reads_itself(tokens: int, columns: int) -> bool:
+  """Whether a prompt of so many tokens attends over these alone, and not over all columns of its empty cache, which
+  for a short one costs nothing to speak of."""
+  return tokens * columns > SHORT
+
+
+def over_prompts(config: DecoderConfig, platform: str, inputs: Inputs) -> dict:
+  """{kind of layer: attend_fn} of prompts that attend over themselves: the kernel of training, or queries in chunks."""
+  c, kernel = config, chosen(config, platform)
+  positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+
+  def attend_fn(kind: str):
+    window = c.window if kind == "local" else 0
+    if kernel == "splash":
+      return lambda q, k, v: splash(q, k, v, segments_BT, window, c.query_scale, c.attention_softcap)
+    if kernel == "cudnn":
+      allowed = may_attend(positions_BT, positions_BT, segments_BT, segments_BT, window)
+      return lambda q, k, v: cudnn(q, k, v, allowed, c.query_scale)
+    return lambda q, k, v: attend_in_chunks(q, k, v, positions_BT, segments_BT, window, c.query_scale,
+                                            c.attention_softcap)
+
+  return {kind: attend_fn(kind) for kind in c.kinds}
 
 
 def cudnn(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, allowed_BTT: jax.Array, scale: float = 0.0,

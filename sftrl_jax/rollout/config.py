@@ -16,6 +16,9 @@ class RolloutConfig:
   carry: keep the cache from turn to turn; off, every turn reads the whole chat again, as it always does where the
     environment rewrites its prompt
   shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
+  segment: tokens sampled at once (0: a whole response). Before the next ones, rows whose response has ended leave the
+    batch, which is also cut by halves below the smallest of `shrink`, to an eighth of `rows`; the cache that is read
+    has room for what is written, and doubles
   dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
     then differ from the trainer's, see sampling/sampling_logp_difference
   gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too
@@ -28,6 +31,7 @@ class RolloutConfig:
   temperature: float = 1.0
   carry: bool = True
   shrink: tuple[float, ...] = (0.75, 0.5)
+  segment: int = 64
   dtype: Literal["", "float32", "bfloat16"] = ""
   gather: bool = False
 
@@ -36,6 +40,8 @@ class RolloutConfig:
     for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    if self.segment < 0:
+      raise ValueError(f"segment is {self.segment}; it must be positive, or 0 for a whole response.")
     if not 0 < self.temperature <= 100:
       raise ValueError(f"temperature is {self.temperature}; training rollouts need one above 0 and at most 100, for "
                        "example 1.0.")

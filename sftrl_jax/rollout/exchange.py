@@ -10,8 +10,9 @@ import numpy as np
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.parallel import hosts
+from sftrl_jax.rollout.actor import Actor, Cost
 from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, play
-from sftrl_jax.rollout.policy import Actor, Cost, policy
+from sftrl_jax.rollout.policy import policy
 
 ARRAYS = {"context": np.int32, "tokens": np.int32, "logprobs": np.float32}   # long fields of a Response
 

@@ -52,15 +52,33 @@ class TurnInputs:
   key: jax.Array
   turn: jax.Array  # int32 scalar: keys are folded from it too
   temperature: jax.Array  # f32 scalar; 0 samples greedily
+  lengths_B: jax.Array | None = None  # int32: where responses end in place of stop tokens, to measure with
+
+
+@struct.dataclass
+class SegmentInputs:
+  """What B responses go on with after a first segment of tokens; other fields as of TurnInputs."""
+
+  tokens_B: jax.Array  # int32: the last sampled token, which is not in the cache yet
+  next_positions_B: jax.Array  # int32: the position of the next one in its chat
+  live_B: jax.Array
+  episodes_B: jax.Array
+  key: jax.Array
+  turn: jax.Array
+  temperature: jax.Array
+  first: jax.Array  # int32 scalar: tokens of each response so far
+  most: jax.Array  # int32 scalar: tokens to sample, at most
+  lengths_B: jax.Array | None = None
 
 
 @struct.dataclass
 class SampledTokens:
-  """The sampled tokens. Off the response (after its end, on dead rows) tokens are `pad` and log-probabilities 0."""
+  """The sampled tokens of a response, or of a segment of it. Off the response (after its end, on dead rows) tokens are
+  `pad` and log-probabilities 0."""
 
   tokens_BR: jax.Array  # int32
   logprobs_BR: jax.Array  # f32, of the distribution that was sampled from; 0 when greedy
-  lengths_B: jax.Array  # int32, the stop token included
+  lengths_B: jax.Array  # int32, the stop token included; of the segment
   stopped_B: jax.Array  # bool: ended by a stop token and not by max_new_tokens
   steps: jax.Array  # int32 scalar: tokens computed for every row
 
@@ -145,54 +163,93 @@ def row_keys(key: jax.Array, episodes_B: jax.Array, turn: jax.Array | int) -> ja
 
 
 def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.Array, pad: int, params: dict,
-            cache: Cache, turn: TurnInputs, group: int = 1) -> tuple[Cache, SampledTokens]:
+            cache: Cache, turn: TurnInputs, group: int = 1, empty: bool = False) -> tuple[Cache, SampledTokens]:
   """Reads T more tokens a row, then samples until every live row has stopped.
 
   stops: ids, or one id, at which a response ends. pad: the id after the end. params: decoding parameters.
   cache: with room for T + max_new_tokens - 1 more tokens. The last sampled token is not in the returned cache yet: it
   is the first that the next turn reads.
   group: rows that continue each row that is read, next to one another; what was read is computed once for them all.
+  empty: whether nothing is in the cache
   """
-  inputs, next_positions_B, live_B, temperature = turn.inputs, turn.next_positions_B, turn.live_B, turn.temperature
-  keys_B = row_keys(turn.key, turn.episodes_B, turn.turn)
+  inputs, live_B = turn.inputs, turn.live_B
   check(tokens_BT=inputs.tokens_BT, positions_BT=inputs.positions_BT, segments_BT=inputs.segments_BT)
-  rows, longest = check(live_B=live_B, next_positions_B=next_positions_B)["B"], sampling.max_new_tokens
+  rows = check(live_B=live_B, next_positions_B=turn.next_positions_B)["B"]
   if inputs.tokens_BT.shape[0] * group != rows:
     raise ValueError(f"{inputs.tokens_BT.shape[0]} rows are read in groups of {group}, but {rows} rows go on.")
-  ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
-  hidden_BTD, cache = model.extend(params, cache, inputs)
+  hidden_BTD, cache = (model.prefill if empty else model.extend)(params, cache, inputs)
   last_BD = hidden_BTD[:, -1]
   if group > 1:  # the write index is a scalar that all rows share
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
+  sampler = _Sampler(model, sampling, stops, pad, params, turn)
+  token_B, done_B, *written = sampler.write(0, ~live_B, last_BD, *sampler.blank())
+  start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
+  return sampler.loop(start, sampling.max_new_tokens)
 
-  def sample(hidden_BD: jax.Array, step: jax.Array, done_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(keys_B)
-    tokens_B, logprobs_B = draw(model.unembed(params, hidden_BD), uniforms_B, temperature, sampling)
-    return jnp.where(done_B, pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
 
-  def write(step: jax.Array, done_B: jax.Array, hidden_BD: jax.Array, tokens_BR: jax.Array, logprobs_BR: jax.Array,
-            lengths_B: jax.Array) -> tuple:
-    token_B, logprob_B = sample(hidden_BD, step, done_B)
+def go_on(model: Model, sampling: Sampling, stops: Sequence[int], pad: int, params: dict, cache: Cache,
+          segment: SegmentInputs) -> tuple[Cache, SampledTokens]:
+  """Samples up to segment.most more tokens of each live response, of at most sampling.max_new_tokens columns.
+
+  cache: with room for segment.most more tokens. Other arguments as of `respond`.
+  """
+  check(tokens_B=segment.tokens_B, live_B=segment.live_B, next_positions_B=segment.next_positions_B)
+  sampler = _Sampler(model, sampling, stops, pad, params, segment, segment.first)
+  start = (jnp.zeros((), jnp.int32), cache, segment.tokens_B, ~segment.live_B, *sampler.blank())
+  return sampler.loop(start, segment.most)
+
+
+class _Sampler:
+  """One token a row and step, into arrays of sampling.max_new_tokens columns. Exists while a function is traced.
+
+  first: tokens of the responses before column 0
+  """
+
+  def __init__(self, model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.Array, pad: int, params: dict,
+               inputs: TurnInputs | SegmentInputs, first: jax.Array | int = 0):
+    self.model, self.sampling, self.pad, self.params, self.inputs, self.first = (
+        model, sampling, pad, params, inputs, first)
+    self.keys_B = row_keys(inputs.key, inputs.episodes_B, inputs.turn)
+    self.ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
+
+  def blank(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(tokens_BR, logprobs_BR, lengths_B) with nothing in them."""
+    rows, longest = self.inputs.live_B.shape[0], self.sampling.max_new_tokens
+    return jnp.full((rows, longest), self.pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32)
+
+  def sample(self, hidden_BD: jax.Array, step: jax.Array | int, done_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    number = self.first + step
+    uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number)))(self.keys_B)
+    logits_BV = self.model.unembed(self.params, hidden_BD)
+    tokens_B, logprobs_B = draw(logits_BV, uniforms_B, self.inputs.temperature, self.sampling)
+    return jnp.where(done_B, self.pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
+
+  def write(self, step: jax.Array | int, done_B: jax.Array, hidden_BD: jax.Array, tokens_BR: jax.Array,
+            logprobs_BR: jax.Array, lengths_B: jax.Array) -> tuple:
+    """(token_B, done_B, tokens_BR, logprobs_BR, lengths_B) after one more token."""
+    token_B, logprob_B = self.sample(hidden_BD, step, done_B)
     tokens_BR = jax.lax.dynamic_update_slice(tokens_BR, token_B[:, None], (0, step))
     logprobs_BR = jax.lax.dynamic_update_slice(logprobs_BR, logprob_B[:, None], (0, step))
     lengths_B = lengths_B + (~done_B).astype(jnp.int32)
-    return token_B, done_B | jnp.any(token_B[:, None] == ends, axis=1), tokens_BR, logprobs_BR, lengths_B
+    scripted_B = self.inputs.lengths_B
+    ends_B = (jnp.any(token_B[:, None] == self.ends, axis=1) if scripted_B is None else
+              self.first + step + 1 >= scripted_B)
+    return token_B, done_B | ends_B, tokens_BR, logprobs_BR, lengths_B
 
-  def goes_on(carry: tuple) -> jax.Array:
-    step, _, _, done_B, *_ = carry
-    return (step < longest) & ~jnp.all(done_B)
+  def loop(self, start: tuple, most: jax.Array | int) -> tuple[Cache, SampledTokens]:
+    """From (step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B) until `most` tokens or no live row."""
 
-  def body(carry: tuple) -> tuple:
-    step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B = carry
-    positions_B1 = (next_positions_B + step - 1)[:, None]
-    segments_B1 = (~done_B).astype(jnp.int32)[:, None]
-    hidden_B1D, cache = model.extend(params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
-    token_B, done_B, tokens_BR, logprobs_BR, lengths_B = write(
-        step, done_B, hidden_B1D[:, 0], tokens_BR, logprobs_BR, lengths_B)
-    return step + 1, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B
+    def goes_on(carry: tuple) -> jax.Array:
+      step, _, _, done_B, *_ = carry
+      return (step < most) & ~jnp.all(done_B)
 
-  blank = (jnp.full((rows, longest), pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32))
-  token_B, done_B, *written = write(0, ~live_B, last_BD, *blank)
-  start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
-  steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(goes_on, body, start)
-  return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps)
+    def body(carry: tuple) -> tuple:
+      step, cache, token_B, done_B, *written = carry
+      positions_B1 = (self.inputs.next_positions_B + step - 1)[:, None]
+      segments_B1 = (~done_B).astype(jnp.int32)[:, None]
+      hidden_B1D, cache = self.model.extend(self.params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
+      token_B, done_B, *written = self.write(step, done_B, hidden_B1D[:, 0], *written)
+      return step + 1, cache, token_B, done_B, *written
+
+    steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(goes_on, body, start)
+    return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps)

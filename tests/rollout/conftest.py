@@ -12,9 +12,10 @@ from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import play
-from sftrl_jax.rollout.policy import Actor, policy
+from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.tokenizer import words
 

@@ -10,7 +10,8 @@ from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Rewriting
 from sftrl_jax.rollout.episodes import by_row, play
 from sftrl_jax.rollout.fitting import NEVER_BEGAN, group_prompts, message_ids
-from sftrl_jax.rollout.policy import compile_all, policy
+from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.text.render import continued, render
 from sftrl_jax.training import compile_count
 

@@ -104,7 +104,7 @@ def said(guess, actor, params, temperature):
   with jax.set_mesh(actor.mesh), rules.applied():
     weights = actor.compiled.to_decoding(jax.device_put(
         {"model": params}, rules.shardings({"model": params}, actor.mesh))["model"])
-    episodes, _ = play(guess(), policy(actor, weights, jax.random.key(5), temperature, range(16)), range(16))
+    episodes, _ = play(guess(attempts=1), policy(actor, weights, jax.random.key(5), temperature, range(16)), range(16))
   replies = [turn.response for episode in episodes for turn in episode.turns]
   return [reply.tokens for reply in replies], np.concatenate([reply.logprobs for reply in replies])
 

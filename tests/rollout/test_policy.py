@@ -11,10 +11,12 @@ from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import play
-from sftrl_jax.rollout.policy import Actor, compile_all, policy
+from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.text.render import render
 from sftrl_jax.training import compile_count
 from sftrl_jax.training.score import make_score

@@ -34,7 +34,7 @@ from sftrl_jax.programs.start import initial_params
 from sftrl_jax.programs.study.progress_bar import clock
 from sftrl_jax.programs.trainers import TRAINERS
 from sftrl_jax.rollout.episodes import Episode
-from sftrl_jax.rollout.policy import compile_all
+from sftrl_jax.rollout.segments import compile_all
 
 STEPS = 3
 LESS_MEMORY = ("if memory is short: --config.compute.microbatches up, --config.rollout.rows or --config.batch down, "

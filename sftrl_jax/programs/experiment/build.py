@@ -30,7 +30,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
 from sftrl_jax.programs.start import pretrained, trainable
-from sftrl_jax.rollout.policy import Actor
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.text.pretrained import configured
@@ -65,7 +65,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
-                                        algorithms.group_of(algorithm_config), rewriting(env)))
+                                        algorithms.group_of(algorithm_config), rewriting(env),
+                                        bool(sections["evals"].variants)))
   notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),

@@ -14,7 +14,7 @@ from sftrl_jax.models import Model
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.programs.experiment.environment import variant_env
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
-from sftrl_jax.rollout.policy import Actor
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training.algorithms import ALGORITHMS, Algorithm
 from sftrl_jax.training.log import LogConfig

@@ -19,9 +19,10 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import expert_accuracy, left_out
 from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes, by_row
 from sftrl_jax.rollout.exchange import PlayContext, play_together
-from sftrl_jax.rollout.policy import Actor, compile_all
+from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
 from sftrl_jax.training.position import Position

@@ -16,8 +16,8 @@ from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.parallel import hosts
 from sftrl_jax.programs.experiment.environment import variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import Episode
-from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import Tokenizer
 

@@ -12,9 +12,9 @@ from sftrl_jax.envs.referee import LARGEST
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
+from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.episodes import Clock, Episode
 from sftrl_jax.rollout.exchange import PlayContext, play_together
-from sftrl_jax.rollout.policy import Cost
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from sftrl_jax.objectives.ppo import PPOConfig
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.loop import rollout_batch
 from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.config import RolloutConfig
-from sftrl_jax.rollout.policy import Actor
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.tokenizer import words
 

@@ -1,0 +1,157 @@
+"""How a turn is cut into segments changes no token: not the rows that leave, not the cache that grows."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sftrl_jax.envs.env import Rewriting
+from sftrl_jax.models import flops
+from sftrl_jax.rollout.episodes import play
+from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.segments import compile_all
+from sftrl_jax.training import compile_count
+
+LONGEST = 7
+HOT = 1.5   # at this temperature responses end early and late
+CUT = dict(max_new_tokens=LONGEST, shrink=(0.5,))
+WAYS = {"carried": dict(), "recomputed": dict(carry=False), "all rows": dict(shrink=()),
+        "one turn": dict(turns=1), "groups on 2 devices": dict(devices=2, group=4)}
+WALKS = dict(turns=6, rewriting=Rewriting(3, 2))
+
+
+def settings(way):
+  return {**CUT, **WAYS[way]}
+
+
+def seeds_of(actor):
+  return [number // actor.group for number in range(16)]
+
+
+# The first test of this file: nothing of these actors has been compiled before it.
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_compiles_after_compile_all(guess, make_actor, params, way):
+  actor = make_actor(segment=2, **settings(way))
+  env, decoding = guess(attempts=actor.turns), actor.compiled.to_decoding(params)
+  compile_all(actor, decoding)
+  keys = [jax.random.key(key) for key in range(3)]
+  before = compile_count.count()
+  for key, count, temperature in zip(keys, (16, 7, 12), (0.7, 0.0, 1.5), strict=True):
+    play(env, policy(actor, decoding, key, temperature, range(count)), range(count))
+    if actor.group > 1:
+      play(env, policy(actor, decoding, key, temperature, range(8), group=4), [number // 4 for number in range(8)])
+  assert compile_count.count() == before
+
+
+def test_nor_where_the_environment_rewrites_its_prompt(walk, make_actor, decoding):
+  actor = make_actor(segment=2, **CUT, **WALKS)
+  compile_all(actor, decoding)
+  key, before = jax.random.key(1), compile_count.count()
+  play(walk(), policy(actor, decoding, key, 0.7, range(16)), range(16))
+  assert compile_count.count() == before
+
+
+@pytest.fixture(scope="module")
+def whole(guess, make_actor, decoding, talk):
+  """{way: episodes of responses that are sampled at once}."""
+  actors = {way: make_actor(segment=0, **settings(way)) for way in WAYS}
+  return {way: talk(guess(attempts=actor.turns), actor, decoding, HOT, seeds_of(actor), range(16), group=actor.group)
+          for way, actor in actors.items()}
+
+
+def same(ours, theirs, ids_of):
+  for episode, expected in zip(ours, theirs, strict=True):
+    assert (episode.chat, episode.truncated, ids_of(episode)[:2]) == (
+        expected.chat, expected.truncated, ids_of(expected)[:2])
+    np.testing.assert_allclose(ids_of(episode)[2], ids_of(expected)[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("segment", [1, 2, 3])
+@pytest.mark.parametrize("way", WAYS)
+def test_segments_change_no_token(guess, make_actor, decoding, whole, way, segment, talk, ids_of):
+  actor = make_actor(segment=segment, **settings(way))
+  episodes = talk(guess(attempts=actor.turns), actor, decoding, HOT, seeds_of(actor), range(16), group=actor.group)
+  same(episodes, whole[way], ids_of)
+
+
+def test_the_responses_of_these_tests_end_in_every_segment(whole):
+  lengths = {len(turn.response.tokens) for episode in whole["carried"] for turn in episode.turns}
+  assert {2, 5, 6, LONGEST} <= lengths   # of the first, third and fourth segment of two tokens
+  assert {len(episode.turns) for episode in whole["carried"]} == {1, 2, 3}
+
+
+def test_an_episode_is_the_same_in_any_batch_and_row(guess, make_actor, decoding, whole, talk, ids_of):
+  actor = make_actor(segment=2, **CUT)
+  for seeds in ((9,), (3, 9, 14, 1), tuple(reversed(range(16)))):
+    same(talk(guess(), actor, decoding, HOT, seeds), [whole["carried"][seed] for seed in seeds], ids_of)
+
+
+def test_segments_of_chats_that_begin_anew(walk, make_actor, decoding, talk, ids_of):
+  whole, cut = (talk(walk(), make_actor(segment=segment, **CUT, **WALKS), decoding, HOT) for segment in (0, 2))
+  for episode, expected in zip(cut, whole, strict=True):
+    assert (episode.earlier, episode.chat, ids_of(episode)[:2]) == (
+        expected.earlier, expected.chat, ids_of(expected)[:2])
+  assert max(len(episode.rows) for episode in whole) == 3
+
+
+def test_greedy_responses_are_the_argmax_of_the_full_forward(guess, make_actor, decoding, full_logits, talk, ids_of):
+  rows = [ids_of(episode) for episode in talk(guess(), make_actor(segment=2, **CUT), decoding, 0.0)]
+  logits = full_logits([ids for ids, _, _ in rows])
+  for row, (ids, places, logprobs) in enumerate(rows):
+    assert [int(logits[row, place - 1].argmax()) for place in places] == [ids[place] for place in places]
+    assert not any(logprobs)
+
+
+SCRIPT = dict(turns=1, prompt_tokens=5, max_new_tokens=16, shrink=(0.5,), segment=2)
+LENGTHS = (16, *[1] * 3, *[2] * 4, *[3] * 4, *[7] * 4)   # 8 rows after 2 tokens, 4 (of 5) or 8 after 4, 1 after 8
+
+
+def scripted(guess, actor, decoding, lengths=LENGTHS):
+  costs = []
+  answer = policy(actor, decoding, jax.random.key(1), 1.0, range(16), costs,
+                  lengths=lambda episode, turn: lengths[episode])
+  return play(guess(attempts=1), answer, range(16))[0], costs
+
+
+@pytest.mark.parametrize("segment", [0, 2, 5])
+def test_scripted_responses_have_their_lengths(guess, make_actor, decoding, segment):
+  episodes, _ = scripted(guess, make_actor(**{**SCRIPT, "segment": segment}), decoding)
+  assert [len(episode.turns[0].response.tokens) for episode in episodes] == list(LENGTHS)
+  whole, _ = scripted(guess, make_actor(**{**SCRIPT, "segment": 0}), decoding)
+  for episode, expected in zip(episodes, whole, strict=True):
+    assert episode.turns[0].response.tokens == expected.turns[0].response.tokens
+
+
+def test_a_cost_is_that_of_the_rows_and_columns_that_were_computed(guess, make_actor, decoding):
+  actor = make_actor(**SCRIPT)
+  assert actor.cache_lens(0) == (6, 8, 12, 20) and actor.sizes == (16, 8, 4, 2)
+  alive = [sum(length > first for length in LENGTHS) for first in range(2, 16, 2)]
+  assert alive == [9, 5, 5, 1, 1, 1, 1]
+  rows = [16, 8, 8, 2, 2, 2, 2]
+  columns = [8, 12, 12, 20, 20, 20, 20]
+  _, (cost,) = scripted(guess, actor, decoding)
+  later = list(zip(rows, columns, strict=True))
+  assert cost.flops == actor.flops(0, 16, 2, cache_len=6) + sum(actor.segment_flops(row, 2, length)
+                                                               for row, length in later)
+  read = lambda row, length: 2 * flops.decode_bytes(actor.decoder.config, decoding, row, length)
+  assert cost.bytes == read(16, 6) + sum(read(*pair) for pair in later)
+  _, (whole,) = scripted(guess, make_actor(**{**SCRIPT, "segment": 0}), decoding)
+  assert cost.flops < 0.6 * whole.flops
+
+
+def test_a_turn_ends_with_its_last_response(guess, make_actor, decoding):
+  actor = make_actor(**SCRIPT)
+  _, (cost,) = scripted(guess, actor, decoding, [2] * 16)
+  assert cost.flops == actor.flops(0, 16, 2, cache_len=6)
+
+
+def test_a_refused_conversation_never_goes_on(guess, make_actor, decoding, talk, ids_of):
+  actor = make_actor(segment=2, **CUT)
+  episodes, usual = talk(guess(long=9), actor, decoding, HOT), talk(guess(), actor, decoding, HOT)
+  cut = [episode.truncated and len(episode.turns) == 1 for episode in episodes]
+  assert any(cut)
+  for episode, expected, ended in zip(episodes, usual, cut, strict=True):
+    turns = 1 if ended else None
+    assert ids_of(dataclasses.replace(episode, turns=episode.turns[:turns]))[0] == ids_of(
+        dataclasses.replace(expected, turns=expected.turns[:turns]))[0]
