@@ -3,6 +3,7 @@
 They are the functions of loop/jitted.py, in the order in which a run first calls them.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -21,8 +22,9 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_f
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import blank_episodes
-from sftrl_jax.rollout.sample import TurnInputs
+from sftrl_jax.rollout.segments import blank_inputs
 from sftrl_jax.training.state import TrainState, is_averaged
 
 Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
@@ -147,7 +149,7 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
 
 
 def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainState, kept: Pairs) -> Source:
-  """The weight move and every shape of a rollout, as `compile_all` of rollout/policy.py meets them.
+  """The weight move and the programs of a rollout, as `compile_all` of rollout/segments.py meets them.
 
   trains: training plays episodes too. Returns the decoding parameters.
   """
@@ -156,53 +158,75 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
   decoding = yield PlannedFunction("weight move", actor.compiled.to_decoding, (("parameters", model),),
                                    resident=(("optimizer", state.opt_state), *kept), calls=float(bool(batches)))
   kept = (("state", state), *kept)
-  caches, later = [], batches * (actor.turns - 1)   # caches: of the turns so far, all of which may be alive
-  for number, rows, group in actor.shapes():
-    first, carried = number == 0, number > 0 and actor.carries
-    # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
-    trained = group == actor.group if first else rows == actor.sizes[0]
-    calls = (batches if first else later) * trained
-    order, static = ("other", np.zeros(rows, np.int32)), {"cache_len": actor.cache_len(number)}
-    cache, alive = None, caches
-    if carried:
-      largest = max(caches, key=_bytes)
-      cache = yield PlannedFunction(f"regroup {rows}", actor.compiled.regroup, (("cache", largest), order), static,
-                                    resident=(*kept, ("decoding", decoding), *_besides(caches, largest)),
-                                    calls=calls / max(1, actor.turns - 1))
-    if not first and actor.turns > 2 and _bytes(cache) > sum(map(_bytes, caches)):
-      alive = [cache]   # of the turn before, which the policy still refers to
-    name = f"turn {'1' if first else '2 on'}, {rows} rows{f' in groups of {group}' if group > 1 else ''}"
-    steps, reads = actor.rollout.max_new_tokens, rows // group * actor.read_len(number)
-    returned, _ = yield PlannedFunction(
-        name, actor.compiled.turn, _turn_arguments(experiment, decoding, cache, number, rows, group),
-        {**static, "group": group}, resident=(*kept, *_besides(alive)), calls=calls, trips=steps - 1,
-        tokens=reads + rows * steps)
-    caches = [returned] if first else [*caches, returned]
-    if carried and actor.turns > 2:
-      yield PlannedFunction(f"regroup {rows} again", actor.compiled.regroup, (("cache", returned), order), static,
-                            resident=(*kept, ("decoding", decoding), *_besides(caches, returned)),
-                            calls=calls * (actor.turns - 2) / (actor.turns - 1))
-  for actor in expert_accuracy.actors(experiment):
-    rows, static = actor.rollout.rows, {"cache_len": actor.cache_len(0), "group": 1}
-    arguments = _turn_arguments(dataclasses.replace(experiment, actor=actor), decoding, None, 0, rows, 1)
-    yield PlannedFunction(f"turn at the expert's states, {rows} rows", actor.compiled.turn, arguments, static,
-                          resident=kept, trips=actor.rollout.max_new_tokens - 1)
+  yield from _sampling(actor, decoding, kept, batches, "turn {}")
+  for more in expert_accuracy.actors(experiment):
+    yield from _sampling(more, decoding, kept, 0, "turn at the expert's states")
   return decoding
 
 
-def _turn_arguments(experiment: Experiment, decoding: dict, cache: Any, number: int, rows: int, group: int) -> Pairs:
-  """Of actor.compiled.turn, in its order; no row has padding."""
-  inputs = workloads.unpadded_inputs(np.zeros((rows // group, experiment.actor.read_len(number)), np.int32))
-  by_row = (np.zeros(rows, np.int32), np.ones(rows, bool), np.zeros(rows, np.uint32))
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(experiment.mesh))
-  turn_inputs = TurnInputs(inputs, *by_row, key, np.int32(number), np.float32(experiment.actor.rollout.temperature))
-  return ("decoding", decoding), ("cache", cache), ("batch", turn_inputs)
+def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str) -> Source:
+  """The programs of an actor. In segments, those with all rows alone: with fewer rows they are the same but smaller.
+
+  batches: how often all rows are played in a step. name: of a turn, with a place for its number
+  """
+  calls, everyone, config = _calls(actor), actor.rollout.rows, actor.decoder.config
+  key, whole = jax.eval_shape(lambda: jax.random.key(0)), meshes.replicated(actor.mesh)
+  for shape in actor.shapes():
+    turn, rows, group, cache_len, begins = shape
+    if actor.in_segments and rows < everyone:
+      continue
+    empty = begins and actor.begins_empty(turn)
+    of_cache = f", cache {cache_len}" if actor.in_segments else ""
+    groups = f" in groups of {group}" if group > 1 else ""
+    beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0] + ", later segment"
+    inputs = blank_inputs(actor, shape, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole))
+    inputs = inputs.replace(live_B=np.ones(rows, bool), temperature=np.float32(actor.rollout.temperature))
+    if begins:   # no row has padding
+      inputs = inputs.replace(inputs=workloads.unpadded_inputs(inputs.inputs.tokens_BT))
+    cache = None if empty else actor.blank_cache(rows, cache_len)
+    # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
+    trained = (group == actor.group or not empty or turn > 0) and rows == everyone
+    yield PlannedFunction(
+        f"{beginning}, {rows} rows{groups}{of_cache}", actor.compiled.turn if begins else actor.compiled.segment,
+        (("decoding", decoding), ("cache", cache), ("batch", inputs)),
+        {"cache_len": cache_len, "group": group} if begins else {}, resident=kept,
+        calls=batches * calls[turn if begins else "later", cache_len] * trained, trips=actor.segment - begins,
+        tokens=rows * actor.segment + (rows // group * actor.read_len(turn) if begins else 0))
+  for move in actor.moves():
+    if actor.in_segments and (move.back or move.rows < everyone or move.to_rows < everyone):
+      continue
+    rows, cache_len, to_rows, to_len, takes, _ = move
+    larger = max((actor.blank_cache(rows, cache_len), actor.blank_cache(to_rows, to_len)), key=_bytes)
+    taken = np.zeros(to_rows, np.int32) if takes else None
+    again = " again" if cache_len == to_len else ""
+    names = f"regroup {rows} to {to_rows}{again}" if again and rows > to_rows else f"regroup {to_rows}{again}"
+    yield PlannedFunction(
+        f"{names}, cache {cache_len} to {to_len}" if actor.in_segments else names, actor.compiled.regroup,
+        (("cache", actor.blank_cache(rows, cache_len, 1)), ("other", taken)), {"cache_len": to_len},
+        resident=(*kept, ("decoding", decoding), ("cache", larger)),   # one layer at a time, and freed
+        calls=batches * config.layers * calls[cache_len, to_len] * (to_rows == everyone))
 
 
-def _besides(caches: list, argument: Any = None) -> Pairs:
-  """The caches that are resident besides the one that is an argument."""
-  return tuple(("cache", cache) for cache in caches if cache is not argument and cache is not None)
+def _calls(actor: Actor) -> collections.Counter:
+  """How often every program is called while no conversation ends early, by (turn or "later", cache_len) where it
+  samples, and by both lengths of the cache where it moves rows."""
+  calls, columns, before = collections.Counter(), 0, None
+  for turn in range(actor.turns):
+    columns = 0 if actor.begins_empty(turn) else columns
+    before = None if actor.begins_empty(turn) else before
+    longest = actor.rollout.max_new_tokens
+    for first in range(0, longest, actor.segment):
+      most = min(actor.segment, longest - first)
+      needed = actor.read_len(turn) + actor.segment - 1 if not first else most
+      cache_len = actor.cache_len_for(turn, columns + needed)
+      passed = [length for length in actor.cache_lens(turn) if before and before <= length <= cache_len]
+      if actor.in_segments:
+        calls.update(zip(passed, passed[1:], strict=False))
+      elif before:
+        calls[before, cache_len] += 1
+      calls["later" if first else min(turn, 1), cache_len] += 1
+      columns, before = columns + (actor.read_len(turn) + most - 1 if not first else most), cache_len
+  return calls
 
 
 def _bytes(tree: Any) -> int:

@@ -132,7 +132,7 @@ def _run(function: PlannedFunction, compiled: CompiledFunction, executable, mesh
     gc.collect()   # of what compilation has used
     before = MemoryUse.now()
     began = time.perf_counter()
-    best, donated = _call(executable, values, 1, clock, True)
+    best = _call(executable, values, 1, clock)
     spent = time.perf_counter() - began
     calls = math.ceil(LEAST / spent)
     if spent < ENOUGH:   # else the first call counts, although it warms caches up
@@ -140,7 +140,7 @@ def _run(function: PlannedFunction, compiled: CompiledFunction, executable, mesh
     for _ in range(REPEATS):
       if spent > ENOUGH:
         break
-      seconds, _ = _call(executable, values, calls, clock, donated)
+      seconds = _call(executable, values, calls, clock)
       best, spent = min(best, seconds), spent + seconds * calls
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -150,19 +150,16 @@ def _run(function: PlannedFunction, compiled: CompiledFunction, executable, mesh
   return Measured(compiled, best, None if most is None else held + most)
 
 
-def _call(executable, values: list, calls: int, clock: Callable[[], float], donated: bool) -> tuple[float, bool]:
-  """(seconds of a call, whether the function donates its first argument, a train state, and returns the next one).
-
-  donated: whether that may be so; a donated argument in `values` is replaced by the first result.
-  """
+def _call(executable, values: list, calls: int, clock: Callable[[], float]) -> float:
+  """Seconds of a call. A donated argument in `values`, a train state or a cache, is replaced by the first result."""
   began = clock()
   for _ in range(calls):
     out = jax.block_until_ready(executable(*values))
-    if donated:
-      donated = any(leaf.is_deleted() for leaf in jax.tree.leaves(values[0]) if isinstance(leaf, jax.Array))
-      values[0] = out[0] if donated else values[0]
+    for index, value in enumerate(values):
+      if any(leaf.is_deleted() for leaf in jax.tree.leaves(value) if isinstance(leaf, jax.Array)):
+        values[index] = out[0]
     del out
-  return (clock() - began) / calls, donated
+  return (clock() - began) / calls
 
 
 def real_arguments(function: PlannedFunction, mesh: Mesh) -> Iterator[Any]:

@@ -31,18 +31,21 @@ def test_sft_without_evaluations_is_initialised_and_trained(tiny):
 
 def test_ppo_scores_learns_and_plays(ppo):
   assert list(ppo) == ["state", "score", "advantages", "minibatch", "train step", "weight move", "turn 1, 8 rows",
-                       "regroup 8", "turn 2 on, 8 rows", "regroup 8 again", "kl of an evaluation"]
+                       "turn 2 on, 8 rows", "regroup 8", "regroup 8 again", "kl of an evaluation"]
   calls = {name: function.calls for name, function in ppo.items()}
   assert calls["train step"] == calls["minibatch"] == 6
   assert calls["score"] == calls["advantages"] == calls["weight move"] == 1
   assert calls["turn 1, 8 rows"] == 2 and calls["turn 2 on, 8 rows"] == 4   # 16 episodes, 8 at once, three turns
-  assert calls["regroup 8"] == calls["regroup 8 again"] == 2 and calls["kl of an evaluation"] == 0
+  layers = len(dict(ppo["regroup 8"].resident)["cache"].keys_BKSC)   # rows move layer by layer
+  assert calls["regroup 8"] == calls["regroup 8 again"] == 2 * layers and calls["kl of an evaluation"] == 0
 
 
 def test_what_is_resident_is_no_argument(ppo):
   roles = lambda pairs: [role for role, _ in pairs]
   assert roles(ppo["turn 1, 8 rows"].resident) == ["state", "reference"]
-  assert roles(ppo["turn 2 on, 8 rows"].resident) == ["state", "reference", "cache"]
+  assert roles(ppo["turn 2 on, 8 rows"].resident) == ["state", "reference"]   # it takes the cache over
+  assert roles(ppo["turn 2 on, 8 rows"].arguments) == ["decoding", "cache", "batch"]
+  assert roles(ppo["regroup 8"].resident) == ["state", "reference", "decoding", "cache"]
   assert roles(ppo["score"].arguments)[:2] == ["parameters", "reference"]
   assert roles(ppo["score"].resident) == ["optimizer"]
   assert roles(ppo["weight move"].resident) == ["optimizer", "reference"]
@@ -55,9 +58,26 @@ def test_a_state_has_the_shardings_of_a_run(ppo):
 
 
 def test_groups_have_a_first_turn_of_their_own(tiny):
-  functions = listed(build_experiment(tiny("grpo", evals__variants="()", rollout__shrink="()"), "rl"))
-  calls = {name: function.calls for name, function in functions.items() if name.startswith("turn 1")}
-  assert calls == {"turn 1, 8 rows": 0, "turn 1, 8 rows in groups of 4": 1}
+  turns = lambda **changes: {name: function.calls for name, function in listed(build_experiment(
+      tiny("grpo", rollout__shrink="()", **changes), "rl")).items() if name.startswith("turn 1")}
+  assert turns() == {"turn 1, 8 rows": 0, "turn 1, 8 rows in groups of 4": 1}
+  assert turns(evals__variants="()") == {"turn 1, 8 rows in groups of 4": 1}   # nothing plays without groups
+
+
+def test_segments_are_listed_with_all_rows_and_called_as_often_as_the_longest_responses_need(tiny):
+  experiment = build_experiment(tiny("rl", env__attempts="2", rollout__max_new_tokens="20", rollout__segment="4"), "rl")
+  actor, functions = experiment.actor, listed(experiment)
+  assert actor.in_segments and len(actor.sizes) > 1
+  rows, batches = actor.rollout.rows, -(-experiment.batch // actor.rollout.rows)
+  sampling = [function for name, function in functions.items() if name.startswith("turn")]
+  assert all(f" {rows} rows" in function.name for function in sampling)
+  tokens = lambda begins: sum(function.calls * rows * actor.segment for function in sampling
+                              if ("later" not in function.name) == begins)
+  assert tokens(True) == 2 * batches * rows * 4 and tokens(False) == 2 * batches * rows * 16   # two turns of 20 tokens
+  grown = [function for name, function in functions.items() if name.startswith("regroup")]
+  lens = actor.cache_lens(0)
+  assert len(grown) == len(lens) - 1 and [function.static["cache_len"] for function in grown] == list(lens[1:])
+  assert [function.calls for function in grown] == [batches * experiment.model.config.layers] * (len(lens) - 1)
 
 
 def test_adapters_are_trained_on_what_is_frozen(tiny):
