@@ -40,9 +40,9 @@ class Compiled(NamedTuple):
   """The compiled functions of a rollout. `turn` and `segment` take over the cache they are given; those that move rows
   are called with a cache of one layer.
 
-  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): the first segment of a response
-    a row, or the whole of it
-  segment: (params, cache, SegmentInputs) -> (cache, SampledTokens): the next one
+  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): a response a row; in segments
+    its first token, so that reading, which differs by turn and group, has no copy of the loop
+  segment: (params, cache, SegmentInputs) -> (cache, SampledTokens): up to a segment of tokens more
   regroup: (cache, rows_B or None, cache_len) -> the cache of these rows, or of all, with room for cache_len tokens
   put_back: (cache, rows_B, newer cache) -> the cache with these rows as they are in the newer one
   to_decoding: training parameters of `model` -> decoding parameters, with the shardings of decoding
@@ -126,11 +126,12 @@ class Actor:
 
   @functools.cached_property
   def sizes(self) -> tuple[int, ...]:
-    """Row counts that are compiled, largest first; multiples of the number of parts that the mesh splits rows into."""
+    """Row counts that are compiled, largest first; multiples of the number of parts that the mesh splits rows into. In
+    segments each is half of the one before, from the smallest of `shrink` on: every size costs several programs."""
     parts = row_parts(self.mesh)
     shares, rows = list(self.rollout.shrink), self.rollout.rows
-    while self.in_segments and shares and min(shares) / 2 >= SMALLEST:
-      shares.append(min(shares) / 2)
+    if self.in_segments and shares:
+      shares = [min(shares) / 2**i for i in range(8) if not i or min(shares) / 2**i >= SMALLEST]
     smaller = {max(parts, -(-int(rows * share) // parts) * parts) for share in shares}
     return tuple(sorted({self.rollout.rows, *smaller}, reverse=True))
 
@@ -143,6 +144,12 @@ class Actor:
   def segment(self) -> int:
     """Most tokens of a response that are sampled at once."""
     return self.rollout.segment if self.in_segments else self.rollout.max_new_tokens
+
+  @property
+  def ends(self) -> tuple[int, ...]:
+    """Tokens of the longest response after its beginning, and after every segment."""
+    longest = self.rollout.max_new_tokens
+    return tuple(sorted({1, *range(self.segment, longest, self.segment), longest})) if self.in_segments else (longest,)
 
   @functools.cached_property
   def share(self) -> hosts.Share:
@@ -201,7 +208,8 @@ class Actor:
     return length + (between + 1) * bootstrap
 
   def shapes(self) -> list[Shape]:
-    """Every compiled program that samples. The first turn always begins with all rows; a segment may have any size."""
+    """Every compiled program that samples. The first turn begins with all rows, and so does its first segment; later
+    ones may have any size."""
     groups = sorted({self.group, *([1] if self.ungrouped else [])})
     shapes = [Shape(0, self.rollout.rows, group, self.cache_lens(0)[0]) for group in groups]
     turns = [0, 1] if self.turns > 1 else [0]
@@ -210,10 +218,14 @@ class Actor:
       lens = [length for length in self.cache_lens(1) if length >= min(read, self.cache_len(1))]
       shapes += [Shape(1, size, 1, length) for length in (lens if self.carries else lens[:1]) for size in self.sizes]
     if self.in_segments:
-      lens = dict.fromkeys((1 if self.carries and self.turns > 1 else turn, length)
-                           for turn in turns for length in self.cache_lens(turn)[1:])
-      shapes += [Shape(turn, size, 1, length, False) for turn, length in lens for size in self.sizes]
+      sizes = {(length, size): turn for turn in reversed(turns) for length in self.cache_lens(turn)
+               for size in (self.sizes if self._any_rows(turn, length) else self.sizes[:1])}
+      shapes += [Shape(turn, size, 1, length, False) for (length, size), turn in sizes.items()]
     return shapes
+
+  def _any_rows(self, turn: int, length: int) -> bool:
+    """Whether a cache of that length may have fewer than all rows: not until the first turn's first segment ends."""
+    return length > self.cache_lens(0)[0] or (turn > 0 and not self.carries)
 
   def moves(self) -> list[Move]:
     """Every compiled program that moves rows: between turns, and between the segments of a turn."""
@@ -225,10 +237,12 @@ class Actor:
       return moves + [Move(rows, later, size, later) for rows, size in pairs if several]
     pairs = [(rows, size) for rows in self.sizes for size in self.sizes if rows > size]
     moves = []
-    for lens in {self.cache_lens(turn): None for turn in range(min(self.turns, 2))}:
-      moves += [Move(rows, length, size, length) for length in lens for rows, size in pairs]
+    for turn in range(min(self.turns, 2)):
+      lens = self.cache_lens(turn)
+      moves += [Move(rows, length, size, length) for length in lens for rows, size in pairs
+                if rows == self.rollout.rows or self._any_rows(turn, length)]
       moves += [Move(rows, *(lens[i], rows, lens[i + 1]), False) for i in range(len(lens) - 1) for rows in self.sizes]
-      moves += [Move(size, length, rows, length, back=True) for length in lens for rows, size in pairs if several]
+      moves += [Move(size, length, rows, length, back=True) for length in lens[1:] for rows, size in pairs if several]
     return [*dict.fromkeys(moves)]
 
   @functools.cached_property
@@ -240,11 +254,11 @@ class Actor:
   @functools.cached_property
   def compiled(self) -> Compiled:
     """The compiled functions of a rollout."""
-    sampling = dataclasses.replace(self.sampling, max_new_tokens=self.segment)
-    return _compiled(self.decoder, sampling, self.tokenizer.stops, self.tokenizer.pad, self.mesh, self.rollout.gather)
+    return _compiled(self.decoder, self.sampling, self.segment, self.tokenizer.stops, self.tokenizer.pad, self.mesh,
+                     self.rollout.gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1, cache_len: int = 0) -> float:
-    """FLOPs of a turn, or of its first segment: every row of the compiled shape, alive or not, at every step taken; a
+    """FLOPs of a turn, or of its beginning: every row of the compiled shape, alive or not, at every step taken; a
     shared prompt once. cache_len: columns that a sampled token attends over (0: of the whole turn)."""
     cache_len, config = cache_len or self.cache_len(turn), self.model.config
     read, decode = self.read_len(turn) * rows // group, (steps - 1) * rows
@@ -254,7 +268,7 @@ class Actor:
             + flops.forward(config, decode, cache_len, unembedded=rows * steps))
 
   def segment_flops(self, rows: int, steps: int, cache_len: int) -> float:
-    """FLOPs of a later segment of a turn."""
+    """FLOPs of a segment of a turn, after its beginning."""
     return flops.forward(self.model.config, rows * steps, cache_len)
 
   def blank_cache(self, rows: int, cache_len: int, layers: int = 0) -> Cache:
@@ -269,8 +283,10 @@ class Actor:
 
 
 @functools.cache   # so that actors of one model share their traces
-def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: int, mesh: Mesh, gather: bool
-              ) -> Compiled:
+def _compiled(decoder: Model, sampling: Sampling, tokens: int, stops: tuple[int, ...], pad: int, mesh: Mesh,
+              gather: bool) -> Compiled:
+  begins = sampling if tokens == sampling.max_new_tokens else dataclasses.replace(sampling, max_new_tokens=1)
+  goes_on = dataclasses.replace(sampling, max_new_tokens=tokens)
   split, rows, whole = placement.cache_shardings(decoder.config, mesh), by_rows(mesh), replicated(mesh)
   sampled = SampledTokens(rows, rows, rows, rows, whole)  # so that each process can read those of its own rows
   traced = functools.partial(placement.with_decoding_rules, gather=gather)
@@ -283,12 +299,12 @@ def _compiled(decoder: Model, sampling: Sampling, stops: tuple[int, ...], pad: i
     blank = cache is None
     if blank:
       cache = empty(decoder.config, turn_inputs.inputs.tokens_BT.shape[0], cache_len)
-    return respond(decoder, sampling, stops, pad, params, cache, turn_inputs, group, blank)
+    return respond(decoder, begins, stops, pad, params, cache, turn_inputs, group, blank)
 
   @functools.partial(jax.jit, donate_argnames="cache", out_shardings=(split, sampled))
   @traced
   def segment(params: dict, cache: Cache, segment_inputs: SegmentInputs) -> tuple[Cache, SampledTokens]:
-    return go_on(decoder, sampling, stops, pad, params, cache, segment_inputs)
+    return go_on(decoder, goes_on, stops, pad, params, cache, segment_inputs)
 
   @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
   @traced

@@ -17,8 +17,8 @@ class RolloutConfig:
     environment rewrites its prompt
   shrink: sizes, as shares of `rows`, to which the batch is cut once enough conversations have ended
   segment: tokens sampled at once (0: a whole response). Before the next ones, rows whose response has ended leave the
-    batch, which is also cut by halves below the smallest of `shrink`, to an eighth of `rows`; the cache that is read
-    has room for what is written, and doubles
+    batch, which is then cut to the smallest of `shrink` and by halves below it, to an eighth of `rows`; the cache that
+    is read has room for what is written, and doubles
   dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
     then differ from the trainer's, see sampling/sampling_logp_difference
   gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too

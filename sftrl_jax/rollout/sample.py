@@ -183,6 +183,8 @@ def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.A
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
   sampler = _Sampler(model, sampling, stops, pad, params, turn)
   token_B, done_B, *written = sampler.write(0, ~live_B, last_BD, *sampler.blank())
+  if sampling.max_new_tokens == 1:
+    return cache, SampledTokens(*written, done_B, jnp.ones((), jnp.int32))
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
   return sampler.loop(start, sampling.max_new_tokens)
 

@@ -1,4 +1,4 @@
-"""One turn on the compiled shapes of an actor: a first segment of tokens, then segments of the rows that go on.
+"""One turn on the compiled shapes of an actor: a whole response a row, or a first token, then segments of tokens.
 
 Between two segments the host reads which responses have ended. The rows that go on move to the smallest compiled number
 of rows, and the cache grows to the next compiled length. Where the cache is carried over turns, the rows that have left
@@ -83,21 +83,22 @@ def sample_turn(actor: Actor, params: dict, cache: Cache | None, batch: TurnBatc
   """
   responses = [SampledResponse(stopped=not live) for live in batch.live]
   progress = _begin(actor, params, cache, batch, responses)
-  for first in range(actor.segment, actor.rollout.max_new_tokens, actor.segment):
+  for first, end in zip(actor.ends, actor.ends[1:], strict=False):
     pairs = [(row, slot) for row, slot in zip(progress.going_on, progress.slots, strict=True)
              if not responses[row].stopped]
     progress.going_on, progress.slots = [row for row, _ in pairs], [slot for _, slot in pairs]
     slots_of_processes = hosts.gathered(progress.slots)
     if not any(slots_of_processes):
       break
-    _leave(actor, progress, slots_of_processes)
-    _go_on(actor, params, progress, batch, responses, first)
+    if first >= actor.segment:   # few end before
+      _leave(actor, progress, slots_of_processes)
+    _go_on(actor, params, progress, batch, responses, range(first, end))
   return _whole_cache(actor, batch.turn, progress), progress.columns, responses, progress.cost
 
 
 def _begin(actor: Actor, params: dict, cache: Cache | None, batch: TurnBatch, responses: list[SampledResponse]
            ) -> _Progress:
-  """After what is read and the first segment of every response."""
+  """After what is read, and the first token of every response or, where there are no segments, all of them."""
   rows, slots, read = batch.rows, batch.slots, actor.read_len(batch.turn)
   cache_len = actor.cache_len_for(batch.turn, batch.columns + read + actor.segment - 1)
   inputs = TurnInputs(
@@ -127,9 +128,9 @@ def _leave(actor: Actor, progress: _Progress, slots_of_processes: Sequence[Seque
 
 
 def _go_on(actor: Actor, params: dict, progress: _Progress, batch: TurnBatch, responses: list[SampledResponse],
-           first: int) -> None:
-  """One more segment. first: tokens of the responses before it."""
-  most = min(actor.segment, actor.rollout.max_new_tokens - first)
+           tokens: range) -> None:
+  """One more segment. tokens: the numbers of its tokens in the responses."""
+  first, most = tokens.start, len(tokens)
   cache_len = actor.cache_len_for(batch.turn, progress.columns + most)
   cache = grown(actor, batch.turn, progress.cache, progress.cache_len, cache_len)
   rows, slots, going_on = progress.rows, progress.slots, progress.going_on

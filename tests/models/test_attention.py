@@ -151,3 +151,26 @@ def test_softmax_stays_in_f32_in_half_precision():
   exact = plain(*(x.astype(jnp.float32) for x in (q, k, v)), allowed)
   assert out.dtype == jnp.bfloat16
   np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.03)
+
+
+@pytest.mark.parametrize("window, softcap", [(0, 0.0), (3, 0.7)])
+@pytest.mark.parametrize("queries", [1, 4, 6, 11, 99])
+def test_chunks_of_queries_are_all_queries_at_once(queries, window, softcap):
+  q, k, v = normal(1, 3, 4, 11, 6), normal(2, 3, 2, 11, 6), normal(3, 3, 2, 11, 6)
+  lengths = jnp.asarray([11, 4, 7])[:, None]
+  positions = jnp.maximum(jnp.arange(11)[None] - (11 - lengths), 0)   # padded on the left
+  segments = (jnp.arange(11)[None] >= 11 - lengths).astype(jnp.int32)
+  allowed = attention.may_attend(positions, positions, segments, segments, window)
+  whole = attention.attend(q, k, v, allowed, 0.3, softcap)
+  chunked = attention.attend_in_chunks(q, k, v, positions, segments, window, 0.3, softcap, queries)
+  real = np.asarray(segments, bool)
+  np.testing.assert_allclose(*(np.asarray(x).swapaxes(1, 2)[real] for x in (chunked, whole)), atol=1e-6)
+
+
+def test_chunks_of_queries_never_hold_the_scores_of_all():
+  q, k = (jax.ShapeDtypeStruct((2, heads, 512, 4), jnp.float32) for heads in (4, 2))
+  ints = jax.ShapeDtypeStruct((2, 512), jnp.int32)
+  jaxpr = jax.make_jaxpr(attention.attend_in_chunks)(q, k, k, ints, ints)
+  largest = lambda jaxpr: max([variable.aval.size for eqn in jaxpr.eqns for variable in eqn.outvars] + [
+      largest(sub) for eqn in jaxpr.eqns for sub in jax.core.jaxprs_in_params(eqn.params)])
+  assert largest(jaxpr.jaxpr) == 2 * 4 * attention.QUERIES * 512   # and not 2 * 4 * 512 * 512

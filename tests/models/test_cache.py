@@ -87,3 +87,24 @@ def test_what_lies_in_empty_places_changes_nothing(read):
   dirty = past.replace(keys_BKSC=tuple(jnp.where(unseen, 99.0, x) for x in past.keys_BKSC),
                        values_BKSC=tuple(jnp.where(unseen, -99.0, x) for x in past.values_BKSC))
   np.testing.assert_array_equal(extend(past, token)[0], extend(dirty, token)[0])
+
+
+def test_rows_that_were_taken_are_put_back_where_they_came_from(read):
+  _, past = read
+  rows = np.asarray([2, 0, 9])   # 9: of no row
+  newer = cache.take(past, jnp.asarray([2, 0, 1]))
+  newer = jax.tree.map(lambda x: x + 1, newer)
+  whole = cache.put(past, jnp.asarray(rows), newer)
+  assert whole.index == newer.index
+  for old, new, put in zip(*(jax.tree.leaves(each.replace(index=None)) for each in (past, newer, whole)), strict=True):
+    np.testing.assert_array_equal(put[2], new[0])
+    np.testing.assert_array_equal(put[0], new[1])
+    np.testing.assert_array_equal(put[jnp.asarray([1, 3])], old[jnp.asarray([1, 3])])
+
+
+def test_the_layers_of_a_cache_make_it_up(read):
+  _, past = read
+  layers = cache.layers_of(past)
+  assert len(layers) == len(past.keys_BKSC) and all(len(layer.keys_BKSC) == 1 for layer in layers)
+  for left, right in zip(jax.tree.leaves(cache.of_layers(layers)), jax.tree.leaves(past), strict=True):
+    np.testing.assert_array_equal(left, right)

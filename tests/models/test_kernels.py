@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax import inputs, trees
-from sftrl_jax.models import DecoderConfig, attention, build, kernels
+from sftrl_jax.models import DecoderConfig, Model, attention, build, cache, kernels
 from sftrl_jax.parallel import mesh as meshes, rules
 
 LENGTH, HEADS, KV_HEADS, CHANNELS = 140, 4, 2, 16   # neither a multiple of what a kernel's blocks hold
@@ -105,3 +105,36 @@ def test_flash_attention_wants_a_recent_gpu(version, capability, recent):
 def test_a_kernel_that_cannot_be_had_is_refused_by_name(change, platform, message):
   with pytest.raises(ValueError, match=f"^attention is 'cudnn', but .*{message}: use auto"):
     kernels.chosen(DecoderConfig(attention="cudnn", **change), platform)
+
+
+@pytest.mark.parametrize("kind", ["xla", "splash"])
+def test_a_long_prompt_that_attends_over_itself_is_read_as_over_its_cache(kind, monkeypatch):
+  """Both kinds of layers, ragged prompts; every prompt counts as a long one."""
+  config = DecoderConfig(vocab=24, width=16, layers=2, heads=4, kv_heads=2, window=5, pattern=("local", "global"),
+                         attention=kind, attention_softcap=2.0, init_std=0.5)
+  model = build(config)
+  params = model.decoding(model.init(jax.random.key(0)))
+  prompt = inputs.left_pad([[1, 2, 3], [4] * 9, [5, 6] * 6, []], 14)
+  past = cache.empty(config, 4, 40)
+  over_cache = jax.jit(model.extend)(params, past, prompt)
+  assert not kernels.reads_itself(14, 40) and kernels.reads_itself(1024, 1024)
+  short = jax.jit(model.prefill)(params, past, prompt)
+  monkeypatch.setattr(kernels, "SHORT", 0)
+  long = jax.jit(lambda *arguments: model.prefill(*arguments))(params, past, prompt)
+  real = prompt.segments_BT > 0
+  for left, right in zip(*(jax.tree.leaves(pair) for pair in (short, over_cache)), strict=True):
+    np.testing.assert_array_equal(left, right)   # the same program
+  tolerance = 2e-2 if kind == "splash" else 1e-5   # splash computes its products in bfloat16
+  np.testing.assert_allclose(long[0][real], over_cache[0][real], atol=tolerance)
+  np.testing.assert_array_equal(long[1].segments_BS, over_cache[1].segments_BS)
+  written = long[1].keys_BKSC[1].swapaxes(1, 2)[:, :14][real], over_cache[1].keys_BKSC[1].swapaxes(1, 2)[:, :14][real]
+  np.testing.assert_allclose(*written, atol=tolerance)
+
+
+def test_a_family_that_extends_in_its_own_way_prefills_in_it_too():
+  class Own(Model):
+
+    def extend(self, decoding_params, past, inputs):
+      return "own", past
+
+  assert Own(DecoderConfig(vocab=24)).prefill({}, None, None) == ("own", None)

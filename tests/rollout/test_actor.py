@@ -21,6 +21,7 @@ def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
 def test_in_segments_rows_shrink_by_halves_to_an_eighth(make_actor):
   assert make_actor(**CUT).sizes == (16, 8, 4, 2)
   assert make_actor(**{**CUT, "shrink": (0.75,)}).sizes == (16, 12, 6, 3)
+  assert make_actor(**{**CUT, "shrink": (0.75, 0.5)}).sizes == (16, 8, 4, 2)
   assert make_actor(**{**CUT, "shrink": ()}).sizes == (16,)
 
 
@@ -31,6 +32,23 @@ def test_a_response_of_one_segment_is_one_program_a_turn(make_actor, segment):
   assert [(shape.turn, shape.rows, shape.cache_len) for shape in actor.shapes()] == [
       (0, 16, actor.cache_len(0)), (1, 16, actor.cache_len(1)), (1, 8, actor.cache_len(1))]
   assert all(shape.begins for shape in actor.shapes())
+
+
+def test_a_response_begins_with_one_token_and_goes_on_by_segments(make_actor):
+  assert make_actor(**CUT).ends == (1, 2, 4, 6, 8, 10, 12, 14, 16)
+  assert make_actor(**{**CUT, "segment": 1}).ends == tuple(range(1, 17))
+  assert make_actor(**{**CUT, "segment": 5}).ends == (1, 5, 10, 15, 16)
+  assert make_actor(**{**CUT, "segment": 0}).ends == (16,)
+
+
+def test_before_the_first_segment_ends_all_rows_are_there(make_actor):
+  actor = make_actor(turns=1, **CUT)
+  shapes = [(shape.begins, shape.rows, shape.cache_len) for shape in actor.shapes()]
+  assert {(True, 16, 6), (False, 16, 6)} <= {*shapes}
+  assert {rows for begins, rows, length in shapes if length == 6} == {16}
+  assert {(rows, length) for begins, rows, length in shapes if length > 6} == {
+      (rows, length) for rows in (16, 8, 4, 2) for length in (8, 12, 20)}
+  assert {move.rows for move in actor.moves() if move.cache_len == 6 and move.takes} == {16}
 
 
 def test_the_cache_doubles_in_response_tokens_up_to_the_longest_chat(make_actor):

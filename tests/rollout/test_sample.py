@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache as caches
-from sftrl_jax.rollout.sample import Sampling, TurnInputs, draw, respond, row_keys, truncate
+from sftrl_jax.rollout.sample import Sampling, SegmentInputs, TurnInputs, draw, go_on, respond, row_keys, truncate
 
 LOGITS = np.log(np.array([0.05, 0.30, 0.10, 0.20, 0.05, 0.25, 0.05]))
 MANY = 4000
@@ -154,3 +154,29 @@ def test_any_of_several_ids_ends_a_response(answer):
   assert {3, 5} <= set(last.tolist())
   for row in range(12):
     assert not np.isin(response.tokens_BR[row, : response.lengths_B[row] - 1], (3, 5)).any()
+
+
+def test_a_response_in_segments_is_the_whole_response(model, decoding):
+  """Whatever the first segment, and with rows that ended in it and rows that never lived."""
+  rows, longest, live = 12, 6, np.arange(12) % 4 > 0
+  tokens = np.ones((rows, 2), np.int32)
+  numbers, key, after = np.arange(rows, dtype=np.uint32), jax.random.key(0), np.full(rows, 2, np.int32)
+  turn = TurnInputs(Inputs(tokens, np.tile(np.arange(2, dtype=np.int32), (rows, 1)), tokens), after, live, numbers, key,
+                    np.int32(3), np.float32(1.5))
+  begin = jax.jit(lambda longest: respond(model, Sampling(longest), 3, 8, decoding, caches.empty(model.config, rows, 9),
+                                          turn), static_argnums=0)
+  whole = begin(longest)[1]
+  assert len({*whole.lengths_B[live].tolist()}) > 2
+  for first in (1, 2, 4):
+    cache, start = begin(first)
+    segment = SegmentInputs(start.tokens_BR[:, -1], after + first, live & ~start.stopped_B, numbers, key, np.int32(3),
+                            np.float32(1.5), np.int32(first), np.int32(longest - first))
+    _, rest = jax.jit(lambda cache, segment: go_on(model, Sampling(9), (3,), 8, decoding, cache, segment))(
+        cache, segment)
+    together = np.concatenate([start.tokens_BR, rest.tokens_BR[:, : longest - first]], axis=1)
+    np.testing.assert_array_equal(together, whole.tokens_BR)
+    np.testing.assert_array_equal(start.lengths_B + rest.lengths_B, whole.lengths_B)
+    np.testing.assert_array_equal(rest.stopped_B, whole.stopped_B | (rest.lengths_B == 0))
+    logprobs = np.concatenate([start.logprobs_BR, rest.logprobs_BR[:, : longest - first]], axis=1)
+    np.testing.assert_allclose(logprobs, whole.logprobs_BR, atol=1e-6)
+    assert (rest.tokens_BR[:, longest - first :] == 8).all()

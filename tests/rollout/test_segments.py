@@ -128,22 +128,21 @@ def test_a_cost_is_that_of_the_rows_and_columns_that_were_computed(guess, make_a
   assert actor.cache_lens(0) == (6, 8, 12, 20) and actor.sizes == (16, 8, 4, 2)
   alive = [sum(length > first for length in LENGTHS) for first in range(2, 16, 2)]
   assert alive == [9, 5, 5, 1, 1, 1, 1]
-  rows = [16, 8, 8, 2, 2, 2, 2]
-  columns = [8, 12, 12, 20, 20, 20, 20]
+  assert actor.ends == (1, 2, 4, 6, 8, 10, 12, 14, 16)
+  segments = [(16, 1, 6), (16, 2, 8), *[(8, 2, 12)] * 2, *[(2, 2, 20)] * 4]   # (rows, tokens, columns)
   _, (cost,) = scripted(guess, actor, decoding)
-  later = list(zip(rows, columns, strict=True))
-  assert cost.flops == actor.flops(0, 16, 2, cache_len=6) + sum(actor.segment_flops(row, 2, length)
-                                                               for row, length in later)
-  read = lambda row, length: 2 * flops.decode_bytes(actor.decoder.config, decoding, row, length)
-  assert cost.bytes == read(16, 6) + sum(read(*pair) for pair in later)
+  assert cost.flops == actor.flops(0, 16, 1, cache_len=6) + sum(actor.segment_flops(*part) for part in segments)
+  read = lambda rows, tokens, columns: tokens * flops.decode_bytes(actor.decoder.config, decoding, rows, columns)
+  assert cost.bytes == read(16, 1, 6) + sum(read(*part) for part in segments)
   _, (whole,) = scripted(guess, make_actor(**{**SCRIPT, "segment": 0}), decoding)
   assert cost.flops < 0.6 * whole.flops
 
 
 def test_a_turn_ends_with_its_last_response(guess, make_actor, decoding):
   actor = make_actor(**SCRIPT)
-  _, (cost,) = scripted(guess, actor, decoding, [2] * 16)
-  assert cost.flops == actor.flops(0, 16, 2, cache_len=6)
+  for length in (1, 2):
+    _, (cost,) = scripted(guess, actor, decoding, [length] * 16)
+    assert cost.flops == actor.flops(0, 16, 1, cache_len=6) + (length - 1) * actor.segment_flops(16, 1, 6)
 
 
 def test_a_refused_conversation_never_goes_on(guess, make_actor, decoding, talk, ids_of):

@@ -178,20 +178,21 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
     empty = begins and actor.begins_empty(turn)
     of_cache = f", cache {cache_len}" if actor.in_segments else ""
     groups = f" in groups of {group}" if group > 1 else ""
-    beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0] + ", later segment"
+    beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0] + ", a segment"
     inputs = blank_inputs(actor, shape, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole))
     inputs = inputs.replace(live_B=np.ones(rows, bool), temperature=np.float32(actor.rollout.temperature))
     if begins:   # no row has padding
       inputs = inputs.replace(inputs=workloads.unpadded_inputs(inputs.inputs.tokens_BT))
     cache = None if empty else actor.blank_cache(rows, cache_len)
     # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
+    sampled = 1 if begins and actor.in_segments else actor.segment
     trained = (group == actor.group or not empty or turn > 0) and rows == everyone
     yield PlannedFunction(
         f"{beginning}, {rows} rows{groups}{of_cache}", actor.compiled.turn if begins else actor.compiled.segment,
         (("decoding", decoding), ("cache", cache), ("batch", inputs)),
         {"cache_len": cache_len, "group": group} if begins else {}, resident=kept,
-        calls=batches * calls[turn if begins else "later", cache_len] * trained, trips=actor.segment - begins,
-        tokens=rows * actor.segment + (rows // group * actor.read_len(turn) if begins else 0))
+        calls=batches * calls[turn if begins else "later", cache_len] * trained,
+        trips=max(1, sampled - begins), tokens=rows * sampled + (rows // group * actor.read_len(turn) if begins else 0))
   for move in actor.moves():
     if actor.in_segments and (move.back or move.rows < everyone or move.to_rows < everyone):
       continue
@@ -214,9 +215,8 @@ def _calls(actor: Actor) -> collections.Counter:
   for turn in range(actor.turns):
     columns = 0 if actor.begins_empty(turn) else columns
     before = None if actor.begins_empty(turn) else before
-    longest = actor.rollout.max_new_tokens
-    for first in range(0, longest, actor.segment):
-      most = min(actor.segment, longest - first)
+    for first, end in zip((0, *actor.ends), actor.ends, strict=False):
+      most = end - first
       needed = actor.read_len(turn) + actor.segment - 1 if not first else most
       cache_len = actor.cache_len_for(turn, columns + needed)
       passed = [length for length in actor.cache_lens(turn) if before and before <= length <= cache_len]

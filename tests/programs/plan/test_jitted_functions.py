@@ -71,9 +71,8 @@ def test_segments_are_listed_with_all_rows_and_called_as_often_as_the_longest_re
   rows, batches = actor.rollout.rows, -(-experiment.batch // actor.rollout.rows)
   sampling = [function for name, function in functions.items() if name.startswith("turn")]
   assert all(f" {rows} rows" in function.name for function in sampling)
-  tokens = lambda begins: sum(function.calls * rows * actor.segment for function in sampling
-                              if ("later" not in function.name) == begins)
-  assert tokens(True) == 2 * batches * rows * 4 and tokens(False) == 2 * batches * rows * 16   # two turns of 20 tokens
+  calls = lambda later: sum(function.calls for function in sampling if (", a segment" in function.name) == later)
+  assert calls(False) == 2 * batches and calls(True) == 2 * batches * 5   # two turns of 20 tokens
   grown = [function for name, function in functions.items() if name.startswith("regroup")]
   lens = actor.cache_lens(0)
   assert len(grown) == len(lens) - 1 and [function.static["cache_len"] for function in grown] == list(lens[1:])
