@@ -179,15 +179,15 @@ class Actor:
 
   def cache_lens(self, turn: int) -> tuple[int, ...]:
     """Lengths of the cache in a turn, ascending: of the whole turn, or for response tokens that double from one segment
-    on. Where the cache is carried, all turns have the same ones."""
+    on. Where the cache is carried, all turns have the same ones: those of the first turn, and that of all of them."""
     if not self.in_segments:
       return (self.cache_len(turn),)
-    start, longest = self.read_len(0 if self.carries else turn) - 1, self.cache_len(1 if self.carries else turn)
-    lens, tokens = [], self.segment
-    while start + tokens < longest:
+    first = 0 if self.carries else turn
+    lens, start, tokens = [], self.read_len(first) - 1, self.segment
+    while start + tokens < self.cache_len(first):
       lens.append(start + tokens)
       tokens *= 2
-    return (*lens, longest)
+    return (*lens, *sorted({self.cache_len(first), self.cache_len(1 if self.carries else turn)}))
 
   def cache_len_for(self, turn: int, columns: int) -> int:
     """The shortest compiled length of the cache in a turn with room for so many columns; ValueError beyond them all."""
