@@ -1,4 +1,5 @@
 import csv
+import itertools
 
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.labels import GENERAL_POINTS
@@ -85,3 +86,15 @@ def test_the_other_figures_draw(tmp_path):
       study_figures.divergence(distance, x, LABELS, COLOURS, ()),
       study_figures.effects(forest, COLOURS, {("change", "sft", "x"): "SFT"}))):
     assert study_figures.save(figure, [], tmp_path / f"{index}.png").stat().st_size > 2000
+
+
+def test_the_matched_pairs_of_many_methods_stand_in_two_columns_whose_texts_are_apart():
+  pairs = [{"temperature": temperature, "method": method, "base": base, "in_distribution": 0.5, "shifted_method": 0.4,
+            "shifted_sft": 0.3, "gap": 0.1}
+           for method in ("a", "b", "c") for temperature in (0.0, 1.0) for base in ("base-0", "mean")]
+  labels = {"sft": "SFT"} | {name: f"A method that is named {name}" for name in "abc"}
+  figure = study_figures.matched(pairs, labels, dict.fromkeys(labels, "#000000"), "sft", "b")
+  figure.draw_without_rendering()
+  boxes = [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]
+  assert len(boxes) == 6 and len({round(box.y0) for box in boxes}) == 3
+  assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
