@@ -101,7 +101,7 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
            inside: Collection[str]) -> Figure:
   """A measure against FLOPs or updates, whichever rows hold: a panel a variant and temperature.
 
-  Thin lines: bases, thick: their mean, grey: the start.
+  Thin lines: bases, thick: their mean, grey: the start, or the starts of methods that begin from unlike models.
   """
   figure, panels = success_grid(rows, variants, 0.4, 2.5)
   for axis, variant, panel_rows in panels:
@@ -114,11 +114,20 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
       if thick:
         starts.append(y[0])
         end_labels.append((x[-1], y[-1], methods[method], colours[method]))
-    if starts:
-      axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
+    for start in distinct(starts):
+      axis.axhline(start, color=style.START, linewidth=1, zorder=1)
     style.end_labels(axis, end_labels)
   hide_inner_labels(figure)
   return figure
+
+
+def distinct(values: Iterable[float], gap: float = 0.01) -> list[float]:
+  """The first of the values that lie within `gap` of one another."""
+  kept = []
+  for value in values:
+    if all(abs(value - earlier) > gap for earlier in kept):
+      kept.append(value)
+  return kept
 
 
 def style_x(axis: Axes, rows: Sequence[Row]) -> str:

@@ -98,3 +98,10 @@ def test_the_matched_pairs_of_many_methods_stand_in_two_columns_whose_texts_are_
   boxes = [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]
   assert len(boxes) == 6 and len({round(box.y0) for box in boxes}) == 3
   assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
+
+
+def test_methods_that_begin_from_unlike_models_have_a_start_line_each():
+  rows = [{**row, "success": row["success"] + (0.3 if row["method"] == "ppo" else 0.0)} for row in curve_rows()]
+  grey = lambda rows: [line.get_ydata()[0] for line in study_figures.curves(
+      rows, VARIANTS, LABELS, COLOURS, ("id_seen",)).axes[0].lines if line.get_color() == style.START]
+  assert len(grey(curve_rows())) == 1 and len(grey(rows)) == 2
