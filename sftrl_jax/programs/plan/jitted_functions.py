@@ -167,7 +167,7 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
 def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str) -> Source:
   """The programs of an actor. In segments, those with all rows alone: with fewer rows they are the same but smaller.
 
-  batches: how often all rows are played in a step. name: of a turn, with a place for its number
+  batches: how often all rows are played in a step. name: of a turn, with a place for its number, where it has one
   """
   calls, everyone, config = _calls(actor), actor.rollout.rows, actor.decoder.config
   key, whole = jax.eval_shape(lambda: jax.random.key(0)), meshes.replicated(actor.mesh)
@@ -178,7 +178,7 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
     empty = begins and actor.begins_empty(turn)
     of_cache = f", cache {cache_len}" if actor.in_segments else ""
     groups = f" in groups of {group}" if group > 1 else ""
-    beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0] + ", a segment"
+    beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0].replace("turn", "segment")
     inputs = blank_inputs(actor, shape, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole))
     inputs = inputs.replace(live_B=np.ones(rows, bool), temperature=np.float32(actor.rollout.temperature))
     if begins:   # no row has padding

@@ -69,9 +69,9 @@ def test_segments_are_listed_with_all_rows_and_called_as_often_as_the_longest_re
   actor, functions = experiment.actor, listed(experiment)
   assert actor.in_segments and len(actor.sizes) > 1
   rows, batches = actor.rollout.rows, -(-experiment.batch // actor.rollout.rows)
-  sampling = [function for name, function in functions.items() if name.startswith("turn")]
+  sampling = [function for name, function in functions.items() if name.startswith(("turn", "segment"))]
   assert all(f" {rows} rows" in function.name for function in sampling)
-  calls = lambda later: sum(function.calls for function in sampling if (", a segment" in function.name) == later)
+  calls = lambda later: sum(function.calls for function in sampling if function.name.startswith("segment") == later)
   assert calls(False) == 2 * batches and calls(True) == 2 * batches * 5   # two turns of 20 tokens
   grown = [function for name, function in functions.items() if name.startswith("regroup")]
   lens = actor.cache_lens(0)
