@@ -1,5 +1,7 @@
 """Calls of a user's own code that may hang, leave or double the process: the caller gets an exception instead."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import dataclasses
@@ -116,29 +118,54 @@ def _directory() -> str:
     return ""
 
 
+class Alarm:
+  """The limit of calls that one thread makes one after another: its block sets a handler, `start` and `stop` a timer.
+
+  A call that takes longer than `seconds` (0: any) is left by OutOfTime in the line where it is. Python delivers signals
+  to the main thread alone, and not every system has timers: elsewhere there is no limit here, and whoever waits for the
+  thread keeps one (verdict_pool.py). One long computation inside C is interrupted when it returns. A timer of the
+  user's own is left alone.
+  """
+
+  def __init__(self, seconds: float = 0.0):
+    self.seconds, self._active, self._before = seconds, False, None
+
+  def __enter__(self) -> Alarm:
+    self._active = bool(self.seconds) and threading.current_thread() is threading.main_thread() and hasattr(
+        signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
+    if self._active:
+      self._before = signal.signal(signal.SIGALRM, self._ring)
+    return self
+
+  def __exit__(self, *error) -> None:
+    if self._active:
+      signal.signal(signal.SIGALRM, self._before)
+
+  def start(self) -> None:
+    """Begins the seconds of a call."""
+    if self._active:   # again every second: a bare `except` may swallow the first
+      signal.setitimer(signal.ITIMER_REAL, self.seconds, 1.0)
+
+  def stop(self) -> None:
+    """Ends them."""
+    if self._active:
+      signal.setitimer(signal.ITIMER_REAL, 0)
+      if signal.getsignal(signal.SIGALRM) != self._ring:   # of the user's code, which has returned
+        signal.signal(signal.SIGALRM, self._ring)
+
+  def _ring(self, number: int, frame: FrameType | None) -> None:
+    raise _out_of_time(self.seconds)
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-  """Raises OutOfTime in the line where the block is after so many seconds (0: never).
-
-  Python delivers signals to the main thread alone, and not every system has timers: elsewhere there is no limit here,
-  and whoever waits for the thread keeps one (verdict_pool.py). One long computation inside C is interrupted when it
-  returns. A timer of the user's own is left alone.
-  """
-  if (not seconds or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer")
-      or signal.getitimer(signal.ITIMER_REAL)[0]):
-    yield
-    return
-
-  def stop(number: int, frame: FrameType | None) -> None:
-    raise _out_of_time(seconds)
-
-  before = signal.signal(signal.SIGALRM, stop)
-  signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)   # again every second: a bare `except` may swallow the first
-  try:
-    yield
-  finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+  """Raises OutOfTime in the line where the block is after so many seconds (0: never), see Alarm."""
+  with Alarm(seconds) as alarm:
+    alarm.start()
+    try:
+      yield
+    finally:
+      alarm.stop()
 
 
 def is_signal(error: BaseException) -> bool:

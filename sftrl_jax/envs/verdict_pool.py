@@ -14,7 +14,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sftrl_jax.envs import guard
 from sftrl_jax.envs.referee import EpisodeError
@@ -25,8 +25,7 @@ PATIENCE = 1e-2   # seconds in which calls are tried in the calling thread at le
 SPOILS = (EpisodeError, guard.OutOfTime)   # errors of one episode, which the others never notice
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
   """What a call returned, or the error that it raised."""
 
   value: Any = None
@@ -34,9 +33,9 @@ class Outcome:
 
   def get(self) -> Any:
     """The value. Raises the error."""
-    if self.error is not None:
-      raise self.error
-    return self.value
+    if self.error is None:
+      return self.value
+    raise self.error
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,11 +85,17 @@ class VerdictPool:
     for thread in self._given_up:   # it may have caught the first OutOfTime
       guard.interrupt(thread.ident)
     outcomes, spent, took = [], 0.0, []
-    while len(outcomes) < len(calls) and not (at_once and self._in_threads(kind, spent, len(outcomes))):
-      outcome, each = _timed(calls[len(outcomes)], seconds)
-      outcomes.append(outcome if isinstance(outcome.error, SPOILS) else Outcome(outcome.get()))
-      took.append(each)
-      spent += each
+    threads, slow = at_once and self.workers > 1, self._slow.get(kind, False)
+    with guard.Alarm(seconds) as alarm:
+      for number, call in enumerate(calls):
+        if threads and (slow or spent > max(PATIENCE, SLOW * number)):
+          break
+        outcome, each = _timed(call, alarm)
+        if outcome.error is not None and not isinstance(outcome.error, SPOILS):
+          raise outcome.error
+        outcomes.append(outcome)
+        took.append(each)
+        spent += each
     if len(outcomes) == len(calls):
       self._note(kind, took)
       return lambda: outcomes
@@ -109,10 +114,6 @@ class VerdictPool:
       return [*outcomes, *later]
 
     return collect
-
-  def _in_threads(self, kind: str, spent: float, count: int) -> bool:
-    """Whether the next call of this kind goes to a thread. spent, count: seconds and number of those before it."""
-    return self.workers > 1 and (self._slow.get(kind, False) or spent > max(PATIENCE, SLOW * count))
 
   def _note(self, kind: str, took: Sequence[float]) -> None:
     if took:
@@ -176,18 +177,21 @@ def _serve(waiting: queue.SimpleQueue) -> None:
         continue
       task.thread, task.began = threading.current_thread(), time.monotonic()
       task.running[task.number] = task
-      outcome, each = _timed(task.call)
+      outcome, each = _timed(task.call, guard.Alarm())
       if not task.settled.acquire(blocking=False):
         return
       task.ended.put((task.number, outcome, each))
 
 
-def _timed(call: Callable[[], Any], seconds: float = 0.0) -> tuple[Outcome, float]:
-  """(the outcome of a call, the seconds that it took). seconds: that it may take in the main thread."""
+def _timed(call: Callable[[], Any], alarm: guard.Alarm) -> tuple[Outcome, float]:
+  """(the outcome of a call, the seconds that it took)."""
   began = time.perf_counter()
   try:
-    with guard.time_limit(seconds):
+    alarm.start()
+    try:
       outcome = Outcome(call())
+    finally:
+      alarm.stop()
   except BaseException as error:   # whoever waits for the outcome raises it
     outcome = Outcome(error=error)
   return outcome, time.perf_counter() - began

@@ -14,7 +14,7 @@ from sftrl_jax.envs import guard
 from sftrl_jax.envs.referee import EpisodeError, TaskError
 from sftrl_jax.envs.verdict_pool import PATIENCE, SLOW, VerdictPool, shared
 
-LONG = 60.0   # seconds: a test that waits so long has failed
+LONG = 20.0   # seconds: a test that waits so long has failed
 
 
 def slow_pool(workers=4):
