@@ -21,7 +21,9 @@ from sftrl_jax.envs.referee import EpisodeError
 
 # Threads take turns in Python, and handing a call to one costs about 0.1 ms: faster calls gain nothing by them.
 SLOW = 1e-3   # seconds of a call from which on threads are used
-PATIENCE = 1e-2   # seconds in which calls are tried in the calling thread at least; the first one may load something
+# Calls, and seconds, of which one is reached before others go to threads: a single call is slow where it loads
+# something, or where another process has the processor.
+TRIALS, PATIENCE = 3, 1.0
 SPOILS = (EpisodeError, guard.OutOfTime)   # errors of one episode, which the others never notice
 
 
@@ -84,18 +86,18 @@ class VerdictPool:
     self._given_up = [thread for thread in self._given_up if thread.is_alive()]
     for thread in self._given_up:   # it may have caught the first OutOfTime
       guard.interrupt(thread.ident)
-    outcomes, spent, took = [], 0.0, []
+    outcomes, spent, took, late = [], 0.0, [], 0
     threads, slow = at_once and self.workers > 1, self._slow.get(kind, False)
     with guard.Alarm(seconds) as alarm:
       for number, call in enumerate(calls):
-        if threads and (slow or spent > max(PATIENCE, SLOW * number)):
+        if threads and (slow or (2 * late > number and (number >= TRIALS or spent > PATIENCE))):
           break
         outcome, each = _timed(call, alarm)
         if outcome.error is not None and not isinstance(outcome.error, SPOILS):
           raise outcome.error
         outcomes.append(outcome)
         took.append(each)
-        spent += each
+        spent, late = spent + each, late + (each > SLOW)
     if len(outcomes) == len(calls):
       self._note(kind, took)
       return lambda: outcomes
