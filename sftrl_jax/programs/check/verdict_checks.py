@@ -56,9 +56,9 @@ def _in_threads(variant: ExpertEpisodes, steps: Sequence[ExpertStep], verdicts: 
   seconds = time.perf_counter() - began
   for step, verdict, outcome in zip(steps, verdicts, outcomes, strict=True):
     if outcome.error is not None or outcome.value[1] != verdict:
-      other = outcome.error or outcome.value[1]
+      threaded = outcome.error or outcome.value[1]
       raise CheckFailed(f"{location(env, 'step')}: in a thread, {short(step.response)} gets another verdict: "
-                        f"{short(verdict)}, then {short(other)}",
+                        f"{short(verdict)}, then {short(threaded)}",
                         "state thread_safe = False, or let step and the reward depend on their arguments alone")
   return seconds
 

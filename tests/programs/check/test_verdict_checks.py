@@ -37,14 +37,14 @@ def test_fast_verdicts_are_counted_for_an_iteration_or_an_evaluation():
   text = checked(None, RL)
   each, whole = seconds_in(text)
   assert "an iteration waits" in text and "for the 64 verdicts" in text
-  assert whole == pytest.approx(0.064 * each, rel=0.1)
+  assert whole == pytest.approx(0.064 * each, rel=0.15)
   assert "an evaluation of a variant waits" in checked(None, SFT) and "the 1000 verdicts" in checked(None, SFT)
 
 
 def test_slow_verdicts_of_code_that_states_nothing_name_the_place_to_state_it():
   text = checked(slow, RL)
   each, whole, pooled = seconds_in(text)
-  assert each >= 20 and whole == pytest.approx(0.064 * each, rel=0.1) and pooled == pytest.approx(whole / 4, rel=0.1)
+  assert each >= 20 and whole == pytest.approx(0.064 * each, rel=0.15) and pooled == pytest.approx(whole / 4, rel=0.15)
   assert re.search(r"thread_safe = True \(.*test_verdict_checks\.py, line \d+, in slow\): 4 at once", text)
   assert "ENV" not in text and "thread_safe" not in checked(slow, {**RL, "verdict_workers": 1})
 
@@ -52,7 +52,7 @@ def test_slow_verdicts_of_code_that_states_nothing_name_the_place_to_state_it():
     pass
 
   text = checked(slow, RL, CheckedEnv(Own(cards=3, target="any", style="compact"), scored=True))
-  assert "in slow; " in text and "in Own)" in text
+  assert "in slow; " in text and "Own)" in text
 
 
 def test_slow_verdicts_that_threads_may_give_are_measured_in_threads():
