@@ -216,12 +216,6 @@ def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, d
     assert spent[turn].flops == actor.flops(turn, 16, steps)
 
 
-def test_sizes_are_multiples_of_what_the_mesh_splits(make_actor):
-  assert make_actor(shrink=(0.75, 0.5)).sizes == (16, 12, 8)
-  assert make_actor(devices=8, shrink=(0.75, 0.5)).sizes == (16, 8)
-  assert make_actor(shrink=()).sizes == (16,)
-
-
 @pytest.fixture(scope="module")
 def spoken(guess, chatml, talk):
   """(model, its parameters, episodes at temperature 0.9): its tables have 7 rows more than the tokenizer has ids."""

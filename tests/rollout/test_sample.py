@@ -159,19 +159,19 @@ def test_any_of_several_ids_ends_a_response(answer):
 def test_a_response_in_segments_is_the_whole_response(model, decoding):
   """Whatever the first segment, and with rows that ended in it and rows that never lived."""
   rows, longest, live = 12, 6, np.arange(12) % 4 > 0
-  tokens = np.ones((rows, 2), np.int32)
+  tokens, stops = np.ones((rows, 2), np.int32), (4, 5, 6)
   numbers, key, after = np.arange(rows, dtype=np.uint32), jax.random.key(0), np.full(rows, 2, np.int32)
   turn = TurnInputs(Inputs(tokens, np.tile(np.arange(2, dtype=np.int32), (rows, 1)), tokens), after, live, numbers, key,
                     np.int32(3), np.float32(1.5))
-  begin = jax.jit(lambda longest: respond(model, Sampling(longest), 3, 8, decoding, caches.empty(model.config, rows, 9),
-                                          turn), static_argnums=0)
+  begin = jax.jit(lambda longest: respond(model, Sampling(longest), stops, 8, decoding,
+                                          caches.empty(model.config, rows, 9), turn), static_argnums=0)
   whole = begin(longest)[1]
-  assert len({*whole.lengths_B[live].tolist()}) > 2
+  assert len({*whole.lengths_B[live].tolist()}) > 3
   for first in (1, 2, 4):
     cache, start = begin(first)
     segment = SegmentInputs(start.tokens_BR[:, -1], after + first, live & ~start.stopped_B, numbers, key, np.int32(3),
                             np.float32(1.5), np.int32(first), np.int32(longest - first))
-    _, rest = jax.jit(lambda cache, segment: go_on(model, Sampling(9), (3,), 8, decoding, cache, segment))(
+    _, rest = jax.jit(lambda cache, segment: go_on(model, Sampling(9), stops, 8, decoding, cache, segment))(
         cache, segment)
     together = np.concatenate([start.tokens_BR, rest.tokens_BR[:, : longest - first]], axis=1)
     np.testing.assert_array_equal(together, whole.tokens_BR)
