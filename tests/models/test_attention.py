@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from sftrl_jax.models import DecoderConfig, attention
 
@@ -172,5 +173,5 @@ def test_chunks_of_queries_never_hold_the_scores_of_all():
   ints = jax.ShapeDtypeStruct((2, 512), jnp.int32)
   jaxpr = jax.make_jaxpr(attention.attend_in_chunks)(q, k, k, ints, ints)
   largest = lambda jaxpr: max([variable.aval.size for eqn in jaxpr.eqns for variable in eqn.outvars] + [
-      largest(sub) for eqn in jaxpr.eqns for sub in jax.core.jaxprs_in_params(eqn.params)])
+      largest(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)])
   assert largest(jaxpr.jaxpr) == 2 * 4 * attention.QUERIES * 512   # and not 2 * 4 * 512 * 512
