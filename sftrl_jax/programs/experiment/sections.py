@@ -20,6 +20,7 @@ from sftrl_jax.training.optimizers.schedule import ScheduleConfig
 catalogue.set_user_file_loader(user_files.optimizer)   # config.optimizer.name=path/to/file.py:function
 
 _AT = (0.2, 0.4, 0.6, 0.8)
+MOST_LENGTHS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +105,23 @@ class ComputeConfig:
 
   microbatches: pieces of a batch whose activations exist at once
   logit_chunk: tokens of a row whose logits exist at once (0: all)
+  lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
+    longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
+    longer to compile (1: all rows at the longest)
   """
 
   microbatches: int = 1
   logit_chunk: int = 0
+  lengths: int = 4
 
   def __post_init__(self):
     if self.microbatches < 1:
       raise ValueError(f"microbatches is {self.microbatches}; it must be at least 1.")
     if self.logit_chunk < 0:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
+    if not 1 <= self.lengths <= MOST_LENGTHS:
+      raise ValueError(f"lengths is {self.lengths}; it must be from 1 (all rows at the longest) to {MOST_LENGTHS}: "
+                       "each is compiled.")
 
 
 def model_section(settings: dict, name: str = "decoder") -> type:

@@ -23,6 +23,7 @@ from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import blank_episodes
 from sftrl_jax.rollout.sample import TurnInputs
+from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.state import TrainState, is_averaged
 
 Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
@@ -132,11 +133,15 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
              model: dict, kept: Pairs) -> Source:
   """Scores of a batch of episodes, their advantages, and a minibatch, which it returns."""
   rows, outcomes = blank_rollout(experiment, learner)
+  rows = rows.replace(inputs=workloads.unpadded_inputs(rows.inputs.tokens_BT))   # for rows cost what they have
   reference = reference_params(experiment, model)
   besides = tuple(pair for pair in kept if not (reference and pair[0] == "reference"))
-  scored = yield PlannedFunction(
-      "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows)),
-      resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
+  order = tuple(("other", order_B) for order_B in learner.score_order(np.zeros(learner.rows, np.int32)))
+  scored = NOT_SCORED
+  if jitted.score_rows:
+    scored = yield PlannedFunction(
+        "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows), *order),
+        resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
   kept = (("state", state), *kept)
   batch, _ = yield PlannedFunction(
       "advantages", jitted.advantages, (("batch", scored), ("batch", rows), ("batch", outcomes)), resident=kept,
