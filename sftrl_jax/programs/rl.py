@@ -34,13 +34,14 @@ from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
-from sftrl_jax.training import kl_limit, lengths, throughput
+from sftrl_jax.training import throughput
 from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position
 from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.updates import kl_limit, lengths
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -18,9 +18,9 @@ from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
-from sftrl_jax.training.lengths import case_of, cut, widen
 from sftrl_jax.training.score import Score
 from sftrl_jax.training.step import deal, gather
+from sftrl_jax.training.updates.lengths import case_of, cut, widen
 
 ENDLESS = 100.0   # turns that a task may have without a discount, for what its rewards can add up to
 

@@ -10,9 +10,9 @@ import optax
 from sftrl_jax import trees
 from sftrl_jax.metrics import Mean, merge, zeros_like_metrics
 from sftrl_jax.objectives.batches import LOGPROBS
-from sftrl_jax.training.hold import without_policy
-from sftrl_jax.training.lengths import RowLengths, gradient_by_length
 from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.updates.hold import without_policy
+from sftrl_jax.training.updates.lengths import RowLengths, gradient_by_length
 
 Loss = Callable[[dict, object], tuple[Mean, dict]]
 

@@ -16,8 +16,8 @@ from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout.collect import Rows, grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.training.advantages import NOT_SCORED, make_advantages, make_group_advantages, make_score_rows, take
-from sftrl_jax.training.lengths import by_length, lengths_of
 from sftrl_jax.training.score import make_score
+from sftrl_jax.training.updates.lengths import by_length, lengths_of
 
 TURNS, TOKENS, LENGTH = 2, 3, 10
 

@@ -19,15 +19,15 @@ from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.collect import row_numbers
 from sftrl_jax.training.advantages import make_score_rows
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
-from sftrl_jax.training.hold import hold_policy
-from sftrl_jax.training.kl_limit import limit_kl
-from sftrl_jax.training.lengths import RowLengths, blank_score, by_length, compiled_lengths
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.updates.hold import hold_policy
+from sftrl_jax.training.updates.kl_limit import limit_kl
+from sftrl_jax.training.updates.lengths import RowLengths, blank_score, by_length, compiled_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Learner:
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
   score_rows, advantages: of RL alone, to be jitted; see training/advantages.py. score_rows is None where nothing has to
     be scored, see `has_ratio_1`
-  lengths: compiled lengths of RL's rows (training/lengths.py); () where all are computed whole
+  lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
   microbatches: of an update
   whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
   pass_flops: (positions, length) -> StepFlops of one pass over so many positions in rows of this length

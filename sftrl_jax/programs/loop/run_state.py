@@ -14,10 +14,11 @@ from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
-from sftrl_jax.training import compile_count, kl_limit, throughput
+from sftrl_jax.training import compile_count, throughput
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due
 from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.updates import kl_limit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,19 @@ from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.training import lengths, state as states
-from sftrl_jax.training.lengths import RowLengths, blank_score, by_length, case_of, compiled_lengths, cut, lengths_of
+from sftrl_jax.training import state as states
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import accumulate, deal, make_train_step
+from sftrl_jax.training.updates import lengths
+from sftrl_jax.training.updates.lengths import (
+  RowLengths,
+  blank_score,
+  by_length,
+  case_of,
+  compiled_lengths,
+  cut,
+  lengths_of,
+)
 
 SIZES = (3, 6)   # of the batches of conftest, whose rows have 6, 2, 5, 0, 3, 6, 4, 1 tokens
 ppo = lambda **settings: lambda score: functools.partial(ppo_loss, ppo=PPOConfig(**settings), score=score, turns=2)
