@@ -23,6 +23,7 @@ from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_
 from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
+from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
@@ -109,7 +110,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
     stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
     run_state = _evaluate(experiment, run_state, log, stop)
   _export(experiment, run_state)
-  log.say(f"{run_state.workdir}: {compile_count.count()} programs compiled.")
+  log.say(f"{run_state.workdir}: {compile_count.count()} programs compiled{compile_cache.summary()}.")
   return _go_on(run_state, log, stop)
 
 
