@@ -21,7 +21,7 @@ def get_config(choice=""):
   config.algorithm = "ppo"
   config.ppo = dict(
       level=choice or "token", epochs=1, minibatches=4, clip=0.2, value_coef=0.2, gamma=1.0, turn_gamma=0.9,
-      gae_lambda=1.0, truncation="end", value_layers=(64, 64))
+      gae_lambda=0.95, truncation="end", value_layers=(64, 64))
   # The value head begins from nothing: at the policy's rate it stays behind, and advantages hold its errors.
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0, factors={"value/*": 10.0})
   config.schedule = dict(name="constant", warmup=10)

@@ -101,7 +101,7 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
            inside: Collection[str]) -> Figure:
   """A measure against FLOPs or updates, whichever rows hold: a panel a variant and temperature.
 
-  Thin lines: bases, thick: their mean, grey: the start.
+  Thin lines: bases, thick: their mean, grey: the start, or the starts of methods that begin from unlike models.
   """
   figure, panels = success_grid(rows, variants, 0.4, 2.5)
   for axis, variant, panel_rows in panels:
@@ -114,11 +114,20 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
       if thick:
         starts.append(y[0])
         end_labels.append((x[-1], y[-1], methods[method], colours[method]))
-    if starts:
-      axis.axhline(sum(starts) / len(starts), color=style.START, linewidth=1, zorder=1)
+    for start in distinct(starts):
+      axis.axhline(start, color=style.START, linewidth=1, zorder=1)
     style.end_labels(axis, end_labels)
   hide_inner_labels(figure)
   return figure
+
+
+def distinct(values: Iterable[float], gap: float = 0.01) -> list[float]:
+  """The first of the values that lie within `gap` of one another."""
+  kept = []
+  for value in values:
+    if all(abs(value - earlier) > gap for earlier in kept):
+      kept.append(value)
+  return kept
 
 
 def style_x(axis: Axes, rows: Sequence[Row]) -> str:
@@ -234,23 +243,26 @@ def divergence(rows: Sequence[Row], variants: Mapping[str, str], methods: Mappin
 
 def matched(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[str, str], reference: str,
             shifted_label: str) -> Figure:
-  """Shifted success at matched success in distribution: a panel a method and temperature, a row a base.
+  """Shifted success at matched success in distribution: a panel a method and temperature, two beside one another.
 
-  A line joins the reference (where it first had that success) and the method.
+  A panel has a row a base. A line joins the reference (where it first had that success) and the method.
   """
   panels = list(dict.fromkeys((row["method"], row["temperature"]) for row in rows))
   most = max(sum((row["method"], row["temperature"]) == panel for row in rows) for panel in panels)
-  figure, axes = style.new_figure(1, len(panels), height=1.0 + 0.3 * most, sharex=True)
+  columns = min(2, len(panels))
+  lines = -(-len(panels) // columns)
+  figure, axes = style.new_figure(lines, columns, height=(1.0 + 0.3 * most) * lines, sharex=True)
+  for axis in axes.flat[len(panels):]:
+    axis.set_visible(False)
   top = ceiling([row[name] for row in rows for name in ("shifted_method", "shifted_sft")])
-  for axis, (method, temperature) in zip(axes.flat, panels, strict=True):
+  for axis, (method, temperature) in zip(axes.flat, panels, strict=False):
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
     style.rate_axis(axis, "x", top)
     panel_rows = [row for row in rows if (row["method"], row["temperature"]) == (method, temperature)]
     _matched_panel(axis, panel_rows, colours[reference], colours[method])
     axis.set_xlabel(plot_text(shifted_label, 60))
-    pair = f"{plain(methods[method], 16)} minus {plain(methods[reference], 16)}"
-    style.title(axis, panel_title(pair, temperature))
+    style.title(axis, panel_title(plain(methods[method], 24), temperature))
   drawn = dict.fromkeys([reference, *(method for method, _ in panels)])
   style.key(figure, [(methods[method], colours[method], "-", 5) for method in drawn])
   return figure

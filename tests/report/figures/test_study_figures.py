@@ -1,4 +1,5 @@
 import csv
+import itertools
 
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.labels import GENERAL_POINTS
@@ -85,3 +86,22 @@ def test_the_other_figures_draw(tmp_path):
       study_figures.divergence(distance, x, LABELS, COLOURS, ()),
       study_figures.effects(forest, COLOURS, {("change", "sft", "x"): "SFT"}))):
     assert study_figures.save(figure, [], tmp_path / f"{index}.png").stat().st_size > 2000
+
+
+def test_the_matched_pairs_of_many_methods_stand_in_two_columns_whose_texts_are_apart():
+  pairs = [{"temperature": temperature, "method": method, "base": base, "in_distribution": 0.5, "shifted_method": 0.4,
+            "shifted_sft": 0.3, "gap": 0.1}
+           for method in ("a", "b", "c") for temperature in (0.0, 1.0) for base in ("base-0", "mean")]
+  labels = {"sft": "SFT"} | {name: f"A method that is named {name}" for name in "abc"}
+  figure = study_figures.matched(pairs, labels, dict.fromkeys(labels, "#000000"), "sft", "b")
+  figure.draw_without_rendering()
+  boxes = [axis.get_tightbbox() for axis in figure.axes if axis.get_visible()]
+  assert len(boxes) == 6 and len({round(box.y0) for box in boxes}) == 3
+  assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
+
+
+def test_methods_that_begin_from_unlike_models_have_a_start_line_each():
+  rows = [{**row, "success": row["success"] + (0.3 if row["method"] == "ppo" else 0.0)} for row in curve_rows()]
+  grey = lambda rows: [line.get_ydata()[0] for line in study_figures.curves(
+      rows, VARIANTS, LABELS, COLOURS, ("id_seen",)).axes[0].lines if line.get_color() == style.START]
+  assert len(grey(curve_rows())) == 1 and len(grey(rows)) == 2
