@@ -89,8 +89,8 @@ def test_another_optimizer_is_tried_without_the_arguments_of_the_first(plan_of, 
     return first
 
   suggestions.search(first, tiny("rl", compute__microbatches="8", compute__logit_chunk="5"), make, printed.append, 9)
-  names = list(dict.fromkeys(tried))
-  assert names[:3] == [("adamw", True, 0), ("adafactor", False, 0), ("adamw", True, 16)]
+  assert {("adamw", True, 0), ("adafactor", False, 0), ("adamw", True, 16)} <= set(tried)
+  assert ("adafactor", True, 0) not in tried
   assert not any("no argument" in line for line in printed)
 
 
