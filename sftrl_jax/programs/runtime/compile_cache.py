@@ -19,6 +19,7 @@ from sftrl_jax.programs.runtime.process import cores
 VARIABLE, OFF = "SFTRL_COMPILE_CACHE", "off"   # the variable's value: a directory, or `off`
 LIMIT = 2 << 30   # bytes of all entries below the directory
 SUFFIX = ".program"
+OURS = f"{'[0-9a-f]' * 16}/{'[0-9a-f]' * 64}.*"   # FOLDER/ENTRY below the directory, half-written ones included
 DIGEST = hashlib.sha256().digest_size
 USED = []   # the cache of this process, once there is one
 
@@ -50,12 +51,12 @@ class CompileCache:
 
   def put(self, key: str, value: bytes) -> None:
     """Replaces an entry in one move: processes that read meanwhile see the old one or the new one."""
-    half = None
+    path, half = self._file(key), None
     try:
-      with tempfile.NamedTemporaryFile(dir=self._path, suffix=".half", delete=False) as file:
+      with tempfile.NamedTemporaryFile(dir=self._path, prefix=f"{path.stem}.", delete=False) as file:
         half = Path(file.name)
         file.write(_digest(key, value) + value)
-      half.replace(self._file(key))
+      half.replace(path)
     except OSError:
       if half is not None:
         _remove(half)
@@ -117,10 +118,13 @@ def fingerprint() -> str:
 
 
 def trim(home: Path, limit: int = LIMIT) -> None:
-  """Removes the entries below a directory that were used longest ago, until the others have at most `limit` bytes."""
+  """Removes the entries below a directory that were used longest ago, until the others have at most `limit` bytes.
+
+  Whatever else is there stays: the user may have given a directory that holds more.
+  """
   entries = []
   with contextlib.suppress(OSError):
-    for path in home.glob("*/*"):
+    for path in home.glob(OURS):
       with contextlib.suppress(OSError):   # another process removed it
         status = path.stat()
         entries.append((status.st_mtime, status.st_size, path))

@@ -97,7 +97,7 @@ def test_what_cannot_be_written_or_read_is_no_error(tmp_path):
 
 
 def test_the_entries_that_were_used_longest_ago_are_removed(tmp_path):
-  cache = CompileCache(tmp_path / "machine")
+  cache = CompileCache(tmp_path / compile_cache.fingerprint())
   cache._path.mkdir()
   for age, key in ((300, "a"), (200, "b"), (100, "c")):
     cache.put(key, b"x" * 1000)
@@ -109,6 +109,21 @@ def test_the_entries_that_were_used_longest_ago_are_removed(tmp_path):
   compile_cache.trim(tmp_path, 2 * 1032)
   assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
   compile_cache.trim(tmp_path / "absent", 0)
+
+
+def test_nothing_else_is_removed_from_the_directory(tmp_path):
+  """Half-written entries of a process that was killed are; files of the user are not, wherever they are."""
+  cache = CompileCache(tmp_path / compile_cache.fingerprint())
+  cache._path.mkdir()
+  cache.put("a", b"x")
+  cache._file("b").with_suffix(".xk3_9a").write_bytes(b"half")
+  kept = [tmp_path / "thesis.tex", cache._path / "notes.program", tmp_path / "photos" / f"{'0' * 64}.program",
+          tmp_path / "photos" / "1.jpg"]
+  (tmp_path / "photos").mkdir()
+  for path in kept:
+    path.write_text("of the user")
+  compile_cache.trim(tmp_path, 0)
+  assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
 
 
 @pytest.fixture
