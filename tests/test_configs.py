@@ -22,6 +22,7 @@ METHOD = {
     "max_without_signal": "of rewards, which SFT has none of",
     "optimizer.learning_rate": "a rate is good for a loss, not for a task",
     "optimizer.args": "as the rate",
+    "optimizer.factors.value/*": "of the value head, which SFT has none of",
     "schedule": "counts updates, of which the methods make different numbers",
     "compute": "how a batch is cut into pieces: speed and rounding",
     "checkpoint": "counts steps: another unit; what is kept does not change what is trained",
@@ -41,7 +42,7 @@ def resolved(spec, overrides=()):
 
 def alien(one, other):
   """Keys in which two configs differ and may not."""
-  differing = [key for key, _, _ in resolve.differences(one, other)]
+  differing = [key for key, *values in resolve.differences(one, other) if {} not in values]   # {}: its keys differ
   return [key for key in differing if not any(key == free or key.startswith(f"{free}.") for free in METHOD)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from sftrl_jax.chat import Chat
@@ -36,12 +37,13 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Eleven more members are optional. `attempts_of`: "episode" (an attempt is a response of the episode, the default) or
-  "point" (a right response that does not end the episode leads to the next point of a task of many points, where tries
-  begin anew); `tries`: then the most tries at a point; `illegal_codes`: codes of responses whose form is not valid,
-  by default ("illegal",) where that code exists. `rewrites_prompt`: a response may be followed by a new chat in place
-  of a longer one; every chat is then a row of its own. Of such an environment `row_attempts` is the most responses of
-  one chat and `most_rows` the most chats of one episode; each is `attempts` if left out.
+  Twelve more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
+  `attempts_of`: "episode" (an attempt is a response of the episode, the default) or "point" (a right response that does
+  not end the episode leads to the next point of a task of many points, where tries begin anew); `tries`: then the most
+  tries at a point; `illegal_codes`: codes of responses whose form is not valid, by default ("illegal",) where that code
+  exists. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one; every chat is then a row
+  of its own. Of such an environment `row_attempts` is the most responses of one chat and `most_rows` the most chats of
+  one episode; each is `attempts` if left out.
 
   Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are what a report prints instead of
   the names, in this order; codes with one label are added up. The methods careless(state, seed), a well-formed response
@@ -126,6 +128,18 @@ def rewriting(env: Env) -> Rewriting | None:
     raise ValueError(f"row_attempts of the environment is {row_attempts} and most_rows {rows}, but an episode of "
                      f"`attempts` = {env.attempts} responses does not fit into so many chats: raise one of them.")
   return Rewriting(row_attempts, rows)
+
+
+def thread_safe(judge: Env | Callable) -> bool:
+  """Whether threads may call an environment, or a reward function, at one time: its `thread_safe`, False if left out.
+
+  Raises ValueError for one that is no bool.
+  """
+  stated = getattr(judge, "thread_safe", False)
+  if not isinstance(stated, bool):
+    raise ValueError(f"thread_safe is {stated!r}, but it must be True (threads may call it at one time) or False: "
+                     "correct it, or leave it out for False.")
+  return stated
 
 
 def labels_of(env: Env) -> dict[str, dict[str, str]]:

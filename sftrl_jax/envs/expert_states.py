@@ -48,6 +48,7 @@ class ExpertStates(EnvWrapper):
   """
 
   attempts = 1
+  thread_safe = False   # for the walk that it remembers
   rewrites_prompt = False   # one response is in one chat, whatever those of the environment are
 
   def __init__(self, env: Env, places: tuple[Place, ...]):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs import guard
-from sftrl_jax.envs.env import Verdict
+from sftrl_jax.envs.env import Verdict, thread_safe
 
 # Of a reward. Advantages, returns and gradients are sums of squares in float32, which ends at 3.4e38.
 LARGEST = 1e15
@@ -81,6 +81,12 @@ class CheckedEnv(EnvWrapper):
   env: Any
   scored: bool = False
 
+  @property
+  def thread_safe(self) -> bool:
+    """What the class itself states: one derived from an environment that is safe may be not."""
+    env = self.env
+    return env.thread_safe if "thread_safe" in vars(type(env)) else False
+
   def __getattr__(self, name):  # fields, variants, codes, attempts, words; labels, careless and misread if it has them
     env = object.__getattribute__(self, "env")
     value = getattr(env, name)
@@ -130,16 +136,13 @@ class CheckedEnv(EnvWrapper):
     return float(bias)
 
   def _ask(self, method: Callable, *arguments):
-    try:
-      return guard.call(method, self.env, *arguments)
-    except BaseException as error:
-      if guard.is_signal(error):
-        raise
+    def failed(error: BaseException) -> TaskError:
       shown = ", ".join(map(_short, arguments))
       message = (f"{blame(error, method)}: {guard.describe(error)}\n  Asked for was {method.__name__}({shown}). "
                  f"{RULES[method.__name__]}")
-      spoils = method.__name__ in ("reset", "step")
-      raise (EpisodeError("env", message) if spoils else TaskError(message)) from error
+      return EpisodeError("env", message) if method.__name__ in ("reset", "step") else TaskError(message)
+
+    return _guarded(failed, method, self.env, *arguments)
 
   def _pair(self, method: Callable, names: str, *arguments) -> tuple:
     answer = self._ask(method, *arguments)
@@ -173,6 +176,10 @@ class RewardFnEnv(EnvWrapper):
   env: Any
   function: Callable[[Chat, str, Verdict], float]
 
+  @property
+  def thread_safe(self) -> bool:
+    return thread_safe(self.env) and thread_safe(self.function)
+
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
     takes_state = name in ("careless", "careless_bias", "misread")
@@ -185,20 +192,29 @@ class RewardFnEnv(EnvWrapper):
   def step(self, state: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
     after, verdict = self.env.step(state.state, response)
     after, unrewarded = RewardedState(after, verdict.chat or ()), dataclasses.replace(verdict, reward=None)
-    try:
-      reward = guard.call(self.function, state.chat, response, verdict)
-    except BaseException as error:
-      if guard.is_signal(error):
-        raise
-      raise EpisodeError("reward", f"{blame(error, self.function)}: {guard.describe(error)}\n  The response was "
-                         f"{_short(response)}. A reward function gives every response a finite number.",
-                         (after, unrewarded)) from error
+
+    def failed(error: BaseException) -> EpisodeError:
+      return EpisodeError("reward", f"{blame(error, self.function)}: {guard.describe(error)}\n  The response was "
+                          f"{_short(response)}. A reward function gives every response a finite number.",
+                          (after, unrewarded))
+
+    reward = _guarded(failed, self.function, state.chat, response, verdict)
     if reward is None:
       raise EpisodeError("reward", _abstains(self.function, response) + ".", (after, unrewarded))
     return after, dataclasses.replace(verdict, reward=_finite(self.function, reward, response))
 
   def expert(self, state: RewardedState, *choice: int) -> str:
     return self.env.expert(state.state, *choice)
+
+
+def _guarded(failed: Callable[[BaseException], TaskError], function: Callable, *arguments) -> Any:
+  """function(*arguments); raises failed(error) for its error, unless that is a signal to the process."""
+  try:
+    return guard.call(function, *arguments, failed=failed)
+  except BaseException as error:
+    if guard.is_signal(error):
+      raise
+    raise failed(error) from error
 
 
 def _abstains(function: Callable, response: str) -> str:

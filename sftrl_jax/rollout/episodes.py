@@ -1,14 +1,16 @@
 """The conversation with the environment: one loop for training and for evaluation."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sftrl_jax.chat import Chat, Message, continues
-from sftrl_jax.envs.env import Env, Rewriting, Verdict, rewriting
-from sftrl_jax.envs.guard import OutOfTime, describe, time_limit
+from sftrl_jax.envs.env import Env, Rewriting, Verdict, rewriting, thread_safe
+from sftrl_jax.envs.guard import OutOfTime, describe
 from sftrl_jax.envs.referee import EpisodeError, location
+from sftrl_jax.envs.verdict_pool import Outcome, VerdictPool
 
 DROPPED = "dropped/"   # begins the kinds of trouble for which an episode is left out
 
@@ -118,7 +120,7 @@ def scripted(answer: Callable[[Chat], str]) -> Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """Seconds spent in the policy and in the environment."""
+  """Seconds spent in the policy, and waiting for the environment."""
 
   rollout: float
   verify: float
@@ -130,13 +132,33 @@ class Judging:
 
   seconds: that one call of reset or step may take (0: any)
   keep_unrewarded: an episode without a reward goes on, its reward None, because only its success is measured
+  pool: in which an environment that is thread-safe is called; by default all calls are one after another
   """
 
   seconds: float = 0.0
   keep_unrewarded: bool = False
+  pool: VerdictPool = dataclasses.field(default_factory=VerdictPool, compare=False)
 
 
 JUDGING = Judging()
+
+
+@dataclasses.dataclass(slots=True)
+class _Game:
+  """An episode that is being played.
+
+  rows: chats so far. row_turns: responses in the last of them. The rest is as in Episode.
+  """
+
+  seed: int | str
+  state: Any = None
+  chat: Chat | None = None
+  turns: list[Turn] = dataclasses.field(default_factory=list)
+  truncated: bool = False
+  trouble: Trouble | None = None
+  earlier: Chat = ()
+  rows: int = 1
+  row_turns: int = 0
 
 
 def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool,
@@ -147,58 +169,91 @@ def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Call
   any_process: from whether an episode goes on in this process to whether one does in any; processes call it, and the
   policy, equally often.
   """
-  started = time.perf_counter()
-  count = len(seeds)
-  states, chats = [None] * count, [None] * count
-  turns: list[list[Turn]] = [[] for _ in seeds]
-  earlier, rows, row_turns, bounds = [()] * count, [1] * count, [0] * count, rewriting(env)
-  truncated, troubles = [False] * count, [None] * count
-  for i, seed in enumerate(seeds):
-    begun, troubles[i] = _attempt(env, "reset", judging.seconds, seed)
-    states[i], chats[i] = begun or (None, None)
-  verify, rollout = time.perf_counter() - started, 0.0
-  live, kept, memory = list(range(count)), None, None
+  return begin(env, policy, seeds, any_process, judging)()
+
+
+def begin(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool,
+          judging: Judging = JUDGING) -> Callable[[], tuple[list[Episode], Clock]]:
+  """`play` up to the last verdicts: returns the function that waits for them, and returns what `play` does.
+
+  After `attempts` responses no episode goes on, whatever the verdicts on the last of them are: the policy is free, and
+  in a pool these verdicts come while it answers others.
+  """
+  mark, rollout, at_once = time.perf_counter(), 0.0, thread_safe(env)
+  bounds, games = rewriting(env), [_Game(seed) for seed in seeds]
+
+  def start(method: str, arguments: Sequence[tuple]) -> Callable[[], list[tuple]]:
+    calls = [functools.partial(getattr(env, method), *each) for each in arguments]
+    wait = judging.pool.start(method, calls, judging.seconds, at_once)
+    return lambda: [_attempted(env, method, outcome) for outcome in wait()]
+
+  for game, (begun, trouble) in zip(games, start("reset", [(seed,) for seed in seeds])(), strict=True):
+    game.state, game.chat = begun or (None, None)
+    game.trouble = trouble
+  verify = time.perf_counter() - mark
+  live, kept, memory, turn, last = list(range(len(games))), None, None, 0, list
   while any_process(bool(live)):
-    mark = time.perf_counter()
-    responses, memory = policy([chats[i] for i in live], kept, memory)
+    mark, turn = time.perf_counter(), turn + 1
+    responses, memory = policy([games[i].chat for i in live], kept, memory)
     rollout += time.perf_counter() - mark
     mark = time.perf_counter()
-    going_on = []
-    for place, (i, response) in enumerate(zip(live, responses, strict=True)):
-      if response.refused:
-        truncated[i], troubles[i] = True, troubles[i] or response.refused
-        continue
-      judged, trouble = _attempt(env, "step", judging.seconds, states[i], response.text)
-      troubles[i] = troubles[i] or trouble
-      if judged is None or (trouble is not None and not judging.keep_unrewarded):
-        continue
-      states[i], verdict = judged
-      row_turns[i] += 1
-      anew = bounds and verdict.chat is not None and not continues(chats[i], response.text, verdict.chat)
-      beyond = None if verdict.chat is None else _beyond(
-          env, bounds, len(turns[i]) + 1, rows[i] + 1 if anew else 0, row_turns[i])
-      if beyond:
-        verdict, troubles[i] = dataclasses.replace(verdict, truncated=True, chat=None), troubles[i] or beyond
-      turns[i].append(Turn(response, verdict))
-      truncated[i] = verdict.truncated
-      if anew and not beyond:
-        earlier[i] += (*chats[i], Message("assistant", response.text))
-        rows[i], row_turns[i] = rows[i] + 1, 0
-      chats[i] = verdict.chat or whole_chat(chats[i], response.text, verdict.feedback)
-      if verdict.chat is not None:
-        going_on.append((i, place))
-    live, kept = [i for i, _ in going_on], [place for _, place in going_on]
+    judge, going_on = _judge(env, bounds, judging, [games[i] for i in live], responses, start), []
+    if turn == env.attempts:
+      last = judge
+    else:
+      going_on = judge()
+    live, kept = [live[place] for place in going_on], going_on
     verify += time.perf_counter() - mark
-  episodes = [_closed(Episode(seed, tuple(turns[i]), chats[i] or (), truncated[i], troubles[i], earlier[i]), judging)
-              for i, seed in enumerate(seeds)]
-  return episodes, Clock(rollout, verify)
+
+  def end() -> tuple[list[Episode], Clock]:
+    mark = time.perf_counter()
+    last()
+    return [_closed(game, judging) for game in games], Clock(rollout, verify + time.perf_counter() - mark)
+
+  return end
 
 
-def _attempt(env: Env, method: str, seconds: float, *arguments) -> tuple[tuple | None, Trouble | None]:
-  """(what the method returns, None), or (what is known all the same or None, the trouble)."""
+def _judge(env: Env, bounds: Rewriting | None, judging: Judging, games: Sequence[_Game], responses: Sequence[Response],
+           start: Callable[[str, Sequence[tuple]], Callable[[], list[tuple]]]) -> Callable[[], list[int]]:
+  """Begins the verdicts on responses: the function that waits for them, updates the games, and returns the places of
+  those that go on."""
+  places = []
+  for place, (game, response) in enumerate(zip(games, responses, strict=True)):
+    if response.refused:
+      game.truncated, game.trouble = True, game.trouble or response.refused
+    else:
+      places.append(place)
+  wait = start("step", [(games[place].state, responses[place].text) for place in places])
+  return lambda: [place for place, outcome in zip(places, wait(), strict=True)
+                  if _goes_on(env, bounds, judging, games[place], responses[place], *outcome)]
+
+
+def _goes_on(env: Env, bounds: Rewriting | None, judging: Judging, game: _Game, response: Response,
+             judged: tuple[Any, Verdict] | None, trouble: Trouble | None) -> bool:
+  """Takes the verdict on a response into its game, and returns whether another response follows."""
+  game.trouble = game.trouble or trouble
+  if judged is None or (trouble is not None and not judging.keep_unrewarded):
+    return False
+  game.state, verdict = judged
+  game.row_turns += 1
+  anew = bounds and verdict.chat is not None and not continues(game.chat, response.text, verdict.chat)
+  beyond = None if verdict.chat is None else _beyond(
+      env, bounds, len(game.turns) + 1, game.rows + 1 if anew else 0, game.row_turns)
+  if beyond:
+    verdict, game.trouble = dataclasses.replace(verdict, truncated=True, chat=None), game.trouble or beyond
+  game.turns.append(Turn(response, verdict))
+  game.truncated = verdict.truncated
+  if anew and not beyond:
+    game.earlier += (*game.chat, Message("assistant", response.text))
+    game.rows, game.row_turns = game.rows + 1, 0
+  game.chat = verdict.chat or whole_chat(game.chat, response.text, verdict.feedback)
+  return verdict.chat is not None
+
+
+def _attempted(env: Env, method: str, outcome: Outcome) -> tuple[tuple | None, Trouble | None]:
+  """(what the method returned, None), or (what is known all the same or None, the trouble)."""
   try:
-    with time_limit(seconds):
-      return getattr(env, method)(*arguments), None
+    return outcome.get(), None
   except EpisodeError as error:
     return error.after, Trouble(f"{DROPPED}{error.kind}", str(error))
   except OutOfTime as error:   # between two lines of the user's own
@@ -228,8 +283,9 @@ def _beyond(env: Env, bounds: Rewriting | None, responses: int, begun: int, row_
   return Trouble(kind, f"{location(env, 'step')}: {text}")
 
 
-def _closed(episode: Episode, judging: Judging) -> Episode:
-  """The episode without its turns where it is left out."""
+def _closed(game: _Game, judging: Judging) -> Episode:
+  """The episode, without its turns where it is left out."""
+  episode = Episode(game.seed, tuple(game.turns), game.chat or (), game.truncated, game.trouble, game.earlier)
   if not episode.dropped or (judging.keep_unrewarded and episode.turns):
     return episode
   return dataclasses.replace(episode, turns=(), truncated=False)

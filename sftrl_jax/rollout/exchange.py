@@ -10,7 +10,7 @@ import numpy as np
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.parallel import hosts
-from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, play
+from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, begin
 from sftrl_jax.rollout.policy import Actor, Cost, policy
 
 ARRAYS = {"context": np.int32, "tokens": np.int32, "logprobs": np.float32}   # long fields of a Response
@@ -45,6 +45,16 @@ def play_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[
 
   numbers: of the episodes. Random keys follow from them, so it does not matter which process plays an episode.
   """
+  return begin_together(context, numbers, seeds)()
+
+
+def begin_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[int | str]
+                   ) -> Callable[[], tuple[list[Episode], Clock]]:
+  """`play_together` up to the last verdicts: returns the function that waits for them, and returns what it does.
+
+  Processes call it, and the function, in the same order.
+  numbers: of the episodes. Random keys follow from them, so it does not matter which process plays an episode.
+  """
   actor, rows = context.actor, context.actor.rollout.rows
   slots = [slot for slot in actor.share.slots(rows) if slot < len(numbers)] if hosts.several() else range(len(numbers))
   answer = policy(actor, context.params, context.key, context.temperature, [numbers[slot] for slot in slots],
@@ -54,10 +64,14 @@ def play_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[
     context.before_turn()
     return hosts.any_process(going_on)
 
-  episodes, clock = play(context.env, answer, [seeds[slot] for slot in slots], any_process, context.judging)
-  if not hosts.several():
-    return episodes, clock
-  records: list = [None] * len(numbers)
+  end = begin(context.env, answer, [seeds[slot] for slot in slots], any_process, context.judging)
+  return (lambda: _exchanged(actor, seeds, *end())) if hosts.several() else end
+
+
+def _exchanged(actor: Actor, seeds: Sequence[int | str], episodes: list[Episode], clock: Clock
+               ) -> tuple[list[Episode], Clock]:
+  """All episodes from this process's own, in the order of the seeds."""
+  rows, records = actor.rollout.rows, [None] * len(seeds)
   for process, shared in enumerate(hosts.gathered([packed(episode) for episode in episodes])):
     for slot, record in zip(actor.share.slots(rows, process), shared, strict=False):
       records[slot] = record

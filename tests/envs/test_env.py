@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Counting, Env, Rewriting, Verdict, counting_of, labels_of, rewriting
+from sftrl_jax.envs.env import Counting, Env, Rewriting, Verdict, counting_of, labels_of, rewriting, thread_safe
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.envs.virl.env import VIRL
@@ -103,3 +103,22 @@ def test_chats_are_bounded_by_what_an_environment_states_and_else_by_its_attempt
 def test_bounds_that_hold_no_episode_are_refused(members, words):
   with pytest.raises(ValueError, match=words):
     rewriting(Rewrites(**members))
+
+
+def test_threads_may_call_what_says_so_itself():
+  """An environment of one's own states it in its class: what it is derived from says nothing of its own methods."""
+  class Derived(GeneralPoints):
+    pass
+
+  class Stated(GeneralPoints):
+    thread_safe = True
+
+  safe, unsafe, silent = (lambda *_: 0.0 for _ in range(3))
+  safe.thread_safe, unsafe.thread_safe = True, False
+  for env, expected in ((GeneralPoints(), True), (VIRL(), True), (CheckedEnv(Task()), False),
+                        (CheckedEnv(Derived()), False), (CheckedEnv(Stated()), True)):
+    assert thread_safe(env) is expected
+    assert thread_safe(RewardFnEnv(env, safe)) is expected
+    assert not thread_safe(RewardFnEnv(env, unsafe)) and not thread_safe(RewardFnEnv(env, silent))
+  with pytest.raises(ValueError, match="thread_safe is 'yes', but it must be True"):
+    thread_safe(CheckedEnv(variant_of_task(thread_safe="yes")))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -107,3 +108,87 @@ def test_a_long_or_broken_text_is_shortened():
 
   assert guard.describe(Broken()) == "Broken" and guard.describe(GeneratorExit()) == "GeneratorExit"
   assert len(guard.describe(ValueError("x" * 10**6))) < 600
+
+
+def test_calls_of_many_threads_are_each_guarded_and_the_process_is_as_it_was_after_the_last_one(tmp_path):
+  """They are all inside at one time, and leave in another order than they came."""
+  real, here, count = os._exit, os.getcwd(), 4
+  inside, ended, errors = threading.Barrier(count), [threading.Event() for _ in range(count)], {}
+
+  def leaves(number):
+    os.chdir(tmp_path)
+    inside.wait(20.0)
+    if number + 1 < count:
+      assert ended[number + 1].wait(20.0)
+    os._exit(number)
+
+  def run(number):
+    try:
+      guard.call(leaves, number)
+    except SystemExit as error:
+      errors[number] = error.code
+    ended[number].set()
+
+  threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(20.0)
+  assert errors == {number: number for number in range(count)} and list(errors) == [3, 2, 1, 0]
+  assert os._exit is real and os.getcwd() == here
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")   # of a fork among threads
+def test_a_child_of_a_thread_never_goes_on_as_the_caller():
+  children = []
+
+  def forks():
+    children.append(os.fork())
+
+  thread = threading.Thread(target=guard.call, args=(forks,))
+  thread.start()
+  thread.join(20.0)
+  assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+
+
+def test_a_thread_that_is_given_up_is_told_so_and_its_line_is_known():
+  released, ended = threading.Event(), []
+
+  def hangs():
+    while not released.is_set():
+      time.sleep(0.001)   # the line
+
+  def run():
+    try:
+      guard.call(hangs, failed=lambda error: KeyError(error.__traceback__))
+    except guard.OutOfTime:
+      ended.append(True)
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  while not guard._calls:
+    time.sleep(0.001)
+  trace = guard.give_up(thread.ident, 3.0).args[0]
+  thread.join(20.0)
+  assert ended == [True] and not guard._calls
+  names = []
+  while trace is not None:
+    names, trace = [*names, trace.tb_frame.f_code.co_name], trace.tb_next
+  assert names[-2:] == ["call", "hangs"] or names[-1] in ("call", "_enter")   # it may have just begun
+  released.set()
+
+
+def test_an_alarm_rings_for_each_call_though_the_user_takes_its_signal():
+  before = signal.getsignal(signal.SIGALRM)
+  with guard.Alarm(0.05) as alarm:
+    for _ in range(2):
+      with pytest.raises(guard.OutOfTime):
+        alarm.start()
+        try:
+          time.sleep(20.0)
+        finally:
+          alarm.stop()
+      signal.signal(signal.SIGALRM, signal.SIG_IGN)
+      alarm.start()
+      alarm.stop()
+  assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

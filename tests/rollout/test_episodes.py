@@ -1,14 +1,20 @@
 """The conversation loop with policies that are plain functions."""
 
 import dataclasses
+import random
+import re
+import threading
 import time
 
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.envs import verdict_pool
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, EpisodeError, RewardFnEnv
-from sftrl_jax.rollout.episodes import Judging, Response, Trouble, play, scripted, whole_chat
+from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, RewardFnEnv
+from sftrl_jax.envs.verdict_pool import VerdictPool
+from sftrl_jax.envs.virl.env import VIRL
+from sftrl_jax.rollout.episodes import Judging, Response, Trouble, begin, play, scripted, whole_chat
 
 ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
 SEEDS = (5, 3, 8, 3, 100, 0)
@@ -153,11 +159,11 @@ def test_an_episode_is_held_to_its_attempts():
     def step(self, state, response):
       return super().step(dataclasses.replace(state, attempt=0), response)
 
-  for env, place in ((Long(**SERVED, seed=-1), "test_episodes.py, line"), ):
-    for episode in play(CheckedEnv(env), scripted(lambda chat: "NUMBERS"), SEEDS)[0]:
-      assert len(episode.turns) == 3 and episode.truncated and episode.turns[-1].verdict.truncated
-      assert not episode.dropped and episode.trouble.kind == "cut/attempts" and place in episode.trouble.message
-      assert "`attempts`" in episode.trouble.message and episode.chat[-1].role == "user"
+  for episode in play(CheckedEnv(Long(**SERVED, seed=-1)), scripted(lambda chat: "NUMBERS"), SEEDS)[0]:
+    assert len(episode.turns) == 3 and episode.truncated and episode.turns[-1].verdict.truncated
+    assert not episode.dropped and episode.trouble.kind == "cut/attempts"
+    assert "`attempts`" in episode.trouble.message and "test_episodes.py, line" in episode.trouble.message
+    assert episode.chat[-1].role == "user"
 
 
 @pytest.mark.parametrize("points, row_attempts, most_rows, member", [
@@ -188,3 +194,157 @@ def test_a_mistake_of_the_interface_ends_the_play():
   with pytest.raises(ValueError, match="must return") as error:
     play(CheckedEnv(Wrong(**SERVED)), scripted(lambda chat: "NUMBERS"), SEEDS)
   assert not isinstance(error.value, EpisodeError)
+
+
+@pytest.fixture
+def pooled(monkeypatch):
+  """pooled(workers, ...): a Judging whose pool takes every call but the first one to threads, however fast it is."""
+  for name in ("SLOW", "PATIENCE"):
+    monkeypatch.setattr(verdict_pool, name, -1.0)
+  return lambda workers=4, **options: Judging(pool=VerdictPool(workers), **options)
+
+
+def in_threads(env, seen):
+  """The environment, noting in which threads it is called."""
+  class Noted(EnvWrapper):
+    thread_safe = True
+
+    def __getattr__(self, name):
+      return getattr(env, name)
+
+    def reset(self, seed):
+      seen.add(threading.get_ident())
+      return env.reset(seed)
+
+    def step(self, state, response):
+      seen.add(threading.get_ident())
+      return env.step(state, response)
+
+  return Noted()
+
+
+@pytest.mark.parametrize("env", [
+    ENV, VIRL(style="compact"), VIRL(style="paper", legs=(2, 2)),
+    RewardFnEnv(ENV, lambda chat, response, verdict: None if len(response) % 3 else float(len(chat)))],
+    ids=["general_points", "virl", "virl_paper", "abstains"])
+@pytest.mark.parametrize("keep_unrewarded", [False, True])
+def test_a_pool_plays_what_one_verdict_after_another_does(env, keep_unrewarded, pooled):
+  """Right, wrong and senseless responses, which depend on the chat alone."""
+  def answer(chat):
+    draw = random.Random(repr(chat))
+    return draw.choice([chat[-1].text, "NUMBERS", " ".join(draw.choices(env.words or ("forward()", "x"), k=4))])
+
+  seen, judging = set(), Judging(keep_unrewarded=keep_unrewarded)
+  usual = play(env, scripted(answer), range(24), judging=judging)[0]
+  for workers in (2, 5):
+    played = play(in_threads(env, seen), scripted(answer), range(24),
+                  judging=pooled(workers, keep_unrewarded=keep_unrewarded))[0]
+    assert played == usual
+  assert len(seen) > 3
+
+
+def test_a_reward_with_a_state_is_called_in_order_by_one_thread(pooled):
+  """It states nothing, or that it is not thread-safe: then it is called as by a pool of one."""
+  def make():
+    calls = []
+
+    def reward(chat, response, verdict):
+      assert threading.current_thread() is threading.main_thread()
+      calls.append(chat)
+      return float(len(calls))
+
+    return reward
+
+  policy = scripted(lambda chat: "NUMBERS")
+  usual = play(RewardFnEnv(ENV, make()), policy, SEEDS)[0]
+  assert [episode.rewards[0] for episode in usual] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+  silent, unsafe = make(), make()
+  unsafe.thread_safe = False
+  for reward in (silent, unsafe):
+    assert play(RewardFnEnv(ENV, reward), policy, SEEDS, judging=pooled())[0] == usual
+
+
+def safe(reward):
+  reward.thread_safe = True
+  return reward
+
+
+def test_verdicts_that_end_in_reverse_order_change_nothing(pooled):
+  """Each waits for that of the next episode, so that all must run at one time."""
+  place = {ENV.reset(seed)[1]: number for number, seed in enumerate(SEEDS[:3])}
+  ended = [threading.Event() for _ in range(len(place) + 1)]
+  ended[-1].set()
+  order = []
+
+  @safe
+  def reward(chat, response, verdict):
+    number = place[chat]
+    if number:   # the first verdict of a pool is given in the calling thread
+      assert ended[number + 1].wait(20.0)
+    order.append(number)
+    ended[number].set()
+    return float(number)
+
+  env = RewardFnEnv(GeneralPoints(target="any", cards=3, attempts=1, style="compact"), reward)
+  episodes = play(env, scripted(lambda chat: "NUMBERS"), SEEDS[:3], judging=pooled(3))[0]
+  assert [episode.rewards for episode in episodes] == [[0.0], [1.0], [2.0]] and order == [0, 2, 1]
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_a_failure_in_a_pool_spoils_its_own_episode(where, pooled):
+  @dataclasses.dataclass(frozen=True)
+  class Safe(Server):
+    thread_safe = True
+
+  policy = scripted(lambda chat: "NUMBERS")
+  env = CheckedEnv(Safe(**SERVED, where=where))
+  played = play(env, policy, SEEDS, judging=pooled())[0]
+  assert played == play(env, policy, SEEDS)[0] and [one.dropped for one in played] == [seed == 8 for seed in SEEDS]
+
+
+@pytest.mark.parametrize("keep_unrewarded", [False, True])
+def test_a_reward_that_hangs_in_a_pool_spoils_its_own_episode_at_its_limit(keep_unrewarded, pooled):
+  """The message is that of one verdict after another; an episode that is measured without its reward goes on."""
+  released, hung = threading.Event(), ENV.reset(8)[1][0]
+
+  @safe
+  def reward(chat, response, verdict):
+    if chat[0] == hung:
+      released.wait(20.0)
+    return -1.0
+
+  env, policy, options = RewardFnEnv(ENV, reward), scripted(lambda _: "NUMBERS"), dict(
+      seconds=0.1, keep_unrewarded=keep_unrewarded)
+  try:
+    played = play(env, policy, SEEDS, judging=pooled(**options))[0]
+    usual = play(env, policy, SEEDS, judging=Judging(**options))[0]
+  finally:
+    released.set()
+  for got in (played, usual):
+    spoiled = got[SEEDS.index(8)]
+    assert spoiled.trouble.kind == "dropped/reward"
+    assert re.search(r"test_episodes\.py, line \d+, in reward: TimeoutError: no verdict within 0\.1 s",
+                     spoiled.trouble.message)
+    assert spoiled.rewards == ([None] * 3 if keep_unrewarded else [])
+  assert [one.turns for one in played] == [one.turns for one in usual]
+
+
+def test_the_last_verdicts_come_while_the_policy_is_free(pooled):
+  released = threading.Event()
+
+  @safe
+  def reward(chat, response, verdict):
+    assert threading.current_thread() is threading.main_thread() or released.wait(20.0)
+    return float(verdict.reward)
+
+  env = GeneralPoints(target="any", cards=3, attempts=1, style="compact")
+  policy = scripted(lambda chat: "NUMBERS")
+  end = begin(RewardFnEnv(env, reward), policy, SEEDS, judging=pooled())
+  released.set()   # were `begin` to wait, this would come too late
+  assert end()[0] == play(env, policy, SEEDS)[0]
+
+
+def test_processes_ask_equally_often_whether_any_goes_on():
+  asked = []
+  play(ENV, scripted(lambda _: "NUMBERS"), SEEDS, lambda live: asked.append(live) or live)
+  assert asked == [True, True, True, False]

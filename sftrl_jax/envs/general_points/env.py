@@ -95,6 +95,7 @@ class GeneralPoints:
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+  thread_safe: ClassVar[bool] = True
 
   def __post_init__(self):
     for name, value in _checked(self).items():

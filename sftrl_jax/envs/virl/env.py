@@ -88,6 +88,7 @@ class VIRL:
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+  thread_safe: ClassVar[bool] = True
   attempts_of: ClassVar[str] = "point"
 
   def __post_init__(self):

@@ -15,7 +15,7 @@ from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, r
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.referee import TaskError, location
-from sftrl_jax.programs.check import adversarial, expert_episodes
+from sftrl_jax.programs.check import adversarial, expert_episodes, verdict_checks
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, short
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.text.render import continued, render, response
@@ -86,6 +86,7 @@ def check_task(config: dict, id_variant: str = "", training: bool = True) -> Ite
   yield run_check("hostile strings get verdicts", lambda: adversarial.check_hostile_strings(played))
   yield run_check("no response beats the expert", lambda: adversarial.check_rewards(played))
   yield run_check("episodes end and stay ended", lambda: adversarial.check_episode_ends(played))
+  yield run_check("seconds of verdicts", lambda: verdict_checks.check_seconds(played, config))
   yield run_check("variants share no episode", lambda: _check_disjoint(played, id_variant, disjoint_training))
   yield run_check("texts fit", lambda: _check_lengths(played, config))
   if "data" in config and not config["data"].get("path"):

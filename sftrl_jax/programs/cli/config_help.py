@@ -25,6 +25,8 @@ MEANINGS = {
     "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward) that training, or one "
                    "evaluation of a variant, may leave out; may change on resume",
     "verdict_seconds": "that one call of the task's reset or step, its reward included, may take; 0 for no limit",
+    "verdict_workers": "threads that call a task's reset and step (its reward included) at one time, where these take "
+                       "over a millisecond and state thread_safe = True; 1: one after another; may change on resume",
     "max_without_signal": "iterations in a row whose rewards are all alike (in each group) after which the run stops; "
                           "0 for never",
     "flops": "total FLOPs at which the run stops; 0 for no limit",

@@ -40,6 +40,7 @@ from sftrl_jax.training import algorithms
 from sftrl_jax.training.optimizers import param_paths
 from sftrl_jax.training.position import Limits
 
+MOST_WORKERS = 1024   # threads of a process
 PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
 
 
@@ -148,6 +149,9 @@ def _check_numbers(plain: dict) -> None:
     raise ConfigError(f"config.max_dropped is {plain['max_dropped']}; it must be 0 (no episode is left out) or more.")
   if not 0 <= plain["verdict_seconds"] < 1e6:
     raise ConfigError(f"config.verdict_seconds is {plain['verdict_seconds']}; it must be 0 (no limit) or some seconds.")
+  if not 1 <= plain["verdict_workers"] <= MOST_WORKERS:
+    raise ConfigError(f"config.verdict_workers is {plain['verdict_workers']}; it must be 1 (one verdict after another) "
+                      f"or more, at most {MOST_WORKERS}: each is a thread.")
   if plain.get("max_without_signal", 0) < 0:
     raise ConfigError(f"config.max_without_signal is {plain['max_without_signal']}; it must be 0 (never) or positive.")
   if plain["seed"] < 0:

@@ -5,7 +5,7 @@ import difflib
 import typing
 
 from sftrl_jax.envs import ENVS
-from sftrl_jax.envs.env import Env, counting_of
+from sftrl_jax.envs.env import Env, counting_of, thread_safe
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
 from sftrl_jax.programs.config import user_files, values
 from sftrl_jax.programs.config.errors import ConfigError
@@ -35,9 +35,17 @@ def make_env(settings: dict, reward: str = "") -> Env:
     env = build(kind, fields, "config.env")
   try:
     counting_of(env)
+    thread_safe(env)
   except ValueError as error:
     raise ConfigError(f"config.env of {settings['name']!r}: {error}") from error
-  return RewardFnEnv(env, user_files.reward(reward)) if reward else env
+  if not reward:
+    return env
+  function = user_files.reward(reward)
+  try:
+    thread_safe(function)
+  except ValueError as error:
+    raise ConfigError(f"config.reward of {reward!r}: {error}") from error
+  return RewardFnEnv(env, function)
 
 
 def variant_env(settings: dict, variant: str, reward: str = "") -> Env:

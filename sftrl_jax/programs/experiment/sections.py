@@ -137,7 +137,7 @@ def data_section(settings: dict, path: str = "") -> type:
 
 SHARED = {
     "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "max_dropped": 100,
-    "verdict_seconds": 120.0, "start": "scratch", "env": env_section,
+    "verdict_seconds": 120.0, "verdict_workers": 16, "start": "scratch", "env": env_section,
     "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig, "rollout": RolloutConfig,
     "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig, "compute": ComputeConfig,
     "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}

@@ -3,6 +3,7 @@ out."""
 
 from collections.abc import Mapping, Sequence
 
+from sftrl_jax.envs import verdict_pool
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -12,7 +13,8 @@ from sftrl_jax.training.log import Log
 
 def judging(experiment: Experiment, keep_unrewarded: bool = False) -> Judging:
   """How episodes of a run are judged. keep_unrewarded: evaluation measures success, which needs no reward."""
-  return Judging(experiment.config["verdict_seconds"], keep_unrewarded)
+  config = experiment.config
+  return Judging(config["verdict_seconds"], keep_unrewarded, verdict_pool.shared(config["verdict_workers"]))
 
 
 def count(experiment: Experiment, before: Mapping[str, int], episodes: Sequence[Episode], when: str, log: Log

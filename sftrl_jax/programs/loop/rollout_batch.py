@@ -13,7 +13,7 @@ from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.episodes import Clock, Episode
-from sftrl_jax.rollout.exchange import PlayContext, play_together
+from sftrl_jax.rollout.exchange import PlayContext, begin_together
 from sftrl_jax.rollout.policy import Cost
 
 
@@ -121,17 +121,28 @@ def _section(experiment: Experiment) -> GroupConfig | None:
 
 def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, count: int, rollout_costs: list[Cost],
           pause: Callable[[], None]) -> tuple[list[Episode], Clock]:
-  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together."""
-  actor, played, rollout, verify = experiment.actor, [], 0.0, 0.0
+  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together.
+
+  In a pool, the last verdicts of those that were decoded together come while the next ones are decoded.
+  """
+  actor, played, clocks, begun = experiment.actor, [], [], []
+
+  def collect() -> None:
+    episodes, clock = begun.pop(0)()
+    played.extend(episodes)
+    clocks.append(clock)
+
   context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,
                         pause, left_out.judging(experiment))
   for start in range(first, first + count, actor.rollout.rows):
     numbers = range(start, min(start + actor.rollout.rows, first + count))
-    some, clock = play_together(context, numbers, [env_seed(experiment, number) for number in numbers])
-    played, rollout, verify = played + some, rollout + clock.rollout, verify + clock.verify
+    begun.append(begin_together(context, numbers, [env_seed(experiment, number) for number in numbers]))
+    if len(begun) > 1:
+      collect()
+  collect()
   for episode in played:
     for reward in episode.rewards:
       if reward is None or not abs(reward) <= LARGEST:
         raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
                          f"number, at most {LARGEST:g} from 0.")
-  return played, Clock(rollout, verify)
+  return played, Clock(sum(clock.rollout for clock in clocks), sum(clock.verify for clock in clocks))

@@ -28,7 +28,7 @@ def check(stranger, tmp_path, monkeypatch):
 
 def test_the_task_of_the_readme_passes(check):
   results = check(elsewhere=True)
-  assert all(result.ok for result in results.values()) and len(results) == 10
+  assert all(result.ok for result in results.values()) and len(results) == 11
   assert results["the expert is right"].message == "success in 900 of 900 episodes, reward 1"
   assert results["texts fit"].message == "prompt_tokens 6 of 6, feedback_tokens 1 of 1, max_new_tokens 5 of 5"
   compared = results["variants share no episode"].message

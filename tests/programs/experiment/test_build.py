@@ -28,6 +28,8 @@ from sftrl_jax.programs.experiment.build import build_experiment
     ("rl", dict(rollout__prompt_tokens=3), "use --config.rollout.prompt_tokens=11"),
     ("rl", dict(max_dropped=-1), "config.max_dropped is -1"),
     ("sft", dict(verdict_seconds="nan"), "config.verdict_seconds is"),
+    ("rl", dict(verdict_workers=0), "config.verdict_workers is 0; it must be 1 (one verdict after another) or more"),
+    ("sft", dict(verdict_workers=10**6), "at most 1024: each is a thread"),
     ("sft", dict(lora__rank=17), "config.lora.rank is 17, but layers/block/attn/k reads 16 channels and writes 16"),
     ("rl", dict(lora__rank=2, lora__targets="('*/w',)"), "config.lora.targets has '*/w', which matches no projection"),
     ("sft", dict(lora__rank=2, optimizer__name="galore"), "config.optimizer.name is 'galore'"),

@@ -61,6 +61,16 @@ def test_an_optional_member_of_ones_own_that_means_nothing_is_refused_before_any
     make_env({"name": f"{tmp_path / 'odd.py'}:Mine"})
 
 
+def test_thread_safe_is_a_bool_of_the_class_and_of_the_function(tmp_path):
+  file = tmp_path / "odd.py"
+  file.write_text(TASK + "\nshort.thread_safe = 1\n")
+  with pytest.raises(ConfigError, match=r"config\.reward of '.*odd\.py:short': thread_safe is 1, but it must be True"):
+    make_env({"name": "general_points"}, f"{file}:short")
+  file.write_text(TASK.replace("(1,)\n", "(1,)\n  thread_safe = 'no'\n", 1))
+  with pytest.raises(ConfigError, match=r"config\.env of '.*odd\.py:Mine': thread_safe is 'no', but it must be True"):
+    make_env({"name": f"{file}:Mine"})
+
+
 def test_an_environment_that_begins_new_chats_keeps_its_bounds_in_every_wrapping(file, tmp_path):
   (tmp_path / "walk.py").write_text("import dataclasses\nfrom sftrl_jax.envs.virl.env import VIRL\n\n"
                                     "@dataclasses.dataclass(frozen=True)\nclass Mine(VIRL):\n  pass\n")

@@ -22,7 +22,7 @@ def log(tmp_path):
 
 
 def counted(log, episodes, before=(), most=2):
-  experiment = types.SimpleNamespace(config={"max_dropped": most, "verdict_seconds": 3.0})
+  experiment = types.SimpleNamespace(config={"max_dropped": most, "verdict_seconds": 3.0, "verdict_workers": 2})
   return left_out.count(experiment, dict(before), episodes, "step 7", log)
 
 

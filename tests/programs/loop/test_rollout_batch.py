@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import random
 import re
+import threading
+import time
 import types
 
 import jax
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.envs import verdict_pool
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.envs.referee import EpisodeError
+from sftrl_jax.envs.verdict_pool import VerdictPool
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
@@ -65,7 +69,7 @@ def actor():
 def play(section, first=0, env=None, batch=BATCH):
   made, params = actor()
   experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5,
-                                     config={"verdict_seconds": 0.0})
+                                     config={"verdict_seconds": 0.0, "verdict_workers": 4})
   return experiment, rollout_batch.play_batch(experiment, params, first)
 
 
@@ -174,3 +178,60 @@ def test_groups_with_too_few_are_replaced():
   _, played = play(GRPOConfig(group=GROUP, max_rounds=20), env=Abstains())
   if not played.padding_episodes:
     assert not any(episode.dropped for episode in played.episodes)   # in groups of two
+
+
+class Slow(Say):
+  """Its verdicts come in threads; with `released`, not before it is set."""
+
+  thread_safe = True
+  released = None
+
+  def step(self, state, response):
+    if self.released is not None and threading.current_thread() is not threading.main_thread():
+      assert self.released.wait(20.0)
+    return super().step(state, response)
+
+
+@pytest.fixture
+def pooled(monkeypatch):
+  """Every verdict but the first one of a pool goes to a thread."""
+  for name in ("SLOW", "PATIENCE"):
+    monkeypatch.setattr(verdict_pool, name, -1.0)
+  verdict_pool.shared.cache_clear()
+  yield
+  verdict_pool.shared.cache_clear()
+
+
+def test_a_pool_plays_the_batch_of_one_verdict_after_another(pooled):
+  for section, first in ((GRPOConfig(group=GROUP), 4), (GRPOConfig(group=GROUP, max_rounds=20), 0)):
+    usual, played = play(section, first, batch=16)[1], play(section, first, Slow(), batch=16)[1]
+    for name in ("episodes", "all_episodes", "cursor", "rollout_costs", "rounds", "dropped", "padding_episodes"):
+      assert getattr(played, name) == getattr(usual, name), name
+
+
+def test_a_pool_goes_on_from_the_cursor_as_ever(pooled):
+  section = GRPOConfig(group=GROUP, max_rounds=20)
+  _, first = play(section, env=Slow(), batch=4)
+  _, second = play(section, first.cursor, Slow(), batch=4)
+  _, whole = play(section, batch=8)
+  assert said([*first.episodes, *second.episodes]) == said(whole.episodes) and second.cursor == whole.cursor
+
+
+def test_verdicts_come_while_the_next_episodes_are_decoded(monkeypatch):
+  """None comes before the second half of the batch has been decoded: were it waited for, the test would fail."""
+  pool = VerdictPool(4)
+  pool.start("step", [lambda: time.sleep(0.05)])()   # shows that verdicts are slow; `reset` is not
+  monkeypatch.setattr(verdict_pool, "shared", lambda workers: pool)
+  env, turns, begin = Slow(), [], rollout_batch.begin_together
+  object.__setattr__(env, "released", threading.Event())
+
+  def begun(*arguments):
+    end = begin(*arguments)
+    turns.append("decoded")
+    if len(turns) == 2:
+      env.released.set()
+    return end
+
+  monkeypatch.setattr(rollout_batch, "begin_together", begun)
+  _, played = play(GRPOConfig(group=GROUP), env=env, batch=2 * ROWS)
+  assert len(turns) == 2 and said(played.episodes) == said(play(GRPOConfig(group=GROUP), batch=2 * ROWS)[1].episodes)
