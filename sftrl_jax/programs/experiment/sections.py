@@ -35,6 +35,7 @@ class EvalsConfig:
   seed: the first episode's seed; the others follow, the same in every run that is to be compared
   temperatures: 0 is greedy
   kl: measure KL(policy || start) on the episodes at temperature 1
+  kl_episodes: on so many of a variant's, the first ones (0: on all)
   log_episodes: greedy episodes a variant written to episodes.jsonl
   samples: episodes a seed at temperatures above 0, for pass@k and distinct solutions; rates are of the first of them
   expert_episodes: of so many episodes (at most all of them), the share of right greedy responses at every state that
@@ -49,6 +50,7 @@ class EvalsConfig:
   seed: int = 1_000_000_000
   temperatures: tuple[float, ...] = (0.0, 1.0)
   kl: bool = True
+  kl_episodes: int = 256
   log_episodes: int = 16
   samples: int = 1
   expert_episodes: int = 0
@@ -58,7 +60,7 @@ class EvalsConfig:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
     if self.samples < 1:
       raise ValueError(f"samples is {self.samples}; it must be at least 1.")
-    for name in ("every", "seed", "log_episodes", "expert_episodes"):
+    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     if not all(0 < share < 1 for share in self.at):

@@ -96,9 +96,9 @@ def planned_functions(experiment: Experiment) -> Source:
   if kind.plays_episodes or evals.variants:
     decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
   if evals.variants and evals.kl and 1.0 in evals.temperatures:
-    count = actor.rollout.rows
+    count = evaluator.kl_batch(experiment)
     batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
-    yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model), (
+    yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model, experiment.compute.logit_chunk), (
         ("parameters", eval_params["model"]), ("reference", model), ("batch", batch.inputs), ("batch", batch.mask_BT)),
         resident=(("optimizer", state.opt_state), ("decoding", decoding)))
 

@@ -43,7 +43,7 @@ def test_all_of_a_study_is_checked_and_nothing_is_written(stranger, tmp_path, tr
   monkeypatch.chdir(tmp_path)
   assert main(["check", "--config=sort_numbers.py:study"]) == 0
   output = capsys.readouterr().out
-  assert output.count("the expert is right") == 3 and output.endswith("All 32 checks passed.\n")
+  assert output.count("the expert is right") == 3 and output.endswith("All 35 checks passed.\n")
   assert [verb for verb, _ in tried] == ["sft", "rl", "sft"]
   assert tried[1][1].env.name == f"{path}:Sort" and tried[1][1].start == "scratch"
   assert [name.name for name in tmp_path.iterdir() if name.name != "__pycache__"] == ["sort_numbers.py"]
