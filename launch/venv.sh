@@ -73,7 +73,7 @@ install() {
   "$venv/bin/python" -m pip install -qq --no-compile -e ".$extras" ||
     fail "the installation failed, see above. It needs a package index (a network, or pip config)."
   PYTHONDONTWRITEBYTECODE="" JAX_PLATFORMS=cpu "$venv/bin/python" -c '
-import flax.linen, jax, matplotlib.pyplot, ml_collections, numpy, optax, orbax.checkpoint, tensorboardX, tqdm' ||
+import flax.linen, jax, matplotlib.pyplot, ml_collections, numpy, optax, orbax.checkpoint, tqdm' ||
     fail "the packages are installed but cannot be imported, see above: remove $venv and call this again."
   printf '%s' "$wanted" >"$venv/installed$extras"
 }

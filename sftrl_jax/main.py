@@ -181,6 +181,7 @@ def _overview() -> str:
       "sftrl VERB --config=FILE.py --help  every key of a config: value, type, choices, meaning",
       "--config=FILE.py:smoke              any config on a toy scale, on one CPU in under a minute",
       "--debug                             prints the traceback of an error",
+      "SFTRL_COMPILE_CACHE=DIR|off         where compiled programs stay (~/.cache/sftrl_jax/compiled)",
       "",
       "Exit codes: 0 complete; 1 config, data or run failed; 2 wrong arguments; 75 stopped by SIGTERM or SIGHUP and",
       "130 by Ctrl-C, a run after a checkpoint: the same command goes on.",

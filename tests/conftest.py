@@ -3,11 +3,14 @@
 The environment is set before anyone imports jax. That rooms without jax stay without it is asked in fresh processes.
 """
 
+import atexit
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 # Tests compile much and compute little: LLVM's costly passes are left out, which halves the suite and moves only the
 # last bits. Whoever sets a flag of these outside keeps it.
@@ -15,6 +18,10 @@ FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_backend_optimizat
          "--xla_llvm_disable_expensive_passes": "true"}
 if importlib.metadata.version("jax").startswith("0.10."):  # a third of the time; XLA ends a process for unknown flags
   FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
+
+# Commands of tests share what they compile, and neither read nor fill the cache of whoever runs the tests.
+os.environ["SFTRL_COMPILE_CACHE"] = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, os.environ["SFTRL_COMPILE_CACHE"], ignore_errors=True)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

@@ -81,3 +81,12 @@ def test_both_come_from_the_one_function_of_their_task(monkeypatch):
     assert resolve.load(f"configs/general_points/{name}.py").env.cards == 5
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("spec", [
+    *(f"configs/general_points/{name}" for name in ("ppo.py", "ppo.py:five_cards", "grpo.py")), "configs/virl/ppo.py",
+    "configs/virl/grpo.py", "configs/examples/sort_numbers.py:rl"])
+def test_published_figures_are_of_rows_of_one_length(spec, monkeypatch):
+  """What a microbatch computes is charged, so another number of lengths is another number of updates at equal FLOPs."""
+  monkeypatch.chdir(ROOT)
+  assert resolved(spec).compute.lengths == 1 < resolved("configs/pod/ppo.py").compute.lengths

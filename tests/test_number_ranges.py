@@ -22,8 +22,8 @@ MINUS_ONE = {"mesh.data", "mesh.fsdp", "mesh.tensor", "log.watchdog_seconds"}
 MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something off, or is a number like others
     "model.width", "model.layers", "model.heads", "model.unroll", "model.norm_eps", "model.init_std",
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",
-    "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "checkpoint.keep", "log.every", "ppo.epochs",
-    "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group"}
+    "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
+    "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group"}
 
 
 def numbers():

@@ -28,7 +28,8 @@ def get_config(choice=""):
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
-  config.compute = dict(microbatches=4)  # what fits a core's cache
+  # microbatches: what fits a core's cache. lengths: the published figures were made with rows of one length.
+  config.compute = dict(microbatches=4, lengths=1)
   config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
   return real(config) if choice in task.PRETRAINED else config

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 # Real models by the choice of a config. rows: episodes decoded together; hands: of an evaluation.
 PRETRAINED = {
-    "smollm2": dict(start="smollm2", dtype="float32", rows=64, episodes=256),
+    "smollm2": dict(start="smollm2", dtype="float32", rows=64, episodes=256,
+                    kl_episodes=0),   # its study measured 512
     "qwen2.5-0.5b": dict(start="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", rows=256, episodes=512),
     "llama3.2-1b": dict(start="meta-llama/Llama-3.2-1B-Instruct", dtype="bfloat16", rows=256, episodes=512),
     "llama3.2-3b": dict(start="meta-llama/Llama-3.2-3B-Instruct", dtype="bfloat16", rows=256, episodes=512),
@@ -46,7 +47,8 @@ def shared(choice="", **env) -> ConfigDict:
   config.model = dict(width=64, layers=3, heads=4, mlp="plain", activation="relu", remat="none", unroll=3)
   config.rollout = {**dict(rows=256, prompt_tokens=11, feedback_tokens=1, max_new_tokens=13, temperature=1.0),
                     **game.get("rollout", {})}
-  config.evals = dict(variants=game.get("variants", ("id_seen", "id_unseen", "rule_ood")), episodes=1024)
+  config.evals = dict(variants=game.get("variants", ("id_seen", "id_unseen", "rule_ood")), episodes=1024,
+                      kl_episodes=0)   # published figures are of all episodes, up to 1,024
   config.mesh = dict(cpu_threads=1)
   return config
 
@@ -60,5 +62,6 @@ def _pretrained(config: ConfigDict, choice: str) -> ConfigDict:
   config.model = dict(name="pretrained", dtype=about["dtype"])
   config.rollout = dict(
       rows=about["rows"], prompt_tokens=80, feedback_tokens=40, max_new_tokens=56, temperature=1.0)
-  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=about["episodes"])
+  config.evals = dict(variants=("id_seen", "id_unseen", "rule_ood"), episodes=about["episodes"],
+                      kl_episodes=about.get("kl_episodes", 256))
   return config

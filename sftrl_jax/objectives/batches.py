@@ -9,6 +9,8 @@ from flax import struct
 
 from sftrl_jax.inputs import Inputs
 
+LOGPROBS = "logprobs_BT"   # among the metrics of a loss whose batch has no old log-probabilities: those of its rows
+
 
 @struct.dataclass
 class TokenBatch:
@@ -43,7 +45,7 @@ class GroupBatch:
   inputs: Inputs
   targets_BT: jax.Array  # int32
   mask_BT: jax.Array  # f32 0/1: the policy chose the target, and its episode is in the loss
-  old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
+  old_logprobs_BT: jax.Array | None  # f32, by the training graph at the rollout's temperature; None: see old_logprobs
   ref_logprobs_BT: jax.Array | None  # f32, of the start's parameters; None where the loss has no KL
   advantages_B: jax.Array  # f32, of all tokens of the episode
 
@@ -65,3 +67,15 @@ class Scores(NamedTuple):
 
 # (params, inputs, targets_BT) -> Scores
 Score = Callable[[dict, Inputs, jax.Array], Scores]
+
+
+def old_logprobs(batch: GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:
+  """(old_logprobs_BT, metrics to add): those of the batch, or, where it has none, those of the training graph itself.
+
+  The latter is for the only update of an iteration, whose ratio is then exactly 1, with the gradient of a ratio. Its
+  metrics hold LOGPROBS, for what is measured of them.
+  """
+  if batch.old_logprobs_BT is not None:
+    return batch.old_logprobs_BT, {}
+  old_BT = jax.lax.stop_gradient(scores.logprobs_BT)
+  return old_BT, {LOGPROBS: old_BT}

@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
-from sftrl_jax.objectives.batches import GroupBatch, Score
+from sftrl_jax.objectives.batches import GroupBatch, Score, old_logprobs
 from sftrl_jax.objectives.groups import GroupConfig, refuse, weigh
 from sftrl_jax.objectives.logprobs import entropy_bonus
 from sftrl_jax.objectives.surrogate import clipped_surrogate
@@ -57,9 +57,9 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   rows: of an episode in the batch
   """
   scores = score(params, batch.inputs, batch.targets_BT)
-  mask_BT = batch.mask_BT
+  mask_BT, (old_BT, by_row) = batch.mask_BT, old_logprobs(batch, scores)
   hide = lambda x_BT: jnp.where(mask_BT > 0, x_BT, 0.0)  # before any arithmetic: off the mask may be NaN, as 0 * NaN is
-  gap_BT, advantages_B1 = hide(scores.logprobs_BT - batch.old_logprobs_BT), batch.advantages_B[:, None]
+  gap_BT, advantages_B1 = hide(scores.logprobs_BT - old_BT), batch.advantages_B[:, None]
   low, high = 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
   ratio_BT = jnp.exp(jnp.clip(gap_BT, -20.0, 20.0))
   surrogate_BT = clipped_surrogate(ratio_BT, advantages_B1, low, high, grpo.dual_clip)
@@ -80,7 +80,7 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
       "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),
       "clip_ratio/low_mean": masked_mean(low_BT, mask_BT), "clip_ratio/high_mean": masked_mean(high_BT, mask_BT),
       "clip_ratio/region_mean": masked_mean(low_BT | high_BT, mask_BT),
-      "val/ratio": masked_mean(ratio_BT, mask_BT), "val/ratio_max": masked_peak(ratio_BT, mask_BT)}
+      "val/ratio": masked_mean(ratio_BT, mask_BT), "val/ratio_max": masked_peak(ratio_BT, mask_BT), **by_row}
   return Mean(total, count), metrics
 
 

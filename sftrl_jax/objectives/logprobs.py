@@ -1,6 +1,7 @@
 """Log-probabilities of target tokens, computed in chunks so that logits_BTV never exist whole."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,17 @@ def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array
   T = sizes["T"]
   if not chunk or chunk >= T:
     return _score(hidden_BTD, unembed_DV, targets_BT, temperature, readout, True)
+  score = lambda hidden, targets: _score(hidden, unembed_DV, targets, temperature, readout, False)
+  return _in_chunks(score, chunk, hidden_BTD, targets_BT)
+
+
+def _in_chunks(score: Callable[..., tuple[jax.Array, ...]], chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+  """score(*arrays), whose results are [B, T], on `chunk` of the T columns of all arrays at a time."""
+  T = arrays[0].shape[1]
   pieces = -(-T // chunk)
   pad = lambda x: jnp.pad(x, ((0, 0), (0, pieces * chunk - T), *((0, 0),) * (x.ndim - 2)))
   split = lambda x: jnp.moveaxis(pad(x).reshape(x.shape[0], pieces, chunk, *x.shape[2:]), 1, 0)
-
-  def score_piece(_: None, piece: tuple) -> tuple[None, tuple]:
-    return None, _score(piece[0], unembed_DV, piece[1], temperature, readout, False)
-
-  _, scored = jax.lax.scan(score_piece, None, (split(hidden_BTD), split(targets_BT)))
+  _, scored = jax.lax.scan(lambda _, piece: (None, score(*piece)), None, tuple(map(split, arrays)))
   whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], pieces * chunk)[:, :T]
   return tuple(whole(x) for x in scored)
 
@@ -101,10 +105,17 @@ def entropy_bonus(logprobs: jax.Array) -> jax.Array:
 
 
 def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD: jax.Array, ref_unembed_DV: jax.Array,
-                   *, temperature: float = 1.0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array]:
+                   *, temperature: float = 1.0, chunk: int = 0,
+                   readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array]:
   """(kl_BT, entropy_BT) in nats, exact over the vocabulary: sum_v p(v) (log p(v) - log q(v)), p the policy and q the
-  reference; and -sum_v p(v) log p(v)."""
-  log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
-  log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
-  p = jnp.exp(log_p)
-  return jnp.sum(p * (log_p - log_q), axis=-1), -jnp.sum(p * log_p, axis=-1)
+  reference; and -sum_v p(v) log p(v). chunk: as in `logprobs`."""
+
+  def measure(hidden_BTD: jax.Array, ref_hidden_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
+    log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
+    p = jnp.exp(log_p)
+    return jnp.sum(p * (log_p - log_q), axis=-1), -jnp.sum(p * log_p, axis=-1)
+
+  if not chunk or chunk >= hidden_BTD.shape[1]:
+    return measure(hidden_BTD, ref_hidden_BTD)
+  return _in_chunks(measure, chunk, hidden_BTD, ref_hidden_BTD)

@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak
-from sftrl_jax.objectives.batches import GroupBatch, Score
+from sftrl_jax.objectives.batches import GroupBatch, Score, old_logprobs
 from sftrl_jax.objectives.groups import GroupConfig, by_episode, refuse
 from sftrl_jax.objectives.surrogate import clipped_surrogate
 
@@ -36,8 +36,8 @@ def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score
   which are one action
   """
   scores = score(params, batch.inputs, batch.targets_BT)
-  mask_BT = batch.mask_BT
-  gap_BL = jnp.where(mask_BT > 0, scores.logprobs_BT - batch.old_logprobs_BT, 0.0)  # L: actions, here tokens
+  mask_BT, (old_BT, by_row) = batch.mask_BT, old_logprobs(batch, scores)
+  gap_BL = jnp.where(mask_BT > 0, scores.logprobs_BT - old_BT, 0.0)  # L: actions, here tokens
   mask_BL, advantages_B1 = mask_BT, batch.advantages_B[:, None]
   if rloo.ratio == "sequence":
     gap_BL = by_episode(jnp.sum(gap_BL, axis=1), rows)[:, None]
@@ -50,5 +50,5 @@ def rloo_loss(params: dict, batch: GroupBatch, *, rloo: RLOOConfig, score: Score
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap_BL), mask_BL),
       "policy/clipfrac_avg": masked_mean(jnp.abs(ratio_BL - 1.0) > rloo.clip, mask_BL),
       "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),
-      "val/ratio": masked_mean(ratio_BL, mask_BL), "val/ratio_max": masked_peak(ratio_BL, mask_BL)}
+      "val/ratio": masked_mean(ratio_BL, mask_BL), "val/ratio_max": masked_peak(ratio_BL, mask_BL), **by_row}
   return loss, metrics

@@ -16,7 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sftrl_jax.envs.env import counting_of
-from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
+from sftrl_jax.metrics import Mean
+from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, PolicyBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree, memory
@@ -30,15 +31,17 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
-from sftrl_jax.rollout.collect import Rows, row_numbers
+from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
-from sftrl_jax.training import kl_limit, throughput
+from sftrl_jax.training import throughput
+from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.algorithms import rows_of
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position
 from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.updates import kl_limit, lengths
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -50,7 +53,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
   # What is particular to RL: the loss, and where a batch comes from. The rest of a run is loop/session.py.
   learner = make_rl_learner(experiment)
   memory.refuse_larger(experiment, learner)
-  tokens = learner.minibatch * learner.length
 
   with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
@@ -59,8 +61,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ref = reference_params(experiment, run_state.start)
     score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
     blank = blank_episodes(learner.episodes)
-    batch, _ = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
-    minibatch = run_state.jitted.take(batch, np.arange(learner.minibatch, dtype=np.int32))
+    scored = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
+    minibatch = run_state.jitted.take(scored.batch, np.arange(learner.minibatch, dtype=np.int32))
     train_step = session.compile_step(run_state, minibatch, *_scalars(experiment, run_state.position, first=True))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
     while not experiment.limits.over(run_state.position):
@@ -72,47 +74,82 @@ def run(config: ConfigDict, workdir: Path) -> None:
           counts = left_out.count(experiment, before.counts, played.all_episodes, f"step {before.step + 1}", log)
         played_at = time.perf_counter()
         with span("score"):
-          batch, numbers = score(params, played.episodes, played)
+          scored = score(params, played.episodes, played)
         scored_at = time.perf_counter()
         stop.begin_update(updating)
         with span("update"):
-          state, metrics, computed = _update(experiment, learner, run_state, batch, train_step)
-        run_state = _say_stopped(run_state, learner, computed, metrics, log)
+          state, updated = _update(experiment, learner, run_state, scored, train_step)
+        run_state = _say_stopped(run_state, learner, updated, log)
         ended = time.perf_counter()
         updating = ended - scored_at
+        numbers = scored.numbers | updated.numbers
         numbers |= {"timing_s/weights": played.weight_sync_seconds, "timing_s/rollout": played.clock.rollout,
                     "timing_s/verify": played.clock.verify, "timing_s/score": scored_at - played_at,
                     "timing_s/update": updating, "timing_s/step": ended - started}
         speed = dict(updating=updating, rolling=played.clock.rollout,
                      read=sum(cost.bytes for cost in played.rollout_costs))
         position = before.ahead(
-            played.cursor, tokens * computed, 0.0, train=learner.flops.train * (computed / learner.updates),
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=learner.flops.score, counts=counts)
-        position = position.with_tokens(read_tokens(played.episodes) * computed // learner.minibatches,
+            played.cursor, updated.positions, 0.0, train=updated.flops,
+            rollout=sum(cost.flops for cost in played.rollout_costs), score=scored.flops, counts=counts)
+        position = position.with_tokens(read_tokens(played.episodes) * updated.count // learner.minibatches,
                                         buffer_tokens(played.all_episodes))
-        step = Step(before, position, metrics, functools.partial(_line, numbers, speed), started)
+        step = Step(before, position, updated.metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
     session.finish(experiment, run_state, log, stop)
 
 
-def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
-           episodes: list[Episode], played: RolloutBatch | None = None
-           ) -> tuple[PolicyBatch | GroupBatch, dict[str, float]]:
-  """(the batch that is learned from, what is measured of it, {} where nothing was played).
+@dataclasses.dataclass(frozen=True)
+class ScoredBatch:
+  """The batch that an iteration learns from, on the devices.
 
-  The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes.
+  rows: of the same batch, on the host; lengths_B: their tokens
+  numbers: what is measured of it, {} where nothing was played
+  flops: of scoring it
   """
+
+  batch: PolicyBatch | GroupBatch
+  rows: Rows
+  lengths_B: np.ndarray
+  numbers: dict[str, float]
+  flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Updated:
+  """What the updates of an iteration were.
+
+  metrics: summed over minibatches
+  count: how many minibatches were computed; those after one that is beyond target_kl are not
+  positions, flops: that they computed, padding included
+  numbers: what the host has measured of them
+  """
+
+  metrics: dict
+  count: int
+  positions: int
+  flops: float
+  numbers: dict[str, Any]
+
+
+def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
+           episodes: list[Episode], played: RolloutBatch | None = None) -> ScoredBatch:
+  """The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes."""
   section, padding = experiment.algorithm_config, played.padding_episodes if played else 0
   rows = rows_of(experiment, section, episodes, learner.length)
+  lengths_B = lengths.lengths_of(rows.inputs)
   placed = shard_rows(experiment.mesh, rows)
-  scored = jitted.score_rows(params, ref, placed)
+  scored = jitted.score_rows(params, ref, placed, *learner.score_order(lengths_B)) if jitted.score_rows else NOT_SCORED
   outcomes = experiment.algorithm.outcomes(experiment, section, episodes, padding)
   batch, measured = jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes))
   if played is None:
-    return batch, {}
-  numbers = {**_episode_metrics(experiment, played.all_episodes), **group_metrics(experiment, played, outcomes)}
-  return batch, {**numbers, **jax.device_get(measured), **_sampler_gap(rows, batch)}
+    return ScoredBatch(batch, rows, lengths_B, {}, 0.0)
+  numbers = {**_episode_metrics(experiment, played.all_episodes), **group_metrics(experiment, played, outcomes),
+             **jax.device_get(measured)}
+  if scored.logprobs_BT is not None:   # else the update measures it
+    numbers |= _sampler_gap(rows.sampled_logprobs_BT, *hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT)))
+  cost = learner.flops if scored.counts is None else learner.computed(jax.device_get(scored.counts))[1]
+  return ScoredBatch(batch, rows, lengths_B, numbers, cost.score)
 
 
 def _line(numbers: dict[str, float], speed: dict[str, float], before: Position, position: Position,
@@ -128,32 +165,46 @@ def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: 
       log.episode(episode_line(step, "train", "train", experiment.actor.rollout.temperature, episode))
 
 
-def _update(experiment: Experiment, learner: Learner, run_state: RunState, batch: PolicyBatch | GroupBatch,
-            train_step: Callable) -> tuple[TrainState, dict, int]:
+def _update(experiment: Experiment, learner: Learner, run_state: RunState, scored: ScoredBatch,
+            train_step: Callable) -> tuple[TrainState, Updated]:
   """Epochs over shuffled minibatches; the order follows from the step.
 
-  Returns (state, metrics summed over minibatches, how many of them were computed): those after one that is beyond
-  target_kl are not. A device is waited for between minibatches only where there is such a limit. Every process reads
-  the same sums over all devices, and so leaves at the same minibatch.
+  A device is waited for between minibatches only where target_kl is a limit. Every process reads the same sums over all
+  devices, and so leaves at the same minibatch.
   """
-  state, total, limited = run_state.state, [], bool(experiment.algorithm_config.target_kl)
-  for rows in _minibatches(experiment, learner, run_state.position):
+  state, total, limited, read = run_state.state, [], bool(experiment.algorithm_config.target_kl), 0
+  for rows in _minibatches(experiment, learner, run_state.position, scored.lengths_B):
     scalars = _scalars(experiment, run_state.position, first=not total)
-    state, metrics = train_step(state, run_state.jitted.take(batch, rows), *scalars)
+    minibatch = run_state.jitted.take(scored.batch, rows)
+    state, metrics = train_step(state, minibatch, *scalars)
     total.append(metrics)
+    read += int(scored.lengths_B[rows].sum())
     if limited and len(total) > 1 and jax.device_get(metrics[kl_limit.STOPPED]) > 0:
       break
-  return state, add_up(jax.device_get(total)), len(total)
+  numbers = {}
+  if LOGPROBS in metrics:   # there is one minibatch, which was not scored before
+    new_BT, mask_BT = hosts.whole_arrays((metrics[LOGPROBS], minibatch.mask_BT))
+    numbers = _sampler_gap(scored.rows.sampled_logprobs_BT[rows], new_BT, mask_BT)
+  total = jax.device_get([{name: metric for name, metric in metrics.items() if name != LOGPROBS} for metrics in total])
+  if learner.lengths:
+    positions, cost = learner.computed(sum(metrics.pop(lengths.COUNTS) for metrics in total))
+    spent = cost.train
+  else:
+    positions = learner.minibatch * learner.length * len(total)
+    spent = learner.flops.train * (len(total) / learner.updates)
+  numbers["compute/real_share"] = Mean(float(read), float(positions))
+  return state, Updated(add_up(total), len(total), positions, spent, numbers)
 
 
-def _minibatches(experiment: Experiment, learner: Learner, position: Position) -> Iterator[np.ndarray]:
-  """The rows of every minibatch of an iteration; a minibatch has whole episodes."""
+def _minibatches(experiment: Experiment, learner: Learner, position: Position, lengths_B: np.ndarray
+                 ) -> Iterator[np.ndarray]:
+  """The rows of every minibatch of an iteration; a minibatch has whole episodes. lengths_B: tokens of every row."""
   count, each = learner.episodes, learner.minibatch // learner.episode_rows
   for epoch in range(learner.epochs):
     source = np.random.default_rng((experiment.seed, position.step, epoch))
     order = source.permutation(count).astype(np.int32)
     for first in range(0, count, each):
-      yield row_numbers(order[first : first + each], count, learner.episode_rows)
+      yield learner.update_order(order[first : first + each], lengths_B)
 
 
 def _scalars(experiment: Experiment, position: Position, first: bool) -> tuple[Any, ...]:
@@ -170,19 +221,19 @@ def _scalars(experiment: Experiment, position: Position, first: bool) -> tuple[A
   return () if spent is None else (spent,)
 
 
-def _say_stopped(run_state: RunState, learner: Learner, computed: int, metrics: dict, log: Log) -> RunState:
+def _say_stopped(run_state: RunState, learner: Learner, updated: Updated, log: Log) -> RunState:
   """Tells a person of the first iteration that target_kl has stopped; the metrics tell of the others."""
-  if kl_limit.STOPPED in run_state.warned or not metrics.get(kl_limit.STOPPED):
+  if kl_limit.STOPPED in run_state.warned or not updated.metrics.get(kl_limit.STOPPED):
     return run_state
-  log.say(f"step {run_state.position.step + 1}: target_kl stopped the iteration, {computed - 1} of {learner.updates} "
-          f"updates were applied. The metric {kl_limit.APPLIED} counts them from now on.")
+  applied = f"{updated.count - 1} of {learner.updates} updates were applied"
+  log.say(f"step {run_state.position.step + 1}: target_kl stopped the iteration, {applied}. The "
+          f"metric {kl_limit.APPLIED} counts them from now on.")
   return dataclasses.replace(run_state, warned=run_state.warned | {kl_limit.STOPPED})
 
 
-def _sampler_gap(rows: Rows, batch: PolicyBatch | GroupBatch) -> dict[str, float]:
+def _sampler_gap(sampled_BT: np.ndarray, trained_BT: np.ndarray, mask_BT: np.ndarray) -> dict[str, float]:
   """|log pi by the training graph - by the sampler| over the tokens that are learned from."""
-  old_BT, mask_BT = hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT))
-  gaps = np.abs(old_BT - rows.sampled_logprobs_BT)[mask_BT > 0]
+  gaps = np.abs(trained_BT - sampled_BT)[mask_BT > 0]
   name = "sampling/sampling_logp_difference/"
   gaps = gaps if gaps.size else np.zeros(1)
   measured = {"mean": gaps.mean(), "p99": np.quantile(gaps, 0.99), "max": gaps.max()}

@@ -4,6 +4,7 @@ Two jitted functions, because the host makes an input of the second (the grid, o
 devices compute the first.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,36 +12,46 @@ import jax.numpy as jnp
 from flax import struct
 
 from sftrl_jax.metrics import row_sum
+from sftrl_jax.models.layout import constrain
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.training.score import Score
+from sftrl_jax.training.step import deal, gather
+from sftrl_jax.training.updates.lengths import case_of, cut, widen
 
 ENDLESS = 100.0   # turns that a task may have without a discount, for what its rewards can add up to
 
 
 @struct.dataclass
 class ScoredRows:
-  """Sampled rows scored by the training graph. Column t is about token t + 1."""
+  """Sampled rows scored by the training graph. Column t is about token t + 1. Without scores all fields are None."""
 
-  logprobs_BT: jax.Array  # f32, of the sampled tokens by the policy that sampled them
+  logprobs_BT: jax.Array | None  # f32, of the sampled tokens by the policy that sampled them
   values_BT: jax.Array | None  # f32; None without a value head
   ref_logprobs_BT: jax.Array | None  # f32, by the reference; None without a KL penalty
+  counts: jax.Array | None = None  # int32: pieces that were blank, and of each length; None where there is one length
 
 
-def make_score_rows(score: Score, pieces: int) -> Callable:
-  """score_rows(params, ref, rows) -> ScoredRows, to be jitted.
+NOT_SCORED = ScoredRows(None, None, None)
+
+
+def make_score_rows(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> Callable:
+  """score_rows(params, ref, rows, order_B) -> ScoredRows, to be jitted.
 
   Old log-probabilities come from the training graph, in the train step's own microbatches (`pieces` of them), because
   the sampler's differ by rounding that is large enough to clip. ref: {"model": ...}, or None without a KL penalty.
+  sizes: compiled lengths (lengths.py); a piece is computed at the one that it needs. () for the whole length alone
+  order_B: of the rows, in which pieces have rows of like length; left out with one length
   """
 
-  def score_rows(params: dict, ref: dict | None, rows: Rows) -> ScoredRows:
-    logprobs_BT, values_BT = _scored(score, params, rows, pieces)
-    ref_logprobs_BT = None if ref is None else _scored(score, {**params, **ref}, rows, pieces)[0]
-    return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT)
+  def score_rows(params: dict, ref: dict | None, rows: Rows, order_B: jax.Array | None = None) -> ScoredRows:
+    score_pieces = functools.partial(_scored_by_length, order_B=order_B, sizes=sizes) if sizes else _scored
+    logprobs_BT, values_BT, *counts = score_pieces(score, params, rows, pieces)
+    ref_logprobs_BT = None if ref is None else score_pieces(score, {**params, **ref}, rows, pieces)[0]
+    return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT, *counts)
 
   return score_rows
 
@@ -98,7 +109,8 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
     mask_BT = rows.mask_BT * spread(outcomes.in_loss_E)[:, None]
     if ref_logprobs_BT is not None:
       ref_logprobs_BT = ref_logprobs_BT * mask_BT
-    batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, logprobs_BT * mask_BT, ref_logprobs_BT,
+    old_BT = None if logprobs_BT is None else logprobs_BT * mask_BT
+    batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, old_BT, ref_logprobs_BT,
                        spread(compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties)))
     return batch, metrics
 
@@ -113,15 +125,37 @@ def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | G
 
 def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
   """(logprobs_BT, values_BT or None), a piece of the rows at a time."""
-  split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
-  join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
-
   def score_piece(piece: tuple) -> tuple:
     scores = score(params, piece[0], piece[1])
     return scores.logprobs_BT, scores.values_BT
 
-  scored = jax.lax.map(score_piece, jax.tree.map(split, (rows.inputs, rows.targets_BT)))
-  return jax.tree.map(join, scored)
+  return gather(jax.lax.map(score_piece, deal((rows.inputs, rows.targets_BT), pieces)))
+
+
+def _scored_by_length(score: Score, params: dict, rows: Rows, pieces: int, order_B: jax.Array,
+                      sizes: tuple[int, ...]) -> tuple:
+  """(logprobs_BT, values_BT or None, counts), 0 where a column was not computed."""
+  rows_of = lambda x, order_B: constrain(jnp.take(x, order_B, axis=0), ("batch", "tokens"))
+  ordered = jax.tree.map(lambda x: rows_of(x, order_B), (rows.inputs, rows.targets_BT))
+
+  def at(size: int) -> Callable:
+    def branch(piece: tuple) -> tuple:
+      inputs, targets_BT = cut(piece, size)
+      scores = score(params, inputs, targets_BT)
+      return jax.tree.map(lambda x: widen(x, sizes[-1]), (scores.logprobs_BT, scores.values_BT))
+    return branch
+
+  def blank(piece: tuple) -> tuple:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(at(sizes[-1]), piece))
+
+  def score_piece(piece: tuple) -> tuple:
+    case = case_of(sizes, piece[0].segments_BT)
+    return jax.lax.switch(case, (blank, *map(at, sizes)), piece), case
+
+  scored, cases = jax.lax.map(score_piece, deal(ordered, pieces))
+  back_B = jnp.argsort(order_B)
+  counts = jnp.sum(cases[:, None] == jnp.arange(len(sizes) + 1)[None, :], axis=0, dtype=jnp.int32)
+  return (*jax.tree.map(lambda x: rows_of(x, back_B), gather(scored)), counts)
 
 
 def _slots(rows: Rows, of_episodes) -> int:

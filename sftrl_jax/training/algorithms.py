@@ -97,6 +97,11 @@ def learns_by_advantages_alone(config: Any) -> bool:
   return not kl_in_loss and not getattr(config, "entropy_coef", 0.0)
 
 
+def reads_whole_episodes(config: Any) -> bool:
+  """Whether a loss reads the rows of an episode together; else each row may be in any microbatch."""
+  return getattr(config, "mean", "") == "sequence" or getattr(config, "ratio", "") == "sequence"
+
+
 def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh) -> None:
   """ValueError unless the batch can be cut by the section's numbers and the mesh can split it."""
   pieces, cut = config.minibatches, f"batch / {name}.minibatches"

@@ -301,7 +301,7 @@ def warm_up(scratch: Path) -> None:
   for name in MODULES:
     importlib.import_module(f"sftrl_jax.programs.{name}")
   for name in ("sftrl_jax.report.write", "sftrl_jax.programs.cli.optimizer_help", "sftrl_jax.text.pretrained",
-               "sftrl_jax.checkpoints.hf", "sftrl_jax.checkpoints.gguf", "transformers", "tensorboardX", "datasets"):
+               "sftrl_jax.checkpoints.hf", "sftrl_jax.checkpoints.gguf", "transformers", "datasets"):
     importlib.import_module(name)
   from jax._src import xla_bridge
   from transformers import AutoTokenizer, PreTrainedTokenizerFast

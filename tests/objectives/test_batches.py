@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax import inputs, shapes
-from sftrl_jax.objectives.batches import PolicyBatch, Scores, TokenBatch
+from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, PolicyBatch, Scores, TokenBatch, old_logprobs
 
 
 def some(kind):
@@ -37,3 +37,15 @@ def test_every_array_of_a_batch_is_by_row_and_token(kind):
 def test_scores_without_a_value_head_are_a_tree_too():
   scores = jax.jit(lambda x: Scores(x, x, None, x > 0))(jnp.ones((2, 3)))
   assert scores.values_BT is None and scores.correct_BT.dtype == bool
+
+
+def test_old_logprobs_are_those_of_the_batch_or_the_new_ones_without_gradient():
+  new, old = jnp.full((3, 4), -2.0), jnp.full((3, 4), -1.0)
+  batch = lambda old: GroupBatch(*[None] * 3, old, None, None)
+  scores = lambda x: Scores(x, x, None, x > 0)
+  assert old_logprobs(batch(old), scores(new)) == (old, {})
+  chosen, metrics = old_logprobs(batch(None), scores(new))
+  np.testing.assert_array_equal(chosen, new)
+  np.testing.assert_array_equal(metrics[LOGPROBS], new)
+  gradient = jax.grad(lambda x: jnp.sum(old_logprobs(batch(None), scores(x))[0]))(new)
+  assert not gradient.any()

@@ -158,6 +158,27 @@ def test_the_entropy_beside_the_kl_is_that_of_the_policy():
   np.testing.assert_allclose(entropy, logprobs(hidden, unembed, targets, temperature=0.7)[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 7, 8])
+def test_the_size_of_a_chunk_changes_no_kl(chunk):
+  hidden, unembed, _ = arrays()
+  ref_hidden, ref_unembed, _ = arrays(seed=1)
+  whole = kl_and_entropy(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7)
+  pieces = kl_and_entropy(hidden, unembed, ref_hidden, ref_unembed, temperature=0.7, chunk=chunk)
+  for one, other in zip(whole, pieces, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk,whole", [(8, False), (0, True)])
+def test_logits_never_exist_whole_in_a_kl_of_pieces(chunk, whole):
+  rows, length, width, vocab = 2, 64, 4, 1000
+  hidden, unembed = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, length, width), (width, vocab)))
+  compiled = jax.jit(lambda *models: kl_and_entropy(*models, chunk=chunk)).lower(hidden, unembed, hidden, unembed)
+  sizes = [math.prod(map(int, shape.split(","))) for shape in re.findall(
+      r"(?:f32|bf16|s32|pred)\[([\d,]+)\]", compiled.compile().as_text())]
+  assert (max(sizes) >= rows * length * vocab) == whole
+  assert whole or max(sizes) <= rows * chunk * vocab
+
+
 def test_kl_is_zero_for_equal_models_and_so_is_its_gradient():
   hidden, unembed, _ = arrays()
   np.testing.assert_allclose(kl(hidden, unembed, hidden, unembed), 0, atol=1e-6)

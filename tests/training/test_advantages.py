@@ -12,9 +12,12 @@ from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
-from sftrl_jax.rollout.collect import grid, outcomes, rows
+from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.rollout.collect import Rows, grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
-from sftrl_jax.training.advantages import make_advantages, make_group_advantages, make_score_rows, take
+from sftrl_jax.training.advantages import NOT_SCORED, make_advantages, make_group_advantages, make_score_rows, take
+from sftrl_jax.training.score import make_score
+from sftrl_jax.training.updates.lengths import by_length, lengths_of
 
 TURNS, TOKENS, LENGTH = 2, 3, 10
 
@@ -111,6 +114,48 @@ def test_kl_to_the_start_lowers_the_rewards_by_k1(level):
 def test_pieces_change_nothing():
   whole, halves = (prepared(PPOConfig(level="turn"), pieces=pieces)[0] for pieces in (1, 2))
   jax.tree.map(np.testing.assert_array_equal, whole, halves)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4])
+def test_rows_scored_at_their_length_come_back_in_their_order(pieces):
+  """A length is of a piece; which rows share one is decided by an order, and what is not computed is 0."""
+  episodes, sizes = (*EPISODES, Episode(2, (), (), False), EPISODES[1]), (5, 8, LENGTH)   # 6, 5, 0 and 5 tokens
+  laid = rows(episodes, LENGTH, ((),) * 4)
+  order = by_length(np.arange(4), lengths_of(laid.inputs), pieces)
+  by_sizes = jax.jit(make_score_rows(score, pieces, sizes))
+  whole, scored = (jax.device_get(run({"model": 1.0}, {"model": 1.5}, laid, *more))
+                   for run, more in ((jitted(PPOConfig(), pieces)[0], ()), (by_sizes, (order,))))
+  there = laid.inputs.segments_BT > 0
+  for name in ("logprobs_BT", "values_BT", "ref_logprobs_BT"):
+    np.testing.assert_array_equal(getattr(scored, name)[there], getattr(whole, name)[there])
+    assert not getattr(scored, name)[:, 8:].any() and np.abs(getattr(scored, name)[there]).max() > 0
+  assert whole.counts is None
+  assert scored.counts.tolist() == {1: [0, 0, 1, 0], 2: [0, 1, 1, 0], 4: [1, 2, 1, 0]}[pieces]
+
+
+def test_rows_of_a_model_are_scored_alike_at_their_length_on_two_devices(model, params, ragged):
+  inputs, targets_BT, mask_BT = ragged
+  laid = Rows(inputs, targets_BT, mask_BT, targets_BT, mask_BT)
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=1), jax.devices()[:2])
+  order = by_length(np.arange(8, dtype=np.int32), lengths_of(inputs), 4)
+  whole = jax.device_get(jax.jit(make_score_rows(make_score(model), 1))(params, None, laid))
+  with jax.set_mesh(mesh), rules.applied():
+    placed = jax.device_put(params, rules.shardings(params, mesh)), None, meshes.shard_rows(mesh, laid), order
+    scored = jax.device_get(jax.jit(make_score_rows(make_score(model), 4, (2, 4, 6)))(*placed))
+  for name in ("logprobs_BT", "values_BT"):
+    there = inputs.segments_BT > 0
+    np.testing.assert_allclose(getattr(scored, name)[there], getattr(whole, name)[there], atol=1e-6)
+  assert scored.counts.tolist() == [0, 1, 1, 2]
+
+
+def test_a_group_that_was_not_scored_has_no_old_logprobs():
+  section = GRPOConfig(group=2)
+  compare = make_group_advantages(section, functools.partial(group_relative, group=2), False)
+  laid, numbers = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES)
+  batch, metrics = jax.jit(compare)(NOT_SCORED, laid, numbers)
+  scored, _, _ = grouped()
+  assert batch.old_logprobs_BT is None and not metrics
+  np.testing.assert_array_equal(batch.advantages_B, scored.advantages_B)
 
 
 def test_whitened_advantages_have_mean_0_and_variance_1_over_actions():

@@ -29,6 +29,7 @@ from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import make_rl_learner, make_sft_learner
 from sftrl_jax.programs.loop.jitted import blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import initial_params, trainable
+from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.log import write_json
 
 PREFILL = (1, 256)   # rows, tokens
@@ -157,16 +158,20 @@ def _sft(bench: Bench) -> list[dict]:
 
 
 def _rl(bench: Bench) -> list[dict]:
-  """Scoring a batch of episodes, and one update on a minibatch of them. Blank episodes cost as much as any others."""
+  """Scoring a batch of episodes, where a run does, and one update on a minibatch of them; no row has padding."""
   experiment, name = bench.experiment, bench.experiment.config["algorithm"]
   learner = make_rl_learner(experiment)
   jitted = jit_functions(experiment, learner, bench.params)
-  rows, outcomes = shard_rows(experiment.mesh, blank_rollout(experiment, learner))
+  rows, outcomes = blank_rollout(experiment, learner)
+  rows = rows.replace(inputs=workloads.unpadded_inputs(rows.inputs.tokens_BT))
+  order = learner.score_order(np.zeros(learner.rows))
+  rows, outcomes = shard_rows(experiment.mesh, (rows, outcomes))
   full_params = trainable.full_params_fn(experiment)(bench.params, bench.frozen)
   reference = reference_params(experiment, bench.start)
 
   def score() -> tuple:
-    return jax.block_until_ready(jitted.advantages(jitted.score_rows(full_params, reference, rows), rows, outcomes))
+    scored = jitted.score_rows(full_params, reference, rows, *order) if jitted.score_rows else NOT_SCORED
+    return jax.block_until_ready(jitted.advantages(scored, rows, outcomes))
 
   def scoring() -> None:
     score()
@@ -176,10 +181,11 @@ def _rl(bench: Bench) -> list[dict]:
   cost = flops.forward(*read, adapters=trainable.adapter_count(experiment))
   cost += flops.forward(*read) if reference else 0.0
   timed = Timed(scoring, tokens, cost)
-  scored = _measure(bench, f"{name} score", f"{learner.rows}x{learner.length}", timed, None)
+  shape = f"{learner.rows}x{learner.length}"
+  lines = [_measure(bench, f"{name} score", shape, timed, None)] if jitted.score_rows else []
   minibatch = jitted.take(score()[0], np.arange(learner.minibatch, dtype=np.int32))
   timed = workloads.train(Training(experiment, learner, jitted, bench.params, bench.frozen), minibatch)
-  return [scored, _measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
+  return [*lines, _measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
 
 
 @dataclasses.dataclass(frozen=True)

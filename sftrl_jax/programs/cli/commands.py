@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -18,6 +18,7 @@ from sftrl_jax import jsonl, paths
 from sftrl_jax.programs.config import nested, resolve, smoke
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, as_path, refuse_file
 from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, resolve_run, verb_of
+from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.interrupt import as_exception
 from sftrl_jax.programs.runtime.lock import PATIENCE, only_output
 from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, prepare_environment
@@ -94,6 +95,15 @@ def _prepare_from(command: Command) -> str:
   return source
 
 
+@contextlib.contextmanager
+def _processes(command: Command) -> Iterator[bool]:
+  """Runs the block as one of the processes of a command, if there are several, with a cache of compiled programs."""
+  with joined_processes(command.flags) as is_first:
+    from sftrl_jax.parallel import hosts
+    compile_cache.use(hosts.several())
+    yield is_first
+
+
 def run_study(command: Command) -> None:
   """Trains a study, or prints the commands of its runs."""
   from sftrl_jax.programs.study import run
@@ -113,7 +123,7 @@ def run_training(command: Command) -> None:
   config = _resolve_training(command)
   from sftrl_jax.programs.trainers import TRAINERS
   workdir = as_path(command.flags["--workdir"], "--workdir")
-  with joined_processes(command.flags) as is_first:
+  with _processes(command) as is_first:
     TRAINERS[command.verb](config, workdir)
     if is_first:
       _report_run(config, workdir)
@@ -137,7 +147,7 @@ def run_check(command: Command) -> None:
   cases = run.cases(command.flags["--config"], command.overrides)
   prepare_environment(run.threads(cases))
   scratch = as_path(command.flags["--workdir"], "--workdir") if "--workdir" in command.flags else None
-  with as_exception(), joined_processes(command.flags):
+  with as_exception(), _processes(command):
     run.run(cases, command.flags.get("--plan", ""), command.flags.get("--within", ""), scratch)
 
 
@@ -162,7 +172,7 @@ def run_evaluate(command: Command) -> None:
   else:
     source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
-  with as_exception(), joined_processes(command.flags):
+  with as_exception(), _processes(command):
     evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""), spec)
 
 
@@ -172,6 +182,7 @@ def run_sample(command: Command) -> None:
   from sftrl_jax.programs.sample import run
   options = run.read_options(command.flags, command.switches)
   with as_exception():
+    compile_cache.use()
     run.run(source, options, command.overrides)
 
 

@@ -183,7 +183,8 @@ def _choose_sections(tree: dict, overrides: list, schema: Mapping, note: Callabl
 
 def _rechosen(section: str, settings: dict, choose: Callable, name: str, note: Callable) -> dict:
   """A section after an override of its class: drops the file's values for the old class, but for those that both
-  classes have where one of the two is derived from the other."""
+  classes have where their keys mean the same. They do where one class is derived from the other, and where no `name`
+  chooses another thing, so that what the section is about stays (data: the rows of training)."""
   choice_key, _ = chooser(choose)
   try:
     old, new = choose(settings), choose({**settings, choice_key: name})
@@ -191,12 +192,16 @@ def _rechosen(section: str, settings: dict, choose: Callable, name: str, note: C
     return {**settings, choice_key: name}   # `keys_of` raises the error
   if old is new:
     return {**settings, choice_key: name}
-  shared = {field.name for field in dataclasses.fields(new)} if issubclass(new, old) or issubclass(old, new) else ()
+  is_alike = choice_key != "name" or issubclass(new, old) or issubclass(old, new)
+  shared = {field.name for field in dataclasses.fields(new)} if is_alike else set()
   dropped = [key for key in settings if key != choice_key and key not in shared]
-  if dropped:
+  kept = {key: value for key, value in settings.items() if key in shared and key != choice_key}
+  words = [f"kept: {', '.join(f'{key}={value}' for key, value in kept.items())}"] if kept else []
+  words += [f"dropped: {', '.join(dropped)}"] if dropped else []
+  if words:
     before = settings.get(choice_key, old.__name__.removesuffix("Config"))
-    note(f"{section}.{choice_key}: {before} -> {name}; dropped: {', '.join(dropped)}")
-  return {**{key: value for key, value in settings.items() if key not in dropped}, choice_key: name}
+    note(f"{section}.{choice_key}: {before} -> {name}; {'; '.join(words)}")
+  return {**kept, choice_key: name}
 
 
 def _search_first(root: Path) -> None:

@@ -6,29 +6,33 @@ One description for those who run it (sft.py, rl.py), who only compile it (plan/
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 import optax
 
 from sftrl_jax.models import flops, heads
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
+from sftrl_jax.rollout.collect import row_numbers
 from sftrl_jax.training.advantages import make_score_rows
-from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap
-from sftrl_jax.training.hold import hold_policy
-from sftrl_jax.training.kl_limit import limit_kl
+from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.score import make_score
+from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.updates.hold import hold_policy
+from sftrl_jax.training.updates.kl_limit import limit_kl
+from sftrl_jax.training.updates.lengths import RowLengths, blank_score, by_length, compiled_lengths
 
 
 @dataclasses.dataclass(frozen=True)
 class StepFlops:
-  """FLOPs of one step of a run."""
+  """FLOPs of one step of a run, or of one pass over rows."""
 
   train: float
   score: float = 0.0
@@ -43,10 +47,15 @@ class Learner:
   train_step: (state, batch, frozen, spent) -> (state, metrics), to be jitted; with target_kl it has an argument more,
     see kl_limit.py
   rows, length: of the batch that one step of a run (an update, an iteration of RL) learns from
-  flops: of one step, what it trains and what RL scores, without its rollout
+  flops: of one step, what it trains and what RL scores, without its rollout; all rows at their whole length
   episode_rows: rows of an episode of RL, all of which are in one update
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
-  score_rows, advantages: of RL alone, to be jitted; see training/advantages.py
+  score_rows, advantages: of RL alone, to be jitted; see training/advantages.py. score_rows is None where nothing has to
+    be scored, see `has_ratio_1`
+  lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
+  microbatches: of an update
+  whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
+  pass_flops: (positions, length) -> StepFlops of one pass over so many positions in rows of this length
   """
 
   loss: Callable
@@ -60,6 +69,10 @@ class Learner:
   score_rows: Callable | None = None
   advantages: Callable | None = None
   episode_rows: int = 1
+  lengths: tuple[int, ...] = ()
+  microbatches: int = 1
+  whole_episodes: bool = False
+  pass_flops: Callable[[float, int], StepFlops] | None = None
 
   @property
   def minibatch(self) -> int:
@@ -75,6 +88,42 @@ class Learner:
   def updates(self) -> int:
     """Updates a step of the run."""
     return self.epochs * self.minibatches
+
+  @property
+  def least_flops(self) -> StepFlops:
+    """`flops` with every row at the shortest compiled length; blank ones may cost less."""
+    if not self.lengths:
+      return self.flops
+    least = self.pass_flops(self.rows * self.lengths[0], self.lengths[0])
+    return StepFlops(least.train * self.epochs, least.score if self.score_rows else 0.0)
+
+  def update_order(self, chosen_E: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+    """The rows of these episodes, in an order in which each microbatch of an update has rows of like length.
+
+    lengths_B: tokens of every row of the batch
+    """
+    rows_of = lambda chosen_E: row_numbers(chosen_E, self.episodes, self.episode_rows)
+    if not self.lengths:
+      return rows_of(chosen_E)
+    if self.whole_episodes:
+      longest_E = lengths_B.reshape(self.episode_rows, -1).max(axis=0)
+      return rows_of(by_length(chosen_E, longest_E[chosen_E], self.microbatches))
+    rows_B = rows_of(chosen_E)
+    return by_length(rows_B, lengths_B[rows_B], self.microbatches)
+
+  def score_order(self, lengths_B: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The argument `order_B` of score_rows, () if it has none."""
+    rows_B, pieces = np.arange(self.rows, dtype=np.int32), self.microbatches * self.minibatches
+    return (by_length(rows_B, lengths_B, pieces),) if self.lengths else ()
+
+  def computed(self, counts: Sequence[int]) -> tuple[int, StepFlops]:
+    """(positions, FLOPs of one pass over them) of microbatches. counts: how many were blank, and of each length."""
+    rows = self.minibatch // self.microbatches
+    sizes = [(int(count) * rows * length, length) for count, length in zip(counts[1:], self.lengths, strict=True)
+             if count]
+    passes = [self.pass_flops(*size) for size in sizes]
+    return sum(positions for positions, _ in sizes), StepFlops(sum(each.train for each in passes),
+                                                               sum(each.score for each in passes))
 
 
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
@@ -93,21 +142,46 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   loss = algorithm.loss(section, score, experiment)
   slots = experiment.actor.episode_rows
   rows, length = experiment.batch * slots, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
-  read, adapters = (experiment.model.config, rows * length, length), trainable.adapter_count(experiment)
-  reference = flops.forward(*read) if section.kl_coef else 0.0   # the reference has no adapters
-  layers = section.value_layers if algorithm.value_head else ()
-  head = 2.0 * rows * length * heads.matmul_parameters(experiment.model.config.width, layers)
-  cost = StepFlops((flops.train(*read, adapters=adapters) + 3 * head) * section.epochs,
-                   flops.forward(*read, adapters=adapters) + head + reference)
+  sizes = compiled_lengths(length, compute.lengths)
+  lengths = RowLengths(sizes, algorithm.loss(section, blank_score, experiment)) if len(sizes) > 1 else None
+  pass_flops = functools.partial(_pass_flops, experiment, trainable.adapter_count(experiment))
+  cost = pass_flops(rows * length, length)
   updates = section.epochs * section.minibatches
   warmup = section.critic_warmup * updates if algorithm.value_head else 0
-  optimizer, train_step = _stepping(experiment, loss, experiment.limits.steps * updates, warmup)
+  optimizer, train_step = _stepping(experiment, loss, experiment.limits.steps * updates, warmup, lengths)
+  scores = not has_ratio_1(experiment, optimizer)
+  cost = StepFlops(cost.train * section.epochs, cost.score if scores else 0.0)
   alone = learns_by_advantages_alone(section)
   train_step = hold_policy(train_step, alone, warmup) if alone or warmup else train_step
   train_step = limit_kl(train_step, section.target_kl, warmup) if section.target_kl else train_step
-  return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches,
-                 make_score_rows(score, compute.microbatches * section.minibatches), algorithm.advantages(section),
-                 slots)
+  sizes = sizes if lengths else ()
+  score_rows = make_score_rows(score, compute.microbatches * section.minibatches, sizes) if scores else None
+  return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches, score_rows,
+                 algorithm.advantages(section), slots, sizes, compute.microbatches, reads_whole_episodes(section),
+                 pass_flops)
+
+
+def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation) -> bool:
+  """Whether the ratio to the policy that played is 1 in every update, so that nothing has to be scored.
+
+  So it is with one update an iteration, without values and without a KL, whose reference is scored too; but not under
+  an optimizer that plays with averaged parameters and trains others.
+  """
+  section = experiment.algorithm_config
+  if section.epochs * section.minibatches > 1 or experiment.algorithm.value_head or section.kl_coef:
+    return False
+  _, trained, _ = trainable.abstract_trainable(experiment)
+  return not is_averaged(jax.eval_shape(lambda params: create(params, optimizer), trained))
+
+
+def _pass_flops(experiment: Experiment, adapters: int, positions: float, length: int) -> StepFlops:
+  """Of training, and of scoring, so many positions of RL in rows of this length, once."""
+  section, config = experiment.algorithm_config, experiment.model.config
+  reference = flops.forward(config, positions, length) if section.kl_coef else 0.0   # which has no adapters
+  layers = section.value_layers if experiment.algorithm.value_head else ()
+  head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
+  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head,
+                   flops.forward(config, positions, length, adapters=adapters) + head + reference)
 
 
 def steps_at_most(limits: Limits, cost: StepFlops) -> int:
@@ -115,7 +189,8 @@ def steps_at_most(limits: Limits, cost: StepFlops) -> int:
   return min(limits.steps, math.ceil(limits.flops / (cost.train + cost.score))) if limits.flops else limits.steps
 
 
-def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int = 0):
+def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int = 0,
+              lengths: RowLengths | None = None):
   """(optimizer, train step). updates: of the whole run, as far as it is known before; warmup: of its critic."""
   schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, updates)
   optimizer = make_optimizer(experiment.optimizer, schedule)
@@ -125,4 +200,4 @@ def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int 
     return make_optimizer(experiment.optimizer, rate), rate
 
   return optimizer, make_train_step(loss, optimizer, schedule, experiment.compute.microbatches,
-                                    trainable.full_params_fn(experiment), at_share, warmup)
+                                    trainable.full_params_fn(experiment), at_share, warmup, lengths)

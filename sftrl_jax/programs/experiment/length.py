@@ -42,8 +42,8 @@ def _context(experiment: Experiment, learner: Learner) -> str:
 
 
 def _updates(learner: Learner, limits: Limits) -> int:
-  """The updates of a run; where rollouts are paid from the same FLOPs, an upper bound."""
-  return steps_at_most(limits, learner.flops) * learner.updates
+  """The updates of a run; where rollouts are paid from the same FLOPs, or rows cost what they have, an upper bound."""
+  return steps_at_most(limits, learner.least_flops) * learner.updates
 
 
 def record(experiment: Experiment) -> dict[str, float]:

@@ -20,6 +20,7 @@ from sftrl_jax.training.optimizers.schedule import ScheduleConfig
 catalogue.set_user_file_loader(user_files.optimizer)   # config.optimizer.name=path/to/file.py:function
 
 _AT = (0.2, 0.4, 0.6, 0.8)
+MOST_LENGTHS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EvalsConfig:
   seed: the first episode's seed; the others follow, the same in every run that is to be compared
   temperatures: 0 is greedy
   kl: measure KL(policy || start) on the episodes at temperature 1
+  kl_episodes: on so many of a variant's, the first ones (0: on all)
   log_episodes: greedy episodes a variant written to episodes.jsonl
   samples: episodes a seed at temperatures above 0, for pass@k and distinct solutions; rates are of the first of them
   expert_episodes: of so many episodes (at most all of them), the share of right greedy responses at every state that
@@ -48,6 +50,7 @@ class EvalsConfig:
   seed: int = 1_000_000_000
   temperatures: tuple[float, ...] = (0.0, 1.0)
   kl: bool = True
+  kl_episodes: int = 256
   log_episodes: int = 16
   samples: int = 1
   expert_episodes: int = 0
@@ -57,7 +60,7 @@ class EvalsConfig:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
     if self.samples < 1:
       raise ValueError(f"samples is {self.samples}; it must be at least 1.")
-    for name in ("every", "seed", "log_episodes", "expert_episodes"):
+    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
     if not all(0 < share < 1 for share in self.at):
@@ -104,16 +107,23 @@ class ComputeConfig:
 
   microbatches: pieces of a batch whose activations exist at once
   logit_chunk: tokens of a row whose logits exist at once (0: all)
+  lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
+    longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
+    longer to compile (1: all rows at the longest)
   """
 
   microbatches: int = 1
   logit_chunk: int = 0
+  lengths: int = 4
 
   def __post_init__(self):
     if self.microbatches < 1:
       raise ValueError(f"microbatches is {self.microbatches}; it must be at least 1.")
     if self.logit_chunk < 0:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")
+    if not 1 <= self.lengths <= MOST_LENGTHS:
+      raise ValueError(f"lengths is {self.lengths}; it must be from 1 (all rows at the longest) to {MOST_LENGTHS}: "
+                       "each is compiled.")
 
 
 def model_section(settings: dict, name: str = "decoder") -> type:

@@ -14,7 +14,7 @@ from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, masked_mean, merge
 from sftrl_jax.models import Model, flops
 from sftrl_jax.objectives.logprobs import kl_and_entropy
-from sftrl_jax.parallel.mesh import shard_rows
+from sftrl_jax.parallel.mesh import rows as mesh_rows, shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import expert_accuracy, left_out
 from sftrl_jax.programs.start.initial_params import param_shapes
@@ -29,17 +29,35 @@ from sftrl_jax.training.position import Position
 
 
 @functools.cache
-def kl_rows(model: Model) -> Callable[[dict, dict, Inputs, jax.Array], dict[str, Mean]]:
+def kl_rows(model: Model, chunk: int) -> Callable[[dict, dict, Inputs, jax.Array], dict[str, Mean]]:
   """jit of (params, ref, inputs, mask_BT) -> exact KL(params || ref) and entropy of params, {"kl", "entropy"}, in nats
-  per sampled token, summed over rows."""
+  per sampled token, summed over rows. chunk: tokens of a row whose logits exist at once (0: all)"""
 
   def sum_kl(params: dict, ref: dict, inputs: Inputs, mask_BT: jax.Array) -> dict[str, Mean]:
     hidden = lambda p: model.hidden(p, inputs)
     kl_BT, entropy_BT = kl_and_entropy(hidden(params), model.unembedding(params), hidden(ref), model.unembedding(ref),
-                                       readout=model.readout)
+                                       chunk=chunk, readout=model.readout)
     return {"kl": masked_mean(kl_BT, mask_BT), "entropy": masked_mean(entropy_BT, mask_BT)}
 
   return jax.jit(sum_kl)
+
+
+def kl_batch(experiment: Experiment) -> int:
+  """Rows of one call of `kl_rows`. They have no more tokens than a microbatch of a train step, so that an evaluation
+  needs no more memory, but one row for every shard of the mesh."""
+  actor, section = experiment.actor, experiment.algorithm_config
+  pieces = experiment.compute.microbatches * (1 if section is None else section.minibatches)
+  tokens = experiment.batch * (experiment.data.length if section is None else actor.episode_rows * actor.row_len())
+  shards = mesh_rows(experiment.mesh)
+  up, down = (lambda rows: -(-rows // shards) * shards), (lambda rows: rows // shards * shards)
+  return min(actor.rollout.rows, up(_kl_episodes(experiment) * actor.episode_rows),
+             max(shards, down(tokens // pieces // actor.row_len())))
+
+
+def _kl_episodes(experiment: Experiment) -> int:
+  """Episodes, the first of a variant, on which KL is measured."""
+  evals = experiment.evals
+  return min(evals.kl_episodes or evals.episodes, evals.episodes)
 
 
 def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], temperature: float, key: jax.Array,
@@ -135,16 +153,19 @@ def _responses(counts: Tally) -> dict:
 
 
 def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> dict[str, float]:
-  """{"kl": from the start, "entropy"} in nats a response token, over the policy's own episodes at temperature 1."""
-  rows, total, episodes = experiment.actor.rollout.rows, None, by_row(episodes)
-  for first in range(0, len(episodes), rows):
-    some = episodes[first : first + rows]
+  """{"kl": from the start, "entropy"} in nats a response token, over the first of the policy's own episodes at
+  temperature 1, and {"kl_episodes"}: how many these are."""
+  count = _kl_episodes(experiment)
+  rows, total, parts = kl_batch(experiment), None, by_row(episodes[:count])
+  measure = kl_rows(experiment.model, experiment.compute.logit_chunk)
+  for first in range(0, len(parts), rows):
+    some = parts[first : first + rows]
     blank = blank_episodes(rows - len(some))
     batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
-    means = jax.device_get(kl_rows(experiment.model)(params, start, *placed))
+    means = jax.device_get(measure(params, start, *placed))
     total = means if total is None else merge(total, means)
-  return {name: float(mean.total / max(mean.weight, 1.0)) for name, mean in total.items()}
+  return {"kl_episodes": count, **{name: float(mean.total / max(mean.weight, 1.0)) for name, mean in total.items()}}
 
 
 def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:

@@ -14,10 +14,11 @@ from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
-from sftrl_jax.training import compile_count, kl_limit, throughput
+from sftrl_jax.training import compile_count, throughput
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due
 from sftrl_jax.training.state import TrainState
+from sftrl_jax.training.updates import kl_limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class RunState:
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
   unlogged_metrics: (metrics, extra) of steps not yet written to metrics.jsonl
   eval_pending: the step's evaluation is due and not yet complete in evals.jsonl
+  has_evaluated: this process has evaluated before
   unsettled: the newest step, where it is settled late
   settled_at: time.perf_counter() when the last step was settled
   warned: alarms, and a stop by target_kl, that a person has been warned of
@@ -74,6 +76,7 @@ class RunState:
   measure: Callable[[dict], dict[str, float]] | None = None
   unlogged_metrics: tuple = ()
   eval_pending: bool = False
+  has_evaluated: bool = False
   unsettled: Step | None = None
   settled_at: float = 0.0
   warned: frozenset = frozenset()

@@ -6,6 +6,7 @@ export, the end) is settled at once, and so is every step of RL, whose next roll
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
+from sftrl_jax.programs.loop import evaluation_time
 from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
+from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.shutdown import Stop
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.pretrained import NAME
@@ -109,7 +112,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
     stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
     run_state = _evaluate(experiment, run_state, log, stop)
   _export(experiment, run_state)
-  log.say(f"{run_state.workdir}: {compile_count.count()} programs compiled.")
+  log.say(f"{run_state.workdir}: {compile_count.count()} programs compiled{compile_cache.summary()}.")
   return _go_on(run_state, log, stop)
 
 
@@ -178,9 +181,14 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
   """Every variant played, and what is held out measured: no evaluation is pending any more."""
   params, position = run_state.eval_params(run_state.state), run_state.position
   if experiment.evals.variants:
+    started = time.perf_counter()
     with span("evaluate"):
       evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
                updates=int(run_state.state.step))
+    slow = evaluation_time.note(experiment, position, time.perf_counter() - started)
+    if slow and run_state.has_evaluated:   # the first one of a process compiles
+      log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
+    run_state = dataclasses.replace(run_state, has_evaluated=True)
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
     measured = run_state.measure(params)

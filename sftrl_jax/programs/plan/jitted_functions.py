@@ -25,6 +25,7 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import blank_episodes
 from sftrl_jax.rollout.segments import blank_inputs
+from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.state import TrainState, is_averaged
 
 Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
@@ -97,9 +98,9 @@ def planned_functions(experiment: Experiment) -> Source:
   if kind.plays_episodes or evals.variants:
     decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
   if evals.variants and evals.kl and 1.0 in evals.temperatures:
-    count = actor.rollout.rows
+    count = evaluator.kl_batch(experiment)
     batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
-    yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model), (
+    yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model, experiment.compute.logit_chunk), (
         ("parameters", eval_params["model"]), ("reference", model), ("batch", batch.inputs), ("batch", batch.mask_BT)),
         resident=(("optimizer", state.opt_state), ("decoding", decoding)))
 
@@ -134,11 +135,15 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
              model: dict, kept: Pairs) -> Source:
   """Scores of a batch of episodes, their advantages, and a minibatch, which it returns."""
   rows, outcomes = blank_rollout(experiment, learner)
+  rows = rows.replace(inputs=workloads.unpadded_inputs(rows.inputs.tokens_BT))   # for rows cost what they have
   reference = reference_params(experiment, model)
   besides = tuple(pair for pair in kept if not (reference and pair[0] == "reference"))
-  scored = yield PlannedFunction(
-      "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows)),
-      resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
+  order = tuple(("other", order_B) for order_B in learner.score_order(np.zeros(learner.rows, np.int32)))
+  scored = NOT_SCORED
+  if jitted.score_rows:
+    scored = yield PlannedFunction(
+        "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows), *order),
+        resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
   kept = (("state", state), *kept)
   batch, _ = yield PlannedFunction(
       "advantages", jitted.advantages, (("batch", scored), ("batch", rows), ("batch", outcomes)), resident=kept,

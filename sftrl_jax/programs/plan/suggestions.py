@@ -6,6 +6,7 @@ alone are too large is not compiled. Only the functions that do not fit are comp
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from sftrl_jax.programs.config.errors import ConfigError, first_line
 from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.plan import topology
 from sftrl_jax.programs.plan.compilation import Plan
+
+KL = "kl of an evaluation"
+ROWS = re.compile(r"(, \d+ rows| \d+( again)?$).*")   # in the names of functions of a rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,7 @@ def list_knobs(plan: Plan) -> list[Knob]:
   config, model = plan.experiment.config, plan.experiment.model.config
   knobs = []
   if arguments <= plan.machine.memory:   # then activations are too large
-    if names & {"train step", "score"}:
+    if names & {"train step", "score", KL}:   # the rows and logits of a KL are cut as those of a train step
       knobs += [Knob({"compute.microbatches": pieces}) for pieces in _more_microbatches(plan)]
       if model.remat != "full":
         knobs.append(Knob({"model.remat": "full"}))
@@ -54,7 +58,7 @@ def list_knobs(plan: Plan) -> list[Knob]:
         knobs.append(Knob({"compute.logit_chunk": 128}))
     if any(name.startswith(("turn", "segment", "regroup")) for name in names):
       knobs += [Knob({"rollout.rows": rows}) for rows in _fewer_rows(plan)]
-    if "kl of an evaluation" in names:
+    if KL in names:
       knobs.append(Knob({"evals.kl": False}))
   if not plan.experiment.lora.rank:
     if config["optimizer"]["name"] in ("adamw", "adam") and "mu_dtype" not in config["optimizer"]["args"]:
@@ -76,14 +80,15 @@ def search(plan: Plan, config: ConfigDict, make: Callable[..., Plan], say: Calla
   make: `make_plan` of tpu_slice.py; tries: how many knobs to compile; refusals of the compiler take seconds, and are
   not counted.
   """
-  only = tuple(function.name for function in plan.failing)
+  names = tuple(function.name for function in plan.failing)
   limit, turned, results, verb = plan.where.chip.hbm_gib, {}, [], plan.experiment.verb
-  say(f"The first knobs to turn, {', '.join(only)} compiled again with each:")
+  say(f"The first knobs to turn, {', '.join(names)} compiled again with each:")
   for knob in list_knobs(plan):
     if tries < 1:
       say("  (no more tries: --tries=N)")
       break
-    changes = {**turned, **knob.changes}
+    changes = _turned_with(turned, knob)
+    only = tuple(dict.fromkeys(ROWS.sub("", name) for name in names)) if "rollout.rows" in changes else names
     where = topology.parse(knob.slice) if knob.slice else plan.where
     words = str(Knob(changes, knob.slice))
     try:
@@ -104,6 +109,13 @@ def search(plan: Plan, config: ConfigDict, make: Callable[..., Plan], say: Calla
       break
     turned = changes if knob.kept and compiled else turned
   return results
+
+
+def _turned_with(turned: dict[str, Any], knob: Knob) -> dict[str, Any]:
+  """The changes of the knobs turned so far and of one more; another optimizer leaves out arguments of the first."""
+  if "optimizer.name" in knob.changes:
+    turned = {key: value for key, value in turned.items() if not key.startswith("optimizer.args.")}
+  return {**turned, **knob.changes}
 
 
 def _more_microbatches(plan: Plan) -> list[int]:

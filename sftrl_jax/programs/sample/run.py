@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -14,7 +13,6 @@ import jax
 from jax.sharding import Mesh
 
 from sftrl_jax.chat import Message
-from sftrl_jax.checkpoints.source import cache
 from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -129,7 +127,6 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
       raise ConfigError("No prompt: give --prompt=TEXT, pipe one in, or begin a conversation in a terminal.")
   if interactive and options.raw:
     raise ConfigError("--raw answers one prompt: give --prompt=TEXT or pipe one in.")
-  _cache_compilations()
   start_time = time.perf_counter()
   with contextlib.ExitStack() as stack:
     generator, temperature, note = load_generator(source, options, overrides, stack)
@@ -281,13 +278,6 @@ def _answer_prompt(settings: ChatSettings, options: SampleOptions) -> None:
 def _warn_of_context(settings: ChatSettings, tokens: int) -> None:
   if warning := chat_loop.context_warning(settings, tokens + settings.stop_conditions.max_new_tokens):
     _note(warning)
-
-
-def _cache_compilations() -> None:
-  """Keeps compiled programs on disk for the next command, unless the environment already says where to keep them."""
-  if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _edit_lines() -> None:

@@ -100,8 +100,7 @@ def _train(runs: list[ChildRun], study: StudyConfig, workdir: Path, start: float
   start: time.monotonic() at which the study began
   lock: file descriptor of the workdir's lock. The runs inherit it, so that the workdir stays locked while one is alive.
   """
-  environment = {"JAX_COMPILATION_CACHE_DIR": str((workdir / "cache").resolve()),
-                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONUNBUFFERED": "1"}
+  environment = {"PYTHONUNBUFFERED": "1"}
   failed, drawn, last_look = [], False, 0.0
   with process_pool.signals() as received, progress_display(runs) as (show, say):
     for moment in process_pool.supervise(runs, study.jobs or cores(), environment, received, keep=(lock,)):

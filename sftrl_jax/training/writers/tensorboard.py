@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from sftrl_jax import paths
+from sftrl_jax.training.writers.event_file import PREFIX, EventFile
 
-EVENTS = "events"          # with this the names of event files begin
 FLUSH_SECONDS = 30.0       # between two looks at a file on this machine that may show more
 
 Point = tuple[float, int, dict[str, float]]   # wall clock, step, {name: value}
@@ -19,14 +19,14 @@ class TensorBoardWriter:
   TensorBoard drop what earlier files show past the resumed step.
   """
 
-  package = "tensorboardX"
+  package = ""
 
   def __init__(self, workdir: Path, step: int):
     self._home, self._purge_step = workdir / "tensorboard", step + 1 if step else None
     self._file, self._flushed_at, self._held = None, 0.0, []
     if not step and self._home.is_dir():
       for path in self._home.iterdir():
-        if path.name.startswith(f"{EVENTS}.out.tfevents."):
+        if path.name.startswith(PREFIX):
           path.unlink()
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -58,18 +58,12 @@ class TensorBoardWriter:
     if self._file is not None:
       self._file.close()
 
-  def _open(self, folder: Path):
-    """A new event file, the first of which drops what earlier ones show past the resumed step.
-
-    tensorboardX's SummaryWriter would write by a thread, and its flush does not wait for that.
-    """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+  def _open(self, folder: Path) -> EventFile:
+    """A new event file, the first of which drops what earlier ones show past the resumed step."""
     paths.make(folder)
-    file = EventsWriter(str(folder / EVENTS), f".{time.time_ns()}")
+    file = EventFile(folder)
     if self._purge_step is not None:
-      start = SessionLog(status=SessionLog.START)
-      file.write_event(Event(wall_time=time.time(), step=self._purge_step, session_log=start))
+      file.session_start(self._purge_step)
       self._purge_step = None
     return file
 
@@ -79,9 +73,7 @@ class TensorBoardWriter:
     self._flushed_at = time.time()
 
 
-def _write(file, point: Point) -> None:
-  from tensorboardX.proto.event_pb2 import Event
-  from tensorboardX.summary import scalar
+def _write(file: EventFile, point: Point) -> None:
   wall_time, step, values = point
   for name, value in values.items():
-    file.write_event(Event(wall_time=wall_time, step=step, summary=scalar(name, value)))
+    file.scalar(wall_time, step, name, value)

@@ -14,7 +14,7 @@ class ScalarWriter(Protocol):
 
   `Writer(workdir, step)` opens it for a run that continues after `step`; step 0 is a run that begins, perhaps in a
   workdir where an earlier run wrote scalars and no checkpoint. Steps past `step` are computed again: a writer shows
-  each of them once. `Writer.package` is the package that it needs, imported when it is opened.
+  each of them once. `Writer.package` is the package that it needs, imported when it is opened; "" for none.
   """
 
   package: str
@@ -42,11 +42,11 @@ def check_writers(names: tuple[str, ...]) -> None:
     if names.count(name) > 1:
       raise ValueError(f"writers is {names}, which names {name!r} twice; name it once.")
     package = WRITERS[name].package
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:   # W&B leaves directories called `wandb`, which look like empty packages
-      extra = f'"sftrl-jax[{name}]"' if name != "tensorboard" else package
+    spec = importlib.util.find_spec(package) if package else None
+    # W&B leaves directories called `wandb`, which look like empty packages.
+    if package and (spec is None or spec.origin is None):
       raise ValueError(f"writers is {names}, but {name} needs the package {package}, which is not installed: "
-                       f"pip install {extra}, or leave {name} out.")
+                       f'pip install "sftrl-jax[{name}]", or leave {name} out.')
 
 
 def open_writers(names: tuple[str, ...], workdir: Path, step: int) -> tuple[ScalarWriter, ...]:

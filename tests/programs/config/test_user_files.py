@@ -89,7 +89,7 @@ def test_another_class_by_override_drops_the_old_ones_keys_and_says_so(file):
   mine = {"env": {"name": f"{file}:Guesses", "low": 8, "more": True}}
   related = resolve.resolve(mine, [("env.name", f"{file}:Guess")], schema, note=notes.append)
   assert related.env.low == 8 and "more" not in related.env
-  assert notes[1].endswith("dropped: more")
+  assert notes[1].endswith("; kept: low=8; dropped: more")
 
 
 def test_a_wrong_key_names_the_nearest(file):

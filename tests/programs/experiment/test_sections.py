@@ -12,7 +12,8 @@ from sftrl_jax.programs.start.pretrained import PretrainedConfig
 
 
 @pytest.mark.parametrize("fields, word",
-                         [(dict(microbatches=0), "microbatches"), (dict(logit_chunk=-1), "logit_chunk")])
+                         [(dict(microbatches=0), "microbatches"), (dict(logit_chunk=-1), "logit_chunk"),
+                          (dict(lengths=0), "lengths"), (dict(lengths=1000), "lengths")])
 def test_numbers_out_of_range_name_their_key(fields, word):
   with pytest.raises(ValueError, match=f"^{word} is"):
     sections.ComputeConfig(**fields)

@@ -1,12 +1,16 @@
 """Evaluations: the same hands everywhere, counted right."""
 
+import tempfile
+
 import jax
 import pytest
 
 from sftrl_jax.envs.virl.env import VIRL
+from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.saved_run import config_of
 from sftrl_jax.programs.experiment.sections import EvalsConfig
+from sftrl_jax.programs.plan import compilation, jitted_functions
 from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout.tally import wilson
 
@@ -28,8 +32,8 @@ def test_every_variant_and_temperature_is_measured_once_a_step(finished, lines_o
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_lines_keep_the_contract_and_agree_with_themselves(finished, lines_of, verb):
   for line in lines_of(finished(verb), "evals.jsonl"):
-    assert line.keys() - {"kl", "entropy"} == KEYS | COUNTS
-    assert ("kl" in line) == ("entropy" in line) == (line["temperature"] == 1.0)
+    assert line.keys() - {"kl", "entropy", "kl_episodes"} == KEYS | COUNTS
+    assert ("kl" in line) == ("entropy" in line) == ("kl_episodes" in line) == (line["temperature"] == 1.0)
     assert len(line["outcomes"]) == line["episodes"] == 16
     assert line["successes"] == 16 - line["outcomes"].count("0") and line["success"] == line["successes"] / 16
     assert line["first_success"] == line["outcomes"].count("1") / 16
@@ -110,6 +114,52 @@ def test_the_start_has_no_distance_from_itself_and_the_same_start_the_same_answe
   assert moved and min(moved) > 0
 
 
+def measured(run, **changes):
+  """The lines at temperature 1 of an evaluation of a run with changed keys."""
+  with tempfile.TemporaryDirectory() as folder:
+    lines = evaluate.run(str(run), [(key.replace("__", "."), str(value)) for key, value in changes.items()], folder)
+  return [line for line in lines if line["temperature"] == 1.0]
+
+
+@pytest.mark.parametrize("verb", ["sft", "rl"])
+def test_the_kl_is_the_same_in_pieces(finished, verb):
+  """Whatever rows a call has, and whatever tokens a chunk: 8 rows, or 1 row in chunks of 5 tokens."""
+  whole = measured(finished(verb), evals__kl_episodes=0, compute__microbatches=1)
+  pieces = measured(finished(verb), evals__kl_episodes=99, compute__microbatches=8, compute__logit_chunk=5)
+  for one, other in zip(whole, pieces, strict=True):
+    assert one["kl_episodes"] == other["kl_episodes"] == 16 and one["kl"] > 0
+    assert [one["kl"], one["entropy"]] == pytest.approx([other["kl"], other["entropy"]], rel=1e-4, abs=1e-7)
+
+
+def test_the_kl_of_some_episodes_is_that_of_an_evaluation_of_these_alone(finished):
+  """The first ones, as everywhere; what else is measured is of all."""
+  some, alone, every = (measured(finished("rl"), **changes) for changes in (
+      dict(evals__kl_episodes=5), dict(evals__episodes=5), dict(evals__kl_episodes=0)))
+  for line, few, all_ in zip(some, alone, every, strict=True):
+    kl = lambda line: [line["kl_episodes"], line["kl"], line["entropy"]]
+    assert kl(line)[0] == kl(few)[0] == 5 and kl(line) == pytest.approx(kl(few), rel=1e-5, abs=1e-7)
+    assert kl(line)[1:] != kl(all_)[1:]
+    rest = lambda line: {key: value for key, value in line.items() if key not in ("kl_episodes", "kl", "entropy")}
+    assert rest(line) == rest(all_)
+
+
+@pytest.mark.parametrize("method", ["sft", "rl", "lora"])
+@pytest.mark.parametrize("microbatches", [1, 2, 4])
+def test_the_kl_needs_no_more_memory_than_a_train_step(tiny, method, microbatches):
+  """As the compiler counts it: in temporaries, which parameters and optimizer come on top of."""
+  experiment = build_experiment(tiny(method, compute__microbatches=microbatches, model__layers=2), (
+      "rl" if method == "rl" else "sft"))
+  sizes = {function.name: function for function, _ in jitted_functions.for_each(
+      experiment, lambda function: _built(function, experiment.mesh))}
+  kl, train = sizes["kl of an evaluation"], sizes["train step"]
+  assert 0 < kl.temporaries <= train.temporaries and kl.peak <= train.peak
+
+
+def _built(function, mesh):
+  compiled, returned, _ = compilation.build(function, mesh)
+  return (compiled, None), returned
+
+
 def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
   shown = [line for line in lines_of(finished("sft"), "episodes.jsonl") if line["kind"] == "eval"]
   assert {line["temperature"] for line in shown} == {0.0}
@@ -118,8 +168,8 @@ def test_shown_episodes_are_greedy_and_on_the_same_hands(finished, lines_of):
 
 @pytest.mark.parametrize("settings, key", [
     (dict(episodes=0), "episodes"), (dict(every=-1), "every"), (dict(at=(0.5, 1.5)), "at"), (dict(seed=-1), "seed"),
-    (dict(log_episodes=-1), "log_episodes"), (dict(temperatures=()), "temperatures"),
-    (dict(temperatures=(-1.0,)), "temperatures"), (dict(samples=0), "samples"),
+    (dict(log_episodes=-1), "log_episodes"), (dict(kl_episodes=-1), "kl_episodes"),
+    (dict(temperatures=()), "temperatures"), (dict(temperatures=(-1.0,)), "temperatures"), (dict(samples=0), "samples"),
     (dict(samples=2, temperatures=(0.0,)), "samples"),
     (dict(expert_episodes=8, temperatures=(1.0,)), "expert_episodes")])
 def test_wrong_settings_name_their_key(settings, key):

@@ -41,9 +41,10 @@ def compiled_programs():
     logger.removeHandler(listener)
 
 
-@pytest.mark.parametrize("method", ["sft", "rl", "grpo", "lora"])
-def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method):
-  assert "regroup" in compare(tiny(method, **CHANGES), run_of, tmp_path, method)
+@pytest.mark.parametrize("method, own", [
+    ("sft", {}), ("rl", {}), ("grpo", {"compute__lengths": "4"}), ("rloo", {"evals__variants": "()"}), ("lora", {})])
+def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method, own):
+  assert "regroup" in compare(tiny(method, **CHANGES, **own), run_of, tmp_path, method)
 
 
 def test_so_does_one_whose_episodes_have_several_chats(rewriters, tiny, run_of, tmp_path):
@@ -59,7 +60,8 @@ def compare(config, run_of, tmp_path, method=""):
   with compiled_programs() as planned:
     list(jitted_functions.for_each(experiment, lambda function: compilation.build(function, experiment.mesh)[:2]))
   names = {name for name, _ in planned}
-  assert {"train_step", "turn", "decoding"} <= names and ("score_rows" in names) == ("algorithm" in config)
+  assert {"train_step", "turn", "decoding"} <= names
+  assert ("score_rows" in names) == ("algorithm" in config and method != "rloo")   # whose ratio is 1 by definition
   loading = LOADING | ({"<lambda>"} if method == "lora" else set())   # a lambda initialises adapters
   assert {program for program in run if program in planned or program[0] not in loading} == planned
   return names

@@ -194,13 +194,21 @@ def test_nothing_to_play_and_nothing_to_read_is_told(config, capsys):
 
 
 def test_a_path_turns_any_config_into_one_of_rows(config, monkeypatch, tmp_path):
-  """Demonstrations go with their settings, which is told; the path is the same from any directory."""
+  """Demonstrations go with their settings, but for those that rows have too, and the note says both; the path is the
+  same from any directory."""
   monkeypatch.chdir(tmp_path)
   notes = []
   task = resolve.load(str(CONFIG.parents[1] / "general_points" / "sft.py"))
   own = run_config.resolve_for("sft", task, [("data.length", "99"), ("data.path", "chats.jsonl")], notes.append)
   assert own.data.path == str(config.path) and own.data.length == 99 and own.data.pack and "attempts" not in own.data
-  assert notes == ["data.path: Demonstrations -> chats.jsonl; dropped: length"]
+  assert notes == ["data.path: Demonstrations -> chats.jsonl; kept: length=23"]
+  task.data.attempts = (1.0,)
+  longer = run_config.resolve_for("sft", {**task, "data": {**task.data, "length": 256}}, [("data.path", "chats.jsonl")],
+                                  notes.append)
+  assert longer.data.length == 256 and notes[1].endswith("chats.jsonl; kept: length=256; dropped: attempts")
+  del task.data["length"]   # what the file does not set is the default of rows
+  assert run_config.resolve_for("sft", task, [("data.path", "chats.jsonl")], notes.append).data.length == 1024
+  task.data.length = 23
   shown = run_config.resolve_for("sft", task, [], notes.append)
   assert shown.data.path == "" and shown.data.length == 23 and "pack" not in shown.data
   hub = run_config.resolve_for("sft", task, [("data.path", "owner/name"), ("data.split", "test")], notes.append)

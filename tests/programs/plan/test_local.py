@@ -2,11 +2,14 @@
 
 import json
 
+import jax
 import pytest
 
+from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.bench.machine_peak import MachinePeak
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.plan import local
+from sftrl_jax.programs.plan.jitted_functions import PlannedFunction
 from sftrl_jax.programs.plan.options import PlanOptions
 
 
@@ -32,6 +35,14 @@ def test_every_function_runs_and_is_written_beside_its_prediction(tiny, tmp_path
   for line in plan["functions"]:
     assert {"name", "peak_gib", "flops", "bytes", "seconds_bound", "predicted_seconds"} <= line.keys()
     assert line["measured_seconds"] > 0 and line["ran"]
+
+
+def test_rows_are_measured_without_padding_which_would_cost_nothing():
+  mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
+  shape = lambda dtype: jax.ShapeDtypeStruct((2, 3), dtype, sharding=meshes.replicated(mesh))
+  arguments = ("batch", shape("int32")), ("batch", shape("float32")), ("cache", shape("int32"))
+  segments, weights, kept = local.real_arguments(PlannedFunction("f", None, arguments), mesh)
+  assert (segments == 1).all() and not weights.any() and not kept.any()
 
 
 def test_what_only_a_slice_has_is_refused_here(tiny):

@@ -10,9 +10,9 @@ import pytest
 from sftrl_jax.objectives.batches import Scores
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.training import state as states
-from sftrl_jax.training.kl_limit import APPLIED, STOPPED, limit_kl
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.updates.kl_limit import APPLIED, STOPPED, limit_kl
 
 SCHEDULE = lambda step: 0.01
 PATHS = ("model/embed", "model/layers/block/mlp/up/kernel", "value/bias")

@@ -12,9 +12,9 @@ from sftrl_jax.objectives.batches import GroupBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.training import state as states
-from sftrl_jax.training.hold import hold_policy
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.updates.hold import hold_policy
 
 SCHEDULE = lambda step: 0.01
 PATHS = ("model/embed", "model/layers/block/mlp/up/kernel", "value/bias")
