@@ -4,6 +4,7 @@ The environment is set before anyone imports jax. That rooms without jax stay wi
 """
 
 import atexit
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -42,6 +43,19 @@ import pytest  # noqa: E402
 from sftrl_jax.parallel import mesh as meshes  # noqa: E402
 
 MAKE, ONE_DEVICE = meshes.make, []
+# Linux gives a process 65,530 memory maps, every compiled program on a CPU takes some, and XLA ends a process that gets
+# no more by a segmentation fault.
+MOST_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_bounded():
+  """Programs of earlier files are forgotten where they are many."""
+  yield
+  maps = pathlib.Path("/proc/self/maps")
+  if maps.is_file() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_runtest_setup(item):

@@ -1,16 +1,12 @@
 """Supervised fine-tuning, pre-training of a base included: read demonstrations, step, evaluate."""
 
 import dataclasses
-import functools
 import os
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from sftrl_jax.metrics import Mean
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree, memory
@@ -38,21 +34,20 @@ def run(config: ConfigDict, workdir: Path) -> None:
   sft_data.refuse_changed(data, workdir)
   tokens, limits = learner.rows * learner.length, experiment.limits
 
-  def next_batch(cursor: int) -> tuple[TokenBatch, int, Mean]:
-    """(the batch at this cursor on its way to the devices, the cursor after it, the share of its real tokens)."""
+  def next_batch(cursor: int) -> tuple[TokenBatch, int]:
+    """(the batch at this cursor on its way to the devices, the cursor after it)."""
     batch, after = data.batches(cursor)
-    share = Mean(float(np.count_nonzero(batch.inputs.segments_BT)), float(tokens))
-    return shard_rows(experiment.mesh, batch), after, share
+    return shard_rows(experiment.mesh, batch), after
 
-  def extra(share: Mean, before: Position, position: Position, seconds: float) -> dict[str, Any]:
-    return {"compute/real_share": share, "timing_s/step": seconds, **throughput.of_step(before, position, seconds)}
+  def extra(before: Position, position: Position, seconds: float) -> dict[str, float]:
+    return {"timing_s/step": seconds, **throughput.of_step(before, position, seconds)}
 
   with workdir_of(experiment, workdir) as (log, stop):
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return
     sft_data.record(data, workdir, log)
-    batch, cursor, share = next_batch(run_state.position.cursor)
+    batch, cursor = next_batch(run_state.position.cursor)
     train_step = session.compile_step(run_state, batch)
     run_state = dataclasses.replace(run_state, measure=sft_data.make_measure(experiment, data, learner.loss, run_state))
     run_state, seconds = session.evaluate_start(experiment, run_state, log, stop), 0.0
@@ -63,9 +58,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         with span("update"):
           state, metrics = train_step(run_state.state, batch)
         position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train).with_tokens(tokens)
-        step = Step(run_state.position, position, metrics, functools.partial(extra, share), started)
+        step = Step(run_state.position, position, metrics, extra, started)
         if not limits.over(position):
-          batch, cursor, share = next_batch(cursor)   # while the devices compute
+          batch, cursor = next_batch(cursor)   # while the devices compute
         late = session.settles_late(run_state, seconds, stop.grace)
         run_state = session.after_step(experiment, run_state, state, step, log, stop, late)
         seconds = run_state.position.seconds / run_state.position.step

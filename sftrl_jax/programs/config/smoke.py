@@ -23,6 +23,7 @@ EXACTLY = {
     "steps": 3, "flops": 0.0, "batch": ROWS, "start": "scratch", "mesh": {"cpu_threads": 1},
     "model.vocab": 0, "model.width": 16, "model.heads": 2, "model.head_dim": 0, "model.mlp_dim": 0,
     "rollout.rows": ROWS, "rollout.shrink": (0.5,), "evals.episodes": ROWS, "evals.every": 0, "evals.at": (),
+    "compute.lengths": 1,   # each length more is compiled for longer than three steps take
     "checkpoint.every": 2, "log.every": 1}   # saved in the middle and at the end
 # Where the file has a larger number; the defaults are small.
 AT_MOST = {

@@ -20,7 +20,7 @@ from sftrl_jax.programs.plan import topology
 from sftrl_jax.programs.plan.compilation import Plan
 
 KL = "kl of an evaluation"
-ROWS = re.compile(r"(, \d+ rows| \d+( again)?$).*")   # in the names of functions of a rollout
+ROWS = re.compile(r"(, \d+ rows| \d+( to \d+)?( again)?$).*")   # in the names of functions of a rollout
 
 
 @dataclasses.dataclass(frozen=True)
