@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.shapes import check
 
@@ -106,11 +107,14 @@ def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS:
   return _mix(folded, k_BKSC, v_BKSC, bias_BTS, softcap).reshape(B, H, T, C)
 
 
-def attend_in_chunks(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, positions_BT: jax.Array,
-                     segments_BT: jax.Array, window: int = 0, scale: float = 0.0, softcap: float = 0.0,
-                     queries: int = QUERIES) -> jax.Array:
-  """`attend` of rows over themselves under `may_attend`, with the scores of `queries` queries a row at once."""
+def attend_in_chunks(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, inputs: Inputs, window: int = 0,
+                     scale: float = 0.0, softcap: float = 0.0, queries: int = QUERIES) -> jax.Array:
+  """`attend` of rows over themselves under `may_attend`, with the scores of `queries` queries a row at once.
+
+  inputs: whose positions and segments decide what attends to what
+  """
   B, H, T, C = q_BHTC.shape
+  positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
 
   def chunk(arrays: tuple) -> jax.Array:
     q, q_positions, q_segments = arrays

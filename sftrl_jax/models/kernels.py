@@ -75,8 +75,7 @@ def over_prompts(config: DecoderConfig, platform: str, inputs: Inputs) -> dict:
     if kernel == "cudnn":
       allowed = may_attend(positions_BT, positions_BT, segments_BT, segments_BT, window)
       return lambda q, k, v: cudnn(q, k, v, allowed, c.query_scale)
-    return lambda q, k, v: attend_in_chunks(q, k, v, positions_BT, segments_BT, window, c.query_scale,
-                                            c.attention_softcap)
+    return lambda q, k, v: attend_in_chunks(q, k, v, inputs, window, c.query_scale, c.attention_softcap)
 
   return {kind: attend_fn(kind) for kind in c.kinds}
 

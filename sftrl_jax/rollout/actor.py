@@ -20,7 +20,7 @@ from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import by_rows, replicated, rows as row_parts
 from sftrl_jax.rollout import placement
 from sftrl_jax.rollout.config import RolloutConfig
-from sftrl_jax.rollout.sample import SampledTokens, Sampling, SegmentInputs, TurnInputs, go_on, respond
+from sftrl_jax.rollout.sample import ResponseEnd, SampledTokens, Sampling, SegmentInputs, TurnInputs, go_on, respond
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -254,8 +254,8 @@ class Actor:
   @functools.cached_property
   def compiled(self) -> Compiled:
     """The compiled functions of a rollout."""
-    return _compiled(self.decoder, self.sampling, self.segment, self.tokenizer.stops, self.tokenizer.pad, self.mesh,
-                     self.rollout.gather)
+    end = ResponseEnd(self.tokenizer.stops, self.tokenizer.pad)
+    return _compiled(self.decoder, self.sampling, self.segment, end, self.mesh, self.rollout.gather)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1, cache_len: int = 0) -> float:
     """FLOPs of a turn, or of its beginning: every row of the compiled shape, alive or not, at every step taken; a
@@ -283,8 +283,8 @@ class Actor:
 
 
 @functools.cache   # so that actors of one model share their traces
-def _compiled(decoder: Model, sampling: Sampling, tokens: int, stops: tuple[int, ...], pad: int, mesh: Mesh,
-              gather: bool) -> Compiled:
+def _compiled(decoder: Model, sampling: Sampling, tokens: int, end: ResponseEnd, mesh: Mesh, gather: bool
+              ) -> Compiled:
   begins = sampling if tokens == sampling.max_new_tokens else dataclasses.replace(sampling, max_new_tokens=1)
   goes_on = dataclasses.replace(sampling, max_new_tokens=tokens)
   split, rows, whole = placement.cache_shardings(decoder.config, mesh), by_rows(mesh), replicated(mesh)
@@ -299,12 +299,12 @@ def _compiled(decoder: Model, sampling: Sampling, tokens: int, stops: tuple[int,
     blank = cache is None
     if blank:
       cache = empty(decoder.config, turn_inputs.inputs.tokens_BT.shape[0], cache_len)
-    return respond(decoder, begins, stops, pad, params, cache, turn_inputs, group, blank)
+    return respond(decoder, begins, end, params, cache, turn_inputs, group, blank)
 
   @functools.partial(jax.jit, donate_argnames="cache", out_shardings=(split, sampled))
   @traced
   def segment(params: dict, cache: Cache, segment_inputs: SegmentInputs) -> tuple[Cache, SampledTokens]:
-    return go_on(decoder, goes_on, stops, pad, params, cache, segment_inputs)
+    return go_on(decoder, goes_on, end, params, cache, segment_inputs)
 
   @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
   @traced

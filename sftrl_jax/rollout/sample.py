@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,13 @@ class Sampling:
       raise ValueError(f"top_k is {self.top_k}; it must be 0 (all) or positive.")
     if not 0 < self.top_p <= 1:
       raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1].")
+
+
+class ResponseEnd(NamedTuple):
+  """stops: ids, or one id, at which a response ends. pad: the id after the end."""
+
+  stops: Sequence[int] | int | jax.Array
+  pad: int
 
 
 @struct.dataclass
@@ -162,11 +170,11 @@ def row_keys(key: jax.Array, episodes_B: jax.Array, turn: jax.Array | int) -> ja
   return jax.vmap(lambda episode: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B)
 
 
-def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.Array, pad: int, params: dict,
-            cache: Cache, turn: TurnInputs, group: int = 1, empty: bool = False) -> tuple[Cache, SampledTokens]:
+def respond(model: Model, sampling: Sampling, end: ResponseEnd, params: dict, cache: Cache, turn: TurnInputs,
+            group: int = 1, empty: bool = False) -> tuple[Cache, SampledTokens]:
   """Reads T more tokens a row, then samples until every live row has stopped.
 
-  stops: ids, or one id, at which a response ends. pad: the id after the end. params: decoding parameters.
+  params: decoding parameters
   cache: with room for T + max_new_tokens - 1 more tokens. The last sampled token is not in the returned cache yet: it
   is the first that the next turn reads.
   group: rows that continue each row that is read, next to one another; what was read is computed once for them all.
@@ -181,7 +189,7 @@ def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.A
   last_BD = hidden_BTD[:, -1]
   if group > 1:  # the write index is a scalar that all rows share
     last_BD, cache = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0) if x.ndim else x, (last_BD, cache))
-  sampler = _Sampler(model, sampling, stops, pad, params, turn)
+  sampler = _Sampler(model, sampling, end, params, turn)
   token_B, done_B, *written = sampler.write(0, ~live_B, last_BD, *sampler.blank())
   if sampling.max_new_tokens == 1:
     return cache, SampledTokens(*written, done_B, jnp.ones((), jnp.int32))
@@ -189,14 +197,14 @@ def respond(model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.A
   return sampler.loop(start, sampling.max_new_tokens)
 
 
-def go_on(model: Model, sampling: Sampling, stops: Sequence[int], pad: int, params: dict, cache: Cache,
-          segment: SegmentInputs) -> tuple[Cache, SampledTokens]:
+def go_on(model: Model, sampling: Sampling, end: ResponseEnd, params: dict, cache: Cache, segment: SegmentInputs
+          ) -> tuple[Cache, SampledTokens]:
   """Samples up to segment.most more tokens of each live response, of at most sampling.max_new_tokens columns.
 
   cache: with room for segment.most more tokens. Other arguments as of `respond`.
   """
   check(tokens_B=segment.tokens_B, live_B=segment.live_B, next_positions_B=segment.next_positions_B)
-  sampler = _Sampler(model, sampling, stops, pad, params, segment, segment.first)
+  sampler = _Sampler(model, sampling, end, params, segment, segment.first)
   start = (jnp.zeros((), jnp.int32), cache, segment.tokens_B, ~segment.live_B, *sampler.blank())
   return sampler.loop(start, segment.most)
 
@@ -207,12 +215,12 @@ class _Sampler:
   first: tokens of the responses before column 0
   """
 
-  def __init__(self, model: Model, sampling: Sampling, stops: Sequence[int] | int | jax.Array, pad: int, params: dict,
+  def __init__(self, model: Model, sampling: Sampling, end: ResponseEnd, params: dict,
                inputs: TurnInputs | SegmentInputs, first: jax.Array | int = 0):
     self.model, self.sampling, self.pad, self.params, self.inputs, self.first = (
-        model, sampling, pad, params, inputs, first)
+        model, sampling, end.pad, params, inputs, first)
     self.keys_B = row_keys(inputs.key, inputs.episodes_B, inputs.turn)
-    self.ends = jnp.reshape(jnp.asarray(stops, jnp.int32), (1, -1))
+    self.ends = jnp.reshape(jnp.asarray(end.stops, jnp.int32), (1, -1))
 
   def blank(self) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(tokens_BR, logprobs_BR, lengths_B) with nothing in them."""

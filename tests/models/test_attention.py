@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, attention
 
 
@@ -163,7 +164,7 @@ def test_chunks_of_queries_are_all_queries_at_once(queries, window, softcap):
   segments = (jnp.arange(11)[None] >= 11 - lengths).astype(jnp.int32)
   allowed = attention.may_attend(positions, positions, segments, segments, window)
   whole = attention.attend(q, k, v, allowed, 0.3, softcap)
-  chunked = attention.attend_in_chunks(q, k, v, positions, segments, window, 0.3, softcap, queries)
+  chunked = attention.attend_in_chunks(q, k, v, Inputs(segments, positions, segments), window, 0.3, softcap, queries)
   real = np.asarray(segments, bool)
   np.testing.assert_allclose(*(np.asarray(x).swapaxes(1, 2)[real] for x in (chunked, whole)), atol=1e-6)
 
@@ -171,7 +172,7 @@ def test_chunks_of_queries_are_all_queries_at_once(queries, window, softcap):
 def test_chunks_of_queries_never_hold_the_scores_of_all():
   q, k = (jax.ShapeDtypeStruct((2, heads, 512, 4), jnp.float32) for heads in (4, 2))
   ints = jax.ShapeDtypeStruct((2, 512), jnp.int32)
-  jaxpr = jax.make_jaxpr(attention.attend_in_chunks)(q, k, k, ints, ints)
+  jaxpr = jax.make_jaxpr(attention.attend_in_chunks)(q, k, k, Inputs(ints, ints, ints))
   largest = lambda jaxpr: max([variable.aval.size for eqn in jaxpr.eqns for variable in eqn.outvars] + [
       largest(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)])
   assert largest(jaxpr.jaxpr) == 2 * 4 * attention.QUERIES * 512   # and not 2 * 4 * 512 * 512

@@ -7,7 +7,17 @@ import pytest
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache as caches
-from sftrl_jax.rollout.sample import Sampling, SegmentInputs, TurnInputs, draw, go_on, respond, row_keys, truncate
+from sftrl_jax.rollout.sample import (
+  ResponseEnd,
+  Sampling,
+  SegmentInputs,
+  TurnInputs,
+  draw,
+  go_on,
+  respond,
+  row_keys,
+  truncate,
+)
 
 LOGITS = np.log(np.array([0.05, 0.30, 0.10, 0.20, 0.05, 0.25, 0.05]))
 MANY = 4000
@@ -116,7 +126,7 @@ def answer(model, decoding):
     turn = TurnInputs(Inputs(tokens, positions, tokens), jnp.full(rows, 2), live, jnp.arange(rows, dtype=jnp.uint32),
                       jax.random.key(0), 0, temperature)
     cache = caches.empty(model.config, rows, 2 + longest - 1)
-    return respond(model, Sampling(longest), eos, 8, flat, cache, turn)[1]
+    return respond(model, Sampling(longest), ResponseEnd(eos, 8), flat, cache, turn)[1]
 
   return lambda eos, temperature, live=(True,) * rows: run(np.asarray(eos), jnp.float32(temperature), np.array(live))
 
@@ -159,11 +169,11 @@ def test_any_of_several_ids_ends_a_response(answer):
 def test_a_response_in_segments_is_the_whole_response(model, decoding):
   """Whatever the first segment, and with rows that ended in it and rows that never lived."""
   rows, longest, live = 12, 6, np.arange(12) % 4 > 0
-  tokens, stops = np.ones((rows, 2), np.int32), (4, 5, 6)
+  tokens, end = np.ones((rows, 2), np.int32), ResponseEnd((4, 5, 6), 8)
   numbers, key, after = np.arange(rows, dtype=np.uint32), jax.random.key(0), np.full(rows, 2, np.int32)
   turn = TurnInputs(Inputs(tokens, np.tile(np.arange(2, dtype=np.int32), (rows, 1)), tokens), after, live, numbers, key,
                     np.int32(3), np.float32(1.5))
-  begin = jax.jit(lambda longest: respond(model, Sampling(longest), stops, 8, decoding,
+  begin = jax.jit(lambda longest: respond(model, Sampling(longest), end, decoding,
                                           caches.empty(model.config, rows, 9), turn), static_argnums=0)
   whole = begin(longest)[1]
   assert len({*whole.lengths_B[live].tolist()}) > 3
@@ -171,7 +181,7 @@ def test_a_response_in_segments_is_the_whole_response(model, decoding):
     cache, start = begin(first)
     segment = SegmentInputs(start.tokens_BR[:, -1], after + first, live & ~start.stopped_B, numbers, key, np.int32(3),
                             np.float32(1.5), np.int32(first), np.int32(longest - first))
-    _, rest = jax.jit(lambda cache, segment: go_on(model, Sampling(9), stops, 8, decoding, cache, segment))(
+    _, rest = jax.jit(lambda cache, segment: go_on(model, Sampling(9), end, decoding, cache, segment))(
         cache, segment)
     together = np.concatenate([start.tokens_BR, rest.tokens_BR[:, : longest - first]], axis=1)
     np.testing.assert_array_equal(together, whole.tokens_BR)

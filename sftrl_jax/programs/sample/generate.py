@@ -22,7 +22,7 @@ from sftrl_jax.models.cache import Cache, empty, grow
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.sample import Sampling, TurnInputs, respond
+from sftrl_jax.rollout.sample import ResponseEnd, Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
@@ -73,7 +73,8 @@ class Generator:
     @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
     def sample(params, cache, leads, live_B, numbers_B, key, piece, temperature):
       turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
-      return respond(self.model, self.sampling, self.tokenizer.stops, self.tokenizer.pad, params, cache, turn)
+      end = ResponseEnd(self.tokenizer.stops, self.tokenizer.pad)
+      return respond(self.model, self.sampling, end, params, cache, turn)
 
     @functools.partial(jit, donate_argnums=0)
     def rewind(cache, index):
