@@ -159,8 +159,8 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
     for (method, base), (x, y) in lines_of(panel_rows, "in_distribution", "shifted", "method", "base").items():
       thick = base == "mean"
       axis.plot(x, y, color=colours[method], linewidth=2.4 if thick else 0.9, alpha=1 if thick else 0.4,
-                marker="o" if thick else None, markersize=3.5, zorder=3 if thick else 2)
-      axis.plot(x[:1], y[:1], "o", color=style.START, markersize=7 if thick else 4, zorder=4)
+                marker="o" if thick else None, markersize=3.5, zorder=3 if thick else 2, clip_on=False)
+      axis.plot(x[:1], y[:1], "o", color=style.START, markersize=7 if thick else 4, zorder=4, clip_on=False)
       if thick:
         axis.annotate(plot_text(methods[method]), (x[-1], y[-1]), xytext=(7, 0), textcoords="offset points",
                       va="center", fontsize=8.5, fontweight="bold", color=colours[method], annotation_clip=False,
@@ -273,8 +273,8 @@ def _matched_panel(axis: Axes, rows: Sequence[Row], reference_colour: str, metho
     thick = row["base"] == "mean"
     axis.plot([row["shifted_sft"], row["shifted_method"]], [y, y], color="#B7BDC6", linewidth=2 if thick else 1.2)
     for name, colour in (("shifted_sft", reference_colour), ("shifted_method", method_colour)):
-      axis.plot(row[name], y, "o", color=colour, markersize=8 if thick else 5, zorder=3)
-    axis.annotate(points(row["gap"]), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+      axis.plot(row[name], y, "o", color=colour, markersize=8 if thick else 5, zorder=3, clip_on=False)
+    axis.annotate(points(row["gap"]), (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0),
                   textcoords="offset points", fontsize=8, va="center", color=style.INK,
                   fontweight="bold" if thick else "normal")
   names = [f"{row['base']}  (at {100 * row['in_distribution']:.0f}% ID)" for row in rows]
