@@ -27,6 +27,7 @@ from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SMALLEST = 1 / 8   # of rollout.rows: fewer rows cost hardly less
+NEWCOMERS = 1 / 16   # of rollout.rows, read together: half as many slots are free on average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,10 +147,10 @@ class Actor:
 
   @property
   def newcomers(self) -> int:
-    """Conversations that are read together for free slots: an eighth of all or more, whole groups on every part of the
-    mesh."""
+    """Conversations that are read together for free slots: a sixteenth of all or more, whole groups on every part of
+    the mesh."""
     unit = row_parts(self.mesh) * self.group
-    return min(self.rollout.rows, -(-int(self.rollout.rows * SMALLEST) // unit) * unit or unit)
+    return min(self.rollout.rows, max(1, -(-int(self.rollout.rows * NEWCOMERS) // unit)) * unit)
 
   @property
   def ring_len(self) -> int:

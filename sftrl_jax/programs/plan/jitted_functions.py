@@ -171,14 +171,20 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
 
 def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str) -> Source:
   """The programs of an actor. In segments, those with all rows alone: with fewer rows they are the same but smaller.
+  Where slots are refilled, the ring is there while newcomers are read.
 
   batches: how often all rows are played in a step. name: of a turn, with a place for its number, where it has one
   """
-  calls, everyone, config = _calls(actor), actor.rollout.rows, actor.decoder.config
+  calls, everyone, config, refill = _calls(actor), actor.rollout.rows, actor.decoder.config, actor.rollout.refill
+  ring = (("cache", actor.blank_cache(everyone, actor.ring_len)),) if refill else ()
   key, whole = jax.eval_shape(lambda: jax.random.key(0)), meshes.replicated(actor.mesh)
+  if refill:
+    yield PlannedFunction(f"ring, {everyone} rows, cache {actor.ring_len}", actor.compiled.ring, (), {
+        "rows": everyone, "cache_len": actor.ring_len}, resident=(*kept, ("decoding", decoding)), calls=bool(batches))
   for shape in actor.shapes():
     turn, rows, group, cache_len, begins = shape
-    if actor.in_segments and rows < everyone:
+    together = actor.newcomers if refill and begins else everyone
+    if actor.in_segments and rows < together:
       continue
     empty = begins and actor.begins_empty(turn)
     of_cache = f", cache {cache_len}" if actor.in_segments else ""
@@ -191,17 +197,22 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
     cache = None if empty else actor.blank_cache(rows, cache_len)
     # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
     sampled = 1 if begins and actor.in_segments else actor.segment
-    trained = (group == actor.group or not empty or turn > 0) and rows == everyone
+    trained = (group == actor.group or not empty or turn > 0) and rows == together
     yield PlannedFunction(
         f"{beginning}, {rows} rows{groups}{of_cache}", actor.compiled.turn if begins else actor.compiled.segment,
         (("decoding", decoding), ("cache", cache), ("batch", inputs)),
-        {"cache_len": cache_len, "group": group} if begins else {}, resident=kept,
+        {"cache_len": cache_len, "group": group} if begins else {}, resident=(*kept, *ring) if begins else kept,
         calls=batches * calls[turn if begins else "later", cache_len] * trained,
         trips=max(1, sampled - begins), tokens=rows * sampled + (rows // group * actor.read_len(turn) if begins else 0))
   for move in actor.moves():
+    rows, cache_len, to_rows, to_len, takes, *_ = move
+    if move.enters and to_rows == everyone:
+      yield PlannedFunction(
+          f"admit, {rows} rows to {to_rows}, cache {cache_len} to {to_len}", actor.compiled.admit,
+          (*ring, ("batch", np.zeros(rows, np.int32)), ("cache", actor.blank_cache(rows, cache_len))),
+          resident=(*kept, ("decoding", decoding)), calls=batches * calls["admit", cache_len])
     if actor.in_segments and (move.back or move.rows < everyone or move.to_rows < everyone):
       continue
-    rows, cache_len, to_rows, to_len, takes, _ = move
     larger = max((actor.blank_cache(rows, cache_len), actor.blank_cache(to_rows, to_len)), key=_bytes)
     taken = np.zeros(to_rows, np.int32) if takes else None
     again = " again" if cache_len == to_len else ""
@@ -215,8 +226,15 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
 
 def _calls(actor: Actor) -> collections.Counter:
   """How often every program is called while no conversation ends early, by (turn or "later", cache_len) where it
-  samples, and by both lengths of the cache where it moves rows."""
+  samples, by ("admit", cache_len) where newcomers enter, and by both lengths of the cache where it moves rows."""
   calls, columns, before = collections.Counter(), 0, None
+  if actor.rollout.refill:
+    for turn in range(actor.turns):
+      times = -(-actor.rollout.rows // actor.newcomers)
+      calls[min(turn, 1), actor.read_len(turn)] += times
+      calls["admit", actor.read_len(turn)] += times
+      calls["later", actor.ring_len] += -(-(actor.rollout.max_new_tokens - 1) // actor.segment)
+    return calls
   for turn in range(actor.turns):
     columns = 0 if actor.begins_empty(turn) else columns
     before = None if actor.begins_empty(turn) else before
