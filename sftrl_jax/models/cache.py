@@ -86,14 +86,14 @@ def wrapped(ring: Cache) -> Cache:
 def enter(ring: Cache, rows_B: jax.Array, newer: Cache) -> Cache:
   """A ring with its rows rows_B replaced by those of `newer`, in that order; a row beyond the last one is left out.
 
-  The last column of `newer`, all of which is written, comes to stand before the index of the ring. Every device is sent
-  all of `newer`, which is small, and rows of the ring stay where they are.
+  `newer` is full or a ring, and no longer than this one. Its column before its index comes to stand before the index of
+  the ring. Every device is sent all of `newer`, which is small, and rows of the ring stay where they are.
   """
   fill = ring.positions_BS.shape[1] - newer.positions_BS.shape[1]
 
   def put_rows(old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
     widths = [(fill if i == axis else 0, 0) for i in range(new.ndim)]
-    laid = jnp.roll(jnp.pad(new, widths), ring.index, axis=axis)
+    laid = jnp.roll(jnp.pad(jnp.roll(new, -newer.index, axis), widths), ring.index, axis)
     return old.at[rows_B].set(laid, mode="drop")
 
   whole = lambda new: constrain(new, ("width", "across", "tokens", "channels"))

@@ -28,6 +28,7 @@ from sftrl_jax.text.tokenizer import Tokenizer
 
 SMALLEST = 1 / 8   # of rollout.rows: fewer rows cost hardly less
 NEWCOMERS = 1 / 16   # of rollout.rows, read together: half as many slots are free on average
+OLD = 1 / 4   # of rollout.rows and of max_new_tokens: the slots for responses that are longer than this share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,21 @@ class Move(NamedTuple):
   takes: bool = True
   back: bool = False
   enters: bool = False
+
+
+class Ring(NamedTuple):
+  """A cache whose slots are refilled.
+
+  sizes: row counts that are compiled, largest first
+  tokens: most tokens of a response in it
+  slack: columns beside those of what is read and `tokens`: a row that is to go on in another ring may wait for so many
+    steps, in each of which all rows are written, before its first column is
+  """
+
+  sizes: tuple[int, ...]
+  cache_len: int
+  tokens: int
+  slack: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +168,19 @@ class Actor:
     unit = row_parts(self.mesh) * self.group
     return min(self.rollout.rows, max(1, -(-int(self.rollout.rows * NEWCOMERS) // unit)) * unit)
 
-  @property
-  def ring_len(self) -> int:
-    """Columns of a ring: of the longest that is read, and of a response. The last sampled token is not written."""
-    return self.cache_len(min(self.turns, 2) - 1)
+  @functools.cached_property
+  def rings(self) -> tuple[Ring, ...]:
+    """Where slots are refilled: the caches in which responses begin, and in which long ones go on. Every row reads as
+    many columns as the longest that may stand in its cache, and most responses are short."""
+    longest, read = self.rollout.max_new_tokens, max(self.read_len(turn) for turn in range(min(self.turns, 2)))
+    young = max(2, self.segment, int(longest * OLD))
+    if young >= longest:
+      return (Ring(self.sizes, read + longest - 1, longest),)
+    parts = row_parts(self.mesh)
+    rows = min(self.rollout.rows, max(self.newcomers, -(-int(self.rollout.rows * OLD) // parts) * parts))
+    sizes = (rows, *(size for size in self.sizes if size < rows))
+    slack = max(1, int(young * OLD))
+    return Ring(self.sizes, read + young - 1 + slack, young, slack), Ring(sizes, read + longest - 1, longest)
 
   @property
   def ends(self) -> tuple[int, ...]:
@@ -226,7 +251,7 @@ class Actor:
     if self.rollout.refill:
       begins = [(0, group) for group in groups] + [(1, 1)] * (self.turns > 1)
       return [*(Shape(turn, self.newcomers, group, self.read_len(turn)) for turn, group in begins),
-              *(Shape(0, size, 1, self.ring_len, False) for size in self.sizes)]
+              *(Shape(0, size, 1, ring.cache_len, False) for ring in self.rings for size in ring.sizes)]
     shapes = [Shape(0, self.rollout.rows, group, self.cache_lens(0)[0]) for group in groups]
     turns = [0, 1] if self.turns > 1 else [0]
     if self.turns > 1:
@@ -247,11 +272,7 @@ class Actor:
     """Every compiled program that moves rows: between turns, and between the segments of a turn."""
     several = self.carries and self.turns > 1
     if self.rollout.refill:
-      pairs = [(rows, size) for rows in self.sizes for size in self.sizes if rows > size]
-      sizes = self.sizes if self.turns > 1 else self.sizes[:1]   # of one turn, none enters once fewer rows do
-      read = sorted({self.read_len(turn) for turn in range(min(self.turns, 2))})
-      enters = [Move(self.newcomers, length, size, self.ring_len, enters=True) for length in read for size in sizes]
-      return enters + [Move(rows, self.ring_len, size, self.ring_len) for rows, size in pairs]
+      return self._moves_of_rings()
     if not self.in_segments:
       first, later = (self.cache_lens(turn)[0] for turn in (0, 1))
       moves = [Move(self.rollout.rows, first, size, later) for size in self.sizes] if several else []
@@ -266,6 +287,19 @@ class Actor:
       moves += [Move(rows, *(lens[i], rows, lens[i + 1]), False) for i in range(len(lens) - 1) for rows in self.sizes]
       moves += [Move(size, length, rows, length, back=True) for length in lens[1:] for rows, size in pairs if several]
     return [*dict.fromkeys(moves)]
+
+  def _moves_of_rings(self) -> list[Move]:
+    """Newcomers enter the first ring, rows that have grown old leave it and enter the second, and rings shrink."""
+    young, *old = self.rings
+    fewer = None if self.turns > 1 else 1   # of one turn, none enters a ring once it has fewer rows
+    read = sorted({self.read_len(turn) for turn in range(min(self.turns, 2))})
+    enters = [(length, size, young) for length in read for size in young.sizes[:fewer]]
+    enters += [(young.cache_len, size, ring) for ring in old for size in ring.sizes[:fewer]]
+    takes = [(rows, size, ring.cache_len) for ring in self.rings for rows in ring.sizes for size in ring.sizes
+             if rows > size]
+    takes += [(size, self.newcomers, young.cache_len) for size in young.sizes if old]
+    return [*(Move(self.newcomers, length, size, ring.cache_len, enters=True) for length, size, ring in enters),
+            *dict.fromkeys(Move(rows, length, size, length) for rows, size, length in takes)]
 
   @functools.cached_property
   def decoder(self) -> Model:

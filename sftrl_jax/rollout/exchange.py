@@ -14,7 +14,7 @@ from sftrl_jax.rollout.actor import Actor, Cost
 from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, begin
 from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.refill import queue
-from sftrl_jax.rollout.refill.slots import Slots
+from sftrl_jax.rollout.refill.slots import Decoding
 
 ARRAYS = {"context": np.int32, "tokens": np.int32, "logprobs": np.float32}   # long fields of a Response
 
@@ -67,8 +67,9 @@ def begin_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence
   actor, places = context.actor, shared_out(context, len(numbers), hosts.index())
   own, own_seeds = [numbers[place] for place in places], [seeds[place] for place in places]
   if actor.rollout.refill:
-    slots = Slots(actor, context.params, context.key, context.temperature, context.rollout_costs)
-    end = queue.begin(context.env, slots, own, own_seeds, context.group, context.before_turn, context.judging)
+    costs = [] if context.rollout_costs is None else context.rollout_costs
+    decoding = Decoding(actor, context.params, context.key, context.temperature, costs)
+    end = queue.begin(context.env, decoding, own, own_seeds, context.group, context.before_turn, context.judging)
   else:
     answer = policy(actor, context.params, context.key, context.temperature, own, context.rollout_costs, context.group)
 

@@ -276,8 +276,8 @@ def compile_all(actor: Actor, params: dict, after_each: Callable[[], None] = lam
     else:
       jax.block_until_ready(actor.compiled.segment(params, cache, inputs))
     after_each()
-  if actor.rollout.refill:
-    jax.block_until_ready(actor.compiled.ring(actor.rollout.rows, actor.ring_len))
+  for ring in actor.rings if actor.rollout.refill else ():
+    jax.block_until_ready(actor.compiled.ring(ring.sizes[0], ring.cache_len))
   for move in actor.moves():
     if move.enters:
       rows_B = shard_rows(actor.mesh, np.full(move.rows, move.to_rows, np.int32))

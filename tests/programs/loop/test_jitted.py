@@ -48,7 +48,8 @@ def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method, own):
 
 
 def test_so_does_one_that_refills_its_slots(tiny, run_of, tmp_path):
-  config = tiny("grpo", env__attempts="2", rollout__refill="True", rollout__carry="False", rollout__shrink="()")
+  config = tiny("grpo", env__attempts="2", rollout__refill="True", rollout__carry="False", rollout__shrink="()",
+                rollout__segment="2")
   assert {"admit", "ring"} <= {*compare(config, run_of, tmp_path)}
 
 
