@@ -180,7 +180,8 @@ class Actor:
     rows = min(self.rollout.rows, max(self.newcomers, -(-int(self.rollout.rows * OLD) // parts) * parts))
     sizes = (rows, *(size for size in self.sizes if size < rows))
     slack = max(1, int(young * OLD))
-    return Ring(self.sizes, read + young - 1 + slack, young, slack), Ring(sizes, read + longest - 1, longest)
+    return (Ring(self.sizes, read + young - 1 + slack, young, slack),
+            Ring(sizes, read + longest - 1 + slack, longest))   # columns of those steps move with a row
 
   @property
   def ends(self) -> tuple[int, ...]:

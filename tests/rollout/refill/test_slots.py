@@ -1,6 +1,7 @@
 """A request keeps its slot until its response ends, and a slot holds one request."""
 
 import dataclasses
+import random
 
 import jax
 import numpy as np
@@ -24,8 +25,8 @@ def decoding(make_actor, params):
                   lambda episode, turn: LENGTHS[episode])
 
 
-@pytest.mark.parametrize("lengths", [[1 + number % 16 for number in range(COUNT)], [5, 6, 7, 16] * (COUNT // 4)],
-                         ids=["of every length", "all too long for the first ring"])
+@pytest.mark.parametrize("lengths", [[1 + number % 16 for number in range(COUNT)],
+                                     random.Random(1).choices((2, 3, 4, 16), k=COUNT)], ids=["all", "few"])
 def test_scripted_responses_are_those_of_whole_turns_and_cost_what_was_computed(guess, make_actor, decoding, lengths):
   env, actor, script = guess(attempts=1), decoding.actor, lambda episode, turn: lengths[episode]
   scripted = dataclasses.replace(decoding, lengths=script, rollout_costs=[])
@@ -46,7 +47,7 @@ def test_scripted_responses_are_those_of_whole_turns_and_cost_what_was_computed(
 
 
 def requests_of(*episodes):
-  return [Request(episode, episode, 0, (1, 2, 3)) for episode in episodes]
+  return [Request(episode, episode, 0, (1, 2, 3, 4, 5)) for episode in episodes]
 
 
 def test_slots_are_taken_and_free_again(decoding):
@@ -73,8 +74,30 @@ def test_a_segment_ends_once_enough_slots_are_free(decoding):
   _, old = (Slots(decoding, ring) for ring in decoding.actor.rings)
   for request in requests_of(4, 5, 2):   # one at a time
     old.enter([request], decoding.read([request], 0, 1))
-  ended = old.decode(2, 99)   # there are four slots
+  ended = []
+  while not ended:
+    ended = old.decode(2, old.most)   # of four
   assert [request.episode for request in ended] == [2] and old.free == 2
+
+
+def test_an_old_response_is_whole_until_it_goes_on_in_another_ring(decoding):
+  def finished(request, old):
+    while old.taken:
+      old.decode(4, old.most)
+    return request.sampled.tokens, request.sampled.logprobs
+
+  (young, old), (request, later, alone) = (Slots(decoding, ring) for ring in decoding.actor.rings), requests_of(4, 5, 4)
+  young.enter([request], decoding.read([request], 0, 1))
+  young.decode(16, 2)
+  young.enter([later], decoding.read([later], 0, 1))
+  young.decode(16, young.most)   # in which the older one waits for the other: all rows are written in every step
+  assert (young.old, request.first, later.first) == ([0], 4, 3)
+  old.enter(*young.leave([young.old]))
+  tokens, logprobs = finished(request, old)
+  old.enter([alone], decoding.read([alone], 0, 1))
+  expected, theirs = finished(alone, old)
+  assert tokens == expected
+  np.testing.assert_allclose(logprobs, theirs, atol=1e-5)
 
 
 def test_a_response_that_is_cut_has_not_stopped(decoding):
