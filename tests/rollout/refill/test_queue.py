@@ -19,7 +19,7 @@ from sftrl_jax.training import compile_count
 HOT = 1.5   # at this temperature responses end early and late
 COUNT, LONGEST = 44, 7
 WAYS = {"groups on 2 devices": dict(turns=1, devices=2, group=4, shrink=()),
-        "chats that begin anew": dict(turns=6, rewriting=Rewriting(3, 2), shrink=(0.5,))}
+        "chats that begin anew": dict(turns=6, rewriting=Rewriting(3, 2), shrink=(0.2,))}
 REFILL = dict(max_new_tokens=LONGEST, segment=3, refill=True)   # two rings: of 3 tokens, and of 7
 
 
