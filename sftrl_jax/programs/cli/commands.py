@@ -205,8 +205,13 @@ def run_bench(command: Command) -> None:
 
 
 def run_plan(command: Command) -> None:
-  """Plans a run for a TPU slice, or for this machine."""
+  """Plans a run for a TPU slice, or for this machine; or predicts runs whose speed is published."""
   from sftrl_jax.programs.plan import options
+  if "--published" in command.switches:
+    options.refuse_with_published(command.flags, command.overrides)
+    from sftrl_jax.programs.plan.published import table
+    table.run(command.flags.get("--json", ""))
+    return
   plan_options = options.read_options(command.flags, _config_verb(command))
   config = _resolve_training(command)
   if plan_options.where is None:

@@ -37,6 +37,18 @@ class Machine:
   network: float
 
 
+def lower_bound(flops: float, traffic: Traffic, machine: Machine) -> tuple[float, str]:
+  """(least seconds, the resource that bounds them) of FLOPs and traffic of one device: a roofline.
+
+  seconds = max(FLOPs / peak, bytes moved / memory bandwidth, bytes sent / network bandwidth), as all three may overlap
+  (Williams et al. 2009)
+  """
+  times = {"flops": flops / machine.flops, "memory": traffic.bytes / machine.bandwidth,
+           "network": traffic.sent / machine.network if machine.network else 0.0}
+  resource = max(times, key=times.get)
+  return times[resource], resource
+
+
 @dataclasses.dataclass(frozen=True)
 class CompiledFunction:
   """Sizes are bytes on one device; FLOPs and traffic are those of one device in one call.
@@ -84,12 +96,9 @@ class CompiledFunction:
     """
     total, by_resource = 0.0, {}
     for iterations, (flops, traffic) in ((1, self.once), (self.trips, self.looped)):
-      times = {"flops": flops / machine.flops, "memory": traffic.bytes / machine.bandwidth,
-               "network": traffic.sent / machine.network if machine.network else 0.0}
-      resource = max(times, key=times.get)
-      seconds = iterations * times[resource]
-      total += seconds
-      by_resource[resource] = by_resource.get(resource, 0.0) + seconds
+      least, resource = lower_bound(flops, traffic, machine)
+      total += iterations * least
+      by_resource[resource] = by_resource.get(resource, 0.0) + iterations * least
     return total, max(by_resource, key=by_resource.get)
 
   def to_json(self, machine: Machine) -> dict:

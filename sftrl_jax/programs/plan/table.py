@@ -61,6 +61,7 @@ def verdict(plan: Plan, content: dict) -> list[str]:
     return [*lines, f"(only functions that begin with {only}; a step and its cost need all of them)"]
   seconds = content["step_seconds_bound"]
   lines.append(f"a step takes at least {seconds:.2f} s: at most {content['tokens_per_second_bound']:,.0f} tokens/s")
+  lines += [content["expected_step"]["text"]] if content.get("expected_step") else []
   lines.append(f"{content['steps']} steps: at least {content['chip_hours_bound']:.1f} chip-hours, evaluations left out"
                + (f", {content['cost_bound']:.2f} at {content['price_per_chip_hour']:g} a chip-hour"
                   if "cost_bound" in content else ""))
