@@ -61,6 +61,7 @@ class CompiledFunction:
   once: (FLOPs, traffic) outside of loops whose trip count depends on data
   looped: (FLOPs, traffic) of one iteration of such a loop, which runs `trips` times
   text_read: whether the program's text was available; without it the traffic is a lower bound
+  host: bytes that the program keeps in the host's memory (remat "offload"); the time to move them is in no bound
   """
 
   name: str
@@ -76,6 +77,7 @@ class CompiledFunction:
   trips: int
   text_read: bool
   seconds_to_compile: float
+  host: float = 0.0
 
   @property
   def peak(self) -> float:
@@ -111,7 +113,7 @@ class CompiledFunction:
             "compiled": not self.oom, "program_gib": self.program / GIB, "temporaries_gib": self.temporaries / GIB,
             "arguments_gib": gib(self.arguments), "resident_gib": gib(self.resident), "sent_bytes": traffic.sent,
             "collectives": {kind: {"count": count, "bytes": sent} for kind, count, sent in traffic.collectives},
-            "text_read": self.text_read, "seconds_to_compile": self.seconds_to_compile}
+            "text_read": self.text_read, "seconds_to_compile": self.seconds_to_compile, "host_gib": self.host / GIB}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +183,7 @@ def build(function: PlannedFunction, mesh: Mesh, execute: bool = False) -> tuple
   once, looped, text_read = _traffic(executable, memory, function.trips)
   compiled = CompiledFunction(
       **known, temporaries=memory.temp_size_in_bytes, oom=False, text_read=text_read,
+      host=getattr(memory, "host_temp_size_in_bytes", 0) or 0,
       program=max(program, getattr(memory, "peak_memory_in_bytes", 0) or 0), once=(flops.once / mesh.size, once),
       looped=(flops.looped / mesh.size, looped), seconds_to_compile=time.perf_counter() - began)
   returned = abstract_with(traced.out_info, executable.output_shardings)

@@ -23,6 +23,8 @@ def page(plan: Plan, content: dict) -> str:
            "moved, remat", "included; seconds are a lower bound by the chip's peaks; calls are per step of the run.",
            ""]
   lines += collectives(content)
+  lines += [f"{function['name']} keeps {function['host_gib']:.3f} GiB a chip in the host's memory; the time to move "
+            "them is in no bound." for function in content["functions"] if function.get("host_gib")]
   return "\n".join([*lines, *verdict(plan, content)])
 
 
