@@ -1,6 +1,7 @@
 """`sftrl plan --published` on the command line."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -20,6 +21,16 @@ def test_every_run_has_a_row_and_the_last_line_has_the_errors(capsys, tmp_path):
   content = json.loads(path.read_text())
   assert content["median_error"] == median and len(content["runs"]) == len(predicted)
   assert all(run["seconds_bound"] < run["seconds_published"] and run["source"] for run in content["runs"])
+
+
+def test_the_page_about_plans_has_the_errors_of_today():
+  text = (pathlib.Path(__file__).parents[4] / "launch" / "README.md").read_text().replace("\n", " ")
+  predicted = calibration.predictions()
+  tested = [run for run in predicted if not run.calibrates]
+  median, worst = calibration.tested_errors(predicted)
+  near = sum(run.error <= 0.1 for run in tested)
+  assert f"{len(predicted)} published training runs" in text and f"other {len(tested)} the step time is off" in text
+  assert f"off by {median:.1%} in the median" in text and f"{worst.error:.0%} at 128k; {near} are within 10%" in text
 
 
 @pytest.mark.parametrize("flag", ["--config=configs/general_points/sft.py", "--topology=v5e-16", "--config.batch=3"])
