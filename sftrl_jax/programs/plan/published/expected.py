@@ -19,11 +19,10 @@ class ExpectedStep:
 
   def __str__(self) -> str:
     known = self.efficiency
-    rest = "" if self.share > 0.995 else (f"; this is known for what FLOPs bound, {self.share:.0%} of it, and the rest "
-                                          "is counted as its bound")
-    return (f"expected: {self.least:.2f} to {self.most:.2f} s a step, since {known.runs} published training runs on "
-            f"such chips took {1 / known.highest:.2f} to {1 / known.lowest:.2f} times such a bound "
-            f"(sftrl plan --published){rest}")
+    rest = "" if self.share > 0.995 else (f"\n  (known for what FLOPs bound, {self.share:.0%} of it; the rest is counted "
+                                          "as its bound)")
+    return (f"expected: {self.least:.3g} to {self.most:.3g} s a step: {known.runs} published training runs on such chips "
+            f"took {1 / known.highest:.2f} to {1 / known.lowest:.2f} times their bound (sftrl plan --published){rest}")
 
   def to_json(self) -> dict:
     return {"text": str(self), "seconds": [self.least, self.most], "calibrated_share_of_bound": self.share,
@@ -31,14 +30,14 @@ class ExpectedStep:
 
 
 def expected_step(plan: Plan) -> ExpectedStep | None:
-  """The expected time of a step of a run; None for chips without published runs, and where no function is called."""
+  """The expected time of a step of a run; None for chips without published runs, and where FLOPs bound nothing."""
   efficiency = calibration.efficiency(plan.where.chip.kind)
   bounds = [(function.calls * seconds, resource) for function in plan.functions
             for seconds, resource in (function.bound(plan.machine),)]
   total = sum(seconds for seconds, _ in bounds)
-  if efficiency is None or not total:
-    return None
   computed = sum(seconds for seconds, resource in bounds if resource == "flops")
+  if efficiency is None or not computed:
+    return None
   rest = total - computed
   return ExpectedStep(efficiency, rest + computed / efficiency.highest, rest + computed / efficiency.lowest,
                       computed / total)
