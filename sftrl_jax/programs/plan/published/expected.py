@@ -19,10 +19,11 @@ class ExpectedStep:
 
   def __str__(self) -> str:
     known = self.efficiency
-    rest = "" if self.share > 0.995 else (f"\n  (known for what FLOPs bound, {self.share:.0%} of it; the rest is counted "
-                                          "as its bound)")
-    return (f"expected: {self.least:.3g} to {self.most:.3g} s a step: {known.runs} published training runs on such chips "
-            f"took {1 / known.highest:.2f} to {1 / known.lowest:.2f} times their bound (sftrl plan --published){rest}")
+    rest = "" if self.share > 0.995 else (f"\n  (known for what FLOPs bound, {self.share:.0%} of it; the rest is "
+                                          "counted as its bound)")
+    return (f"expected: {self.least:.3g} to {self.most:.3g} s a step: {known.runs} published training runs on such "
+            f"chips took {1 / known.highest:.2f} to {1 / known.lowest:.2f} times their bound "
+            f"(sftrl plan --published){rest}")
 
   def to_json(self) -> dict:
     return {"text": str(self), "seconds": [self.least, self.most], "calibrated_share_of_bound": self.share,
