@@ -30,8 +30,8 @@ PROGRAM_FLOORS = {
     "experiment": 3,
     "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,
     "sft": 5, "rl": 5, "evaluate": 5, "bench": 5,
-    "trainers": 6,
-    "check": 7, "plan": 7,
+    "trainers": 6, "plan": 6,
+    "check": 7,
     "cli": 8,
 }
 BESIDE = "report"   # imports no room, and may be imported by these only
