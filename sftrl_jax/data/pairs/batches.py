@@ -9,7 +9,7 @@ import numpy as np
 from sftrl_jax.data.pairs.rows import PAIR_A_ROW, PairsConfig
 from sftrl_jax.data.report import Report
 from sftrl_jax.data.rows import Corpus, load
-from sftrl_jax.inputs import Slot, pack
+from sftrl_jax.inputs import Inputs, Slot, pack
 from sftrl_jax.objectives.batches import PairBatch
 
 MOST = 32   # pairs of a packed row at most: the objective sums columns by side, for each of so many
@@ -74,6 +74,14 @@ class PairCorpus:
           start += size
     return PairBatch(pack(sequences, slots, rows, length), targets_BT, weights_BT, sides_BT, last_BT, live_BP,
                      margins_BP, ref_BS)
+
+
+def blank(rows: int, length: int, most: int, reference: bool) -> PairBatch:
+  """A batch of that shape without a pair. reference: whether it has log-probabilities of the start."""
+  columns = lambda kind: np.zeros((rows, length), kind)
+  pairs = lambda count: np.zeros((rows, count * most), np.float32)
+  return PairBatch(Inputs(*(columns(np.int32) for _ in range(3))), columns(np.int32), columns(np.float32),
+                   columns(np.int32) - 1, columns(np.float32), pairs(1), pairs(1), pairs(2) if reference else None)
 
 
 def load_pairs(config: PairsConfig, tokenizer: Any) -> PairCorpus:
