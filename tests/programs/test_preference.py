@@ -8,50 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from sftrl_jax.data import packing
 from sftrl_jax.data.pairs.batches import load_pairs
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_preference_learner
 from sftrl_jax.programs.loop import reference
 from sftrl_jax.programs.start import trainable
 
-PAIRS = [{"prompt": f"Say {word} {n}:", "chosen": f" {word}" * (1 + n % 3), "rejected": f" no {n}"[: 3 + n]}
-         for n in range(6) for word in ("yes", "well", "so")]
+PAIRS = 18   # of the fixture `pairs`
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-  path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-  path.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
-  return path
-
-
-@pytest.fixture(scope="module")
-def config(one_device, pairs):
-  """config(objective, **overrides) -> the resolved config of a run of seconds; __ is a dot."""
-  base = dict(steps=3, batch=4, env=dict(name="none"), tokenizer=dict(name="bytes"), start="scratch",
-              model=dict(width=16, layers=1, heads=2), data=dict(path=str(pairs), length=96),
-              optimizer=dict(name="adamw", learning_rate=1e-2), log=dict(every=1, writers=()),
-              mesh=dict(cpu_threads=0))
-
-  def make(objective="dpo", **overrides):
-    changed = {"objective": objective, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
-    return run_config.resolve_for("preference", ConfigDict({**base, "objective": "dpo"}), list(changed.items()),
-                                  lambda _: None)
-
-  return make
-
-
-@pytest.fixture(scope="module")
-def trained(config, tmp_path_factory):
+def trained(pair_config, tmp_path_factory):
   """{name: workdir} of whole runs."""
   home = tmp_path_factory.mktemp("trained")
-  for name, made in (("dpo", config()), ("lora", config(lora__rank=2)), ("reward", config("reward"))):
+  for name, made in (("dpo", pair_config()), ("lora", pair_config(lora__rank=2)), ("reward", pair_config("reward"))):
     preference.run(made, home / name)
   return home
 
@@ -77,8 +51,8 @@ def test_a_reward_model_learns_its_head_and_its_trunk(trained, lines_of):
 
 
 @pytest.mark.parametrize("objective, more", [("dpo", {"lora__rank": 2}), ("reward", {})])
-def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(config, lines_of, tmp_path, objective, more):
-  made = lambda steps: config(objective, steps=steps, checkpoint__every=1, **more)
+def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(pair_config, lines_of, tmp_path, objective, more):
+  made = lambda steps: pair_config(objective, steps=steps, checkpoint__every=1, **more)
   preference.run(made(4), tmp_path / "straight")
   preference.run(made(2), tmp_path / "stopped")
   progress = json.loads((tmp_path / "stopped" / "progress.json").read_text())
@@ -90,28 +64,9 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(config, lines_o
   assert straight == stopped and len(straight) == 4
 
 
-def test_the_reference_is_that_of_the_start_and_another_start_is_refused(config, tmp_path):
-  made = lambda steps, **more: config(steps=steps, checkpoint__every=1, **more)
-  preference.run(made(1), tmp_path / "run")
-  path = tmp_path / "run" / reference.FILE
-  record = json.loads(path.read_text())
-  values = np.asarray(record["logprobs"])
-  assert values.shape == (len(PAIRS), 2) and (values < 0).all()
-  path.write_text(json.dumps({**record, "fingerprint": "of another start"}))
-  with pytest.raises(ConfigError, match="reference.json holds the start's log-probabilities.*of other parameters"):
-    preference.run(made(2), tmp_path / "run")
-  for content in ("{", json.dumps({**record, "logprobs": record["logprobs"][:-1]}), json.dumps({"logprobs": 3})):
-    path.write_text(content)
-    with pytest.raises(ConfigError, match="reference.json holds .* it is damaged"):
-      preference.run(made(2), tmp_path / "run")
-  path.unlink()   # scored anew, by the same start
-  preference.run(made(2), tmp_path / "run")
-  assert json.loads(path.read_text()) == record
-
-
 @pytest.mark.parametrize("objective", ["dpo", "reward"])
-def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(config, objective):
-  experiment = build_experiment(config(objective, data__pack=False), "preference")
+def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config, objective):
+  experiment = build_experiment(pair_config(objective, data__pack=False), "preference")
   learner, corpus = make_preference_learner(experiment), load_pairs(experiment.data, experiment.tokenizer)
   params, (_, trained, _) = experiment.model.init(jax.random.key(0)), trainable.abstract_trainable(experiment)
   head = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), trained.get("value"))
@@ -130,8 +85,8 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(config, obje
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-6), grads, others)
 
 
-def test_what_is_held_out_is_measured(config, lines_of, tmp_path):
-  preference.run(config("reward", data__validation=0.3, steps=2), tmp_path / "run")
+def test_what_is_held_out_is_measured(pair_config, lines_of, tmp_path):
+  preference.run(pair_config("reward", data__validation=0.3, steps=2), tmp_path / "run")
   lines = lines_of(tmp_path / "run", "metrics.jsonl")
   measured = [line for line in lines if "eval/loss" in line]
   assert (measured[0]["step"], measured[-1]["step"]) == (0, 2)
@@ -145,26 +100,26 @@ def test_what_is_held_out_is_measured(config, lines_of, tmp_path):
     ({"objective": "reward", "dpo__beta": 1}, "config.dpo.beta is of objective dpo, but config.objective is 'reward'"),
     ({"objective": "kto"}, "config.objective is 'kto'"),
     ({"compute__microbatches": 3}, "config.compute.microbatches is 3; it must divide config.batch = 4")])
-def test_bad_input_is_one_error(config, tmp_path, overrides, message):
+def test_bad_input_is_one_error(pair_config, tmp_path, overrides, message):
   with pytest.raises(ConfigError, match=message):
-    preference.run(config(overrides.pop("objective", "dpo"), **overrides), tmp_path / "run")
+    preference.run(pair_config(overrides.pop("objective", "dpo"), **overrides), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
-def test_a_reward_model_has_nothing_to_play(tiny, config, tmp_path):
-  made = config("reward", env__name="general_points", env__style="compact", tokenizer__name="words",
+def test_a_reward_model_has_nothing_to_play(pair_config, tmp_path):
+  made = pair_config("reward", env__name="general_points", env__style="compact", tokenizer__name="words",
                 evals__variants="('id_seen',)")
   with pytest.raises(ConfigError, match="config.evals.variants is .*a model that scores"):
     preference.run(made, tmp_path / "run")
 
 
-def test_a_pair_of_one_side_learns_the_other_way_round(config, lines_of, tmp_path, pairs):
+def test_a_pair_of_one_side_learns_the_other_way_round(pair_config, lines_of, tmp_path, pairs):
   """Labels that are reversed turn the first gradient round: the same loss, and margins that go the other way."""
   turned = tmp_path / "turned.jsonl"
   turned.write_text("".join(json.dumps({**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}) + "\n"
-                            for pair in PAIRS))
+                            for pair in map(json.loads, pairs.read_text().splitlines())))
   for name, path in (("right", pairs), ("turned", turned)):
-    preference.run(config(steps=1, data__path=path, data__shuffle=False, batch=8), tmp_path / name)
+    preference.run(pair_config(steps=1, data__path=path, data__shuffle=False, batch=8), tmp_path / name)
   right, other = (lines_of(tmp_path / name, "metrics.jsonl")[0] for name in ("right", "turned"))
   assert right["loss"] == pytest.approx(other["loss"], abs=1e-6)
   assert right["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
