@@ -34,8 +34,8 @@ FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
                  "progress.json", "labels.json", "reference.json", "report.md"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
-REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer", "a second environment",
-            "when evaluation happens", "an optimizer that is not in optax", "an MoE projection", "a metric")
+REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer",
+            "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection", "a metric")
 
 
 def named(pages):
