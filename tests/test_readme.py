@@ -35,7 +35,8 @@ WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl"
                  "progress.json", "labels.json", "reference.json", "report.md"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
 REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer",
-            "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection", "a metric")
+            "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection",
+            "a metric")
 
 
 def named(pages):
