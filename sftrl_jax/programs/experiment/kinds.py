@@ -43,6 +43,8 @@ def _check_sft(experiment: Experiment) -> None:
                                    way_out=", or give rows of your own with --config.data.path=FILE"))
   if isinstance(experiment.data, DemonstrationsConfig):
     refuse(experiment.env, experiment.data)
+  if experiment.compute.exact:
+    raise ValueError("config.compute.exact is True, but sft learns from nothing that it samples: leave it at False.")
   pieces = experiment.compute.microbatches
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   meshes.refuse_uneven("batch / compute.microbatches", experiment.batch // pieces, experiment.mesh)
