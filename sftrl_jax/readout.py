@@ -1,11 +1,10 @@
 """From hidden states to logits: the one formula of training, scoring and sampling."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from sftrl_jax import tiles
 
 
 class Readout(NamedTuple):
@@ -14,13 +13,14 @@ class Readout(NamedTuple):
   ids: columns that have probability, where the table has more (0: all of them)
   divisor: products are divided by it
   softcap: they then become softcap * tanh(product / softcap) (0: they stay)
-  exact: whether sampler and trainer are to agree to the bit: both then call `exact_logits` and `exact_log_softmax`
+  in_tiles: where sampler and trainer agree to the bit: (function of vectors [M, D], [..., D]) -> its results, the same
+    bits for a vector in any batch (models/tiles.py). Both then call `exact_logits` and `exact_log_softmax`
   """
 
   ids: int = 0
   divisor: float = 1.0
   softcap: float = 0.0
-  exact: bool = False
+  in_tiles: Callable | None = None
 
   def logits(self, products: jax.Array) -> jax.Array:
     """Logits of products [..., V], f32. Columns without probability are -1e9: finite, so that 0 * log 0 is 0 in entropy
@@ -38,19 +38,16 @@ class Readout(NamedTuple):
     return d_logits if self.divisor == 1 else d_logits / self.divisor
 
   def exact_logits(self, hidden: jax.Array, kernel_DV: jax.Array) -> jax.Array:
-    """logits [..., V], f32, of hidden states [..., D]: the same bits for a token in any batch."""
+    """logits [..., V] in f32 of hidden states [..., D]."""
     product = lambda hidden_MD: self.logits(jnp.einsum("md,dv->mv", hidden_MD, kernel_DV.astype(hidden.dtype),
                                                        preferred_element_type=jnp.float32))
-    return tiles.each_of_last_axis(product, hidden)
+    return self.in_tiles(product, hidden)
 
-
-def exact_log_softmax(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
-  """log_softmax(logits / temperature) over the last axis, f32: the same bits for a token in any batch.
-
-  It multiplies by the inverse, which XLA would do by itself, but only where the temperature is a constant.
-  """
-  inverse = jnp.float32(1.0) / jnp.asarray(temperature, jnp.float32)
-  return tiles.each_of_last_axis(lambda logits_MV: jax.nn.log_softmax(logits_MV * inverse, axis=-1), logits)
+  def exact_log_softmax(self, logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """log_softmax(logits / temperature) over the last axis, f32. It multiplies by the inverse: so XLA does by itself,
+    but only where the temperature is a constant."""
+    inverse = jnp.float32(1.0) / jnp.asarray(temperature, jnp.float32)
+    return self.in_tiles(lambda logits_MV: jax.nn.log_softmax(logits_MV * inverse, axis=-1), logits)
 
 
 PLAIN = Readout()   # logits are the products

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import cache, exact, flops, heads, lora
+from sftrl_jax.models import cache, exact, flops, heads, lora, tiles
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
 from sftrl_jax.models.layout import constrain
@@ -43,7 +43,8 @@ class Model:
   @property
   def readout(self) -> Readout:
     """How products of hidden states and `unembedding` become logits."""
-    return Readout(self.ids, self.config.logits_divisor, self.config.logits_softcap, self.exact)
+    return Readout(self.ids, self.config.logits_divisor, self.config.logits_softcap,
+                   tiles.each_of_last_axis if self.exact else None)
 
   def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
              segments: jax.Array | None = None) -> jax.Array:

@@ -1,6 +1,6 @@
 """One formulation of the decoder for sampling and for training, whose results are equal to the bit.
 
-Every token goes through a block in a tile of tokens (sftrl_jax/tiles.py), as a row of one token over a cache in which a
+Every token goes through a block in a tile of tokens (models/tiles.py), as a row of one token over a cache in which a
 token's column is its position. Attention adds up keys in blocks of KEYS columns, in ascending order, and a block
 without an allowed key changes nothing. So neither the length of rows or caches, nor padding, nor what else is in the
 batch changes a bit; the trainer's rows are a prompt that is read into an empty cache. Gradients are those of the
@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sftrl_jax import tiles
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import kernels
+from sftrl_jax.models import kernels, tiles
 from sftrl_jax.models.attention import CONSTANT, may_attend
 from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.models.config import DecoderConfig
@@ -31,11 +30,10 @@ ON, OFF = "config.compute.exact is True, which", "use --config.compute.exact=Fal
 def refuse(config: DecoderConfig, platform: str, devices: int, decoding_dtype: str, longest: int) -> None:
   """ValueError where sampler and trainer would not agree to the bit. Arguments as of models.exactly."""
   if platform not in PLATFORMS:
-    raise ValueError(f"{ON} holds on {', '.join(PLATFORMS)}, but the devices are of kind {platform}, whose compiler "
-                     f"chooses kernels by measuring them: set JAX_PLATFORMS=cpu, or {OFF}.")
+    raise ValueError(f"{ON} was measured on {', '.join(PLATFORMS)} alone, but the devices are of kind {platform}: set "
+                     f"JAX_PLATFORMS=cpu, or {OFF}.")
   if devices > 1:
-    raise ValueError(f"{ON} is for one device, but config.mesh has {devices}, and their sums depend on how rows are "
-                     f"split: use --config.mesh.cpu_threads=1 or one process with one device, or {OFF}.")
+    raise ValueError(f"{ON} is for one device, but config.mesh splits the batch over {devices}: run on one, or {OFF}.")
   if decoding_dtype not in ("", config.dtype):
     raise ValueError(f"{ON} needs one dtype, but config.rollout.dtype is {decoding_dtype!r} and config.model.dtype "
                      f"{config.dtype!r}: leave config.rollout.dtype at '', or {OFF}.")
@@ -128,89 +126,94 @@ def _with_blank_row(tree):
 
 
 @struct.dataclass
-class _Read:
-  """N = B * T tokens that are read, and the order in which they are computed: a token's keys are there before it.
+class _Tokens:
+  """A = B * T tokens of a batch, or those of a tile. columns_A: of the cache."""
 
-  columns_N: of the cache; k_positions_BS, k_segments_BS: of the cache, these tokens included
+  rows_A: jax.Array
+  columns_A: jax.Array
+  positions_A: jax.Array
+  segments_A: jax.Array
+
+
+@struct.dataclass
+class _Read:
+  """What is read, and in which order it is computed: the keys before a token are written before it attends to them.
+
+  k_positions_BS, k_segments_BS: of the cache, these tokens included
   """
 
+  tokens: _Tokens
   order: tiles.Order
-  rows_N: jax.Array
-  columns_N: jax.Array
-  positions_N: jax.Array
-  segments_N: jax.Array
   k_positions_BS: jax.Array
   k_segments_BS: jax.Array
 
 
 def _read(inputs: Inputs, columns_BT: jax.Array, cache: Cache) -> _Read:
-  B, T = columns_BT.shape
-  rows_BT = jnp.broadcast_to(jnp.arange(B, dtype=jnp.int32)[:, None], (B, T))
-  rows_N, columns_N, positions_N, segments_N = (jnp.reshape(x_BT, B * T) for x_BT in (
-      rows_BT, columns_BT, inputs.positions_BT, inputs.segments_BT))
-  return _Read(tiles.ascending(columns_N, segments_N > 0), rows_N, columns_N, positions_N, segments_N,
-               cache.positions_BS, cache.segments_BS)
+  rows_BT = jnp.broadcast_to(jnp.arange(columns_BT.shape[0], dtype=jnp.int32)[:, None], columns_BT.shape)
+  arrays = rows_BT, columns_BT, inputs.positions_BT, inputs.segments_BT
+  tokens = _Tokens(*(jnp.reshape(x_BT, columns_BT.size) for x_BT in arrays))
+  order = tiles.ascending(tokens.columns_A, tokens.segments_A > 0)
+  return _Read(tokens, order, cache.positions_BS, cache.segments_BS)
 
 
 def _block(config: DecoderConfig, read: _Read, layer: dict, x_BTD: jax.Array, table: tuple, window: jax.Array | int,
            keys_BKSC: jax.Array, values_BKSC: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(x_BTD after a block, keys, values), tile after tile."""
   B, T, D = x_BTD.shape
-  cos_N, sin_N = (jnp.broadcast_to(x, (B, *x.shape[1:])).reshape(B * T, -1) for x in table)
+  table = tuple(jnp.broadcast_to(x, (B, *x.shape[1:])).reshape(B * T, -1) for x in table)
 
   def tile(places_M: jax.Array, carry: tuple) -> tuple:
-    x_ND, keys_BKSC, values_BKSC = carry
+    x_AD, keys_BKSC, values_BKSC = carry
     take = functools.partial(tiles.take, places_M)
-    rows_M, columns_M = take(read.rows_N), take(read.columns_N)
-    into_M = jnp.where(places_M < B * T, columns_M, keys_BKSC.shape[2])   # beyond the last column: dropped
-    write = lambda past, new_MK1C: past.at[rows_M, :, into_M].set(new_MK1C[:, :, 0].astype(past.dtype), mode="drop")
-    past = lambda k, v: (write(keys_BKSC, k), write(values_BKSC, v))
-    attend_fn = functools.partial(_attend, config, read, rows_M, columns_M, take(read.positions_N),
-                                  take(read.segments_N), window)
-    of_rows = lambda x_NC: take(x_NC)[:, None, None]
+    tokens, S = jax.tree.map(take, read.tokens), keys_BKSC.shape[2]
+    into_M = jnp.where(places_M < B * T, tokens.columns_A, S)   # beyond the last column: dropped
+    write = lambda past, new_MK1C: past.at[tokens.rows_A, :, into_M].set(new_MK1C[:, :, 0], mode="drop")
+    blocks = jnp.max(into_M, initial=0, where=into_M < S) // KEYS + 1
+    attend_fn = functools.partial(_attend, config, read, tokens, window, blocks)
     x_M1D, (keys_BKSC, values_BKSC) = Block(config).apply(
-        {"params": layer}, take(x_ND)[:, None], (of_rows(cos_N), of_rows(sin_N)), attend_fn, (past, False))
-    return tiles.put(places_M, x_ND, x_M1D[:, 0]), keys_BKSC, values_BKSC
+        {"params": layer}, take(x_AD)[:, None], tuple(take(x)[:, None, None] for x in table), attend_fn,
+        (lambda k, v: (write(keys_BKSC, k), write(values_BKSC, v)), False))
+    return tiles.put(places_M, x_AD, x_M1D[:, 0]), keys_BKSC, values_BKSC
 
-  x_ND, keys, values = tiles.loop(read.order, (x_BTD.reshape(B * T, D), keys_BKSC, values_BKSC), tile)
-  return x_ND.reshape(B, T, D), keys, values
+  x_AD, keys, values = tiles.loop(read.order, (x_BTD.reshape(B * T, D), keys_BKSC, values_BKSC), tile)
+  return x_AD.reshape(B, T, D), keys, values
 
 
-def _attend(config: DecoderConfig, read: _Read, rows_M, columns_M, positions_M, segments_M, window, q_MH1C, keys_BKSC,
-            values_BKSC) -> jax.Array:
+def _attend(config: DecoderConfig, read: _Read, tokens: _Tokens, window: jax.Array | int, blocks: jax.Array,
+            q_MH1C: jax.Array, keys_BKSC: jax.Array, values_BKSC: jax.Array) -> jax.Array:
   """mixed_MH1C = softmax(q k) v over the cache, by a running maximum and sums over blocks of keys (Milakov & Gimelshein
-  2018)."""
+  2018). tokens: of the tile. window: 0 for a global layer. blocks: so many are read."""
   M, H, _, C = q_MH1C.shape
   K, S = keys_BKSC.shape[1:3]
-  q_MKGC = (q_MH1C * jnp.asarray(config.query_scale or C**-0.5, q_MH1C.dtype)).reshape(M, K, H // K, C)
-  in_blocks = lambda x: x.reshape(*x.shape[:-2], S // KEYS, KEYS, C)
+  q_MKXC = (q_MH1C * jnp.asarray(config.query_scale or C**-0.5, q_MH1C.dtype)).reshape(M, K, H // K, C)
+  positions_M1, segments_M1 = tokens.positions_A[:, None], tokens.segments_A[:, None]
 
   def block(number: jax.Array, sums: tuple) -> tuple:
-    top_MKG1, total_MKG1, mixed_MKGC = sums
-    keys = in_blocks(keys_BKSC)[rows_M, :, number]
-    values = in_blocks(values_BKSC)[rows_M, :, number]
-    of_keys = lambda x_BS: x_BS.reshape(-1, S // KEYS, KEYS)[rows_M, number]
-    k_positions = of_keys(read.k_positions_BS)
-    allowed = may_attend(positions_M[:, None], k_positions, segments_M[:, None], of_keys(read.k_segments_BS))[:, 0]
-    near = (window == 0) | (positions_M[:, None] - k_positions < window)
-    allowed = (allowed & near)[:, None, None]
-    scores = jnp.einsum("mkgc,mksc->mkgs", q_MKGC, keys, preferred_element_type=jnp.float32)
-    scores = jnp.tanh(scores / config.attention_softcap) * config.attention_softcap if config.attention_softcap else (
-        scores)
-    scores = jnp.where(allowed, scores, -jnp.inf)
-    new_top = jnp.maximum(top_MKG1, jnp.max(scores, axis=-1, keepdims=True))
-    weights = jnp.where(allowed, jnp.exp(scores - new_top), 0.0)
-    shrink = jnp.exp(top_MKG1 - new_top)
-    total = total_MKG1 * shrink + jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = mixed_MKGC * shrink + jnp.einsum("mkgs,mksc->mkgc", weights.astype(values.dtype), values,
-                                             preferred_element_type=jnp.float32)
-    keep = lambda new, old: jnp.where(jnp.any(allowed, axis=-1, keepdims=True), new, old)
-    return keep(new_top, top_MKG1), keep(total, total_MKG1), keep(mixed, mixed_MKGC)
+    top_MKX1, total_MKX1, mixed_MKXC = sums
+    of_keys = lambda x_BS: x_BS.reshape(-1, S // KEYS, KEYS)[tokens.rows_A, number]
+    of_heads = lambda x_BKSC: x_BKSC.reshape(-1, K, S // KEYS, KEYS, C)[tokens.rows_A, :, number]
+    k_MKSC, v_MKSC, k_positions_MS = of_heads(keys_BKSC), of_heads(values_BKSC), of_keys(read.k_positions_BS)
+    allowed_M1S = may_attend(positions_M1, k_positions_MS, segments_M1, of_keys(read.k_segments_BS))
+    near_MS = (window == 0) | (positions_M1 - k_positions_MS < window)
+    allowed_M11S = (allowed_M1S & near_MS[:, None])[:, None]
+    scores = jnp.einsum("mkxc,mksc->mkxs", q_MKXC, k_MKSC, preferred_element_type=jnp.float32)
+    if config.attention_softcap:
+      scores = jnp.tanh(scores / config.attention_softcap) * config.attention_softcap
+    scores = jnp.where(allowed_M11S, scores, -jnp.inf)
+    new_top_MKX1 = jnp.maximum(top_MKX1, jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.where(allowed_M11S, jnp.exp(scores - new_top_MKX1), 0.0)
+    shrink_MKX1 = jnp.exp(top_MKX1 - new_top_MKX1)
+    more = jnp.einsum("mkxs,mksc->mkxc", weights.astype(v_MKSC.dtype), v_MKSC, preferred_element_type=jnp.float32)
+    new = (new_top_MKX1, total_MKX1 * shrink_MKX1 + jnp.sum(weights, axis=-1, keepdims=True),
+           mixed_MKXC * shrink_MKX1 + more)
+    attends = jnp.any(allowed_M11S, axis=-1, keepdims=True)
+    return tuple(jnp.where(attends, after, before) for after, before in zip(new, sums, strict=True))
 
-  start = (jnp.full((M, K, H // K, 1), -jnp.inf), jnp.zeros((M, K, H // K, 1)), jnp.zeros((M, K, H // K, C)))
-  blocks = jnp.max(columns_M) // KEYS + 1
-  _, total, mixed = jax.lax.fori_loop(0, blocks, block, start)
-  return (mixed / jnp.where(total > 0, total, 1.0)).reshape(M, H, 1, C).astype(q_MH1C.dtype)
+  blank_MKX1 = jnp.zeros((M, K, H // K, 1))
+  start = blank_MKX1 - jnp.inf, blank_MKX1, jnp.zeros(q_MKXC.shape)
+  _, total_MKX1, mixed_MKXC = jax.lax.fori_loop(0, blocks, block, start)
+  mixed_MKXC = mixed_MKXC / jnp.where(total_MKX1 > 0, total_MKX1, 1.0)   # what fills a tile may attend to nothing
+  return mixed_MKXC.reshape(M, H, 1, C).astype(q_MH1C.dtype)
 
 
 def _final_norm(config: DecoderConfig, read: _Read, params: dict, x_BTD: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.readout import PLAIN, Readout, exact_log_softmax
+from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
 
@@ -71,9 +71,9 @@ def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, readout: Read
 
 
 def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, readout, keep):
-  if readout.exact:
+  if readout.in_tiles:
     logits_BTV = readout.exact_logits(hidden_BTD, unembed_DV)
-    log_BTV = exact_log_softmax(logits_BTV, temperature)
+    log_BTV = readout.exact_log_softmax(logits_BTV, temperature)
     log_z_BT = logits_BTV[..., 0] / temperature - log_BTV[..., 0]
   else:
     logits_BTV = _logits(hidden_BTD, unembed_DV, readout) / temperature

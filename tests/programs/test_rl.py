@@ -1,6 +1,5 @@
 """A whole reinforcement-learning run in small."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -13,9 +12,7 @@ import pytest
 
 from sftrl_jax import trees
 from sftrl_jax.programs import rl
-from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import learner
-from sftrl_jax.programs.experiment.build import build_experiment
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "objective/scores", "objective/kl", "policy/approxkl_avg", "policy/clipfrac_avg",
@@ -293,22 +290,6 @@ def test_what_is_not_scored_is_learned_from_as_if_it_were(tiny, run_of, lines_of
   refuse_different(scored, alone, ())   # the gap to the sampler among them
   assert alone["val/ratio"] == alone["val/ratio_max"] == 1.0 and alone["sampling/sampling_logp_difference/max"] > 0
   assert alone["compute/score_flops"] == 0 < scored["compute/score_flops"]
-
-
-def test_in_exact_mode_sampler_and_trainer_agree_to_the_bit_and_the_first_ratio_is_1(
-    tiny, run_of, lines_of, tmp_path, monkeypatch):
-  changes = dict(compute__exact=True, rollout__segment=7, rollout__shrink="()", rollout__temperature=0.7)
-  run_of(tiny("rl", env__attempts=3, evals__variants="()", **changes), tmp_path / "run")
-  for line in lines_of(tmp_path / "run", "metrics.jsonl"):   # one minibatch and one epoch
-    assert line["num_turns/mean"] > 1 and line["grad_norm"] > 0
-    assert line["val/ratio"] == line["val/ratio_max"] == 1.0 and line["policy/approxkl_avg"] == 0.0
-    assert line["sampling/sampling_logp_difference/max"] == 0.0
-  ordinary = build_experiment(tiny("rl"), "rl")
-  exact = dataclasses.replace(ordinary, compute=dataclasses.replace(ordinary.compute, exact=True))
-  off_by = np.asarray([[-1.0, -1.0]], np.float32), np.asarray([[-1.0, -1.1]], np.float32), np.ones((1, 2))
-  assert rl._sampler_gap(ordinary, *off_by)["sampling/sampling_logp_difference/max"] > 0
-  with pytest.raises(ConfigError, match="1 of 2 log-probabilities of the sampler differ"):
-    rl._sampler_gap(exact, *off_by)
 
 
 METHODS = {"ppo by tokens": ("rl", {}), "ppo by turns": ("rl", {"ppo__level": "turn", "ppo__truncation": "bootstrap"}),

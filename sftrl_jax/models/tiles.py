@@ -16,59 +16,59 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-TOKENS = 16   # of a tile; a multiple of every vector length, so that no token is in a remainder
+TOKENS = 32   # of a tile; a multiple of every vector's length, so that no token is in a remainder
 
 
 @struct.dataclass
 class Order:
   """In which order tokens are computed. Those that are left out are in no tile.
 
-  places_N: int32, numbers of tokens; to fill the last tile, and in one tile more, beyond the last token
+  places_A: int32, numbers of tokens; to fill the last tile, and in one tile more, beyond the last token
   tiles: int32 scalar
 
   No compiler knows that there is one tile, if so: it would unroll the loop, or compute before the loop what does not
   change in it.
   """
 
-  places_N: jax.Array
+  places_A: jax.Array
   tiles: jax.Array
 
 
 def all_of(x: jax.Array) -> Order:
-  """Every token of x [N, ...], an array of floats."""
+  """Every token of x [A, ...], an array of floats."""
   count = x.shape[0]
   tiles = -(-count // TOKENS)
-  places_N = jnp.minimum(jnp.arange((tiles + 1) * TOKENS, dtype=jnp.int32), count)
-  return Order(places_N, tiles + jnp.isnan(x.reshape(-1)[0]).astype(jnp.int32))
+  places_A = jnp.minimum(jnp.arange((tiles + 1) * TOKENS, dtype=jnp.int32), count)
+  return Order(places_A, tiles + jnp.isnan(x.reshape(-1)[0]).astype(jnp.int32))
 
 
-def ascending(keys_N: jax.Array, computed_N: jax.Array) -> Order:
+def ascending(keys_A: jax.Array, computed_A: jax.Array) -> Order:
   """The tokens that are to be computed, by ascending keys (int32)."""
-  count = keys_N.shape[0]
-  places_N = jnp.argsort(jnp.where(computed_N, keys_N, jnp.iinfo(jnp.int32).max), stable=True).astype(jnp.int32)
-  number = jnp.sum(computed_N, dtype=jnp.int32)
-  places_N = jnp.where(jnp.arange(count, dtype=jnp.int32) < number, places_N, count)
-  return Order(jnp.pad(places_N, (0, TOKENS + -count % TOKENS), constant_values=count), -(-number // TOKENS))
+  count = keys_A.shape[0]
+  places_A = jnp.argsort(jnp.where(computed_A, keys_A, jnp.iinfo(jnp.int32).max), stable=True).astype(jnp.int32)
+  number = jnp.sum(computed_A, dtype=jnp.int32)
+  places_A = jnp.where(jnp.arange(count, dtype=jnp.int32) < number, places_A, count)
+  return Order(jnp.pad(places_A, (0, TOKENS + -count % TOKENS), constant_values=count), -(-number // TOKENS))
 
 
 def take(places_M: jax.Array, x: jax.Array) -> jax.Array:
-  """The tokens of a tile, of x [N, ...]; any in place of those beyond the last."""
+  """The tokens of a tile, of x [A, ...]; any in place of those beyond the last."""
   return jnp.take(x, places_M, axis=0, mode="clip")
 
 
 def put(places_M: jax.Array, x: jax.Array, tile: jax.Array) -> jax.Array:
-  """x [N, ...] with the tokens of a tile; those beyond the last are dropped."""
+  """x [A, ...] with the tokens of a tile; those beyond the last are dropped."""
   return x.at[places_M].set(tile, mode="drop")
 
 
 def loop(order: Order, carry: Any, body: Callable[[jax.Array, Any], Any]) -> Any:
   """carry = body(places_M, carry), tile after tile."""
-  places = lambda tile: jax.lax.dynamic_slice(order.places_N, (tile * TOKENS,), (TOKENS,))
+  places = lambda tile: jax.lax.dynamic_slice(order.places_A, (tile * TOKENS,), (TOKENS,))
   return jax.lax.fori_loop(0, order.tiles, lambda tile, carry: body(places(tile), carry), carry)
 
 
 def each(function: Callable[..., jax.Array], order: Order, x: jax.Array) -> jax.Array:
-  """function(tile of x) [M, ...] of all tokens of x [N, ...], 0 for those that are left out."""
+  """function(tile of x) [M, ...] of all tokens of x [A, ...], 0 for those that are left out."""
   shape = jax.eval_shape(function, jax.ShapeDtypeStruct((TOKENS, *x.shape[1:]), x.dtype))
   blank = jnp.zeros((x.shape[0], *shape.shape[1:]), shape.dtype)
   return loop(order, blank, lambda places_M, out: put(places_M, out, function(take(places_M, x))))

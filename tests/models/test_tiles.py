@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax import tiles
+from sftrl_jax.models import tiles
 
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(size=(70, 24)), jnp.float32)
@@ -30,7 +30,7 @@ def test_the_bits_of_a_token_are_the_same_in_any_batch():
 def test_tokens_are_computed_once_by_their_keys_and_the_others_never(share):
   keys, computed = RANDOM.integers(0, 9, 70).astype(np.int32), RANDOM.random(70) < share
   order = tiles.ascending(jnp.asarray(keys), jnp.asarray(computed))
-  places = np.asarray(order.places_N)[: int(order.tiles) * tiles.TOKENS]
+  places = np.asarray(order.places_A)[: int(order.tiles) * tiles.TOKENS]
   real = places[places < 70]
   assert sorted(real) == np.flatnonzero(computed).tolist() and (np.diff(keys[real]) >= 0).all()
   doubled = tiles.each(lambda x_MD: 2 * x_MD, order, X)
