@@ -61,6 +61,9 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs) ->
   """
   tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
   sizes = check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+  if cache.positions_BS.shape[1] % KEYS:
+    raise ValueError(f"A cache has {cache.positions_BS.shape[1]} columns; in exact mode it must have a multiple of "
+                     f"{KEYS}: ask Model.columns for their number.")
   if sizes["B"] == 1:
     hidden_BTD, cache = extend(config, params, *_with_blank_row((cache, inputs)))
     return hidden_BTD[:1], jax.tree.map(lambda x: x[:1] if x.ndim else x, cache)
