@@ -1,5 +1,6 @@
 """From hidden states to logits: the one formula of training, scoring and sampling."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,11 +13,14 @@ class Readout(NamedTuple):
   ids: columns that have probability, where the table has more (0: all of them)
   divisor: products are divided by it
   softcap: they then become softcap * tanh(product / softcap) (0: they stay)
+  in_tiles: where sampler and trainer agree to the bit: (function of vectors [M, D], [..., D]) -> its results, the same
+    bits for a vector in any batch (models/tiles.py). Both then call `exact_logits` and `exact_log_softmax`
   """
 
   ids: int = 0
   divisor: float = 1.0
   softcap: float = 0.0
+  in_tiles: Callable | None = None
 
   def logits(self, products: jax.Array) -> jax.Array:
     """Logits of products [..., V], f32. Columns without probability are -1e9: finite, so that 0 * log 0 is 0 in entropy
@@ -32,6 +36,18 @@ class Readout(NamedTuple):
     if self.softcap:
       d_logits = d_logits * (1.0 - jnp.square(logits / self.softcap))
     return d_logits if self.divisor == 1 else d_logits / self.divisor
+
+  def exact_logits(self, hidden: jax.Array, kernel_DV: jax.Array) -> jax.Array:
+    """logits [..., V] in f32 of hidden states [..., D]."""
+    product = lambda hidden_MD: self.logits(jnp.einsum("md,dv->mv", hidden_MD, kernel_DV.astype(hidden.dtype),
+                                                       preferred_element_type=jnp.float32))
+    return self.in_tiles(product, hidden)
+
+  def exact_log_softmax(self, logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """log_softmax(logits / temperature) over the last axis, f32. It multiplies by the inverse: so XLA does by itself,
+    but only where the temperature is a constant."""
+    inverse = jnp.float32(1.0) / jnp.asarray(temperature, jnp.float32)
+    return self.in_tiles(lambda logits_MV: jax.nn.log_softmax(logits_MV * inverse, axis=-1), logits)
 
 
 PLAIN = Readout()   # logits are the products

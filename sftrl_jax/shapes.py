@@ -6,7 +6,8 @@ Every array's name ends in one letter per axis: `tokens_BT` has rows and tokens.
 from typing import Any
 
 LEGEND = {
-    "B": "rows", "T": "tokens", "S": "cached tokens", "P": "prompt tokens", "R": "response tokens",
+    "B": "rows", "T": "tokens", "A": "tokens of all rows", "M": "tokens of a tile", "S": "cached tokens",
+    "P": "prompt tokens", "R": "response tokens",
     "D": "width", "H": "heads", "K": "kv heads", "C": "head channels", "X": "queries of all heads that share a kv head",
     "F": "ffn", "N": "layers", "V": "vocabulary", "J": "blocks of the vocabulary", "I": "ids of a block",
     "E": "episodes", "Q": "groups of episodes", "G": "episodes of a group", "U": "turns",

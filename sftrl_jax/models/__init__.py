@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import cache, flops, heads, lora
+from sftrl_jax.models import cache, exact, flops, heads, lora, tiles
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.decoder import Decoder, extend, unstack
 from sftrl_jax.models.layout import constrain
@@ -18,10 +18,12 @@ class Model:
   """The functions of a decoder. They are pure: parameters are an argument of each.
 
   ids: the number of token ids, where embedding tables have more rows, which are never sampled (0: every row is an id)
+  exact: whether what decodes and what reads whole rows agree to the bit, see models/exact.py
   """
 
   config: DecoderConfig
   ids: int = 0
+  exact: bool = False
 
   def init(self, key: jax.Array) -> dict:
     """A randomly initialised parameter tree, f32."""
@@ -30,6 +32,8 @@ class Model:
 
   def hidden(self, params: dict, inputs: Inputs) -> jax.Array:
     """hidden_BTD after the final norm, in config.dtype."""
+    if self.exact:
+      return exact.hidden(self.config, params, inputs)
     return Decoder(self.config).apply({"params": params}, inputs)
 
   def unembedding(self, params: dict) -> jax.Array:
@@ -39,7 +43,8 @@ class Model:
   @property
   def readout(self) -> Readout:
     """How products of hidden states and `unembedding` become logits."""
-    return Readout(self.ids, self.config.logits_divisor, self.config.logits_softcap)
+    return Readout(self.ids, self.config.logits_divisor, self.config.logits_softcap,
+                   tiles.each_of_last_axis if self.exact else None)
 
   def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
              segments: jax.Array | None = None) -> jax.Array:
@@ -56,6 +61,8 @@ class Model:
 
   def unembed(self, params: dict, hidden_BTD: jax.Array) -> jax.Array:
     """logits in f32 of hidden states [..., D]."""
+    if self.exact:
+      return self.readout.exact_logits(hidden_BTD, self.unembedding(params))
     kernel_DV = self.unembedding(params).astype(hidden_BTD.dtype)
     logits = jnp.einsum("...d,dv->...v", hidden_BTD, kernel_DV, preferred_element_type=jnp.float32)
     if logits.ndim == 2:   # one token a row, while decoding: the table stays on its devices, and logits are sent
@@ -64,19 +71,28 @@ class Model:
     return self.readout.logits(logits)
 
   def decoding(self, params: dict) -> dict:
-    """The parameters for decoding: adapters merged, layers unstacked, in the dtype of activations."""
+    """The parameters for decoding: adapters merged, layers unstacked, in the dtype of activations. In exact mode only
+    unstacked: training computes with adapters and casts kernels as it goes."""
+    if self.exact:
+      return exact.unstack(params, self.config.layers)
     unstacked = unstack(lora.merge(params), self.config.layers)
     return jax.tree.map(lambda x: x.astype(self.config.dtype), unstacked)
 
   def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
+    if self.exact:
+      return exact.extend(self.config, decoding_params, past, inputs)
     return extend(self.config, decoding_params, past, inputs)
 
   def prefill(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """`extend` of an empty cache: what is read attends over itself and not over the room of the cache."""
-    if type(self).extend is not Model.extend:   # a family of one's own that extends in its own way
+    if self.exact or type(self).extend is not Model.extend:   # a family of one's own that extends in its own way
       return self.extend(decoding_params, past, inputs)
     return extend(self.config, decoding_params, past, inputs, empty=True)
+
+  def columns(self, tokens: int) -> int:
+    """Columns of a cache with room for so many tokens."""
+    return exact.columns(tokens) if self.exact else tokens
 
 
 def build(config: DecoderConfig, ids: int = 0) -> Model:
@@ -98,4 +114,18 @@ def build(config: DecoderConfig, ids: int = 0) -> Model:
   return dataclasses.replace(model, ids=ids) if 0 < ids < config.vocab else model
 
 
-__all__ = ["DecoderConfig", "Model", "build", "cache", "flops", "heads", "lora"]
+def exactly(model: Model, platform: str, devices: int, decoding_dtype: str, longest: int) -> Model:
+  """The model in exact mode; ValueError where sampler and trainer would not agree to the bit.
+
+  platform, devices: of the mesh. decoding_dtype: config.rollout.dtype. longest: tokens of a row and of a cache
+  """
+  own = [name for name in ("hidden", "extend", "prefill", "decoding", "unembed") if
+         getattr(type(model), name) is not getattr(Model, name)]
+  if own:
+    raise ValueError(f"{exact.ON} needs our own decoder, but {type(model).__name__} of config.model.name has another "
+                     f"{', '.join(own)}: {exact.OFF}.")
+  exact.refuse(model.config, platform, devices, decoding_dtype, longest)
+  return dataclasses.replace(model, exact=True)
+
+
+__all__ = ["DecoderConfig", "Model", "build", "cache", "exactly", "flops", "heads", "lora"]

@@ -109,3 +109,10 @@ def reserve(cache: Cache, positions_BT: jax.Array, segments_BT: jax.Array) -> Ca
   return cache.replace(positions_BS=put(cache.positions_BS, positions_BT),
                        segments_BS=put(cache.segments_BS, segments_BT),
                        index=cache.index + positions_BT.shape[1])
+
+
+def write_at(index: jax.Array, keys_BKSC: jax.Array, values_BKSC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array
+             ) -> tuple[jax.Array, jax.Array]:
+  """(keys, values) of a layer's cache with those of T more tokens, from column `index` on."""
+  put = lambda old, new: jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, 0, index, 0))
+  return put(keys_BKSC, k_BKTC), put(values_BKSC, v_BKTC)

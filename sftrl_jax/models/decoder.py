@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
-from sftrl_jax.models.cache import Cache, reserve
+from sftrl_jax.models.cache import Cache, reserve, write_at
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STATIONARY, STATIONARY_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
@@ -109,9 +109,8 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD, tables, attend_fn, past=None):
-    """(output_BTD, (keys, values)). Without `past`, attends over the rows themselves. With past = (keys, values,
-    index, empty), writes the new keys and values at the index, and attends over the whole cache; where it is empty,
-    over the rows themselves.
+    """(output_BTD, (keys, values)). Without `past`, attends over the rows themselves. With past = (write, empty),
+    attends over write(new keys, new values), which is the whole cache; where it is empty, over the rows themselves.
 
     attend_fn: (q_BHTC, k_BKSC, v_BKSC) -> mixed_BHTC, which applies the mask.
     """
@@ -122,11 +121,10 @@ class Attention(nn.Module):
     v_BKTC = project(c, "attn/v", "btd,dkc->bktc")(x_BTD)
     own = k_BKTC, v_BKTC
     if past is not None:
-      keys_BKSC, values_BKSC, index, empty = past
+      write, empty = past
       q_BHTC, k_BKTC, v_BKTC = (constrain(x, HEADS) for x in (q_BHTC, k_BKTC, v_BKTC))
       own = k_BKTC, v_BKTC
-      k_BKTC = jax.lax.dynamic_update_slice(keys_BKSC, k_BKTC.astype(keys_BKSC.dtype), (0, 0, index, 0))
-      v_BKTC = jax.lax.dynamic_update_slice(values_BKSC, v_BKTC.astype(values_BKSC.dtype), (0, 0, index, 0))
+      k_BKTC, v_BKTC = write(k_BKTC, v_BKTC)
       # Without the barrier XLA keeps one copy to read here and one for the loop to carry, and so copies the whole cache
       # at every step.
       k_BKTC, v_BKTC = (constrain(x, HEADS) for x in jax.lax.optimization_barrier((k_BKTC, v_BKTC)))
@@ -172,7 +170,7 @@ class Block(nn.Module):
     return with_layout(x_BTD + scaled(after("mlp_post_norm", mlp_BTD))), keys_values
 
 
-class _Scanned(nn.Module):
+class Scanned(nn.Module):
   """One step of the scan over layers: a block whose keys and values are dropped."""
 
   config: DecoderConfig
@@ -185,13 +183,7 @@ class _Scanned(nn.Module):
 
     mask: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
     """
-    c = self.config
-
-    def of_this_layer(kinds):
-      if kind is None:
-        return next(iter(kinds.values()))
-      return jax.tree.map(lambda *cases: jax.lax.select_n(kind, *cases), *(kinds[name] for name in sorted(kinds)))
-
+    c, of_this_layer = self.config, functools.partial(of_kind, kind)
     if self.kernel == "cudnn":
       attend_fn = lambda q, k, v: kernels.cudnn(q, k, v, of_this_layer(mask), c.query_scale)
     elif self.kernel == "xla":
@@ -205,6 +197,13 @@ class _Scanned(nn.Module):
                                                          c.attention_softcap)
     x_BTD, _ = Block(c, name="block")(x_BTD, of_this_layer(tables), attend_fn)
     return constrain(x_BTD, ROWS), None
+
+
+def of_kind(kind: jax.Array | None, kinds: dict):
+  """The entry of a layer's kind, as of Scanned."""
+  if kind is None:
+    return next(iter(kinds.values()))
+  return jax.tree.map(lambda *cases: jax.lax.select_n(kind, *cases), *(kinds[name] for name in sorted(kinds)))
 
 
 class Decoder(nn.Module):
@@ -222,7 +221,7 @@ class Decoder(nn.Module):
     kernel = kernels.chosen(c, platform())
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
-    scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=remat_policy(c))
+    scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if kind_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
@@ -311,8 +310,9 @@ def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs, em
   keys, values = [], []
   layers = zip(config.kinds, params["layers"], cache.keys_BKSC, cache.values_BKSC, strict=True)
   for kind, layer, past_k, past_v in layers:
-    past = past_k, past_v, start, reads_itself
-    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fns[kind], past)
+    write = functools.partial(write_at, start, past_k, past_v)
+    x_BTD, (k, v) = Block(config).apply({"params": layer}, x_BTD, tables[kind], attend_fns[kind],
+                                        (write, reads_itself))
     keys.append(k)
     values.append(v)
   hidden_BTD = Norm(config.norm_eps, config.norm_plus_one).apply({"params": params["final_norm"]}, x_BTD)

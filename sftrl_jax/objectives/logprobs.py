@@ -71,9 +71,14 @@ def _score(hidden_BTD, unembed_DV, targets_BT, temperature: float, readout: Read
 
 
 def _score_forward(hidden_BTD, unembed_DV, targets_BT, temperature, readout, keep):
-  logits_BTV = _logits(hidden_BTD, unembed_DV, readout) / temperature
-  log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-  log_BTV = logits_BTV - log_z_BT[..., None]
+  if readout.in_tiles:
+    logits_BTV = readout.exact_logits(hidden_BTD, unembed_DV)
+    log_BTV = readout.exact_log_softmax(logits_BTV, temperature)
+    log_z_BT = logits_BTV[..., 0] / temperature - log_BTV[..., 0]
+  else:
+    logits_BTV = _logits(hidden_BTD, unembed_DV, readout) / temperature
+    log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    log_BTV = logits_BTV - log_z_BT[..., None]
   chosen_BT = jnp.take_along_axis(log_BTV, targets_BT[..., None], axis=-1)[..., 0]
   entropy_BT = -jnp.sum(jnp.exp(log_BTV) * log_BTV, axis=-1)
   scored = chosen_BT, entropy_BT, _is_first_best(logits_BTV, targets_BT)

@@ -28,7 +28,7 @@ from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import left_out, session
 from sftrl_jax.programs.loop.evaluator import episode_line
 from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
-from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
+from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch, sampler_gap
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.actor import Cost
@@ -150,7 +150,8 @@ def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, re
   numbers = {**_episode_metrics(experiment, played.all_episodes), **group_metrics(experiment, played, outcomes),
              **jax.device_get(measured)}
   if scored.logprobs_BT is not None:   # else the update measures it
-    numbers |= _sampler_gap(rows.sampled_logprobs_BT, *hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT)))
+    numbers |= sampler_gap(experiment, rows.sampled_logprobs_BT,
+                           *hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT)))
   cost = learner.flops if scored.counts is None else learner.computed(jax.device_get(scored.counts))[1]
   return ScoredBatch(batch, rows, lengths_B, numbers, cost.score)
 
@@ -187,7 +188,7 @@ def _update(experiment: Experiment, learner: Learner, run_state: RunState, score
   numbers = {}
   if LOGPROBS in metrics:   # there is one minibatch, which was not scored before
     new_BT, mask_BT = hosts.whole_arrays((metrics[LOGPROBS], minibatch.mask_BT))
-    numbers = _sampler_gap(scored.rows.sampled_logprobs_BT[rows], new_BT, mask_BT)
+    numbers = sampler_gap(experiment, scored.rows.sampled_logprobs_BT[rows], new_BT, mask_BT)
   total = jax.device_get([{name: metric for name, metric in metrics.items() if name != LOGPROBS} for metrics in total])
   if learner.lengths:
     positions, cost = learner.computed(sum(metrics.pop(lengths.COUNTS) for metrics in total))
@@ -232,15 +233,6 @@ def _say_stopped(run_state: RunState, learner: Learner, updated: Updated, log: L
   log.say(f"step {run_state.position.step + 1}: target_kl stopped the iteration, {applied}. The "
           f"metric {kl_limit.APPLIED} counts them from now on.")
   return dataclasses.replace(run_state, warned=run_state.warned | {kl_limit.STOPPED})
-
-
-def _sampler_gap(sampled_BT: np.ndarray, trained_BT: np.ndarray, mask_BT: np.ndarray) -> dict[str, float]:
-  """|log pi by the training graph - by the sampler| over the tokens that are learned from."""
-  gaps = np.abs(trained_BT - sampled_BT)[mask_BT > 0]
-  name = "sampling/sampling_logp_difference/"
-  gaps = gaps if gaps.size else np.zeros(1)
-  measured = {"mean": gaps.mean(), "p99": np.quantile(gaps, 0.99), "max": gaps.max()}
-  return {name + kind: float(value) for kind, value in measured.items()}
 
 
 def _episode_metrics(experiment: Experiment, episodes: list[Episode]) -> dict[str, float]:

@@ -211,9 +211,8 @@ class Actor:
     """Most tokens of the cache in a turn: the need of the first turn, and from the second on that of the last one, so
     that all turns but the first share their programs."""
     write = self.rollout.max_new_tokens - 1  # the last sampled token is not written
-    if turn == 0 or not self.carries:
-      return self.read_len(turn) + write
-    return sum(self.read_len(u) + write for u in range(self.turns))
+    turns = [turn] if turn == 0 or not self.carries else range(self.turns)
+    return self.model.columns(sum(self.read_len(u) + write for u in turns))
 
   def cache_lens(self, turn: int) -> tuple[int, ...]:
     """Lengths of the cache in a turn, ascending: of the whole turn, or for response tokens that double from one segment
@@ -223,9 +222,9 @@ class Actor:
     first = 0 if self.carries else turn
     lens, start, tokens = [], self.read_len(first) - 1, self.segment
     while start + tokens < self.cache_len(first):
-      lens.append(start + tokens)
+      lens.append(self.model.columns(start + tokens))
       tokens *= 2
-    return (*lens, *sorted({self.cache_len(first), self.cache_len(1 if self.carries else turn)}))
+    return tuple(sorted({*lens, self.cache_len(first), self.cache_len(1 if self.carries else turn)}))
 
   def cache_len_for(self, turn: int, columns: int) -> int:
     """The shortest compiled length of the cache in a turn with room for so many columns; ValueError beyond them all."""

@@ -11,6 +11,7 @@ from flax import struct
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model
 from sftrl_jax.models.cache import Cache, wrapped
+from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
 WIDE = 4096  # vocabulary size from which probabilities are summed by blocks, and not at all when greedy
@@ -112,18 +113,18 @@ def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
   return logits_BV
 
 
-def draw(logits_BV: jax.Array, uniforms_B: jax.Array, temperature: jax.Array | float, sampling: Sampling
-         ) -> tuple[jax.Array, jax.Array]:
+def draw(logits_BV: jax.Array, uniforms_B: jax.Array, temperature: jax.Array | float, sampling: Sampling,
+         readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array]:
   """(tokens_B, logprobs_B) from softmax(logits / temperature), truncated; the argmax with logprob 0 at temperature 0.
 
   It inverts the distribution function, which takes one random number a row instead of one a vocabulary entry.
+  readout: of the model. In exact mode log-probabilities are the trainer's to the bit, where nothing is truncated
   """
   check(logits_BV=logits_BV, uniforms_B=uniforms_B)
   if logits_BV.shape[-1] >= WIDE:
-    return _draw_wide(logits_BV, uniforms_B, jnp.asarray(temperature, jnp.float32), sampling)
+    return _draw_wide(logits_BV, uniforms_B, jnp.asarray(temperature, jnp.float32), sampling, readout)
   greedy = temperature <= 0
-  logits_BV = truncate(logits_BV / jnp.where(greedy, 1.0, temperature), sampling.top_k, sampling.top_p)
-  log_BV = jax.nn.log_softmax(logits_BV, axis=-1)
+  logits_BV, log_BV = _log_probabilities(logits_BV, jnp.where(greedy, 1.0, temperature), sampling, readout)
   mass_BV = jnp.cumsum(jnp.exp(log_BV), axis=-1)
   # The first entry whose cumulative mass exceeds u * total has mass of its own; u * total may round up to the total.
   point_B1 = jnp.minimum(uniforms_B[:, None] * mass_BV[:, -1:], jnp.nextafter(mass_BV[:, -1:], 0.0))
@@ -133,14 +134,22 @@ def draw(logits_BV: jax.Array, uniforms_B: jax.Array, temperature: jax.Array | f
   return tokens_B, jnp.where(greedy, 0.0, chosen_B)
 
 
-def _draw_wide(logits_BV, uniforms_B, temperature, sampling: Sampling):
+def _log_probabilities(logits_BV, temperature, sampling: Sampling, readout: Readout):
+  """(logits, their log-probabilities), over the temperature and truncated."""
+  if readout.in_tiles and not sampling.top_k and sampling.top_p == 1.0:
+    return logits_BV, readout.exact_log_softmax(logits_BV, temperature)
+  logits_BV = truncate(logits_BV / temperature, sampling.top_k, sampling.top_p)
+  return logits_BV, jax.nn.log_softmax(logits_BV, axis=-1)
+
+
+def _draw_wide(logits_BV, uniforms_B, temperature, sampling: Sampling, readout: Readout):
   """`draw` for vocabularies where a running sum would cost as much as a layer."""
 
   def greedy(logits_BV: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(uniforms_B.shape)
 
   def random(logits_BV: jax.Array) -> tuple[jax.Array, jax.Array]:
-    log_BV = jax.nn.log_softmax(truncate(logits_BV / temperature, sampling.top_k, sampling.top_p), axis=-1)
+    _, log_BV = _log_probabilities(logits_BV, temperature, sampling, readout)
     tokens_B = _invert(jnp.exp(log_BV), uniforms_B)
     return tokens_B, jnp.take_along_axis(log_BV, tokens_B[:, None], axis=-1)[:, 0]
 
@@ -242,7 +251,8 @@ class _Sampler:
     uniforms_B = jax.vmap(lambda key, number: jax.random.uniform(jax.random.fold_in(key, number)))(
         self.keys_B, numbers_B)
     logits_BV = self.model.unembed(self.params, hidden_BD)
-    tokens_B, logprobs_B = draw(logits_BV, uniforms_B, self.inputs.temperature, self.sampling)
+    tokens_B, logprobs_B = draw(logits_BV, uniforms_B, self.inputs.temperature, self.sampling,
+                                self.model.readout)
     return jnp.where(done_B, self.pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
 
   def write(self, step: jax.Array | int, done_B: jax.Array, hidden_BD: jax.Array, tokens_BR: jax.Array,

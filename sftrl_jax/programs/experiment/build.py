@@ -17,7 +17,7 @@ from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
-from sftrl_jax.models import Model, build as build_model_of, kernels
+from sftrl_jax.models import Model, build as build_model_of, exactly, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -71,6 +71,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
                                         algorithms.group_of(algorithm_config), rewriting(env),
                                         bool(sections["evals"].variants)))
+  if sections["compute"].exact:
+    model, actor = as_config_error(lambda: _exactly(actor, mesh))
   notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
@@ -153,6 +155,16 @@ def _build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Pa
                       "compact style (--config.env.style=compact) or give your own one `words`, or use "
                       "--config.tokenizer.name=bytes.")
   return as_config_error(lambda: tokenizers.words(env.words))
+
+
+def _exactly(actor: Actor, mesh: Mesh) -> tuple[Model, Actor]:
+  """The model in exact mode, and the actor with it."""
+  if actor.rollout.refill:
+    raise ValueError("config.compute.exact is True and config.rollout.refill too, but the columns of a cache are "
+                     "positions in exact mode and a ring in refilled slots: use --config.rollout.refill=False.")
+  longest = max(actor.row_len(bootstrap=True), *map(actor.cache_len, range(actor.turns)))
+  model = exactly(actor.model, mesh.devices.flat[0].platform, mesh.size, actor.rollout.dtype, longest)
+  return model, dataclasses.replace(actor, model=model)
 
 
 def _check_numbers(plain: dict) -> None:

@@ -50,6 +50,7 @@ def _check_sft(experiment: Experiment) -> None:
                                    way_out=", or give rows of your own with --config.data.path=FILE"))
   if isinstance(experiment.data, DemonstrationsConfig):
     refuse(experiment.env, experiment.data)
+  _refuse_exact(experiment)
   _refuse_uncut(experiment)
 
 
@@ -58,7 +59,14 @@ def _check_preference(experiment: Experiment) -> None:
     raise ValueError(f"config.evals.variants is {experiment.evals.variants}, but config.objective is "
                      f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
                      "--config.evals.variants='()'.")
+  _refuse_exact(experiment)
   _refuse_uncut(experiment)
+
+
+def _refuse_exact(experiment: Experiment) -> None:
+  if experiment.compute.exact:
+    raise ValueError(f"config.compute.exact is True, but {experiment.verb} learns from nothing that it samples: leave "
+                     "it at False.")
 
 
 def _refuse_uncut(experiment: Experiment) -> None:

@@ -105,7 +105,7 @@ class TokenizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
-  """How a batch is computed; none of it changes what is computed.
+  """How a batch is computed; none of it changes what is computed, but for rounding.
 
   microbatches: pieces of a batch whose activations exist at once; "auto" (as model.remat="auto"): the fastest choice
     that fits the memory, by the compiler; a run prints and records it
@@ -113,11 +113,14 @@ class ComputeConfig:
   lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
     longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
     longer to compile (1: all rows at the longest)
+  exact: of RL, on one CPU device: log-probabilities of the sampler are those of the trainer to the bit, so that the
+    ratio of an iteration's first minibatch is 1 (models/exact.py). Slower; a run ends with an error if they differ
   """
 
   microbatches: int | Literal["auto"] = 1
   logit_chunk: int = 0
   lengths: int = 4
+  exact: bool = False
 
   def __post_init__(self):
     if self.microbatches != AUTO and self.microbatches < 1:

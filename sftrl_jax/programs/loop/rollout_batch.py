@@ -10,6 +10,7 @@ import numpy as np
 
 from sftrl_jax.envs.referee import LARGEST
 from sftrl_jax.objectives.groups import GroupConfig
+from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.actor import Cost
@@ -107,6 +108,22 @@ def group_metrics(experiment: Experiment, played: RolloutBatch, outcomes: Any) -
     metrics |= {"groups/rounds": float(played.rounds), "groups/dropped": float(played.dropped),
                 "groups/filled": float(played.padding_episodes // group)}
   return metrics
+
+
+def sampler_gap(experiment: Experiment, sampled_BT: np.ndarray, trained_BT: np.ndarray, mask_BT: np.ndarray
+                ) -> dict[str, float]:
+  """|log pi by the training graph - by the sampler| over the tokens that are learned from. ConfigError where it is not
+  0 although compute.exact promises it."""
+  gaps = np.abs(trained_BT - sampled_BT)[mask_BT > 0]
+  differ = np.count_nonzero(gaps > 0)   # a step that is not finite has its own metric
+  if experiment.compute.exact and differ:
+    raise ConfigError(f"config.compute.exact is True, but {differ} of {gaps.size} log-probabilities of the sampler "
+                      f"differ from the trainer's, by at most {np.nanmax(gaps):.2g}: on this machine XLA does "
+                      "not compute alike what is written alike. Please report it; use --config.compute.exact=False.")
+  name = "sampling/sampling_logp_difference/"
+  gaps = gaps if gaps.size else np.zeros(1)
+  measured = {"mean": gaps.mean(), "p99": np.quantile(gaps, 0.99), "max": gaps.max()}
+  return {name + kind: float(value) for kind, value in measured.items()}
 
 
 def env_seed(experiment: Experiment, number: int) -> str:

@@ -120,6 +120,7 @@ def _fitting(experiment: Experiment, config: ConfigDict, keys: tuple[str, ...], 
 def _peak(experiment: Experiment, remat: str, microbatches: int, limit: float) -> tuple[float, bool]:
   """(bytes that a train step of this candidate takes on a device, whether they fit)."""
   model = models.build(dataclasses.replace(experiment.model.config, remat=remat), experiment.model.ids)
+  model = dataclasses.replace(model, exact=experiment.model.exact)
   compute = dataclasses.replace(experiment.compute, microbatches=microbatches)
   function = next(tpu_slice.compile_functions(dataclasses.replace(experiment, model=model, compute=compute),
                                               ("train step",)))

@@ -18,6 +18,8 @@ from sftrl_jax.programs.experiment.build import build_experiment
     ("sft", dict(start="base:nobody"), "config.start is 'base:nobody'"),
     ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),
     ("rl", dict(algorithm="dqn"), "config.algorithm is 'dqn'"),
+    ("sft", dict(compute__exact=True), "config.compute.exact is True, but sft learns from nothing that it samples"),
+    ("rl", dict(compute__exact=True, rollout__dtype="bfloat16"), "exact is True, which needs one dtype"),
     ("sft", dict(env__name="general_point"), "did you mean 'general_points'"),
     ("sft", dict(evals__variants="('id_sean',)"), "config.evals.variants names 'id_sean'"),
     ("sft", dict(tokenizer__name="wrods"), "config.tokenizer.name is 'wrods'"),
@@ -50,6 +52,7 @@ def test_a_mistake_is_told_once_and_nothing_is_made(tiny, run_of, tmp_path, verb
     ("sft", dict(batch=16, compute__microbatches=4), "config.batch / compute.microbatches is 4, but the mesh"),
     ("rl", dict(batch=16, rollout__rows=16, ppo__minibatches=2, compute__microbatches=2),
      "config.batch / ppo.minibatches / compute.microbatches is 4, but the mesh"),
+    ("rl", dict(batch=32, rollout__rows=16, compute__exact=True), "exact is True, which is for one device"),
     ("sft", dict(mesh__data=1, mesh__tensor=8, model__heads=4), "config.mesh.tensor is 8, but the model's "
      "heads is 4, so that")])
 def test_what_eight_devices_cannot_split_is_told_before_anything_is_made(

@@ -21,6 +21,8 @@ from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.sections import ComputeConfig
 from sftrl_jax.programs.loop import rollout_batch
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.actor import Actor
@@ -235,3 +237,22 @@ def test_verdicts_come_while_the_next_episodes_are_decoded(monkeypatch):
   monkeypatch.setattr(rollout_batch, "begin_together", begun)
   _, played = play(GRPOConfig(group=GROUP), env=env, batch=2 * ROWS)
   assert len(turns) == 2 and said(played.episodes) == said(play(GRPOConfig(group=GROUP), batch=2 * ROWS)[1].episodes)
+
+
+def test_in_exact_mode_sampler_and_trainer_agree_to_the_bit_and_the_first_ratio_is_1(tiny, run_of, lines_of, tmp_path):
+  changes = dict(compute__exact=True, model__dtype="bfloat16", rollout__temperature=0.7, rollout__shrink="()",
+                 evals__variants="()")
+  run_of(tiny("rl", env__attempts=3, **changes), tmp_path / "run")
+  for line in lines_of(tmp_path / "run", "metrics.jsonl"):   # one minibatch and one epoch
+    assert line["num_turns/mean"] > 1 and line["grad_norm"] > 0
+    assert line["val/ratio"] == line["val/ratio_max"] == 1.0 and line["policy/approxkl_avg"] == 0.0
+    assert line["sampling/sampling_logp_difference/max"] == 0.0
+
+
+def test_a_gap_is_measured_on_the_mask_and_ends_a_run_that_promised_none():
+  experiment = lambda exact: types.SimpleNamespace(compute=ComputeConfig(exact=exact))
+  arrays = np.asarray([[-1.0, -1.0, -9.0]]), np.asarray([[-1.0, -1.5, -1.0]]), np.asarray([[1.0, 1.0, 0.0]])
+  measured, name = rollout_batch.sampler_gap(experiment(False), *arrays), "sampling/sampling_logp_difference/"
+  assert measured == pytest.approx({f"{name}mean": 0.25, f"{name}p99": 0.495, f"{name}max": 0.5})
+  with pytest.raises(ConfigError, match="1 of 2 log-probabilities of the sampler differ from the trainer's"):
+    rollout_batch.sampler_gap(experiment(True), *arrays)
