@@ -19,6 +19,8 @@ from sftrl_jax.programs.experiment.build import build_experiment
     ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),
     ("rl", dict(algorithm="dqn"), "config.algorithm is 'dqn'"),
     ("sft", dict(compute__exact=True), "config.compute.exact is True, but sft learns from nothing that it samples"),
+    ("rl", dict(compute__exact=True, rollout__refill=True, rollout__carry=False),
+     "exact is True and config.rollout.refill too"),
     ("rl", dict(compute__exact=True, rollout__dtype="bfloat16"), "exact is True, which needs one dtype"),
     ("sft", dict(env__name="general_point"), "did you mean 'general_points'"),
     ("sft", dict(evals__variants="('id_sean',)"), "config.evals.variants names 'id_sean'"),
