@@ -25,8 +25,9 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tie_embeddings: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
-  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto",
-    the fastest that the devices have; decoding over a cache always uses "xla"
+  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), "blocks"
+    (anywhere; skips keys that no query sees), or "auto", the fastest that the devices have: on CPUs "blocks" for rows
+    of more than 512 tokens, else "xla"; decoding over a cache always uses "xla"
   remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
   init_std: standard deviation of embedding and unembedding at initialisation
@@ -72,7 +73,7 @@ class DecoderConfig:
   norm_eps: float = 1e-6
   tie_embeddings: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
-  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+  attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
   init_std: float = 0.02
