@@ -30,6 +30,7 @@ class DecoderConfig:
     of more than 512 tokens, else "xla"; decoding over a cache always uses "xla"
   remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
+  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
   init_std: standard deviation of embedding and unembedding at initialisation
   window: tokens that a token of a local layer attends to at most, itself included (0: no local layers)
   pattern: kinds of layers, repeated over the layers and cut off at the last: "global", "local" (with a window) or
@@ -76,6 +77,7 @@ class DecoderConfig:
   attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
+  flatten: bool = False
   init_std: float = 0.02
   window: int = 0
   pattern: tuple[str, ...] = ("global",)

@@ -38,12 +38,14 @@ class PretrainedConfig:
     which takes the best that the devices have; decoding over a cache is always "xla"
   remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
   unroll: blocks unrolled per step of the scan over layers
+  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
   attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light"] = "full"
   unroll: int = 1
+  flatten: bool = False
 
   def __post_init__(self):
     if self.unroll < 1:
