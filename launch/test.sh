@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the linter and the tests; makes .venv and installs what they need first. Arguments go to pytest:
-#   ./launch/test.sh                                     everything
+#   ./launch/test.sh                                     everything but the cases of tests/long_cases.txt
+#   ./launch/test.sh --long                              everything
 #   ./launch/test.sh tests/envs -k gold                  some of it
 #   PYTHON=python3.11 VENV=.venv-3.11 ./launch/test.sh   with another Python, in an environment of its own
 set -euo pipefail

@@ -20,9 +20,11 @@ FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_backend_optimizat
 if importlib.metadata.version("jax").startswith("0.10."):  # a third of the time; XLA ends a process for unknown flags
   FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 
-# Commands of tests share what they compile, and neither read nor fill the cache of whoever runs the tests.
-os.environ["SFTRL_COMPILE_CACHE"] = tempfile.mkdtemp()
-atexit.register(shutil.rmtree, os.environ["SFTRL_COMPILE_CACHE"], ignore_errors=True)
+# Tests and their commands share what they compile, over all workers, which inherit the directory; they neither read nor
+# fill the cache of whoever runs the tests.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  os.environ["SFTRL_COMPILE_CACHE"] = tempfile.mkdtemp()
+  atexit.register(shutil.rmtree, os.environ["SFTRL_COMPILE_CACHE"], ignore_errors=True)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -46,6 +48,22 @@ MAKE, ONE_DEVICE = meshes.make, []
 # Linux gives a process 65,530 memory maps, every compiled program on a CPU takes some, and XLA ends a process that gets
 # no more by a segmentation fault.
 MOST_MAPS = 20_000
+
+
+LONG = tuple(f"tests/{line}" for line in pathlib.Path(__file__).with_name("long_cases.txt").read_text().splitlines()
+             if line and not line.startswith("#"))
+
+
+def pytest_addoption(parser):
+  parser.addoption("--long", action="store_true", help="also the cases of tests/long_cases.txt")
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves out the long cases, unless they are asked for, all of them or by their names."""
+  if not config.getoption("--long") and not any("::" in word for word in config.args):
+    left_out = [item for item in items if item.nodeid.startswith(LONG)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.nodeid.startswith(LONG)]
 
 
 @pytest.fixture(autouse=True, scope="module")

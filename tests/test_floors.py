@@ -268,3 +268,13 @@ def test_every_test_file_mirrors_a_module():
     script = (ROOT / name.parent / module.name).with_suffix(".sh")   # tests/launch mirrors launch
     assert alone or module.exists() or script.exists(), (
         f"tests/{name} mirrors no module: there is no {module.relative_to(ROOT)}.")
+
+
+def test_every_long_case_is_one_of_a_test_that_exists():
+  """tests/long_cases.txt: what a default run leaves out."""
+  lines = (ROOT / "tests" / "long_cases.txt").read_text().splitlines()
+  cases = [line for line in lines if line and not line.startswith("#")]
+  assert cases and len(set(cases)) == len(cases)
+  for case in cases:
+    file, _, name = case.partition("::")
+    assert f"def {name.partition('[')[0]}(" in (ROOT / "tests" / file).read_text(), f"tests/long_cases.txt: no {case}"

@@ -10,6 +10,8 @@ Result: not run. The paper, on Llama-3.2-11B-Vision: 11.5% of hands under the sh
 The paper's: four cards to 24, J = Q = K = 10, one right answer a prompt, 128 examples an update, AdamW with rate 1e-6,
 b2 0.98, eps 1e-7, no decay, clip 1; warm-up over 3% of one pass over its 800,000 examples, then a constant rate.
 Here: Llama-3.1-8B-Instruct, hands drawn for every update instead of a file, one of at most four formulas at random.
+
+Planned, with rows in bytes, three times as long: 21 of 96 GiB a chip, at least 1.2 chip-hours (9 minutes).
 """
 
 from configs.paper import task

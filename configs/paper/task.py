@@ -85,9 +85,9 @@ def ppo(task: str, choice: str, updates: int, episodes: int, half_period: int) -
   config.batch = episodes
   config.algorithm = "ppo"
   config.ppo = dict(
-      level=level, epochs=4, minibatches=2, clip=0.1, value_clip=0.1, value_coef=0.5, entropy_coef=0.0, kl_coef=0.0,
-      gamma=1.0, turn_gamma=0.9, gae_lambda=0.95, whiten=True, truncation="end", value_gradient=True,
-      value_layers=(1024, 512), ratio_cap=10.0)
+      level=level, thought_weight=0.5 if level == "turn" else 1.0, epochs=4, minibatches=2, clip=0.1, value_clip=0.1,
+      value_coef=0.5, entropy_coef=0.0, kl_coef=0.0, gamma=1.0, turn_gamma=0.9, gae_lambda=0.95, whiten=True,
+      truncation="end", value_gradient=True, value_layers=(1024, 512), ratio_cap=10.0)
   config.optimizer = dict(name="adamw", learning_rate=1e-6, clip=1.0, args=dict(b2=0.999, eps=1e-7))
   config.schedule = dict(name="cosine", updates=8 * half_period, end=1e-3)
   config.compute = dict(microbatches=episodes // 2 // 16, logit_chunk=256)

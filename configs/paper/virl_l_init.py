@@ -10,6 +10,8 @@ Result: not run. The paper, on Llama-3.2-11B-Vision: 80.8% of actions right unde
 The paper's: absolute actions, one right answer at a point of a route, 128 examples an update, the optimizer of
 gp_l_init.py. Here: routes through generated cities, unless --config.env.routes=FILE names those of the authors.
 The paper's warm-up for V-IRL-L is not known, as the size of its data is not; here it has five updates.
+
+Planned as virl_l_sft.py, whose updates it has: 23 of 96 GiB a chip, at least 0.2 chip-hours (1.5 minutes).
 """
 
 from configs.paper import task

@@ -10,8 +10,9 @@ Result: not run. The paper: rule_ood rises from 80.8% to 91.8% of actions.
 
 The paper's: as gp_l_ppo.py, with 15 iterations and a cosine of 20. Here: 192 episodes an iteration, in place of 2,048
 turns (a route of a generated city has 11.4 points); --config.env.routes=FILE names the authors' routes instead; the
-other differences are those of gp_l_ppo.py. A prompt is written anew at every point, so that an episode is several
-rows. --config.env.legacy=true is the verifier of the released code.
+other differences are those of gp_l_ppo.py, and thought is all before the key "action" (the released code never finds
+that key, so all but the last five tokens are thought). A prompt is written anew at every point, so that an episode is
+several rows. --config.env.legacy=true is the verifier of the released code.
 """
 
 from configs.paper import task

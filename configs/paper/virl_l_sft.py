@@ -9,6 +9,8 @@ Result: not run. The paper, at equal compute: rule_ood falls from 80.8% to 1.3% 
 
 As virl_l_init.py, from its end, for 500 updates: the paper's number is not known; its compute axis ends at 5e9 GFLOPs
 for 10.7e9 weights, which is about 1,400 updates of 128 examples of 430 tokens.
+
+Planned, with rows in bytes, three times as long: 23 of 96 GiB a chip, at least 3.9 chip-hours (29 minutes).
 """
 
 from configs.paper import task

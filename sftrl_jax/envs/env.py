@@ -37,7 +37,7 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Twelve more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
+  Thirteen more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
   `attempts_of`: "episode" (an attempt is a response of the episode, the default) or "point" (a right response that does
   not end the episode leads to the next point of a task of many points, where tries begin anew); `tries`: then the most
   tries at a point; `illegal_codes`: codes of responses whose form is not valid, by default ("illegal",) where that code
@@ -50,6 +50,8 @@ class Env(Protocol):
   that ignores the task of this state and may happen to be right, and misread(state, seed), a response that misreads
   the task and is always wrong, are used by data.careless and data.misread; careless_bias(state), from -1 to 1, says
   where text of mixed quality is careless less or more often than on average, for data.careless_spread.
+  action_start(response), for ppo.thought_weight, is the index of the character with which a response's action starts:
+  what stands before it is thought. It is 0 where a response has no action, or nothing before it.
   """
 
   variants: tuple[str, ...]

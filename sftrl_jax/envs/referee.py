@@ -92,8 +92,8 @@ class CheckedEnv(EnvWrapper):
     value = getattr(env, name)
     if name in LABELS and not _is_labels(value):
       raise TaskError(f"{where(type(env))}: {name} is {_short(value)}, but it must be a dict of str to str.")
-    if name == "careless_bias":
-      return functools.partial(self._bias, getattr(type(env), name))
+    if name in ("careless_bias", "action_start"):
+      return functools.partial(self._bias if name == "careless_bias" else self._start, getattr(type(env), name))
     return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
 
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
@@ -135,6 +135,13 @@ class CheckedEnv(EnvWrapper):
       raise TaskError(f"{where(method)}: the bias is {_short(bias)}, but it must be a number from -1 to 1.")
     return float(bias)
 
+  def _start(self, method: Callable, response: str) -> int:
+    start = self._ask(method, response)
+    if isinstance(start, bool) or not isinstance(start, numbers.Integral) or not 0 <= start <= len(response):
+      raise TaskError(f"{where(method)}: the start is {_short(start)}, but it must be an index into the response, from "
+                      f"0 to {len(response)}.\n  The response was {_short(response)}.")
+    return int(start)
+
   def _ask(self, method: Callable, *arguments):
     def failed(error: BaseException) -> TaskError:
       shown = ", ".join(map(_short, arguments))
@@ -156,6 +163,7 @@ RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "expert": "Every state that is not the end of its episode has a right response.",
          "careless": "Every state has a response that does not aim at the task.",
          "careless_bias": "Every state has a number from -1 to 1.",
+         "action_start": "Every str has a start, which is 0 where there is no action.",
          "misread": "Every state has a response that misreads it."}
 
 

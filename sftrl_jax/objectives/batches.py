@@ -33,6 +33,7 @@ class PolicyBatch:
   old_values_BT: jax.Array  # f32
   advantages_BT: jax.Array  # f32, 0 off the mask
   returns_BT: jax.Array  # f32, 0 off the mask
+  weights_BT: jax.Array | None = None  # f32, of a target's log-probability in that of its turn; None where all are 1
 
 
 @struct.dataclass

@@ -18,6 +18,9 @@ class PPOConfig:
   """How a policy learns from its own episodes.
 
   level: "token": every token is an action with its own value; "turn": a whole response is one action (the paper)
+  thought_weight: with level "turn", weight of the log-probabilities of a response's thought in those of the response
+    (the paper 0.5): of the tokens before its action, as `action_start` of the environment has it. Only where it is not
+    1 does the environment need that member
   epochs: passes over the episodes of an iteration
   minibatches: optimizer updates an epoch
   clip: epsilon of the policy ratio
@@ -47,6 +50,7 @@ class PPOConfig:
   """
 
   level: Literal["token", "turn"] = "token"
+  thought_weight: float = 1.0
   epochs: int = 1
   minibatches: int = 4
   clip: float = 0.2
@@ -76,9 +80,12 @@ class PPOConfig:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
     if not 0 < self.clip < 1:
       raise ValueError(f"clip is {self.clip}; it must lie between 0 and 1, for example 0.2.")
-    for name in ("value_clip", "value_coef", "entropy_coef", "kl_coef"):
+    for name in ("thought_weight", "value_clip", "value_coef", "entropy_coef", "kl_coef"):
       if not getattr(self, name) >= 0:  # so that nan is refused too
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    if self.thought_weight != 1 and self.level != "turn":
+      raise ValueError(f"thought_weight is {self.thought_weight}, but level is {self.level!r}, where every token is an "
+                       "action: use level='turn', or thought_weight=1.")
     refuse_bounds(self)
     if self.critic_warmup < 0:
       raise ValueError(f"critic_warmup is {self.critic_warmup}; it must be 0 (none) or some iterations.")
@@ -94,13 +101,15 @@ def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, 
     L_V = 1/2 max((V - R)^2, (V_old + clip(V - V_old, -e_v, e_v) - R)^2)
     L   = L_pi + c_v L_V - c_e H
 
-  With level "turn", log pi of a response is the sum over its tokens, and V is read before its first token.
+  With level "turn", log pi of a response is the weighted sum over its tokens, and V is read before its first token.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. turns: most turns of a row.
   """
   scores = score(params, batch.inputs, batch.targets_BT)
   mask_BT = batch.mask_BT
   hide = lambda x_BT: jnp.where(mask_BT > 0, x_BT, 0.0)  # before any arithmetic: off the mask may be NaN, as 0 * NaN is
   gap_BT = hide(scores.logprobs_BT - batch.old_logprobs_BT)
+  if batch.weights_BT is not None:
+    gap_BT = gap_BT * batch.weights_BT
   fields = (gap_BT, *map(hide, (scores.values_BT, batch.old_values_BT, batch.advantages_BT, batch.returns_BT)), mask_BT)
   gap, values, old_values, advantages, returns, mask = (
       fields if ppo.level == "token" else _by_turn(batch.turns_BT, turns, *fields))

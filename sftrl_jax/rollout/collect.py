@@ -1,12 +1,13 @@
 """Episodes to arrays: rows for the model, and the grid on which returns are computed."""
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from flax import struct
 
 from sftrl_jax.inputs import Inputs, right_pad
-from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.episodes import Episode, Response
 
 
 @struct.dataclass
@@ -23,6 +24,7 @@ class Rows:
   mask_BT: np.ndarray  # f32: the policy sampled the target
   turns_BT: np.ndarray  # int32: the turn within its row, -1 off the mask
   sampled_logprobs_BT: np.ndarray  # f32, by the sampler
+  weights_BT: np.ndarray | None = None  # f32, of sampled targets; None where all are 1
 
 
 @struct.dataclass
@@ -51,31 +53,45 @@ class Outcomes:
   has_advantage_E: np.ndarray  # f32: 0 where its group only fills the batch, or the episode is left out
 
 
-def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]], slots: int = 1) -> Rows:
+def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]], slots: int = 1,
+         weigh: Callable[[Response], Sequence[float]] | None = None) -> Rows:
   """Rows of `length` tokens.
 
   closing: ids after each episode's last response, () where none are read
   slots: rows of an episode, S of `Rows`; ValueError for an episode that has more
+  weigh: the weights of a response's tokens
   """
-  texts, marks, turns, logprobs = [], [], [], []
+  texts, marks, turns, logprobs, weights = [], [], [], [], []
   for episode, row_turns, after in _in_order(episodes, closing, slots):
-    ids, mark, turn, logprob = [], [], [], []
-    for number, (context, tokens, logs) in enumerate(
-        (t.response.context, t.response.tokens, t.response.logprobs) for t in row_turns):
+    ids, mark, turn, logprob, weight = [], [], [], [], []
+    for number, response in enumerate(t.response for t in row_turns):
+      context, tokens, logs = response.context, response.tokens, response.logprobs
       if len(tokens) != len(logs):
         raise ValueError(f"Episode {episode.seed}: {len(tokens)} sampled tokens but {len(logs)} log-probabilities.")
       ids += [*context, *tokens]
       mark += [0.0] * len(context) + [1.0] * len(tokens)
       turn += [-1] * len(context) + [number] * len(tokens)
       logprob += [0.0] * len(context) + list(logs)
+      if weigh is not None:
+        weight += [0.0] * len(context) + list(weigh(response))
     texts.append(ids + list(after))  # the last id is only ever a target: it needs no column
     blank = len(after)
     marks.append(mark + [0.0] * blank)
     turns.append(turn + [-1] * blank)
     logprobs.append(logprob + [0.0] * blank)
+    weights.append(weight)
   inputs = right_pad([ids[:length] if len(ids) == length + 1 else ids for ids in texts], length)
   return Rows(inputs, _shifted(texts, length, 0, np.int32), _shifted(marks, length, 0.0, np.float32),
-              _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32))
+              _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32),
+              None if weigh is None else _shifted(weights, length, 0.0, np.float32))
+
+
+def thought_tokens(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], action_start: int) -> int:
+  """The number of a response's first tokens whose text ends where its action starts, or before.
+
+  decode: from ids to text, of which more ids never have less; action_start: a place in the text of the response
+  """
+  return bisect.bisect_right(range(1, len(tokens) + 1), action_start, key=lambda count: len(decode(tokens[:count])))
 
 
 def _in_order(episodes: Sequence[Episode], closing: Sequence[Sequence[int]], slots: int) -> Iterator[tuple]:

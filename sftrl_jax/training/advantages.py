@@ -81,7 +81,7 @@ def make_advantages(ppo: PPOConfig) -> Callable:
     metrics |= _range(values_EL, last_values_E, rewards_EL, grid, ppo)
     spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
     batch = PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, logprobs_BT * rows.mask_BT,
-                        values_BT, spread(advantages_EL), spread(returns_EL))
+                        values_BT, spread(advantages_EL), spread(returns_EL), rows.weights_BT)
     return batch, metrics
 
   return advantages

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from sftrl_jax.envs.env import Env
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
@@ -16,7 +17,7 @@ from sftrl_jax.parallel.mesh import refuse_uneven
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
-from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.episodes import Episode, Response
 from sftrl_jax.text.render import continued
 from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 
@@ -42,7 +43,22 @@ class Algorithm:
 
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
   """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
-  return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows)
+  return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
+                      _weigh(experiment, config))
+
+
+def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]] | None:
+  """From a response to the weights of its tokens; None where they are all 1."""
+  if getattr(config, "thought_weight", 1.0) == 1.0:
+    return None
+
+  def weigh(response: Response) -> Sequence[float]:
+    start, count = experiment.env.action_start(response.text), len(response.tokens)
+    # An end id has no text, so a response without an action would otherwise end in a thought that is no thought.
+    thought = collect.thought_tokens(experiment.tokenizer.decode, response.tokens, start) if start else 0
+    return [config.thought_weight] * thought + [1.0] * (count - thought)
+
+  return weigh
 
 
 def _grid(experiment, config: PPOConfig, episodes, padding_episodes: int = 0) -> Grid:
@@ -116,6 +132,14 @@ def check(name: str, config: Any, batch: int, microbatches: int, rollout: Rollou
     if config.overlong_buffer > rollout.max_new_tokens:
       raise ValueError(f"config.{name}.overlong_buffer is {config.overlong_buffer}; it must be at most "
                        f"config.rollout.max_new_tokens = {rollout.max_new_tokens}.")
+
+
+def refuse_thought(name: str, config: Any, env: Env) -> None:
+  """ValueError where thought has a weight of its own, but the environment does not say what is thought."""
+  weight = getattr(config, "thought_weight", 1.0)
+  if weight != 1 and not callable(getattr(env, "action_start", None)):
+    raise ValueError(f"config.{name}.thought_weight is {weight}, but this environment has no action_start(response): "
+                     f"write it (envs/env.py describes its return value), or use --config.{name}.thought_weight=1.")
 
 
 def refuse_indivisible(name: str, value: int, by_name: str, by: int) -> None:

@@ -43,6 +43,11 @@ class Careless(Task):
     return 1 / 0
 
 
+class Thinking(Task):
+  def action_start(self, response):
+    return {"": 0, "a": 2, "b": True}[response]
+
+
 class Labelled(Task):
   code_labels, variant_labels = {"correct": "right"}, {"far": 3}
 
@@ -62,6 +67,15 @@ def test_a_right_environment_plays_as_it_is():
   assert env.expert(state, 1) == env.env.expert(state, 1)
   assert env.careless(state, "a") == env.env.careless(state, "a")
   assert not hasattr(CheckedEnv(Task()), "careless")
+
+
+def test_where_an_action_starts_is_an_index_into_the_response():
+  env = CheckedEnv(Thinking())
+  assert env.action_start("") == 0 and not hasattr(CheckedEnv(Task()), "action_start")
+  for response, words in (("a", "the start is 2, but it must be an index into the response, from 0 to 1"),
+                          ("b", "the start is True"), ("c", "KeyError.*Every str has a start")):
+    with pytest.raises(TaskError, match=f"(?s)test_referee.py.*{words}"):
+      env.action_start(response)
 
 
 def test_labels_pass_through_and_must_be_text():

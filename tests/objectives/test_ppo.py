@@ -240,3 +240,30 @@ def test_explained_variance():
 def test_what_makes_no_sense_is_refused(change, told):
   with pytest.raises(ValueError, match=told):
     PPOConfig(**change)
+
+
+def test_weights_of_tokens_weigh_their_log_probabilities_in_those_of_the_turn():
+  """Weights of 1 are as none; elsewhere the gradient at ratio one is that of -A sum_t w_t log pi_t."""
+  params, batch = example()
+  turn = dataclasses.replace(POLICY_ONLY, level="turn")
+  weights = jnp.asarray(np.random.default_rng(1).choice([0.5, 1.0], (B, T)), np.float32)
+  for plain, weighed in zip(evaluate(params, batch, turn), evaluate(params, batch.replace(
+      weights_BT=jnp.ones((B, T))), turn), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, plain, weighed)
+  *_, gradient = evaluate(params, batch.replace(weights_BT=weights), turn)
+  reinforce = jax.grad(lambda logits: -jnp.sum(batch.advantages_BT * weights * score(
+      {**params, "logits": logits}, None, batch.targets_BT).logprobs_BT))
+  np.testing.assert_allclose(gradient["logits"], reinforce(params["logits"]), atol=1e-6)
+  moved, _ = example(moved=0.3)
+  gaps = np.asarray(weights * (now(moved, batch.targets_BT) - batch.old_logprobs_BT))
+  *_, metrics, _ = evaluate(moved, batch.replace(weights_BT=weights), turn)
+  by_turn = [gaps[row][LAYOUT[row] == u].sum() for row in range(B) for u in range(TURNS) if (LAYOUT[row] == u).any()]
+  assert floats(metrics)["val/ratio"] == pytest.approx(np.exp(by_turn).mean(), rel=1e-5)
+
+
+def test_thought_has_a_weight_of_its_own_only_where_a_turn_is_one_action():
+  assert PPOConfig(level="turn", thought_weight=0.5).thought_weight == 0.5
+  with pytest.raises(ValueError, match="thought_weight is 0.5, but level is 'token'.*use level='turn'"):
+    PPOConfig(thought_weight=0.5)
+  with pytest.raises(ValueError, match="thought_weight is -1"):
+    PPOConfig(level="turn", thought_weight=-1)

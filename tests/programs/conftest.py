@@ -203,18 +203,17 @@ def tiny_routes(one_device):
 
 
 @pytest.fixture(scope="package")
-def one_device(tmp_path_factory):
+def one_device():
   """Runs inside these tests see the first device alone: what many devices change is asked in tests/training."""
   import jax
   from jax.experimental.compilation_cache import compilation_cache
 
   from sftrl_jax.parallel import mesh as meshes
+  from sftrl_jax.programs.runtime import compile_cache
   make = meshes.make
-  # The same programs are compiled by every run here: read back what one of them has compiled.
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  # The same programs are compiled by every run here: read back what one of them has compiled, in any worker.
+  compile_cache.use()
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  compilation_cache.reset_cache()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:1]))
     yield

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows
+from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows, thought_tokens
 from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
 
 LENGTH = 12
@@ -165,3 +165,16 @@ def test_a_part_of_a_batch_and_every_microbatch_of_it_hold_whole_episodes(pieces
     for piece in range(pieces):   # as training/step.py deals them: row i to microbatch i mod n
       of_rows = episode_of[numbers[piece::pieces]].reshape(slots, -1)
       assert (of_rows == of_rows[0]).all() and len(set(of_rows[0])) == 8 // pieces
+
+
+def test_weights_stand_at_the_targets_that_they_are_of():
+  weighed = rows(EPISODES, LENGTH, CLOSING, weigh=lambda response: [token / 100 for token in response.tokens])
+  np.testing.assert_array_equal(weighed.weights_BT > 0, weighed.mask_BT > 0)
+  on = weighed.mask_BT > 0
+  np.testing.assert_allclose(weighed.weights_BT[on], weighed.targets_BT[on] / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("start,thought", [(0, 0), (2, 0), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3), (10, 4), (99, 4)])
+def test_a_token_is_thought_if_its_text_ends_where_the_action_starts(start, thought):
+  decode = lambda ids: "".join(["[a,", " b", "]: {", "}"][i] for i in ids)
+  assert thought_tokens(decode, range(4), start) == thought

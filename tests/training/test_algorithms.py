@@ -5,9 +5,12 @@ import types
 
 import pytest
 
+from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.rollout.config import RolloutConfig
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.algorithms import ALGORITHMS
 
@@ -45,3 +48,22 @@ def test_what_moves_a_policy_besides_advantages():
   assert alone(section["ppo"](kl_coef=0.1)) and alone(section["rloo"](kl_coef=0.1))   # in the reward
   assert alone(section["grpo"](kl_coef=0.1, kl="reward")) and not alone(section["grpo"](kl_coef=0.1))
   assert not alone(section["ppo"](entropy_coef=0.1)) and not alone(section["grpo"](entropy_coef=0.1))
+
+
+def test_thought_is_weighed_where_the_environment_has_an_action():
+  """A response's tokens before its action weigh what the section says; an environment without actions is refused."""
+  env = GeneralPoints(style="compact", cards=3, target="any")
+  tokenizer = tokenizers.words(env.words)
+  response = env.expert(env.reset(0)[0])
+  tokens = (*tokenizer.encode(response), tokenizer.eos)
+  episode = Episode(0, (Turn(Response(response, (1,), tokens, (0.0,) * len(tokens)), None),), (), False)
+  experiment = types.SimpleNamespace(env=env, tokenizer=tokenizer, actor=types.SimpleNamespace(episode_rows=1))
+  section = ALGORITHMS["ppo"].section(level="turn", thought_weight=0.5)
+  rows = algorithms.rows_of(experiment, section, [episode], 32)
+  thought = response.split().index("FORMULA")
+  assert rows.weights_BT[0, : len(tokens)].tolist() == [0.5] * thought + [1.0] * (len(tokens) - thought)
+  assert algorithms.rows_of(experiment, ALGORITHMS["ppo"].section(), [episode], 32).weights_BT is None
+  algorithms.refuse_thought("ppo", section, env)
+  with pytest.raises(ValueError, match=r"config.ppo.thought_weight is 0.5.*action_start.*thought_weight=1"):
+    algorithms.refuse_thought("ppo", section, object())
+  algorithms.refuse_thought("ppo", ALGORITHMS["ppo"].section(), object())

@@ -67,6 +67,11 @@ def read(response: str) -> tuple[tuple[int, ...], str]:
   return tuple([_NUMBERS[word] for word in words]), formula
 
 
+def action_start(response: str) -> int:
+  """Where the first word FORMULA starts; 0 where there is none."""
+  return response.find(" FORMULA ") + 1
+
+
 def feedback(code: str, reason: str, target: int) -> str:
   """The feedback on a response with verdict `code`: one word, whatever the reason."""
   del reason, target

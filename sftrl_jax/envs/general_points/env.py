@@ -176,6 +176,10 @@ class GeneralPoints:
     steps = arithmetic.steps(formula) if self.reasoning else ()
     return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
 
+  def action_start(self, response: str) -> int:
+    """The index at which the scored part of a response starts, after what only leads to it; 0 where it has none."""
+    return STYLES[self.style].action_start(response)
+
   def careless(self, state: Hand, seed: int | str) -> str:
     """The right numbers and a legal formula that is right by chance only; `careless_by` says how it is drawn."""
     source = cards.stream(seed, _CARELESS)

@@ -16,6 +16,7 @@ LONGEST = 1 << 15  # characters of the longest response that is read
 RECITED = False  # the numbers of a response are not scored
 
 _DECODER = json.JSONDecoder()
+_KEY = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:""")
 # The loose style: either quote, any spaces around the colon, no need for the rest to be valid.
 _LOOSE = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:[ \t\r\n]{0,16}(?:"([^"]{0,999})"|'([^']{0,999})')""")
 
@@ -68,6 +69,11 @@ def _strict(response: str) -> str | None:
     return None
   formula = block.get("formula")
   return formula if isinstance(formula, str) else None
+
+
+def action_start(response: str) -> int:
+  """Where the last key "formula" starts, as in the paper's code; 0 where there is none."""
+  return max((match.start() for match in _KEY.finditer(response)), default=0)
 
 
 def feedback(code: str, reason: str, target: int) -> str:

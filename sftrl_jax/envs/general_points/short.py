@@ -13,7 +13,7 @@ from sftrl_jax.envs.general_points import cards, paper
 
 RECITED = False  # the numbers of a response are not scored
 
-read = paper.read
+read, action_start = paper.read, paper.action_start
 
 
 def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:

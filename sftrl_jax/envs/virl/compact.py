@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sftrl_jax.envs.virl import city, compass
 from sftrl_jax.envs.virl.route import Point, Route
 
@@ -21,6 +23,7 @@ _SPACES = {"absolute": compass.COMPASS, "relative": tuple(word.replace(" ", "_")
 _LINES = tuple(str(number) for number in range(1, 2 * MOST_LEGS + 1))
 WORDS = ("ACTIONS", "ROUTE", "TURN", "WALK", "REACH", "END", "SEE", "CROSSING", "LINE", "FORWARD", "STOP", "WRONG",
          "DONE", NOTHING, *_SPACES["absolute"], *_SPACES["relative"], *_LINES, *city.KNOWN, *city.UNSEEN)
+_OPENING = re.compile(r"[^ ]+ LINE [0-9]+ ")
 _TURNS = {space: frozenset(f"TURN {word}" for word in words) for space, words in _SPACES.items()}
 
 
@@ -62,6 +65,12 @@ def judge(point: Point, space: str, response: str) -> str:
   if acted not in _TURNS[space] and acted not in ("FORWARD", "STOP"):
     return "illegal"
   return "action" if words[0] == _kind(point.landmark) else "misread"
+
+
+def action_start(response: str) -> int:
+  """Where the words after "SEEN LINE 1" start; 0 where a response does not begin like that."""
+  opening = _OPENING.match(response)
+  return opening.end() if opening else 0
 
 
 def feedback(code: str, following: Point | None) -> str:

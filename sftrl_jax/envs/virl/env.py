@@ -198,6 +198,10 @@ class VIRL:
     point = state.point
     return self._answer(state, point, point.line, point.move, point.word(state.space))
 
+  def action_start(self, response: str) -> int:
+    """The index at which the scored part of a response starts, after what only leads to it; 0 where it has none."""
+    return STYLES[self.style].action_start(response)
+
   def careless(self, state: Walk, seed: int | str) -> str:
     """Reads the point rightly, but acts on the line before the one that holds, as if it had not noticed arriving; at
     the first line it begins to walk."""

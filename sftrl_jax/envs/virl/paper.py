@@ -115,6 +115,11 @@ def judge(point: Point, space: str, response: str) -> str:
   return "action" if landmark and ("intersection" in seen.lower()) == point.intersection else "misread"
 
 
+def action_start(response: str) -> int:
+  """Where the last key "action" starts, as the paper has it; 0 where there is none."""
+  return max((match.start() for match in _KEY.finditer(response)), default=0)
+
+
 def feedback(code: str, following: Point | None) -> str:
   """What the policy reads next. following: the point after a right action; None at the end of the route."""
   if code == "correct":
@@ -136,5 +141,6 @@ def _loose(key: str, response: str) -> str:
 
 
 _COLON = r"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"
+_KEY = re.compile(rf"""["']{ACTION}["']{_COLON}""")
 _LOOSE = {key: re.compile(rf"""["']{key}["']{_COLON}(?:"([^"]{{0,999}})"|'([^']{{0,999}})')""")
           for key in (OBSERVATION, ACTION)}

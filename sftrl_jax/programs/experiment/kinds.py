@@ -55,6 +55,7 @@ def _check_rl(experiment: Experiment) -> None:
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
                    experiment.actor.rollout, experiment.mesh)
+  algorithms.refuse_thought(experiment.config["algorithm"], experiment.algorithm_config, experiment.env)
 
 
 KINDS = {

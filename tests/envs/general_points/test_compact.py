@@ -34,3 +34,9 @@ def test_reading_undoes_writing():
 def test_what_is_not_in_the_style_is_a_formula_error(response):
   with pytest.raises(FormulaError):
     compact.read(response)
+
+
+def test_the_action_starts_at_the_word_formula():
+  text = compact.write(RANKS, (1, 10, 10), "(10-1)*10", 90, ("10-1=9", "9*10=90"))
+  assert text[compact.action_start(text) :] == "FORMULA ( 10 - 1 ) * 10"
+  assert compact.action_start("NUMBERS 1 10 10") == 0

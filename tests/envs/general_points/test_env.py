@@ -239,6 +239,7 @@ def test_hostile_responses_get_a_verdict(env, text):
     _, verdict = env.step(state, response)
     assert verdict.code == "illegal" and verdict.reward == -3
     assert len(verdict.feedback) < 200 and verdict.feedback.isascii()
+    assert 0 <= env.action_start(response) <= len(response)
 
 
 def test_feedback_stays_short_whatever_the_numbers():

@@ -56,3 +56,10 @@ def test_spaces_stay_and_only_the_first_equals_sign_counts():
 def test_a_failure_says_why():
   assert paper.feedback("value", "the sum is off", 24) == "You failed this trial because the sum is off."
   assert "24" in paper.feedback("correct", "", 24)
+
+
+def test_the_action_starts_at_the_last_key():
+  text = paper.write(RANKS, (4, 3, 2, 10), "4*3+2+10", 24, ("4*3=12",))
+  assert text[paper.action_start(text) :] == '"formula": "4*3+2+10=24"}'
+  assert paper.action_start(f"'formula' : {text}") == len("'formula' : ") + paper.action_start(text)
+  assert paper.action_start('a formula: "formula"') == 0

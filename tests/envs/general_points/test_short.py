@@ -31,3 +31,8 @@ def test_the_expert_is_right_and_every_verdict_has_its_feedback(variant):
     for response, code in (("?", "illegal"), ('{"formula":"1+1"}', "numbers"), (env.misread(state, seed), "numbers")):
       verdict = env.step(state, response)[1]
       assert verdict.code == code and verdict.feedback == short.feedback(code, "", state.target) and verdict.chat
+
+
+def test_the_action_starts_at_the_key():
+  text = short.write(RANKS, (4, 3, 2, 10), "4*3+2+10", 24)
+  assert text[short.action_start(text) :] == '"formula":"4*3+2+10=24"}'

@@ -112,7 +112,17 @@ def test_nothing_that_a_policy_says_raises():
     state, _ = env.reset(0)
     for _ in range(10_000):
       response = "".join(draw.choices(fragments, k=draw.randrange(12)))
-      assert env.step(state, response)[1].code in env.codes
+      assert env.step(state, response)[1].code in env.codes and 0 <= env.action_start(response) <= len(response)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_action_of_an_answer_is_what_moves(style):
+  env = VIRL(style=style)
+  state, _ = env.reset(0)
+  moved = STYLES[style].action(state.point.move, state.point.word(state.space))
+  response = env.expert(state)
+  assert response[env.action_start(response) :] in (moved, f'"action": "{moved}"}}')
+  assert env.action_start("no answer") == 0
 
 
 def test_a_mixed_training_has_both_spaces_and_its_evaluation_one():
