@@ -145,7 +145,7 @@ def _refuse_incomplete(command: Command) -> None:
   """Misuse for a missing flag, and for too few or too many positionals."""
   verb = VERBS[command.verb]
   usage = f"\n  sftrl {command.verb} {verb.usage}"
-  for flag in verb.required:
+  for flag in () if command.switches & set(verb.alone) else verb.required:
     if flag not in command.flags:
       raise Misuse(f"{command.verb} needs {flag}:{usage}")
   least, most = verb.positionals

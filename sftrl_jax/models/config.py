@@ -25,10 +25,11 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tie_embeddings: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
-  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), "blocks"
-    (anywhere; skips keys that no query sees), or "auto", the fastest that the devices have: on CPUs "blocks" for rows
-    of more than 512 tokens, else "xla"; decoding over a cache always uses "xla"
-  remat: what the backward pass recomputes: "full" whole blocks (1/3 more FLOPs), "light" cheap parts, "none" nothing
+  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto",
+    the fastest that the devices have; decoding over a cache always uses "xla"
+  remat: what the backward pass recomputes: "full" whole blocks (up to 1/3 more FLOPs), "light" cheap parts, "none"
+    nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
+    "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
   flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
   init_std: standard deviation of embedding and unembedding at initialisation
@@ -75,7 +76,7 @@ class DecoderConfig:
   tie_embeddings: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
   attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
-  remat: Literal["none", "full", "light"] = "full"
+  remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
   flatten: bool = False
   init_std: float = 0.02

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -22,7 +23,7 @@ from sftrl_jax.projections import PROJECTIONS, Projection
 from sftrl_jax.shapes import check
 
 LARGE = 2**16  # numbers in a kernel from which decoding parameters hold it as a matrix, see `unstack`
-SAVED = "saved"   # the checkpoint name of what remat "light" saves
+SAVED = "saved"   # the checkpoint name of what remat "light" and "offload" save
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True)}
 
 
@@ -226,8 +227,7 @@ class Decoder(nn.Module):
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     mask = {kind: block_mask(allowed_BTT) for kind, allowed_BTT in allowed.items()} if kernel == "blocks" else allowed
     kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
-    save = jax.checkpoint_policies.save_only_these_names(SAVED) if c.remat == "light" else None
-    scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=save)
+    scanned = _Scanned if c.remat == "none" else nn.remat(_Scanned, prevent_cse=False, policy=remat_policy(c))
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if kind_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
@@ -247,8 +247,23 @@ def weights_stationary(tokens: int) -> bool:
 
 
 def mark_saved(config: DecoderConfig, x: jax.Array) -> jax.Array:
-  """x; remat "light" saves it for the backward pass, and recomputes everything that is not marked."""
-  return checkpoint_name(x, SAVED) if config.remat == "light" else x
+  """x; remat "light" and "offload" save it for the backward pass, and recompute everything that is not marked."""
+  return checkpoint_name(x, SAVED) if config.remat in ("light", "offload") else x
+
+
+def remat_policy(config: DecoderConfig) -> Callable | None:
+  """What is saved for the backward pass, as jax.checkpoint takes it; None: nothing, but the input of each block.
+
+  "offload" moves what "light" saves to the host's memory. Of a CPU this is the device's own, so there they are equal.
+  """
+  policies = jax.checkpoint_policies
+  if config.remat == "auto":
+    raise ValueError('remat is "auto", which only a run replaces: give none, light, full or offload.')
+  if config.remat == "offload" and platform() != "cpu":
+    return policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[SAVED], offload_src="device",
+        offload_dst="pinned_host")
+  return policies.save_only_these_names(SAVED) if config.remat in ("light", "offload") else None
 
 
 def look_up(config: DecoderConfig, table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:

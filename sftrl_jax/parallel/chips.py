@@ -34,6 +34,7 @@ TPUS = {
     "v5p": Chip("v5p", 95.73, 459e12, 2765e9, 600e9, 2, kinds=("TPU v5", "TPU v5p")),
     "v6e": Chip("v6e", 31.24, 918e12, 1640e9, 448e9, kinds=("TPU v6 lite", "TPU v6e")),
 }
+V7X = Chip("v7x", 192.0, 2307e12, 7380e9, 600e9, 2)   # Ironwood; `sftrl plan` has published runs of it, and no slices
 GPUS = {
     "a100": Chip("a100", 80.0, 312e12, 2039e9, kinds=("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe")),
     "h100": Chip("h100", 80.0, 989e12, 3350e9, kinds=("NVIDIA H100 80GB HBM3",)),

@@ -204,11 +204,16 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
   same(grouped.model.logits(grouped.params, jnp.asarray([row]))[0], full(grouped, ragged, 12)[1, : len(row)])
 
 
-@pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"unroll": 7},
-                                    {"remat": "none", "unroll": 2}, {"flatten": True}], ids=str)
+@pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"remat": "offload"},
+                                    {"unroll": 7}, {"remat": "none", "unroll": 2}, {"flatten": True}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
   batch, changed = fields(inputs.right_pad(ragged, 12)), born_of(**change)
   close(gradients(changed.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))
+
+
+def test_a_model_is_not_made_where_remat_is_left_to_a_run(born_of):
+  with pytest.raises(ValueError, match="which only a run replaces"):
+    born_of(remat="auto")
 
 
 def test_layers_apart_are_the_stacked_ones(grouped):

@@ -11,7 +11,8 @@ from sftrl_jax.programs.bench.workloads import Timed
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 
-RECOMPUTED = {"full": "the activations of whole blocks", "light": "the cheap parts of blocks", "none": "nothing"}
+RECOMPUTED = {"full": "the activations of whole blocks", "light": "the cheap parts of blocks",
+              "offload": "the cheap parts of blocks", "none": "nothing"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.plan.automatic import settle
 from sftrl_jax.programs.runtime import process
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.programs.study.progress_bar import clock
@@ -59,6 +60,7 @@ def check_run(config: ConfigDict, verb: str, planned: plan_check.PlannedStep | N
 
   Nothing is left behind. Raises ConfigError for parts that do not fit together.
   """
+  config = settle(config, verb)
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, verb, {}, os.environ)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sftrl_jax import jsonl, paths
-from sftrl_jax.programs.config import nested, resolve, smoke
+from sftrl_jax.programs.config import automatic, nested, resolve, smoke
 from sftrl_jax.programs.config.errors import ConfigError, as_local_path, as_path, refuse_file
 from sftrl_jax.programs.experiment.run_config import DEFAULT_VERB, VERB_OF_KEY, resolve_run, verb_of
 from sftrl_jax.programs.runtime import compile_cache
@@ -124,9 +124,19 @@ def run_training(command: Command) -> None:
   from sftrl_jax.programs.trainers import TRAINERS
   workdir = as_path(command.flags["--workdir"], "--workdir")
   with _processes(command) as is_first:
+    config = _settled(config, command.verb, workdir)
     TRAINERS[command.verb](config, workdir)
     if is_first:
       _report_run(config, workdir)
+
+
+def _settled(config: ConfigDict, verb: str, workdir: Path | None = None) -> ConfigDict:
+  """The config with a value for each "auto", the same in all processes; see plan/automatic.py."""
+  from sftrl_jax.parallel import hosts
+  if not any(hosts.gathered(automatic.asked(config))):
+    return config
+  from sftrl_jax.programs.plan.automatic import settle
+  return settle(config, verb, workdir)
 
 
 def _report_run(config: ConfigDict, workdir: Path) -> None:
@@ -203,7 +213,7 @@ def run_bench(command: Command) -> None:
         numbers[name] = float(command.flags[flag])
       except ValueError:
         raise ConfigError(f"{flag}={command.flags[flag]} is no number.") from None
-  config = _resolve_training(command)
+  config = _settled(_resolve_training(command), verb)
   from sftrl_jax.programs.bench import run
   from sftrl_jax.programs.bench.measurement import ScriptedLengths
   kinds = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
@@ -213,10 +223,18 @@ def run_bench(command: Command) -> None:
 
 
 def run_plan(command: Command) -> None:
-  """Plans a run for a TPU slice, or for this machine."""
+  """Plans a run for a TPU slice, or for this machine; or predicts runs whose speed is published."""
   from sftrl_jax.programs.plan import options
+  if "--published" in command.switches:
+    options.refuse_with_published(command.flags, command.overrides)
+    from sftrl_jax.programs.plan.published import table
+    table.run(command.flags.get("--json", ""))
+    return
   plan_options = options.read_options(command.flags, _config_verb(command))
   config = _resolve_training(command)
+  if automatic.asked(config):
+    from sftrl_jax.programs.plan.automatic import settle
+    config = settle(config, plan_options.verb, where=plan_options.where)
   if plan_options.where is None:
     from sftrl_jax.programs.plan import local
     local.run(config, plan_options)

@@ -24,6 +24,7 @@ class Verb:
   overrides: whether the verb takes --config.KEY=VALUE
   repeated: the flags that a command may have several times; their value is a list
   switches: flags without a value, besides those of every verb
+  alone: switches with which a command needs nothing else
   """
 
   run: Callable[[Command], None]
@@ -35,6 +36,7 @@ class Verb:
   overrides: bool = True
   repeated: tuple[str, ...] = ()
   switches: tuple[str, ...] = ()
+  alone: tuple[str, ...] = ()
 
 
 RUN_FLAGS = ("--config", "--workdir")
@@ -72,7 +74,9 @@ PLAN_USAGE = """--config=FILE.py[:choice] [--topology=v5e-16] [FLAGS] [--config.
   --show=sharding       how every parameter is split
   --json=FILE           writes the plan into FILE
   --price=1.2           of a chip-hour, for the cost of the run
-  --tries=6             changed settings to compile when the run does not fit"""
+  --tries=6             changed settings to compile when the run does not fit
+  --published           instead, and without --config: training runs on TPUs whose speed is published, predicted from
+                        their configurations; half of them calibrate the prediction, the other half tests it"""
 CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [FLAGS] [--config.some.key=value ...]
   --plan=FILE    of `sftrl plan --json=FILE`, here or at gs://: compares the seconds and memory of steps with it
   --within=2     fails above this multiple of the plan; of a slice, the planned seconds are a bound
@@ -133,7 +137,7 @@ VERBS = {
     "plan": Verb(
         commands.run_plan, "whether a run fits a TPU slice, how fast it can be there, and which settings help",
         PLAN_USAGE, flags=("--config", "--topology", "--optimizer", "--only", "--show", "--json", "--price", "--tries"),
-        required=("--config",)),
+        required=("--config",), switches=("--published",), alone=("--published",)),
     "convert": Verb(
         commands.run_convert, "write any model as a directory that transformers opens", CONVERT_USAGE,
         flags=("--dtype",), positionals=(2, 2), overrides=False, switches=("--adapters",)),

@@ -21,6 +21,7 @@ from sftrl_jax.models import Model, build as build_model_of, kernels
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
+from sftrl_jax.programs.config import automatic
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
@@ -63,6 +64,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   _check_variants(plain, sections["evals"], env)
   tokenizer = _build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
   mesh = _build_mesh(plain, sections["mesh"], devices)
+  plain, sections = _without_auto(plain, sections, kind.schema, mesh)
   model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
@@ -99,6 +101,15 @@ def _build_sections(plain: dict, schema: dict) -> dict:
     fields = {key: value for key, value in plain["data"].items() if chosen is RowsConfig or key != "path"}
     sections["data"] = build(chosen, fields, "config.data")
   return sections
+
+
+def _without_auto(plain: dict, sections: dict, schema: dict, mesh: Mesh) -> tuple[dict, dict]:
+  """Config and sections with the leanest value for each "auto", see config/automatic.py."""
+  values = automatic.leanest(plain, meshes.rows(mesh))
+  if not values:
+    return plain, sections
+  plain = automatic.with_values(plain, values)
+  return plain, _build_sections(plain, schema)
 
 
 def _build_mesh(plain: dict, section: MeshConfig, devices) -> Mesh:

@@ -22,14 +22,14 @@ def refuse_larger(experiment: Experiment, learner: Learner) -> None:
 
   Activations are not counted, so what passes may still be too large: `sftrl plan` compiles and counts them.
   """
-  available, parts = _available(experiment), held(experiment, learner)
+  limit, parts = available(experiment), held(experiment, learner)
   total = sum(parts.values())
-  if available and total > available:
-    largest = "parameters" if parts["parameters"] > available else max(parts, key=parts.get)
+  if limit and total > limit:
+    largest = "parameters" if parts["parameters"] > limit else max(parts, key=parts.get)
     lines = ", ".join(f"{part} {size / 2**30:,.1f}" for part, size in parts.items())
     raise ConfigError(f"config.{KEYS[largest]} makes this run too large: it holds {total / 2**30:,.1f} GiB ({lines}) "
                       f"besides its activations, but its devices ({experiment.mesh.size}) have "
-                      f"{available / 2**30:,.1f} GiB: {WAYS_OUT[largest]}.")
+                      f"{limit / 2**30:,.1f} GiB: {WAYS_OUT[largest]}.")
 
 
 KEYS = {"parameters": "model", "optimizer state": "optimizer.name", "gradients": "model",
@@ -63,7 +63,7 @@ def _bytes(tree) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _available(experiment: Experiment) -> int:
+def available(experiment: Experiment) -> int:
   """Bytes of memory of all devices of the mesh; 0 where it is not known."""
   devices = list(experiment.mesh.devices.flat)
   if devices[0].platform == "cpu":

@@ -1,6 +1,7 @@
 """The sections of a config: which there are, and the dataclass behind each."""
 
 import dataclasses
+from typing import Literal
 
 from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.data.demonstrations import DemonstrationsConfig
@@ -9,6 +10,7 @@ from sftrl_jax.models import DecoderConfig
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
+from sftrl_jax.programs.config.automatic import AUTO
 from sftrl_jax.programs.experiment.environment import env_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.config import RolloutConfig
@@ -105,19 +107,20 @@ class TokenizerConfig:
 class ComputeConfig:
   """How a batch is computed; none of it changes what is computed.
 
-  microbatches: pieces of a batch whose activations exist at once
+  microbatches: pieces of a batch whose activations exist at once; "auto" (as model.remat="auto"): the fastest choice
+    that fits the memory, by the compiler; a run prints and records it
   logit_chunk: tokens of a row whose logits exist at once (0: all)
   lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
     longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
     longer to compile (1: all rows at the longest)
   """
 
-  microbatches: int = 1
+  microbatches: int | Literal["auto"] = 1
   logit_chunk: int = 0
   lengths: int = 4
 
   def __post_init__(self):
-    if self.microbatches < 1:
+    if self.microbatches != AUTO and self.microbatches < 1:
       raise ValueError(f"microbatches is {self.microbatches}; it must be at least 1.")
     if self.logit_chunk < 0:
       raise ValueError(f"logit_chunk is {self.logit_chunk}; it must be 0 (all tokens) or positive.")

@@ -37,6 +37,18 @@ class Machine:
   network: float
 
 
+def lower_bound(flops: float, traffic: Traffic, machine: Machine) -> tuple[float, str]:
+  """(least seconds, the resource that bounds them) of FLOPs and traffic of one device: a roofline.
+
+  seconds = max(FLOPs / peak, bytes moved / memory bandwidth, bytes sent / network bandwidth), as all three may overlap
+  (Williams et al. 2009)
+  """
+  times = {"flops": flops / machine.flops, "memory": traffic.bytes / machine.bandwidth,
+           "network": traffic.sent / machine.network if machine.network else 0.0}
+  resource = max(times, key=times.get)
+  return times[resource], resource
+
+
 @dataclasses.dataclass(frozen=True)
 class CompiledFunction:
   """Sizes are bytes on one device; FLOPs and traffic are those of one device in one call.
@@ -49,6 +61,7 @@ class CompiledFunction:
   once: (FLOPs, traffic) outside of loops whose trip count depends on data
   looped: (FLOPs, traffic) of one iteration of such a loop, which runs `trips` times
   text_read: whether the program's text was available; without it the traffic is a lower bound
+  host: bytes that the program keeps in the host's memory (remat "offload"); the time to move them is in no bound
   """
 
   name: str
@@ -64,6 +77,7 @@ class CompiledFunction:
   trips: int
   text_read: bool
   seconds_to_compile: float
+  host: float = 0.0
 
   @property
   def peak(self) -> float:
@@ -84,12 +98,9 @@ class CompiledFunction:
     """
     total, by_resource = 0.0, {}
     for iterations, (flops, traffic) in ((1, self.once), (self.trips, self.looped)):
-      times = {"flops": flops / machine.flops, "memory": traffic.bytes / machine.bandwidth,
-               "network": traffic.sent / machine.network if machine.network else 0.0}
-      resource = max(times, key=times.get)
-      seconds = iterations * times[resource]
-      total += seconds
-      by_resource[resource] = by_resource.get(resource, 0.0) + seconds
+      least, resource = lower_bound(flops, traffic, machine)
+      total += iterations * least
+      by_resource[resource] = by_resource.get(resource, 0.0) + iterations * least
     return total, max(by_resource, key=by_resource.get)
 
   def to_json(self, machine: Machine) -> dict:
@@ -102,7 +113,7 @@ class CompiledFunction:
             "compiled": not self.oom, "program_gib": self.program / GIB, "temporaries_gib": self.temporaries / GIB,
             "arguments_gib": gib(self.arguments), "resident_gib": gib(self.resident), "sent_bytes": traffic.sent,
             "collectives": {kind: {"count": count, "bytes": sent} for kind, count, sent in traffic.collectives},
-            "text_read": self.text_read, "seconds_to_compile": self.seconds_to_compile}
+            "text_read": self.text_read, "seconds_to_compile": self.seconds_to_compile, "host_gib": self.host / GIB}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +183,7 @@ def build(function: PlannedFunction, mesh: Mesh, execute: bool = False) -> tuple
   once, looped, text_read = _traffic(executable, memory, function.trips)
   compiled = CompiledFunction(
       **known, temporaries=memory.temp_size_in_bytes, oom=False, text_read=text_read,
+      host=getattr(memory, "host_temp_size_in_bytes", 0) or 0,
       program=max(program, getattr(memory, "peak_memory_in_bytes", 0) or 0), once=(flops.once / mesh.size, once),
       looped=(flops.looped / mesh.size, looped), seconds_to_compile=time.perf_counter() - began)
   returned = abstract_with(traced.out_info, executable.output_shardings)

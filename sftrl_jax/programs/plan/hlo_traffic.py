@@ -263,6 +263,12 @@ class _Reader:
       return 2 * sum(array_bytes(line.shape))
     if line.opcode == "dynamic-update-slice":
       return 2 * sum(array_bytes(operands[1].shape)) if len(operands) > 1 else 0.0
+    if line.opcode == "dynamic-update-slice-start":   # to the host's memory, say, which is no main memory of the device
+      update = sum(array_bytes(operands[1].shape)) if len(operands) > 1 else 0.0
+      return update * (1 + bool(sum(array_bytes(operands[0].shape)))) if update else 0.0
+    if line.opcode == "dynamic-slice-start":
+      target = sum(array_bytes(line.shape[_closing(line.shape[1:]) + 2:]))
+      return target * (1 + bool(operands and sum(array_bytes(operands[0].shape))))
     if line.opcode == "copy-start":   # its shape is a tuple of source and target
       return sum(array_bytes(line.shape))
     if line.opcode == "slice-start":   # its shape is ((source), target, ...)

@@ -38,12 +38,24 @@ def read_options(flags: dict[str, str], verb: str) -> PlanOptions:
   where = None if name in topology.LOCAL else topology.parse(name)
   if show and show not in SHOWN:
     raise ConfigError(f"--show={show} is not known; there is {', '.join(SHOWN)}.")
-  if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-    raise ConfigError(f"--json={out} cannot be written: give a path of a file in an existing directory.")
+  _refuse_unwritable(out)
   price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
   topology.prepare(name)
   words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)
   return PlanOptions(verb, where, words("--optimizer"), words("--only"), show, out, price, int(tries))
+
+
+def refuse_with_published(flags: dict[str, str], overrides: tuple) -> None:
+  """ConfigError for a flag that means nothing beside --published, which has its own runs, and for a wrong one."""
+  for flag in (*flags, *(f"--config.{key}" for key, _ in overrides)):
+    if flag != "--json":
+      raise ConfigError(f"--published predicts published runs and takes only --json=FILE: leave out {flag}.")
+  _refuse_unwritable(flags.get("--json", ""))
+
+
+def _refuse_unwritable(out: str) -> None:
+  if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
+    raise ConfigError(f"--json={out} cannot be written: give a path of a file in an existing directory.")
 
 
 def _number(flag: str, text: str) -> float:

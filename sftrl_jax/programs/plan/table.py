@@ -23,6 +23,8 @@ def page(plan: Plan, content: dict) -> str:
            "moved, remat", "included; seconds are a lower bound by the chip's peaks; calls are per step of the run.",
            ""]
   lines += collectives(content)
+  lines += [f"{function['name']} keeps {function['host_gib']:.3f} GiB a chip in the host's memory; the time to move "
+            "them is in no bound." for function in content["functions"] if function.get("host_gib")]
   return "\n".join([*lines, *verdict(plan, content)])
 
 
@@ -61,6 +63,7 @@ def verdict(plan: Plan, content: dict) -> list[str]:
     return [*lines, f"(only functions that begin with {only}; a step and its cost need all of them)"]
   seconds = content["step_seconds_bound"]
   lines.append(f"a step takes at least {seconds:.2f} s: at most {content['tokens_per_second_bound']:,.0f} tokens/s")
+  lines += [content["expected_step"]["text"]] if content.get("expected_step") else []
   lines.append(f"{content['steps']} steps: at least {content['chip_hours_bound']:.1f} chip-hours, evaluations left out"
                + (f", {content['cost_bound']:.2f} at {content['price_per_chip_hour']:g} a chip-hour"
                   if "cost_bound" in content else ""))

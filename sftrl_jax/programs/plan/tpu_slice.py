@@ -21,6 +21,7 @@ from sftrl_jax.programs.plan import compilation, jitted_functions, suggestions, 
 from sftrl_jax.programs.plan.compilation import CompiledFunction, Plan
 from sftrl_jax.programs.plan.jitted_functions import PlannedFunction
 from sftrl_jax.programs.plan.options import PlanOptions
+from sftrl_jax.programs.plan.published.expected import expected_step
 from sftrl_jax.programs.plan.table import optimizer_line, page, sharding
 from sftrl_jax.programs.plan.topology import Slice
 from sftrl_jax.training.log import write_json
@@ -89,11 +90,13 @@ def to_json(plan: Plan, price: float = 0.0) -> dict:
   """The content of plan.json; its keys fits, hbm_limit_gib and functions are a contract. price: of a chip-hour."""
   experiment, where, seconds = plan.experiment, plan.where, plan.step_seconds
   hours = experiment.limits.steps * seconds * where.chips / 3600
+  expected = expected_step(plan)
   content = {"fits": plan.fits, "hbm_limit_gib": where.chip.hbm_gib,
              "functions": [function.to_json(plan.machine) for function in plan.functions], "note": NOTE,
              "topology": where.name, "chips": where.chips, "hosts": where.hosts, "verb": experiment.verb,
              "mesh": dict(experiment.mesh.shape), "rows_split": mesh.rows(experiment.mesh),
              "peak_gib": plan.peak / GIB, "step_seconds_bound": seconds,
              "tokens_per_second_bound": plan.step_tokens / seconds if seconds else 0.0,
-             "steps": experiment.limits.steps, "chip_hours_bound": hours, "compile_seconds": plan.seconds}
+             "steps": experiment.limits.steps, "chip_hours_bound": hours, "compile_seconds": plan.seconds,
+             "expected_step": expected.to_json() if expected else None}
   return {**content, "price_per_chip_hour": price, "cost_bound": price * hours} if price else content

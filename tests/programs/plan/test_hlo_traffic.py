@@ -124,3 +124,14 @@ def test_a_compiled_scan_is_read(rounds):
   (kind, count, sent), = once.collectives
   assert (kind, count) == ("all-reduce", rounds) and sent == rounds * 2 * 4 * 7 / 8
   assert once.bytes > 0 and not looped.bytes
+
+
+def test_what_moves_to_the_host_and_back_is_moved_once_each_way():
+  host, row = "f32[4,8]{1,0:T(8,128)S(5)}", "f32[1,8]{1,0:T(8,128)}"
+  text = (f"HloModule m\n\nENTRY %main (h: f32[4,8], r: f32[1,8], i: s32[]) -> f32[1,8] {{\n"
+          f"  %h = {host} parameter(0)\n  %r = {row} parameter(1)\n  %i = s32[]{{:T(128)S(6)}} parameter(2)\n"
+          f"  %up = (({host}, {row}, s32[]), {host}, u32[]{{:S(2)}}) dynamic-update-slice-start(%h, %r, %i)\n"
+          f"  %stored = {host} dynamic-update-slice-done(%up)\n"
+          f"  %down = (({host}, s32[]), {row}, u32[]{{:S(2)}}) dynamic-slice-start(%stored, %i)\n"
+          f"  ROOT %row = {row} dynamic-slice-done(%down)\n}}\n")
+  assert hlo_traffic.read(text)[0].bytes == 2 * 32

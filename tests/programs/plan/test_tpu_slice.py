@@ -5,14 +5,16 @@ import json
 import jax
 import pytest
 
-from sftrl_jax.programs.plan import options, topology, tpu_slice
+from sftrl_jax.parallel.chips import GIB
+from sftrl_jax.programs.plan import options, suggestions, topology, tpu_slice
 
 pytest.importorskip("libtpu")
 
 
 @pytest.fixture(scope="module")
 def config(tiny):
-  return tiny("sft", evals__variants="()", model__dtype="bfloat16", compute__microbatches="2", model__layers="2")
+  return tiny("sft", evals__variants="()", model__dtype="bfloat16", compute__microbatches="2", model__layers="8",
+              model__remat="light", model__mlp_dim="2048", data__length="256", batch="16")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,16 @@ def test_a_train_step_on_four_chips_exchanges_and_its_cost_follows(plan):
   assert step["collectives"] and step["sent_bytes"] > 0 and step["text_read"]
   assert plan["cost_bound"] == pytest.approx(2.0 * plan["chip_hours_bound"])
   assert plan["step_seconds_bound"] == pytest.approx(step["seconds_bound"])
+
+
+def test_activations_that_are_offloaded_leave_the_device(config, plan, monkeypatch):
+  for name, value in topology.ENVIRONMENT.items():
+    monkeypatch.setenv(name, value)
+  offloads = suggestions.changed(config, "sft", {"model.remat": "offload"})
+  offloaded = tpu_slice.make_plan(offloads, "sft", topology.parse("v5e-4"), only=("train step",)).functions[0]
+  saved = plan["functions"][1]
+  assert offloaded.host > 0 == saved["host_gib"] and offloaded.flops == saved["flops"]
+  assert offloaded.peak / GIB < saved["peak_gib"]
 
 
 def test_only_some_functions_can_be_weighed_and_none_compiled(config, monkeypatch):

@@ -1,0 +1,1 @@
+"""`sftrl plan --published`: training runs on TPUs whose speed is published, predicted from their configurations."""
