@@ -44,7 +44,8 @@ def row_sum(values: jax.Array) -> jax.Array:
 def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
   """Sum over the mask, and its weight. Values off it may be NaN, hence `where`: 0 * NaN is NaN."""
   weights = mask.astype(jnp.float32)
-  return Mean(row_sum(jnp.where(mask != 0, values.astype(jnp.float32), 0.0) * weights), jnp.sum(weights))
+  values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+  return Mean(row_sum(jnp.where(mask != 0, values, 0.0) * weights), jnp.sum(weights))
 
 
 def masked_peak(values: jax.Array, mask: jax.Array) -> Peak:

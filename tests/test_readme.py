@@ -23,7 +23,7 @@ from sftrl_jax.programs.study import config as study_config
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/README.md",
          ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "launch/README.md",
-         *sorted((ROOT / "sftrl_jax").glob("*/README.md"))]
+         *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md"]
 MOST_LINES, WIDTH = 120, 120
 HOUSE_WORDS = re.compile(r"\b(told|said|born|newborn|lies|whoever)\b", re.IGNORECASE)
 # Files of a reader, and files that a run writes.
@@ -32,10 +32,11 @@ PATH = re.compile(r"(?<![\w/.@:<>-])([\w{},.-]+/)*[\w{},.-]+\.(?:py|sh|md|png|js
 FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 # What a workdir holds, by name.
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
-                 "progress.json", "labels.json", "report.md"}
+                 "progress.json", "labels.json", "reference.json", "report.md"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
-REQUESTS = ("DPO", "reward model", "images in `Inputs`", "a verb", "a writer", "a second environment",
-            "when evaluation happens", "an optimizer that is not in optax", "an MoE projection", "a metric")
+REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer",
+            "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection",
+            "a metric")
 
 
 def named(pages):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SAID, Listed, column_of, kind, listed, text_of
-from sftrl_jax.data.read import NEEDED
+from sftrl_jax.data.read import EXAMPLES
 from sftrl_jax.text.pretrained import SEAM, Pretrained, Rendering
 from sftrl_jax.text.render import renderings
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ def format_of(value: dict, columns: Iterable[str] = ()) -> str:
     matches = _matches({key for key in there if value[key] not in ("", [])}) or matches
   if not matches:
     named, null = ", ".join(map(repr, columns)) or "(none)", [key for key in value if key not in there]
-    raise BadRow("unknown columns", f"has the columns {named}, but needs {NEEDED}"
+    raise BadRow("unknown columns", f"has the columns {named}, but needs {EXAMPLES.needed}"
                  + (f"; null are {', '.join(map(repr, null))}" if null else ""))
   if len(matches) > 1:
     raise BadRow("columns of several formats", f"has the columns of several formats: choose with --config.data.format="

@@ -7,23 +7,24 @@ twice.
 """
 
 import functools
+import sys
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from sftrl_jax.data.batches import lay
 from sftrl_jax.data.report import Packed
 from sftrl_jax.data.rows import Corpus, RowsConfig
-from sftrl_jax.inputs import Slot
-from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 
 OPEN = 64        # rows that examples may still go into
 HELD_OUT = 2**31   # the stream by which examples are held out: the same for every seed, so that runs can be compared
 
 
-def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = True) -> tuple[np.ndarray, np.ndarray]:
-  """(examples row by row, how many there are up to the end of each row). together: several examples may share a row."""
+def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = True, most: int = sys.maxsize
+           ) -> tuple[np.ndarray, np.ndarray]:
+  """(examples row by row, how many there are up to the end of each row). together: several examples may share a row;
+  most: of them in a row."""
   if not together:
     return order, np.arange(1, len(order) + 1)
   free: list[tuple[int, int]] = []   # (free places, number) of open rows, the fullest first
@@ -37,7 +38,7 @@ def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = T
       room, row = length, len(members)
       members.append([])
     members[row].append(example)
-    if room > size:
+    if room > size and len(members[row]) < most:
       insort(free, (room - size, row))
     else:
       closed.append(row)
@@ -60,14 +61,14 @@ def split(corpus: Corpus, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, batch: int,
-                 mine: Collection[int] | None = None) -> Callable[[int], tuple[TokenBatch, int]]:
+                 mine: Collection[int] | None = None) -> Callable[[int], tuple[TokenBatch | PairBatch, int]]:
   """next_batch(cursor) -> (batch, cursor): the next `batch` rows after so many examples were read.
 
   mine: the rows that are wanted here, the others being another process's; they stay blank. None: all.
   """
   pass_ = make_pass(corpus, rows, examples, seed)
 
-  def next_batch(cursor: int) -> tuple[TokenBatch, int]:
+  def next_batch(cursor: int) -> tuple[TokenBatch | PairBatch, int]:
     picked = []
     while len(picked) < batch:
       number, done = divmod(cursor, len(examples))
@@ -77,7 +78,7 @@ def make_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: i
       cursor += int(end) - done
     if mine is not None:
       picked = [span if row in mine else span[:0] for row, span in enumerate(picked)]
-    return _laid(corpus, picked, batch, rows.length), cursor
+    return corpus.laid(picked, batch, rows.length), cursor
 
   return next_batch
 
@@ -90,17 +91,19 @@ def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray,
   @functools.lru_cache(maxsize=2)
   def packed_pass(number: int) -> tuple[np.ndarray, np.ndarray]:
     source = np.random.default_rng((seed, number))
-    return packed(sizes, source.permutation(examples) if rows.shuffle else examples, rows.length, rows.pack)
+    return packed(sizes, source.permutation(examples) if rows.shuffle else examples, rows.length, rows.pack,
+                  corpus.most)
 
   return packed_pass
 
 
-def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: int) -> Iterator[TokenBatch]:
+def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: int
+                 ) -> Iterator[TokenBatch | PairBatch]:
   """Every held-out example once, in batches of one shape; the rows that the last one lacks are padding."""
-  members, ends = packed(corpus.sizes, examples, rows.length, rows.pack)
+  members, ends = packed(corpus.sizes, examples, rows.length, rows.pack, corpus.most)
   spans = np.split(members, ends[:-1])
   for first in range(0, len(spans), batch):
-    yield _laid(corpus, spans[first : first + batch], batch, rows.length)
+    yield corpus.laid(spans[first : first + batch], batch, rows.length)
 
 
 def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, batch: int) -> Packed:
@@ -110,17 +113,3 @@ def account(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, seed: int, b
   held = np.setdiff1d(np.arange(corpus.count), examples)
   overlap = np.isin(corpus.digests[held], corpus.digests[examples]).sum()
   return Packed(len(ends), filled, len(ends) / batch, len(held), int(overlap))
-
-
-def _laid(corpus: Corpus, spans, rows: int, length: int) -> TokenBatch:
-  """A batch whose row r holds the examples spans[r], each its own segment."""
-  sequences, weights, slots = [], [], []
-  for row, span in enumerate(spans):
-    start = 0
-    for segment, index in enumerate(span.tolist(), start=1):
-      ids, learned = corpus.example(index)
-      sequences.append(ids)
-      weights.append(learned)
-      slots.append(Slot(row, start, segment))
-      start += len(ids) - 1
-  return lay(sequences, weights, slots, rows, length)

@@ -11,19 +11,27 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sftrl_jax.data.lines import BadRow, Raw, array, cause, faulty, first_byte, lines
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
-# What a row may be read from, and what of it a chat template may get besides (formats.py).
-COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
-BESIDE = ("system", "tools", "chat_template_kwargs")
-NEEDED = "`messages` (or `conversations`), or `prompt` and `completion`, or `text`"
+BESIDE = ("system", "tools", "chat_template_kwargs")   # what of a row a chat template may get besides (formats.py)
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation",
           "val": "validation", "dev": "validation", "eval": "test"}
 INSTALL = "pip install 'sftrl-jax[hf]'"
+
+
+class Columns(NamedTuple):
+  """The columns that a row may be read from, and those it needs in words."""
+
+  names: tuple[str, ...]
+  needed: str
+
+
+EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text"),
+                   "`messages` (or `conversations`), or `prompt` and `completion`, or `text`")
 
 
 def located(path: str) -> str:
@@ -33,19 +41,20 @@ def located(path: str) -> str:
   return path if hub else str(here.resolve())
 
 
-def read(path: str, subset: str = "", split: str = "train") -> Iterator[Raw]:
+def read(path: str, subset: str = "", split: str = "train", columns: Columns = EXAMPLES) -> Iterator[Raw]:
   """Every row of a file, of the files of a directory by name, or of a data set of the hub.
 
   ValueError for what cannot be read at all; what is wrong in one row is its `fault`. subset, split: of a data set.
+  columns: of a table, where others are left unread
   """
   here = Path(path).expanduser()
   if here.is_dir() and (_saved(here) or (here / "dataset_dict.json").is_file()):
-    yield from _arrow(here, split)
+    yield from _arrow(here, split, columns)
   elif here.exists():
     for file in files(here):
-      yield from _file(file)
+      yield from _file(file, columns)
   elif HUB.fullmatch(path) and here.suffix not in SUFFIXES:
-    yield from _hub(path, subset, split)
+    yield from _hub(path, subset, split, columns)
   else:
     there = sorted(file.name for file in here.parent.glob("*")) if here.parent.is_dir() else []
     beside = f" In {here.parent} there is: {', '.join(there[:8]) or 'nothing'}." if here.parent.is_dir() else ""
@@ -73,10 +82,10 @@ def files(path: Path) -> list[Path]:
   return files
 
 
-def _file(path: Path) -> Iterator[Raw]:
+def _file(path: Path, columns: Columns) -> Iterator[Raw]:
   try:
     if path.suffix == ".parquet":
-      yield from _parquet(path)
+      yield from _parquet(path, columns)
     elif path.suffix == ".json" and first_byte(path) == b"[":
       yield from array(path)
     else:
@@ -85,12 +94,12 @@ def _file(path: Path) -> Iterator[Raw]:
     raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _parquet(path: Path) -> Iterator[Raw]:
+def _parquet(path: Path, columns: Columns) -> Iterator[Raw]:
   pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
   try:
     with parquet.ParquetFile(path) as file:
       names = tuple(file.schema_arrow.names)
-      wanted = _wanted(str(path), names)
+      wanted = _wanted(str(path), names, columns)
       number = 0
       for batch in file.iter_batches(batch_size=256, columns=wanted):
         for index in range(batch.num_rows):   # a row at a time, so that text which is no UTF-8 has a number
@@ -103,7 +112,7 @@ def _parquet(path: Path) -> Iterator[Raw]:
     raise ValueError(f"{path} cannot be read as Parquet: {cause(error)}.") from error
 
 
-def _hub(name: str, subset: str, split: str) -> Iterator[Raw]:
+def _hub(name: str, subset: str, split: str, columns: Columns) -> Iterator[Raw]:
   """A data set of the hub, fetched into the cache of `datasets` and read from there."""
   datasets = needed("datasets")
   if _offline():
@@ -115,7 +124,7 @@ def _hub(name: str, subset: str, split: str) -> Iterator[Raw]:
         f"config.data.path is {name!r}: there is no such file here, and the data set of the hub could not be had "
         f"(subset {subset!r}, split {split!r}): {cause(error)}. Without network, give a .jsonl or .parquet "
         "file.") from error
-  yield from _dataset(rows, f"{name} ({split})")
+  yield from _dataset(rows, f"{name} ({split})", columns)
 
 
 def _offline() -> bool:
@@ -129,7 +138,7 @@ def _offline() -> bool:
   return False
 
 
-def _arrow(path: Path, split: str) -> Iterator[Raw]:
+def _arrow(path: Path, split: str, columns: Columns) -> Iterator[Raw]:
   """A directory written by `save_to_disk` of `datasets`."""
   datasets = needed("datasets")
   try:
@@ -140,13 +149,13 @@ def _arrow(path: Path, split: str) -> Iterator[Raw]:
     if split not in rows:
       raise ValueError(f"config.data.split is {split!r}, but {path} has {', '.join(rows)}.")
     rows = rows[split]
-  yield from _dataset(rows, str(path))
+  yield from _dataset(rows, str(path), columns)
 
 
-def _dataset(rows, name: str) -> Iterator[Raw]:
-  columns = tuple(rows.column_names)
-  for number, value in enumerate(rows.select_columns(_wanted(name, columns)), start=1):
-    yield _row(name, number, value, columns)
+def _dataset(rows, name: str, columns: Columns) -> Iterator[Raw]:
+  names = tuple(rows.column_names)
+  for number, value in enumerate(rows.select_columns(_wanted(name, names, columns)), start=1):
+    yield _row(name, number, value, names)
 
 
 def _row(name: str, number: int, value: dict, columns: tuple[str, ...]) -> Raw:
@@ -177,11 +186,11 @@ def _native(value: Any, where: str) -> Any:
   return value.item() if hasattr(value, "item") else value   # a number of numpy
 
 
-def _wanted(name: str, columns: tuple[str, ...]) -> list[str]:
+def _wanted(name: str, names: tuple[str, ...], columns: Columns) -> list[str]:
   """The columns to read: pictures and the like are left where they are."""
-  if not any(column in COLUMNS for column in columns):
-    raise ValueError(f"{name} has the columns {', '.join(columns) or '(none)'}; a row needs {NEEDED}.")
-  return [column for column in columns if column in (*COLUMNS, *BESIDE)]
+  if not any(column in columns.names for column in names):
+    raise ValueError(f"{name} has the columns {', '.join(names) or '(none)'}; a row needs {columns.needed}.")
+  return [column for column in names if column in (*columns.names, *BESIDE)]
 
 
 def _saved(path: Path) -> bool:

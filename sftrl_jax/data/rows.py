@@ -10,17 +10,20 @@ import hashlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from sftrl_jax.data import formats
+from sftrl_jax.data.batches import lay
 from sftrl_jax.data.lines import BadRow, Raw
-from sftrl_jax.data.read import read
+from sftrl_jax.data.read import EXAMPLES, Columns, read
 from sftrl_jax.data.report import Dropped, Noted, Report, reasons
+from sftrl_jax.inputs import Slot
+from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SHOWN = 3     # places named of every reason why rows were dropped
@@ -82,6 +85,7 @@ class Corpus:
   offsets: np.ndarray   # int64, one more than there are examples
   report: Report
   digests: np.ndarray   # uint64
+  margins: np.ndarray | None = None   # f32, of pairs, where two examples are one; see data/pairs/rows.py
 
   @property
   def count(self) -> int:
@@ -92,23 +96,62 @@ class Corpus:
     """Places that each example takes in a row: its last token is only ever a target."""
     return np.diff(self.offsets) - 1
 
+  @property
+  def most(self) -> int:
+    """Most examples of a packed row."""
+    return sys.maxsize
+
   def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     span = slice(self.offsets[index], self.offsets[index + 1])
     return self.tokens[span], self.learned[span]
 
+  def laid(self, spans: Sequence[np.ndarray], rows: int, length: int) -> TokenBatch:
+    """A batch whose row r holds the examples spans[r], each its own segment."""
+    sequences, weights, slots = [], [], []
+    for row, span in enumerate(spans):
+      start = 0
+      for segment, index in enumerate(span.tolist(), start=1):
+        ids, learned = self.example(index)
+        sequences.append(ids)
+        weights.append(learned)
+        slots.append(Slot(row, start, segment))
+        start += len(ids) - 1
+    return lay(sequences, weights, slots, rows, length)
 
-def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What the rows of a corpus are.
+
+  columns: that a row is read from
+  examples: (config, raws, tokenizer) -> (format, the row as it is understood, or its BadRow) of each
+  fitted: (config, what is understood, counts) -> (ids, flags) of its examples; BadRow if it cannot be used
+  used: (format, value) -> the columns that are read
+  """
+
+  columns: Columns
+  examples: Callable[[Any, Sequence[Raw], Tokenizer], list[tuple[str, Any]]]
+  fitted: Callable[[Any, Any, Counter], list[tuple[Sequence[int], Sequence[bool]]]]
+  used: Callable[[str, dict], set[str]]
+
+
+def load(rows: RowsConfig, tokenizer: Tokenizer, form: Form | None = None) -> Corpus:
   """All rows as ids. ValueError for the first bad row (or where on_bad_row is skip, for too many), and for nothing to
-  train on; every message names file, row and column."""
+  train on; every message names file, row and column.
+
+  form: of the rows, EXAMPLE_A_ROW if left out
+  """
+  form = form or EXAMPLE_A_ROW
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
   counts, dropped, notes, ignored, formats_read = Counter(), _Places(), _Places(), Counter(), Counter()
-  first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split))), array.array("Q")
+  first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split, form.columns))), array.array("Q")
+  margins = array.array("f")
   while some := list(itertools.islice(raws, CHUNK)):
-    for raw, (kind, drafted) in zip(some, _examples(rows, some, tokenizer), strict=True):
+    for raw, (kind, drafted) in zip(some, form.examples(rows, some, tokenizer), strict=True):
       counts["read"] += 1
-      ignored.update(key for key in raw.columns if kind and key not in formats.used(kind, raw.value))
+      ignored.update(key for key in raw.columns if kind and key not in form.used(kind, raw.value))
       try:
-        ids, flags = _fitted(rows, drafted, counts)
+        examples = form.fitted(rows, drafted, counts)
       except BadRow as error:
         if error.reason not in LONG and rows.on_bad_row == "error":
           raise ValueError(_told(raw, error)) from error
@@ -122,11 +165,13 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
           counts["trailing"] += 1
         else:
           notes.add(what, raw, example)
-      tokens.extend(ids)
-      learned.extend(flags)
-      offsets.append(len(tokens))
-      counts["ends"] += ids[-1] == tokenizer.eos
-      digests.append(_digest_of(ids, flags))
+      for ids, flags in examples:
+        tokens.extend(ids)
+        learned.extend(flags)
+        offsets.append(len(tokens))
+      counts["ends"] += all(ids[-1] == tokenizer.eos for ids, _ in examples)
+      digests.append(_digest_of(examples))
+      margins.append(getattr(drafted, "margin", 0.0))
   arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
   numbers = np.frombuffer(digests, np.uint64)
   kept = counts["read"] - sum(dropped.counts.values())
@@ -135,7 +180,7 @@ def load(rows: RowsConfig, tokenizer: Tokenizer) -> Corpus:
                   counts["ends"], tuple(sorted(ignored.items())), _digest(*arrays), first,
                   _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(np.unique(numbers)))
   _refuse(rows, report)
-  return Corpus(*arrays, report, numbers)
+  return Corpus(*arrays, report, numbers, np.frombuffer(margins, np.float32))
 
 
 class _Places:
@@ -156,13 +201,14 @@ class _Places:
     return tuple(kind(what, count, tuple(self._first[what]), *more(what)) for what, count in self.counts.items())
 
 
-def _digest_of(ids: Sequence[int], flags: Sequence[bool]) -> int:
-  content = np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes()
+def _digest_of(examples: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> int:
+  content = b"".join(np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes() for ids, flags in examples)
   return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
 TOO_LONG, CUT_OFF = "longer than data.length", "nothing to learn within data.length"
-LONG = (TOO_LONG, CUT_OFF, formats.SILENT)   # no mistake of the row: always counted, never an error by itself
+ALIKE = "pairs whose sides are the same ids"
+LONG = (TOO_LONG, CUT_OFF, formats.SILENT, ALIKE)   # no mistake of the row: always counted, never an error by itself
 
 
 def _examples(rows: RowsConfig, raws: Sequence[Raw],
@@ -182,7 +228,8 @@ def _kind(kind: str, raw: Raw) -> str | BadRow:
     return error
 
 
-def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter) -> formats.Example:
+def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter
+            ) -> list[tuple[Sequence[int], Sequence[bool]]]:
   """An example cut to the length of a row."""
   if isinstance(drafted, BadRow):
     raise drafted
@@ -193,7 +240,10 @@ def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter
   if not any(flags[1:most]):   # the first token of an example is never a target
     raise BadRow(CUT_OFF if len(ids) > most else "nothing to learn", f"has nothing to learn in {len(ids)} tokens")
   counts["truncated"] += len(ids) > most
-  return ids[:most], [False, *flags[1:most]]   # without a <bos> it would count as a label
+  return [(ids[:most], [False, *flags[1:most]])]   # without a <bos> it would count as a label
+
+
+EXAMPLE_A_ROW = Form(EXAMPLES, _examples, _fitted, formats.used)
 
 
 def _refuse(rows: RowsConfig, report: Report) -> None:

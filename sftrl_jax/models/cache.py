@@ -78,6 +78,31 @@ def put(cache: Cache, rows_B: jax.Array, newer: Cache) -> Cache:
                newer.index)
 
 
+def wrapped(ring: Cache) -> Cache:
+  """The cache with its index at the first column, where it is behind the last one."""
+  return ring.replace(index=ring.index % ring.positions_BS.shape[1])
+
+
+def enter(ring: Cache, rows_B: jax.Array, newer: Cache) -> Cache:
+  """A ring with its rows rows_B replaced by those of `newer`, in that order; a row beyond the last one is left out.
+
+  `newer` is full or a ring, and no longer than this one. Its column before its index comes to stand before the index of
+  the ring. Every device is sent all of `newer`, which is small, and rows of the ring stay where they are.
+  """
+  fill = ring.positions_BS.shape[1] - newer.positions_BS.shape[1]
+
+  def put_rows(old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    widths = [(fill if i == axis else 0, 0) for i in range(new.ndim)]
+    laid = jnp.roll(jnp.pad(jnp.roll(new, -newer.index, axis), widths), ring.index, axis)
+    return old.at[rows_B].set(laid, mode="drop")
+
+  whole = lambda new: constrain(new, ("width", "across", "tokens", "channels"))
+  move = lambda old, new: constrain(put_rows(old, whole(new), 2), HEADS)
+  ints = lambda old, new: put_rows(old, constrain(new, ("width", "tokens")), 1)
+  return Cache(tuple(map(move, ring.keys_BKSC, newer.keys_BKSC)), tuple(map(move, ring.values_BKSC, newer.values_BKSC)),
+               ints(ring.positions_BS, newer.positions_BS), ints(ring.segments_BS, newer.segments_BS), ring.index)
+
+
 def reserve(cache: Cache, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
   """Enters the positions and segments of the next T tokens and moves the index; layers write the keys and values."""
   put = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, cache.index))

@@ -51,6 +51,38 @@ class GroupBatch:
   advantages_B: jax.Array  # f32, of all tokens of the episode
 
 
+@struct.dataclass
+class PairBatch:
+  """Rows that hold pairs of responses to one prompt, each side, a prompt with a response, a segment of its own.
+
+  Pair p of a row has side 2p, the preferred response, and side 2p + 1, the other. S is twice the most pairs of a row.
+  """
+
+  inputs: Inputs
+  targets_BT: jax.Array  # int32: the next token of the same segment
+  weights_BT: jax.Array  # f32: 1 where the target is a token of the response, or its end
+  sides_BT: jax.Array  # int32: the side of the token in this column, -1 for padding
+  last_BT: jax.Array  # f32: 1 at the last token of a side
+  live_BP: jax.Array  # f32: 1 where there is a pair
+  margins_BP: jax.Array  # f32: by how much the preferred response is better, 0 where nobody has said
+  ref_logprobs_BS: jax.Array | None  # f32: of each side's response by the start's parameters; None without a reference
+
+  def by_side(self, x_BT: jax.Array) -> jax.Array:
+    """sums_BS: over the columns of every side. What is off the sides may be NaN."""
+    members_BTS = self.sides_BT[:, :, None] == jnp.arange(2 * self.live_BP.shape[1])[None, None, :]
+    return jnp.sum(jnp.where(members_BTS, x_BT[:, :, None], 0.0), axis=1)
+
+
+def chosen(x_BS: jax.Array) -> jax.Array:
+  """x_BP of the preferred sides."""
+  return x_BS[:, 0::2]
+
+
+def rejected(x_BS: jax.Array) -> jax.Array:
+  """x_BP of the other sides."""
+  return x_BS[:, 1::2]
+
+
 def has_advantage(batch: PolicyBatch | GroupBatch) -> jax.Array:
   """Whether a token in the loss has an advantage (bool scalar)."""
   advantages = batch.advantages_BT if isinstance(batch, PolicyBatch) else batch.advantages_B[:, None]

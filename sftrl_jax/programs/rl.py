@@ -31,6 +31,7 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
+from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
@@ -86,11 +87,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
         numbers |= {"timing_s/weights": played.weight_sync_seconds, "timing_s/rollout": played.clock.rollout,
                     "timing_s/verify": played.clock.verify, "timing_s/score": scored_at - played_at,
                     "timing_s/update": updating, "timing_s/step": ended - started}
+        cost = sum(played.rollout_costs, Cost(0.0, 0.0))
+        numbers["rollout/slots_alive"] = Mean(float(cost.live), float(max(1, cost.computed)))
         speed = dict(updating=updating, rolling=played.clock.rollout,
-                     read=sum(cost.bytes for cost in played.rollout_costs))
+                     read=cost.bytes)
         position = before.ahead(
             played.cursor, updated.positions, 0.0, train=updated.flops,
-            rollout=sum(cost.flops for cost in played.rollout_costs), score=scored.flops, counts=counts)
+            rollout=cost.flops, score=scored.flops, counts=counts)
         position = position.with_tokens(read_tokens(played.episodes) * updated.count // learner.minibatches,
                                         buffer_tokens(played.all_episodes))
         step = Step(before, position, updated.metrics, functools.partial(_line, numbers, speed), started)

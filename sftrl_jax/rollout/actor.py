@@ -2,12 +2,12 @@
 
 Turn u reads at most `read_len(u)` tokens a row. The batch has one of a few sizes, so that conversations which have
 ended stop costing. The cache has one of a few lengths: that of a whole turn or, where a turn is sampled in segments,
-lengths that double in response tokens. `shapes` and `moves` list the programs; rollout/segments.py calls them.
+lengths that double in response tokens. Where slots are refilled, it is a ring of one length, and newcomers are read
+beside it. `shapes` and `moves` list the programs; rollout/segments.py and rollout/refill/slots.py call them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,44 +15,37 @@ from jax.sharding import Mesh
 
 from sftrl_jax.envs.env import Rewriting
 from sftrl_jax.models import Model, flops, kernels
-from sftrl_jax.models.cache import Cache, empty, grow, put, take
+from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.parallel import hosts
-from sftrl_jax.parallel.mesh import by_rows, replicated, rows as row_parts
+from sftrl_jax.parallel.mesh import rows as row_parts
 from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.compiled import Compiled, compiled
 from sftrl_jax.rollout.config import RolloutConfig
-from sftrl_jax.rollout.sample import ResponseEnd, SampledTokens, Sampling, SegmentInputs, TurnInputs, go_on, respond
+from sftrl_jax.rollout.sample import ResponseEnd, Sampling
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SMALLEST = 1 / 8   # of rollout.rows: fewer rows cost hardly less
+NEWCOMERS = 1 / 16   # of rollout.rows, read together: half as many slots are free on average
+OLD = 1 / 4   # of rollout.rows and of max_new_tokens: the slots for responses that are longer than this share
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """The cost of a turn on all devices together. bytes: reads of weights and cache while it samples."""
+  """The cost of sampling on all devices together.
+
+  bytes: reads of weights and cache while it samples
+  live, computed: tokens of responses, and tokens computed for all rows of the compiled shape
+  """
 
   flops: float
   bytes: float
+  live: int = 0
+  computed: int = 0
 
-
-class Compiled(NamedTuple):
-  """The compiled functions of a rollout. `turn` and `segment` take over the cache they are given; those that move rows
-  are called with a cache of one layer.
-
-  turn: (params, cache or None, TurnInputs, cache_len, group) -> (cache, SampledTokens): a response a row; in segments
-    its first token, so that reading, which differs by turn and group, has no copy of the loop
-  segment: (params, cache, SegmentInputs) -> (cache, SampledTokens): up to a segment of tokens more
-  regroup: (cache, rows_B or None, cache_len) -> the cache of these rows, or of all, with room for cache_len tokens
-  put_back: (cache, rows_B, newer cache) -> the cache with these rows as they are in the newer one
-  to_decoding: training parameters of `model` -> decoding parameters, with the shardings of decoding
-  """
-
-  turn: Callable
-  segment: Callable
-  regroup: Callable
-  put_back: Callable
-  to_decoding: Callable
+  def __add__(self, more: "Cost") -> "Cost":
+    return Cost(*(getattr(self, field.name) + getattr(more, field.name) for field in dataclasses.fields(Cost)))
 
 
 class Shape(NamedTuple):
@@ -75,6 +68,7 @@ class Move(NamedTuple):
 
   takes: whether rows are chosen, or all of them stay
   back: whether the first `rows` rows are put back into a cache of to_rows, where they came from
+  enters: whether all `rows` rows, all layers at once, enter a ring of to_rows
   """
 
   rows: int
@@ -83,6 +77,22 @@ class Move(NamedTuple):
   to_len: int
   takes: bool = True
   back: bool = False
+  enters: bool = False
+
+
+class Ring(NamedTuple):
+  """A cache whose slots are refilled.
+
+  sizes: row counts that are compiled, largest first
+  tokens: most tokens of a response in it
+  slack: columns beside those of what is read and `tokens`: a row that is to go on in another ring may wait for so many
+    steps, in each of which all rows are written, before its first column is
+  """
+
+  sizes: tuple[int, ...]
+  cache_len: int
+  tokens: int
+  slack: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,11 @@ class Actor:
   def __post_init__(self):
     if self.turns > 1 and self.carries:
       refuse_reuse(self.tokenizer)
+      if self.rollout.refill:
+        raise ValueError(f"config.rollout.refill is True, but episodes have {self.turns} turns and config.rollout."
+                         "carry keeps the cache between them, in rows that then are never free: use "
+                         "--config.rollout.carry=False, with which a turn reads the chat again, or "
+                         "--config.rollout.refill=False.")
 
   @property
   def carries(self) -> bool:
@@ -137,13 +152,36 @@ class Actor:
 
   @property
   def in_segments(self) -> bool:
-    """Whether a response is sampled in several segments."""
-    return 0 < self.rollout.segment < self.rollout.max_new_tokens
+    """Whether a response is sampled in several segments, or while slots are refilled."""
+    return self.rollout.refill or 0 < self.rollout.segment < self.rollout.max_new_tokens
 
   @property
   def segment(self) -> int:
     """Most tokens of a response that are sampled at once."""
-    return self.rollout.segment if self.in_segments else self.rollout.max_new_tokens
+    longest = self.rollout.max_new_tokens
+    return min(self.rollout.segment or longest, longest)
+
+  @property
+  def newcomers(self) -> int:
+    """Conversations that are read together for free slots: a sixteenth of all or more, whole groups on every part of
+    the mesh."""
+    unit = row_parts(self.mesh) * self.group
+    return min(self.rollout.rows, max(1, -(-int(self.rollout.rows * NEWCOMERS) // unit)) * unit)
+
+  @functools.cached_property
+  def rings(self) -> tuple[Ring, ...]:
+    """Where slots are refilled: the caches in which responses begin, and in which long ones go on. Every row reads as
+    many columns as the longest that may stand in its cache, and most responses are short."""
+    longest, read = self.rollout.max_new_tokens, max(self.read_len(turn) for turn in range(min(self.turns, 2)))
+    young = max(2, self.segment, int(longest * OLD))
+    if young >= longest:
+      return (Ring(self.sizes, read + longest - 1, longest),)
+    parts = row_parts(self.mesh)
+    rows = min(self.rollout.rows, max(self.newcomers, -(-int(self.rollout.rows * OLD) // parts) * parts))
+    sizes = (rows, *(size for size in self.sizes if size < rows))
+    slack = max(1, int(young * OLD))
+    return (Ring(self.sizes, read + young - 1 + slack, young, slack),
+            Ring(sizes, read + longest - 1 + slack, longest))   # columns of those steps move with a row
 
   @property
   def ends(self) -> tuple[int, ...]:
@@ -211,6 +249,10 @@ class Actor:
     """Every compiled program that samples. The first turn begins with all rows, and so does its first segment; later
     ones may have any size."""
     groups = sorted({self.group, *([1] if self.ungrouped else [])})
+    if self.rollout.refill:
+      begins = [(0, group) for group in groups] + [(1, 1)] * (self.turns > 1)
+      return [*(Shape(turn, self.newcomers, group, self.read_len(turn)) for turn, group in begins),
+              *(Shape(0, size, 1, ring.cache_len, False) for ring in self.rings for size in ring.sizes)]
     shapes = [Shape(0, self.rollout.rows, group, self.cache_lens(0)[0]) for group in groups]
     turns = [0, 1] if self.turns > 1 else [0]
     if self.turns > 1:
@@ -230,6 +272,8 @@ class Actor:
   def moves(self) -> list[Move]:
     """Every compiled program that moves rows: between turns, and between the segments of a turn."""
     several = self.carries and self.turns > 1
+    if self.rollout.refill:
+      return self._moves_of_rings()
     if not self.in_segments:
       first, later = (self.cache_lens(turn)[0] for turn in (0, 1))
       moves = [Move(self.rollout.rows, first, size, later) for size in self.sizes] if several else []
@@ -245,6 +289,19 @@ class Actor:
       moves += [Move(size, length, rows, length, back=True) for length in lens[1:] for rows, size in pairs if several]
     return [*dict.fromkeys(moves)]
 
+  def _moves_of_rings(self) -> list[Move]:
+    """Newcomers enter the first ring, rows that have grown old leave it and enter the second, and rings shrink."""
+    young, *old = self.rings
+    fewer = None if self.turns > 1 else 1   # of one turn, none enters a ring once it has fewer rows
+    read = sorted({self.read_len(turn) for turn in range(min(self.turns, 2))})
+    enters = [(length, size, young) for length in read for size in young.sizes[:fewer]]
+    enters += [(young.cache_len, size, ring) for ring in old for size in ring.sizes[:fewer]]
+    takes = [(rows, size, ring.cache_len) for ring in self.rings for rows in ring.sizes for size in ring.sizes
+             if rows > size]
+    takes += [(size, self.newcomers, young.cache_len) for size in young.sizes if old]
+    return [*(Move(self.newcomers, length, size, ring.cache_len, enters=True) for length, size, ring in enters),
+            *dict.fromkeys(Move(rows, length, size, length) for rows, size, length in takes)]
+
   @functools.cached_property
   def decoder(self) -> Model:
     """The model as it decodes."""
@@ -255,7 +312,8 @@ class Actor:
   def compiled(self) -> Compiled:
     """The compiled functions of a rollout."""
     end = ResponseEnd(self.tokenizer.stops, self.tokenizer.pad)
-    return _compiled(self.decoder, self.sampling, self.segment, end, self.mesh, self.rollout.gather)
+    return compiled(self.decoder, self.sampling, self.segment, end, self.mesh, self.rollout.gather,
+                    not self.in_segments)
 
   def flops(self, turn: int, rows: int, steps: int, group: int = 1, cache_len: int = 0) -> float:
     """FLOPs of a turn, or of its beginning: every row of the compiled shape, alive or not, at every step taken; a
@@ -280,40 +338,3 @@ class Actor:
     shapes = jax.eval_shape(lambda: empty(config, rows, cache_len))
     return Cache(*(jax.tree.map(abstract(getattr(split, field.name)), getattr(shapes, field.name))
                    for field in dataclasses.fields(Cache)))
-
-
-@functools.cache   # so that actors of one model share their traces
-def _compiled(decoder: Model, sampling: Sampling, tokens: int, end: ResponseEnd, mesh: Mesh, gather: bool
-              ) -> Compiled:
-  begins = sampling if tokens == sampling.max_new_tokens else dataclasses.replace(sampling, max_new_tokens=1)
-  goes_on = dataclasses.replace(sampling, max_new_tokens=tokens)
-  split, rows, whole = placement.cache_shardings(decoder.config, mesh), by_rows(mesh), replicated(mesh)
-  sampled = SampledTokens(rows, rows, rows, rows, whole)  # so that each process can read those of its own rows
-  traced = functools.partial(placement.with_decoding_rules, gather=gather)
-
-  @functools.partial(jax.jit, static_argnames=("cache_len", "group"), donate_argnames="cache",
-                     out_shardings=(split, sampled))
-  @traced
-  def turn(params: dict, cache: Cache | None, turn_inputs: TurnInputs, cache_len: int = 0, group: int = 1
-           ) -> tuple[Cache, SampledTokens]:
-    blank = cache is None
-    if blank:
-      cache = empty(decoder.config, turn_inputs.inputs.tokens_BT.shape[0], cache_len)
-    return respond(decoder, begins, end, params, cache, turn_inputs, group, blank)
-
-  @functools.partial(jax.jit, donate_argnames="cache", out_shardings=(split, sampled))
-  @traced
-  def segment(params: dict, cache: Cache, segment_inputs: SegmentInputs) -> tuple[Cache, SampledTokens]:
-    return go_on(decoder, goes_on, end, params, cache, segment_inputs)
-
-  @functools.partial(jax.jit, static_argnames=("cache_len",), out_shardings=split)
-  @traced
-  def regroup(cache: Cache, rows_B: jax.Array | None, cache_len: int) -> Cache:
-    return grow(cache if rows_B is None else take(cache, rows_B), cache_len)
-
-  @functools.partial(jax.jit, out_shardings=split)
-  @traced
-  def put_back(cache: Cache, rows_B: jax.Array, newer: Cache) -> Cache:
-    return put(cache, rows_B, newer)
-
-  return Compiled(turn, segment, regroup, put_back, placement.to_decoding_fn(decoder, mesh, gather))

@@ -19,6 +19,10 @@ class RolloutConfig:
   segment: tokens sampled at once (0: a whole response). Before the next ones, rows whose response has ended leave the
     batch, which is then cut to the smallest of `shrink` and by halves below it, to an eighth of `rows`; the cache that
     is read has room for what is written, and doubles
+  refill: slots whose response has ended are taken by the next prompts of all that an iteration or an evaluation plays.
+    Responses longer than `segment` and than a quarter of the limit go on in slots of their own, a quarter as many.
+    `shrink` is then for the last ones alone. It is not for a cache that is carried over turns. Off by default, for it
+    changes log-probabilities in their last bits: the columns that a token attends over stand in another order
   dtype: of decoding, weights and cache ("": as in training); bfloat16 halves both, and the sampler's log-probabilities
     then differ from the trainer's, see sampling/sampling_logp_difference
   gather: every device has whole matrices (but for tensor) while it decodes; off, they stay split over fsdp too
@@ -32,6 +36,7 @@ class RolloutConfig:
   carry: bool = True
   shrink: tuple[float, ...] = (0.75, 0.5)
   segment: int = 64
+  refill: bool = False
   dtype: Literal["", "float32", "bfloat16"] = ""
   gather: bool = False
 

@@ -108,14 +108,16 @@ def by_row(episodes: Sequence[Episode]) -> list[Episode]:
   return [dataclasses.replace(episode, turns=turns) for episode in episodes for turns in episode.rows]
 
 
-# (chats to answer, None for one that never began; their indices among the last call's chats or None; memory)
-# -> (responses, memory)
-Policy = Callable[[Sequence[Chat | None], Sequence[int] | None, Any], tuple[list[Response], Any]]
+# (places of responses among the chats that are answered, the responses): they have ended, while others have not
+Ended = Callable[[Sequence[int], Sequence[Response]], None]
+# (chats to answer, None for one that never began; their indices among the last call's chats or None; memory; Ended,
+# which a policy may call, at most once a response) -> (responses, memory)
+Policy = Callable[[Sequence[Chat | None], Sequence[int] | None, Any, Ended], tuple[list[Response], Any]]
 
 
 def scripted(answer: Callable[[Chat], str]) -> Policy:
   """A policy from a function of a chat: for tests, experts and baselines."""
-  return lambda chats, kept, memory: ([Response(answer(chat)) for chat in chats], memory)
+  return lambda chats, kept, memory, ended: ([Response(answer(chat)) for chat in chats], memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,56 +178,98 @@ def begin(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Cal
           judging: Judging = JUDGING) -> Callable[[], tuple[list[Episode], Clock]]:
   """`play` up to the last verdicts: returns the function that waits for them, and returns what `play` does.
 
-  After `attempts` responses no episode goes on, whatever the verdicts on the last of them are: the policy is free, and
-  in a pool these verdicts come while it answers others.
+  In a pool, verdicts on the responses that have ended come while the policy goes on with others. After `attempts`
+  responses no episode goes on, whatever the verdicts on the last of them are: the policy is free, and these verdicts
+  come while it answers others.
   """
-  mark, rollout, at_once = time.perf_counter(), 0.0, thread_safe(env)
-  bounds, games = rewriting(env), [_Game(seed) for seed in seeds]
-
-  def start(method: str, arguments: Sequence[tuple]) -> Callable[[], list[tuple]]:
-    calls = [functools.partial(getattr(env, method), *each) for each in arguments]
-    wait = judging.pool.start(method, calls, judging.seconds, at_once)
-    return lambda: [_attempted(env, method, outcome) for outcome in wait()]
-
-  for game, (begun, trouble) in zip(games, start("reset", [(seed,) for seed in seeds])(), strict=True):
-    game.state, game.chat = begun or (None, None)
-    game.trouble = trouble
+  mark, rollout = time.perf_counter(), 0.0
+  games = Games(env, seeds, judging)
   verify = time.perf_counter() - mark
-  live, kept, memory, turn, last = list(range(len(games))), None, None, 0, list
+  live, kept, memory, turn, last = list(range(len(seeds))), None, None, 0, list
   while any_process(bool(live)):
     mark, turn = time.perf_counter(), turn + 1
-    responses, memory = policy([games[i].chat for i in live], kept, memory)
+    responses, memory, judge = _answered(games, policy, live, kept, memory)
     rollout += time.perf_counter() - mark
     mark = time.perf_counter()
-    judge, going_on = _judge(env, bounds, judging, [games[i] for i in live], responses, start), []
+    wait, going_on = judge(responses), set()
     if turn == env.attempts:
-      last = judge
+      last = wait
     else:
-      going_on = judge()
-    live, kept = [live[place] for place in going_on], going_on
+      going_on = {*wait()}
+    kept = [place for place, number in enumerate(live) if number in going_on]
+    live = [live[place] for place in kept]
     verify += time.perf_counter() - mark
 
   def end() -> tuple[list[Episode], Clock]:
     mark = time.perf_counter()
     last()
-    return [_closed(game, judging) for game in games], Clock(rollout, verify + time.perf_counter() - mark)
+    return games.closed(), Clock(rollout, verify + time.perf_counter() - mark)
 
   return end
 
 
-def _judge(env: Env, bounds: Rewriting | None, judging: Judging, games: Sequence[_Game], responses: Sequence[Response],
-           start: Callable[[str, Sequence[tuple]], Callable[[], list[tuple]]]) -> Callable[[], list[int]]:
-  """Begins the verdicts on responses: the function that waits for them, updates the games, and returns the places of
-  those that go on."""
-  places = []
-  for place, (game, response) in enumerate(zip(games, responses, strict=True)):
-    if response.refused:
-      game.truncated, game.trouble = True, game.trouble or response.refused
-    else:
-      places.append(place)
-  wait = start("step", [(games[place].state, responses[place].text) for place in places])
-  return lambda: [place for place, outcome in zip(places, wait(), strict=True)
-                  if _goes_on(env, bounds, judging, games[place], responses[place], *outcome)]
+def _answered(games: "Games", policy: Policy, live: Sequence[int], kept: Sequence[int] | None, memory: Any
+              ) -> tuple[list[Response], Any, Callable[[list[Response]], Callable[[], list[int]]]]:
+  """(responses, memory, the function that begins the verdicts on responses which have none yet, and returns that which
+  waits for all of them) of one call of the policy. live: numbers of the episodes whose chats are answered."""
+  waits, early = [], set()
+
+  def ended(places: Sequence[int], responses: Sequence[Response]) -> None:
+    if games.overlap:
+      early.update(places)
+      waits.append(games.judge([live[place] for place in places], responses))
+
+  def judge(responses: list[Response]) -> Callable[[], list[int]]:
+    rest = [(live[place], response) for place, response in enumerate(responses) if place not in early]
+    waits.append(games.judge(*zip(*rest, strict=True)) if rest else list)
+    return lambda: [number for wait in waits for number in wait()]
+
+  responses, memory = policy([games.chat(number) for number in live], kept, memory, ended)
+  if len(responses) != len(live):
+    raise ValueError(f"A policy gave {len(responses)} responses to {len(live)} chats.")
+  return responses, memory, judge
+
+
+class Games:
+  """Episodes that are being played, by their number: where each stands, and the verdicts on its responses.
+
+  overlap: whether verdicts come in threads while others are awaited
+  """
+
+  def __init__(self, env: Env, seeds: Sequence[int | str], judging: Judging):
+    self._env, self._judging, self._bounds, self._at_once = env, judging, rewriting(env), thread_safe(env)
+    self.overlap = self._at_once and judging.pool.workers > 1
+    self._games = [_Game(seed) for seed in seeds]
+    for game, (begun, trouble) in zip(self._games, self._start("reset", [(seed,) for seed in seeds])(), strict=True):
+      game.state, game.chat = begun or (None, None)
+      game.trouble = trouble
+
+  def chat(self, number: int) -> Chat | None:
+    """What an episode's next response answers; None where reset gave none."""
+    return self._games[number].chat
+
+  def judge(self, numbers: Sequence[int], responses: Sequence[Response]) -> Callable[[], list[int]]:
+    """Begins the verdicts on responses: returns the function that waits for them, takes them into the episodes, and
+    returns the numbers of those that go on. A refused response is not judged and ends its episode, truncated."""
+    judged = []
+    for number, response in zip(numbers, responses, strict=True):
+      game = self._games[number]
+      if response.refused:
+        game.truncated, game.trouble = True, game.trouble or response.refused
+      else:
+        judged.append((number, game, response))
+    wait = self._start("step", [(game.state, response.text) for _, game, response in judged])
+    return lambda: [number for (number, game, response), outcome in zip(judged, wait(), strict=True)
+                    if _goes_on(self._env, self._bounds, self._judging, game, response, *outcome)]
+
+  def closed(self) -> list[Episode]:
+    """All episodes, in their order."""
+    return [_closed(game, self._judging) for game in self._games]
+
+  def _start(self, method: str, arguments: Sequence[tuple]) -> Callable[[], list[tuple]]:
+    calls = [functools.partial(getattr(self._env, method), *each) for each in arguments]
+    wait = self._judging.pool.start(method, calls, self._judging.seconds, self._at_once)
+    return lambda: [_attempted(self._env, method, outcome) for outcome in wait()]
 
 
 def _goes_on(env: Env, bounds: Rewriting | None, judging: Judging, game: _Game, response: Response,

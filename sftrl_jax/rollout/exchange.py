@@ -13,6 +13,8 @@ from sftrl_jax.parallel import hosts
 from sftrl_jax.rollout.actor import Actor, Cost
 from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Judging, Response, Trouble, Turn, begin
 from sftrl_jax.rollout.policy import policy
+from sftrl_jax.rollout.refill import queue
+from sftrl_jax.rollout.refill.slots import Decoding
 
 ARRAYS = {"context": np.int32, "tokens": np.int32, "logprobs": np.float32}   # long fields of a Response
 
@@ -25,7 +27,7 @@ class PlayContext:
   key: an episode's random keys follow from it and from the episode's number alone
   group: episodes that begin with one prompt, standing together: 1, or the actor's
   rollout_costs: a list that gets the Cost of every turn, or None
-  before_turn: called before every turn, equally often by all processes; it may end the process
+  before_turn: called before every turn, or refill of slots, equally often by all processes; it may end the process
   judging: limits of the environment's calls
   """
 
@@ -42,11 +44,17 @@ class PlayContext:
 
 def play_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[int | str]
                   ) -> tuple[list[Episode], Clock]:
-  """`play` of as many seeds as are decoded together. Each process plays its share, and returns all episodes.
+  """`play` of as many seeds as `begun_together` says. Each process plays its share, and returns all episodes.
 
   numbers: of the episodes. Random keys follow from them, so it does not matter which process plays an episode.
   """
   return begin_together(context, numbers, seeds)()
+
+
+def begun_together(actor: Actor, count: int) -> list[range]:
+  """Of `count` episodes, those of every call of `begin_together`: as many as have rows or, with refill, all."""
+  rows = count if actor.rollout.refill else actor.rollout.rows
+  return [range(first, min(first + rows, count)) for first in range(0, count, max(1, rows))]
 
 
 def begin_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence[int | str]
@@ -56,26 +64,44 @@ def begin_together(context: PlayContext, numbers: Sequence[int], seeds: Sequence
   Processes call it, and the function, in the same order.
   numbers: of the episodes. Random keys follow from them, so it does not matter which process plays an episode.
   """
-  actor, rows = context.actor, context.actor.rollout.rows
-  slots = [slot for slot in actor.share.slots(rows) if slot < len(numbers)] if hosts.several() else range(len(numbers))
-  answer = policy(actor, context.params, context.key, context.temperature, [numbers[slot] for slot in slots],
-                  context.rollout_costs, context.group)
+  actor, places = context.actor, shared_out(context, len(numbers), hosts.index())
+  own, own_seeds = [numbers[place] for place in places], [seeds[place] for place in places]
+  if actor.rollout.refill:
+    costs = [] if context.rollout_costs is None else context.rollout_costs
+    decoding = Decoding(actor, context.params, context.key, context.temperature, costs)
+    end = queue.begin(context.env, decoding, own, own_seeds, context.group, context.before_turn, context.judging)
+  else:
+    answer = policy(actor, context.params, context.key, context.temperature, own, context.rollout_costs, context.group)
 
-  def any_process(going_on: bool) -> bool:
-    context.before_turn()
-    return hosts.any_process(going_on)
+    def any_process(going_on: bool) -> bool:
+      context.before_turn()
+      return hosts.any_process(going_on)
 
-  end = begin(context.env, answer, [seeds[slot] for slot in slots], any_process, context.judging)
-  return (lambda: _exchanged(actor, seeds, *end())) if hosts.several() else end
+    end = begin(context.env, answer, own_seeds, any_process, context.judging)
+  return (lambda: _exchanged(context, seeds, *end())) if hosts.several() else end
 
 
-def _exchanged(actor: Actor, seeds: Sequence[int | str], episodes: list[Episode], clock: Clock
+def shared_out(context: PlayContext, count: int, process: int) -> list[int]:
+  """Which of `count` episodes a process plays: those of its rows or, where slots are refilled, every so many-th group.
+
+  Processes that hold the same rows play the same episodes.
+  """
+  share, rows, group = context.actor.share, context.actor.rollout.rows, context.group
+  if not hosts.several():
+    return [*range(count)]
+  if not context.actor.rollout.refill:
+    return [slot for slot in share.slots(rows, process) if slot < count]
+  blocks = sorted({*share.blocks})
+  return [place for place in range(count) if place // group % len(blocks) == blocks.index(share.blocks[process])]
+
+
+def _exchanged(context: PlayContext, seeds: Sequence[int | str], episodes: list[Episode], clock: Clock
                ) -> tuple[list[Episode], Clock]:
   """All episodes from this process's own, in the order of the seeds."""
-  rows, records = actor.rollout.rows, [None] * len(seeds)
+  records = [None] * len(seeds)
   for process, shared in enumerate(hosts.gathered([packed(episode) for episode in episodes])):
-    for slot, record in zip(actor.share.slots(rows, process), shared, strict=False):
-      records[slot] = record
+    for place, record in zip(shared_out(context, len(seeds), process), shared, strict=True):
+      records[place] = record
   return [unpacked(record, seed) for record, seed in zip(records, seeds, strict=True)], clock
 
 

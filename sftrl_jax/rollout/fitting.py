@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sftrl_jax.chat import Chat
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Trouble
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import continued, render
@@ -40,6 +41,13 @@ def prompt_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, long: s
   except ValueError as error:   # a word that the tokenizer does not know, say
     return [], Trouble("dropped/prompt", str(error))
   return (ids, None) if len(ids) <= most else ([], _too_long(long, "prompt_tokens", most, ids, chat))
+
+
+def later_ids(tokenizer: Tokenizer | Pretrained, rollout: RolloutConfig, chat: Chat, read: Sequence[int], anew: bool
+              ) -> Readable:
+  """Of a chat after a response: all of it where it begins anew, else what follows. read: ids of the chat so far"""
+  return (prompt_ids(tokenizer, chat, rollout.prompt_tokens, "cut/prompt") if anew else
+          message_ids(tokenizer, chat, rollout.feedback_tokens, read))
 
 
 def message_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, read: Sequence[int]) -> Readable:

@@ -15,9 +15,9 @@ from sftrl_jax.inputs import left_pad
 from sftrl_jax.models.cache import Cache
 from sftrl_jax.parallel import hosts
 from sftrl_jax.rollout.actor import Actor, Cost
-from sftrl_jax.rollout.episodes import Policy, Response, Trouble
-from sftrl_jax.rollout.fitting import group_prompts, message_ids, prompt_ids
-from sftrl_jax.rollout.segments import TurnBatch, between_turns, sample_turn, smallest_size
+from sftrl_jax.rollout.episodes import Ended, Policy, Response, Trouble
+from sftrl_jax.rollout.fitting import group_prompts, later_ids
+from sftrl_jax.rollout.segments import SampledResponse, TurnBatch, between_turns, sample_turn, smallest_size
 
 Lengths = Callable[[int, int], int]   # (episode, turn) -> tokens of its response
 
@@ -48,11 +48,15 @@ def policy(actor: Actor, params: dict, key: jax.Array, temperature: float, episo
   lengths: scripted lengths of responses, to measure with: stop tokens then end none. `compile_all` does not know them.
   """
 
-  def answer(chats: Sequence[Chat | None], kept: Sequence[int] | None, memory: Memory | None
+  def answer(chats: Sequence[Chat | None], kept: Sequence[int] | None, memory: Memory | None, ended: Ended
              ) -> tuple[list[Response], Memory]:
     reading = (_first_reading(actor, chats, episodes, group) if kept is None else
                _next_reading(actor, chats, kept, memory))
-    return _turn(actor, params, reading, _batch(actor, reading, key, temperature, lengths), rollout_costs)
+    batch = _batch(actor, reading, key, temperature, lengths)
+    responses, memory, cost = _turn(actor, params, reading, batch, ended)
+    if rollout_costs is not None:
+      rollout_costs.append(cost)
+    return responses, memory
 
   return answer
 
@@ -92,8 +96,7 @@ def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memo
   ids = [() if anew else memory.ids[place] for place, anew in zip(kept, begins_row, strict=True)]
   contexts, refused = [], []
   for chat, read, anew in zip(chats, ids, begins_row, strict=True):
-    context, trouble = (prompt_ids(actor.tokenizer, chat, actor.rollout.prompt_tokens, "cut/prompt") if anew else
-                        message_ids(actor.tokenizer, chat, actor.rollout.feedback_tokens, read))
+    context, trouble = later_ids(actor.tokenizer, actor.rollout, chat, read, anew)
     contexts.append(context)
     refused.append(trouble)
   slots, cache, columns = tuple(memory.slots[place] for place in kept), None, 0
@@ -126,20 +129,29 @@ def _batch(actor: Actor, reading: _Reading, key: jax.Array, temperature: float, 
       None if lengths is None else [lengths(episode, reading.turn) for episode in reading.episodes])
 
 
-def _turn(actor: Actor, params: dict, reading: _Reading, batch: TurnBatch, rollout_costs: list[Cost] | None
-          ) -> tuple[list[Response], Memory]:
-  cache, columns, sampled, cost = sample_turn(actor, params, reading.cache, batch)
-  if rollout_costs is not None:
-    rollout_costs.append(cost)
-  responses, ids = [], []
-  for row, response in enumerate(sampled):
-    tokens, stopped = tuple(response.tokens), response.stopped
-    text = actor.tokenizer.decode(tokens[:-1] if stopped and tokens else tokens)
-    context = tuple(reading.contexts[row])
-    responses.append(Response(text, context, tokens, tuple(response.logprobs), stopped, reading.refused[row],
-                              reading.begins_row[row]))
-    ids.append(reading.ids[row] + context + tokens)
-  answered = tuple((chat, response.text) for chat, response in zip(reading.chats, responses, strict=True))
+def _turn(actor: Actor, params: dict, reading: _Reading, batch: TurnBatch, ended: Ended
+          ) -> tuple[list[Response], Memory, Cost]:
+  ended_rows: dict[int, Response] = {}
+
+  def response(row: int, sampled: SampledResponse) -> Response:
+    return response_of(actor, sampled, reading.contexts[row], reading.refused[row], reading.begins_row[row])
+
+  def end(rows: Sequence[int], sampled: Sequence[SampledResponse]) -> None:
+    ended_rows.update(zip(rows, map(response, rows, sampled), strict=True))
+    ended(rows, [ended_rows[row] for row in rows])
+
+  cache, columns, sampled, cost = sample_turn(actor, params, reading.cache, batch, end)
+  responses = [ended_rows[row] if row in ended_rows else response(row, each) for row, each in enumerate(sampled)]
+  ids = [(*read, *each.context, *each.tokens) for read, each in zip(reading.ids, responses, strict=True)]
+  answered = tuple((chat, each.text) for chat, each in zip(reading.chats, responses, strict=True))
   memory = Memory(reading.turn, cache, columns, reading.slots, tuple(ids), reading.episodes, reading.rows,
                   answered if actor.rewriting else ())
-  return responses, memory
+  return responses, memory, cost
+
+
+def response_of(actor: Actor, sampled: SampledResponse, context: Sequence[int], refused: Trouble | None = None,
+                begins_row: bool = False) -> Response:
+  """The response with its text. context, refused, begins_row: as of Response."""
+  tokens, stopped = tuple(sampled.tokens), sampled.stopped
+  text = actor.tokenizer.decode(tokens[:-1] if stopped and tokens else tokens)
+  return Response(text, tuple(context), tokens, tuple(sampled.logprobs), stopped, refused, begins_row)

@@ -10,7 +10,7 @@ from flax import struct
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model
-from sftrl_jax.models.cache import Cache
+from sftrl_jax.models.cache import Cache, wrapped
 from sftrl_jax.shapes import check
 
 WIDE = 4096  # vocabulary size from which probabilities are summed by blocks, and not at all when greedy
@@ -58,14 +58,18 @@ class TurnInputs:
   live_B: jax.Array  # bool: rows that sample a response; the others fill the compiled shape
   episodes_B: jax.Array  # uint32: the number of each episode; keys are folded from it
   key: jax.Array
-  turn: jax.Array  # int32 scalar: keys are folded from it too
+  turn: jax.Array  # int32 scalar, or one a row: keys are folded from it too
   temperature: jax.Array  # f32 scalar; 0 samples greedily
   lengths_B: jax.Array | None = None  # int32: where responses end in place of stop tokens, to measure with
 
 
 @struct.dataclass
 class SegmentInputs:
-  """What B responses go on with after a first segment of tokens; other fields as of TurnInputs."""
+  """What B responses go on with after a first segment of tokens; other fields as of TurnInputs.
+
+  Where slots are refilled, `turn` and `first` have an entry a row, and the last two fields are there: the cache is then
+  a ring, which is written from its first column on again after its last.
+  """
 
   tokens_B: jax.Array  # int32: the last sampled token, which is not in the cache yet
   next_positions_B: jax.Array  # int32: the position of the next one in its chat
@@ -77,6 +81,8 @@ class SegmentInputs:
   first: jax.Array  # int32 scalar: tokens of each response so far
   most: jax.Array  # int32 scalar: tokens to sample, at most
   lengths_B: jax.Array | None = None
+  longest: jax.Array | None = None  # int32 scalar: tokens after which a response is cut
+  enough: jax.Array | None = None  # int32 scalar: rows without a response, free ones included, that end the segment
 
 
 @struct.dataclass
@@ -89,6 +95,7 @@ class SampledTokens:
   lengths_B: jax.Array  # int32, the stop token included; of the segment
   stopped_B: jax.Array  # bool: ended by a stop token and not by max_new_tokens
   steps: jax.Array  # int32 scalar: tokens computed for every row
+  count: jax.Array  # int32 scalar: tokens of all responses together; the others of rows x steps were computed for none
 
 
 def truncate(logits_BV: jax.Array, top_k: int, top_p: float) -> jax.Array:
@@ -167,7 +174,8 @@ def _first_beyond(mass_BJ, shares_B):
 
 def row_keys(key: jax.Array, episodes_B: jax.Array, turn: jax.Array | int) -> jax.Array:
   """keys_B, folded from the episode and the turn and never from the row: any batch gives the same tokens."""
-  return jax.vmap(lambda episode: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B)
+  turns_B = jnp.broadcast_to(turn, episodes_B.shape)
+  return jax.vmap(lambda episode, turn: jax.random.fold_in(jax.random.fold_in(key, episode), turn))(episodes_B, turns_B)
 
 
 def respond(model: Model, sampling: Sampling, end: ResponseEnd, params: dict, cache: Cache, turn: TurnInputs,
@@ -192,7 +200,7 @@ def respond(model: Model, sampling: Sampling, end: ResponseEnd, params: dict, ca
   sampler = _Sampler(model, sampling, end, params, turn)
   token_B, done_B, *written = sampler.write(0, ~live_B, last_BD, *sampler.blank())
   if sampling.max_new_tokens == 1:
-    return cache, SampledTokens(*written, done_B, jnp.ones((), jnp.int32))
+    return cache, SampledTokens(*written, done_B, jnp.ones((), jnp.int32), jnp.sum(written[-1]))
   start = (jnp.ones((), jnp.int32), cache, token_B, done_B, *written)
   return sampler.loop(start, sampling.max_new_tokens)
 
@@ -201,24 +209,26 @@ def go_on(model: Model, sampling: Sampling, end: ResponseEnd, params: dict, cach
           ) -> tuple[Cache, SampledTokens]:
   """Samples up to segment.most more tokens of each live response, of at most sampling.max_new_tokens columns.
 
-  cache: with room for segment.most more tokens. Other arguments as of `respond`.
+  cache: with room for segment.most more tokens, or a ring with room for the longest row. Other arguments as of
+  `respond`.
   """
   check(tokens_B=segment.tokens_B, live_B=segment.live_B, next_positions_B=segment.next_positions_B)
-  sampler = _Sampler(model, sampling, end, params, segment, segment.first)
+  sampler = _Sampler(model, sampling, end, params, segment, segment.first, segment.longest)
   start = (jnp.zeros((), jnp.int32), cache, segment.tokens_B, ~segment.live_B, *sampler.blank())
-  return sampler.loop(start, segment.most)
+  return sampler.loop(start, segment.most, segment.enough)
 
 
 class _Sampler:
   """One token a row and step, into arrays of sampling.max_new_tokens columns. Exists while a function is traced.
 
   first: tokens of the responses before column 0
+  longest: tokens after which a response is cut, in a ring; None where the loop ends there
   """
 
   def __init__(self, model: Model, sampling: Sampling, end: ResponseEnd, params: dict,
-               inputs: TurnInputs | SegmentInputs, first: jax.Array | int = 0):
-    self.model, self.sampling, self.pad, self.params, self.inputs, self.first = (
-        model, sampling, end.pad, params, inputs, first)
+               inputs: TurnInputs | SegmentInputs, first: jax.Array | int = 0, longest: jax.Array | None = None):
+    self.model, self.sampling, self.pad, self.params, self.inputs, self.first, self.longest = (
+        model, sampling, end.pad, params, inputs, first, longest)
     self.keys_B = row_keys(inputs.key, inputs.episodes_B, inputs.turn)
     self.ends = jnp.reshape(jnp.asarray(end.stops, jnp.int32), (1, -1))
 
@@ -228,8 +238,9 @@ class _Sampler:
     return jnp.full((rows, longest), self.pad, jnp.int32), jnp.zeros((rows, longest)), jnp.zeros((rows,), jnp.int32)
 
   def sample(self, hidden_BD: jax.Array, step: jax.Array | int, done_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    number = self.first + step
-    uniforms_B = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number)))(self.keys_B)
+    numbers_B = jnp.broadcast_to(self.first + step, done_B.shape)
+    uniforms_B = jax.vmap(lambda key, number: jax.random.uniform(jax.random.fold_in(key, number)))(
+        self.keys_B, numbers_B)
     logits_BV = self.model.unembed(self.params, hidden_BD)
     tokens_B, logprobs_B = draw(logits_BV, uniforms_B, self.inputs.temperature, self.sampling)
     return jnp.where(done_B, self.pad, tokens_B), jnp.where(done_B, 0.0, logprobs_B)
@@ -244,17 +255,22 @@ class _Sampler:
     scripted_B = self.inputs.lengths_B
     ends_B = (jnp.any(token_B[:, None] == self.ends, axis=1) if scripted_B is None else
               self.first + step + 1 >= scripted_B)
+    ends_B = ends_B if self.longest is None else ends_B | (self.first + step + 1 >= self.longest)
     return token_B, done_B | ends_B, tokens_BR, logprobs_BR, lengths_B
 
-  def loop(self, start: tuple, most: jax.Array | int) -> tuple[Cache, SampledTokens]:
-    """From (step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B) until `most` tokens or no live row."""
+  def loop(self, start: tuple, most: jax.Array | int, enough: jax.Array | None = None
+           ) -> tuple[Cache, SampledTokens]:
+    """From (step, cache, token_B, done_B, tokens_BR, logprobs_BR, lengths_B) until `most` tokens, or no live row, or
+    `enough` others."""
 
     def goes_on(carry: tuple) -> jax.Array:
       step, _, _, done_B, *_ = carry
-      return (step < most) & ~jnp.all(done_B)
+      live = ~jnp.all(done_B) if enough is None else jnp.sum(done_B) < enough
+      return (step < most) & live
 
     def body(carry: tuple) -> tuple:
       step, cache, token_B, done_B, *written = carry
+      cache = cache if self.longest is None else wrapped(cache)
       positions_B1 = (self.inputs.next_positions_B + step - 1)[:, None]
       segments_B1 = (~done_B).astype(jnp.int32)[:, None]
       hidden_B1D, cache = self.model.extend(self.params, cache, Inputs(token_B[:, None], positions_B1, segments_B1))
@@ -262,4 +278,4 @@ class _Sampler:
       return step + 1, cache, token_B, done_B, *written
 
     steps, cache, _, done_B, tokens_BR, logprobs_BR, lengths_B = jax.lax.while_loop(goes_on, body, start)
-    return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps)
+    return cache, SampledTokens(tokens_BR, logprobs_BR, lengths_B, done_B, steps, jnp.sum(lengths_B))

@@ -75,21 +75,26 @@ class _Progress:
   left: list[tuple[Cache, int, np.ndarray]] = dataclasses.field(default_factory=list)
 
 
-def sample_turn(actor: Actor, params: dict, cache: Cache | None, batch: TurnBatch
+def sample_turn(actor: Actor, params: dict, cache: Cache | None, batch: TurnBatch,
+                ended: Callable[[list[int], list[SampledResponse]], None] = lambda rows, responses: None
                 ) -> tuple[Cache | None, int, list[SampledResponse], Cost]:
   """(cache with the turn in it, or None where none is carried; its written columns; the responses; the cost).
 
   cache: with room for what is read and the first segment, or None if the turn begins with nothing; it is taken over.
+  ended: is called with the conversations whose responses have ended in a segment, before the others go on
   """
   responses = [SampledResponse(stopped=not live) for live in batch.live]
   progress = _begin(actor, params, cache, batch, responses)
   for first, end in zip(actor.ends, actor.ends[1:], strict=False):
     pairs = [(row, slot) for row, slot in zip(progress.going_on, progress.slots, strict=True)
              if not responses[row].stopped]
+    rows = [row for row in progress.going_on if responses[row].stopped]
     progress.going_on, progress.slots = [row for row, _ in pairs], [slot for _, slot in pairs]
     slots_of_processes = hosts.gathered(progress.slots)
     if not any(slots_of_processes):
       break
+    if rows:
+      ended(rows, [responses[row] for row in rows])
     if first >= actor.segment:   # few end before
       _leave(actor, progress, slots_of_processes)
     _go_on(actor, params, progress, batch, responses, range(first, end))
@@ -102,16 +107,16 @@ def _begin(actor: Actor, params: dict, cache: Cache | None, batch: TurnBatch, re
   rows, slots, read = batch.rows, batch.slots, actor.read_len(batch.turn)
   cache_len = actor.cache_len_for(batch.turn, batch.columns + read + actor.segment - 1)
   inputs = TurnInputs(
-      batch.inputs, _by_row(rows, slots, batch.next_positions, np.int32), _by_row(rows, slots, batch.live, bool),
-      _by_row(rows, slots, batch.episodes, np.uint32), batch.key, np.int32(batch.turn), np.float32(batch.temperature),
-      None if batch.lengths is None else _by_row(rows, slots, batch.lengths, np.int32))
+      batch.inputs, to_rows(rows, slots, batch.next_positions, np.int32), to_rows(rows, slots, batch.live, bool),
+      to_rows(rows, slots, batch.episodes, np.uint32), batch.key, np.int32(batch.turn), np.float32(batch.temperature),
+      None if batch.lengths is None else to_rows(rows, slots, batch.lengths, np.int32))
   cache, sampled = actor.compiled.turn(params, cache, on_mesh(actor.mesh, inputs), cache_len=cache_len,
                                        group=batch.group)
   going_on = [row for row, live in enumerate(batch.live) if live]
   slots = [slots[row] for row in going_on]
-  steps = _append(sampled, responses, going_on, slots)
+  steps, live = append(sampled, responses, going_on, slots)
   cost = Cost(actor.flops(batch.turn, rows, steps, batch.group, cache_len),
-              steps * flops.decode_bytes(actor.decoder.config, params, rows, cache_len))
+              steps * flops.decode_bytes(actor.decoder.config, params, rows, cache_len), live, rows * steps)
   return _Progress(cache, rows, cache_len, batch.columns + read + steps - 1, going_on, slots, cost)
 
 
@@ -134,18 +139,17 @@ def _go_on(actor: Actor, params: dict, progress: _Progress, batch: TurnBatch, re
   cache_len = actor.cache_len_for(batch.turn, progress.columns + most)
   cache = grown(actor, batch.turn, progress.cache, progress.cache_len, cache_len)
   rows, slots, going_on = progress.rows, progress.slots, progress.going_on
-  by_row = lambda values, kind: _by_row(rows, slots, [values[row] for row in going_on], kind)
+  by_row = lambda values, kind: to_rows(rows, slots, [values[row] for row in going_on], kind)
   inputs = SegmentInputs(
-      _by_row(rows, slots, [responses[row].tokens[-1] for row in going_on], np.int32),
+      to_rows(rows, slots, [responses[row].tokens[-1] for row in going_on], np.int32),
       by_row([position + first for position in batch.next_positions], np.int32), by_row(batch.live, bool),
       by_row(batch.episodes, np.uint32), batch.key, np.int32(batch.turn), np.float32(batch.temperature),
       np.int32(first), np.int32(most), None if batch.lengths is None else by_row(batch.lengths, np.int32))
   progress.cache, sampled = actor.compiled.segment(params, cache, on_mesh(actor.mesh, inputs))
-  steps = _append(sampled, responses, going_on, slots)
+  steps, live = append(sampled, responses, going_on, slots)
   progress.cache_len, progress.columns = cache_len, progress.columns + steps
-  progress.cost = Cost(
-      progress.cost.flops + actor.segment_flops(rows, steps, cache_len),
-      progress.cost.bytes + steps * flops.decode_bytes(actor.decoder.config, params, rows, cache_len))
+  progress.cost += Cost(actor.segment_flops(rows, steps, cache_len),
+                        steps * flops.decode_bytes(actor.decoder.config, params, rows, cache_len), live, rows * steps)
 
 
 def _whole_cache(actor: Actor, turn: int, progress: _Progress) -> Cache | None:
@@ -159,20 +163,21 @@ def _whole_cache(actor: Actor, turn: int, progress: _Progress) -> Cache | None:
   return cache
 
 
-def _append(sampled: SampledTokens, responses: list[SampledResponse], going_on: Sequence[int], slots: Sequence[int]
-            ) -> int:
-  """Adds the tokens of a segment to the responses that go on; returns the tokens computed for every row."""
-  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps = hosts.own_rows(
-      (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.stopped_B, sampled.steps))
+def append(sampled: SampledTokens, responses: Sequence[SampledResponse], going_on: Sequence[int], slots: Sequence[int]
+           ) -> tuple[int, int]:
+  """Adds the tokens of a segment to the responses that go on. (Tokens computed for every row, tokens of the responses
+  in all rows.)"""
+  tokens_BR, logprobs_BR, lengths_B, stopped_B, steps, count = hosts.own_rows(
+      (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.stopped_B, sampled.steps, sampled.count))
   for row, slot in zip(going_on, slots, strict=True):
     length, response = lengths_B[slot], responses[row]
     response.tokens += tokens_BR[slot, :length].tolist()
     response.logprobs += logprobs_BR[slot, :length].tolist()
     response.stopped = bool(stopped_B[slot])
-  return int(steps)
+  return int(steps), int(count)
 
 
-def _by_row(rows: int, slots: Sequence[int], values: Sequence, kind) -> np.ndarray:
+def to_rows(rows: int, slots: Sequence[int], values: Sequence, kind) -> np.ndarray:
   """The values at their rows, and zeros in all others. Unsigned ones are cut to their kind."""
   array_B = np.zeros(rows, kind)
   array_B[list(slots)] = [value & 0xFFFFFFFF for value in values] if kind is np.uint32 else values
@@ -232,19 +237,21 @@ def _layer_by_layer(move: Callable[..., Cache], *caches: Cache, keep: bool = Fal
 
 def blank_inputs(actor: Actor, shape: Shape, key: jax.Array) -> TurnInputs | SegmentInputs:
   """What a program of this shape is called with besides parameters and cache: host arrays in which no row lives."""
-  rows, turn = shape.rows, np.int32(shape.turn)
+  rows = shape.rows
+  turn = np.zeros(rows, np.int32) if actor.rollout.refill else np.int32(shape.turn)
   by_row = np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32)
   if shape.begins:
     blank = Inputs(*(np.zeros((rows // shape.group, actor.read_len(shape.turn)), np.int32) for _ in range(3)))
     return TurnInputs(blank, *by_row, key, turn, np.float32(1.0))
-  most = np.int32(actor.segment)
-  return SegmentInputs(np.zeros(rows, np.int32), *by_row, key, turn, np.float32(1.0), np.int32(0), most)
+  most, bounds = np.int32(actor.segment), (None, np.int32(1), np.int32(rows)) if actor.rollout.refill else ()
+  first = np.zeros(rows, np.int32) if actor.rollout.refill else np.int32(0)
+  return SegmentInputs(np.zeros(rows, np.int32), *by_row, key, turn, np.float32(1.0), first, most, *bounds)
 
 
 def on_mesh(mesh: Mesh, inputs: TurnInputs | SegmentInputs) -> TurnInputs | SegmentInputs:
   """The same with its rows split over the mesh."""
-  names = [name for name in ("inputs", "tokens_B", "next_positions_B", "live_B", "episodes_B", "lengths_B")
-           if getattr(inputs, name, None) is not None]
+  names = [field.name for field in dataclasses.fields(inputs)
+           if any(np.ndim(leaf) for leaf in jax.tree.leaves(getattr(inputs, field.name)))]
   return inputs.replace(**dict(zip(names, shard_rows(mesh, [getattr(inputs, name) for name in names]), strict=True)))
 
 
@@ -269,7 +276,14 @@ def compile_all(actor: Actor, params: dict, after_each: Callable[[], None] = lam
     else:
       jax.block_until_ready(actor.compiled.segment(params, cache, inputs))
     after_each()
+  for ring in actor.rings if actor.rollout.refill else ():
+    jax.block_until_ready(actor.compiled.ring(ring.sizes[0], ring.cache_len))
   for move in actor.moves():
+    if move.enters:
+      rows_B = shard_rows(actor.mesh, np.full(move.rows, move.to_rows, np.int32))
+      actor.compiled.admit(blank(move.to_rows, move.to_len), rows_B, blank(move.rows, move.cache_len))
+      after_each()
+      continue
     layer, rows_B = blank(move.rows, move.cache_len, 1), np.zeros(move.rows if move.back else move.to_rows, np.int32)
     if move.back:
       actor.compiled.put_back(blank(move.to_rows, move.to_len, 1), rows_B, layer)

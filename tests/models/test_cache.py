@@ -108,3 +108,19 @@ def test_the_layers_of_a_cache_make_it_up(read):
   assert len(layers) == len(past.keys_BKSC) and all(len(layer.keys_BKSC) == 1 for layer in layers)
   for left, right in zip(jax.tree.leaves(cache.of_layers(layers)), jax.tree.leaves(past), strict=True):
     np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("index, newer_index", [(0, 7), (4, 7), (11, 7), (5, 2)])
+def test_what_enters_a_ring_stands_before_its_index_in_order(read, index, newer_index):
+  _, past = read
+  ring = cache.grow(past, 11).replace(index=jnp.int32(index))
+  newer = jax.tree.map(lambda x: jnp.roll(x + 1, newer_index, axis=-1 if x.ndim == 2 else 2) if x.ndim else x, past)
+  entered = cache.enter(ring, jnp.asarray([2, 4, 0, 4]), newer.replace(index=jnp.int32(newer_index)))
+  assert entered.index == index and cache.wrapped(entered).index == index % 11
+  for name, axis in (("keys_BKSC", 2), ("values_BKSC", 2), ("positions_BS", 1), ("segments_BS", 1)):
+    leaves = lambda tree, name=name: jax.tree.leaves(getattr(tree, name))
+    for old, new, source in zip(leaves(ring), leaves(entered), leaves(past), strict=True):
+      straight = np.roll(new, -index, axis)
+      np.testing.assert_array_equal(np.take(straight, range(4, 11), axis)[[2, 0]], source[np.asarray([0, 2])] + 1)
+      assert not np.take(straight, range(4), axis)[[2, 0]].any()
+      np.testing.assert_array_equal(new[np.asarray([1, 3])], old[np.asarray([1, 3])])   # others, and those left out

@@ -203,6 +203,34 @@ def tiny_routes(one_device):
 
 
 @pytest.fixture(scope="package")
+def pairs(tmp_path_factory):
+  """A file of 18 pairs of texts."""
+  path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+  rows = [{"prompt": f"Say {word} {n}:", "chosen": f" {word}" * (1 + n % 3), "rejected": f" no {n}"[: 3 + n]}
+          for n in range(6) for word in ("yes", "well", "so")]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+@pytest.fixture(scope="package")
+def pair_config(one_device, pairs):
+  """pair_config(objective, **overrides) -> the resolved config of a run of seconds on `pairs`; __ is a dot."""
+  from ml_collections import ConfigDict
+
+  from sftrl_jax.programs.experiment import run_config
+  base = dict(steps=3, batch=4, env=dict(name="none"), tokenizer=dict(name="bytes"), start="scratch",
+              model=dict(width=16, layers=1, heads=2), data=dict(path=str(pairs), length=96), objective="dpo",
+              optimizer=dict(name="adamw", learning_rate=1e-2), log=dict(every=1, writers=()),
+              mesh=dict(cpu_threads=0))
+
+  def make(objective="dpo", **overrides):
+    changed = {"objective": objective, **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
+    return run_config.resolve_for("preference", ConfigDict(base), list(changed.items()), lambda _: None)
+
+  return make
+
+
+@pytest.fixture(scope="package")
 def one_device():
   """Runs inside these tests see the first device alone: what many devices change is asked in tests/training."""
   import jax

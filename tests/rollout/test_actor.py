@@ -41,6 +41,34 @@ def test_a_response_begins_with_one_token_and_goes_on_by_segments(make_actor):
   assert make_actor(**{**CUT, "segment": 0}).ends == (16,)
 
 
+REFILL = dict(max_new_tokens=32, segment=4, shrink=(0.5,), refill=True)
+
+
+def test_refilled_slots_have_a_ring_for_short_responses_and_one_for_long_ones(make_actor):
+  actor = make_actor(turns=1, **REFILL)
+  young, old = actor.rings
+  assert (young.sizes, young.tokens, young.cache_len) == ((16, 8, 4, 2), 8, 5 + 7 + young.slack) and young.slack == 2
+  assert (old.sizes, old.tokens, old.cache_len, old.slack) == ((4, 2), 32, 5 + 31 + 2, 0)
+  assert len(make_actor(turns=1, **{**REFILL, "segment": 0}).rings) == 1   # every response is short
+  for listed in (actor.shapes(), actor.moves()):
+    assert len({*listed}) == len(listed)
+  assert [shape[:4] for shape in actor.shapes() if shape.begins] == [(0, actor.newcomers, 1, 5)]
+  assert {(shape.rows, shape.cache_len) for shape in actor.shapes() if not shape.begins} == {
+      (size, ring.cache_len) for ring in actor.rings for size in ring.sizes}
+
+
+def test_newcomers_are_whole_groups_on_every_part_of_the_mesh(make_actor):
+  rows = lambda **settings: make_actor(**{**REFILL, "turns": 1, **settings}).newcomers
+  assert (rows(), rows(rows=64), rows(group=4), rows(devices=2, group=4), rows(devices=8)) == (1, 4, 4, 8, 8)
+
+
+def test_a_cache_that_is_carried_has_no_slots_to_refill(make_actor):
+  with pytest.raises(ValueError, match="(?s)config.rollout.refill is True.*3 turns.*--config.rollout.carry=False"):
+    make_actor(**REFILL)
+  again = make_actor(carry=False, **REFILL)
+  assert again.rings[1].cache_len == again.cache_len(1) + again.rings[0].slack
+
+
 def test_before_the_first_segment_ends_all_rows_are_there(make_actor):
   actor = make_actor(turns=1, **CUT)
   shapes = [(shape.begins, shape.rows, shape.cache_len) for shape in actor.shapes()]

@@ -54,7 +54,7 @@ def test_episodes_end_at_their_own_turns_and_the_policy_is_told_who_is_left():
   patience = dict(zip(SEEDS, (1, 2, 3, 2, 9, 1), strict=True))
   prompts = {ENV.reset(seed)[1][0].text: seed for seed in SEEDS}
 
-  def answer(chats, kept, memory):
+  def answer(chats, kept, memory, ended):
     names = [chat[0].text for chat in chats]
     if kept is not None:
       assert [memory[place] for place in kept] == names   # `kept` are places among the last call's chats
@@ -69,7 +69,7 @@ def test_episodes_end_at_their_own_turns_and_the_policy_is_told_who_is_left():
 
 
 def test_a_refused_reply_is_never_judged():
-  def answer(chats, kept, memory):
+  def answer(chats, kept, memory, ended):
     refused = lambda place: Trouble("cut/feedback", "") if kept is not None and place % 2 == 0 else None
     return [Response("NUMBERS", refused=refused(place)) for place in range(len(chats))], None
 
@@ -83,7 +83,7 @@ def test_a_refused_reply_is_never_judged():
 
 def test_a_policy_that_answers_too_few_chats_is_an_error():
   with pytest.raises(ValueError):
-    play(ENV, lambda chats, kept, memory: ([Response("x")], None), (1, 2))
+    play(ENV, lambda chats, kept, memory, ended: ([Response("x")], None), (1, 2))
 
 
 def test_the_whole_chat_ends_with_what_was_said_last():
@@ -118,7 +118,7 @@ SERVED = {"target": "any", "cards": 3, "attempts": 3, "style": "compact"}
 def test_an_environment_that_fails_spoils_one_episode_and_the_others_never_notice(where):
   seen = []
 
-  def answer(chats, kept, memory):
+  def answer(chats, kept, memory, ended):
     seen.append([chat is None for chat in chats])
     return [Response("NUMBERS") for _ in chats], None
 

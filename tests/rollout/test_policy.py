@@ -143,11 +143,11 @@ def test_feedback_that_does_not_fit_ends_the_episode_with_its_turns_intact(guess
 
 def test_a_prompt_that_does_not_fit_names_the_key_and_the_size(make_actor, decoding):
   answer = policy(make_actor(shrink=SIZES), decoding, jax.random.key(0), 1.0, range(1))
-  refused = answer([(Message("user", "a b c d e f a"),)], None, None)[0][0].refused
+  refused = answer([(Message("user", "a b c d e f a"),)], None, None, lambda rows, responses: None)[0][0].refused
   assert refused.kind == "dropped/prompt" and "config.rollout.prompt_tokens is 5" in refused.message
   assert "--config.rollout.prompt_tokens=8 or more" in refused.message
   with pytest.raises(ValueError, match="17 conversations do not fit into config.rollout.rows = 16"):
-    answer([(Message("user", "a"),)] * 17, None, None)
+    answer([(Message("user", "a"),)] * 17, None, None, lambda rows, responses: None)
 
 
 def test_more_devices_change_no_token(guess, make_actor, decoding, sampled, talk, ids_of):
@@ -203,7 +203,7 @@ def test_a_shared_prompt_is_charged_once(guess, make_actor, decoding):
 def test_a_group_whose_chats_differ_is_refused(make_actor, decoding):
   answer = policy(make_actor(**GROUPS), decoding, jax.random.key(0), 1.0, range(4), group=4)
   with pytest.raises(ValueError, match="reset.seed. of the environment must depend on the seed alone"):
-    answer([(Message("user", word),) for word in "aaab"], None, None)
+    answer([(Message("user", word),) for word in "aaab"], None, None, lambda rows, responses: None)
 
 
 def test_spent_flops_charge_every_row_of_the_compiled_shape(guess, make_actor, decoding):

@@ -1,14 +1,17 @@
 """How a turn is cut into segments changes no token: not the rows that leave, not the cache that grows."""
 
 import dataclasses
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from sftrl_jax.envs.env import Rewriting
+from sftrl_jax.envs.verdict_pool import VerdictPool
 from sftrl_jax.models import flops
-from sftrl_jax.rollout.episodes import play
+from sftrl_jax.rollout.episodes import Judging, play
 from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.training import compile_count
@@ -136,6 +139,39 @@ def test_a_cost_is_that_of_the_rows_and_columns_that_were_computed(guess, make_a
   assert cost.bytes == read(16, 1, 6) + sum(read(*part) for part in segments)
   _, (whole,) = scripted(guess, make_actor(**{**SCRIPT, "segment": 0}), decoding)
   assert cost.flops < 0.6 * whole.flops
+
+
+def test_responses_are_handed_on_as_soon_as_they_have_ended(guess, make_actor, decoding):
+  actor, handed = make_actor(**SCRIPT), []
+  answer = policy(actor, decoding, jax.random.key(1), 1.0, range(16), lengths=lambda episode, turn: LENGTHS[episode])
+  chats = [guess(attempts=1).reset(seed)[1] for seed in range(16)]
+  responses, _ = answer(chats, None, None, lambda places, some: handed.append((list(places), list(some))))
+  assert [places for places, _ in handed] == [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+  assert all(responses[place] == response for each in handed for place, response in zip(*each, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_verdicts_on_them_come_while_others_are_decoded(guess, make_actor, decoding, workers):
+  """In a pool; else none is asked for before the turn ends, and in no other order."""
+  actor, judged, pool = make_actor(**SCRIPT), threading.Event(), VerdictPool(workers)
+  pool.start("step", [lambda: time.sleep(0.01)] * 2)()   # shows that verdicts are slow
+  answer = policy(actor, decoding, jax.random.key(1), 1.0, range(16), lengths=lambda episode, turn: LENGTHS[episode])
+
+  class Server(guess):
+    thread_safe = True
+
+    def step(self, state, response):
+      judged.set()
+      return super().step(state, response)
+
+  def watched(chats, kept, memory, ended):
+    def end(places, responses):
+      ended(places, responses)
+      assert judged.wait(20 if workers > 1 else 0) == (workers > 1)
+    return answer(chats, kept, memory, end)
+
+  assert play(Server(attempts=1), watched, range(16), judging=Judging(pool=pool))[0] == scripted(
+      guess, actor, decoding)[0]
 
 
 def test_a_turn_ends_with_its_last_response(guess, make_actor, decoding):

@@ -17,8 +17,8 @@ WIDTH = 120
 # Of the keys outside all sections, and of the sections themselves, of every config.
 MEANINGS = {
     "seed": "of everything random; runs with equal configs and seeds are equal",
-    "steps": "SFT updates, or RL iterations",
-    "batch": "rows of one SFT update, or episodes of one RL iteration",
+    "steps": "updates of SFT or preference, or RL iterations",
+    "batch": "rows of one update, or episodes of one RL iteration",
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
              "DIR@best:VARIANT",
     "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
@@ -36,7 +36,10 @@ MEANINGS = {
     "tokenizer": "how text becomes ids",
     "model": "the decoder, or a family of your own by path in model.name",
     "lora": "adapters that are trained in the model's stead; rank 0 for none",
-    "data": "what SFT is shown: demonstrations of the environment, or rows of your own",
+    "data": "what SFT is shown: demonstrations of the environment, or rows of your own; pairs for preference",
+    "objective": "what preference trains: dpo (the policy) or reward (a reward model); its section is there",
+    "dpo": "the objective: log-ratios to the start as rewards, of which the preferred response has the higher",
+    "bradley_terry": "the objective of a reward model: the preferred response has the higher score",
     "evals": "when and how success is measured, per variant",
     "rollout": "how responses are sampled in training",
     "ppo": "the objective: a clipped policy and a value function",

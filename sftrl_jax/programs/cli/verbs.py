@@ -116,6 +116,9 @@ VERBS = {
     "rl": Verb(
         commands.run_training, "reinforcement learning by config.algorithm", RUN_USAGE + PROCESS_USAGE,
         flags=(*RUN_FLAGS, *PROCESS_FLAGS), required=RUN_FLAGS),
+    "preference": Verb(
+        commands.run_training, "learn from pairs of responses by config.objective: DPO, or a reward model",
+        RUN_USAGE + PROCESS_USAGE, flags=(*RUN_FLAGS, *PROCESS_FLAGS), required=RUN_FLAGS),
     "check": Verb(
         commands.run_check, "test a task and the parts of a run before it spends hours; writes nothing",
         CHECK_USAGE, flags=("--config", "--plan", "--within", "--workdir", *PROCESS_FLAGS), required=("--config",)),

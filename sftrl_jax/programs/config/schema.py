@@ -31,10 +31,18 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-  """A key that takes the name of one of these sections, {name: dataclass}; a config has that section and no other."""
+  """A key that takes one of these names, {name: dataclass}; a config has the section of that name and no other.
+
+  keys: {name: key of its section} where that is not the name itself
+  """
 
   default: str
   sections: dict
+  keys: dict = dataclasses.field(default_factory=dict)
+
+  def section(self, name: Any) -> Any:
+    """The key of the section of a name."""
+    return self.keys.get(name, name) if isinstance(name, str) else name
 
 
 def expanded(tree: Mapping, schema: Mapping) -> dict:
@@ -50,11 +58,11 @@ def expanded(tree: Mapping, schema: Mapping) -> dict:
     name = tree.get(key, entry.default)
     if not isinstance(name, str) or name not in entry.sections:
       raise ConfigError(f"config.{key} is {name!r}{nearest(str(name), entry.sections)}")
-    for section in entry.sections:
-      if section in tree and section != name:
-        raise ConfigError(f"config.{section} is the section of {key} {section}, but config.{key} is {name!r}: leave it "
-                          f"out of the config, or use --config.{key}={section}.")
-    result |= {key: entry.default, name: entry.sections[name]}
+    for choice in entry.sections:
+      if entry.section(choice) in tree and choice != name:
+        raise ConfigError(f"config.{entry.section(choice)} is the section of {key} {choice}, but config.{key} is "
+                          f"{name!r}: leave it out of the config, or use --config.{key}={choice}.")
+    result |= {key: entry.default, entry.section(name): entry.sections[name]}
   return result
 
 
@@ -65,11 +73,12 @@ def switched(tree: dict, key: str, one_of: OneOf, name: str, note: Callable[[str
   """
   if name not in one_of.sections:
     return {**tree, key: name}   # `expanded` raises the error
-  dropped = [section for section in one_of.sections if section in tree and section != name]
+  dropped = [one_of.section(choice) for choice in one_of.sections
+             if one_of.section(choice) in tree and choice != name]
   if dropped:
-    begins = "has the file's values" if name in tree else "begins with its defaults"
+    begins = "has the file's values" if one_of.section(name) in tree else "begins with its defaults"
     note(f"{key}: {tree.get(key, one_of.default)} -> {name}; dropped: config.{', config.'.join(dropped)}; "
-         f"config.{name} {begins}")
+         f"config.{one_of.section(name)} {begins}")
   return {**{entry: value for entry, value in tree.items() if entry not in dropped}, key: name}
 
 
@@ -79,10 +88,11 @@ def refuse_unchosen(tree: Mapping, overrides: Iterable[tuple[str, str]], schema:
     if isinstance(one_of, OneOf):
       chosen = tree.get(key, one_of.default)
       for path, _ in overrides:
-        section = path.partition(".")[0]
-        if section in one_of.sections and section != chosen:
-          raise ConfigError(f"config.{path} is of {key} {section}, but config.{key} is {chosen!r}: give a key of "
-                            f"config.{chosen}, or --config.{key}={section} too.")
+        names = {one_of.section(name): name for name in one_of.sections}
+        name = names.get(path.partition(".")[0])
+        if name is not None and name != chosen:
+          raise ConfigError(f"config.{path} is of {key} {name}, but config.{key} is {chosen!r}: give a key of "
+                            f"config.{one_of.section(chosen)}, or --config.{key}={name} too.")
 
 
 def keys_of(tree: Mapping, schema: Mapping) -> dict[str, Key | dict]:

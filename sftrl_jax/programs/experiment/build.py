@@ -40,6 +40,7 @@ from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.optimizers import param_paths
 from sftrl_jax.training.position import Limits
+from sftrl_jax.training.preference_objectives import OBJECTIVES
 
 MOST_WORKERS = 1024   # threads of a process
 PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
@@ -74,11 +75,17 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
                           **{name: sections[name] for name in names}, data=sections.get("data"),
-                          algorithm_config=algorithm_config, notes=notes)
+                          algorithm_config=algorithm_config, objective_config=_objective_section(plain, sections),
+                          notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
   return dataclasses.replace(experiment, notes=(*notes, *length.notes(experiment, learner)))
+
+
+def _objective_section(plain: dict, sections: dict) -> Any:
+  """The section of config.objective, None without one."""
+  return sections[OBJECTIVES[plain["objective"]].key] if "objective" in plain else None
 
 
 def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
@@ -96,7 +103,7 @@ def _build_sections(plain: dict, schema: dict) -> dict:
               if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
   family = {key: value for key, value in plain["model"].items() if key != "name"}
   sections["model"] = build(model_section(plain["model"]), family, "config.model")
-  if "data" in schema:
+  if schema.get("data") is data_section:   # else it is a section as others are, or there is none
     chosen = data_section(plain["data"])
     fields = {key: value for key, value in plain["data"].items() if chosen is RowsConfig or key != "path"}
     sections["data"] = build(chosen, fields, "config.data")

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.data.demonstrations import DemonstrationsConfig
+from sftrl_jax.data.pairs.rows import PairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
@@ -21,6 +22,7 @@ from sftrl_jax.training.log import LogConfig
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
 from sftrl_jax.training.position import Limits
+from sftrl_jax.training.preference_objectives import OBJECTIVES, Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Experiment:
   verb: the kind of training, a key of kinds.KINDS
   actor: the policy that plays episodes; it holds the section `rollout`
   evals ... log: the sections of those names, built
-  data: the section `data` of supervised training, or None
+  data: the section `data` of training on rows, or None
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
+  objective_config: the section of config.objective (dpo, reward), or None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -51,8 +54,9 @@ class Experiment:
   lora: LoraConfig
   checkpoint: CheckpointConfig
   log: LogConfig
-  data: DemonstrationsConfig | RowsConfig | None = None
+  data: DemonstrationsConfig | RowsConfig | PairsConfig | None = None
   algorithm_config: Any = None
+  objective_config: Any = None
   notes: tuple[str, ...] = ()
 
   @property
@@ -61,7 +65,7 @@ class Experiment:
 
   @property
   def batch(self) -> int:
-    """Rows of an update of SFT, episodes of an iteration of RL."""
+    """Rows of an update of SFT or of preferences, episodes of an iteration of RL."""
     return self.config["batch"]
 
   @property
@@ -75,9 +79,16 @@ class Experiment:
     return ALGORITHMS.get(self.config.get("algorithm"))
 
   @property
-  def value_head(self) -> bool:
-    """Whether a value function is trained beside the model."""
-    return self.algorithm is not None and self.algorithm.value_head
+  def objective(self) -> Objective | None:
+    """The entry of training.preference_objectives.OBJECTIVES that config.objective names, or None."""
+    return OBJECTIVES.get(self.config.get("objective"))
+
+  @property
+  def head_layers(self) -> tuple[int, ...] | None:
+    """Widths of the hidden layers of the head that is trained beside the model, of values or scores; None without."""
+    if self.objective is not None:
+      return self.objective.head_layers(self.objective_config)
+    return self.algorithm_config.value_layers if self.algorithm is not None and self.algorithm.value_head else None
 
   @property
   def has_env(self) -> bool:

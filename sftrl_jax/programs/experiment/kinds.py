@@ -8,14 +8,21 @@ import dataclasses
 from collections.abc import Callable
 
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, refuse
+from sftrl_jax.data.pairs.rows import PairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner, make_sft_learner
+from sftrl_jax.programs.experiment.learner import (
+  Learner,
+  make_preference_learner,
+  make_rl_learner,
+  make_sft_learner,
+)
 from sftrl_jax.programs.experiment.sections import SHARED, data_section
 from sftrl_jax.training import algorithms
+from sftrl_jax.training.preference_objectives import OBJECTIVES
 
 NO_ENV = ("config.env.name is {name!r}, but {verb} needs something to learn from: choose an environment with "
           "--config.env.name=...{way_out}.")
@@ -43,6 +50,18 @@ def _check_sft(experiment: Experiment) -> None:
                                    way_out=", or give rows of your own with --config.data.path=FILE"))
   if isinstance(experiment.data, DemonstrationsConfig):
     refuse(experiment.env, experiment.data)
+  _refuse_uncut(experiment)
+
+
+def _check_preference(experiment: Experiment) -> None:
+  if experiment.head_layers is not None and experiment.evals.variants:
+    raise ValueError(f"config.evals.variants is {experiment.evals.variants}, but config.objective is "
+                     f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
+                     "--config.evals.variants='()'.")
+  _refuse_uncut(experiment)
+
+
+def _refuse_uncut(experiment: Experiment) -> None:
   pieces = experiment.compute.microbatches
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   meshes.refuse_uneven("batch / compute.microbatches", experiment.batch // pieces, experiment.mesh)
@@ -63,4 +82,8 @@ KINDS = {
     "rl": Kind({**SHARED, "max_without_signal": 300, "algorithm": OneOf("ppo", {
         name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
+    "preference": Kind({**SHARED, "data": PairsConfig, "objective": OneOf("dpo", {
+        name: objective.section for name, objective in OBJECTIVES.items()}, {
+        name: objective.key for name, objective in OBJECTIVES.items()})},
+                       _check_preference, make_preference_learner, plays_episodes=False),
 }

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import optax
 
+from sftrl_jax.data.pairs.batches import MOST, blank
 from sftrl_jax.models import flops, heads
+from sftrl_jax.objectives.batches import PairBatch
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
@@ -50,12 +52,14 @@ class Learner:
   flops: of one step, what it trains and what RL scores, without its rollout; all rows at their whole length
   episode_rows: rows of an episode of RL, all of which are in one update
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
-  score_rows, advantages: of RL alone, to be jitted; see training/advantages.py. score_rows is None where nothing has to
-    be scored, see `has_ratio_1`
+  score_rows, advantages: of RL, to be jitted; see training/advantages.py. score_rows is None where nothing has to be
+    scored, see `has_ratio_1`. Of preferences score_rows scores by the start, once before the first step
   lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
   microbatches: of an update
   whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
   pass_flops: (positions, length) -> StepFlops of one pass over so many positions in rows of this length
+  blank_batch: (rows, reference) -> a blank batch of pairs in the shapes of a run, which score_rows reads without a
+    reference; of preferences alone
   """
 
   loss: Callable
@@ -73,6 +77,7 @@ class Learner:
   microbatches: int = 1
   whole_episodes: bool = False
   pass_flops: Callable[[float, int], StepFlops] | None = None
+  blank_batch: Callable[[int, bool], PairBatch] | None = None
 
   @property
   def minibatch(self) -> int:
@@ -132,6 +137,34 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   rows, length = experiment.batch, length or experiment.data.length
   cost = StepFlops(flops.train(experiment.model.config, rows * length, length, trainable.adapter_count(experiment)))
   return Learner(loss, *_stepping(experiment, loss, steps_at_most(experiment.limits, cost)), rows, length, cost)
+
+
+def make_preference_learner(experiment: Experiment) -> Learner:
+  """The loss of config.objective on packed rows of pairs."""
+  objective, section, config = experiment.objective, experiment.objective_config, experiment.model.config
+  loss = objective.loss(section, make_score(experiment.model, chunk=experiment.compute.logit_chunk,
+                                            value_gradient=True))
+  rows, length = experiment.batch, experiment.data.length
+  adapters = trainable.adapter_count(experiment)
+  head = 2.0 * rows * length * heads.matmul_parameters(config.width, experiment.head_layers or ())
+  reads = objective.reads_start(section)
+  cost = StepFlops(flops.train(config, rows * length, length, adapters) + 3 * head,
+                   flops.forward(config, rows * length, length) if reads else 0.0)
+  optimizer, train_step = _stepping(experiment, loss, steps_at_most(experiment.limits, StepFlops(cost.train)))
+  plain = make_score(experiment.model, chunk=experiment.compute.logit_chunk)
+  most = MOST if experiment.data.pack else 1
+  return Learner(loss, optimizer, train_step, rows, length, cost, score_rows=score_sides(plain) if reads else None,
+                 blank_batch=lambda count, reference: blank(count, length, most, reference))
+
+
+def score_sides(score: Callable) -> Callable:
+  """(params, batch) -> logprobs_BS of the responses of a PairBatch, by parameters that are {"model": ...}."""
+
+  def score_sides(params: dict, batch: PairBatch) -> jax.Array:
+    logprobs_BT = score(params, batch.inputs, batch.targets_BT).logprobs_BT
+    return batch.by_side(jax.numpy.where(batch.weights_BT > 0, logprobs_BT, 0.0))
+
+  return score_sides
 
 
 def make_rl_learner(experiment: Experiment) -> Learner:

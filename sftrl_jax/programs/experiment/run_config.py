@@ -14,7 +14,7 @@ from sftrl_jax.programs.runtime.process import cpu_threads, prepare_environment
 
 Overrides = Sequence[tuple[str, str]]   # ((dotted key, text), ...), in the order of the command line
 # The key that only configs of this verb have; a config with none of them is for the default.
-VERB_OF_KEY = {"study": "study", "algorithm": "rl"}
+VERB_OF_KEY = {"study": "study", "algorithm": "rl", "objective": "preference"}
 DEFAULT_VERB = "sft"
 
 

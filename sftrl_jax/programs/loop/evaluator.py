@@ -21,7 +21,7 @@ from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes, by_row
-from sftrl_jax.rollout.exchange import PlayContext, play_together
+from sftrl_jax.rollout.exchange import PlayContext, begun_together, play_together
 from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
@@ -62,14 +62,10 @@ def _kl_episodes(experiment: Experiment) -> int:
 
 def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], temperature: float, key: jax.Array,
                 pause: Callable[[], None] = lambda: None, judging: Judging = JUDGING) -> list[Episode]:
-  """Plays the seeds, `rollout.rows` at a time. pause: called before every turn."""
+  """Plays the seeds, `rollout.rows` at a time or, with refill, all. pause: called before every turn, or refill."""
   context = PlayContext(env, actor, decoding, key, temperature, before_turn=pause, judging=judging)
-  episodes, rows = [], actor.rollout.rows
-  for first in range(0, len(seeds), rows):
-    some = seeds[first : first + rows]
-    numbers = range(first, first + len(some))
-    episodes += play_together(context, numbers, some)[0]
-  return episodes
+  return [episode for numbers in begun_together(actor, len(seeds))
+          for episode in play_together(context, numbers, seeds[numbers.start : numbers.stop])[0]]
 
 
 def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,

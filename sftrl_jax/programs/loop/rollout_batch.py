@@ -14,7 +14,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.episodes import Clock, Episode
-from sftrl_jax.rollout.exchange import PlayContext, begin_together
+from sftrl_jax.rollout.exchange import PlayContext, begin_together, begun_together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _section(experiment: Experiment) -> GroupConfig | None:
 
 def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, count: int, rollout_costs: list[Cost],
           pause: Callable[[], None]) -> tuple[list[Episode], Clock]:
-  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together.
+  """(episodes, Clock) of so many numbers from `first` on, `rollout.rows` together or, with refill, all.
 
   In a pool, the last verdicts of those that were decoded together come while the next ones are decoded.
   """
@@ -134,8 +134,8 @@ def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, cou
 
   context = PlayContext(experiment.env, actor, decoding, key, actor.rollout.temperature, actor.group, rollout_costs,
                         pause, left_out.judging(experiment))
-  for start in range(first, first + count, actor.rollout.rows):
-    numbers = range(start, min(start + actor.rollout.rows, first + count))
+  for places in begun_together(actor, count):
+    numbers = range(first + places.start, first + places.stop)
     begun.append(begin_together(context, numbers, [env_seed(experiment, number) for number in numbers]))
     if len(begun) > 1:
       collect()

@@ -1,4 +1,4 @@
-"""Where the batches of supervised training come from: an environment's demonstrations, or rows of one's own.
+"""Where the batches of supervised training come from: an environment's demonstrations, or rows and pairs of one's own.
 
 Demonstrations follow from the config, which a workdir records; rows are in a file that may change. So a run prints and
 records what it read before the first step (data.json), and resumes with the same data or not at all.
@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -17,9 +17,10 @@ import numpy as np
 from sftrl_jax.data import packing, report as reports
 from sftrl_jax.data.batches import next_batch
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
-from sftrl_jax.data.rows import Corpus, RowsConfig, load
+from sftrl_jax.data.pairs.batches import PairCorpus, load_pairs
+from sftrl_jax.data.rows import Corpus, load
 from sftrl_jax.metrics import Mean, floats, merge
-from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import rows as mesh_rows, shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
@@ -32,18 +33,18 @@ RECORD = "data.json"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SftData:
-  """What SFT reads.
+  """What SFT, or training on pairs, reads.
 
-  batches: cursor -> (batch, cursor), the cursor being how many examples were read
+  batches: cursor -> (batch, cursor), the cursor being how many examples, or pairs, were read
   record: what data.json holds; {} for demonstrations
   summary: the same for a person
   corpus, held: of own rows; the examples that are held out
   """
 
-  batches: Callable[[int], tuple[TokenBatch, int]]
+  batches: Callable[[int], tuple[TokenBatch | PairBatch, int]]
   record: dict = dataclasses.field(default_factory=dict)
   summary: str = ""
-  corpus: Corpus | None = None
+  corpus: Corpus | PairCorpus | None = None
   held: np.ndarray | None = None
 
 
@@ -56,13 +57,27 @@ def make_sft_data(experiment: Experiment) -> SftData:
                                      mine=_mine(experiment, rows)))
   try:
     corpus = load(data, experiment.tokenizer)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return of_corpus(experiment, corpus)
+
+
+def make_pair_data(experiment: Experiment) -> SftData:
+  """Pairs, read whole; ConfigError for what nobody would train on."""
+  try:
+    corpus = load_pairs(experiment.data, experiment.tokenizer)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+  return of_corpus(experiment, corpus)
+
+
+def of_corpus(experiment: Experiment, corpus: Corpus | PairCorpus) -> SftData:
+  """The supply of a run from the rows that it has read."""
+  data = experiment.data
+  try:
     trained, held = packing.split(corpus, data.validation)
   except ValueError as error:
     raise ConfigError(str(error)) from error
-  return _own(experiment, data, corpus, trained, held)
-
-
-def _own(experiment: Experiment, data: RowsConfig, corpus: Corpus, trained: np.ndarray, held: np.ndarray) -> SftData:
   seed, rows = experiment.seed, experiment.batch
   packed = packing.account(corpus, data, trained, seed, rows)
   plain, shown = (reports.marked(experiment.tokenizer, *corpus.example(0), colour)
@@ -104,11 +119,12 @@ def record(sft_data: SftData, workdir: Path, log: Log) -> None:
     write_json(workdir / RECORD, sft_data.record)
 
 
-def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable,
-                 run_state: RunState) -> Callable[[dict], dict[str, float]] | None:
-  """measure(params) -> {"eval/loss", "eval/mean_token_accuracy"} over every held-out example; None where none is.
+def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable, run_state: RunState,
+                 names: Sequence[str] = ("mean_token_accuracy",)) -> Callable[[dict], dict[str, float]] | None:
+  """measure(params) -> {"eval/loss", "eval/NAME", ...} over every held-out example; None where none is.
 
   loss: (params, batch) -> (Mean, metrics), of training. Compiled now, for as many rows as a microbatch has.
+  names: of its metrics that are measured
   """
   if sft_data.held is None or not len(sft_data.held):
     return None
@@ -116,9 +132,9 @@ def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable,
   rows = rows if rows % mesh_rows(experiment.mesh) == 0 else experiment.batch
   batches = lambda: packing.held_batches(sft_data.corpus, data, sft_data.held, rows)
 
-  def sums(params: dict, batch: TokenBatch) -> dict[str, Mean]:
+  def sums(params: dict, batch: TokenBatch | PairBatch) -> dict[str, Mean]:
     value, metrics = loss(params, batch)
-    return {"eval/loss": value, "eval/mean_token_accuracy": metrics["mean_token_accuracy"]}
+    return {"eval/loss": value, **{f"eval/{name}": metrics[name] for name in names}}
 
   example = shard_rows(experiment.mesh, next(batches()))
   compiled = jax.jit(sums).lower(run_state.eval_params(run_state.state), example).compile()

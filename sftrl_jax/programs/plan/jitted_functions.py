@@ -17,13 +17,14 @@ from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.programs.loop import evaluator, expert_accuracy
+from sftrl_jax.programs.loop import evaluator, expert_accuracy, reference
 from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
-from sftrl_jax.rollout.actor import Actor
+from sftrl_jax.rollout.actor import Actor, Shape
 from sftrl_jax.rollout.episodes import blank_episodes
+from sftrl_jax.rollout.sample import SegmentInputs, TurnInputs
 from sftrl_jax.rollout.segments import blank_inputs
 from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.state import TrainState, is_averaged
@@ -90,6 +91,13 @@ def planned_functions(experiment: Experiment) -> Source:
   kept = (*averaged, *start)
   if kind.plays_episodes:
     batch = yield from _scoring(experiment, learner, jitted, eval_params, state, model, kept)
+  elif learner.blank_batch:
+    if learner.score_rows:
+      rows = learner.blank_batch(reference.batch_rows(experiment), False)
+      # Where nothing is trained beside the start, its parameters are those that are scored with.
+      yield PlannedFunction("reference", jitted.score_rows, (("reference", {"model": model}), ("batch", rows)),
+                            resident=(("state", state),), calls=0, tokens=rows.targets_BT.size)
+    batch = learner.blank_batch(learner.rows, bool(learner.score_rows))
   else:
     batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab)[0]
   yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
@@ -174,8 +182,10 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
 
   batches: how often all rows are played in a step. name: of a turn, with a place for its number, where it has one
   """
+  if actor.rollout.refill:
+    yield from _refilled(actor, decoding, kept, batches, name)
+    return
   calls, everyone, config = _calls(actor), actor.rollout.rows, actor.decoder.config
-  key, whole = jax.eval_shape(lambda: jax.random.key(0)), meshes.replicated(actor.mesh)
   for shape in actor.shapes():
     turn, rows, group, cache_len, begins = shape
     if actor.in_segments and rows < everyone:
@@ -184,10 +194,7 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
     of_cache = f", cache {cache_len}" if actor.in_segments else ""
     groups = f" in groups of {group}" if group > 1 else ""
     beginning = name.format("2 on" if turn else "1") if begins else name.partition(" {}")[0].replace("turn", "segment")
-    inputs = blank_inputs(actor, shape, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole))
-    inputs = inputs.replace(live_B=np.ones(rows, bool), temperature=np.float32(actor.rollout.temperature))
-    if begins:   # no row has padding
-      inputs = inputs.replace(inputs=workloads.unpadded_inputs(inputs.inputs.tokens_BT))
+    inputs = _unpadded_inputs(actor, shape)
     cache = None if empty else actor.blank_cache(rows, cache_len)
     # While no conversation ends early, training plays its first turn in groups, and later turns with all rows.
     sampled = 1 if begins and actor.in_segments else actor.segment
@@ -199,9 +206,9 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
         calls=batches * calls[turn if begins else "later", cache_len] * trained,
         trips=max(1, sampled - begins), tokens=rows * sampled + (rows // group * actor.read_len(turn) if begins else 0))
   for move in actor.moves():
+    rows, cache_len, to_rows, to_len, takes, *_ = move
     if actor.in_segments and (move.back or move.rows < everyone or move.to_rows < everyone):
       continue
-    rows, cache_len, to_rows, to_len, takes, _ = move
     larger = max((actor.blank_cache(rows, cache_len), actor.blank_cache(to_rows, to_len)), key=_bytes)
     taken = np.zeros(to_rows, np.int32) if takes else None
     again = " again" if cache_len == to_len else ""
@@ -211,6 +218,60 @@ def _sampling(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str
         (("cache", actor.blank_cache(rows, cache_len, 1)), ("other", taken)), {"cache_len": to_len},
         resident=(*kept, ("decoding", decoding), ("cache", larger)),   # one layer at a time, and freed
         calls=batches * config.layers * calls[cache_len, to_len] * (to_rows == everyone))
+
+
+def _refilled(actor: Actor, decoding: dict, kept: Pairs, batches: int, name: str) -> Source:
+  """`_sampling` where slots are refilled: newcomers are read, and rows move, while all rings are there."""
+  turns, longest, kept = batches * actor.turns, actor.rollout.max_new_tokens, (*kept, ("decoding", decoding))
+  rounds = batches * -(-actor.rollout.rows // actor.newcomers)   # in which all conversations of a turn enter a ring
+  caches = {ring: ("cache", actor.blank_cache(ring.sizes[0], ring.cache_len)) for ring in actor.rings}
+  others = lambda ring: tuple(cache for each, cache in caches.items() if each != ring)
+  ring_of = {(ring.sizes[0], ring.cache_len): ring for ring in actor.rings}
+  for ring in actor.rings:
+    rows, cache_len = ring.sizes[0], ring.cache_len
+    yield PlannedFunction(f"ring, {rows} rows, cache {cache_len}", actor.compiled.ring, (), {
+        "rows": rows, "cache_len": cache_len}, resident=kept, calls=bool(batches))
+  for shape in actor.shapes():
+    turn, rows, group, cache_len, begins = shape
+    ring, arguments = ring_of.get((rows, cache_len)), ("batch", _unpadded_inputs(actor, shape))
+    if begins:
+      groups = f" in groups of {group}" if group > 1 else ""
+      yield PlannedFunction(
+          f"{name.format('2 on' if turn else '1')}, {rows} rows{groups}, cache {cache_len}", actor.compiled.turn,
+          (("decoding", decoding), ("cache", None), arguments), {"cache_len": cache_len, "group": group},
+          resident=(*kept[:-1], *caches.values()), tokens=rows + rows // group * cache_len,
+          calls=rounds * (actor.turns - 1 if turn else group == actor.group))
+    elif ring is not None:
+      tokens = ring.tokens - (1 if ring == actor.rings[0] else actor.rings[0].tokens)
+      yield PlannedFunction(
+          f"{name.partition(' {}')[0].replace('turn', 'segment')}, {rows} rows, cache {cache_len}",
+          actor.compiled.segment, (("decoding", decoding), caches[ring], arguments),
+          resident=(*kept[:-1], *others(ring)), trips=actor.segment, tokens=rows * actor.segment,
+          calls=turns * -(-actor.rollout.rows // rows) * -(-tokens // actor.segment))
+  for move in actor.moves():
+    rows, cache_len, to_rows, to_len, *_ = move
+    source, target = ring_of.get((rows, cache_len)), ring_of.get((to_rows, to_len))
+    if move.enters and target is not None:
+      of_turn = actor.turns if target != actor.rings[0] else cache_len == actor.read_len(0) or actor.turns - 1
+      yield PlannedFunction(
+          f"admit, {rows} rows to {to_rows}, cache {cache_len} to {to_len}", actor.compiled.admit,
+          (caches[target], ("batch", np.zeros(rows, np.int32)), ("cache", actor.blank_cache(rows, cache_len))),
+          resident=(*kept, *others(target)), calls=rounds * of_turn)
+    elif source is not None and to_rows == actor.newcomers:   # of long responses; layer by layer, and none is freed
+      yield PlannedFunction(
+          f"regroup {rows} to {to_rows}, cache {cache_len} to {to_len}", actor.compiled.regroup,
+          (("cache", actor.blank_cache(rows, cache_len, 1)), ("other", np.zeros(to_rows, np.int32))),
+          {"cache_len": to_len}, resident=(*kept, *caches.values(), ("cache", actor.blank_cache(to_rows, to_len))),
+          calls=rounds * actor.turns * actor.decoder.config.layers * (longest > source.tokens))
+
+
+def _unpadded_inputs(actor: Actor, shape: Shape) -> TurnInputs | SegmentInputs:
+  """What a program that samples is called with besides parameters and cache, all of whose rows live."""
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(actor.mesh))
+  inputs = blank_inputs(actor, shape, key)
+  inputs = inputs.replace(live_B=np.ones(shape.rows, bool), temperature=np.float32(actor.rollout.temperature))
+  return inputs.replace(inputs=workloads.unpadded_inputs(inputs.inputs.tokens_BT)) if shape.begins else inputs
 
 
 def _calls(actor: Actor) -> collections.Counter:

@@ -56,7 +56,7 @@ def list_knobs(plan: Plan) -> list[Knob]:
         knobs.append(Knob({"model.remat": "full"}))
       if not config["compute"]["logit_chunk"]:
         knobs.append(Knob({"compute.logit_chunk": 128}))
-    if any(name.startswith(("turn", "segment", "regroup")) for name in names):
+    if any(name.startswith(("turn", "segment", "regroup", "admit")) for name in names):
       knobs += [Knob({"rollout.rows": rows}) for rows in _fewer_rows(plan)]
     if KL in names:
       knobs.append(Knob({"evals.kl": False}))

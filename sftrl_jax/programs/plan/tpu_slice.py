@@ -68,7 +68,7 @@ def make_plan(config: ConfigDict, verb: str, where: Slice, only: tuple[str, ...]
   if not functions:
     raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, average, "
                       "train step; where it plays, score, advantages, minibatch, weight move, turn, segment, regroup, "
-                      "kl.")
+                      "ring, admit, kl.")
   return Plan(experiment, where, tuple(functions), time.perf_counter() - began)
 
 

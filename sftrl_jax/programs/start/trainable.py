@@ -64,9 +64,10 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
 
 def reads_start(experiment: Any) -> bool:
   """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
-  evals, algorithm = experiment.evals, experiment.algorithm_config
+  evals, algorithm, objective = experiment.evals, experiment.algorithm_config, experiment.objective
   measured = evals.variants and evals.kl and 1.0 in evals.temperatures
-  return bool(measured or (algorithm is not None and algorithm.kl_coef))
+  compared = objective is not None and objective.reads_start(experiment.objective_config)
+  return bool(measured or compared or (algorithm is not None and algorithm.kl_coef))
 
 
 def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
@@ -88,11 +89,9 @@ def _adapters(experiment):
 
 
 def value_head(experiment: Any) -> dict:
-  """{"value": parameters} at the start of a run that trains a value function, else {}."""
-  if not experiment.value_head:
-    return {}
-  layers = experiment.algorithm_config.value_layers
-  return {"value": heads.init(experiment.model.config.width, layers, experiment.seed)}
+  """{"value": parameters} at the start of a run that trains a value function or a reward model, else {}."""
+  layers = experiment.head_layers
+  return {} if layers is None else {"value": heads.init(experiment.model.config.width, layers, experiment.seed)}
 
 
 def _pinned_start(start: str) -> str:

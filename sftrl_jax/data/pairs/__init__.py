@@ -1,0 +1,1 @@
+"""Pairs of responses, of which one is preferred: rows of a file, and packed batches."""

@@ -1,0 +1,126 @@
+"""Whole runs on pairs in small: DPO and a reward model, with adapters and without."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sftrl_jax.data import packing
+from sftrl_jax.data.pairs.batches import load_pairs
+from sftrl_jax.programs import preference
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.learner import make_preference_learner
+from sftrl_jax.programs.loop import reference
+from sftrl_jax.programs.start import trainable
+
+PAIRS = 18   # of the fixture `pairs`
+
+
+@pytest.fixture(scope="module")
+def trained(pair_config, tmp_path_factory):
+  """{name: workdir} of whole runs."""
+  home = tmp_path_factory.mktemp("trained")
+  for name, made in (("dpo", pair_config()), ("lora", pair_config(lora__rank=2)), ("reward", pair_config("reward"))):
+    preference.run(made, home / name)
+  return home
+
+
+@pytest.mark.parametrize("name", ["dpo", "lora"])
+def test_dpo_begins_at_ln_2_and_learns(trained, lines_of, name):
+  lines = lines_of(trained / name, "metrics.jsonl")
+  assert [line["step"] for line in lines] == [1, 2, 3] and all(map(math.isfinite, lines[-1].values()))
+  first, last = lines[0], lines[-1]
+  assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+  assert first["rewards/margins"] == pytest.approx(0, abs=1e-6)
+  assert last["loss"] < first["loss"] and last["rewards/margins"] > 1e-3
+  # The start's pass over the pairs is paid for once.
+  assert first["compute/score_flops"] == last["compute/score_flops"] > 0
+  assert lines[0]["compile/count"] == last["compile/count"]
+
+
+def test_a_reward_model_learns_its_head_and_its_trunk(trained, lines_of):
+  lines = lines_of(trained / "reward", "metrics.jsonl")
+  assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) and lines[0]["rewards/accuracies"] == 0
+  assert lines[-1]["loss"] < lines[0]["loss"] and lines[-1]["compute/score_flops"] == 0
+  assert not (trained / "reward" / reference.FILE).exists()
+
+
+@pytest.mark.parametrize("objective, more", [("dpo", {"lora__rank": 2}), ("reward", {})])
+def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(pair_config, lines_of, tmp_path, objective, more):
+  made = lambda steps: pair_config(objective, steps=steps, checkpoint__every=1, **more)
+  preference.run(made(4), tmp_path / "straight")
+  preference.run(made(2), tmp_path / "stopped")
+  progress = json.loads((tmp_path / "stopped" / "progress.json").read_text())
+  assert progress["phase"] == "complete"
+  preference.run(made(4), tmp_path / "stopped")
+  timed = ("seconds", "timing", "throughput", "compile", "chip")
+  straight, stopped = ([{key: value for key, value in line.items() if not any(word in key for word in timed)}
+                        for line in lines_of(tmp_path / name, "metrics.jsonl")] for name in ("straight", "stopped"))
+  assert straight == stopped and len(straight) == 4
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward"])
+def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config, objective):
+  experiment = build_experiment(pair_config(objective, data__pack=False), "preference")
+  learner, corpus = make_preference_learner(experiment), load_pairs(experiment.data, experiment.tokenizer)
+  params, (_, trained, _) = experiment.model.init(jax.random.key(0)), trainable.abstract_trainable(experiment)
+  head = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), trained.get("value"))
+  params = {"model": params, **({"value": head} if head else {})}
+  # A start that is another model, so that margins are not 0.
+  ref_N2 = np.random.default_rng(0).normal(-8, 1, (corpus.count, 2)).astype(np.float32)
+  apart = dataclasses.replace(corpus, ref_logprobs_N2=ref_N2)
+  packed = dataclasses.replace(apart, most=6)
+  members, ends = packing.packed(corpus.sizes, np.arange(corpus.count), 256, True, 6)
+  layouts = (apart.laid(np.split(np.arange(corpus.count), corpus.count), corpus.count, 96),
+             packed.laid(np.split(members, ends[:-1]), len(ends) + 1, 256))   # and a blank row
+  assert len(ends) < corpus.count / 2
+  (loss, grads), (other, others) = (jax.jit(jax.value_and_grad(lambda params, batch: learner.loss(params, batch)[
+      0].value()))(params, batch) for batch in layouts)
+  np.testing.assert_allclose(loss, other, rtol=1e-6)
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-6), grads, others)
+
+
+def test_what_is_held_out_is_measured(pair_config, lines_of, tmp_path):
+  preference.run(pair_config("reward", data__validation=0.3, steps=2), tmp_path / "run")
+  lines = lines_of(tmp_path / "run", "metrics.jsonl")
+  measured = [line for line in lines if "eval/loss" in line]
+  assert (measured[0]["step"], measured[-1]["step"]) == (0, 2)
+  assert measured[0]["eval/loss"] == pytest.approx(math.log(2), abs=1e-6)
+  assert measured[-1]["eval/loss"] < measured[0]["eval/loss"] and 0 <= measured[-1]["eval/rewards/accuracies"] <= 1
+
+
+@pytest.mark.parametrize("overrides, message", [
+    ({"data__path": ""}, "config.data.path is ''.*--config.data.path=FILE"),
+    ({"dpo__beta": 0}, "config.dpo.beta is 0"),
+    ({"objective": "reward", "dpo__beta": 1}, "config.dpo.beta is of objective dpo, but config.objective is 'reward'"),
+    ({"objective": "kto"}, "config.objective is 'kto'"),
+    ({"compute__microbatches": 3}, "config.compute.microbatches is 3; it must divide config.batch = 4")])
+def test_bad_input_is_one_error(pair_config, tmp_path, overrides, message):
+  with pytest.raises(ConfigError, match=message):
+    preference.run(pair_config(overrides.pop("objective", "dpo"), **overrides), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_reward_model_has_nothing_to_play(pair_config, tmp_path):
+  made = pair_config("reward", env__name="general_points", env__style="compact", tokenizer__name="words",
+                evals__variants="('id_seen',)")
+  with pytest.raises(ConfigError, match="config.evals.variants is .*a model that scores"):
+    preference.run(made, tmp_path / "run")
+
+
+def test_a_pair_of_one_side_learns_the_other_way_round(pair_config, lines_of, tmp_path, pairs):
+  """Labels that are reversed turn the first gradient round: the same loss, and margins that go the other way."""
+  turned = tmp_path / "turned.jsonl"
+  turned.write_text("".join(json.dumps({**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}) + "\n"
+                            for pair in map(json.loads, pairs.read_text().splitlines())))
+  for name, path in (("right", pairs), ("turned", turned)):
+    preference.run(pair_config(steps=1, data__path=path, data__shuffle=False, batch=8), tmp_path / name)
+  right, other = (lines_of(tmp_path / name, "metrics.jsonl")[0] for name in ("right", "turned"))
+  assert right["loss"] == pytest.approx(other["loss"], abs=1e-6)
+  assert right["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+  assert right["logps/chosen"] == pytest.approx(other["logps/rejected"], rel=1e-5)
