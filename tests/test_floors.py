@@ -29,10 +29,11 @@ PROGRAM_FLOORS = {
     "start": 2,
     "experiment": 3,
     "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,
-    "sft": 5, "rl": 5, "preference": 5, "evaluate": 5, "bench": 5,
-    "trainers": 6, "plan": 6,
-    "check": 7,
-    "cli": 8,
+    "sft": 5, "rl": 5, "preference": 5, "evaluate": 5,
+    "trainers": 6, "bench": 6,
+    "plan": 7,
+    "check": 8,
+    "cli": 9,
 }
 BESIDE = "report"   # imports no room, and may be imported by these only
 # No room but files without JAX: a run and its report mean the same by an alarm, a path and a file of lines.

@@ -31,6 +31,7 @@ class DecoderConfig:
     nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
     "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
+  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
   init_std: standard deviation of embedding and unembedding at initialisation
   window: tokens that a token of a local layer attends to at most, itself included (0: no local layers)
   pattern: kinds of layers, repeated over the layers and cut off at the last: "global", "local" (with a window) or
@@ -74,9 +75,10 @@ class DecoderConfig:
   norm_eps: float = 1e-6
   tie_embeddings: bool = False
   dtype: Literal["float32", "bfloat16"] = "float32"
-  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+  attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
+  flatten: bool = False
   init_std: float = 0.02
   window: int = 0
   pattern: tuple[str, ...] = ("global",)

@@ -13,10 +13,12 @@ from jax.ad_checkpoint import checkpoint_name
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
+from sftrl_jax.models.blockwise import attend_blockwise, block_mask
 from sftrl_jax.models.cache import Cache, reserve, write_at
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STATIONARY, STATIONARY_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
+from sftrl_jax.models.products import by_matrices
 from sftrl_jax.projections import PROJECTIONS, Projection
 from sftrl_jax.shapes import check
 
@@ -55,7 +57,7 @@ class Project(nn.Module):
     shape = self.projection.shape(self.config)
     fan_in = math.prod(shape[: len(self.projection.reads)])
     kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), shape)
-    y = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    y = (by_matrices if self.config.flatten else jnp.einsum)(self.equation, x, kernel.astype(x.dtype))
     if self.has_variable("params", "a"):  # an adapter beside the kernel
       y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
     return self._with_bias(y)
@@ -181,13 +183,15 @@ class Scanned(nn.Module):
     """kind: int32 scalar, which of the sorted kinds of `tables` this layer is; None where all layers are of one kind.
     tables: {kind: rotary tables}.
 
-    mask: {kind: allowed_BTS}, or segments_BT where the kernel is splash.
+    mask: {kind: allowed_BTS}, {kind: BlockMask} of blocks, or segments_BT where the kernel is splash.
     """
     c, of_this_layer = self.config, functools.partial(of_kind, kind)
     if self.kernel == "cudnn":
       attend_fn = lambda q, k, v: kernels.cudnn(q, k, v, of_this_layer(mask), c.query_scale)
     elif self.kernel == "xla":
       attend_fn = lambda q, k, v: attend(q, k, v, of_this_layer(mask), c.query_scale, c.attention_softcap)
+    elif self.kernel == "blocks":
+      attend_fn = lambda q, k, v: attend_blockwise(q, k, v, of_this_layer(mask), c.query_scale, c.attention_softcap)
     elif kind is None or "local" not in tables:
       window = c.window if "local" in tables else 0
       attend_fn = lambda q, k, v: kernels.splash(q, k, v, mask, window, c.query_scale, c.attention_softcap)
@@ -218,14 +222,15 @@ class Decoder(nn.Module):
     c = self.config
     table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
     x_BTD = constrain(look_up(c, table_VD, inputs.tokens_BT), ROWS)
-    kernel = kernels.chosen(c, platform())
+    kernel = kernels.chosen(c, platform(), inputs.tokens_BT.shape[1])
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
+    mask = {kind: block_mask(allowed_BTT) for kind, allowed_BTT in allowed.items()} if kernel == "blocks" else allowed
     kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
     scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if kind_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
-    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, kind_N, tables, segments_BT if kernel == "splash" else allowed)
+    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, kind_N, tables, segments_BT if kernel == "splash" else mask)
     if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
     return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)

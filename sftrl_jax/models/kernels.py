@@ -1,20 +1,19 @@
-"""Attention of whole rows by an accelerator's own kernels, which never hold the scores of all heads.
+"""Attention of whole rows by an accelerator's own kernels, which never hold the scores of all heads, and which of them
+a model uses.
 
 They replace attention.attend in training and scoring, where there is no cache, and while a long prompt is read into an
-empty one. splash takes the segment of each token
+empty one. On a CPU, long rows are cut into blocks instead (blockwise.py). splash takes the segment of each token
 and a window. This is the mask of attention.may_attend as long as positions ascend within a segment, as they do in every
 layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes the mask itself.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import layout
+from sftrl_jax.models import blockwise, layout
 from sftrl_jax.models.attention import attend_in_chunks, may_attend
 from sftrl_jax.models.config import DecoderConfig
 
@@ -23,10 +22,13 @@ SHORT = 2**15   # tokens of a prompt x columns of the cache up to which it is re
 LANES, BLOCKS = 128, (512, 384, 256, 128)   # splash rows are a multiple of LANES tokens, processed in one of BLOCKS
 
 
-def chosen(config: DecoderConfig, platform: str) -> str:
-  """The kernel of config.attention, with "auto" decided; ValueError for one that cannot run this model there."""
+def chosen(config: DecoderConfig, platform: str, tokens: int = 0) -> str:
+  """The kernel of config.attention, with "auto" decided; ValueError for one that cannot run this model there.
+
+  tokens: of a row; 0 where they are not known or not all of them are new, and attention is not cut into blocks
+  """
   if config.attention == "auto":
-    best = OF_PLATFORM.get(platform, "xla")
+    best = OF_PLATFORM.get(platform, "blocks" if platform == "cpu" and tokens > blockwise.SHORT else "xla")
     return "xla" if _unavailable(best, config, platform) else best
   reason = _unavailable(config.attention, config, platform)
   if reason:
@@ -103,14 +105,7 @@ def splash(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT:
   q_BHTC = pad(q_BHTC * jnp.asarray(scale or C**-0.5, q_BHTC.dtype))
   segments_BT = jnp.pad(segments_BT, ((0, 0), (0, fill)))
   kernel = functools.partial(_splash, window=window, softcap=softcap, interpret=layout.platform() != "tpu")
-  partition = layout.spec(q_BHTC.shape, layout.HEADS)
-  if partition is not None:
-    mesh, heads = jax.sharding.get_abstract_mesh(), partition[1]
-    copies = math.lcm(k_BKTC.shape[1], mesh.shape[heads] if heads else 1) // k_BKTC.shape[1]
-    k_BKTC, v_BKTC = (jnp.repeat(x, copies, axis=1) for x in (k_BKTC, v_BKTC))   # at least one kv head a device
-    in_specs = (partition, partition, partition, PartitionSpec(partition[0], None))
-    kernel = jax.shard_map(kernel, in_specs=in_specs, out_specs=partition, check_vma=False)
-  return kernel(q_BHTC, pad(k_BKTC), pad(v_BKTC), segments_BT)[:, :, :T]
+  return layout.by_device(kernel, q_BHTC, pad(k_BKTC), pad(v_BKTC), segments_BT)[:, :, :T]
 
 
 def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array,

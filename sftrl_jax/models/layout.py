@@ -4,9 +4,11 @@ Without a mesh, without rules, and on one device there are no constraints, and t
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 # Axes of the residual stream. ROWS: each device has rows of its own, and matrices are gathered. STATIONARY: matrices
@@ -43,6 +45,21 @@ def spread(x_BKSC: jax.Array) -> jax.Array:
   if partition is None or partition[3] is None:
     return x_BKSC
   return jax.lax.with_sharding_constraint(x_BKSC, partition)
+
+
+def by_device(kernel: Callable[..., jax.Array], q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array,
+              *rows: jax.Array) -> jax.Array:
+  """kernel(q_BHTC, k_BKTC, v_BKTC, *rows), x_BHTC, each device with its own rows and heads. rows: arrays [B, ...]"""
+  partition = spec(q_BHTC.shape, HEADS)
+  if partition is None:
+    return kernel(q_BHTC, k_BKTC, v_BKTC, *rows)
+  mesh, heads = jax.sharding.get_abstract_mesh(), partition[1]
+  copies = math.lcm(k_BKTC.shape[1], mesh.shape[heads] if heads else 1) // k_BKTC.shape[1]
+  k_BKTC, v_BKTC = (jnp.repeat(x, copies, axis=1) for x in (k_BKTC, v_BKTC))   # at least one kv head a device
+  of_rows = [PartitionSpec(partition[0], *[None] * (x.ndim - 1)) for x in rows]
+  kernel = jax.shard_map(kernel, in_specs=(partition, partition, partition, *of_rows), out_specs=partition,
+                         check_vma=False)
+  return kernel(q_BHTC, k_BKTC, v_BKTC, *rows)
 
 
 def platform() -> str:

@@ -60,11 +60,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if run_state is None:
       return
     ref = reference_params(experiment, run_state.start)
-    score = functools.partial(_score, experiment, learner, run_state.jitted, ref)
+    score = functools.partial(score_batch, experiment, learner, run_state.jitted, ref)
     blank = blank_episodes(learner.episodes)
     scored = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
     minibatch = run_state.jitted.take(scored.batch, np.arange(learner.minibatch, dtype=np.int32))
-    train_step = session.compile_step(run_state, minibatch, *_scalars(experiment, run_state.position, first=True))
+    train_step = session.compile_step(run_state, minibatch, *step_scalars(experiment, run_state.position, first=True))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
     while not experiment.limits.over(run_state.position):
       with log.profile.step(run_state.position.step + 1):
@@ -79,7 +79,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         scored_at = time.perf_counter()
         stop.begin_update(updating)
         with span("update"):
-          state, updated = _update(experiment, learner, run_state, scored, train_step)
+          state, updated = update(experiment, learner, run_state, scored, train_step)
         run_state = _say_stopped(run_state, learner, updated, log)
         ended = time.perf_counter()
         updating = ended - scored_at
@@ -135,8 +135,8 @@ class Updated:
   numbers: dict[str, Any]
 
 
-def _score(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
-           episodes: list[Episode], played: RolloutBatch | None = None) -> ScoredBatch:
+def score_batch(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
+                episodes: list[Episode], played: RolloutBatch | None = None) -> ScoredBatch:
   """The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes."""
   section, padding = experiment.algorithm_config, played.padding_episodes if played else 0
   rows = rows_of(experiment, section, episodes, learner.length)
@@ -169,8 +169,8 @@ def _log_episodes(experiment: Experiment, step: int, played: RolloutBatch, log: 
       log.episode(episode_line(step, "train", "train", experiment.actor.rollout.temperature, episode))
 
 
-def _update(experiment: Experiment, learner: Learner, run_state: RunState, scored: ScoredBatch,
-            train_step: Callable) -> tuple[TrainState, Updated]:
+def update(experiment: Experiment, learner: Learner, run_state: RunState, scored: ScoredBatch,
+           train_step: Callable) -> tuple[TrainState, Updated]:
   """Epochs over shuffled minibatches; the order follows from the step.
 
   A device is waited for between minibatches only where target_kl is a limit. Every process reads the same sums over all
@@ -178,7 +178,7 @@ def _update(experiment: Experiment, learner: Learner, run_state: RunState, score
   """
   state, total, limited, read = run_state.state, [], bool(experiment.algorithm_config.target_kl), 0
   for rows in _minibatches(experiment, learner, run_state.position, scored.lengths_B):
-    scalars = _scalars(experiment, run_state.position, first=not total)
+    scalars = step_scalars(experiment, run_state.position, first=not total)
     minibatch = run_state.jitted.take(scored.batch, rows)
     state, metrics = train_step(state, minibatch, *scalars)
     total.append(metrics)
@@ -211,7 +211,7 @@ def _minibatches(experiment: Experiment, learner: Learner, position: Position, l
       yield learner.update_order(order[first : first + each], lengths_B)
 
 
-def _scalars(experiment: Experiment, position: Position, first: bool) -> tuple[Any, ...]:
+def step_scalars(experiment: Experiment, position: Position, first: bool) -> tuple[Any, ...]:
   """What a train step takes besides state and minibatch: (share of the FLOPs that is spent, first).
 
   The share: where the learning rate follows it, for what a rollout costs is known only after it; else None, for

@@ -54,8 +54,9 @@ def test_a_kernel_says_what_attend_says(kernel, dtype, window, softcap):
     assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 2e-2) * np.linalg.norm(theirs)
 
 
-def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh():
-  """Splash under shard_map, over more devices in tensor than there are kv heads, within remat and the scan."""
+@pytest.mark.parametrize("kernel", ["splash", "blocks"])
+def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh(kernel):
+  """Kernels under shard_map, over more devices in tensor than there are kv heads, within remat and the scan."""
   config = DecoderConfig(vocab=24, width=16, layers=2, heads=4, kv_heads=1, window=5, pattern=("local", "global"),
                          attention="xla", init_std=0.5)
   shapes, random = jax.eval_shape(build(config).init, jax.random.key(0)), np.random.default_rng(0)
@@ -72,7 +73,7 @@ def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh():
   want = squares(config)(params)
   mesh = meshes.make(meshes.MeshConfig(2, 2, 2))
   with jax.set_mesh(mesh), rules.applied():
-    got = squares(dataclasses.replace(config, attention="splash"))(
+    got = squares(dataclasses.replace(config, attention=kernel))(
         jax.device_put({"model": params}, rules.shardings({"model": params}, mesh))["model"])
   for (path, mine), theirs in zip(trees.leaves(got).items(), jax.tree.leaves(want), strict=True):
     assert np.linalg.norm(mine - np.asarray(theirs)) <= 2e-5 * np.linalg.norm(theirs), path
@@ -82,6 +83,9 @@ def test_auto_takes_what_the_devices_have_and_the_model_can():
   half, plain = DecoderConfig(dtype="bfloat16"), DecoderConfig()
   assert [kernels.chosen(half, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "cudnn", "xla"]
   assert [kernels.chosen(plain, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
+  for tokens, kernel in ((512, "xla"), (513, "blocks")):   # of rows on a CPU
+    assert [kernels.chosen(half, platform, tokens) for platform in ("tpu", "gpu", "cpu")] == [
+        "splash", "cudnn", kernel]
   capped = DecoderConfig(dtype="bfloat16", attention_softcap=50.0)
   assert [kernels.chosen(capped, platform) for platform in ("tpu", "gpu")] == ["splash", "xla"]
   with pytest.raises(ValueError, match="attention is 'cudnn', but it has no soft cap, and attention_softcap is 50"):

@@ -38,7 +38,7 @@ MISSING = {   # what the decoder lacks for other families
     **dict.fromkeys(("starcoder2", "stablelm", "olmo"), _LAYER_NORM), "mamba": "state-space layers",
     "gemma3n": "embeddings of each layer and alternating updates"}
 # Fields of DecoderConfig that say how a model is run or initialised, not what it computes.
-NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "init_std", "context")
+NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "flatten", "init_std", "context")
 
 
 # What a file may say of a size at most, so that a damaged one is refused before anything is made of that size.

@@ -40,30 +40,48 @@ def load_peer(config: DecoderConfig, params: dict, threads: int, learning_rate: 
   except ImportError as error:
     raise ConfigError(f"--against=hf needs torch and transformers ({error}): pip install 'sftrl-jax[hf]' torch.") from (
         error)
+  torch.set_num_threads(threads)
+  with tempfile.TemporaryDirectory() as folder:
+    model = load_model(Path(folder), config, params, config.dtype)
+  if recomputes(config):
+    model.gradient_checkpointing_enable()
+  optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+  versions = f"torch {torch.__version__} ({threads} threads, {model.device.type}), transformers " + (
+      transformers.__version__)
+  return Peer(model, optimizer, model.device, clip, versions)
+
+
+def load_model(folder: Path, config: DecoderConfig, params: dict, dtype: str) -> Any:
+  """Our weights as a model of transformers, on its GPU if JAX uses one; `folder`, which is empty, may be deleted then.
+
+  params: of `model`, stacked; dtype: of the weights
+  """
   import jax
+  import torch
+  import transformers
 
   from sftrl_jax.checkpoints import hf
-  torch.set_num_threads(threads)
   cuda = jax.default_backend() == "gpu" and torch.cuda.is_available()
-  device = torch.device("cuda" if cuda else "cpu")
+  hf.save(folder, config, params, None)
   before = os.environ.get("HF_HUB_OFFLINE")
-  with tempfile.TemporaryDirectory() as folder:
-    hf.save(Path(folder), config, params, None)
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-      model = transformers.AutoModelForCausalLM.from_pretrained(
-          folder, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", local_files_only=True)
-      model = model.to(device)
-      for parameter in model.parameters():   # which may be mapped from the file that is deleted next
-        parameter.data = parameter.data.clone()
-    finally:
-      if before is None:
-        del os.environ["HF_HUB_OFFLINE"]
-      else:
-        os.environ["HF_HUB_OFFLINE"] = before
-  optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-  versions = f"torch {torch.__version__} ({threads} threads, {device.type}), transformers {transformers.__version__}"
-  return Peer(model, optimizer, device, clip, versions)
+  os.environ["HF_HUB_OFFLINE"] = "1"
+  try:
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True)
+    model = model.to("cuda" if cuda else "cpu")
+    for parameter in model.parameters():   # which may be mapped from a file that is deleted
+      parameter.data = parameter.data.clone()
+  finally:
+    if before is None:
+      del os.environ["HF_HUB_OFFLINE"]
+    else:
+      os.environ["HF_HUB_OFFLINE"] = before
+  return model
+
+
+def recomputes(config: DecoderConfig) -> bool:
+  """Whether the peer recomputes the activations of whole blocks in its backward pass: where ours does, too."""
+  return config.remat == "full"
 
 
 def train(peer: Peer, examples: Examples, rows: int) -> Work:

@@ -7,7 +7,7 @@ close in time can be trusted, and a comparison of two runs cannot.
 import dataclasses
 import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,10 +17,16 @@ from ml_collections import ConfigDict
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh, rules
 from sftrl_jax.parallel.mesh import shard_rows
-from sftrl_jax.programs.bench import hf_peer, machine_peak, table, workloads
+from sftrl_jax.programs.bench import hf_peer, machine_peak, rl_iteration, scripted_rollout, table, trl_peer, workloads
 from sftrl_jax.programs.bench.hf_peer import Peer
-from sftrl_jax.programs.bench.machine_peak import MachinePeak
-from sftrl_jax.programs.bench.paired_timing import Work, alternate
+from sftrl_jax.programs.bench.measurement import (
+    RECOMPUTED,
+    SCRIPTED,
+    Bench,
+    Measurement,
+    ScriptedLengths,
+    measure,
+)
 from sftrl_jax.programs.bench.workloads import Timed, Training
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
@@ -36,53 +42,46 @@ PREFILL = (1, 256)   # rows, tokens
 DECODE = ((1, 128), (16, 128), (64, 32))   # rows, tokens of their prompts
 STEPS = 24   # tokens decoded a row
 PAIRS = 5
-AGAINST = ("hf",)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-  """What a measurement needs.
-
-  start, params, frozen: the model at the start, what is trained, what is not; see start/trainable.py
-  peer: None without --against
-  pairs: how often ours and theirs run
-  say: prints a line
-  """
-
-  experiment: Experiment
-  start: dict
-  params: dict
-  frozen: dict
-  peak: MachinePeak
-  peer: Peer | None
-  pairs: int
-  say: Callable[[str], None]
+AGAINST = ("hf", "trl")
 
 
 def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: int = PAIRS,
-        only: tuple[str, ...] = ()) -> dict:
+        only: tuple[str, ...] = (), scripted: ScriptedLengths = SCRIPTED) -> dict:
   """Measures the training of a config, prints a table, and returns the content of bench.json.
 
-  against: the peer, "hf" or ""; out: a directory for bench.json, or ""; only: of MEASUREMENTS, () for all
+  against: the peer, of AGAINST, or ""; out: a directory for bench.json, or ""; only: of MEASUREMENTS, () for all, or
+  for all that "trl" does; scripted: lengths of the responses of "rollout"
   """
   refuse(against, pairs, only)
   names = [name for name in only or MEASUREMENTS
-           if KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes]
+           if (only or against != "trl" or "trl" in MEASUREMENTS[name].peers)
+           and (KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes)]
+  if not names:
+    raise ConfigError(f"--against={against} --only={','.join(only)} measures training that plays episodes, but this "
+                      f"config is one of {verb}: use one of rl.")
+  versions = trl_peer.versions(machine_peak.threads()) if against == "trl" else ""
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model, experiment.lora)
+  if against:
+    _refuse_devices(experiment, against)
+  if against == "trl":
+    trl_peer.refuse(experiment)
   with jax.set_mesh(experiment.mesh), rules.applied(), tempfile.TemporaryDirectory() as folder:
     peak = machine_peak.measure()
     print(table.describe_machine(peak), flush=True)
     start, params, frozen = trainable.init_trainable(experiment, Path(folder))
-    peer = _peer(experiment, start, peak.threads) if against else None
-    bench = Bench(experiment, start, params, frozen, peak, peer, pairs, lambda text: print(f"  {text}", flush=True))
+    peer = _peer(experiment, start, peak.threads) if against == "hf" else None
+    bench = Bench(experiment, start, params, frozen, peak, against, peer, pairs, scripted,
+                  lambda text: print(f"  {text}", flush=True))
     lines = []
     for name in names:
       lines += MEASUREMENTS[name].measure(bench)
       gc.collect()   # what one measurement held is gone before the next one begins
   result = {"config": experiment.config, "verb": verb, "device": dataclasses.asdict(peak), "jax": jax.__version__,
-            "peer": peer.versions if peer else "", "lines": lines}
+            "peer": peer.versions if peer else versions, "lines": lines}
   print(table.table(lines, peak, experiment.model.config.dtype))
+  if result["peer"]:
+    print(f"peer: {result['peer']}")
   if out:
     Path(out).mkdir(parents=True, exist_ok=True)
     write_json(Path(out) / "bench.json", result)
@@ -91,7 +90,7 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
 
 
 def refuse(against: str, pairs: int, only: Sequence[str]) -> None:
-  """ConfigError for options of `run` that are not valid."""
+  """ConfigError for words of the command line that mean nothing."""
   if against and against not in AGAINST:
     raise ConfigError(f"--against is {against!r}; known: {', '.join(AGAINST)}.")
   if pairs < 1:
@@ -99,12 +98,19 @@ def refuse(against: str, pairs: int, only: Sequence[str]) -> None:
   for name in only:
     if name not in MEASUREMENTS:
       raise ConfigError(f"--only names {name!r}; known: {', '.join(MEASUREMENTS)}.")
+    if against and against not in MEASUREMENTS[name].peers:
+      known = [name for name in MEASUREMENTS if against in MEASUREMENTS[name].peers]
+      raise ConfigError(f"--only names {name!r}, which --against={against} does not do: it does {', '.join(known)}.")
+
+
+def _refuse_devices(experiment: Experiment, against: str) -> None:
+  devices = experiment.mesh.size
+  if devices > 1:
+    raise ConfigError(f"--against={against} compares one device, but there are {devices}: hide the others.")
 
 
 def _peer(experiment: Experiment, start: dict, threads: int) -> Peer:
   optimizer = experiment.optimizer
-  if jax.device_count() > 1:
-    raise ConfigError(f"--against=hf compares one device, but there are {jax.device_count()}: hide the others.")
   return hf_peer.load_peer(experiment.model.config, start, threads, optimizer.learning_rate, optimizer.clip)
 
 
@@ -118,7 +124,7 @@ def _prefill(bench: Bench) -> list[dict]:
   timed = workloads.prefill(experiment.actor.decoder, _decoding_params(bench), experiment.mesh, rows, length)
   tokens = workloads.ids_of(rows, length, experiment.model.config.vocab)
   theirs = hf_peer.prefill(bench.peer, tokens) if bench.peer else None
-  return [_measure(bench, "prefill", f"{rows}x{length}", timed, theirs)]
+  return [measure(bench, "prefill", f"{rows}x{length}", timed, theirs)]
 
 
 def _decode(bench: Bench) -> list[dict]:
@@ -132,7 +138,7 @@ def _decode(bench: Bench) -> list[dict]:
     if bench.peer:
       tokens = workloads.ids_of(rows, length, bench.experiment.model.config.vocab)
       theirs, note = hf_peer.decode(bench.peer, tokens, STEPS)
-    lines.append(_measure(bench, "decode", f"batch {rows}", timed, theirs, steps=STEPS, note=note))
+    lines.append(measure(bench, "decode", f"batch {rows}", timed, theirs, steps=STEPS, note=note))
     del timed, theirs
     gc.collect()
   return lines
@@ -145,13 +151,16 @@ def _sft(bench: Bench) -> list[dict]:
   learner = make_sft_learner(experiment, length)
   jitted = jit_functions(experiment, learner, bench.params)
   training = Training(experiment, learner, jitted, bench.params, bench.frozen)
+  remat = experiment.model.config.remat
+  theirs_too = remat if hf_peer.recomputes(experiment.model.config) else "none"
+  sides = f"ours recomputes {RECOMPUTED[remat]} (model.remat={remat}), the peer {RECOMPUTED[theirs_too]}"
   half = rows // 2 if rows % (2 * experiment.compute.microbatches) == 0 else rows
   lines = []
   for name, count, make_batch in (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged)):
     batch, examples = make_batch(count, length, vocab)
     timed = workloads.train(training, batch, int(batch.weights_BT.sum()))
     theirs = hf_peer.train(bench.peer, examples, count) if bench.peer else None
-    lines.append(_measure(bench, name, f"{count}x{length}", timed, theirs))
+    lines.append(measure(bench, name, f"{count}x{length}", timed, theirs, sides=sides))
     del timed, theirs   # frees the state before the next one is made
     gc.collect()
   return lines
@@ -182,29 +191,14 @@ def _rl(bench: Bench) -> list[dict]:
   cost += flops.forward(*read) if reference else 0.0
   timed = Timed(scoring, tokens, cost)
   shape = f"{learner.rows}x{learner.length}"
-  lines = [_measure(bench, f"{name} score", shape, timed, None)] if jitted.score_rows else []
+  lines = [measure(bench, f"{name} score", shape, timed, None)] if jitted.score_rows else []
   minibatch = jitted.take(score()[0], np.arange(learner.minibatch, dtype=np.int32))
   timed = workloads.train(Training(experiment, learner, jitted, bench.params, bench.frozen), minibatch)
-  return [*lines, _measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
+  return [*lines, measure(bench, f"{name} update", f"{learner.minibatch}x{learner.length}", timed, None)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-  """One of --only. measure: Bench -> lines of bench.json; needs_episodes: only of training that plays episodes."""
-
-  measure: Callable[[Bench], list[dict]]
-  needs_episodes: bool = False
-
-
-MEASUREMENTS = {"prefill": Measurement(_prefill), "decode": Measurement(_decode), "sft": Measurement(_sft),
-                "rl": Measurement(_rl, needs_episodes=True)}
-
-
-def _measure(bench: Bench, work: str, shape: str, timed: Timed, theirs: Work | None, steps: int = 1,
-             note: str = "") -> dict:
-  measured = alternate(timed.run, theirs, bench.pairs)
-  line = table.line_of(work, shape, timed, measured, bench.peak, bench.experiment.model.config.dtype, steps)
-  if note:
-    line["note"] = note
-  bench.say(table.describe_line(line))
-  return line
+MEASUREMENTS = {
+    "prefill": Measurement(_prefill, peers=("hf",)), "decode": Measurement(_decode, peers=("hf",)),
+    "sft": Measurement(_sft, peers=("hf",)), "rl": Measurement(_rl, needs_episodes=True),
+    "rollout": Measurement(scripted_rollout.measure, needs_episodes=True),
+    "iteration": Measurement(rl_iteration.measure, needs_episodes=True, peers=("trl",))}

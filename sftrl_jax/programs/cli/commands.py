@@ -206,12 +206,20 @@ def run_bench(command: Command) -> None:
     raise ConfigError(f"--pairs={pairs} is no whole number.")
   if "--against" in command.flags:   # two frameworks share the device's memory
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  numbers = {}
+  for flag, name in (("--mean-length", "mean"), ("--sigma", "sigma")):
+    if flag in command.flags:
+      try:
+        numbers[name] = float(command.flags[flag])
+      except ValueError:
+        raise ConfigError(f"{flag}={command.flags[flag]} is no number.") from None
   config = _settled(_resolve_training(command), verb)
   from sftrl_jax.programs.bench import run
+  from sftrl_jax.programs.bench.measurement import ScriptedLengths
   kinds = tuple(kind for kind in command.flags.get("--only", "").split(",") if kind)
   out = command.flags.get("--out", "")
   with only_output(Path(out), "--out", inside=True) if out else contextlib.nullcontext():
-    run.run(config, verb, command.flags.get("--against", ""), out, int(pairs), kinds)
+    run.run(config, verb, command.flags.get("--against", ""), out, int(pairs), kinds, ScriptedLengths(**numbers))
 
 
 def run_plan(command: Command) -> None:

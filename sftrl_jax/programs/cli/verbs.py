@@ -82,10 +82,13 @@ CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [FLAGS] [--config.some.key=v
   --within=2     fails above this multiple of the plan; of a slice, the planned seconds are a bound
   --workdir=DIR  where its steps write, in a directory that it removes at the end (default: a temporary one here);
                  several hosts need one that they share, or gs://...{PROCESS_USAGE}"""
-BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf] [--out=DIR] [--config.some.key=value ...]
-  --against=hf  transformers and torch on the same shapes and weights, alternating with ours
-  --only=KINDS  some of prefill,decode,sft,rl     --pairs=5  repetitions of each
-  --out=DIR     writes DIR/bench.json"""
+BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf|trl] [FLAGS] [--config.some.key=value ...]
+  --against=hf      transformers and torch on the same shapes and weights, alternating with ours
+  --against=trl     an iteration of TRL's GRPOTrainer on the same prompts, rewards and weights, alternating with ours
+  --only=KINDS      some of prefill,decode,sft,rl,rollout,iteration     --pairs=5  repetitions of each
+  --mean-length=N   tokens of the scripted responses of `rollout` (default: a fifth of rollout.max_new_tokens)
+  --sigma=0.9       of the logarithm of their lengths
+  --out=DIR         writes DIR/bench.json"""
 EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [--config.some.key=value ...]
   FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT
   --config=FILE.py   the task, for a model without a run: FROM is then a Hugging Face directory or id, a .gguf file,
@@ -131,8 +134,9 @@ VERBS = {
                "--max-new-tokens", "--seed", "--system", "--dtype"),
         positionals=(1, 1), repeated=("--stop",), switches=("--raw",)),
     "bench": Verb(
-        commands.run_bench, "measure training and decoding against the machine's peak, and against torch",
-        BENCH_USAGE, flags=("--config", "--against", "--out", "--only", "--pairs"), required=("--config",)),
+        commands.run_bench, "measure training and decoding against the machine's peak, torch and TRL",
+        BENCH_USAGE, flags=("--config", "--against", "--out", "--only", "--pairs", "--mean-length", "--sigma"),
+        required=("--config",)),
     "plan": Verb(
         commands.run_plan, "whether a run fits a TPU slice, how fast it can be there, and which settings help",
         PLAN_USAGE, flags=("--config", "--topology", "--optimizer", "--only", "--show", "--json", "--price", "--tries"),

@@ -34,24 +34,26 @@ class PretrainedConfig:
   """What a config may say of a model whose numbers come with its weights.
 
   dtype: of activations and matmuls; parameters are trained in f32
-  attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto", which takes
-    the best that the devices have; decoding over a cache is always "xla"
+  attention: how training rows attend: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" or "blocks" (anywhere), or "auto",
+    which takes the best that the devices have; decoding over a cache is always "xla"
   remat: what the backward pass recomputes: "full" whole blocks (up to 1/3 more FLOPs), "light" cheap parts, "none"
     nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
     "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory
   unroll: blocks unrolled per step of the scan over layers
+  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
-  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+  attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
+  flatten: bool = False
 
   def __post_init__(self):
     if self.unroll < 1:
       raise ValueError(f"unroll is {self.unroll}; it must be at least 1.")
     for name, known in (("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light", "offload", "auto")),
-                        ("attention", ("auto", "xla", "splash", "cudnn"))):
+                        ("attention", ("auto", "xla", "blocks", "splash", "cudnn"))):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}.")
 

@@ -4,17 +4,8 @@ import json
 
 import pytest
 
-from sftrl_jax.programs.bench import machine_peak, run
+from sftrl_jax.programs.bench import run
 from sftrl_jax.programs.config.errors import ConfigError
-
-
-@pytest.fixture
-def small(monkeypatch):
-  monkeypatch.setattr(run, "PREFILL", (1, 8))
-  monkeypatch.setattr(run, "DECODE", ((1, 8), (2, 8)))
-  monkeypatch.setattr(run, "STEPS", 2)
-  measure = machine_peak.measure
-  monkeypatch.setattr(machine_peak, "measure", lambda: measure(0.0, 1))
 
 
 def test_a_config_of_sft_is_measured_and_written(tiny, small, tmp_path, capsys):
@@ -38,8 +29,9 @@ def test_a_config_of_rl_has_its_update_measured(tiny, small):
 
 
 @pytest.mark.parametrize("words, message", [
-    (("torch", 5, ()), "--against is 'torch'; known: hf"), (("", 0, ()), "--pairs is 0"),
-    (("", 5, ("decoding",)), "--only names 'decoding'; known: prefill, decode, sft, rl")])
+    (("torch", 5, ()), "--against is 'torch'; known: hf, trl"), (("", 0, ()), "--pairs is 0"),
+    (("", 5, ("decoding",)), "--only names 'decoding'; known: prefill, decode, sft, rl, rollout, iteration"),
+    (("hf", 5, ("rl",)), "--only names 'rl', which --against=hf does not do: it does prefill, decode, sft")])
 def test_wrong_words_are_refused(words, message):
   with pytest.raises(ConfigError, match=message):
     run.refuse(*words)
