@@ -13,12 +13,12 @@ from jax.ad_checkpoint import checkpoint_name
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
-from sftrl_jax.models.blockwise import attend_blockwise, block_mask
 from sftrl_jax.models.cache import Cache, reserve, write_at
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.cpu.blockwise import attend_blockwise, block_mask
+from sftrl_jax.models.cpu.products import by_matrices
 from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STATIONARY, STATIONARY_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
-from sftrl_jax.models.products import by_matrices
 from sftrl_jax.projections import PROJECTIONS, Projection
 from sftrl_jax.shapes import check
 

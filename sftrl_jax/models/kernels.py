@@ -2,7 +2,7 @@
 a model uses.
 
 They replace attention.attend in training and scoring, where there is no cache, and while a long prompt is read into an
-empty one. On a CPU, long rows are cut into blocks instead (blockwise.py). splash takes the segment of each token
+empty one. On a CPU, long rows are cut into blocks instead (cpu/blockwise.py). splash takes the segment of each token
 and a window. This is the mask of attention.may_attend as long as positions ascend within a segment, as they do in every
 layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes the mask itself.
 """
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import blockwise, layout
+from sftrl_jax.models import layout
 from sftrl_jax.models.attention import attend_in_chunks, may_attend
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.models.cpu import blockwise
 
 OF_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
 SHORT = 2**15   # tokens of a prompt x columns of the cache up to which it is read as any message is

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.models.products import by_matrices
+from sftrl_jax.models.cpu.products import by_matrices
 
 
 @pytest.mark.parametrize("equation, x, kernel", [

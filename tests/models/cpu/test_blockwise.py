@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sftrl_jax import inputs
-from sftrl_jax.models import attention, blockwise
+from sftrl_jax.models import attention
+from sftrl_jax.models.cpu import blockwise
 
 LENGTH, BLOCK = 43, 8   # not a multiple of a block
 

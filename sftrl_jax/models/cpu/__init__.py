@@ -1,0 +1,1 @@
+"""What XLA does slowly on CPUs, in forms that it does fast."""
