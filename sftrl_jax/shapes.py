@@ -6,12 +6,15 @@ Every array's name ends in one letter per axis: `tokens_BT` has rows and tokens.
 from typing import Any
 
 LEGEND = {
-    "B": "rows", "T": "tokens", "A": "tokens of all rows", "M": "tokens of a tile", "S": "cached tokens",
-    "P": "prompt tokens", "R": "response tokens",
+    "B": "rows", "T": "tokens", "A": "tokens of all rows", "M": "tokens of a tile",
+    "S": "cached tokens, or sides of the pairs of a row",
+    "P": "prompt tokens, or pairs of a row", "R": "response tokens",
     "D": "width", "H": "heads", "K": "kv heads", "C": "head channels", "X": "queries of all heads that share a kv head",
-    "F": "ffn", "N": "layers", "V": "vocabulary", "J": "blocks of the vocabulary", "I": "ids of a block",
+    "F": "ffn", "N": "layers, or pairs of a corpus", "V": "vocabulary", "J": "blocks of the vocabulary",
+    "I": "ids of a block",
     "E": "episodes", "Q": "groups of episodes", "G": "episodes of a group", "U": "turns",
     "L": "positions on an episode's grid", "1": "a broadcast axis",
+    "2": "the sides of a pair",
 }
 # report/stats imports no room and compares runs, not tokens: its arrays have a legend of their own.
 LEGEND_OF_STATISTICS = {

@@ -10,20 +10,23 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment import sections
 from sftrl_jax.training.algorithms import ALGORITHMS
+from sftrl_jax.training.preference_objectives import OBJECTIVES
 
 SECTIONS = {
     "model": sections.DecoderConfig, "lora": sections.LoraConfig, "rollout": sections.RolloutConfig,
     "evals": sections.EvalsConfig, "optimizer": sections.OptimizerConfig, "schedule": sections.ScheduleConfig,
     "compute": sections.ComputeConfig, "mesh": sections.MeshConfig, "checkpoint": sections.CheckpointConfig,
     "log": sections.LogConfig, "data": sections.DemonstrationsConfig, "rows": sections.RowsConfig,
-    **{name: algorithm.section for name, algorithm in ALGORITHMS.items()}}
+    **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
+    **{objective.key: objective.section for objective in OBJECTIVES.values()}}
 # -1 is a choice: the remaining devices, and the default of the watchdog.
 MINUS_ONE = {"mesh.data", "mesh.fsdp", "mesh.tensor", "log.watchdog_seconds"}
 MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something off, or is a number like others
     "model.width", "model.layers", "model.heads", "model.unroll", "model.norm_eps", "model.init_std",
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",
     "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
-    "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group"}
+    "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group",
+    "dpo.beta"}
 
 
 def numbers():
@@ -31,6 +34,7 @@ def numbers():
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
       kind = kinds[field.name]
+      kind = int if kind == int | typing.Literal["auto"] else kind
       if kind in (int, float) or (typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is float):
         yield name, section, field.name, kind
 

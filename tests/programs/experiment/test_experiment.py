@@ -13,7 +13,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
 def test_its_properties_are_those_of_the_config(tiny, method, verb, section, value_head):
   experiment = build_experiment(tiny(method, seed=3, batch=8), verb)
   assert (experiment.seed, experiment.batch, experiment.start, experiment.verb) == (3, 8, "scratch", verb)
-  assert experiment.value_head is value_head and experiment.has_env
+  assert (experiment.head_layers is not None) is value_head and experiment.has_env and experiment.objective is None
   assert (experiment.algorithm is None) == (section is None) == isinstance(experiment.data, DemonstrationsConfig)
   assert section is None or type(experiment.algorithm_config) is section is experiment.algorithm.section
   assert experiment.limits.steps == experiment.config["steps"]
