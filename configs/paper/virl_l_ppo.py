@@ -13,6 +13,9 @@ turns (a route of a generated city has 11.4 points); --config.env.routes=FILE na
 other differences are those of gp_l_ppo.py, and thought is all before the key "action" (the released code never finds
 that key, so all but the last five tokens are thought). A prompt is written anew at every point, so that an episode is
 several rows. --config.env.legacy=true is the verifier of the released code.
+
+Planned in the same way: a train step takes 68 of 96 GiB a chip with --config.compute.microbatches=12, and does not fit
+with the six that are set here for rows of tokens, a third as long.
 """
 
 from configs.paper import task
