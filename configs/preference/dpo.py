@@ -15,26 +15,12 @@ trained on. Any model can be the start: --config.start=DIR, a .gguf file, or a n
 --config.lora.rank=16 trains adapters instead of all of it.
 """
 
-from pathlib import Path
-
-from ml_collections import ConfigDict
+from configs.preference import task
 
 
 def get_config():
-  config = ConfigDict()
-  config.seed = 0
-  config.start = "smollm2"
-  config.steps = 100
-  config.batch = 8
+  config = task.shared()
   config.objective = "dpo"
   config.dpo = dict(loss="sigmoid", beta=0.1)
-  config.env = dict(name="none")  # nothing is played; evals.variants of an environment would be
-  config.tokenizer = dict(name="pretrained")
-  config.model = dict(name="pretrained", dtype="float32")  # bfloat16 on an accelerator
-  config.data = dict(path=str(Path(__file__).with_name("pairs_sample.jsonl")), length=256)
-  config.optimizer = dict(name="adamw", learning_rate=1e-6, clip=1.0)
-  config.schedule = dict(name="cosine", warmup=10, end=0.1)
-  config.compute = dict(microbatches=4, logit_chunk=256)  # a vocabulary of 49 thousand is the largest array there is
-  config.checkpoint = dict(every=50, keep=2)
-  config.log = dict(every=1)
+  config.optimizer.learning_rate = 1e-6
   return config

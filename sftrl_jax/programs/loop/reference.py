@@ -8,8 +8,8 @@ start.
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sftrl_jax.checkpoints.checksum import checksums, sha256
 from sftrl_jax.data import packing
 from sftrl_jax.data.pairs.batches import PairCorpus
+from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import rows as mesh_rows, shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
@@ -24,9 +25,25 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.programs.loop.run_state import RunState
 from sftrl_jax.programs.loop.sft_data import SftData
+from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.log import Log, write_json
 
 FILE = "reference.json"
+
+
+def scored_by_start(experiment: Experiment) -> Callable[[SftData, RunState, Log], tuple[SftData, RunState, float]]:
+  """(data, run state, log) -> (the data with the start's log-probabilities, the run state, FLOPs of scoring).
+
+  The run state loses the start's parameters, unless evaluations compare with them too.
+  """
+
+  def prepare(data: SftData, run_state: RunState, log: Log) -> tuple[SftData, RunState, float]:
+    data, length = with_reference(experiment, data, run_state, log), experiment.data.length
+    cost = flops.forward(experiment.model.config, scored_rows(experiment, data.corpus) * length, length)
+    kept = run_state.start if trainable.measures_kl(experiment) else {}
+    return data, dataclasses.replace(run_state, start=kept), cost
+
+  return prepare
 
 
 def with_reference(experiment: Experiment, data: SftData, run_state: RunState, log: Log) -> SftData:
@@ -98,9 +115,3 @@ def _kept(path: Path, fingerprint: str, count: int) -> np.ndarray | None:
 def _unusable(path: Path, why: str) -> ConfigError:
   return ConfigError(f"{path} holds the start's log-probabilities of this run, but {why}: put the start back as it "
                      "was, delete the file to score anew, or use another --workdir.")
-
-
-def start_is_read_on(experiment: Any) -> bool:
-  """Whether evaluations compare with the start too, so that its parameters stay after scoring."""
-  evals = experiment.evals
-  return bool(evals.variants and evals.kl and 1.0 in evals.temperatures)

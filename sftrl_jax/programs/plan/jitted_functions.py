@@ -105,7 +105,7 @@ def planned_functions(experiment: Experiment) -> Source:
   evals, actor = experiment.evals, experiment.actor
   if kind.plays_episodes or evals.variants:
     decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
-  if evals.variants and evals.kl and 1.0 in evals.temperatures:
+  if trainable.measures_kl(experiment):
     count = evaluator.kl_batch(experiment)
     batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
     yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model, experiment.compute.logit_chunk), (

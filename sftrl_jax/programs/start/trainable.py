@@ -64,10 +64,15 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
 
 def reads_start(experiment: Any) -> bool:
   """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
-  evals, algorithm, objective = experiment.evals, experiment.algorithm_config, experiment.objective
-  measured = evals.variants and evals.kl and 1.0 in evals.temperatures
+  algorithm, objective = experiment.algorithm_config, experiment.objective
   compared = objective is not None and objective.reads_start(experiment.objective_config)
-  return bool(measured or compared or (algorithm is not None and algorithm.kl_coef))
+  return bool(measures_kl(experiment) or compared or (algorithm is not None and algorithm.kl_coef))
+
+
+def measures_kl(experiment: Any) -> bool:
+  """Whether evaluations measure the KL to the start."""
+  evals = experiment.evals
+  return bool(evals.variants and evals.kl and 1.0 in evals.temperatures)
 
 
 def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
