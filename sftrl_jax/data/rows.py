@@ -64,12 +64,17 @@ class RowsConfig:
   validation: float = 0.0
 
   def __post_init__(self):
-    if self.length < 2:
-      raise ValueError(f"length is {self.length}; a row needs at least 2 tokens.")
-    if not 0 <= self.max_dropped <= 1:
-      raise ValueError(f"max_dropped is {self.max_dropped}; it is a share of the rows, from 0 to 1.")
-    if not 0 <= self.validation < 1:
-      raise ValueError(f"validation is {self.validation}; it is a share of the examples, from 0 to below 1.")
+    refuse_ranges(self, 2)
+
+
+def refuse_ranges(config: Any, least: int) -> None:
+  """ValueError, beginning with the key, for a number out of its range. least: tokens of the shortest packed row"""
+  if config.length < least:
+    raise ValueError(f"length is {config.length}; a row needs at least {least} tokens.")
+  if not 0 <= config.max_dropped <= 1:
+    raise ValueError(f"max_dropped is {config.max_dropped}; it is a share of the rows, from 0 to 1.")
+  if not 0 <= config.validation < 1:
+    raise ValueError(f"validation is {config.validation}; it is a share of the examples, from 0 to below 1.")
 
 
 Rows = RowsConfig   # its name before, which scripts of users import

@@ -42,10 +42,11 @@ def reward_loss(params: dict, batch: PairBatch, *, reward: RewardConfig, score: 
   gap_BP = better_BP - worse_BP
   beyond_BP = gap_BP - batch.margins_BP if reward.margin else gap_BP
   loss = masked_mean(jax.nn.softplus(-beyond_BP) + reward.centre * jnp.square(better_BP + worse_BP), live_BP)
-  longer_BP = chosen(batch.by_side(batch.weights_BT)) > rejected(batch.by_side(batch.weights_BT))
+  tokens_BS = batch.by_side(batch.weights_BT)
   metrics = {
       "rewards/chosen": masked_mean(better_BP, live_BP), "rewards/rejected": masked_mean(worse_BP, live_BP),
       "rewards/margins": masked_mean(gap_BP, live_BP), "rewards/accuracies": masked_mean(gap_BP > 0, live_BP),
       # Where the preferred response is not the longer one, length alone does not give the right answer.
-      "rewards/accuracies_not_longer": masked_mean(gap_BP > 0, live_BP * ~longer_BP), **lengths(batch)}
+      "rewards/accuracies_not_longer": masked_mean(
+          gap_BP > 0, live_BP * (chosen(tokens_BS) <= rejected(tokens_BS))), **lengths(batch)}
   return loss, metrics

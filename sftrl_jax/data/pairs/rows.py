@@ -21,7 +21,7 @@ from sftrl_jax.data.formats import Example
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.messages import SHAREGPT, column_of, kind
 from sftrl_jax.data.read import BESIDE, Columns
-from sftrl_jax.data.rows import ALIKE, TOO_LONG, Form
+from sftrl_jax.data.rows import ALIKE, TOO_LONG, Form, refuse_ranges
 from sftrl_jax.text.tokenizer import Tokenizer
 
 FORMAT = "pairs"
@@ -65,12 +65,7 @@ class PairsConfig:
     if not self.path:
       raise ValueError("path is '', but preferences are learned from pairs: give --config.data.path=FILE, with columns "
                        f"{PAIRS.needed}.")
-    if self.length < 4:
-      raise ValueError(f"length is {self.length}; a pair needs at least 4 tokens.")
-    if not 0 <= self.max_dropped <= 1:
-      raise ValueError(f"max_dropped is {self.max_dropped}; it is a share of the rows, from 0 to 1.")
-    if not 0 <= self.validation < 1:
-      raise ValueError(f"validation is {self.validation}; it is a share of the pairs, from 0 to below 1.")
+    refuse_ranges(self, 4)
 
 
 @dataclasses.dataclass(frozen=True)

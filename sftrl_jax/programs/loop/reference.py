@@ -19,7 +19,7 @@ from sftrl_jax.data import packing
 from sftrl_jax.data.pairs.batches import PairCorpus
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import hosts
-from sftrl_jax.parallel.mesh import rows as mesh_rows, shard_rows
+from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import sft_data
@@ -62,15 +62,9 @@ def with_reference(experiment: Experiment, data: SftData, run_state: RunState, l
   return sft_data.of_corpus(experiment, dataclasses.replace(data.corpus, ref_logprobs_N2=logprobs_N2))
 
 
-def batch_rows(experiment: Experiment) -> int:
-  """Rows that are scored at once: those of a microbatch, where the mesh can split them."""
-  rows = experiment.batch // experiment.compute.microbatches
-  return rows if rows % mesh_rows(experiment.mesh) == 0 else experiment.batch
-
-
 def scored_rows(experiment: Experiment, corpus: PairCorpus) -> int:
   """Rows of all pairs, the blank ones of the last batch included: what scoring costs."""
-  rows, (_, ends) = batch_rows(experiment), _packed(experiment, corpus)
+  rows, (_, ends) = sft_data.rows_at_once(experiment), _packed(experiment, corpus)
   return -(-len(ends) // rows) * rows
 
 
@@ -81,7 +75,7 @@ def _packed(experiment: Experiment, corpus: PairCorpus) -> tuple[np.ndarray, np.
 
 def _scored(experiment: Experiment, corpus: PairCorpus, run_state: RunState, log: Log) -> np.ndarray:
   members, ends = _packed(experiment, corpus)
-  spans, rows, length = np.split(members, ends[:-1]), batch_rows(experiment), experiment.data.length
+  spans, rows, length = np.split(members, ends[:-1]), sft_data.rows_at_once(experiment), experiment.data.length
   logprobs_N2, params = np.zeros((corpus.count, 2), np.float32), {"model": run_state.start}
   score = None
   for first in tqdm(range(0, len(spans), rows), desc="scoring by the start", unit=" batches", leave=False,

@@ -119,6 +119,12 @@ def record(sft_data: SftData, workdir: Path, log: Log) -> None:
     write_json(workdir / RECORD, sft_data.record)
 
 
+def rows_at_once(experiment: Experiment) -> int:
+  """Rows that are measured or scored at once: those of a microbatch, where the mesh can split them."""
+  rows = experiment.batch // experiment.compute.microbatches
+  return rows if rows % mesh_rows(experiment.mesh) == 0 else experiment.batch
+
+
 def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable, run_state: RunState,
                  names: Sequence[str] = ("mean_token_accuracy",)) -> Callable[[dict], dict[str, float]] | None:
   """measure(params) -> {"eval/loss", "eval/NAME", ...} over every held-out example; None where none is.
@@ -128,8 +134,7 @@ def make_measure(experiment: Experiment, sft_data: SftData, loss: Callable, run_
   """
   if sft_data.held is None or not len(sft_data.held):
     return None
-  data, rows = experiment.data, experiment.batch // experiment.compute.microbatches
-  rows = rows if rows % mesh_rows(experiment.mesh) == 0 else experiment.batch
+  data, rows = experiment.data, rows_at_once(experiment)
   batches = lambda: packing.held_batches(sft_data.corpus, data, sft_data.held, rows)
 
   def sums(params: dict, batch: TokenBatch | PairBatch) -> dict[str, Mean]:

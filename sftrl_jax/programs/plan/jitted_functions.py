@@ -17,7 +17,7 @@ from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.learner import Learner
-from sftrl_jax.programs.loop import evaluator, expert_accuracy, reference
+from sftrl_jax.programs.loop import evaluator, expert_accuracy, sft_data
 from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
@@ -93,7 +93,7 @@ def planned_functions(experiment: Experiment) -> Source:
     batch = yield from _scoring(experiment, learner, jitted, eval_params, state, model, kept)
   elif learner.blank_batch:
     if learner.score_rows:
-      rows = learner.blank_batch(reference.batch_rows(experiment), False)
+      rows = learner.blank_batch(sft_data.rows_at_once(experiment), False)
       # Where nothing is trained beside the start, its parameters are those that are scored with.
       yield PlannedFunction("reference", jitted.score_rows, (("reference", {"model": model}), ("batch", rows)),
                             resident=(("state", state),), calls=0, tokens=rows.targets_BT.size)

@@ -29,3 +29,15 @@ def test_fewer_slots_are_paid_for_in_segments(tiny, small, capsys):
   assert line["their_alive"] == sum(lengths) / (8 * max(lengths)) < line["alive"] <= 1
   shown = capsys.readouterr().out
   assert "undivided" in shown and "rollout: the other side is ours with config.rollout.segment=0" in shown
+
+
+def test_refilled_slots_sample_the_same_responses(tiny, small, capsys):
+  """16 episodes in 8 rows: the same tokens as in two batches, of fewer that nobody waits for."""
+  section = ScriptedLengths(mean=6, sigma=1.0)
+  config = tiny("grpo", seed=1, batch=16, env__attempts=1, rollout__segment=4, rollout__max_new_tokens=13,
+                rollout__refill=True)
+  [line] = run.run(config, "rl", pairs=1, only=("rollout",), scripted=section)["lines"]
+  lengths = [scripted(section, 13, 1)(episode, 0) for episode in range(16)]
+  assert line["tokens_per_second"] * line["seconds"] == pytest.approx(sum(lengths))
+  longest = max(lengths[:8]) + max(lengths[8:])
+  assert line["their_alive"] == sum(lengths) / (8 * longest) < line["alive"] <= 1
