@@ -71,7 +71,8 @@ def success_of_run(rows: Sequence[Row], colour: str, labels: EnvLabels) -> Figur
                 [max(0, row["high"] - row["success"]) if math.isfinite(row["high"]) else 0 for row in line]]
         # A bar in the line's dashes would look broken, so it is drawn apart.
         axis.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=1, alpha=0.45)
-        axis.plot(xs, ys, color=colour, linestyle=style.line_of(variant), linewidth=2, marker="o", markersize=3.5)
+        axis.plot(xs, ys, color=colour, linestyle=style.line_of(variant), linewidth=2, marker="o", markersize=3.5,
+                  clip_on=False)   # else what is at 100% is cut in half
         end_labels.append((xs[-1], ys[-1], labels.variant(variant), colour))
     style.end_labels(axis, end_labels)
   axes[0, 0].set_ylabel("success")
@@ -85,7 +86,8 @@ def success_of_runs(rows: Sequence[Row], colours: Mapping[str, str], labels: Env
   for axis, variant, panel_rows in panels:
     _style_x(axis, rows, x)
     for (name,), (xs, ys) in lines_of(panel_rows, x, "success", "run").items():
-      axis.plot(xs, ys, color=colours[name], linestyle=style.line_of(variant), linewidth=1.8, marker="o", markersize=3)
+      axis.plot(xs, ys, color=colours[name], linestyle=style.line_of(variant), linewidth=1.8, marker="o", markersize=3,
+                clip_on=False)
   hide_inner_labels(figure)
   _run_key(figure, colours)
   return figure

@@ -110,7 +110,7 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
     for (method, base), (x, y) in lines_of(panel_rows, along, measure_of(rows), "method", "base").items():
       thick = base == "mean"
       axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside), linewidth=2.4 if thick else 0.9,
-                alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round")
+                alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round", clip_on=False)
       if thick:
         starts.append(y[0])
         end_labels.append((x[-1], y[-1], methods[method], colours[method]))
@@ -179,7 +179,8 @@ def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
     end_labels = []
     for (group,), (x, y) in lines_of(panel_rows, "attempt", "success", "group").items():
       colour = colours.get(group, style.START)
-      axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4)
+      axis.plot(x, y, color=colour, linestyle=style.line_of(variant, inside), linewidth=2, marker="o", markersize=4,
+                clip_on=False)   # else what is at 100% is cut in half
       end_labels.append((x[-1], y[-1], methods.get(group, group), colour))
     axis.set_xticks(sorted({row["attempt"] for row in rows}))
     axis.margins(x=0.08)

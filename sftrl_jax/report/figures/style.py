@@ -119,9 +119,11 @@ def end_labels(axis: Axes, labels: Iterable[tuple[float, float, str, str]], gap:
   for index in reversed(range(len(heights))):
     ceiling = heights[index + 1] - step if index + 1 < len(heights) else math.inf
     heights[index] = min(heights[index] - (shift if index == len(heights) - 1 else 0.0), ceiling)
+  from matplotlib.patheffects import withStroke
+  halo = [withStroke(linewidth=2.5, foreground="white")]   # where a line ends early, others pass behind its label
   for (x, _, text, colour), height in zip(ordered, heights, strict=True):
     axis.annotate(plot_text(text, 24), (x, height), xytext=(6, 0), textcoords="offset points", color=colour,
-                  fontsize=8.5, va="center", fontweight="bold", annotation_clip=False)
+                  fontsize=8.5, va="center", fontweight="bold", annotation_clip=False, path_effects=halo, zorder=5)
 
 
 def key(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int | None = None) -> None:
