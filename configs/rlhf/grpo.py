@@ -1,6 +1,5 @@
 r"""RLHF by GRPO: answers to one prompt are compared by a reward model, without a value function; the KL is in the loss.
 
-  sftrl preference --config=configs/preference/reward.py --workdir=runs/reward
   sftrl rl --config=configs/rlhf/grpo.py --workdir=runs/rlhf_grpo --config.reward_model.start=runs/reward
 
 Hardware: one GPU, or two CPU cores to try it. Minutes: not measured.

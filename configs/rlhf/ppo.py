@@ -1,13 +1,13 @@
 r"""RLHF by PPO: a chat model learns to answer as a reward model prefers, held to its start by a KL in the reward.
 
-  sftrl preference --config=configs/preference/reward.py --workdir=runs/reward
   sftrl rl --config=configs/rlhf/ppo.py --workdir=runs/rlhf --config.reward_model.start=runs/reward
 
 Hardware: one GPU, or two CPU cores to try it. Minutes: not measured.
 Result: not run at full length.
 
-Both commands read the little sample of pairs in configs/preference; --config.data.path=FILE and --config.env.path=FILE
-give pairs, and prompts, of your own. Scores are in standard deviations of those of the reward model's training answers,
+runs/reward is the workdir of configs/preference/reward.py, a finished run. Both read the little sample of pairs in
+configs/preference; --config.data.path=FILE there and --config.env.path=FILE here give pairs and prompts of your own.
+Scores are in standard deviations of those of the reward model's training answers,
 so that kl_coef is what a nat costs in them: too little of it, and the score rises while the answers get worse, of which
 the alarm over_optimisation warns. --config.ppo.kl_target=6 adapts it to 6 nats a response;
 --config.reward_model.critic=True begins the value head as the score head.
