@@ -132,8 +132,8 @@ def choices(path: str) -> tuple[str, ...]:
   """
   own = "path/to/file.py:Class"
   if path == "env.name":
-    from sftrl_jax.envs import ENVS
-    return (*ENVS, own)
+    from sftrl_jax.programs.experiment.environment import ENVIRONMENTS
+    return (*ENVIRONMENTS, own)
   if path == "optimizer.name":
     from sftrl_jax.training.optimizers.catalogue import catalogue
     return (*catalogue().entries, "path/to/file.py:function")

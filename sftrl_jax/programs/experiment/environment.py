@@ -4,6 +4,7 @@ with a function's."""
 import difflib
 import typing
 
+from sftrl_jax.data import prompts
 from sftrl_jax.envs import ENVS
 from sftrl_jax.envs.env import Env, counting_of, thread_safe
 from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
@@ -11,17 +12,20 @@ from sftrl_jax.programs.config import user_files, values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 
+# All that config.env.name may be, but for a path. The last reads files, which the room envs/ does not do.
+ENVIRONMENTS = {**ENVS, prompts.NAME: prompts.Prompts}
+
 
 def env_section(settings: dict) -> type:
   """The environment's own fields are the keys of config.env."""
   name = settings.get("name", "")
   if user_files.is_path(name):
     return user_files.environment(name)
-  if name not in ENVS:
-    close = difflib.get_close_matches(name, ENVS, n=1, cutoff=0.4)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"name is {name!r}; {guess}Known: {', '.join(ENVS)}, or path/to/file.py:Class of your own.")
-  return ENVS[name]
+  if name not in ENVIRONMENTS:
+    close = difflib.get_close_matches(name, ENVIRONMENTS, n=1, cutoff=0.4)
+    guess, known = f"did you mean {close[0]!r}? " if close else "", ", ".join(ENVIRONMENTS)
+    raise ValueError(f"name is {name!r}; {guess}Known: {known}, or path/to/file.py:Class of your own.")
+  return ENVIRONMENTS[name]
 
 
 def make_env(settings: dict, reward: str = "") -> Env:
