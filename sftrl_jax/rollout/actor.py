@@ -18,9 +18,9 @@ from sftrl_jax.models import Model, flops, kernels
 from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import rows as row_parts
-from sftrl_jax.rollout import placement
-from sftrl_jax.rollout.compiled import Compiled, compiled
 from sftrl_jax.rollout.config import RolloutConfig
+from sftrl_jax.rollout.decoding import placement
+from sftrl_jax.rollout.decoding.compiled import Compiled, compiled
 from sftrl_jax.rollout.sample import ResponseEnd, Sampling
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import refuse_reuse

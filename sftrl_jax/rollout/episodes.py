@@ -57,10 +57,14 @@ class Response:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-  """A response and the environment's verdict on it."""
+  """A response and the environment's verdict on it.
+
+  gold: the environment's own reward, where a scorer's has taken its place in the verdict (rollout/scoring.py)
+  """
 
   response: Response
   verdict: Verdict
+  gold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

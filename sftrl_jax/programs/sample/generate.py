@@ -21,7 +21,7 @@ from sftrl_jax.models import Model
 from sftrl_jax.models.cache import Cache, empty, grow
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
-from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.sample import ResponseEnd, Sampling, TurnInputs, respond
 
 PIECE = 8   # tokens sampled between two looks of the host

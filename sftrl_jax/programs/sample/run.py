@@ -27,7 +27,7 @@ from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, a
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
-from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render, renderings
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from sftrl_jax.models import Model
 from sftrl_jax.models.cache import Cache, empty, enter, grow, put, take
 from sftrl_jax.parallel.mesh import by_rows, replicated
-from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.sample import ResponseEnd, SampledTokens, Sampling, SegmentInputs, TurnInputs, go_on, respond
 
 

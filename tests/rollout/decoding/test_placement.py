@@ -14,7 +14,7 @@ from sftrl_jax import trees
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, build, cache as caches
 from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.rollout import placement
+from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.episodes import play
 from sftrl_jax.rollout.policy import policy
 

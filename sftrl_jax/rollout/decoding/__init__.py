@@ -1,0 +1,1 @@
+"""The compiled functions of decoding, and where their arrays are."""
