@@ -38,12 +38,13 @@ HELD_OUT = "held_out"
 
 
 class PromptRow(NamedTuple):
-  """A row that can be answered. place: `file, row 3`. answer: what the expert responds, or None."""
+  """A row that can be answered. place: `file, row 3`. answer: what the expert responds, or None. plain: as a text"""
 
   place: str
   chat: Chat
   answer: str | None
   columns: dict[str, Any]
+  plain: bool
 
 
 class PromptState(NamedTuple):
@@ -54,11 +55,12 @@ class PromptState(NamedTuple):
 
 
 class PromptSet(NamedTuple):
-  """The rows of a data set that can be answered, and a sentence on those that cannot."""
+  """The rows of a data set that can be answered, and a sentence on those that cannot. plain: all prompts are texts"""
 
   trained: tuple[PromptRow, ...]
   held_out: tuple[PromptRow, ...]
   note: str
+  plain: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,11 @@ class Prompts:
   def rows(self) -> tuple[PromptRow, ...]:
     """The rows of this variant, in their order."""
     return self._set.held_out if self.variant == HELD_OUT else self._set.trained
+
+  @property
+  def plain_prompts(self) -> bool:
+    """Whether every prompt is a text and not a list of messages: a reward function gets texts then, as TRL gives it."""
+    return self._set.plain
 
   @property
   def notes(self) -> tuple[str, ...]:
@@ -168,7 +175,7 @@ def prompt_set(path: str, subset: str, split: str, on_bad_row: str, max_dropped:
                      f"used: {why}. Mend them, or use --config.env.max_dropped="
                      f"{-(-1000 * dropped // (kept + dropped)) / 1000:g} or more.")
   note = f"{path}: {kept:,} prompts, of which {len(kept_out):,} are held out" + (f"; dropped: {why}" if why else "")
-  return PromptSet(tuple(trained), tuple(kept_out), f"{note}.")
+  return PromptSet(tuple(trained), tuple(kept_out), f"{note}.", all(row.plain for row in (*trained, *kept_out)))
 
 
 def row_of(raw: Raw) -> PromptRow:
@@ -187,7 +194,8 @@ def row_of(raw: Raw) -> PromptRow:
     raise BadRow("empty", "is empty, so there is nothing to answer", column)
   chat = (*system_of(value, chat), *chat)
   columns = {key: _plain(item) for key, item in value.items() if key != "prompt"}
-  return PromptRow(_place(raw), chat, answer if answer is not None else _answer(value), columns)
+  plain = isinstance(value.get("prompt"), str) and len(chat) == 1
+  return PromptRow(_place(raw), chat, answer if answer is not None else _answer(value), columns, plain)
 
 
 def _asked(value: dict, names: tuple[str, ...]) -> tuple[str, Chat, str | None]:

@@ -92,6 +92,8 @@ class CheckedEnv(EnvWrapper):
     value = getattr(env, name)
     if name in LABELS and not _is_labels(value):
       raise TaskError(f"{where(type(env))}: {name} is {short(value)}, but it must be a dict of str to str.")
+    if name == "columns":
+      return functools.partial(self._columns, type(env).columns)
     if name in ("careless_bias", "action_start"):
       return functools.partial(self._bias if name == "careless_bias" else self._start, getattr(type(env), name))
     return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
@@ -135,6 +137,12 @@ class CheckedEnv(EnvWrapper):
       raise TaskError(f"{where(method)}: the bias is {short(bias)}, but it must be a number from -1 to 1.")
     return float(bias)
 
+  def _columns(self, method: Callable, state: Any) -> dict[str, Any]:
+    columns = self._ask(method, state)
+    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns):
+      raise TaskError(f"{where(method)}: the columns are {short(columns)}, but they must be a dict of {{name: value}}.")
+    return columns
+
   def _start(self, method: Callable, response: str) -> int:
     start = self._ask(method, response)
     if isinstance(start, bool) or not isinstance(start, numbers.Integral) or not 0 <= start <= len(response):
@@ -161,6 +169,7 @@ class CheckedEnv(EnvWrapper):
 RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "step": "Every str gets a verdict: a response that makes no sense is wrong, and raises no error.",
          "expert": "Every state that is not the end of its episode has a right response.",
+         "columns": "Every state that reset gives has a dict of columns, {} if there are none.",
          "careless": "Every state has a response that does not aim at the task.",
          "careless_bias": "Every state has a number from -1 to 1.",
          "action_start": "Every str has a start, which is 0 where there is no action.",

@@ -28,7 +28,7 @@ from sftrl_jax.programs.config.smoke import smoke, split
 # A run that resumes may differ in these: how long it and its schedule last, what it writes, what may be left out and
 # how devices and threads split it, never in what it computes.
 MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
-              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds", "verdict_workers")
+              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds", "verdict_workers", "own_reward")
 # Room for texts: more of it changes nothing for those that did fit.
 MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens")
 

@@ -97,4 +97,5 @@ class Experiment:
 
   def env_variant(self, variant: str) -> Env:
     """The environment of one evaluation variant."""
-    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"])
+    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"],
+                       self.config["own_reward"])

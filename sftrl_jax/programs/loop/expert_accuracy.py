@@ -50,13 +50,13 @@ def _actor(experiment: Experiment) -> Actor:
 def _places(experiment: Experiment) -> tuple[dict[str, tuple[Place, ...]], int]:
   """({variant: places of its states}, tokens of the longest chat)."""
   evals, config = experiment.evals, experiment.config
-  settings = json.dumps({**config["env"], **evals.env}, sort_keys=True)
-  return _walked(experiment.tokenizer, settings, config["reward"], tuple(evals.variants), range(
+  settings = json.dumps([{**config["env"], **evals.env}, config["reward"], config["own_reward"]], sort_keys=True)
+  return _walked(experiment.tokenizer, settings, tuple(evals.variants), range(
       evals.seed, evals.seed + min(evals.expert_episodes, evals.episodes)), config["verdict_seconds"])
 
 
 @functools.lru_cache(maxsize=2)   # the same at every evaluation of a run
-def _walked(tokenizer: Tokenizer, settings: str, reward: str, variants: tuple[str, ...], seeds: range, seconds: float
+def _walked(tokenizer: Tokenizer, settings: str, variants: tuple[str, ...], seeds: range, seconds: float
             ) -> tuple[dict[str, tuple[Place, ...]], int]:
   """`_places`; the first process walks, so that all play the same states. A walk ends before a state that fails, but
   its first state is always there, so that it is counted with its trouble."""
@@ -64,7 +64,8 @@ def _walked(tokenizer: Tokenizer, settings: str, reward: str, variants: tuple[st
   def walk_all() -> list:
     counts, longest = {}, 0
     for variant in variants:
-      env = variant_env(json.loads(settings), variant, reward)
+      env, reward, own_reward = json.loads(settings)
+      env = variant_env(env, variant, reward, own_reward)
       lengths = [_lengths(tokenizer, env, seed, seconds) for seed in seeds]
       counts[variant] = [len(of_seed) for of_seed in lengths]
       longest = max([longest, *(length for of_seed in lengths for length in of_seed)])

@@ -7,7 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from sftrl_jax.programs.experiment.environment import chosen_reward
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.own_reward import scorer as own_reward
 from sftrl_jax.rollout.scoring import Scorer
 
 
@@ -24,7 +26,18 @@ class ScorerKind:
   make: Callable[[Experiment, Path], Scorer]
 
 
-SCORERS: dict[str, ScorerKind] = {}
+def _by_own_function(experiment: Experiment, workdir: Path) -> Scorer:
+  """The scorer of config.reward, a function of TRL's form."""
+  plain = bool(getattr(experiment.env, "plain_prompts", False))
+  return own_reward.make(chosen_reward(experiment.config), plain, experiment.config["own_reward"]["batch"])
+
+
+def _has_batch_function(config: dict) -> bool:
+  function = chosen_reward(config)
+  return function is not None and function.form.batch
+
+
+SCORERS: dict[str, ScorerKind] = {"own function": ScorerKind(_has_batch_function, _by_own_function)}
 
 
 def make_scorer(experiment: Experiment, workdir: Path) -> Scorer | None:

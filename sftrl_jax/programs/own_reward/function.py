@@ -103,7 +103,7 @@ def _function(name: str, own: OwnRewardConfig, modified_ns: int) -> RewardFuncti
   return RewardFunction(form, ask)
 
 
-def refuse_columns(function: RewardFunction, name: str, env: Env) -> None:
+def refuse_columns(function: RewardFunction, env: Env) -> None:
   """ConfigError where a function of TRL's form asks for an argument that nothing gives, or a column has the name of
   another argument. env: whose columns it gets"""
   columns = columns_of(env)
