@@ -25,7 +25,7 @@ FLOORS = {
 # Inside programs/: a verb is a file or a folder here; config, runtime, experiment and loop serve them.
 PROGRAM_FLOORS = {
     "config": 0,
-    "runtime": 1,
+    "runtime": 1, "own_reward": 1,
     "start": 2,
     "experiment": 3,
     "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,

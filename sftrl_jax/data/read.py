@@ -24,10 +24,11 @@ INSTALL = "pip install 'sftrl-jax[hf]'"
 
 
 class Columns(NamedTuple):
-  """The columns that a row may be read from, and those it needs in words."""
+  """The columns that a row may be read from, and those it needs in words. every: all others are read too."""
 
   names: tuple[str, ...]
   needed: str
+  every: bool = False
 
 
 EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text"),
@@ -190,7 +191,7 @@ def _wanted(name: str, names: tuple[str, ...], columns: Columns) -> list[str]:
   """The columns to read: pictures and the like are left where they are."""
   if not any(column in columns.names for column in names):
     raise ValueError(f"{name} has the columns {', '.join(names) or '(none)'}; a row needs {columns.needed}.")
-  return [column for column in names if column in (*columns.names, *BESIDE)]
+  return [column for column in names if columns.every or column in (*columns.names, *BESIDE)]
 
 
 def _saved(path: Path) -> bool:

@@ -37,13 +37,16 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Thirteen more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
+  Sixteen more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
   `attempts_of`: "episode" (an attempt is a response of the episode, the default) or "point" (a right response that does
   not end the episode leads to the next point of a task of many points, where tries begin anew); `tries`: then the most
   tries at a point; `illegal_codes`: codes of responses whose form is not valid, by default ("illegal",) where that code
-  exists. `rewrites_prompt`: a response may be followed by a new chat in place of a longer one; every chat is then a row
-  of its own. Of such an environment `row_attempts` is the most responses of one chat and `most_rows` the most chats of
-  one episode; each is `attempts` if left out.
+  exists. `verifies`: False where no response is right or wrong, no success is ever stated and every reward is None, so
+  that a reward function or a reward model has to give it (default: True). `notes`: sentences for a person, printed
+  when a run begins. `columns(state)`: {name: value} of what a reward function gets besides the response, as JSON has
+  it; asked for at the state that reset gives. `rewrites_prompt`: a response may be followed by a new chat in place of a
+  longer one; every chat is then a row of its own. Of such an environment `row_attempts` is the most responses of one
+  chat and `most_rows` the most chats of one episode; each is `attempts` if left out.
 
   Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are what a report prints instead of
   the names, in this order; codes with one label are added up. The methods careless(state, seed), a well-formed response

@@ -91,7 +91,9 @@ class CheckedEnv(EnvWrapper):
     env = object.__getattribute__(self, "env")
     value = getattr(env, name)
     if name in LABELS and not _is_labels(value):
-      raise TaskError(f"{where(type(env))}: {name} is {_short(value)}, but it must be a dict of str to str.")
+      raise TaskError(f"{where(type(env))}: {name} is {short(value)}, but it must be a dict of str to str.")
+    if name == "columns":
+      return functools.partial(self._columns, type(env).columns)
     if name in ("careless_bias", "action_start"):
       return functools.partial(self._bias if name == "careless_bias" else self._start, getattr(type(env), name))
     return functools.partial(self._text, getattr(type(env), name)) if name in ("careless", "misread") else value
@@ -100,7 +102,7 @@ class CheckedEnv(EnvWrapper):
     reset = type(self.env).reset
     state, chat = self._pair(reset, "(state, chat)", seed)
     if not _is_chat(chat) or chat[-1].role != "user":
-      raise TaskError(f"{where(reset)}: the chat is {_short(chat)}, but it must be a tuple of Messages of which the "
+      raise TaskError(f"{where(reset)}: the chat is {short(chat)}, but it must be a tuple of Messages of which the "
                       "last is the user's: return state, (Message('user', prompt),).")
     return state, chat
 
@@ -108,11 +110,11 @@ class CheckedEnv(EnvWrapper):
     step = type(self.env).step
     state, verdict = self._pair(step, "(state, verdict)", state, response)
     if not isinstance(verdict, Verdict):
-      raise TaskError(f"{where(step)}: the verdict is {_short(verdict)}, but it must be a Verdict of "
+      raise TaskError(f"{where(step)}: the verdict is {short(verdict)}, but it must be a Verdict of "
                       "sftrl_jax.envs.env: return state, Verdict(reward=..., ...).")
     problem = _problem(verdict)
     if problem:
-      raise TaskError(f"{where(step)}: {problem}\n  The response was {_short(response)}.")
+      raise TaskError(f"{where(step)}: {problem}\n  The response was {short(response)}.")
     if verdict.reward is None and self.scored:
       return state, verdict
     if verdict.reward is None:
@@ -126,45 +128,84 @@ class CheckedEnv(EnvWrapper):
   def _text(self, method: Callable, *arguments) -> str:
     response = self._ask(method, *arguments)
     if not isinstance(response, str):
-      raise TaskError(f"{where(method)}: the response is {_short(response)}, but it must be a str.")
+      raise TaskError(f"{where(method)}: the response is {short(response)}, but it must be a str.")
     return response
 
   def _bias(self, method: Callable, state: Any) -> float:
     bias = self._ask(method, state)
     if isinstance(bias, bool) or not isinstance(bias, numbers.Real) or not -1 <= bias <= 1:
-      raise TaskError(f"{where(method)}: the bias is {_short(bias)}, but it must be a number from -1 to 1.")
+      raise TaskError(f"{where(method)}: the bias is {short(bias)}, but it must be a number from -1 to 1.")
     return float(bias)
+
+  def _columns(self, method: Callable, state: Any) -> dict[str, Any]:
+    columns = self._ask(method, state)
+    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns):
+      raise TaskError(f"{where(method)}: the columns are {short(columns)}, but they must be a dict of {{name: value}}.")
+    return columns
 
   def _start(self, method: Callable, response: str) -> int:
     start = self._ask(method, response)
     if isinstance(start, bool) or not isinstance(start, numbers.Integral) or not 0 <= start <= len(response):
-      raise TaskError(f"{where(method)}: the start is {_short(start)}, but it must be an index into the response, from "
-                      f"0 to {len(response)}.\n  The response was {_short(response)}.")
+      raise TaskError(f"{where(method)}: the start is {short(start)}, but it must be an index into the response, from "
+                      f"0 to {len(response)}.\n  The response was {short(response)}.")
     return int(start)
 
   def _ask(self, method: Callable, *arguments):
     def failed(error: BaseException) -> TaskError:
-      shown = ", ".join(map(_short, arguments))
+      shown = ", ".join(map(short, arguments))
       message = (f"{blame(error, method)}: {guard.describe(error)}\n  Asked for was {method.__name__}({shown}). "
                  f"{RULES[method.__name__]}")
       return EpisodeError("env", message) if method.__name__ in ("reset", "step") else TaskError(message)
 
-    return _guarded(failed, method, self.env, *arguments)
+    return guarded(failed, method, self.env, *arguments)
 
   def _pair(self, method: Callable, names: str, *arguments) -> tuple:
     answer = self._ask(method, *arguments)
     if not isinstance(answer, tuple) or len(answer) != 2:
-      raise TaskError(f"{where(method)}: it returned {_short(answer)}, but it must return {names}.")
+      raise TaskError(f"{where(method)}: it returned {short(answer)}, but it must return {names}.")
     return answer
 
 
 RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "step": "Every str gets a verdict: a response that makes no sense is wrong, and raises no error.",
          "expert": "Every state that is not the end of its episode has a right response.",
+         "columns": "Every state that reset gives has a dict of columns, {} if there are none.",
          "careless": "Every state has a response that does not aim at the task.",
          "careless_bias": "Every state has a number from -1 to 1.",
          "action_start": "Every str has a start, which is 0 where there is no action.",
          "misread": "Every state has a response that misreads it."}
+
+
+class Judge:
+  """What is called in a reward function's stead, such as the same function in a process of its own.
+
+  thread_safe: whether threads may call it at one time. where: the function's place, for messages
+  """
+
+  thread_safe: bool
+  where: str
+
+  def judged(self, chat: Chat, response: str, verdict: Verdict, after: tuple[Any, Verdict] | None = None) -> float:
+    """As the function `judged` below."""
+    raise NotImplementedError
+
+
+def judged(function: Callable, chat: Chat, response: str, verdict: Verdict,
+           after: tuple[Any, Verdict] | None = None) -> float:
+  """The reward that a function gives a response.
+
+  Raises EpisodeError, which has `after`, where there is none: the function raises, exits, hangs or abstains; TaskError
+  for one that is no finite number.
+  """
+
+  def failed(error: BaseException) -> EpisodeError:
+    return EpisodeError("reward", f"{blame(error, function)}: {guard.describe(error)}\n  The response was "
+                        f"{short(response)}. A reward function gives every response a finite number.", after)
+
+  reward = guarded(failed, function, chat, response, verdict)
+  if reward is None:
+    raise EpisodeError("reward", _abstains(function, response) + ".", after)
+  return _finite(function, reward, response)
 
 
 class RewardedState(NamedTuple):
@@ -182,7 +223,7 @@ class RewardFnEnv(EnvWrapper):
   """
 
   env: Any
-  function: Callable[[Chat, str, Verdict], float]
+  function: Callable[[Chat, str, Verdict], float] | Judge
 
   @property
   def thread_safe(self) -> bool:
@@ -190,7 +231,7 @@ class RewardFnEnv(EnvWrapper):
 
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
-    takes_state = name in ("careless", "careless_bias", "misread")
+    takes_state = name in ("careless", "careless_bias", "misread", "columns")
     return (lambda state, *rest: value(state.state, *rest)) if takes_state else value
 
   def reset(self, seed: int | str) -> tuple[RewardedState, Chat]:
@@ -199,23 +240,16 @@ class RewardFnEnv(EnvWrapper):
 
   def step(self, state: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
     after, verdict = self.env.step(state.state, response)
-    after, unrewarded = RewardedState(after, verdict.chat or ()), dataclasses.replace(verdict, reward=None)
-
-    def failed(error: BaseException) -> EpisodeError:
-      return EpisodeError("reward", f"{blame(error, self.function)}: {guard.describe(error)}\n  The response was "
-                          f"{_short(response)}. A reward function gives every response a finite number.",
-                          (after, unrewarded))
-
-    reward = _guarded(failed, self.function, state.chat, response, verdict)
-    if reward is None:
-      raise EpisodeError("reward", _abstains(self.function, response) + ".", (after, unrewarded))
-    return after, dataclasses.replace(verdict, reward=_finite(self.function, reward, response))
+    judge = self.function.judged if isinstance(self.function, Judge) else functools.partial(judged, self.function)
+    after = RewardedState(after, verdict.chat or ())
+    reward = judge(state.chat, response, verdict, after=(after, dataclasses.replace(verdict, reward=None)))
+    return after, dataclasses.replace(verdict, reward=reward)
 
   def expert(self, state: RewardedState, *choice: int) -> str:
     return self.env.expert(state.state, *choice)
 
 
-def _guarded(failed: Callable[[BaseException], TaskError], function: Callable, *arguments) -> Any:
+def guarded(failed: Callable[[BaseException], TaskError], function: Callable, *arguments) -> Any:
   """function(*arguments); raises failed(error) for its error, unless that is a signal to the process."""
   try:
     return guard.call(function, *arguments, failed=failed)
@@ -226,43 +260,51 @@ def _guarded(failed: Callable[[BaseException], TaskError], function: Callable, *
 
 
 def _abstains(function: Callable, response: str) -> str:
-  return (f"{where(function)}: the reward is None, so its episode abstains.\n  The response was {_short(response)}. "
+  return (f"{where(function)}: the reward is None, so its episode abstains.\n  The response was {short(response)}. "
           "Give a finite number for every response")
 
 
 def _finite(function: Callable, reward: Any, response: str) -> float:
-  """The reward as a float; TaskError unless it is a number that float32 can square."""
   try:
-    value = float(reward) if isinstance(reward, numbers.Real) else math.nan
+    return finite(function, reward, "the reward")
+  except TaskError as error:
+    raise TaskError(f"{error}\n  The response was {short(response)}.") from error
+
+
+def finite(function: Callable, value: Any, subject: str) -> float:
+  """The value as a float; TaskError, which names the subject and the function's place, unless it is a number that
+  float32 can square."""
+  try:
+    number = float(value) if isinstance(value, numbers.Real) else math.nan
   except OverflowError:   # an int or a Fraction beyond float64
-    value = math.inf
-  if abs(value) <= LARGEST:
-    return value
-  way_out = ("scale or clip it, because float32 has to hold its square" if not math.isnan(value) else
-             "give float(...)" if hasattr(reward, "__float__") and not isinstance(reward, numbers.Real) else "give one")
-  raise TaskError(f"{where(function)}: the reward is {_short(reward)}, but it must be a finite number, at most "
-                  f"{LARGEST:g} from 0: {way_out}.\n  The response was {_short(response)}.")
+    number = math.inf
+  if abs(number) <= LARGEST:
+    return number
+  way_out = ("scale or clip it, because float32 has to hold its square" if not math.isnan(number) else
+             "give float(...)" if hasattr(value, "__float__") and not isinstance(value, numbers.Real) else "give one")
+  raise TaskError(f"{where(function)}: {subject} is {short(value)}, but it must be a finite number, at most "
+                  f"{LARGEST:g} from 0: {way_out}.")
 
 
 def _problem(verdict: Verdict) -> str:
   """The mistake in a verdict, its reward apart; "" if there is none."""
   for name in FLAGS:
     if type(getattr(verdict, name)) is not bool:
-      return f"{name} is {_short(getattr(verdict, name))}, but it must be True or False: write bool(...)."
+      return f"{name} is {short(getattr(verdict, name))}, but it must be True or False: write bool(...)."
   for name in ("feedback", "code"):
     if not isinstance(getattr(verdict, name), str):
-      return f"{name} is {_short(getattr(verdict, name))}, but it must be a str."
+      return f"{name} is {short(getattr(verdict, name))}, but it must be a str."
   ended = verdict.terminated or verdict.truncated
   if verdict.terminated and verdict.truncated:
     return ("terminated and truncated are both True, but an episode ends one way: terminated when the task is over, "
             "truncated when the attempts are used up.")
   if ended and verdict.chat is not None:
-    return f"chat is {_short(verdict.chat)} at the end of the episode, but it must be None there."
+    return f"chat is {short(verdict.chat)} at the end of the episode, but it must be None there."
   if not ended and verdict.chat is None:
     return ("chat is None, but neither terminated nor truncated is True: give the chat to answer next, or end the "
             "episode.")
   if not ended and (not _is_chat(verdict.chat) or verdict.chat[-1].role != "user"):
-    return (f"chat is {_short(verdict.chat)}, but it must be a tuple of Messages of which the last is the user's: "
+    return (f"chat is {short(verdict.chat)}, but it must be a tuple of Messages of which the last is the user's: "
             "(*chat, Message('assistant', response), Message('user', feedback)).")
   return ""
 
@@ -275,7 +317,7 @@ def _is_chat(chat) -> bool:
   return isinstance(chat, tuple) and bool(chat) and all(isinstance(message, Message) for message in chat)
 
 
-def _short(value) -> str:
+def short(value) -> str:
   try:
     shown = repr(value)
   except Exception:   # an int of more than 4300 digits, or the user's own __repr__

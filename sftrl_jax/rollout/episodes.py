@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sftrl_jax.chat import Chat, Message, continues
@@ -73,6 +73,8 @@ class Episode:
 
   trouble: None for nearly all; an episode that is left out for it has no turns
   earlier: the messages of the chats before the last one, where the environment rewrites its prompt
+  asked: how many messages its first chat had before the first response
+  columns: what the environment's `columns` gave of the first state; {} where it has none
   """
 
   seed: int | str
@@ -81,6 +83,8 @@ class Episode:
   truncated: bool
   trouble: Trouble | None = None
   earlier: Chat = ()
+  asked: int = 0
+  columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
   @property
   def rows(self) -> list[tuple[Turn, ...]]:
@@ -151,10 +155,7 @@ JUDGING = Judging()
 
 @dataclasses.dataclass(slots=True)
 class _Game:
-  """An episode that is being played.
-
-  rows: chats so far. row_turns: responses in the last of them. The rest is as in Episode.
-  """
+  """An episode that is being played, as in Episode. rows: chats so far; row_turns: responses in the last of them."""
 
   seed: int | str
   state: Any = None
@@ -165,6 +166,8 @@ class _Game:
   earlier: Chat = ()
   rows: int = 1
   row_turns: int = 0
+  asked: int = 0
+  columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def play(env: Env, policy: Policy, seeds: Sequence[int | str], any_process: Callable[[bool], bool] = bool,
@@ -246,7 +249,8 @@ class Games:
     self._games = [_Game(seed) for seed in seeds]
     for game, (begun, trouble) in zip(self._games, self._start("reset", [(seed,) for seed in seeds])(), strict=True):
       game.state, game.chat = begun or (None, None)
-      game.trouble = trouble
+      game.trouble, game.asked = trouble, len(game.chat or ())
+      game.columns = env.columns(game.state) if begun and hasattr(env, "columns") else {}
 
   def chat(self, number: int) -> Chat | None:
     """What an episode's next response answers; None where reset gave none."""
@@ -333,7 +337,8 @@ def _beyond(env: Env, bounds: Rewriting | None, responses: int, begun: int, row_
 
 def _closed(game: _Game, judging: Judging) -> Episode:
   """The episode, without its turns where it is left out."""
-  episode = Episode(game.seed, tuple(game.turns), game.chat or (), game.truncated, game.trouble, game.earlier)
+  episode = Episode(game.seed, tuple(game.turns), game.chat or (), game.truncated, game.trouble, game.earlier,
+                    game.asked, game.columns)
   if not episode.dropped or (judging.keep_unrewarded and episode.turns):
     return episode
   return dataclasses.replace(episode, turns=(), truncated=False)
@@ -341,5 +346,4 @@ def _closed(game: _Game, judging: Judging) -> Episode:
 
 def whole_chat(chat: Chat, response: str, feedback: str) -> Chat:
   """The chat with the last response and the feedback on it."""
-  messages = (Message("user", feedback),) if feedback else ()
-  return (*chat, Message("assistant", response), *messages)
+  return (*chat, Message("assistant", response), *([Message("user", feedback)] if feedback else []))

@@ -111,7 +111,8 @@ def packed(episode: Episode) -> dict:
                                                                for name, dtype in ARRAYS.items()}},
                      "verdict": {**_fields(turn.verdict), "chat": None}} for turn in episode.turns],
           **{name: [_packed_message(message) for message in getattr(episode, name)] for name in ("chat", "earlier")},
-          "truncated": episode.truncated, "trouble": episode.trouble and _fields(episode.trouble)}
+          "truncated": episode.truncated, "trouble": episode.trouble and _fields(episode.trouble),
+          "asked": episode.asked, "columns": dict(episode.columns)}
 
 
 def unpacked(record: dict, seed: int | str) -> Episode:
@@ -120,7 +121,8 @@ def unpacked(record: dict, seed: int | str) -> Episode:
                                                         for name, dtype in ARRAYS.items()}}),
                      Verdict(**turn["verdict"])) for turn in record["turns"])
   chat, earlier = (tuple(map(_unpacked_message, record[name])) for name in ("chat", "earlier"))
-  return Episode(seed, turns, chat, record["truncated"], record["trouble"] and Trouble(**record["trouble"]), earlier)
+  trouble = record["trouble"] and Trouble(**record["trouble"])
+  return Episode(seed, turns, chat, record["truncated"], trouble, earlier, record["asked"], record["columns"])
 
 
 def _fields(record) -> dict:

@@ -10,7 +10,7 @@ from sftrl_jax.chat import Message, continues
 from sftrl_jax.envs.env import Rewriting, rewriting
 from sftrl_jax.envs.guard import time_limit
 from sftrl_jax.envs.referee import TaskError, location
-from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, short, span
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, respond, short, span
 
 MAX_SECONDS = 2.0  # for a verdict on one string
 MIXED = 20  # episodes of every variant that are answered now right, now wrong
@@ -78,7 +78,7 @@ def _play_to_end(variant: ExpertEpisodes, index: int, right: float) -> tuple[Any
   state, chat, draw = first.state, first.chat, random.Random(f"mixed {index} {right}")
   bounds, rows, row_turns = _bounds(variant), 1, 0
   for attempt in range(1, variant.env.attempts + 1):
-    expert = variant.env.expert(state)
+    expert = respond(variant.env, state)
     response = expert if draw.random() < right else "" if wrong_response == expert else wrong_response
     before = chat
     state, verdict = variant.env.step(state, response)

@@ -8,10 +8,11 @@ from typing import Any
 from sftrl_jax.chat import Chat
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.envs.referee import CheckedEnv
-from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 
 SEEDS = 300  # episodes of every variant
 SECONDS = 5.0  # for a variant; a slower one has fewer episodes
+UNKNOWN = "I do not know."  # where nobody knows a right response
 
 
 class CheckFailed(Exception):
@@ -50,17 +51,18 @@ def play_expert_episodes(config: dict, count: int = SEEDS, seconds: float = SECO
 
   Raises TaskError with the line of whatever cannot be played.
   """
-  evals, reward = config["evals"], config["reward"]
+  evals, reward = config["evals"], (config["reward"], config["own_reward"], has_reward_model(config))
   seeds = [f"{config['seed']} {number}" for number in range(count)]
-  played = [_play("training", make_env(config["env"], reward), seeds, seconds)]
+  played = [_play("training", make_env(config["env"], *reward), seeds, seconds)]
   for variant in evals["variants"]:
-    env = variant_env({**config["env"], **evals["env"]}, variant, reward)
+    env = variant_env({**config["env"], **evals["env"]}, variant, *reward)
     played.append(_play(variant, env, range(evals["seed"], evals["seed"] + count), seconds))
   return played
 
 
 def _play(name: str, env: Env, seeds: Sequence[int | str], seconds: float) -> ExpertEpisodes:
-  env = env if isinstance(env, CheckedEnv) or isinstance(getattr(env, "env", env), CheckedEnv) else CheckedEnv(env)
+  if not isinstance(env, CheckedEnv) and not isinstance(getattr(env, "env", env), CheckedEnv):
+    env = CheckedEnv(env, scored=not verifies(env))
   start_time, episodes = time.perf_counter(), []
   for seed in seeds:
     episodes.append(play_episode(env, seed))
@@ -74,11 +76,26 @@ def play_episode(env: Env, seed: int | str) -> tuple[ExpertStep, ...]:
   state, chat = env.reset(seed)
   steps = []
   while chat is not None and len(steps) < env.attempts:
-    response = env.expert(state)
+    response = respond(env, state)
     after, verdict = env.step(state, response)
     steps.append(ExpertStep(state, chat, response, after, verdict))
     state, chat = after, verdict.chat
   return tuple(steps)
+
+
+def verifies(env: Env) -> bool:
+  """Whether the environment tells right responses from wrong ones."""
+  return getattr(env, "verifies", True)
+
+
+def respond(env: Env, state: Any) -> str:
+  """The expert's response; where no response is right or wrong, there may be no expert, and any text will do."""
+  if verifies(env):
+    return env.expert(state)
+  try:
+    return env.expert(state)
+  except ValueError:
+    return UNKNOWN
 
 
 def span(values: Sequence[float]) -> str:

@@ -108,7 +108,7 @@ def _results(case: Case, config: ConfigDict, checked_tasks: set[str], planned: p
   checked_tasks: tasks of earlier runs as JSON, which are not checked again; gets this one's
   """
   plain = json.loads(json.dumps(nested.plain(config)))
-  task = {key: plain[key] for key in ("env", "reward", "evals", "tokenizer", "data") if key in plain}
+  task = {key: plain[key] for key in ("env", "reward", "own_reward", "evals", "tokenizer", "data") if key in plain}
   task["rollout"] = {key: value for key, value in plain["rollout"].items() if key.endswith("tokens")}
   key = json.dumps([task, case.id_variant, case.training], sort_keys=True)
   fatal = False

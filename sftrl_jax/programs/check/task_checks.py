@@ -79,14 +79,21 @@ def check_task(config: dict, id_variant: str = "", training: bool = True) -> Ite
   yield (first := run_check("episodes played by the expert", play))
   if first.fatal:
     return
+  verifies, batch_function = expert_episodes.verifies(played[0].env), verdict_checks.batch_function(config)
+  rewarded = all(step.verdict.reward is not None for variant in played for steps in variant.episodes for step in steps)
   disjoint_training = training and not config["evals"]["env"]
-  yield run_check("the expert is right", lambda: _check_expert(played))
+  if verifies:
+    yield run_check("the expert is right", lambda: _check_expert(played))
   yield run_check("a seed gives one episode", lambda: _check_seeds(played))
   yield run_check("in another process too", lambda: _check_other_process(config))
   yield run_check("hostile strings get verdicts", lambda: adversarial.check_hostile_strings(played))
-  yield run_check("no response beats the expert", lambda: adversarial.check_rewards(played))
+  if verifies and rewarded:   # else others than this environment say what is good
+    yield run_check("no response beats the expert", lambda: adversarial.check_rewards(played))
   yield run_check("episodes end and stay ended", lambda: adversarial.check_episode_ends(played))
   yield run_check("seconds of verdicts", lambda: verdict_checks.check_seconds(played, config))
+  if batch_function is not None:
+    yield run_check("the reward function scores a batch", lambda: verdict_checks.check_batch(
+        played[0], batch_function, config, _make_tokenizer(played, config)))
   yield run_check("variants share no episode", lambda: _check_disjoint(played, id_variant, disjoint_training))
   yield run_check("texts fit", lambda: _check_lengths(played, config))
   if "data" in config and not config["data"].get("path"):
@@ -107,8 +114,10 @@ def _check_expert(variants: Sequence[ExpertEpisodes]) -> str:
     if unknown:
       raise CheckFailed(f"{location(variant.env, 'step')}: the verdict's code is {min(unknown)!r}, but `codes` names "
                         f"{', '.join(variant.env.codes)}", "let `codes` name every code that step gives")
-  rewards = [sum(step.verdict.reward for step in steps) for variant in variants for steps in variant.episodes]
-  return f"success in {len(rewards)} of {len(rewards)} episodes, reward {expert_episodes.span(rewards)}"
+  rewards = [[step.verdict.reward for step in steps] for variant in variants for steps in variant.episodes]
+  sums = [sum(steps) for steps in rewards if None not in steps]
+  return f"success in {len(rewards)} of {len(rewards)} episodes" + (
+      f", reward {expert_episodes.span(sums)}" if sums else "; others give the rewards")
 
 
 def _check_seeds(variants: Sequence[ExpertEpisodes]) -> str:

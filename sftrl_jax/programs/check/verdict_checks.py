@@ -6,9 +6,13 @@ import time
 from collections.abc import Sequence
 
 from sftrl_jax.envs.env import Env, thread_safe
-from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, RewardFnEnv, location, where
+from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, Judge, RewardFnEnv, location, where
 from sftrl_jax.envs.verdict_pool import SLOW, VerdictPool
-from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, ExpertStep, short
+from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, ExpertStep, short, span
+from sftrl_jax.programs.experiment.environment import chosen_reward
+from sftrl_jax.programs.own_reward.function import RewardFunction
+from sftrl_jax.programs.own_reward.requests import request_of
+from sftrl_jax.text.tokenizer import Tokenizer
 
 SECONDS = 2.0   # in which verdicts are measured one after another
 
@@ -35,6 +39,30 @@ def check_seconds(variants: Sequence[ExpertEpisodes], config: dict) -> str:
             f"{each * math.ceil(count / workers):.2g} s, as far as each waits and does not compute")
   seconds = _in_threads(training, steps[: len(verdicts)], verdicts, workers)
   return f"{measured} one after another, and {seconds / len(verdicts) * count:.2g} s in threads, {workers} at once"
+
+
+def batch_function(config: dict) -> RewardFunction | None:
+  """The function of config.reward, if it is called for many responses at once."""
+  function = chosen_reward(config)
+  return function if function is not None and function.form.batch else None
+
+
+def check_batch(variant: ExpertEpisodes, function: RewardFunction, config: dict, tokenizer: Tokenizer) -> str:
+  """Scores the expert's first responses, as many as one call of a run has."""
+  steps = [steps[0] for steps in variant.episodes][: config["own_reward"]["batch"] or config["batch"]]
+  columns = getattr(variant.env, "columns", lambda state: {})
+  entries = [(step.chat, step.response, tokenizer.encode(step.response), columns(step.state)) for step in steps]
+  began = time.perf_counter()
+  try:
+    rewards, _ = function.scores(request_of(entries, bool(getattr(variant.env, "plain_prompts", False))))
+  except EpisodeError as error:
+    raise CheckFailed(str(error), "let the function score the expert's responses") from error
+  seconds, given = time.perf_counter() - began, [reward for reward in rewards if reward is not None]
+  limit = config["own_reward"]["abstain_limit"]
+  if len(given) < (1 - limit) * len(rewards):
+    raise CheckFailed(f"{function.where}: it abstains from {len(rewards) - len(given)} of {len(rewards)} responses",
+                      f"give more of them a number; config.own_reward.abstain_limit is {limit:g}")
+  return f"{len(rewards)} responses in {seconds:.2g} s, rewards {span(given)}, {len(rewards) - len(given)} without"
 
 
 def _in_turn(env: Env, steps: Sequence[ExpertStep]) -> tuple[float, list]:
@@ -68,7 +96,7 @@ def _silent(env: Env) -> list[str]:
   places = []
   while isinstance(env, EnvWrapper):
     if isinstance(env, RewardFnEnv) and not thread_safe(env.function):
-      places.append(where(env.function))
+      places.append(env.function.where if isinstance(env.function, Judge) else where(env.function))
     elif isinstance(env, CheckedEnv) and not isinstance(env.env, EnvWrapper) and not env.thread_safe:
       places.append(where(type(env.env)))
     env = env.env

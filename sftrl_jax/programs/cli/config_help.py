@@ -32,7 +32,9 @@ MEANINGS = {
     "flops": "total FLOPs at which the run stops; 0 for no limit",
     "algorithm": "the method of rl, whose section there is; another one brings its own with its defaults",
     "env": "the task: fields of the environment named by env.name",
-    "reward": "path/to/file.py:function(chat, response, verdict) -> float; empty for the environment's own rewards",
+    "reward": "path/to/file.py:function(chat, response, verdict) -> float, or of TRL's form, (prompts, completions, "
+              "**kwargs) -> list; empty for the environment's own rewards",
+    "own_reward": "how the function of config.reward is called, and what it may take",
     "tokenizer": "how text becomes ids",
     "model": "the decoder, or a family of your own by path in model.name",
     "lora": "adapters that are trained in the model's stead; rank 0 for none",
@@ -132,8 +134,8 @@ def choices(path: str) -> tuple[str, ...]:
   """
   own = "path/to/file.py:Class"
   if path == "env.name":
-    from sftrl_jax.envs import ENVS
-    return (*ENVS, own)
+    from sftrl_jax.programs.experiment.environment import ENVIRONMENTS
+    return (*ENVIRONMENTS, own)
   if path == "optimizer.name":
     from sftrl_jax.training.optimizers.catalogue import catalogue
     return (*catalogue().entries, "path/to/file.py:function")

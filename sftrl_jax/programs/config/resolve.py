@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sftrl_jax.data.prompts import NAME as PROMPTS
 from sftrl_jax.data.read import located
 from sftrl_jax.programs.config import nested, user_files, values
 from sftrl_jax.programs.config.errors import ConfigError, closest, nearest
@@ -27,7 +28,7 @@ from sftrl_jax.programs.config.smoke import smoke, split
 # A run that resumes may differ in these: how long it and its schedule last, what it writes, what may be left out and
 # how devices and threads split it, never in what it computes.
 MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
-              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds", "verdict_workers")
+              "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds", "verdict_workers", "own_reward")
 # Room for texts: more of it changes nothing for those that did fit.
 MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens")
 
@@ -115,8 +116,9 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], schema: Mappi
   for path in user_files.KEYS:   # absolute, since a resume may start in another directory
     if path in nested.flat(tree) and user_files.is_path(nested.at(tree, path)):
       nested.put(tree, path, user_files.absolute(nested.at(tree, path)))
-  if nested.flat(tree).get("data.path"):
-    nested.put(tree, "data.path", located(nested.at(tree, "data.path")))
+  for section in ("data", *(["env"] if nested.flat(tree).get("env.name") == PROMPTS else [])):
+    if nested.flat(tree).get(f"{section}.path"):
+      nested.put(tree, f"{section}.path", located(nested.at(tree, f"{section}.path")))
   return ConfigDict(tree).lock()
 
 

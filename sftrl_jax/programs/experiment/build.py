@@ -26,7 +26,7 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
 from sftrl_jax.programs.experiment import length
-from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer
@@ -61,7 +61,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   sections = _build_sections(plain, kind.schema)
   _check_numbers(plain)
   _check_export(plain)
-  env = make_env(plain["env"], plain["reward"])
+  env = make_env(plain["env"], plain["reward"], plain["own_reward"], has_reward_model(plain))
   _check_variants(plain, sections["evals"], env)
   tokenizer = build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
   mesh = _build_mesh(plain, sections["mesh"], devices)
@@ -84,7 +84,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
-  return dataclasses.replace(experiment, notes=(*notes, *length.notes(experiment, learner)))
+  notes = (*notes, *getattr(env, "notes", ()), *length.notes(experiment, learner))
+  return dataclasses.replace(experiment, notes=notes)
 
 
 def _objective_section(plain: dict, sections: dict) -> Any:
@@ -169,7 +170,8 @@ def _check_variants(plain: dict, evals, env: Env) -> None:
       raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
                         f"{', '.join(env.variants)}.")
     as_config_error(lambda variant=variant: _check_rows(
-        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"]), variant))
+        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"], plain["own_reward"],
+                         has_reward_model(plain)), variant))
 
 
 def _check_rows(env: Env, variant: Env, name: str) -> None:

@@ -13,7 +13,7 @@ from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model
 from sftrl_jax.models.lora import LoraConfig
-from sftrl_jax.programs.experiment.environment import variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
 from sftrl_jax.programs.experiment.network.reward_model import RewardModel
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
 from sftrl_jax.rollout.actor import Actor
@@ -106,4 +106,5 @@ class Experiment:
 
   def env_variant(self, variant: str) -> Env:
     """The environment of one evaluation variant."""
-    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"])
+    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"],
+                       self.config["own_reward"], has_reward_model(self.config))

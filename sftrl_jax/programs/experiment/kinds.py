@@ -11,6 +11,7 @@ from sftrl_jax.data.demonstrations import DemonstrationsConfig, refuse
 from sftrl_jax.data.pairs.rows import PairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
+from sftrl_jax.envs.env import Env
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -79,6 +80,7 @@ def _refuse_uncut(experiment: Experiment) -> None:
 def _check_rl(experiment: Experiment) -> None:
   if not experiment.has_env:
     raise ValueError(NO_ENV.format(name=nothing.NAME, verb="rl", way_out=""))
+  _refuse_unrewarded(experiment.env, experiment.config)
   pieces = experiment.compute.microbatches
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
@@ -93,6 +95,13 @@ def _check_reward_model(experiment: Experiment) -> None:
     raise ValueError(f"config.reward is {reward!r} and config.reward_model.start {section['start']!r}, but a response "
                      "has one reward: leave one of them out.")
   refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers)
+
+
+def _refuse_unrewarded(env: Env, config: dict) -> None:
+  if not getattr(env, "verifies", True) and not config["reward"] and not config.get("reward_model", {}).get("start"):
+    raise ValueError(f"config.env.name is {config['env']['name']!r}, which rewards no response: give a reward function "
+                     "with --config.reward=path/to/file.py:function, or a reward model with "
+                     "--config.reward_model.start=WORKDIR.")
 
 
 KINDS = {

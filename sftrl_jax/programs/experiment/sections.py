@@ -12,6 +12,7 @@ from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.config.automatic import AUTO
 from sftrl_jax.programs.experiment.environment import env_section
+from sftrl_jax.programs.own_reward.config import OwnRewardConfig
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.training.log import LogConfig
@@ -151,7 +152,7 @@ def data_section(settings: dict, path: str = "") -> type:
 
 SHARED = {
     "seed": 0, "steps": int, "batch": int, "flops": 0.0, "max_nonfinite": 10, "max_dropped": 100,
-    "verdict_seconds": 120.0, "verdict_workers": 16, "start": "scratch", "env": env_section,
-    "reward": "", "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig, "rollout": RolloutConfig,
-    "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig, "compute": ComputeConfig,
-    "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}
+    "verdict_seconds": 120.0, "verdict_workers": 16, "start": "scratch", "env": env_section, "reward": "",
+    "own_reward": OwnRewardConfig, "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig,
+    "rollout": RolloutConfig, "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig,
+    "compute": ComputeConfig, "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}

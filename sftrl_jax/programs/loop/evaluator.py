@@ -103,7 +103,10 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
     line |= {"troubles": troubles} if troubles else {}
-    line |= _proxy(scorer, episodes) if scorer else {}
+    if scorer:
+      line |= _proxy(scorer, episodes)
+      if all(None in episode.rewards for episode in episodes if episode.turns):
+        line.pop("reward")   # the environment gave none
     if count > 1:
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:

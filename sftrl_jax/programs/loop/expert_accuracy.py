@@ -14,7 +14,7 @@ from sftrl_jax.envs.expert_states import ExpertStates, Place, walk
 from sftrl_jax.envs.guard import OutOfTime, time_limit
 from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.experiment.environment import variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import Episode
@@ -50,13 +50,14 @@ def _actor(experiment: Experiment) -> Actor:
 def _places(experiment: Experiment) -> tuple[dict[str, tuple[Place, ...]], int]:
   """({variant: places of its states}, tokens of the longest chat)."""
   evals, config = experiment.evals, experiment.config
-  settings = json.dumps({**config["env"], **evals.env}, sort_keys=True)
-  return _walked(experiment.tokenizer, settings, config["reward"], tuple(evals.variants), range(
+  settings = json.dumps([{**config["env"], **evals.env}, config["reward"], config["own_reward"],
+                         has_reward_model(config)], sort_keys=True)
+  return _walked(experiment.tokenizer, settings, tuple(evals.variants), range(
       evals.seed, evals.seed + min(evals.expert_episodes, evals.episodes)), config["verdict_seconds"])
 
 
 @functools.lru_cache(maxsize=2)   # the same at every evaluation of a run
-def _walked(tokenizer: Tokenizer, settings: str, reward: str, variants: tuple[str, ...], seeds: range, seconds: float
+def _walked(tokenizer: Tokenizer, settings: str, variants: tuple[str, ...], seeds: range, seconds: float
             ) -> tuple[dict[str, tuple[Place, ...]], int]:
   """`_places`; the first process walks, so that all play the same states. A walk ends before a state that fails, but
   its first state is always there, so that it is counted with its trouble."""
@@ -64,7 +65,8 @@ def _walked(tokenizer: Tokenizer, settings: str, reward: str, variants: tuple[st
   def walk_all() -> list:
     counts, longest = {}, 0
     for variant in variants:
-      env = variant_env(json.loads(settings), variant, reward)
+      env, *rewards = json.loads(settings)
+      env = variant_env(env, variant, *rewards)
       lengths = [_lengths(tokenizer, env, seed, seconds) for seed in seeds]
       counts[variant] = [len(of_seed) for of_seed in lengths]
       longest = max([longest, *(length for of_seed in lengths for length in of_seed)])

@@ -8,6 +8,7 @@ from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.episodes import Episode, Judging, Trouble
+from sftrl_jax.rollout.scoring import UNREWARDED
 from sftrl_jax.training.log import Log
 
 
@@ -34,11 +35,26 @@ def count(experiment: Experiment, before: Mapping[str, int], episodes: Sequence[
       raise TaskError(f"{trouble.message}\n  {when}: {trouble.kind} is {counts[trouble.kind]}, but config.max_dropped "
                       f"is {most}, the most episodes of a kind that are left out. {_way_out(experiment, trouble, log)}")
     log.say_once(trouble.kind, f"{when}: {_fate(trouble)} ({trouble.kind}): {trouble.message}")
+  _refuse_abstaining(experiment, episodes, when, log)
   if episodes and all(episode.dropped and not episode.turns for episode in episodes):
     trouble = episodes[0].trouble
     raise TaskError(f"{trouble.message}\n  {when}: all {len(episodes)} episodes were left out, so there is nothing to "
                     f"learn or to measure. {_way_out(experiment, trouble, log)}")
   return counts
+
+
+def _refuse_abstaining(experiment: Experiment, episodes: Sequence[Episode], when: str, log: Log) -> None:
+  """TaskError where more episodes of an iteration lack a reward than config.own_reward.abstain_limit; one of an
+  evaluation goes on without."""
+  if not experiment.config.get("reward"):
+    return
+  limit = experiment.config["own_reward"]["abstain_limit"]
+  lacking = [episode.trouble for episode in episodes
+             if episode.dropped and not episode.turns and episode.trouble.kind == UNREWARDED]
+  if len(lacking) > limit * len(episodes):
+    raise TaskError(f"{lacking[0].message}\n  {when}: {len(lacking)} of {len(episodes)} episodes have no reward, but "
+                    f"config.own_reward.abstain_limit is {limit:g}, the largest share that may lack one. "
+                    f"{_way_out(experiment, lacking[0], log)}")
 
 
 def _fate(trouble: Trouble) -> str:

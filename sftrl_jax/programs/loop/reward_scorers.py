@@ -18,9 +18,11 @@ from sftrl_jax.metrics import Mean
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.environment import chosen_reward
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.network.reward_model import KEY, NONE, RewardModel
+from sftrl_jax.programs.own_reward import scorer as own_reward
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
 from sftrl_jax.rollout.scoring import Scored, Scorer
@@ -124,6 +126,18 @@ def _refuse_another(reward: RewardModel, fingerprint: str, workdir: Path) -> Non
                       f"whose {' and '.join(changed)} differ ({path}): put that one back, or use another --workdir.")
 
 
+def _by_own_function(experiment: Experiment, workdir: Path) -> Scorer:
+  """The scorer of config.reward, a function of TRL's form."""
+  plain = bool(getattr(experiment.env, "plain_prompts", False))
+  return own_reward.make(chosen_reward(experiment.config), plain, experiment.config["own_reward"]["batch"])
+
+
+def _has_batch_function(config: dict) -> bool:
+  function = chosen_reward(config)
+  return function is not None and function.form.batch
+
+
 SCORERS: dict[str, ScorerKind] = {
+    "own function": ScorerKind(_has_batch_function, _by_own_function),
     "reward model": ScorerKind(lambda config: bool(config.get("reward_model", {}).get("start")), _by_reward_model),
 }

@@ -1,0 +1,1 @@
+"""A user's own reward function: its two forms, and the process in which it runs."""
