@@ -30,7 +30,7 @@ class Columns(NamedTuple):
   needed: str
 
 
-EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text"),
+EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text", "chosen", "rejected"),
                    "`messages` (or `conversations`), or `prompt` and `completion`, or `text`")
 
 

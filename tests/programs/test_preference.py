@@ -15,7 +15,7 @@ from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_preference_learner
-from sftrl_jax.programs.loop import reference
+from sftrl_jax.programs.loop.pairs import reference
 from sftrl_jax.programs.start import trainable
 
 PAIRS = 18   # of the fixture `pairs`

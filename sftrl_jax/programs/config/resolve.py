@@ -115,8 +115,9 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], schema: Mappi
   for path in user_files.KEYS:   # absolute, since a resume may start in another directory
     if path in nested.flat(tree) and user_files.is_path(nested.at(tree, path)):
       nested.put(tree, path, user_files.absolute(nested.at(tree, path)))
-  if nested.flat(tree).get("data.path"):
-    nested.put(tree, "data.path", located(nested.at(tree, "data.path")))
+  for path in ("data.path", "data.heldout"):
+    if nested.flat(tree).get(path):
+      nested.put(tree, path, located(nested.at(tree, path)))
   return ConfigDict(tree).lock()
 
 

@@ -108,7 +108,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
     compile_rollouts(experiment, model, log.heartbeat)
   stop.sync()
   begins = run_state.position.step == 0 or run_state.eval_pending
-  if (variants or run_state.measure) and begins and not stop.requested:
+  if _is_evaluated(experiment, run_state) and begins and not stop.requested:
     stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
     run_state = _evaluate(experiment, run_state, log, stop)
   _export(experiment, run_state)
@@ -134,7 +134,7 @@ def after_step(experiment: Experiment, run_state: RunState, state: TrainState, s
   run_state = settled(experiment, run_state, log)
   limits, evals, position = experiment.limits, experiment.evals, step.position
   reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, step.before, position, limits)
-  eval_pending = reached and bool(evals.variants or run_state.measure)
+  eval_pending = reached and _is_evaluated(experiment, run_state)
   saves = due(experiment.checkpoint.every, position, limits)
   carried = {name: getattr(run_state.position, name) for name in ("seconds", "skipped", "without_signal")}
   run_state = dataclasses.replace(run_state, state=state, position=dataclasses.replace(position, **carried),
@@ -177,6 +177,10 @@ def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) ->
     write_json(run_state.workdir / "progress.json", progress)
 
 
+def _is_evaluated(experiment: Experiment, run_state: RunState) -> bool:
+  return bool(experiment.evals.variants or run_state.measure or run_state.measure_variants)
+
+
 def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
   """Every variant played, and what is held out measured: no evaluation is pending any more."""
   params, position = run_state.eval_params(run_state.state), run_state.position
@@ -189,6 +193,11 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
     run_state = dataclasses.replace(run_state, has_evaluated=True)
+  if run_state.measure_variants:
+    log.progress("evaluate", position, "measuring held-out pairs")
+    about = {"step": position.step, "flops": position.total_flops, "seconds": round(position.seconds, 3)}
+    for line in run_state.measure_variants(params):
+      log.evaluation({**about, **line})
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
     measured = run_state.measure(params)
