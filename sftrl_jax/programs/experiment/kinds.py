@@ -60,6 +60,9 @@ def _check_preference(experiment: Experiment) -> None:
     raise ValueError(f"config.evals.variants is {experiment.evals.variants}, but config.objective is "
                      f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
                      "--config.evals.variants='()'.")
+  if experiment.head_layers and experiment.checkpoint.export_every:
+    raise ValueError(f"config.bradley_terry.layers is {experiment.head_layers}, but the score of an export is linear: "
+                     "use --config.bradley_terry.layers='()', or --config.checkpoint.export_every=0.")
   if isinstance(experiment.data, SampledPairsConfig):
     _check_sampled_pairs(experiment, experiment.data)
   _refuse_exact(experiment)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from sftrl_jax import paths, trees
 from sftrl_jax.checkpoints import store as stores
@@ -214,20 +215,22 @@ def _exports(experiment: Experiment, position: Position) -> bool:
 def _export(experiment: Experiment, run_state: RunState) -> None:
   """What is due of it; an interrupted one is made when the run goes on."""
   if _exports(experiment, run_state.position):
-    model = run_state.merge(run_state.eval_params(run_state.state)["model"])
-    write_export(experiment, model, run_state.workdir, run_state.position.step)
+    params = run_state.eval_params(run_state.state)
+    head = params["value"] if experiment.objective and "value" in params else None
+    write_export(experiment, run_state.merge(params["model"]), run_state.workdir, run_state.position.step, head)
 
 
-def write_export(experiment: Experiment, params: dict, workdir: Path, step: int) -> None:
+def write_export(experiment: Experiment, params: dict, workdir: Path, step: int, head: dict | None = None) -> None:
   """WORKDIR/exports/STEP: plain parameters of `model`, in a directory that transformers opens.
 
-  All processes write together. A step that is there stays.
+  All processes write together. A step that is there stays. head: of a reward model
   """
-  from sftrl_jax.checkpoints import hf
+  from sftrl_jax.checkpoints import export, hf
   home = workdir / "exports" / str(step)
   if not (home / "config.json").is_file():
     with paths.staging(home, last="config.json") as folder:
-      hf.save(folder, experiment.model.config, params, experiment.tokenizer, like=paths.local_copy(workdir / NAME))
+      score = head and export.ScoreHead(np.asarray(head["kernel"]), float(head["bias"]))
+      hf.save(folder, experiment.model.config, params, experiment.tokenizer, paths.local_copy(workdir / NAME), score)
 
 
 def _averaged(jitted: JittedFunctions, state: TrainState) -> Callable[[TrainState], dict]:

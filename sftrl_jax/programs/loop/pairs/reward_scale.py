@@ -16,13 +16,14 @@ from sftrl_jax.objectives.batches import PairBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
+from sftrl_jax.programs.experiment.saved_run import SCALE
 from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.programs.loop.run_state import RunState
 from sftrl_jax.programs.loop.sft_data import SftData
 from sftrl_jax.training.log import Log, write_json
 from sftrl_jax.training.score import make_score
 
-FILE = "reward_scale.json"
+FILE = SCALE
 PAIRS = 1024   # the first ones of training
 
 
