@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sftrl_jax.data.pairs.rows import AGAINST, PAIR_A_ROW, PairsConfig, margin_of, sides_of
+from sftrl_jax.data.pairs.rows import AGAINST, PAIR_A_ROW, PairsConfig, margin_of
 from sftrl_jax.data.rows import load
 from sftrl_jax.text.tokenizer import byte
 
@@ -49,14 +49,6 @@ def test_texts_have_a_prompt_or_what_they_begin_with(tmp_path):
   explicit = shown(corpus(tmp_path, {"prompt": "Q: 2+2? A:", "chosen": " 46", "rejected": " 45"}))
   implicit = shown(corpus(tmp_path, {"chosen": "Q: 2+2? A: 46", "rejected": "Q: 2+2? A: 45"}))
   assert explicit == implicit and explicit[0][0].endswith("Q: 2+2? A:") and explicit[0][1].startswith(" 46")
-
-
-def test_an_earlier_answer_is_of_the_prompt_and_a_later_one_of_the_response():
-  shared, more = [ASKS, RIGHT, {"role": "user", "content": "3+3?"}], [{"role": "assistant", "content": "6"}]
-  better, worse = sides_of({"chosen": shared + more, "rejected": [*shared, WRONG]})
-  assert better["prompt"] == worse["prompt"] == shared and better["completion"] == more
-  several = [RIGHT, ASKS, RIGHT]
-  assert sides_of({"prompt": [ASKS], "chosen": several, "rejected": [WRONG]})[0]["completion"] == several
 
 
 def test_margins_are_said_or_differences_of_scores():

@@ -69,12 +69,14 @@ def make_measure_variants(experiment: Experiment, data: SftData, loss: Callable,
 def heldout_pairs(experiment: Experiment) -> dict[str, PairCorpus]:
   """{variant: its pairs}, all packed alike. ConfigError, as for the pairs that are trained on."""
   section, corpora = experiment.data, {}
+  if not Path(section.heldout).exists():
+    raise ConfigError(f"config.data.heldout is {section.heldout!r}, but there is no such file or directory.")
   try:
     for file in read.files(Path(section.heldout)):
       settings = PairsConfig(path=str(file), length=section.length, pack=section.pack, on_bad_row=section.on_bad_row,
                              max_dropped=section.max_dropped, control_tokens=section.control_tokens)
       corpora[file.stem] = load_pairs(settings, experiment.tokenizer)
   except (ValueError, OSError) as error:
-    raise ConfigError(f"config.data.heldout: {error}") from error
+    raise ConfigError(str(error).replace("config.data.path", "config.data.heldout")) from error
   most = max(corpus.most for corpus in corpora.values())
   return {variant: dataclasses.replace(corpus, most=most) for variant, corpus in corpora.items()}
