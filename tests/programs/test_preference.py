@@ -115,6 +115,16 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config,
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-6), grads, others)
 
 
+def test_microbatches_of_unequal_numbers_of_pairs_have_the_gradient_of_the_whole(trained, pair_config, lines_of,
+                                                                                 tmp_path):
+  """The mean is over pairs, and not over means of pieces."""
+  preference.run(pair_config(compute__microbatches=4, steps=2), tmp_path / "pieces")
+  whole, pieces = (lines_of(home, "metrics.jsonl")[:2] for home in (trained / "dpo", tmp_path / "pieces"))
+  for before, after in zip(whole, pieces, strict=True):
+    for name in ("loss", "grad_norm", "logps/chosen", "response_length/rejected", "rewards/accuracies"):
+      assert after[name] == pytest.approx(before[name], rel=1e-4, abs=1e-6), name
+
+
 def test_what_is_held_out_is_measured(pair_config, lines_of, tmp_path):
   preference.run(pair_config("reward", data__validation=0.3, steps=2), tmp_path / "run")
   lines = lines_of(tmp_path / "run", "metrics.jsonl")

@@ -87,6 +87,24 @@ def test_pairs_that_nobody_can_learn_from_are_dropped_and_counted(tmp_path):
     corpus(tmp_path, {**good, "rejected": "a"})
 
 
+def test_a_prompt_beyond_the_limit_is_counted_and_never_cut(tmp_path):
+  good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+  read = corpus(tmp_path, good, {**good, "prompt": "p" * 70}, {**good, "prompt": "p" * 29}, length=64)
+  counts = {each.reason: each.count for each in read.report.dropped}
+  assert read.count == 2 and counts == {"longer than data.length": 2}
+
+
+def test_a_response_is_scored_with_its_end_and_nothing_else(tmp_path):
+  """A prompt of 5 tokens, responses of 2 and 3: 3 and 4 tokens are learned, after one <bos> and before one <eos>."""
+  read = corpus(tmp_path, {"prompt": "12345", "chosen": "ab", "rejected": "abc"})
+  sides = [read.example(index) for index in (0, 1)]
+  assert [int(learned.sum()) for _, learned in sides] == [3, 4]
+  for ids, learned in sides:
+    assert learned.tolist() == [False] * 6 + [True] * (len(ids) - 6)   # <bos> and the prompt
+    assert [ids.tolist().count(token) for token in (TOKENIZER.bos, TOKENIZER.eos)] == [1, 1]
+    assert (ids[0], ids[-1]) == (TOKENIZER.bos, TOKENIZER.eos)
+
+
 def test_a_pair_just_fits_with_both_ends(tmp_path):
   row = {"prompt": "p" * 10, "chosen": "xxxxA", "rejected": "xxxxB"}
   size = 2 * (len(TOKENIZER.encode("p" * 10 + "xxxxA")) + 1 + (TOKENIZER.bos is not None))
