@@ -53,4 +53,5 @@ def _heldout_pairs(run: Run) -> list[Block]:
                  f"{number(last.get('pairs')):,.0f}"))
   if not rows:
     return []
-  return [Heading("Held-out pairs"), Table(("variant", "start", "in the right order, last (95%)", "pairs"), tuple(rows))]
+  return [Heading("Held-out pairs"),
+          Table(("variant", "start", "in the right order, last (95%)", "pairs"), tuple(rows))]

@@ -163,7 +163,8 @@ def test_two_processes_learn_from_pairs_as_one_does(pair, pair_config, pairs, li
     ours, theirs = (lines_of(home, name) for home in (tmp_path / "run", pair[0] / "pairs"))
     for mine, line in zip(ours, theirs, strict=True):
       assert [line[key] for key in keys] == pytest.approx([mine[key] for key in keys], rel=1e-4, abs=1e-5)
-  ours, theirs = (json.loads((home / "reward_scale.json").read_text()) for home in (tmp_path / "run", pair[0] / "pairs"))
+  ours, theirs = (json.loads((home / "reward_scale.json").read_text()) for home in (
+      tmp_path / "run", pair[0] / "pairs"))
   assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
 
 
