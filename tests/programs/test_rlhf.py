@@ -56,9 +56,6 @@ def rewarded(tiny, tmp_path_factory):
       changed = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
       there[name] = home / name
       preference.run(run_config.resolve_for("preference", ConfigDict(base), changed, lambda _: None), there[name])
-      scale = there[name] / "reward_scale.json"
-      if not scale.exists():
-        scale.write_text(json.dumps(dict(mean=0.2, sd=2.0, lowest=-9.0, highest=9.0, count=96)))
     return there[name]
 
   return make
