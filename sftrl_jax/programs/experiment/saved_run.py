@@ -14,10 +14,9 @@ from sftrl_jax.programs.config.errors import ConfigError, read_json, recorded
 from sftrl_jax.programs.config.resolve import resolve
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.experiment.network.reward_model import SCALE
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, trainable
 from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
-
-SCALE = "reward_scale.json"   # of a reward model, see loop/pairs/reward_scale.py
 
 
 def parse(source: str) -> CheckpointRef:

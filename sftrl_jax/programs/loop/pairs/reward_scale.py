@@ -16,7 +16,7 @@ from sftrl_jax.objectives.batches import PairBatch
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.experiment.saved_run import SCALE
+from sftrl_jax.programs.experiment.network.reward_model import SCALE
 from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.programs.loop.run_state import RunState
 from sftrl_jax.programs.loop.sft_data import SftData
