@@ -4,20 +4,17 @@ import json
 import math
 import random
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from sftrl_jax.models import lora as lora_layers
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.experiment import run_config
-from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import make_env
-from sftrl_jax.programs.start import initial_params
 
 WORD = "+"   # that the reward model is to prefer
 UNPAID = '''
+import dataclasses
 from sftrl_jax.envs.general_points.env import GeneralPoints
 
 
@@ -33,8 +30,8 @@ class Unpaid(GeneralPoints):
 
 @pytest.fixture(scope="module")
 def rewarded(tiny, tmp_path_factory):
-  """rewarded(**overrides) -> the workdir of a reward model that prefers WORD, trained once for each of them."""
-  section, home, there = tiny("rl").env.to_dict(), tmp_path_factory.mktemp("rewarded"), {}
+  """The workdir of a reward model that prefers WORD."""
+  section, home = tiny("rl").env.to_dict(), tmp_path_factory.mktemp("rewarded")
   env, source = make_env(section), random.Random(0)
   words = [word for word in env.words if word != WORD]
   rows = []
@@ -45,30 +42,22 @@ def rewarded(tiny, tmp_path_factory):
     rows.append({"prompt": env.reset(seed)[1][-1].text, "chosen": " ".join(better), "rejected": " ".join(answer)})
   path = home / "pairs.jsonl"
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  base = dict(steps=60, batch=4, env=section, tokenizer=dict(name="words"), start="scratch", objective="reward",
-              model=dict(width=16, layers=1, heads=2), data=dict(path=str(path), length=96), evals=dict(variants=()),
-              optimizer=dict(name="adamw", learning_rate=2e-2), log=dict(writers=(), report=False),
-              mesh=dict(cpu_threads=0))
-
-  def make(**overrides):
-    name = "-".join([f"{key}={value}" for key, value in overrides.items()]) or "whole"
-    if name not in there:
-      changed = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
-      there[name] = home / name
-      preference.run(run_config.resolve_for("preference", ConfigDict(base), changed, lambda _: None), there[name])
-    return there[name]
-
-  return make
+  config = ConfigDict(dict(
+      steps=40, batch=4, env=section, tokenizer=dict(name="words"), start="scratch", objective="reward",
+      model=dict(width=16, layers=1, heads=2), data=dict(path=str(path), length=96), evals=dict(variants=()),
+      optimizer=dict(name="adamw", learning_rate=3e-2), log=dict(writers=(), report=False), mesh=dict(cpu_threads=0)))
+  preference.run(run_config.resolve_for("preference", config, [], lambda _: None), home / "run")
+  return home / "run"
 
 
 @pytest.fixture(scope="module")
 def rlhf(tiny, rewarded):
   """rlhf(method, **overrides) -> the config of a run by the reward model, whose KL is adapted."""
-  own = {"rl": {"ppo__kl_coef": 0.02, "ppo__kl_target": 1.0, "ppo__kl_horizon": 64, "ppo__gae_lambda": 0.95},
+  own = {"rl": {"ppo__kl_coef": 0.02, "ppo__kl_target": 5.0, "ppo__kl_horizon": 64, "ppo__gae_lambda": 0.95},
          "grpo": {"grpo__kl_coef": 0.02, "evals__variants": "()"}}
   return lambda method, **overrides: tiny(method, **{
-      "reward": "", "reward_model__start": rewarded(), "reward_model__missing_eos": -1.5, "batch": 16,
-      "rollout__rows": 16, "steps": 10, "optimizer__learning_rate": 0.02, "schedule__warmup": 1,
+      "reward": "", "reward_model__start": rewarded, "batch": 16, "rollout__rows": 16, "rollout__shrink": "()",
+      "env__attempts": 1, "steps": 10, "optimizer__learning_rate": 0.05, "schedule__warmup": 1,
       "evals__variants": "('id_seen',)", "evals__at": "()", "checkpoint__every": 5, **own[method], **overrides})
 
 
@@ -82,7 +71,8 @@ def straight(rlhf, run_of, tmp_path_factory):
 def test_the_policy_learns_what_the_reward_model_prefers(straight, lines_of):
   lines = lines_of(straight, "metrics.jsonl")
   assert all(math.isfinite(value) for line in lines for value in line.values())
-  assert lines[-1]["objective/scores"] > lines[0]["objective/scores"] + 0.5
+  scores = [line["objective/scores"] for line in lines]
+  assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.5
   share = lambda line: np.mean([word == WORD for message in line["chat"] if message["role"] == "assistant"
                                 for word in message["text"].split()])
   episodes = [line for line in lines_of(straight, "episodes.jsonl") if line["kind"] == "train"]
@@ -109,7 +99,7 @@ def test_the_kl_is_measured_paid_for_and_its_coefficient_follows_it(straight, li
   coefs = [line["objective/kl_coef"] for line in lines]
   assert coefs[0] == pytest.approx(0.02)
   for line, before, after in zip(lines, coefs, coefs[1:], strict=False):
-    error = min(max(line["objective/kl_response"] / 1.0 - 1, -0.2), 0.2)
+    error = min(max(line["objective/kl_response"] / 5.0 - 1, -0.2), 0.2)
     assert after == pytest.approx(before * (1 + error * 16 / 64), rel=1e-6)
   for line in lines:
     assert line["objective/non_score_reward"] == pytest.approx(-line["objective/kl_coef"] * line["objective/kl"])
@@ -136,16 +126,3 @@ def test_an_environment_that_pays_nothing_is_learned_from_by_groups(rlhf, run_of
   for line in lines_of(tmp_path / "run", "metrics.jsonl"):
     assert "objective/gold" not in line and math.isfinite(line["objective/scores"]) and line["objective/kl"] > -1
     assert line["frac_reward_zero_std"] < 1 and "objective/non_score_reward" not in line   # the KL is in the loss
-
-
-def test_a_reward_model_of_adapters_is_its_base_with_them(rlhf, rewarded):
-  home = rewarded(lora__rank=2, steps=8)
-  reward = build_experiment(rlhf("rl", reward_model__start=home), "rl").reward_model
-  built = build_experiment(rlhf("rl"), "rl")
-  params, fingerprint = reward.load(built.mesh)
-  assert reward.lora.rank == 2 and fingerprint == reward.load(built.mesh)[1]
-  base, _ = initial_params.adapter_base(home, "scratch", reward.model, 0, built.mesh)
-  adapters, _ = initial_params.load_adapters(home, 8, reward.model, built.mesh, reward.lora)
-  tokens = np.arange(12, dtype=np.int32)[None] % 9
-  apply = jax.jit(lambda params: reward.model.apply(params, tokens))
-  np.testing.assert_allclose(apply(params["model"]), apply(lora_layers.attach(base, adapters, reward.lora)), atol=1e-4)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from sftrl_jax import trees
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.inputs import right_pad
 from sftrl_jax.programs.config.errors import ConfigError
@@ -94,7 +95,8 @@ def test_without_a_reward_model_there_is_no_scorer(tiny, tmp_path):
 
 def test_plan_and_the_memory_check_count_the_reward_model(experiment):
   held = memory.held(experiment, KINDS["rl"].make_learner(experiment))
-  assert held["reward model"] == held["reference"] + 4 * (16 + 1)   # a model of the policy's size, and its score head
+  params, _ = experiment.reward_model.load(experiment.mesh)
+  assert held["reward model"] == 4 * trees.size(params) and held["reference"] == held["parameters"]
   seen = []
 
   def handle(function):
