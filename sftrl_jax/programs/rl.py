@@ -97,7 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                      read=cost.bytes)
         position = before.ahead(
             played.cursor, updated.positions, 0.0, train=updated.flops,
-            rollout=cost.flops, score=scored.flops + played.score_flops, counts=counts)
+            rollout=cost.flops, score=scored.flops + played.score_flops + _once(experiment, before), counts=counts)
         position = position.with_tokens(read_tokens(played.episodes) * updated.count // learner.minibatches,
                                         buffer_tokens(played.all_episodes))
         step = Step(before, position, updated.metrics, functools.partial(_line, numbers, speed), started)
@@ -105,6 +105,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         run_state = _adapted(experiment, run_state, scored)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
     session.finish(experiment, run_state, log, stop)
+
+
+def _once(experiment: Experiment, position: Position) -> float:
+  """FLOPs that are charged with the first step: what config.reward_model.flops says of the reward model."""
+  return experiment.reward_model.flops if experiment.reward_model and position.step == 0 else 0.0
 
 
 def _with_scores(experiment: Experiment, run_state: RunState) -> RunState:

@@ -22,6 +22,10 @@ class StudyConfig:
   bases_of: {method: FILE.py[:choice], the name of shipped bases, or scratch} of a method that starts from other bases.
     The runs that train them are base-B-METHOD; methods of the same file share them under the name of the first. The
     name of another method: this one starts where that one's run of the same base and seed ends.
+  prepares: {name: FILE.py[:choice]} of runs that methods use and that are compared with nothing, such as a reward model:
+    base-B-NAME-S, one for each base and seed, from that base, before the methods. overrides may name them
+  uses: {method: {config key: NAME or NAME/FILE}}: the key becomes the workdir of the method's own run of `prepares`, or
+    a file in it. What a prepared run has cost is charged where the method's config says so
   shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for new models
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs. A method with a budget of its own has flops
@@ -51,6 +55,8 @@ class StudyConfig:
   seeds: int = 1
   base: str = ""
   bases_of: dict[str, str] = dataclasses.field(default_factory=dict)
+  prepares: dict[str, str] = dataclasses.field(default_factory=dict)
+  uses: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
   shipped: str = "general_points"
   labels: dict[str, str] = dataclasses.field(default_factory=dict)
   flops: float = 0.0
@@ -74,7 +80,9 @@ class StudyConfig:
       raise ValueError("methods is empty, but a study compares at least one: methods = {'sft': 'FILE.py', ...}.")
     self._refuse_unknown_methods()
     for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}"),
-                               ("bases_of", str, "FILE.py"), ("notes", str, "The same at equal updates.")):
+                               ("bases_of", str, "FILE.py"), ("prepares", str, "FILE.py"),
+                               ("uses", dict, "{'data.path': 'NAME/FILE'}"),
+                               ("notes", str, "The same at equal updates.")):
       for method, value in getattr(self, key).items():
         if not isinstance(value, kind) or value == "":
           raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
@@ -85,22 +93,37 @@ class StudyConfig:
       if not all(0 < share < 1 for share in shares):
         raise ValueError(f"at{'.' if method else ''}{method} is {shares}, but should be shares of a run between 0 and "
                          "1. The end of a run is always evaluated.")
-    for method in self.methods:
+    for key, method in (*(("methods", name) for name in self.methods), *(("prepares", name) for name in self.prepares)):
       if not method.replace("_", "").isalnum() or method == "base":
-        raise ValueError(f"methods has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
+        raise ValueError(f"{key} has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
+    self._refuse_unknown_uses()
     for index, claim in enumerate(self.claims):
       try:
         parse_claim(claim, self.methods, self.ood, self.measure)
       except ValueError as error:
         raise ValueError(f"claims, number {index + 1}: {error}") from error
 
+  def _refuse_unknown_uses(self) -> None:
+    """ValueError for a run of `prepares` that is a method too, and for a method that uses what is not one run of it."""
+    for name in self.prepares:
+      if name in self.methods:
+        raise ValueError(f"prepares has {name!r}, which is a method too: give it a name of its own.")
+    for method, keys in self.uses.items():
+      names = {str(value).partition("/")[0] for value in keys.values()}
+      if len(names) != 1 or not names <= set(self.prepares):
+        raise ValueError(f"uses.{method} is {keys}, but its values should name one run of prepares, "
+                         f"{', '.join(self.prepares) or 'which has none'}, or a file of it, such as 'NAME/FILE'.")
+      if self.bases_of.get(method):
+        raise ValueError(f"uses.{method} names a run from the study's own bases, but bases_of.{method} is "
+                         f"{self.bases_of[method]!r}: leave one of them out.")
+
   def _refuse_unknown_methods(self) -> None:
     """ValueError for a key by method that names no method."""
     by_method = {"overrides": self.overrides, "labels": self.labels, "bases_of": self.bases_of, "notes": self.notes,
                  "at": self.at if isinstance(self.at, dict) else {},
-                 "reference": [self.reference] if self.reference else []}
+                 "uses": self.uses, "reference": [self.reference] if self.reference else []}
     for key, methods in by_method.items():
-      allowed = [*self.methods, *(["base"] if key == "overrides" else [])]
+      allowed = [*self.methods, *(["base", *self.prepares] if key == "overrides" else [])]
       for method in methods:
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")

@@ -26,18 +26,28 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
                {**_dotted(study.overrides.get("base", {})), "seed": base})
           for base in range(study.bases) for group, source in trained.items()]
   budget = {"flops": study.flops} if study.flops else {}
-  verbs = {method: _training_verb(method, spec) for method, spec in study.methods.items()}
+  verbs = {method: _training_verb(method, spec) for method, spec in {**study.prepares, **study.methods}.items()}
   # Those that start where another one ends come after it.
   methods = sorted(study.methods.items(), key=lambda item: groups[item[0]][1] in study.methods)
   for seed in range(study.seeds):
     for base in range(study.bases):
+      own = _base_name(base, "") if "" in trained else ""
+      begins = {"seed": 100 * (base + 1) + seed,
+                "start": str(workdir / "runs" / own) if own else _shipped(study.base or study.shipped, base)}
+      for name, spec in study.prepares.items():
+        keys = {**_dotted(study.overrides.get(name, {})), **begins}
+        runs.append(_run(f"base-{base}-{name}-{seed}", verbs[name], spec, workdir, jobs, keys, own))
       for method, spec in methods:
         group, source = groups[method]
         needs = f"base-{base}-{source}-{seed}" if source in study.methods else (
             _base_name(base, group) if group in trained else "")
         start = str(workdir / "runs" / needs) if needs else _shipped(source, base)
-        keys = {**budget, **_evals(study, method), **_dotted(study.overrides.get(method, {})),
-                "seed": 100 * (base + 1) + seed, "start": start}
+        used = {key: f"base-{base}-{name}-{seed}{slash}{file}" for key, value in study.uses.get(method, {}).items()
+                for name, slash, file in [value.partition("/")]}
+        needs = min(used.values()).partition("/")[0] if used else needs
+        keys = {**budget, **_evals(study, method),
+                **{key: str(workdir / "runs" / place) for key, place in used.items()},
+                **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed, "start": start}
         runs.append(_run(f"base-{base}-{method}-{seed}", verbs[method], spec, workdir, jobs, keys, needs))
   return sorted(runs, key=lambda run: _rank(run.name))
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from sftrl_jax import paths
 from sftrl_jax.checkpoints import store
 from sftrl_jax.checkpoints.checksum import checksums, sha256
+from sftrl_jax.data.rows import RECORDED
 from sftrl_jax.models import DecoderConfig, Model, heads
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.parallel import rules
@@ -44,12 +45,19 @@ class RewardModelConfig:
     scores it as any other
   critic: ppo's value head begins as the score head, scaled alike; both then have the same width and hidden layers, and
     it reads the policy's trunk
+  flops: that the reward model has cost, charged with the first step; recorded: all of its run, its pairs included, as
+    WORKDIR/reward_scale.json says
   """
 
   start: str = ""
   scale: bool = True
   missing_eos: float | Literal["none"] = NONE
   critic: bool = False
+  flops: float | Literal["recorded"] = 0.0
+
+  def __post_init__(self):
+    if self.flops != RECORDED and not self.flops >= 0:
+      raise ValueError(f"flops is {self.flops}; it must be 0 (it has cost nothing), positive, or {RECORDED!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +80,7 @@ class RewardModel:
   layers: widths of its score head's hidden layers
   lora: the adapters that its run has trained; None where it trained the model
   scale: None where it is missing, and config.scale is off
+  flops: charged to the run that it scores
   """
 
   config: RewardModelConfig
@@ -82,6 +91,7 @@ class RewardModel:
   layers: tuple[int, ...]
   lora: LoraConfig | None
   scale: RewardScale | None
+  flops: float = 0.0
 
   @property
   def source(self) -> str:
@@ -153,7 +163,22 @@ def describe(config: RewardModelConfig, tokenizer: Tokenizer, policy: dict, mesh
                       "the policy samples, so give both runs the same tokenizer and chat template.")
   scale = _scale(about, home) if config.scale or (home / SCALE).is_file() else None
   return RewardModel(config, home, last if step is None else step, plain["seed"], model,
-                     tuple(plain["bradley_terry"]["layers"]), initial_params.adapters_of(home), scale)
+                     tuple(plain["bradley_terry"]["layers"]), initial_params.adapters_of(home), scale,
+                     _charged(about, config, home))
+
+
+def _charged(about: str, config: RewardModelConfig, home: Path) -> float:
+  """config.reward_model.flops as a number. ConfigError where nothing is recorded."""
+  if config.flops != RECORDED:
+    return config.flops
+  try:
+    flops = json.loads((home / SCALE).read_text())["flops"]
+    if isinstance(flops, bool) or not isinstance(flops, (int, float)) or not 0 <= flops < math.inf:
+      raise ValueError(f"flops is {flops!r}")
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ConfigError(f"{about} and config.reward_model.flops is {RECORDED!r}, but {home / SCALE} does not say what it "
+                      f"has cost ({error}): give the FLOPs as a number, or 0.") from error
+  return float(flops)
 
 
 def _network(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, Tokenizer]:

@@ -1,4 +1,5 @@
-"""The scale of a reward model: mean and deviation of its scores over training responses, in WORKDIR/reward_scale.json.
+"""The scale of a reward model: mean and deviation of its scores over training responses, in WORKDIR/reward_scale.json,
+beside the FLOPs of its run.
 
 Only differences of scores are learned, and a coefficient of a KL penalty means nothing before these have a unit. Who
 plays for the model's rewards uses (r - mean) / sd, and is warned where these lie outside [lowest, highest].
@@ -54,7 +55,8 @@ def written(experiment: Experiment) -> Callable[[SftData, RunState, Log], None]:
     scores_N = _scores(experiment, data, run_state.eval_params(run_state.state), log)
     scale = scale_of(scores_N)
     if log.writes:
-      write_json(run_state.workdir / FILE, {**scale, "step": run_state.position.step})
+      position = run_state.position
+      write_json(run_state.workdir / FILE, {**scale, "step": position.step, "flops": position.total_flops})
     log.say(f"{run_state.workdir}: scores of {scale['count']:,} training responses have mean {scale['mean']:.3g} and "
             f"deviation {scale['sd']:.3g} ({FILE}).")
 
