@@ -122,7 +122,7 @@ def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
     decided |= {"study.labels", "study.overrides", "study.notes", "study.claims"}
   if resolve.load(path).get("model", {}).get("name") == "pretrained":
-    decided |= {"model.name", "model.layers", "tokenizer.name", *smoke.BYTES}
+    decided |= {"model.name", "model.layers", "tokenizer.name", "rollout.max_new_tokens", *smoke.BYTES}
   changed = [key for key, _, _ in resolve.differences(resolve.load(path), resolve.load(f"{path}:smoke"))]
   assert changed and all(any(key == one or key.startswith(f"{one}.") for one in decided) for key in changed)
 
