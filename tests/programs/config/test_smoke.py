@@ -21,7 +21,8 @@ ROOT = pathlib.Path(__file__).parents[3]
 ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
            for entry in experiments.find(ROOT / "configs")}
 # Made by the code of others that are run, with other numbers: these are built, and not run, to keep the suite short.
-BUILT = ("configs/paper/gp_l_init.py", "configs/paper/gp_l_ppo.py", "configs/paper/virl_l_init.py",
+BUILT = ("configs/general_points/dpo.py",
+         "configs/paper/gp_l_init.py", "configs/paper/gp_l_ppo.py", "configs/paper/virl_l_init.py",
          "configs/paper/virl_l_sft.py", "configs/study/attempts_cpu.py", "configs/study/starts_cpu.py",
          "configs/study/general_points_slips_cpu.py")
 STUDIES = [path for path, verb in ENTRIES.items() if verb == "study" and path not in BUILT]
