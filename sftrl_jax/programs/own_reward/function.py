@@ -82,7 +82,7 @@ def reward_function(name: str, own: OwnRewardConfig) -> RewardFunction:
   return _function(user_files.absolute(name), own, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _function(name: str, own: OwnRewardConfig, modified_ns: int) -> RewardFunction:
   """One a file, version and settings: evaluation and training share its process."""
   del modified_ns
