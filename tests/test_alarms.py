@@ -63,6 +63,19 @@ def test_values_are_poor_if_their_mean_would_have_done_better_for_some_lines_in_
   assert found == [{}] * 19 + [{PREFIX + "poor_values": 1.0}] * 3
 
 
+@pytest.mark.parametrize("bad", [{"objective/kl": 0.26 * 12.9}, {"reward_model/outside": 0.03}])
+def test_a_policy_far_from_what_its_reward_model_knows_is_over_optimised(bad):
+  found, lines = [], {}
+  fine = {"reward_model/score": 1.0, "objective/kl": 0.2 * 12.9, "reward_model/outside": 0.01}
+  for number in range(8):
+    line = {**HEALTHY, **fine, **(bad if number != 1 else {})}
+    lines = streaks(line, lines)
+    found.append(raised(line, lines))
+  late = 2 + PATIENCE["over_optimisation"] - 1
+  assert found == [{}] * late + [{PREFIX + "over_optimisation": 1.0}] * (8 - late)
+  assert not raised({**HEALTHY, "objective/kl": 100.0}, {"over_optimisation": 9})   # no reward model: the KL is fine
+
+
 def followed(successes, lines=None):
   """([whether success_collapse is raised in each line], what is known after the last one)."""
   alarmed, lines = [], lines or {}

@@ -34,6 +34,8 @@ class PolicyBatch:
   advantages_BT: jax.Array  # f32, 0 off the mask
   returns_BT: jax.Array  # f32, 0 off the mask
   weights_BT: jax.Array | None = None  # f32, of a target's log-probability in that of its turn; None where all are 1
+  ref_logprobs_BT: jax.Array | None = None  # f32, of the start's parameters; None where the loss has no KL
+  kl_coef_B: jax.Array | None = None  # f32, the weight of the KL in the loss; None where it has none
 
 
 @struct.dataclass

@@ -33,8 +33,15 @@ class PPOConfig:
   value_clip: epsilon of the value (0: not clipped)
   value_coef: weight of the value loss
   entropy_coef: weight of the entropy bonus, by the estimate -log p of the sampled tokens' gradient
-  kl_coef: KL to the start in the reward, k1 per token (0: the reference is not even loaded). Where the rewards of all
-    episodes of an iteration are alike, no action has an advantage, whatever its KL
+  kl_coef: weight of the KL to the start, in units of the reward a nat (0: without a reward model, the reference is not
+    even loaded). Where the rewards of all episodes of an iteration are alike, no action has an advantage, whatever its
+    KL in the reward
+  kl: where the KL is: in the "reward", k1 = log pi - log pi_ref of every token; or in the "loss", kl_coef times the
+    mean over actions of k2 = (log pi - log pi_ref)^2 / 2, whose gradient is that of the KL. Advantages that are
+    whitened have variance 1 there, whatever the unit of the reward
+  kl_target: nats a response that the KL is held near, from kl_coef on (0: kl_coef is fixed). After an iteration it is
+    multiplied by 1 + clip(KL / kl_target - 1, -0.2, 0.2) * episodes / kl_horizon (Ziegler et al. 2019)
+  kl_horizon: episodes over which an error of 100% would double it, if more than 20% counted
   gamma: discount from one token of a turn to the next
   turn_gamma: discount from a turn to the next
   gae_lambda: of generalised advantage estimation
@@ -61,6 +68,9 @@ class PPOConfig:
   value_coef: float = 0.1
   entropy_coef: float = 0.0
   kl_coef: float = 0.0
+  kl: Literal["reward", "loss"] = "reward"
+  kl_target: float = 0.0
+  kl_horizon: int = 10_000
   gamma: float = 1.0
   turn_gamma: float = 0.9
   gae_lambda: float = 1.0
@@ -80,9 +90,14 @@ class PPOConfig:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
     if not 0 < self.clip < 1:
       raise ValueError(f"clip is {self.clip}; it must lie between 0 and 1, for example 0.2.")
-    for name in ("thought_weight", "value_clip", "value_coef", "entropy_coef", "kl_coef"):
+    for name in ("thought_weight", "value_clip", "value_coef", "entropy_coef", "kl_coef", "kl_target"):
       if not getattr(self, name) >= 0:  # so that nan is refused too
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    if self.kl_target and not self.kl_coef:
+      raise ValueError(f"kl_target is {self.kl_target}, but kl_coef is 0, and no factor changes that: begin with a "
+                       "coefficient above 0, or use kl_target=0.")
+    if self.kl_horizon < 1:
+      raise ValueError(f"kl_horizon is {self.kl_horizon}; it must be at least 1 episode.")
     if self.thought_weight != 1 and self.level != "turn":
       raise ValueError(f"thought_weight is {self.thought_weight}, but level is {self.level!r}, where every token is an "
                        "action: use level='turn', or thought_weight=1.")
@@ -99,9 +114,10 @@ def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, 
 
     rho = exp(log pi - log pi_old)      L_pi = -min(rho A, clip(rho, 1 - e, 1 + e) A)
     L_V = 1/2 max((V - R)^2, (V_old + clip(V - V_old, -e_v, e_v) - R)^2)
-    L   = L_pi + c_v L_V - c_e H
+    L   = L_pi + c_v L_V - c_e H + beta k2, the last where the batch has reference log-probabilities
 
-  With level "turn", log pi of a response is the weighted sum over its tokens, and V is read before its first token.
+  With level "turn", log pi of a response is the weighted sum over its tokens, its k2 is of the plain sum, and V is read
+  before its first token.
   score: (params, inputs, targets_BT) -> Scores at the rollout's temperature. turns: most turns of a row.
   """
   scores = score(params, batch.inputs, batch.targets_BT)
@@ -124,8 +140,15 @@ def ppo_loss(params: dict, batch: PolicyBatch, *, ppo: PPOConfig, score: Score, 
   total = policy.total + ppo.value_coef * value.total
   if ppo.entropy_coef:
     total = total - ppo.entropy_coef * row_sum(jnp.where(mask_BT > 0, entropy_bonus(scores.logprobs_BT), 0.0))
+  kl = {}
+  if batch.ref_logprobs_BT is not None:
+    far = hide(scores.logprobs_BT - batch.ref_logprobs_BT)
+    far = far if ppo.level == "token" else _by_turn(batch.turns_BT, turns, far, *fields[1:])[0]
+    k2 = 0.5 * jnp.square(jnp.clip(far, -20.0, 20.0))
+    total = total + masked_mean(batch.kl_coef_B[:, None] * k2, mask).total
+    kl = {"loss/kl_avg": masked_mean(k2, mask)}
   metrics = {
-      "loss/policy_avg": policy, "loss/value_avg": value,
+      "loss/policy_avg": policy, "loss/value_avg": value, **kl,
       "policy/approxkl_avg": masked_mean(0.5 * jnp.square(gap), mask),
       "policy/clipfrac_avg": masked_mean(jnp.abs(ratio - 1.0) > ppo.clip, mask),
       "policy/entropy_avg": masked_mean(scores.entropy_BT, mask_BT),

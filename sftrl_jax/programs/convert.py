@@ -83,7 +83,7 @@ def _experiment(source: str) -> tuple[CheckpointRef, Experiment]:
   if ref.note:
     print(ref.note)
   config = saved_run.config_of(ref.home, [("mesh.data", "1"), ("mesh.fsdp", "-1"), ("mesh.tensor", "1")])
-  return ref, build_experiment(config, saved_run.verb_of(ref.home), ref.home)
+  return ref, build_experiment(config, saved_run.verb_of(ref.home), ref.home, scored=False)
 
 
 def _load(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:

@@ -119,7 +119,7 @@ def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:
   ref = saved_run.parse(source)
   if ref.note:
     _say(ref.note)
-  experiment = build_experiment(saved_run.config_of(home, overrides), saved_run.verb_of(home), home)
+  experiment = build_experiment(saved_run.config_of(home, overrides), saved_run.verb_of(home), home, scored=False)
   return Subject(experiment, home, ref.step)
 
 

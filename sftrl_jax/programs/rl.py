@@ -1,4 +1,4 @@
-"""Reinforcement learning from an environment's verdicts: play, score, update, evaluate.
+"""Reinforcement learning from an environment's verdicts, or from a scorer's: play, score, update, evaluate.
 
 One loop for every algorithm; what an algorithm does in its own way is in training/algorithms.py.
 """
@@ -28,12 +28,14 @@ from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import left_out, session
 from sftrl_jax.programs.loop.evaluator import episode_line
 from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
+from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.loop.rollout_batch import RolloutBatch, group_metrics, play_batch, sampler_gap
 from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.rollout.episodes import Episode, blank_episodes
+from sftrl_jax.rollout.scoring import gold_of
 from sftrl_jax.rollout.tally import buffer_tokens, read_tokens, tally
 from sftrl_jax.training import throughput
 from sftrl_jax.training.advantages import NOT_SCORED
@@ -42,7 +44,7 @@ from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position
 from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState
-from sftrl_jax.training.updates import kl_limit, lengths
+from sftrl_jax.training.updates import kl_control, kl_limit, lengths
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -59,10 +61,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     run_state = session.start_or_resume(experiment, learner, workdir, log, stop)
     if run_state is None:
       return
+    run_state = _with_scores(experiment, run_state)
     ref = reference_params(experiment, run_state.start)
     score = functools.partial(score_batch, experiment, learner, run_state.jitted, ref)
     blank = blank_episodes(learner.episodes)
-    scored = score(run_state.eval_params(run_state.state), blank)   # compiles both functions
+    scored = score(run_state.eval_params(run_state.state), blank, kl_coef=run_state.kl_coef)   # compiles both functions
     minibatch = run_state.jitted.take(scored.batch, np.arange(learner.minibatch, dtype=np.int32))
     train_step = session.compile_step(run_state, minibatch, *step_scalars(experiment, run_state.position, first=True))
     run_state, updating = session.evaluate_start(experiment, run_state, log, stop, rollouts=True), 0.0
@@ -71,11 +74,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
         started, before = time.perf_counter(), run_state.position
         with span("rollout"):
           params = run_state.eval_params(run_state.state)
-          played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()))
+          played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()),
+                              run_state.scorer)
           counts = left_out.count(experiment, before.counts, played.all_episodes, f"step {before.step + 1}", log)
         played_at = time.perf_counter()
         with span("score"):
-          scored = score(params, played.episodes, played)
+          scored = score(params, played.episodes, played, run_state.kl_coef)
         scored_at = time.perf_counter()
         stop.begin_update(updating)
         with span("update"):
@@ -85,21 +89,39 @@ def run(config: ConfigDict, workdir: Path) -> None:
         updating = ended - scored_at
         numbers = scored.numbers | updated.numbers
         numbers |= {"timing_s/weights": played.weight_sync_seconds, "timing_s/rollout": played.clock.rollout,
-                    "timing_s/verify": played.clock.verify, "timing_s/score": scored_at - played_at,
-                    "timing_s/update": updating, "timing_s/step": ended - started}
+                    "timing_s/verify": played.clock.verify, "timing_s/update": updating,
+                    "timing_s/score": scored_at - played_at + played.score_seconds, "timing_s/step": ended - started}
         cost = sum(played.rollout_costs, Cost(0.0, 0.0))
         numbers["rollout/slots_alive"] = Mean(float(cost.live), float(max(1, cost.computed)))
         speed = dict(updating=updating, rolling=played.clock.rollout,
                      read=cost.bytes)
         position = before.ahead(
             played.cursor, updated.positions, 0.0, train=updated.flops,
-            rollout=cost.flops, score=scored.flops, counts=counts)
+            rollout=cost.flops, score=scored.flops + played.score_flops, counts=counts)
         position = position.with_tokens(read_tokens(played.episodes) * updated.count // learner.minibatches,
                                         buffer_tokens(played.all_episodes))
         step = Step(before, position, updated.metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)
+        run_state = _adapted(experiment, run_state, scored)
         run_state = session.after_step(experiment, run_state, state, step, log, stop)
     session.finish(experiment, run_state, log, stop)
+
+
+def _with_scores(experiment: Experiment, run_state: RunState) -> RunState:
+  """The run with what scores its episodes, and with the coefficient of its KL where that is adapted."""
+  coef, section = run_state.kl_coef, experiment.algorithm_config
+  if coef is None and kl_control.is_adaptive(section):
+    coef = section.kl_coef
+  return dataclasses.replace(run_state, scorer=make_scorer(experiment, run_state.workdir), kl_coef=coef)
+
+
+def _adapted(experiment: Experiment, run_state: RunState, scored: "ScoredBatch") -> RunState:
+  """The run with the coefficient of the next iteration's KL, by the KL of the one that was scored."""
+  if run_state.kl_coef is None:
+    return run_state
+  kl = float(scored.numbers["objective/kl_response"])
+  coef = kl_control.adapted(experiment.algorithm_config, run_state.kl_coef, kl, experiment.batch)
+  return dataclasses.replace(run_state, kl_coef=coef)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,24 +158,39 @@ class Updated:
 
 
 def score_batch(experiment: Experiment, learner: Learner, jitted: JittedFunctions, ref: dict | None, params: dict,
-                episodes: list[Episode], played: RolloutBatch | None = None) -> ScoredBatch:
-  """The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes."""
+                episodes: list[Episode], played: RolloutBatch | None = None, kl_coef: float | None = None
+                ) -> ScoredBatch:
+  """The devices score the rows while the host makes what the verifier says of them, and the metrics of the episodes.
+
+  kl_coef: of this iteration, None where it is fixed
+  """
   section, padding = experiment.algorithm_config, played.padding_episodes if played else 0
   rows = rows_of(experiment, section, episodes, learner.length)
   lengths_B = lengths.lengths_of(rows.inputs)
   placed = shard_rows(experiment.mesh, rows)
   scored = jitted.score_rows(params, ref, placed, *learner.score_order(lengths_B)) if jitted.score_rows else NOT_SCORED
   outcomes = experiment.algorithm.outcomes(experiment, section, episodes, padding)
-  batch, measured = jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes))
+  coef = () if kl_coef is None else (np.float32(kl_coef),)
+  batch, measured = jitted.advantages(scored, placed, shard_rows(experiment.mesh, outcomes), *coef)
   if played is None:
     return ScoredBatch(batch, rows, lengths_B, {}, 0.0)
   numbers = {**_episode_metrics(experiment, played.all_episodes), **group_metrics(experiment, played, outcomes),
-             **jax.device_get(measured)}
+             **jax.device_get(measured), **played.score_numbers}
+  numbers |= _kl_metrics(section, kl_coef, numbers)
   if scored.logprobs_BT is not None:   # else the update measures it
     numbers |= sampler_gap(experiment, rows.sampled_logprobs_BT,
                            *hosts.whole_arrays((batch.old_logprobs_BT, batch.mask_BT)))
   cost = learner.flops if scored.counts is None else learner.computed(jax.device_get(scored.counts))[1]
   return ScoredBatch(batch, rows, lengths_B, numbers, cost.score)
+
+
+def _kl_metrics(section: Any, kl_coef: float | None, numbers: dict[str, Any]) -> dict[str, float]:
+  """What a line says of the penalty on the KL, {} where there is none."""
+  if not section.kl_coef:
+    return {}
+  in_reward = getattr(section, "kl", "reward") == "reward"
+  coef, kl, scores = kl_coef or section.kl_coef, float(numbers["objective/kl"]), numbers["objective/scores"]
+  return kl_control.metrics(coef, in_reward, kl, scores)
 
 
 def _line(numbers: dict[str, float], speed: dict[str, float], before: Position, position: Position,
@@ -240,8 +277,9 @@ def _episode_metrics(experiment: Experiment, episodes: list[Episode]) -> dict[st
   episodes = [episode for episode in episodes if not episode.dropped]
   counts = tally(episodes, counting=counting_of(experiment.env))
   responses = max(1, counts.responses)
-  spread = float(np.std([sum(episode.rewards) for episode in episodes]))
-  return {"objective/scores": counts.reward, "objective/scores_std": spread, "success": counts.success,
+  spread, gold = float(np.std([sum(episode.rewards) for episode in episodes])), gold_of(episodes)
+  return {**({} if gold is None else {"objective/gold": gold}),
+          "objective/scores": counts.reward, "objective/scores_std": spread, "success": counts.success,
           "first_success": counts.first_success, "num_turns/mean": responses / counts.episodes,
           "response_length/mean": counts.response_tokens / responses,
           "response_length/clip_ratio": 1.0 - counts.stopped / responses}

@@ -142,7 +142,9 @@ def _evaluation(line: dict, where: str) -> Evaluation:
       responses_N=responses_N, all_codes=_codes(line, "all_codes"),
       pass_at={int(k): number(rate) for k, rate in list(pass_at.items())[:20]
                if re.fullmatch("[1-9][0-9]{0,5}", k) and 0 <= number(rate) <= 1},
-      counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0})
+      counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0},
+      proxy=number(line.get("proxy")), gold=number(line.get("reward")),
+      response_length=number(line.get("response_length")))
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:

@@ -31,6 +31,8 @@ class Evaluation:
   points allows so many tries at each; an outcome is then the most tries that a point took. `right_N` and `responses_N`
   [episodes]: right responses and responses of every episode, or both empty. `all_codes` counts the verdicts of all
   responses, `pass_at` is {k: pass@k}, and `counts` holds the numbers of read_workdir.COUNTS that the line has.
+  `proxy` is the mean reward of an episode by the scorer that a run learns from, `gold` by the environment, NaN where
+  there is none; `response_length` is in tokens.
   """
 
   step: int
@@ -52,6 +54,9 @@ class Evaluation:
   all_codes: Mapping[str, float] = dataclasses.field(default_factory=dict)
   pass_at: Mapping[int, float] = dataclasses.field(default_factory=dict)
   counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  proxy: float = math.nan
+  gold: float = math.nan
+  response_length: float = math.nan
 
   @property
   def per_step(self) -> float:

@@ -50,7 +50,8 @@ def write_run(workdir: Directory, out: pathlib.Path | str | None = None) -> path
   run = read_run(workdir)
   out = pathlib.Path(out) if out else run.directory / "report"
   return write(run.name, [
-      *run_page.state(run), *run_page.evaluations(run, out), *run_page.training(run, out), *run_page.conversation(run),
+      *run_page.state(run), *run_page.evaluations(run, out), *run_page.scores(run, out),
+      *run_page.training(run, out), *run_page.conversation(run),
       *data_blocks(run), *run_page.configuration(run)], out)
 
 

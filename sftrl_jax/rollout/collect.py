@@ -28,6 +28,17 @@ class Rows:
 
 
 @struct.dataclass
+class ResponseRows:
+  """The rows of `Rows` as a model reads them that scores responses: their last ids too, and no target.
+
+  ends_BU: int32, the column of the last token of every response of a row; 0 where there is no response
+  """
+
+  inputs: Inputs
+  ends_BU: np.ndarray
+
+
+@struct.dataclass
 class Grid:
   """One line an episode, one column a step; a step is a token (level "token") or a turn (level "turn").
 
@@ -84,6 +95,27 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
   return Rows(inputs, _shifted(texts, length, 0, np.int32), _shifted(marks, length, 0.0, np.float32),
               _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32),
               None if weigh is None else _shifted(weights, length, 0.0, np.float32))
+
+
+def response_rows(episodes: Sequence[Episode], length: int, turns: int, slots: int = 1) -> ResponseRows:
+  """Rows of `length` tokens that end with their last response, up to `turns` responses each. slots: as of `rows`."""
+  texts, ends_BU = [], np.zeros((slots * len(episodes), turns), np.int32)
+  for row, (_, row_turns, _) in enumerate(_in_order(episodes, [()] * len(episodes), slots)):
+    ids = []
+    for number, response in enumerate(turn.response for turn in row_turns):
+      ids += [*response.context, *response.tokens]
+      ends_BU[row, number] = max(0, len(ids) - 1)
+    texts.append(ids)
+  return ResponseRows(right_pad(texts, length), ends_BU)
+
+
+def by_turn(x_BU: np.ndarray, episodes: Sequence[Episode]) -> list[list[float]]:
+  """Of every episode the numbers of its turns. x_BU: one a response, in the places of `response_rows`."""
+  count, numbers = len(episodes), []
+  for place, episode in enumerate(episodes):
+    numbers.append([float(x_BU[slot * count + place, turn]) for slot, turns in enumerate(episode.rows)
+                    for turn in range(len(turns))])
+  return numbers
 
 
 def thought_tokens(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], action_start: int) -> int:

@@ -17,7 +17,7 @@ from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
-from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
+from sftrl_jax.rollout.collect import Grid, Outcomes, ResponseRows, Rows
 from sftrl_jax.training.score import Score
 from sftrl_jax.training.step import deal, gather
 from sftrl_jax.training.updates.lengths import case_of, cut, widen
@@ -56,16 +56,41 @@ def make_score_rows(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> C
   return score_rows
 
 
-def make_advantages(ppo: PPOConfig) -> Callable:
-  """advantages(scored, rows, grid) -> (PolicyBatch, metrics), to be jitted: GAE on the grid of tokens or turns."""
+def make_score_responses(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> Callable:
+  """score_responses(params, rows, order_B) -> (scores_BU in f32, counts or None), to be jitted.
 
-  def advantages(scored: ScoredRows, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
+  The score of a response is read at its last token, the right-most one that the policy wrote: what follows it in the
+  row, or fills it, is not read. score: gives values alone; pieces, sizes, order_B, counts: as of `make_score_rows`
+  """
+
+  def score_responses(params: dict, rows: ResponseRows, order_B: jax.Array | None = None) -> tuple:
+    score_pieces = functools.partial(_scored_by_length, order_B=order_B, sizes=sizes) if sizes else _scored
+    _, values_BT, *counts = score_pieces(score, params, rows, pieces)
+    return jnp.take_along_axis(values_BT, rows.ends_BU, axis=1), *(counts or [None])
+
+  return score_responses
+
+
+def make_advantages(ppo: PPOConfig) -> Callable:
+  """advantages(scored, rows, grid, kl_coef) -> (PolicyBatch, metrics), to be jitted: GAE on a grid of tokens or turns.
+
+  kl_coef: f32 scalar, of this iteration; left out where it is fixed
+  """
+
+  def advantages(scored: ScoredRows, rows: Rows, grid: Grid, kl_coef: jax.Array | None = None
+                 ) -> tuple[PolicyBatch, dict]:
     logprobs_BT, values_BT, rewards_EL, metrics = scored.logprobs_BT, scored.values_BT, grid.rewards_EL, {}
-    slots = _slots(rows, grid.live_EL)
+    slots, coef, in_loss = _slots(rows, grid.live_EL), ppo.kl_coef if kl_coef is None else kl_coef, {}
     if scored.ref_logprobs_BT is not None:
       kl_BT = (logprobs_BT - scored.ref_logprobs_BT) * rows.mask_BT
-      rewards_EL = rewards_EL - ppo.kl_coef * _penalty(kl_BT, rows, grid, ppo.level)
       metrics["objective/kl"] = _per_episode(kl_BT, rows, slots)
+      if ppo.kl_target:
+        metrics["objective/kl_response"] = jnp.sum(kl_BT) / jnp.maximum(jnp.sum(grid.ends_EL), 1)
+      if ppo.kl == "reward":
+        rewards_EL = rewards_EL - coef * _penalty(kl_BT, rows, grid, ppo.level)
+      elif ppo.kl_coef:
+        in_loss = {"ref_logprobs_BT": scored.ref_logprobs_BT * rows.mask_BT,
+                   "kl_coef_B": jnp.full(rows.mask_BT.shape[0], coef, jnp.float32)}
     values_EL = values_BT[grid.row_EL, grid.column_EL] * grid.live_EL
     discounts_EL = jnp.where(grid.ends_EL > 0, ppo.turn_gamma, ppo.gamma)
     last_values_E = values_BT[grid.row_EL[:, -1], grid.last_column_E] * grid.bootstrap_E
@@ -81,7 +106,7 @@ def make_advantages(ppo: PPOConfig) -> Callable:
     metrics |= _range(values_EL, last_values_E, rewards_EL, grid, ppo)
     spread = lambda x_EL: _to_rows(x_EL, rows, grid, ppo.level)
     batch = PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, logprobs_BT * rows.mask_BT,
-                        values_BT, spread(advantages_EL), spread(returns_EL), rows.weights_BT)
+                        values_BT, spread(advantages_EL), spread(returns_EL), rows.weights_BT, **in_loss)
     return batch, metrics
 
   return advantages
@@ -129,14 +154,14 @@ def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
     scores = score(params, piece[0], piece[1])
     return scores.logprobs_BT, scores.values_BT
 
-  return gather(jax.lax.map(score_piece, deal((rows.inputs, rows.targets_BT), pieces)))
+  return gather(jax.lax.map(score_piece, deal((rows.inputs, _targets(rows)), pieces)))
 
 
 def _scored_by_length(score: Score, params: dict, rows: Rows, pieces: int, order_B: jax.Array,
                       sizes: tuple[int, ...]) -> tuple:
   """(logprobs_BT, values_BT or None, counts), 0 where a column was not computed."""
   rows_of = lambda x, order_B: constrain(jnp.take(x, order_B, axis=0), ("batch", "tokens"))
-  ordered = jax.tree.map(lambda x: rows_of(x, order_B), (rows.inputs, rows.targets_BT))
+  ordered = jax.tree.map(lambda x: rows_of(x, order_B), (rows.inputs, _targets(rows)))
 
   def at(size: int) -> Callable:
     def branch(piece: tuple) -> tuple:
@@ -156,6 +181,11 @@ def _scored_by_length(score: Score, params: dict, rows: Rows, pieces: int, order
   back_B = jnp.argsort(order_B)
   counts = jnp.sum(cases[:, None] == jnp.arange(len(sizes) + 1)[None, :], axis=0, dtype=jnp.int32)
   return (*jax.tree.map(lambda x: rows_of(x, back_B), gather(scored)), counts)
+
+
+def _targets(rows: Rows | ResponseRows):
+  """targets_BT; None for rows whose values alone are read."""
+  return rows.targets_BT if isinstance(rows, Rows) else None
 
 
 def _slots(rows: Rows, of_episodes) -> int:

@@ -109,7 +109,7 @@ def needs_bootstrap(config: Any) -> bool:
 
 def learns_by_advantages_alone(config: Any) -> bool:
   """Whether no other term of the loss moves the policy: neither a bonus for entropy nor a KL in the loss."""
-  kl_in_loss = config.kl_coef and getattr(config, "kl", "reward") == "loss"   # PPO and RLOO have it in the reward
+  kl_in_loss = config.kl_coef and getattr(config, "kl", "reward") == "loss"   # RLOO has it in the reward
   return not kl_in_loss and not getattr(config, "entropy_coef", 0.0)
 
 

@@ -57,7 +57,7 @@ class LogConfig:
 
 
 # Of a line of evals.jsonl.
-EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy")
+EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy", "proxy")
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
 PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, by whether the workdir is on this machine
 

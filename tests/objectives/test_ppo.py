@@ -267,3 +267,37 @@ def test_thought_has_a_weight_of_its_own_only_where_a_turn_is_one_action():
     PPOConfig(thought_weight=0.5)
   with pytest.raises(ValueError, match="thought_weight is -1"):
     PPOConfig(level="turn", thought_weight=-1)
+
+
+@levels
+def test_a_kl_in_the_loss_has_the_gradient_of_the_kl(level):
+  """beta times the mean over actions of k2, whose gradient is that of sum_a d(a) grad log pi(a)."""
+  params, batch = example(moved=0.1)
+  random = np.random.default_rng(7)
+  ref_BT = jnp.asarray(random.normal(-1.6, 0.4, (B, T)), jnp.float32) * batch.mask_BT
+  coef_B = jnp.asarray([0.3, 0.3, 0.3], jnp.float32)
+  with_kl = batch.replace(ref_logprobs_BT=ref_BT, kl_coef_B=coef_B)
+  config = dataclasses.replace(POLICY_ONLY, level=level, kl_coef=0.3, kl="loss")
+  total, _, metrics, gradient = evaluate(params, with_kl, config)
+  plain, weight, _, before = evaluate(params, batch, config)
+  logs_BT = np.asarray(now(params, batch.targets_BT), np.float64)
+  far_BT, k2 = np.where(LAYOUT >= 0, logs_BT - np.asarray(ref_BT), 0.0), 0.0
+  if level == "turn":
+    sums = np.stack([np.where(LAYOUT == turn, far_BT, 0.0).sum(1) for turn in range(TURNS)], 1)
+    k2, far_BT = 0.5 * np.square(sums).sum(), np.take_along_axis(sums, np.maximum(LAYOUT, 0), 1) * (LAYOUT >= 0)
+  else:
+    k2 = 0.5 * np.square(far_BT).sum()
+  np.testing.assert_allclose(total - plain, 0.3 * k2, rtol=1e-4)
+  np.testing.assert_allclose(metrics["loss/kl_avg"].total, k2, rtol=1e-5)
+  assert metrics["loss/kl_avg"].weight == weight
+  chosen = jax.nn.one_hot(batch.targets_BT, V) - jax.nn.softmax(params["logits"])   # grad of log pi
+  np.testing.assert_allclose(gradient["logits"] - before["logits"], 0.3 * far_BT[..., None] * chosen, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"kl": "both"}, "kl is 'both'"), ({"kl_target": -1.0, "kl_coef": 0.1}, "kl_target is -1.0"),
+    ({"kl_target": 6.0}, "kl_target is 6.0, but kl_coef is 0"),
+    ({"kl_horizon": 0}, "kl_horizon is 0")])
+def test_a_kl_out_of_range_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    PPOConfig(**fields)

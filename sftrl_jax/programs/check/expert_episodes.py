@@ -8,7 +8,7 @@ from typing import Any
 from sftrl_jax.chat import Chat
 from sftrl_jax.envs.env import Env, Verdict
 from sftrl_jax.envs.referee import CheckedEnv
-from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 
 SEEDS = 300  # episodes of every variant
 SECONDS = 5.0  # for a variant; a slower one has fewer episodes
@@ -51,7 +51,7 @@ def play_expert_episodes(config: dict, count: int = SEEDS, seconds: float = SECO
 
   Raises TaskError with the line of whatever cannot be played.
   """
-  evals, reward = config["evals"], (config["reward"], config["own_reward"])
+  evals, reward = config["evals"], (config["reward"], config["own_reward"], has_reward_model(config))
   seeds = [f"{config['seed']} {number}" for number in range(count)]
   played = [_play("training", make_env(config["env"], *reward), seeds, seconds)]
   for variant in evals["variants"]:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
-from sftrl_jax.models import Model, build as build_model_of, exactly, kernels
+from sftrl_jax.models import Model, exactly
 from sftrl_jax.models.lora import init as init_adapters
 from sftrl_jax.parallel import mesh as meshes, undivided
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -26,17 +26,16 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.config.schema import expanded
 from sftrl_jax.programs.experiment import length
-from sftrl_jax.programs.experiment.environment import make_env, variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.sections import TokenizerConfig, data_section, model_section
+from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer
+from sftrl_jax.programs.experiment.network.reward_model import describe
+from sftrl_jax.programs.experiment.sections import data_section, model_section
 from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.sample import Sampling
-from sftrl_jax.text import tokenizer as tokenizers
-from sftrl_jax.text.pretrained import configured
 from sftrl_jax.text.render import render
-from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.optimizers import param_paths
 from sftrl_jax.training.position import Limits
@@ -47,13 +46,14 @@ PROBED = 8  # episodes of each variant, and examples, looked at before a run beg
 
 
 def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
-                     devices: Sequence[Any] | None = None) -> Experiment:
+                     devices: Sequence[Any] | None = None, scored: bool = True) -> Experiment:
   """Builds every part of a run and checks that they agree.
 
   config: resolved, see experiment/run_config.py
   verb: a key of KINDS
   workdir: of the run, where a pretrained model is described once it has begun
   devices: of the mesh; all that are here, if left out. They may be described ones, for which one can only compile
+  scored: whether episodes will be scored, so that a reward model is looked at; off for a run that is only read
 
   Raises ConfigError naming key, value, rule and way out.
   """
@@ -61,12 +61,14 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   sections = _build_sections(plain, kind.schema)
   _check_numbers(plain)
   _check_export(plain)
-  env = make_env(plain["env"], plain["reward"], plain["own_reward"])
+  env = make_env(plain["env"], plain["reward"], plain["own_reward"], has_reward_model(plain))
   _check_variants(plain, sections["evals"], env)
-  tokenizer = _build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
+  tokenizer = build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
   mesh = _build_mesh(plain, sections["mesh"], devices)
   plain, sections = _without_auto(plain, sections, kind.schema, mesh)
-  model = _build_model(plain, sections["model"], tokenizer, mesh, workdir)
+  model = build_model(plain, sections["model"], tokenizer, mesh, workdir)
+  reward = describe(sections["reward_model"], tokenizer, plain["tokenizer"], mesh) if (
+      scored and "reward_model" in sections) else None
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
                                         algorithms.group_of(algorithm_config), rewriting(env),
@@ -78,7 +80,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
                           **{name: sections[name] for name in names}, data=sections.get("data"),
                           algorithm_config=algorithm_config, objective_config=_objective_section(plain, sections),
-                          notes=notes)
+                          reward_model=reward, notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
@@ -89,14 +91,6 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
 def _objective_section(plain: dict, sections: dict) -> Any:
   """The section of config.objective, None without one."""
   return sections[OBJECTIVES[plain["objective"]].key] if "objective" in plain else None
-
-
-def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
-  """make(), whose ValueError becomes a ConfigError that begins with `above`, the dotted name of a section."""
-  try:
-    return make()
-  except ValueError as error:
-    raise ConfigError(f"{above}{error}") from error
 
 
 def _build_sections(plain: dict, schema: dict) -> dict:
@@ -127,35 +121,6 @@ def _build_mesh(plain: dict, section: MeshConfig, devices) -> Mesh:
   for name, value in (("batch", plain["batch"]), ("rollout.rows", plain["rollout"]["rows"])):
     as_config_error(lambda name=name, value=value: meshes.refuse_uneven(name, value, mesh))
   return mesh
-
-
-def _build_model(plain: dict, section, tokenizer: Tokenizer, mesh: Mesh, workdir: Path | None) -> Model:
-  """The model of config.model, with a row of its tables for every id of the tokenizer."""
-  if isinstance(section, pretrained.PretrainedConfig):
-    section = pretrained.model_config(plain["start"], section, workdir)
-  if section.vocab and section.vocab < tokenizer.size:
-    raise ConfigError(_too_small(plain, section.vocab, tokenizer.size))
-  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size)
-  model = build_model_of(section, tokenizer.size)
-  as_config_error(lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform), "config.model.")
-  return model
-
-
-def _build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None) -> Tokenizer:
-  name = section.name
-  if name == pretrained.NAME:
-    loaded = pretrained.tokenizer(start, workdir)
-    return as_config_error(lambda: configured(loaded, section.template_args, section.assistant_tokens),
-                           "config.tokenizer.")
-  if name == "bytes":
-    return tokenizers.byte()
-  if name != "words":
-    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes, {pretrained.NAME}.")
-  if not env.words:
-    raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
-                      "compact style (--config.env.style=compact) or give your own one `words`, or use "
-                      "--config.tokenizer.name=bytes.")
-  return as_config_error(lambda: tokenizers.words(env.words))
 
 
 def _exactly(actor: Actor, mesh: Mesh) -> tuple[Model, Actor]:
@@ -205,7 +170,8 @@ def _check_variants(plain: dict, evals, env: Env) -> None:
       raise ConfigError(f"config.evals.variants names {variant!r}, but {plain['env']['name']} has "
                         f"{', '.join(env.variants)}.")
     as_config_error(lambda variant=variant: _check_rows(
-        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"], plain["own_reward"]), variant))
+        env, variant_env({**plain["env"], **evals.env}, variant, plain["reward"], plain["own_reward"],
+                         has_reward_model(plain)), variant))
 
 
 def _check_rows(env: Env, variant: Env, name: str) -> None:
@@ -291,11 +257,3 @@ def _probe_optimizer(experiment: Experiment) -> None:
 
 def _shapes(model: Model) -> dict:
   return {"model": jax.eval_shape(model.init, jax.random.key(0))}
-
-
-def _too_small(plain: dict, vocab: int, ids: int) -> str:
-  if plain["model"]["name"] == pretrained.NAME:
-    return (f"config.start is {plain['start']!r}, whose tokenizer has {ids} ids but whose embedding only {vocab}: "
-            "repair the files, or use --config.tokenizer.name=bytes.")
-  return (f"config.model.vocab is {vocab}, but the tokenizer has {ids} ids: leave it at 0 to take the tokenizer's "
-          "size.")

@@ -30,18 +30,20 @@ def env_section(settings: dict) -> type:
   return ENVIRONMENTS[name]
 
 
-def make_env(settings: dict, reward: str = "", own_reward: dict | None = None) -> Env:
+def make_env(settings: dict, reward: str = "", own_reward: dict | None = None, scored: bool = False) -> Env:
   """The environment of a config.env.
 
   reward: path/to/file.py:function, or "" for the environment's own rewards. A function of TRL's form scores the
     episodes later (own_reward/scorer.py), so the environment keeps its own rewards, if it has some
   own_reward: the section of that name; by default the function is called inside this process
+  scored: whether a reward model follows, so that a reward of None is right
   """
   kind, fields = env_section(settings), {key: value for key, value in settings.items() if key != "name"}
   if user_files.is_path(settings["name"]):
     kinds = typing.get_type_hints(kind)   # what has been JSON holds lists for tuples
     fields = {key: values.fit(value, kinds.get(key, object)) for key, value in fields.items()}
-    env = CheckedEnv(user_files.instance(kind, lambda: build(kind, fields, "config.env")), scored=bool(reward))
+    env = user_files.instance(kind, lambda: build(kind, fields, "config.env"))
+    env = CheckedEnv(env, scored=bool(reward) or scored)
   else:
     env = build(kind, fields, "config.env")
   try:
@@ -58,9 +60,15 @@ def make_env(settings: dict, reward: str = "", own_reward: dict | None = None) -
   return RewardFnEnv(env, function if own_reward and own_reward["process"] else user_files.reward(reward))
 
 
-def variant_env(settings: dict, variant: str, reward: str = "", own_reward: dict | None = None) -> Env:
+def variant_env(settings: dict, variant: str, reward: str = "", own_reward: dict | None = None,
+                scored: bool = False) -> Env:
   """The same environment as another of its variants."""
-  return make_env({**settings, "variant": variant}, reward, own_reward)
+  return make_env({**settings, "variant": variant}, reward, own_reward, scored)
+
+
+def has_reward_model(config: dict) -> bool:
+  """Whether a resolved config names a reward model, so that its environment may leave its own rewards out."""
+  return bool(config.get("reward_model", {}).get("start"))
 
 
 def chosen_reward(config: dict) -> RewardFunction | None:

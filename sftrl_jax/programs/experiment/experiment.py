@@ -13,7 +13,8 @@ from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model
 from sftrl_jax.models.lora import LoraConfig
-from sftrl_jax.programs.experiment.environment import variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
+from sftrl_jax.programs.experiment.network.reward_model import RewardModel
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ class Experiment:
   data: the section `data` of training on rows, or None
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
   objective_config: the section of config.objective (dpo, reward), or None
+  reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
   notes: sentences for a person, printed when the run begins
   """
 
@@ -57,6 +59,7 @@ class Experiment:
   data: DemonstrationsConfig | RowsConfig | PairsConfig | None = None
   algorithm_config: Any = None
   objective_config: Any = None
+  reward_model: RewardModel | None = None
   notes: tuple[str, ...] = ()
 
   @property
@@ -91,6 +94,12 @@ class Experiment:
     return self.algorithm_config.value_layers if self.algorithm is not None and self.algorithm.value_head else None
 
   @property
+  def reads_reference(self) -> bool:
+    """Whether RL measures the KL to its start: where it is in the objective, and under every reward model, whose scores
+    mean less the farther the policy is from what they were learned on."""
+    return self.algorithm_config is not None and bool(self.algorithm_config.kl_coef or self.reward_model)
+
+  @property
   def has_env(self) -> bool:
     """Whether there is an environment; a run may have rows of its own and nothing to play."""
     return self.config["env"]["name"] != nothing.NAME
@@ -98,4 +107,4 @@ class Experiment:
   def env_variant(self, variant: str) -> Env:
     """The environment of one evaluation variant."""
     return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"],
-                       self.config["own_reward"])
+                       self.config["own_reward"], has_reward_model(self.config))

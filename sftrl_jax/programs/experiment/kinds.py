@@ -21,6 +21,7 @@ from sftrl_jax.programs.experiment.learner import (
   make_rl_learner,
   make_sft_learner,
 )
+from sftrl_jax.programs.experiment.network.reward_model import RewardModelConfig, refuse_critic
 from sftrl_jax.programs.experiment.sections import SHARED, data_section
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.preference_objectives import OBJECTIVES
@@ -85,6 +86,15 @@ def _check_rl(experiment: Experiment) -> None:
   algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
                    experiment.actor.rollout, experiment.mesh)
   algorithms.refuse_thought(experiment.config["algorithm"], experiment.algorithm_config, experiment.env)
+  _check_reward_model(experiment)
+
+
+def _check_reward_model(experiment: Experiment) -> None:
+  section, reward = experiment.config["reward_model"], experiment.config["reward"]
+  if section["start"] and reward:
+    raise ValueError(f"config.reward is {reward!r} and config.reward_model.start {section['start']!r}, but a response "
+                     "has one reward: leave one of them out.")
+  refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers)
 
 
 def _refuse_unrewarded(env: Env, config: dict) -> None:
@@ -96,7 +106,7 @@ def _refuse_unrewarded(env: Env, config: dict) -> None:
 
 KINDS = {
     "sft": Kind({**SHARED, "data": data_section}, _check_sft, make_sft_learner, plays_episodes=False),
-    "rl": Kind({**SHARED, "max_without_signal": 300, "algorithm": OneOf("ppo", {
+    "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "algorithm": OneOf("ppo", {
         name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
     "preference": Kind({**SHARED, "data": PairsConfig, "objective": OneOf("dpo", {

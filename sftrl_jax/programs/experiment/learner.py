@@ -19,12 +19,12 @@ from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.collect import row_numbers
-from sftrl_jax.training.advantages import make_score_rows
+from sftrl_jax.training.advantages import make_score_responses, make_score_rows
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_response_score, make_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
 from sftrl_jax.training.updates.hold import hold_policy
@@ -38,6 +38,37 @@ class StepFlops:
 
   train: float
   score: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ResponseScoring:
+  """How a reward model scores responses of RL.
+
+  score: (params, rows, order_B) -> (scores_BU, counts), to be jitted; see training/advantages.py
+  rows, length, turns: of the rows that one call reads, and the most responses of one
+  pieces: microbatches; sizes: their compiled lengths, () for the whole length alone
+  pass_flops: (positions, length) -> FLOPs of one pass over so many positions in rows of this length
+  """
+
+  score: Callable
+  rows: int
+  length: int
+  turns: int
+  pieces: int
+  sizes: tuple[int, ...]
+  pass_flops: Callable[[float, int], float]
+
+  def order(self, lengths_B: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The argument `order_B`, () if there is none."""
+    return (by_length(np.arange(self.rows, dtype=np.int32), lengths_B, self.pieces),) if self.sizes else ()
+
+  def flops(self, counts: Sequence[int] | None) -> float:
+    """Of one call. counts: microbatches that were blank, and of each length."""
+    if counts is None:
+      return self.pass_flops(self.rows * self.length, self.length)
+    rows = self.rows // self.pieces
+    return sum(self.pass_flops(int(count) * rows * size, size)
+               for count, size in zip(counts[1:], self.sizes, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +91,7 @@ class Learner:
   pass_flops: (positions, length) -> StepFlops of one pass over so many positions in rows of this length
   blank_batch: (rows, reference) -> a blank batch of pairs in the shapes of a run, which score_rows reads without a
     reference; of preferences alone
+  responses: of RL that learns from a reward model
   """
 
   loss: Callable
@@ -78,6 +110,7 @@ class Learner:
   whole_episodes: bool = False
   pass_flops: Callable[[float, int], StepFlops] | None = None
   blank_batch: Callable[[int, bool], PairBatch] | None = None
+  responses: ResponseScoring | None = None
 
   @property
   def minibatch(self) -> int:
@@ -191,7 +224,21 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   score_rows = make_score_rows(score, compute.microbatches * section.minibatches, sizes) if scores else None
   return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches, score_rows,
                  algorithm.advantages(section), slots, sizes, compute.microbatches, reads_whole_episodes(section),
-                 pass_flops)
+                 pass_flops, responses=_response_scoring(experiment, rows, compute.microbatches * section.minibatches))
+
+
+def _response_scoring(experiment: Experiment, rows: int, pieces: int) -> ResponseScoring | None:
+  """As many rows a call as an iteration has, in the microbatches of its other scores."""
+  reward, actor = experiment.reward_model, experiment.actor
+  if reward is None:
+    return None
+  length = actor.row_len() + 1   # the last token is read, and not only a target
+  sizes = compiled_lengths(length, experiment.compute.lengths)
+  sizes, config = sizes if len(sizes) > 1 else (), reward.model.config
+  head = 2.0 * heads.matmul_parameters(config.width, reward.layers)
+  return ResponseScoring(
+      make_score_responses(make_response_score(reward.model), pieces, sizes), rows, length, actor.row_turns, pieces,
+      sizes, lambda positions, keys: flops.forward(config, positions, keys, unembedded=0) + head * positions)
 
 
 def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation) -> bool:
@@ -201,7 +248,7 @@ def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation)
   an optimizer that plays with averaged parameters and trains others.
   """
   section = experiment.algorithm_config
-  if section.epochs * section.minibatches > 1 or experiment.algorithm.value_head or section.kl_coef:
+  if section.epochs * section.minibatches > 1 or experiment.algorithm.value_head or experiment.reads_reference:
     return False
   _, trained, _ = trainable.abstract_trainable(experiment)
   return not is_averaged(jax.eval_shape(lambda params: create(params, optimizer), trained))
@@ -210,7 +257,7 @@ def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation)
 def _pass_flops(experiment: Experiment, adapters: int, positions: float, length: int) -> StepFlops:
   """Of training, and of scoring, so many positions of RL in rows of this length, once."""
   section, config = experiment.algorithm_config, experiment.model.config
-  reference = flops.forward(config, positions, length) if section.kl_coef else 0.0   # which has no adapters
+  reference = flops.forward(config, positions, length) if experiment.reads_reference else 0.0   # without adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
   return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head,

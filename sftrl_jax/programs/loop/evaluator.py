@@ -22,6 +22,7 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import JUDGING, Episode, Judging, blank_episodes, by_row
 from sftrl_jax.rollout.exchange import PlayContext, begun_together, play_together
+from sftrl_jax.rollout.scoring import Scorer
 from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
@@ -69,7 +70,7 @@ def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], tem
 
 
 def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,
-             pause: Callable[[], None] = lambda: None, updates: int = 0) -> list[dict]:
+             pause: Callable[[], None] = lambda: None, updates: int = 0, scorer: Scorer | None = None) -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy. An episode
@@ -77,6 +78,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   line then has `troubles`, {kind: episodes}. One without a reward alone is missing in `reward` alone. Where a seed is
   played several times (evals.samples), every rate is of the first time, whose random numbers are those of one.
   updates: of the optimizer so far
+  scorer: whose rewards a run learns from; `proxy` is then their mean, and `reward` stays the environment's own
   """
   evals, actor = experiment.evals, experiment.actor
   decoding = actor.compiled.to_decoding(params)
@@ -101,6 +103,10 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
     line |= {"troubles": troubles} if troubles else {}
+    if scorer:
+      line |= _proxy(scorer, episodes)
+      if all(None in episode.rewards for episode in episodes if episode.turns):
+        line.pop("reward")   # the environment gave none
     if count > 1:
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
@@ -148,6 +154,14 @@ def _responses(counts: Tally) -> dict:
           "episode_responses": list(counts.episode_responses)}
 
 
+def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
+  """{"proxy": the mean over episodes of the sum of the scorer's rewards}, and of `proxy_episodes`, those that have one;
+  what the environment gave is kept beside."""
+  scored = scorer(episodes)
+  sums = [sum(rewards) for rewards in scored.rewards if rewards and None not in rewards]
+  return {"proxy": sum(sums) / len(sums), "proxy_episodes": len(sums)} if sums else {"proxy_episodes": 0}
+
+
 def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> dict[str, float]:
   """{"kl": from the start, "entropy"} in nats a response token, over the first of the policy's own episodes at
   temperature 1, and {"kl_episodes"}: how many these are."""
@@ -166,9 +180,11 @@ def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[E
 
 def episode_line(step: int, kind: str, variant: str, temperature: float, episode: Episode) -> dict:
   """One line of episodes.jsonl."""
+  gold = [turn.gold for turn in episode.turns]
   return {"step": step, "kind": kind, "variant": variant, "temperature": float(temperature), "seed": episode.seed,
           "chat": chat_json((*episode.earlier, *episode.chat)), "rewards": episode.rewards,
-          "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success}
+          "codes": [turn.verdict.code for turn in episode.turns], "success": episode.success,
+          **({"gold": gold} if any(reward is not None for reward in gold) else {})}
 
 
 def _summary(position: Position, lines: list[dict], seconds: float) -> str:

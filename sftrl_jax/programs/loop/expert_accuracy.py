@@ -14,7 +14,7 @@ from sftrl_jax.envs.expert_states import ExpertStates, Place, walk
 from sftrl_jax.envs.guard import OutOfTime, time_limit
 from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.experiment.environment import variant_env
+from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import Episode
@@ -50,7 +50,8 @@ def _actor(experiment: Experiment) -> Actor:
 def _places(experiment: Experiment) -> tuple[dict[str, tuple[Place, ...]], int]:
   """({variant: places of its states}, tokens of the longest chat)."""
   evals, config = experiment.evals, experiment.config
-  settings = json.dumps([{**config["env"], **evals.env}, config["reward"], config["own_reward"]], sort_keys=True)
+  settings = json.dumps([{**config["env"], **evals.env}, config["reward"], config["own_reward"],
+                         has_reward_model(config)], sort_keys=True)
   return _walked(experiment.tokenizer, settings, tuple(evals.variants), range(
       evals.seed, evals.seed + min(evals.expert_episodes, evals.episodes)), config["verdict_seconds"])
 
@@ -64,8 +65,8 @@ def _walked(tokenizer: Tokenizer, settings: str, variants: tuple[str, ...], seed
   def walk_all() -> list:
     counts, longest = {}, 0
     for variant in variants:
-      env, reward, own_reward = json.loads(settings)
-      env = variant_env(env, variant, reward, own_reward)
+      env, *rewards = json.loads(settings)
+      env = variant_env(env, variant, *rewards)
       lengths = [_lengths(tokenizer, env, seed, seconds) for seed in seeds]
       counts[variant] = [len(of_seed) for of_seed in lengths]
       longest = max([longest, *(length for of_seed in lengths for length in of_seed)])

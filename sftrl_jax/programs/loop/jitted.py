@@ -62,8 +62,8 @@ def jit_functions(experiment: Experiment, learner: Learner, trained: dict) -> Ji
 
 
 def reference_params(experiment: Experiment, start: dict) -> dict | None:
-  """The argument `ref` of score_rows: the parameters at the start of RL, or None where there is no KL penalty."""
-  return {"model": start} if experiment.algorithm_config.kl_coef else None
+  """The argument `ref` of score_rows: the parameters at the start of RL, or None where no KL is measured."""
+  return {"model": start} if experiment.reads_reference else None
 
 
 def blank_rollout(experiment: Experiment, learner: Learner) -> tuple[Rows, Grid | Outcomes]:

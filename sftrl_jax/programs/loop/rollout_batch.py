@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from sftrl_jax.envs.referee import LARGEST
+from sftrl_jax.metrics import merge_host
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -16,6 +17,7 @@ from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.episodes import Clock, Episode
 from sftrl_jax.rollout.exchange import PlayContext, begin_together, begun_together
+from sftrl_jax.rollout.scoring import Scored, Scorer, with_rewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class RolloutBatch:
   weight_sync_seconds: how long the weights took to where decoding reads them
   rollout_costs: the Cost of every turn
   rounds, dropped: how often episodes were played, and how many groups were dropped
+  scored: what a scorer said of the episodes of every round; () where rewards are the environment's own
+  score_seconds: how long that took
   """
 
   episodes: list[Episode]
@@ -41,16 +45,31 @@ class RolloutBatch:
   rounds: int
   dropped: int
   padding_episodes: int
+  scored: tuple[Scored, ...] = ()
+  score_seconds: float = 0.0
+
+  @property
+  def score_flops(self) -> float:
+    """Of the scorer."""
+    return sum(scored.flops for scored in self.scored)
+
+  @property
+  def score_numbers(self) -> dict[str, Any]:
+    """Metrics of the scorer, over all rounds."""
+    names = dict.fromkeys(name for scored in self.scored for name in scored.numbers)
+    return {name: merge_host([scored.numbers[name] for scored in self.scored if name in scored.numbers])
+            for name in names}
 
 
 def play_batch(experiment: Experiment, params: dict, first: int,
-               pause: Callable[[], None] = lambda: None) -> RolloutBatch:
+               pause: Callable[[], None] = lambda: None, scorer: Scorer | None = None) -> RolloutBatch:
   """Episodes from number `first` on: their seeds and random numbers follow from their numbers alone.
 
   With one round, they are the batch. With more (dynamic sampling, Yu et al. 2025), groups whose episodes all fare alike
   are dropped, and others are played in their stead, as many at once as are decoded together; an iteration goes on
   where the last one looked last. After the last round dropped groups fill what is missing, from the first one on.
   pause: called before every turn of conversations.
+  scorer: gives the rewards of every round's episodes, before any of them is dropped; None: they are the environment's
   """
   actor, section, wanted = experiment.actor, _section(experiment), experiment.batch // experiment.actor.group
   most = section.max_rounds if section else 1
@@ -58,11 +77,18 @@ def play_batch(experiment: Experiment, params: dict, first: int,
   decoding = jax.block_until_ready(actor.compiled.to_decoding(params["model"]))
   weight_sync_seconds = time.perf_counter() - began
   kept, dropped, all_episodes, rollout_costs, clock, number, played = [], [], [], [], Clock(0.0, 0.0), first, 0
+  scored, score_seconds = [], 0.0
   while len(kept) < wanted and played < most:
     rows, missing = actor.rollout.rows, (wanted - len(kept)) * actor.group
     asked = -(-missing // rows) * rows if played else missing
     episodes, took = _play(experiment, decoding, key, number, asked, rollout_costs, pause)
     clock, played = Clock(clock.rollout + took.rollout, clock.verify + took.verify), played + 1
+    if scorer is not None:
+      began = time.perf_counter()
+      scored.append(scorer(episodes))
+      episodes = with_rewards(episodes, scored[-1])
+      score_seconds += time.perf_counter() - began
+    _refuse_rewards(episodes, "environment" if scorer is None else "scorer")
     all_episodes += episodes
     for group in in_groups(episodes, actor.group):
       if len(kept) < wanted:
@@ -71,7 +97,7 @@ def play_batch(experiment: Experiment, params: dict, first: int,
   missing = wanted - len(kept)
   chosen = [episode for group in (*kept, *dropped[:missing]) for episode in group]
   return RolloutBatch(chosen, all_episodes, number, clock, weight_sync_seconds, rollout_costs, played,
-                      len(dropped), missing * actor.group)
+                      len(dropped), missing * actor.group, tuple(scored), score_seconds)
 
 
 def in_groups(episodes: Sequence, group: int) -> list:
@@ -157,9 +183,13 @@ def _play(experiment: Experiment, decoding: Any, key: jax.Array, first: int, cou
     if len(begun) > 1:
       collect()
   collect()
-  for episode in played:
+  return played, Clock(sum(clock.rollout for clock in clocks), sum(clock.verify for clock in clocks))
+
+
+def _refuse_rewards(episodes: Sequence[Episode], giver: str) -> None:
+  """ValueError for a reward that nothing can learn from. giver: environment or scorer"""
+  for episode in episodes:
     for reward in episode.rewards:
       if reward is None or not abs(reward) <= LARGEST:
-        raise ValueError(f"The environment gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
+        raise ValueError(f"The {giver} gave the reward {reward!r} in episode {episode.seed!r}; it must be a finite "
                          f"number, at most {LARGEST:g} from 0.")
-  return played, Clock(sum(clock.rollout for clock in clocks), sum(clock.verify for clock in clocks))

@@ -14,6 +14,7 @@ from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
+from sftrl_jax.rollout.scoring import Scorer
 from sftrl_jax.training import compile_count, throughput
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position, due
@@ -61,6 +62,8 @@ class RunState:
   warned: alarms, and a stop by target_kl, that a person has been warned of
   length: of the run as its checkpoints remember it, see experiment/length.py
   alarm_streaks: `alarms.streaks` of the last line, which checkpoints hold
+  scorer: of RL whose rewards come after the play, else None
+  kl_coef: of the next iteration, where it is adapted, which checkpoints hold too; None where it is fixed
   """
 
   state: TrainState
@@ -82,6 +85,8 @@ class RunState:
   warned: frozenset = frozenset()
   length: dict = dataclasses.field(default_factory=dict)
   alarm_streaks: dict = dataclasses.field(default_factory=dict)
+  scorer: Scorer | None = None
+  kl_coef: float | None = None
 
 
 def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
@@ -154,7 +159,9 @@ def _of_update(metrics: dict) -> str:
 
 def _without_signal(experiment: Experiment, run_state: RunState, position: Position, line: dict) -> str:
   config, groups = experiment.config, "frac_reward_zero_std" in line
-  reward = f"config.reward={config['reward']}" if config["reward"] else f"of config.env.name={config['env']['name']}"
+  reward = next((f"config.{key}={value}" for key, value in (
+      ("reward", config["reward"]), ("reward_model.start", config["reward_model"]["start"])) if value),
+      f"of config.env.name={config['env']['name']}")
   where, alarm = ("of each group ", "constant_groups") if groups else ("", "constant_rewards")
   return (f"{run_state.workdir}: the rewards ({reward}) of all episodes {where}were alike in each of the last "
           f"{position.without_signal} steps (config.max_without_signal), so the policy learned nothing from them; "

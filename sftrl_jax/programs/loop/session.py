@@ -52,11 +52,11 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     log.say(f"{workdir}: {adapters:,} numbers of adapters are trained, {trees.size(start):,} stay.")
   jitted = jit_functions(experiment, learner, params)
   state, position, unlogged_metrics, eval_pending, after = jitted.init_state(params), Position(), (), False, -1
-  alarm_streaks = {}
+  alarm_streaks, kl_coef = {}, None
   restored = stores.restore_newest(store, state, log.say)
   if restored is not None:
     state, meta, after = restored
-    alarm_streaks = meta.get("alarm_streaks", {})
+    alarm_streaks, kl_coef = meta.get("alarm_streaks", {}), meta.get("kl_coef")
     position, eval_pending = Position(**meta["position"]), meta["eval_pending"]
     unlogged_metrics = tuple(tuple({name: from_json(metric) for name, metric in part.items()} for part in both)
                              for both in meta["unlogged_metrics"])
@@ -78,7 +78,7 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
                        unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment),
-                       alarm_streaks=alarm_streaks)
+                       alarm_streaks=alarm_streaks, kl_coef=kl_coef)
   stop.finish_saves = lambda: stores.finish(store)
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
@@ -184,7 +184,7 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     started = time.perf_counter()
     with span("evaluate"):
       evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
-               updates=int(run_state.state.step))
+               updates=int(run_state.state.step), scorer=run_state.scorer)
     slow = evaluation_time.note(experiment, position, time.perf_counter() - started)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
@@ -237,6 +237,7 @@ def _save(run_state: RunState, log: Log) -> None:
   meta = {"position": dataclasses.asdict(run_state.position), "unlogged_metrics": unlogged,
           "eval_pending": run_state.eval_pending, "length": run_state.length,
           "alarm_streaks": run_state.alarm_streaks}
+  meta |= {} if run_state.kl_coef is None else {"kl_coef": run_state.kl_coef}
   with span("checkpoint"):
     stores.save(run_state.store, run_state.position.step, run_state.state, meta,
                 **_evaluated(run_state.state, run_state.averaged_params))

@@ -20,7 +20,7 @@ from sftrl_jax.programs.plan.topology import Slice
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.training.state import TrainState
 
-ROLES = ("parameters", "optimizer", "reference", "decoding", "cache", "batch", "other")
+ROLES = ("parameters", "optimizer", "reference", "reward model", "decoding", "cache", "batch", "other")
 # The TPU compiler's error: "RESOURCE_EXHAUSTED: ... (33.14G) exceeds available HBM (15.75G). ..."
 OOM = re.compile(r"RESOURCE_EXHAUSTED.*?\((?P<needs>[\d.]+)(?P<unit>[KMGT])\)\s*exceeds available HBM "
                  r"\((?P<has>[\d.]+)(?P<has_unit>[KMGT])\)", re.DOTALL)

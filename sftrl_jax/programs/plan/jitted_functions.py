@@ -16,18 +16,20 @@ from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.programs.bench import workloads
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.learner import Learner
+from sftrl_jax.programs.experiment.learner import Learner, ResponseScoring
 from sftrl_jax.programs.loop import evaluator, expert_accuracy, sft_data
 from sftrl_jax.programs.loop.jitted import JittedFunctions, blank_rollout, jit_functions, reference_params
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.programs.start.initial_params import abstract_with
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.actor import Actor, Shape
+from sftrl_jax.rollout.collect import ResponseRows
 from sftrl_jax.rollout.episodes import blank_episodes
 from sftrl_jax.rollout.sample import SegmentInputs, TurnInputs
 from sftrl_jax.rollout.segments import blank_inputs
 from sftrl_jax.training.advantages import NOT_SCORED
 from sftrl_jax.training.state import TrainState, is_averaged
+from sftrl_jax.training.updates import kl_control
 
 Pairs = tuple[tuple[str, Any], ...]   # (role, tree); roles are those of compilation.ROLES, or "state"
 
@@ -89,6 +91,10 @@ def planned_functions(experiment: Experiment) -> Source:
     averaged = (("parameters", eval_params),)
   eval_params = trainable.full_params_fn(experiment)(eval_params, frozen)
   kept = (*averaged, *start)
+  if experiment.reward_model is not None:
+    reward = ("reward model", experiment.reward_model.abstract(experiment.mesh))
+    yield _rewards(learner.responses, reward, (("state", state), *kept))
+    kept = (*kept, reward)
   if kind.plays_episodes:
     batch = yield from _scoring(experiment, learner, jitted, eval_params, state, model, kept)
   elif learner.blank_batch:
@@ -153,12 +159,22 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
         "score", jitted.score_rows, (("parameters", eval_params), ("reference", reference), ("batch", rows), *order),
         resident=(("optimizer", state.opt_state), *besides), calls=1, tokens=learner.rows * learner.length)
   kept = (("state", state), *kept)
+  coef = (("other", np.float32(0)),) if kl_control.is_adaptive(experiment.algorithm_config) else ()
   batch, _ = yield PlannedFunction(
-      "advantages", jitted.advantages, (("batch", scored), ("batch", rows), ("batch", outcomes)), resident=kept,
+      "advantages", jitted.advantages, (("batch", scored), ("batch", rows), ("batch", outcomes), *coef), resident=kept,
       calls=1)
   order = np.zeros(learner.minibatch, np.int32)
   return (yield PlannedFunction("minibatch", jitted.take, (("batch", batch), ("other", order)), resident=kept,
                                 calls=learner.updates))
+
+
+def _rewards(scoring: ResponseScoring, reward: tuple[str, Any], resident: Pairs) -> PlannedFunction:
+  """The scores of a reward model on the responses of an iteration, as one round plays them."""
+  rows = np.ones((scoring.rows, scoring.length), np.int32)
+  rows = ResponseRows(workloads.unpadded_inputs(rows), np.zeros((scoring.rows, scoring.turns), np.int32))
+  order = tuple(("other", order_B) for order_B in scoring.order(np.zeros(scoring.rows, np.int32)))
+  return PlannedFunction("reward model", jax.jit(scoring.score), (reward, ("batch", rows), *order), resident=resident,
+                         calls=1, tokens=scoring.rows * scoring.length)
 
 
 def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainState, kept: Pairs) -> Source:

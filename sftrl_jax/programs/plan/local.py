@@ -37,7 +37,7 @@ from sftrl_jax.training.log import write_json
 
 REPEATS, ENOUGH = 5, 2.0   # measurements of a function at most, and seconds after which no further one begins
 LEAST = 0.05   # seconds of a measurement: Linux counts the CPU time of a thread that runs elsewhere by the tick
-NUMBERS = ("parameters", "decoding", "reference")   # roles whose arrays are not all zeros
+NUMBERS = ("parameters", "decoding", "reference", "reward model")   # roles whose arrays are not all zeros
 STATUS = Path("/proc/self/status")
 
 

@@ -9,7 +9,7 @@ from sftrl_jax.programs.start.trainable import abstract_trainable
 
 COLUMNS = ("function", "calls", "params", "optimizer", "other", "cache", "temporary", "peak GiB", "TFLOP", "GB",
            "GB sent", "seconds", "bound by")
-ELSE = ("reference", "decoding", "batch", "other")   # roles that the column `other` adds up
+ELSE = ("reference", "reward model", "decoding", "batch", "other")   # roles that the column `other` adds up
 
 
 def page(plan: Plan, content: dict) -> str:

@@ -67,8 +67,8 @@ def make_plan(config: ConfigDict, verb: str, where: Slice, only: tuple[str, ...]
         f"{function.seconds_to_compile:6.1f} s, {time.perf_counter() - began:.0f} s in all")
   if not functions:
     raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, average, "
-                      "train step; where it plays, score, advantages, minibatch, weight move, turn, segment, regroup, "
-                      "ring, admit, kl.")
+                      "train step; where it plays, reward model, score, advantages, minibatch, weight move, turn, "
+                      "segment, regroup, ring, admit, kl.")
   return Plan(experiment, where, tuple(functions), time.perf_counter() - began)
 
 

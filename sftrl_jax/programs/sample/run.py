@@ -172,7 +172,8 @@ def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str
     _note(ref.note)
   unsplit = [(f"mesh.{name}", str(getattr(alone(MeshConfig()), name))) for name in meshes.AXES]
   changes = [*unsplit, *overrides, *([("model.dtype", options.dtype)] if options.dtype else [])]
-  experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home))
+  experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home),
+                                scored=False)
   _enter(experiment.mesh, stack)
   params, step = saved_run.parameters(experiment, ref.home, ref.step)
   generator, temperature = _make_generator(experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})

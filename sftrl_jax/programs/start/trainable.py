@@ -42,7 +42,7 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   start, seed = experiment.start, experiment.seed
   if not experiment.lora.rank:
     params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-    return params, {"model": params, **value_head(experiment)}, {}
+    return params, {"model": params, **_first_value_head(experiment)}, {}
   peft = pretrained.adapters(start)
   if (workdir / RECORD).is_file() or any((workdir / "checkpoints").glob("[0-9]*")):
     params, _ = adapter_base(workdir, start, experiment.model, seed, experiment.mesh)
@@ -59,14 +59,14 @@ def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   begins = params
   if peft and reads_start(experiment):   # else it would be a second copy of the model that nobody reads
     begins = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-  return begins, {**adapters, **value_head(experiment)}, {"model": params}
+  return begins, {**adapters, **_first_value_head(experiment)}, {"model": params}
 
 
 def reads_start(experiment: Any) -> bool:
   """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
-  algorithm, objective = experiment.algorithm_config, experiment.objective
+  objective = experiment.objective
   compared = objective is not None and objective.reads_start(experiment.objective_config)
-  return bool(measures_kl(experiment) or compared or (algorithm is not None and algorithm.kl_coef))
+  return bool(measures_kl(experiment) or compared or experiment.reads_reference)
 
 
 def measures_kl(experiment: Any) -> bool:
@@ -97,6 +97,12 @@ def value_head(experiment: Any) -> dict:
   """{"value": parameters} at the start of a run that trains a value function or a reward model, else {}."""
   layers = experiment.head_layers
   return {} if layers is None else {"value": heads.init(experiment.model.config.width, layers, experiment.seed)}
+
+
+def _first_value_head(experiment: Any) -> dict:
+  """`value_head`, or the score head of a reward model where the critic begins as that."""
+  reward = experiment.reward_model
+  return {"value": reward.value_head(experiment.mesh)} if reward and reward.config.critic else value_head(experiment)
 
 
 def _pinned_start(start: str) -> str:

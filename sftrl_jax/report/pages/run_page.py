@@ -4,7 +4,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from sftrl_jax.report.figures import run_figures, study_figures, style
+from sftrl_jax.report.figures import proxy_figure, run_figures, study_figures, style
 from sftrl_jax.report.figures.rows import verdict_groups
 from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
 from sftrl_jax.report.pages import alarms_box, transcripts
@@ -63,6 +63,21 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
           "An attempt is a try at a point: an episode succeeds if every point is right within so many."
           if any(e.attempts_of == "point" for e in run.evaluations) else ""))]
   return blocks + response_blocks(run)
+
+
+def scores(run: Run, out: pathlib.Path) -> list[Block]:
+  """The learned reward beside the environment's; [] for a run without a reward model."""
+  rows = proxy_figure.proxy_rows(run)
+  if not rows:
+    return []
+  figure = proxy_figure.proxy(rows, style.verb_colour(run.verb), run.labels)
+  known = any(math.isfinite(row["gold"]) for row in rows)
+  return [Heading("Gold and proxy"), Picture(study_figures.save(figure, rows, out / "proxy.png"), (
+      "The reward that was learned from (proxy) "
+      + ("and that of the environment (gold) " if known else "") + "against the KL from the start: evaluations at "
+      "temperature 1, and a moving average of the training episodes. " + (
+          "Where the proxy rises and gold falls, the policy learns the reward model's errors." if known else
+          "No environment says what the answers are worth: read some of them.")))]
 
 
 def training(run: Run, out: pathlib.Path) -> list[Block]:

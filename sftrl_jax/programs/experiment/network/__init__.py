@@ -1,0 +1,1 @@
+"""The networks of a run: its own model and tokenizer, and a reward model."""

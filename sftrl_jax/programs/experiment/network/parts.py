@@ -1,0 +1,70 @@
+"""The model and the tokenizer that a config describes: of the run itself, and of a run whose model it reads."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from sftrl_jax.envs.env import Env
+from sftrl_jax.models import Model, build, kernels
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment.sections import TokenizerConfig
+from sftrl_jax.programs.start import pretrained
+from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.pretrained import configured
+from sftrl_jax.text.tokenizer import Tokenizer
+
+
+def as_config_error(make: Callable[[], Any], above: str = "") -> Any:
+  """make(), whose ValueError becomes a ConfigError that begins with `above`, the dotted name of a section."""
+  try:
+    return make()
+  except ValueError as error:
+    raise ConfigError(f"{above}{error}") from error
+
+
+def build_model(plain: dict, section: Any, tokenizer: Tokenizer, mesh: Mesh, workdir: Path | None) -> Model:
+  """The model of config.model, with a row of its tables for every id of the tokenizer.
+
+  plain: the config; section: its section `model`, built; workdir: where a pretrained model is described once its run
+  has begun. ConfigError where they do not agree.
+  """
+  if isinstance(section, pretrained.PretrainedConfig):
+    section = pretrained.model_config(plain["start"], section, workdir)
+  if section.vocab and section.vocab < tokenizer.size:
+    raise ConfigError(_too_small(plain, section.vocab, tokenizer.size))
+  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size)
+  model = build(section, tokenizer.size)
+  as_config_error(lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform), "config.model.")
+  return model
+
+
+def build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+  """The tokenizer of config.tokenizer. env: whose words it has, if it is one of words; start, workdir: of the run.
+
+  ConfigError for an unknown name, and for an environment without words.
+  """
+  name = section.name
+  if name == pretrained.NAME:
+    loaded = pretrained.tokenizer(start, workdir)
+    return as_config_error(lambda: configured(loaded, section.template_args, section.assistant_tokens),
+                           "config.tokenizer.")
+  if name == "bytes":
+    return tokenizers.byte()
+  if name != "words":
+    raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes, {pretrained.NAME}.")
+  if not env.words:
+    raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
+                      "compact style (--config.env.style=compact) or give your own one `words`, or use "
+                      "--config.tokenizer.name=bytes.")
+  return as_config_error(lambda: tokenizers.words(env.words))
+
+
+def _too_small(plain: dict, vocab: int, ids: int) -> str:
+  if plain["model"]["name"] == pretrained.NAME:
+    return (f"config.start is {plain['start']!r}, whose tokenizer has {ids} ids but whose embedding only {vocab}: "
+            "repair the files, or use --config.tokenizer.name=bytes.")
+  return (f"config.model.vocab is {vocab}, but the tokenizer has {ids} ids: leave it at 0 to take the tokenizer's "
+          "size.")

@@ -1,0 +1,224 @@
+"""A learned reward: the model of a finished run of `sftrl preference` with config.objective=reward, and its scale.
+
+The run leaves WORKDIR/reward_scale.json: mean and standard deviation of its raw scores of answers that it has learned
+from, and the lowest and highest of them once they are scaled. A scaled score is (r - mean) / sd, so that coefficients
+of a KL mean the same whatever the reward model is.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jax.sharding import Mesh
+
+from sftrl_jax import paths
+from sftrl_jax.checkpoints import store
+from sftrl_jax.checkpoints.checksum import checksums, sha256
+from sftrl_jax.models import DecoderConfig, Model, heads
+from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.parallel import rules
+from sftrl_jax.programs.config.errors import ConfigError, recorded
+from sftrl_jax.programs.config.resolve import build
+from sftrl_jax.programs.experiment.environment import make_env
+from sftrl_jax.programs.experiment.network.parts import build_model, build_tokenizer
+from sftrl_jax.programs.experiment.sections import TokenizerConfig, model_section
+from sftrl_jax.programs.start import checkpoint_ref, initial_params
+from sftrl_jax.text.tokenizer import Tokenizer
+
+SCALE, NONE = "reward_scale.json", "none"
+KEY = "config.reward_model.start"
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelConfig:
+  """Learning from a reward model's scores in the place of the environment's rewards, which stay measured beside.
+
+  start: the workdir of a finished run of `sftrl preference` with objective=reward, or WORKDIR@STEP of its last step
+    ("": the environment's own rewards). Its tokenizer and chat template are those of this run
+  scale: the reward is (r - mean) / sd by WORKDIR/reward_scale.json, in standard deviations of the scores of its
+    training answers; off is the raw score r
+  missing_eos: the reward, in place of the score, of a response that max_new_tokens has cut before its end; "none"
+    scores it as any other
+  critic: ppo's value head begins as the score head, scaled alike; both then have the same width and hidden layers, and
+    it reads the policy's trunk
+  """
+
+  start: str = ""
+  scale: bool = True
+  missing_eos: float | Literal["none"] = NONE
+  critic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardScale:
+  """mean, sd: of raw scores. lowest, highest: of scaled ones, of the same answers."""
+
+  mean: float
+  sd: float
+  lowest: float
+  highest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModel:
+  """A reward model as its workdir describes it; its parameters are read by `load`.
+
+  config: the section of the run that it scores
+  home, step: its workdir, and the checkpoint there
+  seed: of its run
+  layers: widths of its score head's hidden layers
+  lora: the adapters that its run has trained; None where it trained the model
+  scale: None where it is missing, and config.scale is off
+  """
+
+  config: RewardModelConfig
+  home: Path
+  step: int
+  seed: int
+  model: Model
+  layers: tuple[int, ...]
+  lora: LoraConfig | None
+  scale: RewardScale | None
+
+  @property
+  def source(self) -> str:
+    """WORKDIR@STEP, from the root."""
+    return f"{paths.absolute(self.home)}@{self.step}"
+
+  def abstract(self, mesh: Mesh) -> dict:
+    """The shapes of {"model", "value"} with their shardings."""
+    shapes = {"model": initial_params.param_shapes(self.model), **self._head_shapes()}
+    return initial_params.abstract_with(shapes, rules.shardings(shapes, mesh))
+
+  def load(self, mesh: Mesh) -> tuple[dict, str]:
+    """({"model", "value"} on the mesh, a checksum of what is stored). ConfigError where the base of adapters is gone.
+
+    Adapters are merged into their base.
+    """
+    head = self._head(mesh)
+    if self.lora:
+      params, _, fingerprint = initial_params.load_with_adapters(self.home, self.step, self.model, mesh, self.lora)
+    else:
+      params = store.restore_params(self.home, self.step, self.abstract(mesh)["model"])[0]
+      fingerprint = sha256(checksums(params))
+    return {"model": params, "value": head}, sha256([fingerprint, checksums(head)])
+
+  def value_head(self, mesh: Mesh) -> dict:
+    """The score head with the scale in it: its values are scaled scores."""
+    head, scale = self._head(mesh), self.scale
+    if scale is None or not self.config.scale:
+      return head
+    return {**head, "kernel": head["kernel"] / scale.sd, "bias": (head["bias"] - scale.mean) / scale.sd}
+
+  def _head_shapes(self) -> dict:
+    return {"value": jax.eval_shape(lambda: heads.init(self.model.config.width, self.layers))}
+
+  def _head(self, mesh: Mesh) -> dict:
+    shapes = self._head_shapes()
+    abstract = initial_params.abstract_with(shapes, rules.shardings(shapes, mesh))
+    return store.restore_params(self.home, self.step, abstract["value"], root="value")[0]
+
+
+def describe(config: RewardModelConfig, tokenizer: Tokenizer, policy: dict, mesh: Mesh) -> RewardModel | None:
+  """The reward model that the section names, None without one. Nothing is loaded.
+
+  tokenizer: of the policy; policy: its section `tokenizer`
+  ConfigError for what is no finished run of a reward model, for another tokenizer, and for a scale that is missing.
+  """
+  if not config.start:
+    return None
+  about = f"{KEY} is {config.start!r}"
+  home = checkpoint_ref.home_of(config.start)
+  if not checkpoint_ref.is_workdir(home):
+    raise ConfigError(f"{about}, which is no workdir of a run: train a reward model with `sftrl preference "
+                      "--config.objective=reward`, and give its --workdir.")
+  step, plain = checkpoint_ref.parse(config.start, about).step, recorded(home)
+  if plain.get("verb") != "preference" or plain.get("objective") != "reward":
+    kind = f"of objective {plain['objective']!r}" if plain.get("objective") else f"of `sftrl {plain.get('verb')}`"
+    raise ConfigError(f"{about}, a run {kind}, which has no score head: give one of `sftrl preference "
+                      "--config.objective=reward`.")
+  last = checkpoint_ref.steps_of(home, about)[-1]
+  _refuse_unfinished(about, home, last)
+  if step is not None and step != last and config.scale:
+    raise ConfigError(f"{about}, but {SCALE} there is of its last step {last}: use --{KEY}={home}@{last}, or raw "
+                      "scores with --config.reward_model.scale=False.")
+  model, theirs = _network(about, plain, home, mesh)
+  given = plain["tokenizer"].get("template_args", {})
+  if theirs != tokenizer or given != policy.get("template_args", {}):
+    raise ConfigError(f"{about}, whose tokenizer ({_named(theirs)}, template_args {given}) is not that of this run "
+                      f"({_named(tokenizer)}, template_args {policy.get('template_args', {})}): it reads the ids that "
+                      "the policy samples, so give both runs the same tokenizer and chat template.")
+  scale = _scale(about, home) if config.scale or (home / SCALE).is_file() else None
+  return RewardModel(config, home, last if step is None else step, plain["seed"], model,
+                     tuple(plain["bradley_terry"]["layers"]), initial_params.adapters_of(home), scale)
+
+
+def _network(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, Tokenizer]:
+  """(model, tokenizer) of the run in a workdir, with the fastest attention that the devices have here."""
+  def of_run() -> tuple[Model, Tokenizer]:
+    settings = build(TokenizerConfig, plain["tokenizer"], "config.tokenizer")
+    env = make_env(plain["env"]) if settings.name == "words" else None   # whose vocabulary it is
+    tokenizer = build_tokenizer(settings, env, plain["start"], home)
+    family = {key: value for key, value in plain["model"].items() if key != "name"}
+    section = build(model_section(plain["model"]), {**family, "attention": "auto", "remat": "none"}, "config.model")
+    return build_model(plain, section, tokenizer, mesh, home), tokenizer
+
+  try:
+    return of_run()
+  except (ConfigError, KeyError) as error:
+    raise ConfigError(f"{about}, whose model cannot be built from its config.json: {error}") from error
+
+
+def refuse_critic(critic: bool, reward: RewardModel | None, policy: DecoderConfig,
+                  layers: tuple[int, ...] | None) -> None:
+  """ValueError where `critic`, config.reward_model.critic, cannot be done. layers: of the policy's value head, None
+  without one."""
+  if not critic:
+    return
+  about = "config.reward_model.critic is True, but"
+  if reward is None:
+    raise ValueError(f"{about} config.reward_model.start names no reward model: give one, or leave critic at False.")
+  if layers is None:
+    raise ValueError(f"{about} this algorithm has no value head: use --config.algorithm=ppo, or leave it at False.")
+  theirs, ours = (reward.model.config.width, reward.layers), (policy.width, tuple(layers))
+  if theirs != ours:
+    raise ValueError(f"{about} the score head has (width, layers) {theirs} and ppo's value head {ours}: use "
+                     f"--config.ppo.value_layers=\"{reward.layers}\" on a trunk of the same width, or leave it at "
+                     "False.")
+
+
+def _refuse_unfinished(about: str, home: Path, last: int) -> None:
+  try:
+    progress = json.loads((home / "progress.json").read_text())
+    done = progress.get("phase") == "complete" and progress.get("step") == last
+  except (OSError, ValueError, AttributeError):
+    done = False
+  if not done:
+    raise ConfigError(f"{about}, but its run is not finished (progress.json): finish it with the command that began "
+                      "it.")
+
+
+def _scale(about: str, home: Path) -> RewardScale:
+  """What is in reward_scale.json. ConfigError where it is missing or damaged."""
+  path = home / SCALE
+  try:
+    record = json.loads(path.read_text())
+    numbers = {field.name: float(record[field.name]) for field in dataclasses.fields(RewardScale)}
+  except OSError as error:
+    raise ConfigError(f"{about}, but {path} is missing, which a run of a reward model writes at its end: run its "
+                      "command again, or use raw scores with --config.reward_model.scale=False.") from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise ConfigError(f"{about}, but {path} is damaged ({error}): restore it, or delete it and run the command of that "
+                      "run again.") from error
+  scale = RewardScale(**numbers)
+  if not all(map(math.isfinite, numbers.values())) or scale.sd <= 0 or scale.lowest > scale.highest:
+    raise ConfigError(f"{about}, but {path} holds {numbers}: sd must be above 0, lowest at most highest, and all of "
+                      "them finite. A reward model whose scores are all alike has learned nothing.")
+  return scale
+
+
+def _named(tokenizer: Any) -> str:
+  return f"{tokenizer.kind} of {tokenizer.size} ids"
