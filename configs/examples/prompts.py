@@ -1,7 +1,7 @@
 r"""Prompts of a file and a reward function of your own, of the form that TRL calls: GRPO on a few letters.
 
-  sftrl check --config=configs/examples/prompts.py
   sftrl rl --config=configs/examples/prompts.py --workdir=runs/prompts
+  sftrl check --config=configs/examples/prompts.py
   sftrl rl --config=configs/examples/prompts.py --workdir=runs/mine --config.env.path=FILE.jsonl \
     --config.reward=path/to/file.py:function
 
