@@ -98,7 +98,7 @@ def keep(worker: int, control_fd: int, output: int, shown: int) -> int:
   if ended is not None:
     poll.register(ended, select.POLLIN)
   while True:
-    ready = dict(poll.poll(None if ended is not None else 50))
+    ready = dict(poll.poll(1000 if ended is not None else 50))
     if output in ready:
       shown, closed = _show(output, shown)
       if closed:
@@ -107,6 +107,9 @@ def keep(worker: int, control_fd: int, output: int, shown: int) -> int:
       break
     if ended is None and os.waitid(os.P_PID, worker, os.WEXITED | os.WNOHANG | os.WNOWAIT):
       break
+    for child in _children():   # an orphan that has ended would stay in the system's table
+      if child != worker:
+        os.waitpid(child, os.WNOHANG)
   code = end_all(worker)
   os.set_blocking(output, False)
   with contextlib.suppress(OSError):

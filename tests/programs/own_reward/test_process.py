@@ -116,11 +116,11 @@ FATES = {
     "exits": r"line \d+, in reward: the process of the reward function has left with exit code 3; another one begins",
     "crashes": r"line \d+, in reward: the process of the reward function was killed by SIGSEGV; another one begins",
     "closes all files": r"line \d+, in reward: the process of the reward function ",
-    "forks": None, "forks and stays": None, "starts a daemon": None, "prints": None}
+    "forks": None, "forks and stays": None, "starts a daemon": None}
 
 
 @pytest.mark.parametrize("response", FATES)
-def test_whatever_one_call_does_the_next_one_has_its_reward(reward, file, capfd, response):
+def test_whatever_one_call_does_the_next_one_has_its_reward(reward, file, response):
   if FATES[response]:
     with pytest.raises(EpisodeError, match=f"^{file}, {FATES[response]}") as error:
       judged(reward[0], response)
@@ -128,10 +128,15 @@ def test_whatever_one_call_does_the_next_one_has_its_reward(reward, file, capfd,
   else:
     assert judged(reward[0], response) == float(len(response))
   assert judged(reward[0], "four") == 4.0
-  if response == "prints":
-    seen = []
-    wait_until(lambda: seen.append(capfd.readouterr().err) or "left out" in "".join(seen))
-    assert 1024 <= len("".join(seen)) < 2048   # of 64 MiB
+
+
+def test_what_it_prints_is_shown_in_part_and_never_waited_for(file, capfd):
+  reward, process = function(file, seconds=60.0)
+  assert judged(reward, "prints") == 6.0   # 64 MiB
+  seen = []
+  wait_until(lambda: seen.append(capfd.readouterr().err) or "left out" in "".join(seen))
+  assert 1024 <= len("".join(seen)) < 2048
+  process.end()
 
 
 def test_the_line_of_a_crash_is_that_of_the_function(reward, file):
