@@ -29,7 +29,7 @@ PROGRAM_FLOORS = {
     "start": 2,
     "experiment": 3,
     "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,
-    "sft": 5, "rl": 5, "preference": 5, "evaluate": 5,
+    "sft": 5, "rl": 5, "preference": 5, "evaluate": 5, "label": 5,
     "trainers": 6, "bench": 6,
     "plan": 7,
     "check": 8,

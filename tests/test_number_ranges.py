@@ -17,6 +17,7 @@ SECTIONS = {
     "evals": sections.EvalsConfig, "optimizer": sections.OptimizerConfig, "schedule": sections.ScheduleConfig,
     "compute": sections.ComputeConfig, "mesh": sections.MeshConfig, "checkpoint": sections.CheckpointConfig,
     "log": sections.LogConfig, "data": sections.DemonstrationsConfig, "rows": sections.RowsConfig,
+    "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig,
     **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
     **{objective.key: objective.section for objective in OBJECTIVES.values()}}
 # -1 is a choice: the remaining devices, and the default of the watchdog.
@@ -26,7 +27,7 @@ MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",
     "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
     "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group",
-    "dpo.beta"}
+    "dpo.beta", "sampled pairs.pairs", "sampled pairs.heldout_pairs"}
 
 
 def numbers():
@@ -41,7 +42,8 @@ def numbers():
 
 def refusal(name, section, field, value):
   needed = {other.name: 8 if other.name == "length" else "x" for other in dataclasses.fields(section)
-            if other.default is dataclasses.MISSING and other.default_factory is dataclasses.MISSING}
+            if other.name == "path" or
+            other.default is dataclasses.MISSING and other.default_factory is dataclasses.MISSING}
   try:
     build(section, {**needed, field: value}, f"config.{name}")
   except ConfigError as error:

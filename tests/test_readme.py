@@ -33,7 +33,8 @@ PATH = re.compile(r"(?<![\w/.@:<>-])([\w{},.-]+/)*[\w{},.-]+\.(?:py|sh|md|png|js
 FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 # What a workdir holds, by name.
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
-                 "progress.json", "labels.json", "reference.json", "report.md"}
+                 "progress.json", "labels.json", "reference.json", "report.md",
+                 "pairs.jsonl", "pairs.json", "VARIANT.jsonl", "reward_scale.json"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
 REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer",
             "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection",

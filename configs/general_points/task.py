@@ -53,6 +53,20 @@ def shared(choice="", **env) -> ConfigDict:
   return config
 
 
+def pairs() -> ConfigDict:
+  """What DPO and a reward model share: pairs of the start's answers under the training rule."""
+  config = shared()
+  config.steps = 100_000   # the budget ends the run
+  config.flops = 2.4e12
+  config.batch = 64
+  # 48: two sides of at most a bos, a prompt of 10, a response of 12 and its end; rows are pairs
+  config.data = dict(pairs=12_000, variants=("id_seen", "rule_ood"), heldout_pairs=1000, length=48, pack=False)
+  config.compute = dict(microbatches=2)   # what fits a core's cache
+  config.checkpoint = dict(every=200, keep=2)
+  config.log = dict(every=10)
+  return config
+
+
 def _pretrained(config: ConfigDict, choice: str) -> ConfigDict:
   """The same task in English and JSON, for the tokenizer and the chat template that come with a real model."""
   about = PRETRAINED[choice]

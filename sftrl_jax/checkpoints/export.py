@@ -25,6 +25,33 @@ from sftrl_jax.projections import STACK
 
 LARGEST = 5_000_000_000   # bytes of a file of weights
 MARK = "sftrl_jax_version"   # the key in config.json that marks a directory as our export
+REWARD = "sftrl_jax_reward"   # the key in config.json of a reward model with what its logits lack, see ScoreHead
+# The classes of transformers with one number for a text, where they are not named as all are.
+SCORERS = {"gemma3_text": "Gemma3TextForSequenceClassification", "granite": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreHead:
+  """The head of a reward model, beside which the model is written as one of AutoModelForSequenceClassification.
+
+  kernel: [width]. Its classes have no bias: a logit is the raw score without it
+  bias: of a raw score
+  scale: reward_scale.json of the run, {} without: (logit + bias - mean) / sd is the scaled score
+  """
+
+  kernel: Any
+  bias: float
+  scale: dict = dataclasses.field(default_factory=dict)
+
+
+def scorer_of(config: DecoderConfig) -> str:
+  """The class of a reward model; ValueError where transformers has none."""
+  name = families.of(config)
+  scorer = SCORERS.get(name, families.FAMILIES[name].ARCHITECTURE.replace("CausalLM", "SequenceClassification"))
+  if scorer is None:
+    raise ValueError(f"transformers has no class for a reward model of the family {name}: export the model without its "
+                     "score, or keep it as a workdir.")
+  return scorer
 
 
 def refuse_occupied(directory: Path) -> None:
@@ -39,22 +66,30 @@ def refuse_occupied(directory: Path) -> None:
                      "directory, or empty it.")
 
 
-def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, like: Path | None) -> None:
-  """Writes an export. All processes must call it, to gather arrays; process 0 writes."""
+def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, like: Path | None,
+          head: ScoreHead | None = None) -> None:
+  """Writes an export. All processes must call it, to gather arrays; process 0 writes. head: of a reward model."""
   refuse_occupied(directory)
-  family = families.FAMILIES[families.of(config)]
+  names = families.FAMILIES[families.of(config)].NAMES
   dtype = np.dtype(params["embed"].dtype)
   if dtype not in safetensors.NAMES:
     raise ValueError(f"The parameters are {dtype}, which is not written; cast them to float32 or bfloat16.")
+  if head is not None:
+    scorer_of(config)
+    params = {**{name: leaf for name, leaf in params.items() if name != "unembed"},
+              "score": {"kernel": head.kernel[:, None]}}
+    names = {**names, "score/kernel": Tensor("score.weight", "dv -> v d")}
   writes = jax.process_index() == 0
   part = directory.absolute().with_name(f".{directory.absolute().name}.partial")
   try:
     if writes:
       shutil.rmtree(part, ignore_errors=True)
       part.mkdir(parents=True)
-    _write_weights(part, family.NAMES, params, dtype, writes)
+    _write_weights(part, names, params, dtype, writes)
     if writes:
       write_config(part, config, tokenizer, like, str(dtype))
+      if head is not None:
+        _make_scorer(part, config, head)
       _move(part, directory.absolute())
   except BaseException:
     if writes:
@@ -125,6 +160,22 @@ def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path |
   generation = _with_ids(generation or {}, tokenizer, own)
   if generation:
     _write_json(part / "generation_config.json", generation)
+
+
+def _make_scorer(part: Path, config: DecoderConfig, head: ScoreHead) -> None:
+  """Turns the config.json of a model into that of a reward model.
+
+  transformers reads the score at the last token that is no padding. Where that id ends a response too, it would read
+  the one before the end: the file then names no padding, and transformers takes one text at a time.
+  """
+  values = _read_json(part / "config.json")
+  ends = values.get("eos_token_id")
+  if values.get("pad_token_id") in (ends if isinstance(ends, list) else [ends]):
+    values["pad_token_id"] = None
+  values |= {"architectures": [scorer_of(config)], "id2label": {"0": "score"}, "label2id": {"score": 0},
+             REWARD: {"bias": head.bias, **{name: head.scale[name] for name in ("mean", "sd") if name in head.scale}}}
+  _write_json(part / "config.json", values)
+  (part / "generation_config.json").unlink(missing_ok=True)
 
 
 def _with_ids(values: dict, tokenizer: Any, own: dict) -> dict:

@@ -132,14 +132,15 @@ def dtype_of(directory: Path | str) -> str:
 
 
 def save(directory: Path | str, config: DecoderConfig, params: dict, tokenizer: Any = None,
-         like: Path | str = "") -> None:
+         like: Path | str = "", head: export.ScoreHead | None = None) -> None:
   """Writes a directory that transformers can load, atomically. A collective call.
 
   directory: new, empty, or an earlier export, which is replaced
   tokenizer: None, or one of text.pretrained; tokenizers of our own vocabularies write no files
   like: the directory the model came from, whose config.json and generation_config.json are kept if they still hold
+  head: of a reward model, which AutoModelForSequenceClassification then opens
   """
-  export.write(Path(directory), config, params, tokenizer, Path(like) if like else None)
+  export.write(Path(directory), config, params, tokenizer, Path(like) if like else None, head)
 
 
 def save_config(directory: Path | str, config: DecoderConfig, tokenizer: Any = None, like: Path | str = "") -> None:

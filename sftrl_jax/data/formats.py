@@ -5,6 +5,7 @@ messages: a chat, a list of {role, content}; also ShareGPT's `conversations`, a 
 prompt_completion: two texts, of which the completion and its end are learned; or two lists of messages, of which what
   the assistant wrote in the completion is.
 text: every token and an end.
+chosen: the preferred response of a pair (pairs/sides.py); only where data.format says so.
 
 Chats may have, in columns beside, `tools` and `chat_template_kwargs` for the chat template, and a `system` text.
 """
@@ -16,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SAID, Listed, column_of, kind, listed, text_of
-from sftrl_jax.data.read import EXAMPLES
+from sftrl_jax.data.pairs.sides import SIDES, sides_of
+from sftrl_jax.data.read import BESIDE, EXAMPLES
 from sftrl_jax.text.pretrained import SEAM, Pretrained, Rendering
 from sftrl_jax.text.render import renderings
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -24,6 +26,7 @@ from sftrl_jax.text.tokenizer import Tokenizer
 AUTO = "auto"
 # What a row must have to be of a format; one of the two names of a chat's column is enough.
 FORMATS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion"), "text": ("text",)}
+CHOSEN = "chosen"   # not chosen by columns: whoever gives pairs may mean `sftrl preference`
 TRAILING = "messages after the assistant's last one"
 SPELLED = "texts that spell control tokens, which are read as letters (data.control_tokens=tokens reads them as tokens)"
 SPELLED_IN_CHAT = ("chats whose messages spell control tokens, which are read as letters (tokenizer.assistant_tokens "
@@ -73,8 +76,10 @@ def format_of(value: dict, columns: Iterable[str] = ()) -> str:
     matches = _matches({key for key in there if value[key] not in ("", [])}) or matches
   if not matches:
     named, null = ", ".join(map(repr, columns)) or "(none)", [key for key in value if key not in there]
+    pair = there >= {CHOSEN, "rejected"}
     raise BadRow("unknown columns", f"has the columns {named}, but needs {EXAMPLES.needed}"
-                 + (f"; null are {', '.join(map(repr, null))}" if null else ""))
+                 + (f"; null are {', '.join(map(repr, null))}" if null else "") + (
+                     f"; --config.data.format={CHOSEN} learns the preferred response of such pairs" if pair else ""))
   if len(matches) > 1:
     raise BadRow("columns of several formats", f"has the columns of several formats: choose with --config.data.format="
                                                f"{' or '.join(matches)}")
@@ -112,7 +117,8 @@ def _tried(make: Callable, name: str):
   except BadRow as error:
     return error
   except ValueError as error:
-    return BadRow("cannot be rendered", f"cannot be rendered: {str(error).rstrip('.')}", "/".join(FORMATS[name]))
+    return BadRow("cannot be rendered", f"cannot be rendered: {str(error).rstrip('.')}",
+                  "/".join(FORMATS.get(name, (name,))))
 
 
 def _finished(draft: Draft, rendered: Rendering | ValueError, tokenizer: Tokenizer | Pretrained) -> Example:
@@ -196,12 +202,21 @@ def _plain(value: dict, tokenizer: Tokenizer | Pretrained, control_tokens: bool)
   return _unrendered("", text_of(value, "text", empty=False), tokenizer, control_tokens)
 
 
+def _chosen(value: dict, tokenizer: Tokenizer | Pretrained, control_tokens: bool) -> Draft:
+  try:
+    return _prompt_completion(sides_of(value)[0], tokenizer, control_tokens)
+  except BadRow as error:
+    raise BadRow(error.reason, str(error), error.column.replace("completion", CHOSEN)) from error
+
+
 READERS: dict[str, Callable[[dict, Tokenizer | Pretrained, bool], Draft]] = {
-    "messages": _messages, "prompt_completion": _prompt_completion, "text": _plain}
+    "messages": _messages, "prompt_completion": _prompt_completion, "text": _plain, CHOSEN: _chosen}
 
 
 def used(name: str, value: dict) -> set[str]:
   """The columns that a row of a format is read from."""
+  if name == CHOSEN:
+    return {"prompt", *SIDES, *(BESIDE if isinstance(value.get(CHOSEN), list) else ())}
   columns = set(FORMATS[name]) | ({"conversations"} if name == "messages" and value.get("messages") is None else set())
   chat = name == "messages" or isinstance(value.get("prompt"), list)
   return columns | ({"system", "tools", "chat_template_kwargs"} if chat else set())

@@ -31,7 +31,7 @@ class Columns(NamedTuple):
   every: bool = False
 
 
-EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text"),
+EXAMPLES = Columns(("messages", "conversations", "prompt", "completion", "text", "chosen", "rejected"),
                    "`messages` (or `conversations`), or `prompt` and `completion`, or `text`")
 
 

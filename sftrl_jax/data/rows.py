@@ -28,6 +28,7 @@ from sftrl_jax.text.tokenizer import Tokenizer
 
 SHOWN = 3     # places named of every reason why rows were dropped
 CHUNK = 256   # rows rendered at once
+RECORDED = "recorded"   # config.data.flops: see programs/loop/pairs/sampling.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class RowsConfig:
   path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
     demonstrations
   length: tokens of a packed row; a longer example is cut
-  format: messages, prompt_completion or text; auto chooses it for each row by the columns that are not null
+  format: messages, prompt_completion, text, or chosen (the preferred response of a pair); auto chooses one of the first
+    three for each row, by the columns that are not null
   subset: of a data set of the hub
   split: of a data set of the hub
   on_bad_row: stop at a row that cannot be read, or skip and count it
@@ -48,11 +50,12 @@ class RowsConfig:
   shuffle: another order in every pass, by the seed; off keeps the order of the file
   pack: several examples a row, none sees another; off is one example a row
   validation: share of the examples that is held out, of which eval/loss is measured
+  flops: that the rows have cost, charged with the first step; recorded: what pairs.json beside path says
   """
 
   path: str
   length: int = 1024
-  format: Literal["auto", "messages", "prompt_completion", "text"] = formats.AUTO
+  format: Literal["auto", "messages", "prompt_completion", "text", "chosen"] = formats.AUTO
   subset: str = ""
   split: str = "train"
   on_bad_row: Literal["error", "skip"] = "error"
@@ -62,6 +65,7 @@ class RowsConfig:
   shuffle: bool = True
   pack: bool = True
   validation: float = 0.0
+  flops: float | Literal["recorded"] = 0.0
 
   def __post_init__(self):
     refuse_ranges(self, 2)
@@ -75,6 +79,8 @@ def refuse_ranges(config: Any, least: int) -> None:
     raise ValueError(f"max_dropped is {config.max_dropped}; it is a share of the rows, from 0 to 1.")
   if not 0 <= config.validation < 1:
     raise ValueError(f"validation is {config.validation}; it is a share of the examples, from 0 to below 1.")
+  if config.flops != RECORDED and not config.flops >= 0:
+    raise ValueError(f"flops is {config.flops}; it must be 0 (the rows cost nothing), positive, or {RECORDED!r}.")
 
 
 Rows = RowsConfig   # its name before, which scripts of users import

@@ -7,11 +7,12 @@ state of the expert's own walk ("teacher-forced"), it is measured at all of them
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.env import Env, Verdict, thread_safe
 from sftrl_jax.envs.referee import EnvWrapper, EpisodeError
 
 
@@ -41,22 +42,50 @@ def walk(env: Env, seed: int | str) -> Iterator[tuple[Any, Chat]]:
     chat = verdict.chat
 
 
-class ExpertStates(EnvWrapper):
+class OneResponse(EnvWrapper):
+  """An environment whose episodes have one response: to the first prompt or, `anywhere`, at a random one of the states
+  that the expert comes through."""
+
+  attempts = 1
+  rewrites_prompt = False   # one response is in one chat, whatever those of the environment are
+
+  def __init__(self, env: Env, anywhere: bool = False):
+    self.env, self.anywhere = env, anywhere
+
+  @property
+  def thread_safe(self) -> bool:
+    return thread_safe(self.env)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self.__dict__["env"], name)
+
+  def reset(self, seed: int | str) -> tuple[Any, Chat]:
+    if not self.anywhere:
+      return self.env.reset(seed)
+    return random.Random(f"{seed} point").choice(list(walk(self.env, seed)))
+
+  def step(self, state: Any, response: str) -> tuple[Any, Verdict]:
+    try:
+      state, verdict = self.env.step(state, response)
+    except EpisodeError as error:
+      if error.after is None:
+        raise
+      raise EpisodeError(error.kind, str(error), (error.after[0], _closed(error.after[1]))) from error
+    return state, _closed(verdict)
+
+
+class ExpertStates(OneResponse):
   """An environment whose episode number i begins at places[i] and has one response.
 
   It remembers the last walk, because the states of one episode are asked for together.
   """
 
-  attempts = 1
   thread_safe = False   # for the walk that it remembers
-  rewrites_prompt = False   # one response is in one chat, whatever those of the environment are
 
   def __init__(self, env: Env, places: tuple[Place, ...]):
-    self.env, self.places = env, places
+    super().__init__(env)
+    self.places = places
     self._walked: tuple[int | str | None, Iterator, list[tuple[Any, Chat]]] = (None, iter(()), [])
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self.__dict__["env"], name)
 
   def reset(self, seed: int) -> tuple[Any, Chat]:
     place = self.places[seed]
@@ -70,15 +99,6 @@ class ExpertStates(EnvWrapper):
         raise EpisodeError("env", f"the expert's walk of seed {place.seed!r} had more than {place.responses} states, "
                            f"and has {len(seen)} now: reset and step must depend on their arguments alone.") from None
     return seen[place.responses]
-
-  def step(self, state: Any, response: str) -> tuple[Any, Verdict]:
-    try:
-      state, verdict = self.env.step(state, response)
-    except EpisodeError as error:
-      if error.after is None:
-        raise
-      raise EpisodeError(error.kind, str(error), (error.after[0], _closed(error.after[1]))) from error
-    return state, _closed(verdict)
 
 
 def _closed(verdict: Verdict) -> Verdict:

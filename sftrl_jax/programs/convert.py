@@ -8,6 +8,7 @@ import jax
 
 from sftrl_jax import trees
 from sftrl_jax.checkpoints import export, families, hf, peft
+from sftrl_jax.checkpoints.export import ScoreHead
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.checkpoints.source import is_hf, resolve
 from sftrl_jax.paths import local_copy
@@ -42,8 +43,8 @@ def run(source: str, target: str, dtype: str = "", adapters: bool = False) -> No
     out = as_local_path(target, "TO")
     export.refuse_occupied(out)
     with only_output(out, "TO"):
-      model, like, description = _load(source, dtype)
-      hf.save(target, model.config, model.params, model.tokenizer, like)
+      model, like, description, head = _load(source, dtype)
+      hf.save(target, model.config, model.params, model.tokenizer, like, head)
   except (ValueError, OSError) as error:
     raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
   tokenizer = "its tokenizer" if hasattr(model.tokenizer, "save") else "no tokenizer, for it has none that has files"
@@ -86,24 +87,28 @@ def _experiment(source: str) -> tuple[CheckpointRef, Experiment]:
   return ref, build_experiment(config, saved_run.verb_of(ref.home), ref.home, scored=False)
 
 
-def _load(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:
-  """Returns the model, a directory whose config.json may be kept ("" for none), and a description of the source."""
+def _load(source: str, dtype: str) -> tuple[Loaded, Path | str, str, ScoreHead | None]:
+  """Returns the model, a directory whose config.json may be kept ("" for none), a description of the source, and the
+  head of a reward model."""
   if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
     return _load_run(source, dtype)
   model = open_model(source, dtype)
   if model.kind == "gguf":
-    return model, "", f"{source}, a GGUF file"
+    return model, "", f"{source}, a GGUF file", None
   kind = "adapters of PEFT on their base" if resolve(source).kind == "peft" else "a Hugging Face directory"
-  return model, model.path, f"{source}, {kind}"
+  return model, model.path, f"{source}, {kind}", None
 
 
-def _load_run(source: str, dtype: str) -> tuple[Loaded, Path | str, str]:
+def _load_run(source: str, dtype: str) -> tuple[Loaded, Path | str, str, ScoreHead | None]:
   ref, experiment = _experiment(source)
   families.of(experiment.model.config)   # raises before parameters are loaded if no known architecture can hold them
+  if saved_run.is_reward_model(experiment):
+    export.scorer_of(experiment.model.config)
   with jax.set_mesh(experiment.mesh):
     params, step = saved_run.parameters(experiment, ref.home, ref.step)
+    head = saved_run.score_head(experiment, ref.home, step) if saved_run.is_reward_model(experiment) else None
   params = trees.cast(params, dtype or "float32")
   decoder = dataclasses.replace(experiment.model.config, dtype=dtype or "float32")
   pretrained = ref.home / "pretrained"
   return (Loaded(decoder, params, experiment.tokenizer), local_copy(pretrained) if pretrained.is_dir() else "",
-          f"{ref.home} at step {step}")
+          f"{ref.home}{', a reward model,' * (head is not None)} at step {step}", head)

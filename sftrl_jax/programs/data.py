@@ -75,8 +75,8 @@ def stream(config: dict, variant: str) -> Callable[[int], Demonstration]:
       raise ConfigError(f"--variant is {variant!r}, but {config['env']['name']} has {', '.join(env.variants)}.")
     env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"], config["own_reward"])
   section = config.get("data", {})
-  # A config of rl has no section `data`, and that of rows of one's own has other keys: both get the defaults.
-  fields = {} if section.get("path") else {key: value for key, value in section.items() if key != "path"}
+  # A config of rl has no section `data`, and that of rows or pairs has other keys: all of these get the defaults.
+  fields = {key: value for key, value in section.items() if key != "path"} if "attempts" in section else {}
   demonstrations = build(DemonstrationsConfig, fields, "config.data")
   try:
     refuse(env, demonstrations)

@@ -148,9 +148,12 @@ def _evaluation(line: dict, where: str) -> Evaluation:
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
-  """evals.jsonl; two lines of the same step, variant and temperature are a ValueError unless they agree."""
+  """The evaluations in evals.jsonl, lines of held-out pairs apart; two of the same step, variant and temperature are a
+  ValueError unless they agree."""
   evaluations, lines = {}, {}
   for where, line in read_lines(path):
+    if "pairs" in line:
+      continue
     evaluation = _evaluation(line, where)
     key = (evaluation.step, evaluation.variant, evaluation.temperature)
     first = evaluations.setdefault(key, evaluation)

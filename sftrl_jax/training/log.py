@@ -57,7 +57,8 @@ class LogConfig:
 
 
 # Of a line of evals.jsonl.
-EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy", "proxy")
+EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy", "proxy",
+                 "rewards/accuracies", "rewards/margins")
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
 PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, by whether the workdir is on this machine
 
@@ -201,8 +202,13 @@ class Log:
 
 
 def _scalar_prefix(line: dict) -> str:
-  """What the scalars of a line of evals.jsonl are called: `eval/rule_ood/T0/`, to which `success` is added."""
-  return f"eval/{line['variant']}/T{line['temperature']:g}/"
+  """What the scalars of a line of evals.jsonl are called: `eval/rule_ood/T0/`, to which `success` is added; of a line
+  of held-out pairs, which have no temperature, `eval/rule_ood/pairs/`."""
+  return f"eval/{line['variant']}/{'pairs' if 'pairs' in line else _temperature(line)}/"
+
+
+def _temperature(line: dict) -> str:
+  return f"T{line['temperature']:g}"
 
 
 def _evaluated_at(path: Path, step: int) -> set[str]:

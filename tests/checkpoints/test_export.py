@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.checkpoints import export, fill, hf, safetensors
-from sftrl_jax.models import DecoderConfig
+from sftrl_jax.checkpoints import export, families, fill, hf, safetensors
+from sftrl_jax.inputs import right_pad
+from sftrl_jax.models import DecoderConfig, build
 
 CONFIG = DecoderConfig(vocab=16, width=8, layers=2, heads=2, context=32)
 
@@ -95,3 +96,43 @@ def test_ids_that_open_and_end_are_written_and_a_likeness_keeps_its_own_words(pa
   (tmp_path / "first" / "config.json").write_text(json.dumps({**values, "own": 3, "rms_norm_eps": 0.1}))
   hf.save(tmp_path / "third", CONFIG, params, None, tmp_path / "first")
   assert "own" not in json.loads((tmp_path / "third" / "config.json").read_text())
+
+
+SCORERS = sorted(set(families.FAMILIES) - {"granite"})
+TEXTS = [[5, 2, 7, 2], [5, 9], [3, 1, 4, 1, 5, 9, 2]]   # 2 ends a response, and stands in one too
+
+
+@pytest.mark.parametrize("family", SCORERS)
+def test_transformers_gives_the_scores_of_a_reward_model(make, tmp_path, family):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  home = make(family, eos_token_id=2, pad_token_id=0)
+  loaded, random = hf.load(home), np.random.default_rng(1)
+  head = export.ScoreHead(random.normal(size=loaded.config.width).astype(np.float32), 0.5, {"mean": 2.0, "sd": 3.0})
+  hf.save(tmp_path / "out", loaded.config, loaded.params, None, home, head)
+  values = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert values["model_type"] == family and values[export.REWARD] == {"bias": 0.5, "mean": 2.0, "sd": 3.0}
+  hidden_BTD = np.asarray(build(loaded.config).hidden(loaded.params, right_pad(TEXTS, 8)))
+  ours = np.asarray([hidden_BTD[row, len(ids) - 1] @ head.kernel for row, ids in enumerate(TEXTS)])
+  model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", dtype=torch.float32)
+  padded = torch.tensor([ids + [0] * (8 - len(ids)) for ids in TEXTS])
+  scores = model(padded, attention_mask=(padded != 0).long()).logits.detach().numpy()
+  assert scores.shape == (3, 1)
+  np.testing.assert_allclose(scores[:, 0], ours, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_that_ends_a_response_too_is_not_named(make, tmp_path):
+  """transformers would read the score before the end."""
+  home = make("llama", eos_token_id=[2, 5], pad_token_id=2)
+  loaded = hf.load(home)
+  hf.save(tmp_path / "out", loaded.config, loaded.params, None, home, export.ScoreHead(np.zeros(24, np.float32), 0.0))
+  values = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert values["pad_token_id"] is None and values["eos_token_id"] == [2, 5] and values[export.REWARD] == {"bias": 0.0}
+  assert values["architectures"] == ["LlamaForSequenceClassification"] and values["id2label"] == {"0": "score"}
+  assert not (tmp_path / "out" / "generation_config.json").exists()
+
+
+def test_a_family_without_a_class_for_scores_is_named(make, tmp_path):
+  loaded = hf.load(make("granite"))
+  with pytest.raises(ValueError, match="no class for a reward model of the family granite"):
+    hf.save(tmp_path / "out", loaded.config, loaded.params, None, "", export.ScoreHead(np.zeros(24, np.float32), 0.0))
+  assert not (tmp_path / "out").exists()

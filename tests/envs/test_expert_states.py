@@ -6,7 +6,7 @@ import pytest
 
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.envs.expert_states import ExpertStates, Place, walk
+from sftrl_jax.envs.expert_states import ExpertStates, OneResponse, Place, walk
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, EpisodeError, RewardFnEnv, location
 from sftrl_jax.envs.virl.env import VIRL
@@ -109,3 +109,15 @@ def test_where_every_point_has_a_chat_of_its_own_each_is_answered_once():
   states = ExpertStates(env, places_of(env, SEEDS))
   for episode in play(states, scripted(lambda chat: "no"), range(len(states.places)))[0]:
     assert len(episode.turns) == 1 and episode.trouble is None and not episode.earlier
+
+
+def test_one_response_is_asked_for_at_the_first_prompt_or_anywhere_on_the_walk():
+  hand, first, anywhere = GeneralPoints(style="compact"), OneResponse(ROUTES), OneResponse(ROUTES, anywhere=True)
+  assert OneResponse(hand).reset(3) == hand.reset(3) and first.reset(3) == ROUTES.reset(3) and first.attempts == 1
+  states = {seed: [state for state, _ in walk(ROUTES, seed)] for seed in range(40)}
+  places = [states[seed].index(anywhere.reset(seed)[0]) for seed in states]
+  assert len(set(places)) > 2 and places == [states[seed].index(anywhere.reset(seed)[0]) for seed in states]
+  state, _ = first.reset(3)
+  _, verdict = first.step(state, ROUTES.expert(state))
+  assert verdict.correct and verdict.chat is None and verdict.truncated
+  assert OneResponse(hand).thread_safe and OneResponse(OneResponse(hand)).codes == hand.codes

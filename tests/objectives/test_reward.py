@@ -58,6 +58,18 @@ def test_large_scores_stay_finite_and_equal_ones_are_no_preference():
   assert floats(value({**params, "scores": scores * 0}, batch, RewardConfig())[1])["rewards/accuracies"] == 0
 
 
+def test_accuracy_is_also_of_the_pairs_where_length_does_not_give_the_answer_away():
+  params, batch = pairs.example()
+  by_hand = pairs.by_hand(params, batch)
+  right = np.asarray([better[3] > worse[3] for better, worse, _ in by_hand])
+  not_longer = np.asarray([better[1] <= worse[1] for better, worse, _ in by_hand])
+  assert not_longer.any() and not not_longer.all()
+  metrics = value(*jax.tree.map(jnp.asarray, (params, batch)), RewardConfig())[1]
+  assert metrics["rewards/accuracies_not_longer"].total == (right & not_longer).sum()
+  assert metrics["rewards/accuracies_not_longer"].weight == not_longer.sum()
+  assert floats(metrics)["rewards/accuracies"] == pytest.approx(right.mean())
+
+
 @pytest.mark.parametrize("wrong, message", [({"centre": -1.0}, "centre is -1"), ({"layers": (0,)}, "layers is")])
 def test_a_wrong_field_is_named_with_its_rule(wrong, message):
   with pytest.raises(ValueError, match=message):

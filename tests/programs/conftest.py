@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import runpy
 import sys
 
 import pytest
@@ -316,3 +317,10 @@ def back_to(bucket):
     bucket.objects.update({name: object._replace(time=object.time - 3600) for name, object in moment.items()})
 
   return restore
+
+
+@pytest.fixture(scope="package")
+def reward_home(tiny):
+  """reward_home(home, bias=None) -> home, as a finished run of a reward model leaves it: see reward_home.py."""
+  maker = runpy.run_path(str(pathlib.Path(__file__).with_name("reward_home.py")))["maker"]
+  return maker(tiny("rl").env.to_dict())

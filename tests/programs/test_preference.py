@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sftrl_jax.checkpoints.export import REWARD
 from sftrl_jax.data import packing
 from sftrl_jax.data.pairs.batches import load_pairs
+from sftrl_jax.main import main
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_preference_learner
-from sftrl_jax.programs.loop import reference
+from sftrl_jax.programs.loop.pairs import reference, reward_scale
 from sftrl_jax.programs.start import trainable
 
 PAIRS = 18   # of the fixture `pairs`
@@ -43,10 +45,36 @@ def test_dpo_begins_at_ln_2_and_learns(trained, lines_of, name):
   assert lines[0]["compile/count"] == last["compile/count"]
 
 
+def test_adapters_upon_adapters_begin_where_these_ended(trained, pair_config, lines_of, tmp_path):
+  """The reference is the start, its adapters in it, and not the base below them."""
+  preference.run(pair_config(lora__rank=2, start=trained / "lora", steps=1), tmp_path / "upon")
+  line, = lines_of(tmp_path / "upon", "metrics.jsonl")
+  assert line["loss"] == pytest.approx(math.log(2), abs=1e-6) and line["rewards/margins"] == pytest.approx(0, abs=1e-6)
+  below, upon = (json.loads((home / reference.FILE).read_text())["logprobs"] for home in (
+      trained / "lora", tmp_path / "upon"))
+  assert np.abs(np.subtract(below, upon)).max() > 1e-2
+
+
+def test_a_reward_model_is_exported_with_its_scores(trained, pair_config, tmp_path, capsys):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  assert main(["convert", str(trained / "reward"), str(tmp_path / "out")]) == 0, capsys.readouterr().err
+  assert "a reward model, at step 3" in capsys.readouterr().out
+  scale = json.loads((tmp_path / "out" / "config.json").read_text())[REWARD]
+  experiment = build_experiment(pair_config("reward"), "preference")
+  corpus = load_pairs(experiment.data, experiment.tokenizer)
+  ids = [corpus.examples.example(number)[0].tolist() for number in range(2 * corpus.count)]
+  model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", dtype=torch.float32)
+  logits = np.asarray([model(torch.tensor([each])).logits.item() for each in ids])
+  raw, ours = logits + scale["bias"], json.loads((trained / "reward" / reward_scale.FILE).read_text())
+  assert (raw.mean(), raw.std()) == pytest.approx((ours["mean"], ours["sd"]), abs=1e-4)
+  assert (scale["mean"], scale["sd"]) == (ours["mean"], ours["sd"])
+  assert ((raw - raw.mean()) / raw.std()).max() == pytest.approx(ours["highest"], abs=1e-3)
+
+
 def test_a_reward_model_learns_its_head_and_its_trunk(trained, lines_of):
   lines = lines_of(trained / "reward", "metrics.jsonl")
   assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) and lines[0]["rewards/accuracies"] == 0
-  assert lines[-1]["loss"] < lines[0]["loss"] and lines[-1]["compute/score_flops"] == 0
+  assert lines[-1]["loss"] < lines[0]["loss"]
   assert not (trained / "reward" / reference.FILE).exists()
 
 
@@ -62,6 +90,8 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(pair_config, li
   straight, stopped = ([{key: value for key, value in line.items() if not any(word in key for word in timed)}
                         for line in lines_of(tmp_path / name, "metrics.jsonl")] for name in ("straight", "stopped"))
   assert straight == stopped and len(straight) == 4
+  scales = [path.read_text() for path in sorted(tmp_path.glob(f"*/{reward_scale.FILE}"))]
+  assert len(scales) == 2 * (objective == "reward") and len(set(scales)) <= 1   # that of 2 steps is written anew
 
 
 @pytest.mark.parametrize("objective", ["dpo", "reward"])
@@ -83,6 +113,16 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config,
       0].value()))(params, batch) for batch in layouts)
   np.testing.assert_allclose(loss, other, rtol=1e-6)
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-6), grads, others)
+
+
+def test_microbatches_of_unequal_numbers_of_pairs_have_the_gradient_of_the_whole(trained, pair_config, lines_of,
+                                                                                 tmp_path):
+  """The mean is over pairs, and not over means of pieces."""
+  preference.run(pair_config(compute__microbatches=4, steps=2), tmp_path / "pieces")
+  whole, pieces = (lines_of(home, "metrics.jsonl")[:2] for home in (trained / "dpo", tmp_path / "pieces"))
+  for before, after in zip(whole, pieces, strict=True):
+    for name in ("loss", "grad_norm", "logps/chosen", "response_length/rejected", "rewards/accuracies"):
+      assert after[name] == pytest.approx(before[name], rel=1e-4, abs=1e-6), name
 
 
 def test_what_is_held_out_is_measured(pair_config, lines_of, tmp_path):

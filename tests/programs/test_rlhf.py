@@ -1,10 +1,8 @@
 """Whole runs of RLHF in small: a reward model that is trained here, PPO and GRPO by its scores, gold beside proxy."""
 
-import dataclasses
 import json
 import math
 import random
-import shutil
 
 import jax
 import numpy as np
@@ -13,19 +11,13 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.models import lora as lora_layers
 from sftrl_jax.programs import preference
-from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment import memory, run_config
+from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import make_env
-from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.loop.reward_scorers import RECORD, make_scorer
-from sftrl_jax.programs.plan import jitted_functions
 from sftrl_jax.programs.start import initial_params
-from sftrl_jax.rollout.episodes import Episode, Response, Turn
 
 WORD = "+"   # that the reward model is to prefer
 UNPAID = '''
-import dataclasses
 from sftrl_jax.envs.general_points.env import GeneralPoints
 
 
@@ -64,9 +56,6 @@ def rewarded(tiny, tmp_path_factory):
       changed = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
       there[name] = home / name
       preference.run(run_config.resolve_for("preference", ConfigDict(base), changed, lambda _: None), there[name])
-      scale = there[name] / "reward_scale.json"
-      if not scale.exists():
-        scale.write_text(json.dumps(dict(mean=0.2, sd=2.0, lowest=-9.0, highest=9.0, count=96)))
     return there[name]
 
   return make
@@ -139,18 +128,6 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(straight, rlhf,
   assert whole == same(straight, "evals.jsonl") and {line["step"] for line in evals} == {0, 5}
 
 
-def test_another_reward_model_is_refused(straight, rlhf, rewarded, run_of, tmp_path):
-  workdir, other = shutil.copytree(straight, tmp_path / "run"), shutil.copytree(rewarded(), tmp_path / "other")
-  record = json.loads((workdir / RECORD).read_text())
-  assert record["start"].endswith("@60") and record["scale"]["sd"] > 0
-  record["fingerprint"] = "another"
-  (workdir / RECORD).write_text(json.dumps(record))
-  with pytest.raises(ConfigError, match="began with the rewards of .*, whose fingerprint differ"):
-    run_of(rlhf("rl", reward_model__critic=True, steps=11), workdir)
-  with pytest.raises(ConfigError, match="config.reward_model.start"):
-    run_of(rlhf("rl", reward_model__critic=True, reward_model__start=other), workdir)
-
-
 def test_an_environment_that_pays_nothing_is_learned_from_by_groups(rlhf, run_of, lines_of, tmp_path):
   file = tmp_path / "unpaid.py"
   file.write_text(UNPAID)
@@ -159,52 +136,6 @@ def test_an_environment_that_pays_nothing_is_learned_from_by_groups(rlhf, run_of
   for line in lines_of(tmp_path / "run", "metrics.jsonl"):
     assert "objective/gold" not in line and math.isfinite(line["objective/scores"]) and line["objective/kl"] > -1
     assert line["frac_reward_zero_std"] < 1 and "objective/non_score_reward" not in line   # the KL is in the loss
-
-
-@pytest.fixture(scope="module")
-def experiment(rlhf):
-  return build_experiment(rlhf("rl"), "rl")
-
-
-def test_a_response_without_its_end_has_a_fixed_reward_and_the_others_their_scaled_scores(experiment, tmp_path):
-  scorer = make_scorer(experiment, tmp_path)
-  env = experiment.env
-  verdict = env.step(env.reset(0)[0], "")[1]
-  ids = lambda text: tuple(experiment.tokenizer.encode(text))
-  context = (experiment.tokenizer.bos, *ids(env.reset(0)[1][-1].text))
-  answer = lambda text, stopped: Turn(Response(text, context, (*ids(text), *([experiment.tokenizer.eos] * stopped)),
-                                               (), stopped), verdict)
-  liked, not_liked = f"{WORD} {WORD} {WORD}", " ".join([experiment.tokenizer.names[5]] * 3)
-  played = [Episode(0, (answer(liked, True),), (), True), Episode(1, (answer(not_liked, True),), (), True),
-            Episode(2, (answer(liked, False),), (), True), Episode(3, (), (), True)]
-  scored = scorer([*played, *played] * 3)   # 24 episodes, in two calls of 16
-  assert scored.rewards[2:4] == [[-1.5], []] and scored.rewards[0][0] > scored.rewards[1][0] + 0.5
-  np.testing.assert_allclose([rewards[0] for rewards in scored.rewards if rewards],
-                             [rewards[0] for rewards in scored.rewards[:3]] * 6, rtol=1e-5)
-  assert scored.flops > 0
-  raw = make_scorer(dataclasses.replace(experiment, reward_model=dataclasses.replace(
-      experiment.reward_model, config=dataclasses.replace(experiment.reward_model.config, scale=False))), tmp_path)
-  scale = experiment.reward_model.scale
-  unscaled = raw(played).rewards[0][0]
-  assert scored.rewards[0][0] == pytest.approx((unscaled - scale.mean) / scale.sd, rel=1e-5)
-
-
-def test_plan_and_the_memory_check_count_the_reward_model(experiment):
-  learner = KINDS["rl"].make_learner(experiment)
-  held = memory.held(experiment, learner)
-  assert held["reward model"] == held["reference"] + 4 * (16 + 1)   # a model of the policy's size, and its score head
-  seen = []
-
-  def handle(function):
-    seen.append(function)
-    return function.name, jitted_functions.guess_results(function, experiment.mesh)
-
-  for name in jitted_functions.for_each(experiment, handle):
-    if name == "score":
-      break
-  names = [function.name for function in seen]
-  assert names == ["state", "reward model", "score"]
-  assert "reward model" in dict(seen[1].arguments) and "reward model" in dict(seen[2].resident)
 
 
 def test_a_reward_model_of_adapters_is_its_base_with_them(rlhf, rewarded):
@@ -218,30 +149,3 @@ def test_a_reward_model_of_adapters_is_its_base_with_them(rlhf, rewarded):
   tokens = np.arange(12, dtype=np.int32)[None] % 9
   apply = jax.jit(lambda params: reward.model.apply(params, tokens))
   np.testing.assert_allclose(apply(params["model"]), apply(lora_layers.attach(base, adapters, reward.lora)), atol=1e-4)
-
-
-@pytest.mark.parametrize("change, message", [
-    (lambda home: {"reward_model__start": home / "nothing"}, "which is no workdir of a run"),
-    (lambda home: {"reward_model__start": f"{home}@7"}, "has no checkpoint 7; steps there: 60"),
-    (lambda home: (home / "reward_scale.json").unlink(), r"reward_scale.json is missing.*reward_model.scale=False"),
-    (lambda home: (home / "reward_scale.json").write_text('{"mean": 1}'), "reward_scale.json is damaged"),
-    (lambda home: (home / "reward_scale.json").write_text(
-        '{"mean": 1, "sd": 0, "lowest": 0, "highest": 0, "count": 8}'), "sd must be above 0"),
-    (lambda home: (home / "progress.json").write_text('{"phase": "train", "step": 60}'), "its run is not finished"),
-    (lambda home: {"reward": "file.py:function"}, "config.reward is 'file.py:function' and config.reward_model.start"),
-    (lambda home: {"ppo__value_layers": "(8,)", "reward_model__critic": True}, r"the score head has \(width, layers\)"),
-    (lambda home: {"reward_model__start": "", "reward_model__critic": True}, "names no reward model"),
-    (lambda home: edit(home, objective="dpo"), "of objective 'dpo', which has no score head"),
-    (lambda home: edit(home, verb="sft", objective=None), "a run of `sftrl sft`"),
-    (lambda home: edit(home, tokenizer={"name": "bytes"}), r"whose tokenizer \(bytes of 260 ids.* this run \(words")])
-def test_what_is_no_reward_model_of_this_run_is_one_error(rlhf, rewarded, tmp_path, change, message):
-  home = shutil.copytree(rewarded(), tmp_path / "reward")
-  overrides = change(home)
-  overrides = overrides if isinstance(overrides, dict) else {}
-  with pytest.raises(ConfigError, match=message):
-    build_experiment(rlhf("rl", **{"reward_model__start": home, **overrides}), "rl")
-
-
-def edit(home, **changes):
-  path = home / "config.json"
-  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

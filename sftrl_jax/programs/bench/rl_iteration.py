@@ -20,6 +20,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import make_rl_learner
 from sftrl_jax.programs.loop import session
 from sftrl_jax.programs.loop.jitted import jit_functions, reference_params
+from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.loop.rollout_batch import play_batch
 from sftrl_jax.programs.loop.run_state import RunState
 from sftrl_jax.programs.start import trainable
@@ -95,26 +96,26 @@ def _work(bench: Bench, record: list[Iteration]) -> Work:
   train_step = session.compile_step(run_state, minibatch, *rl.step_scalars(experiment, Position(), first=True))
   decoding = experiment.actor.compiled.to_decoding(eval_params(state)["model"])
   compile_all(experiment.actor, decoding)
-  held = [run_state]
+  held, scorer = [run_state], make_scorer(experiment, None)
   del run_state, state, decoding, blank, minibatch
 
   def run() -> None:
     run_state, started = held[0], time.perf_counter()
     params = eval_params(run_state.state)
-    played = play_batch(experiment, params, run_state.position.cursor)
+    played = play_batch(experiment, params, run_state.position.cursor, scorer=scorer)
     refuse_dropped(played.all_episodes)
     played_at = time.perf_counter()
     scored = score(params, played.episodes, played)
     scored_at = time.perf_counter()
     state, updated = rl.update(experiment, learner, run_state, scored, train_step)
     jax.block_until_ready(state)
-    ended, verify = time.perf_counter(), played.clock.verify
+    ended, verify, judged = time.perf_counter(), played.clock.verify, played.score_seconds
     position = run_state.position.ahead(played.cursor, updated.positions, 0.0, train=updated.flops)
     held[0] = dataclasses.replace(run_state, state=state, position=position)
-    flops = {"rollout": sum(cost.flops for cost in played.rollout_costs), "score": scored.flops,
+    flops = {"rollout": sum(cost.flops for cost in played.rollout_costs), "score": scored.flops + played.score_flops,
              "update": updated.flops}
     record.append(Iteration(
-        {"rollout": played_at - started - verify, "verify": verify, "score": scored_at - played_at,
+        {"rollout": played_at - started - verify - judged, "verify": verify, "score": scored_at - played_at + judged,
          "update": ended - scored_at}, response_tokens(played.all_episodes),
         flops | {"iteration": sum(flops.values())}))
 

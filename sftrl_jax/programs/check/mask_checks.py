@@ -39,21 +39,25 @@ def check_demonstrations(experiment: Experiment) -> str:
 
 
 def check_rows(experiment: Experiment) -> str:
-  """SFT on rows of one's own: reads all of them, and compares the first training batch with them as rendered."""
+  """SFT on rows of one's own, or preferences on pairs: reads all of them, and compares the first training batch with
+  them as rendered. A pair has two spans."""
+  of_pairs = experiment.objective is not None
   try:
-    data = sft_data.make_sft_data(experiment)
+    data = (sft_data.make_pair_data if of_pairs else sft_data.make_sft_data)(experiment)
   except ConfigError as error:
     raise CheckFailed(str(error), "mend the data, or config.data") from error
   batch, count = data.batches(0)
   trained = _trained_spans(batch)
   strange = set(trained)
-  for index in range(data.corpus.count):
-    ids, learned = data.corpus.example(index)
+  corpus = data.corpus.examples if of_pairs else data.corpus
+  for index in range(corpus.count):
+    ids, learned = corpus.example(index)
     strange.discard(tuple(ids[1:][learned[1:]].tolist()))
   total = sum(hosts.gathered(trained.total()))   # each process makes the rows that it holds
-  if total != count or strange:
-    raise CheckFailed(f"a batch of {count} examples trains {total} spans, of which {len(strange)} are in no "
-                      "row", TRAIN_WRITTEN)
+  if total != count * (1 + of_pairs) or strange:
+    what = "pairs" if of_pairs else "examples"
+    raise CheckFailed(f"a batch of {count} {what} trains {total} spans, of which {len(strange)} are in no row",
+                      TRAIN_WRITTEN)
   return data.summary.replace("\n", "\n          ")
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sftrl_jax import jsonl, paths
+from sftrl_jax.data.pairs.rows import PairsConfig
+from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.referee import TaskError
 from sftrl_jax.parallel import hosts, rules
@@ -102,8 +104,10 @@ def _check_parts(experiment: Experiment, played: list[Played]) -> Iterator[Check
     yield run_check("decoding is the full forward",
                     lambda: decoding_checks.check_greedy_tokens(experiment, params, greedy))
     yield run_check("sampler and trainer agree", lambda: decoding_checks.check_logprobs(experiment, params, sampled))
-    if isinstance(experiment.data, RowsConfig):
+    if isinstance(experiment.data, (RowsConfig, PairsConfig)):
       yield run_check("the rows are trained", lambda: mask_checks.check_rows(experiment))
+    elif isinstance(experiment.data, SampledPairsConfig):
+      return   # the steps below sample some
     elif KINDS[experiment.verb].plays_episodes:
       yield run_check("the responses are trained", lambda: mask_checks.check_episodes(experiment, sampled))
     else:
@@ -162,7 +166,9 @@ def _try_steps(config: ConfigDict, experiment: Experiment, play_seconds: float, 
   step_seconds: gets the seconds of each step
   """
   short = nested.plain(config)
-  for path, value in {"steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
+  few = {"data.pairs": 4 * experiment.batch, "data.variants": ()} if isinstance(
+      experiment.data, SampledPairsConfig) else {}
+  for path, value in {**few, "steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
                       "log.writers": (), "log.report": False}.items():
     nested.put(short, path, value)
   with _temporary_directory(scratch) as folder, contextlib.redirect_stdout(io.StringIO()):

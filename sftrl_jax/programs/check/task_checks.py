@@ -96,7 +96,7 @@ def check_task(config: dict, id_variant: str = "", training: bool = True) -> Ite
         played[0], batch_function, config, _make_tokenizer(played, config)))
   yield run_check("variants share no episode", lambda: _check_disjoint(played, id_variant, disjoint_training))
   yield run_check("texts fit", lambda: _check_lengths(played, config))
-  if "data" in config and not config["data"].get("path"):
+  if "attempts" in config.get("data", {}):   # else there are rows, or pairs, in their place
     yield run_check("demonstrations are as asked for", lambda: _check_demonstrations(played, config))
 
 

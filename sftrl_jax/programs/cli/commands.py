@@ -196,6 +196,20 @@ def run_sample(command: Command) -> None:
     run.run(source, options, command.overrides)
 
 
+def run_label(command: Command) -> None:
+  """Asks a person which of two responses is better."""
+  source, spec = command.positionals[0], command.flags.get("--config", "")
+  if spec:
+    prepare_environment(cpu_threads(resolve.load(spec).to_dict(), command.overrides))
+  else:
+    _prepare_from(command)
+  from sftrl_jax.programs.label import run
+  options = run.read_options(command.flags)
+  with as_exception():
+    compile_cache.use()
+    run.run(source, options, command.overrides)
+
+
 def run_bench(command: Command) -> None:
   """Measures the speed of a config."""
   if "--out" in command.flags:

@@ -82,6 +82,18 @@ CHECK_USAGE = f"""--config=FILE.py[:choice][:smoke] [FLAGS] [--config.some.key=v
   --within=2     fails above this multiple of the plan; of a slice, the planned seconds are a bound
   --workdir=DIR  where its steps write, in a directory that it removes at the end (default: a temporary one here);
                  several hosts need one that they share, or gs://...{PROCESS_USAGE}"""
+LABEL_USAGE = """FROM --out=PAIRS.jsonl [FLAGS] [--config.some.key=value ...]
+  shows two responses to a prompt and asks which is better: 1, 2, t(ie), s(kip), u(ndo), q(uit); in a terminal, or by
+  the lines of stdin. PAIRS.jsonl gets every pair at once; the same command goes on where it was left. Then
+  sftrl preference --config=configs/preference/dpo.py --config.data.path=PAIRS.jsonl --workdir=DIR
+  FROM is a .jsonl or .parquet file with `chosen` and `rejected`, or `prompt` and two `responses`; or a workdir[@step],
+  a Hugging Face directory or id, a .gguf file, or smollm2, which answers each prompt twice
+  --prompts=FILE.jsonl    prompts, as rows of `sftrl sample --in` (default: those of the task)
+  --config=FILE.py        the task for a model without a run; FROM is then anything that config.start takes
+  --count=20              questions, those of earlier sessions included (default of a file: all rows; 0: no end)
+  --seed=0                of prompts, responses, and which response is shown as 1
+  --temperature=1         of the responses
+  --max-new-tokens=256    tokens of a response at most (default of a task: its config.rollout.max_new_tokens)"""
 BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf|trl] [FLAGS] [--config.some.key=value ...]
   --against=hf      transformers and torch on the same shapes and weights, alternating with ours
   --against=trl     an iteration of TRL's GRPOTrainer on the same prompts, rewards and weights, alternating with ours
@@ -133,6 +145,10 @@ VERBS = {
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",
                "--max-new-tokens", "--seed", "--system", "--dtype"),
         positionals=(1, 1), repeated=("--stop",), switches=("--raw",)),
+    "label": Verb(
+        commands.run_label, "pick the better of two responses: pairs for preference", LABEL_USAGE,
+        flags=("--out", "--config", "--prompts", "--count", "--seed", "--temperature", "--max-new-tokens"),
+        required=("--out",), positionals=(1, 1)),
     "bench": Verb(
         commands.run_bench, "measure training and decoding against the machine's peak, torch and TRL",
         BENCH_USAGE, flags=("--config", "--against", "--out", "--only", "--pairs", "--mean-length", "--sigma"),

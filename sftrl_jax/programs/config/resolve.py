@@ -116,9 +116,10 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], schema: Mappi
   for path in user_files.KEYS:   # absolute, since a resume may start in another directory
     if path in nested.flat(tree) and user_files.is_path(nested.at(tree, path)):
       nested.put(tree, path, user_files.absolute(nested.at(tree, path)))
-  for section in ("data", *(["env"] if nested.flat(tree).get("env.name") == PROMPTS else [])):
-    if nested.flat(tree).get(f"{section}.path"):
-      nested.put(tree, f"{section}.path", located(nested.at(tree, f"{section}.path")))
+  prompts = ["env.path"] if nested.flat(tree).get("env.name") == PROMPTS else []
+  for path in ("data.path", "data.heldout", *prompts):
+    if nested.flat(tree).get(path):
+      nested.put(tree, path, located(nested.at(tree, path)))
   return ConfigDict(tree).lock()
 
 

@@ -32,6 +32,8 @@ AT_MOST = {
     **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
 # Where the file has the key, also if its number is smaller: a number below 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
+# Where pairs are sampled: a model from scratch is never right, so that all its responses are ties, and seldom ends one.
+PAIRS = {"data.pairs": 8, "data.heldout_pairs": 4, "data.ties": "coin", "data.prompts_limit": 4096}
 # In place of a pretrained model, whose weights a toy should not load, our decoder reads bytes. A token of a real
 # vocabulary is a few bytes, but a chat template's own tokens fall away. A response may be cut off.
 BYTES = {"rollout.prompt_tokens": 3, "rollout.feedback_tokens": 3, "data.length": 3}
@@ -71,7 +73,8 @@ def _run(tree: dict) -> dict:
       nested.put(tree, path, most)
   never = {"rollout.shrink"} if _at(tree, "rollout.shrink") in ((), []) else set()
   given = {path: value for path, value in WHERE_GIVEN.items() if type(_at(tree, path)) is int}
-  return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given})
+  pairs = PAIRS if "objective" in tree and not _at(tree, "data.path") else {}
+  return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given, **pairs})
 
 
 def _without_weights(tree: dict) -> dict:

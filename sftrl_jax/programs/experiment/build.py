@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from sftrl_jax.data.batches import example
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
-from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs.env import Env, rewriting
 from sftrl_jax.envs.expert_states import walk
 from sftrl_jax.envs.referee import EpisodeError
@@ -31,7 +30,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer
 from sftrl_jax.programs.experiment.network.reward_model import describe
-from sftrl_jax.programs.experiment.sections import data_section, model_section
+from sftrl_jax.programs.experiment.sections import model_section
 from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.sample import Sampling
@@ -100,9 +99,9 @@ def _build_sections(plain: dict, schema: dict) -> dict:
               if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "env"}
   family = {key: value for key, value in plain["model"].items() if key != "name"}
   sections["model"] = build(model_section(plain["model"]), family, "config.model")
-  if schema.get("data") is data_section:   # else it is a section as others are, or there is none
-    chosen = data_section(plain["data"])
-    fields = {key: value for key, value in plain["data"].items() if chosen is RowsConfig or key != "path"}
+  if "data" in schema:   # config.data.path, "" or a file, has chosen the class, which may have no such field
+    chosen = schema["data"](plain["data"])
+    fields = {key: value for key, value in plain["data"].items() if value or key != "path"}
     sections["data"] = build(chosen, fields, "config.data")
   return sections
 

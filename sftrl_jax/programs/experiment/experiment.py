@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.data.demonstrations import DemonstrationsConfig
 from sftrl_jax.data.pairs.rows import PairsConfig
+from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
@@ -56,7 +57,7 @@ class Experiment:
   lora: LoraConfig
   checkpoint: CheckpointConfig
   log: LogConfig
-  data: DemonstrationsConfig | RowsConfig | PairsConfig | None = None
+  data: DemonstrationsConfig | RowsConfig | PairsConfig | SampledPairsConfig | None = None
   algorithm_config: Any = None
   objective_config: Any = None
   reward_model: RewardModel | None = None

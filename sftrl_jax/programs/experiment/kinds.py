@@ -8,11 +8,12 @@ import dataclasses
 from collections.abc import Callable
 
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, refuse
-from sftrl_jax.data.pairs.rows import PairsConfig
+from sftrl_jax.data.pairs.rows import PAIRS
+from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import (
@@ -22,7 +23,7 @@ from sftrl_jax.programs.experiment.learner import (
   make_sft_learner,
 )
 from sftrl_jax.programs.experiment.network.reward_model import RewardModelConfig, refuse_critic
-from sftrl_jax.programs.experiment.sections import SHARED, data_section
+from sftrl_jax.programs.experiment.sections import SHARED, data_section, pairs_section
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.preference_objectives import OBJECTIVES
 
@@ -61,8 +62,32 @@ def _check_preference(experiment: Experiment) -> None:
     raise ValueError(f"config.evals.variants is {experiment.evals.variants}, but config.objective is "
                      f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
                      "--config.evals.variants='()'.")
+  if experiment.head_layers and experiment.checkpoint.export_every:
+    raise ValueError(f"config.bradley_terry.layers is {experiment.head_layers}, but the score of an export is linear: "
+                     "use --config.bradley_terry.layers='()', or --config.checkpoint.export_every=0.")
+  if isinstance(experiment.data, SampledPairsConfig):
+    _check_sampled_pairs(experiment, experiment.data)
   _refuse_exact(experiment)
   _refuse_uncut(experiment)
+
+
+def _check_sampled_pairs(experiment: Experiment, data: SampledPairsConfig) -> None:
+  if not experiment.has_env:
+    raise ValueError(f"config.data.path is '' and config.env.name {nothing.NAME!r}, but preferences are learned from "
+                     f"pairs: give --config.data.path=FILE, with columns {PAIRS.needed}, or choose an environment with "
+                     "--config.env.name=..., whose prompts the start answers.")
+  if hosts.several():
+    raise ValueError("config.data.path is '', but pairs are sampled by one process, and this is a run of several: "
+                     "sample them in a run of one, and give all processes its pairs.jsonl as config.data.path.")
+  rows = experiment.actor.rollout.rows
+  if rows % 2:
+    raise ValueError(f"config.rollout.rows is {rows}, but both responses of a pair are sampled together: use an even "
+                     f"number, for example --config.rollout.rows={rows + 1}.")
+  meshes.refuse_uneven("rollout.rows / 2", rows // 2, experiment.mesh)
+  for variant in data.variants:
+    if variant not in experiment.env.variants:
+      raise ValueError(f"config.data.variants names {variant!r}, but {experiment.config['env']['name']} has "
+                       f"{', '.join(experiment.env.variants)}.")
 
 
 def _refuse_exact(experiment: Experiment) -> None:
@@ -109,7 +134,7 @@ KINDS = {
     "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "algorithm": OneOf("ppo", {
         name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
-    "preference": Kind({**SHARED, "data": PairsConfig, "objective": OneOf("dpo", {
+    "preference": Kind({**SHARED, "data": pairs_section, "objective": OneOf("dpo", {
         name: objective.section for name, objective in OBJECTIVES.items()}, {
         name: objective.key for name, objective in OBJECTIVES.items()})},
                        _check_preference, make_preference_learner, plays_episodes=False),

@@ -169,7 +169,8 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
   rows, length = experiment.batch, length or experiment.data.length
   cost = StepFlops(flops.train(experiment.model.config, rows * length, length, trainable.adapter_count(experiment)))
-  return Learner(loss, *_stepping(experiment, loss, steps_at_most(experiment.limits, cost)), rows, length, cost)
+  updates = steps_at_most(experiment.limits, cost, data_flops(experiment))
+  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost)
 
 
 def make_preference_learner(experiment: Experiment) -> Learner:
@@ -183,7 +184,8 @@ def make_preference_learner(experiment: Experiment) -> Learner:
   reads = objective.reads_start(section)
   cost = StepFlops(flops.train(config, rows * length, length, adapters) + 3 * head,
                    flops.forward(config, rows * length, length) if reads else 0.0)
-  optimizer, train_step = _stepping(experiment, loss, steps_at_most(experiment.limits, StepFlops(cost.train)))
+  updates = steps_at_most(experiment.limits, StepFlops(cost.train), data_flops(experiment))
+  optimizer, train_step = _stepping(experiment, loss, updates)
   plain = make_score(experiment.model, chunk=experiment.compute.logit_chunk)
   most = MOST if experiment.data.pack else 1
   return Learner(loss, optimizer, train_step, rows, length, cost, score_rows=score_sides(plain) if reads else None,
@@ -264,9 +266,19 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
                    flops.forward(config, positions, length, adapters=adapters) + head + reference)
 
 
-def steps_at_most(limits: Limits, cost: StepFlops) -> int:
-  """The steps after which a run ends by config.steps or config.flops; exact but for rollouts, which cost more."""
-  return min(limits.steps, math.ceil(limits.flops / (cost.train + cost.score))) if limits.flops else limits.steps
+def steps_at_most(limits: Limits, cost: StepFlops, before: float = 0.0) -> int:
+  """The steps after which a run ends by config.steps or config.flops; exact but for rollouts, which cost more.
+
+  before: FLOPs that are charged besides
+  """
+  left = max(1.0, limits.flops - before)
+  return min(limits.steps, math.ceil(left / (cost.train + cost.score))) if limits.flops else limits.steps
+
+
+def data_flops(experiment: Experiment) -> float:
+  """FLOPs that the rows of a run have cost, as far as they are known; see programs/loop/pairs/sampling.py."""
+  flops = getattr(experiment.data, "flops", 0.0)
+  return 0.0 if isinstance(flops, str) else flops
 
 
 def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int = 0,

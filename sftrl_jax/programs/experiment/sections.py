@@ -5,6 +5,8 @@ from typing import Literal
 
 from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.data.demonstrations import DemonstrationsConfig
+from sftrl_jax.data.pairs.rows import PairsConfig
+from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.models.lora import LoraConfig
@@ -148,6 +150,11 @@ def model_section(settings: dict, name: str = "decoder") -> type:
 def data_section(settings: dict, path: str = "") -> type:
   """Rows of one's own where a path says which, else demonstrations of the environment."""
   return RowsConfig if isinstance(settings, dict) and settings.get("path", path) else DemonstrationsConfig
+
+
+def pairs_section(settings: dict, path: str = "") -> type:
+  """Pairs of one's own where a path says which, else pairs of the start's responses to prompts of the environment."""
+  return PairsConfig if isinstance(settings, dict) and settings.get("path", path) else SampledPairsConfig
 
 
 SHARED = {

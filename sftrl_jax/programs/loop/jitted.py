@@ -10,7 +10,8 @@ How a new function gets into all three:
 5. bench times it, in bench/run.py, if a step of the run spends time in it.
 tests/programs/loop/test_jitted.py fails if a run compiles a function, or a shape of one, that plan does not list.
 
-plan leaves out the programs that load a start, checksum or export a checkpoint, or measure held-out rows.
+plan leaves out the programs that load a start, checksum or export a checkpoint, measure held-out rows, sample pairs,
+or score the responses that a reward model is scaled by.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ class JittedFunctions:
   average: state -> the parameters to evaluate with, of an optimizer that averages (state.is_averaged)
   train_step: (state, batch, frozen, spent) -> (state, metrics); the state is donated, `frozen` is not: every step reads
     it. spent: of RL that ends by FLOPs and whose rate goes down, else left out. With target_kl: see kl_limit.py
-  score_rows: of RL: (params, ref, rows) -> ScoredRows
+  score_rows: of RL: (params, ref, rows) -> ScoredRows; of preferences: (params, batch) -> logprobs_BS by the start
   advantages: of RL: (scored, rows, outcomes) -> (batch, metrics)
   take: of RL: (batch, order_B) -> a minibatch
   """

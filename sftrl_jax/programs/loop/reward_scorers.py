@@ -38,25 +38,26 @@ class ScorerKind:
   """One kind of scorer.
 
   chosen: a resolved config -> whether it asks for this kind
-  make: (experiment, workdir of the run) -> Scorer; called once a process, by all of them, under the mesh and after the
-    workdir is claimed
+  make: (experiment, workdir of the run, None for what is only timed) -> Scorer; called once a process, by all of them,
+    under the mesh and after the workdir is claimed
   """
 
   chosen: Callable[[dict], bool]
-  make: Callable[[Experiment, Path], Scorer]
+  make: Callable[[Experiment, Path | None], Scorer]
 
 
-def make_scorer(experiment: Experiment, workdir: Path) -> Scorer | None:
+def make_scorer(experiment: Experiment, workdir: Path | None) -> Scorer | None:
   """The scorer that the config asks for, loaded; None where the environment's own rewards are learned from."""
   kinds = [kind for kind in SCORERS.values() if kind.chosen(experiment.config)]
   return kinds[0].make(experiment, workdir) if kinds else None
 
 
-def _by_reward_model(experiment: Experiment, workdir: Path) -> Scorer:
+def _by_reward_model(experiment: Experiment, workdir: Path | None) -> Scorer:
   """The scorer of config.reward_model, with its parameters on the mesh and its one program compiled."""
   reward, scoring = experiment.reward_model, KINDS[experiment.verb].make_learner(experiment).responses
   params, fingerprint = reward.load(experiment.mesh)
-  _refuse_another(reward, fingerprint, workdir)
+  if workdir is not None:
+    _refuse_another(reward, fingerprint, workdir)
   slots = experiment.actor.episode_rows
   together = scoring.rows // slots
 
@@ -126,7 +127,7 @@ def _refuse_another(reward: RewardModel, fingerprint: str, workdir: Path) -> Non
                       f"whose {' and '.join(changed)} differ ({path}): put that one back, or use another --workdir.")
 
 
-def _by_own_function(experiment: Experiment, workdir: Path) -> Scorer:
+def _by_own_function(experiment: Experiment, workdir: Path | None) -> Scorer:
   """The scorer of config.reward, a function of TRL's form."""
   plain = bool(getattr(experiment.env, "plain_prompts", False))
   return own_reward.make(chosen_reward(experiment.config), plain, experiment.config["own_reward"]["batch"])

@@ -10,7 +10,7 @@ from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree, memory
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.experiment.learner import Learner
+from sftrl_jax.programs.experiment.learner import Learner, data_flops
 from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import session, sft_data
 from sftrl_jax.programs.loop.run_state import RunState, Step
@@ -23,14 +23,21 @@ from sftrl_jax.training.profile import span
 
 # (data, run state, log) -> (data, run state, FLOPs), before the first batch
 Prepare = Callable[[SftData, RunState, Log], tuple[SftData, RunState, float]]
+Conclude = Callable[[SftData, RunState, Log], None]   # after the last step, before the run is complete
+# (experiment, data, loss, run state, log) -> (parameters -> lines of evals.jsonl), or None
+MakeMeasureVariants = Callable[[Experiment, SftData, Callable, RunState, Log], Callable[[dict], list[dict]] | None]
 
 
 def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experiment], SftData], workdir: Path,
-          measured: Sequence[str], prepare: Prepare = lambda data, run_state, log: (data, run_state, 0.0)) -> None:
+          measured: Sequence[str], prepare: Prepare = lambda data, run_state, log: (data, run_state, 0.0),
+          conclude: Conclude = lambda data, run_state, log: None,
+          make_measure_variants: MakeMeasureVariants = lambda *_: None) -> None:
   """Trains config.steps updates of config.batch packed rows, or until config.flops are spent.
 
   measured: metrics of the loss that are measured on what is held out
-  prepare: what a kind of training does before its first batch; its FLOPs are counted with the first step
+  prepare, conclude: what a kind of training does before its first batch and after its last one; the FLOPs that
+    `prepare` returns, and those that the data have cost, are counted with the first step
+  make_measure_variants: what a kind of training measures besides
   """
   initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   memory.refuse_larger(experiment, learner)
@@ -52,11 +59,12 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
     if run_state is None:
       return
     sft_data.record(data, workdir, log)
+    measure_variants = make_measure_variants(experiment, data, learner.loss, run_state, log)
     data, run_state, prepared = prepare(data, run_state, log)
     batch, cursor = next_batch(run_state.position.cursor)
     train_step = session.compile_step(run_state, batch)
     measure = sft_data.make_measure(experiment, data, learner.loss, run_state, measured)
-    run_state = dataclasses.replace(run_state, measure=measure)
+    run_state = dataclasses.replace(run_state, measure=measure, measure_variants=measure_variants)
     run_state, seconds = session.evaluate_start(experiment, run_state, log, stop), 0.0
     while not limits.over(run_state.position):
       with log.profile.step(run_state.position.step + 1):
@@ -64,12 +72,14 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
         stop.begin_update(seconds)
         with span("update"):
           state, metrics = train_step(run_state.state, batch)
-        once = prepared if run_state.position.step == 0 else 0.0
-        position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train, score=once)
+        score, rollout = (prepared, data_flops(experiment)) if run_state.position.step == 0 else (0.0, 0.0)
+        position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train, score=score,
+                                            rollout=rollout)
         step = Step(run_state.position, position.with_tokens(tokens), metrics, extra, started)
         if not limits.over(position):
           batch, cursor = next_batch(cursor)   # while the devices compute
         late = session.settles_late(run_state, seconds, stop.grace)
         run_state = session.after_step(experiment, run_state, state, step, log, stop, late)
         seconds = run_state.position.seconds / run_state.position.step
+    conclude(data, run_state, log)
     session.finish(experiment, run_state, log, stop)

@@ -54,6 +54,8 @@ class RunState:
   frozen: {"model": start} where adapters are trained and it is not; else {}
   merge: the model of `eval_params` -> the same without adapters
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
+  measure_variants: the parameters of `eval_params` -> lines of evals.jsonl besides those of episodes; None where there
+    are none
   unlogged_metrics: (metrics, extra) of steps not yet written to metrics.jsonl
   eval_pending: the step's evaluation is due and not yet complete in evals.jsonl
   has_evaluated: this process has evaluated before
@@ -77,6 +79,7 @@ class RunState:
   frozen: dict
   merge: Callable[[dict], dict]
   measure: Callable[[dict], dict[str, float]] | None = None
+  measure_variants: Callable[[dict], list[dict]] | None = None
   unlogged_metrics: tuple = ()
   eval_pending: bool = False
   has_evaluated: bool = False

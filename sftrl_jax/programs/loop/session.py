@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from sftrl_jax import paths, trees
 from sftrl_jax.checkpoints import store as stores
@@ -108,7 +109,7 @@ def evaluate_start(experiment: Experiment, run_state: RunState, log: Log, stop: 
     compile_rollouts(experiment, model, log.heartbeat)
   stop.sync()
   begins = run_state.position.step == 0 or run_state.eval_pending
-  if (variants or run_state.measure) and begins and not stop.requested:
+  if _is_evaluated(experiment, run_state) and begins and not stop.requested:
     stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
     run_state = _evaluate(experiment, run_state, log, stop)
   _export(experiment, run_state)
@@ -134,7 +135,7 @@ def after_step(experiment: Experiment, run_state: RunState, state: TrainState, s
   run_state = settled(experiment, run_state, log)
   limits, evals, position = experiment.limits, experiment.evals, step.position
   reached = due(evals.every, position, limits) if evals.every else due_at(evals.at, step.before, position, limits)
-  eval_pending = reached and bool(evals.variants or run_state.measure)
+  eval_pending = reached and _is_evaluated(experiment, run_state)
   saves = due(experiment.checkpoint.every, position, limits)
   carried = {name: getattr(run_state.position, name) for name in ("seconds", "skipped", "without_signal")}
   run_state = dataclasses.replace(run_state, state=state, position=dataclasses.replace(position, **carried),
@@ -177,6 +178,10 @@ def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) ->
     write_json(run_state.workdir / "progress.json", progress)
 
 
+def _is_evaluated(experiment: Experiment, run_state: RunState) -> bool:
+  return bool(experiment.evals.variants or run_state.measure or run_state.measure_variants)
+
+
 def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
   """Every variant played, and what is held out measured: no evaluation is pending any more."""
   params, position = run_state.eval_params(run_state.state), run_state.position
@@ -189,6 +194,11 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
     run_state = dataclasses.replace(run_state, has_evaluated=True)
+  if run_state.measure_variants:
+    log.progress("evaluate", position, "measuring held-out pairs")
+    about = {"step": position.step, "flops": position.total_flops, "seconds": round(position.seconds, 3)}
+    for line in run_state.measure_variants(params):
+      log.evaluation({**about, **line})
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
     measured = run_state.measure(params)
@@ -205,20 +215,22 @@ def _exports(experiment: Experiment, position: Position) -> bool:
 def _export(experiment: Experiment, run_state: RunState) -> None:
   """What is due of it; an interrupted one is made when the run goes on."""
   if _exports(experiment, run_state.position):
-    model = run_state.merge(run_state.eval_params(run_state.state)["model"])
-    write_export(experiment, model, run_state.workdir, run_state.position.step)
+    params = run_state.eval_params(run_state.state)
+    head = params["value"] if experiment.objective and "value" in params else None
+    write_export(experiment, run_state.merge(params["model"]), run_state.workdir, run_state.position.step, head)
 
 
-def write_export(experiment: Experiment, params: dict, workdir: Path, step: int) -> None:
+def write_export(experiment: Experiment, params: dict, workdir: Path, step: int, head: dict | None = None) -> None:
   """WORKDIR/exports/STEP: plain parameters of `model`, in a directory that transformers opens.
 
-  All processes write together. A step that is there stays.
+  All processes write together. A step that is there stays. head: of a reward model
   """
-  from sftrl_jax.checkpoints import hf
+  from sftrl_jax.checkpoints import export, hf
   home = workdir / "exports" / str(step)
   if not (home / "config.json").is_file():
     with paths.staging(home, last="config.json") as folder:
-      hf.save(folder, experiment.model.config, params, experiment.tokenizer, like=paths.local_copy(workdir / NAME))
+      score = head and export.ScoreHead(np.asarray(head["kernel"]), float(head["bias"]))
+      hf.save(folder, experiment.model.config, params, experiment.tokenizer, paths.local_copy(workdir / NAME), score)
 
 
 def _averaged(jitted: JittedFunctions, state: TrainState) -> Callable[[TrainState], dict]:

@@ -155,13 +155,13 @@ def load_generator(source: str, options: SampleOptions, overrides: Sequence[tupl
   if overrides:
     raise ConfigError(f"--config.{overrides[0][0]} changes the config of a run, but {source} is no workdir.")
   mesh = meshes.make(alone(MeshConfig()))
-  _enter(mesh, stack)
+  enter_mesh(mesh, stack)
   opened = open_model(source, options.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"), mesh)
   if opened.tokenizer is None:
     raise ConfigError(f"{opened.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
   model = build(opened.config, opened.tokenizer.size)
   defaults = recommended(opened.path) if opened.kind == "hf" else {}
-  return *_make_generator(model, opened.tokenizer, opened.params, mesh, options, defaults), f"Loaded {opened.path}"
+  return *make_generator(model, opened.tokenizer, opened.params, mesh, options, defaults), f"Loaded {opened.path}"
 
 
 def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]],
@@ -172,20 +172,19 @@ def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str
     _note(ref.note)
   unsplit = [(f"mesh.{name}", str(getattr(alone(MeshConfig()), name))) for name in meshes.AXES]
   changes = [*unsplit, *overrides, *([("model.dtype", options.dtype)] if options.dtype else [])]
-  experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home),
-                                scored=False)
-  _enter(experiment.mesh, stack)
+  experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home), scored=False)
+  enter_mesh(experiment.mesh, stack)
   params, step = saved_run.parameters(experiment, ref.home, ref.step)
-  generator, temperature = _make_generator(experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
+  generator, temperature = make_generator(experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
   return generator, temperature, f"Loaded {ref.home} at step {step}"
 
 
-def _enter(mesh: Mesh, stack: contextlib.ExitStack) -> None:
+def enter_mesh(mesh: Mesh, stack: contextlib.ExitStack) -> None:
   stack.enter_context(jax.set_mesh(mesh))
   stack.enter_context(rules.applied())
 
 
-def _make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, options: SampleOptions,
+def make_generator(model: Model, tokenizer: Any, params: dict, mesh: Mesh, options: SampleOptions,
                     defaults: dict) -> tuple[Generator, float]:
   """Returns the generator and the temperature. defaults: what the model recommends, used where `options` leaves it."""
   fallbacks = {"temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0, **defaults}

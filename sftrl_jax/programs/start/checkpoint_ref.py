@@ -135,6 +135,8 @@ def _evaluations(home: Path, description: str) -> list[dict]:
     for number, text in enumerate(written, start=1):
       try:
         line = json.loads(text)
+        if "pairs" in line:   # held-out pairs, of which a model of rewards is measured
+          continue
         lines.append({"step": int(line["step"]), "variant": str(line["variant"]), "success": float(line["success"]),
                       "temperature": float(line["temperature"])})
         if not math.isfinite(lines[-1]["success"]):

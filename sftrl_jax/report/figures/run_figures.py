@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # Metrics that get a panel, in reading order; a run shows those that it wrote.
 METRICS = {
     "loss": "loss", "eval/loss": "loss on held-out rows", "mean_token_accuracy": "token accuracy", "entropy": "entropy",
-    "objective/scores": "reward an episode", "success": "training success", "objective/kl": "KL from the reference",
+    "objective/scores": "reward an episode", "objective/gold": "gold reward an episode",
+    "success": "training success", "objective/kl": "KL from the reference",
     "policy/approxkl_avg": "KL of an update", "policy/clipfrac_avg": "share clipped", "policy/entropy_avg": "entropy",
     "critic/vf_explained_var": "explained variance of values", "loss/policy_avg": "policy loss",
     "loss/value_avg": "value loss", "val/ratio": "ratio", "response_length/mean": "response tokens",

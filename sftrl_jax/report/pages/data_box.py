@@ -1,16 +1,18 @@
-"""The rows that a run on the user's own data read: its data.json as blocks."""
+"""The rows that a run on the user's own data read, and its accuracy on held-out pairs, as blocks."""
 
 from sftrl_jax.report.labels import percent, plain
 from sftrl_jax.report.pages.blocks import Block, Heading, Table, Text
-from sftrl_jax.report.read_workdir import read_json
+from sftrl_jax.report.read_workdir import read_json, read_lines
 from sftrl_jax.report.records import Run, number
+
+ACCURACY = "rewards/accuracies"
 
 
 def data_blocks(run: Run) -> list[Block]:
   """The account of every row; [] for a run whose data follow from its config."""
   path = run.directory / "data.json"
   if not path.is_file():
-    return []
+    return _heldout_pairs(run)
   content = read_json(path)
   read, kept, truncated, tokens, learned = (
       f"{number(content.get(key)):,.0f}" for key in ("read", "kept", "truncated", "tokens", "label_tokens"))
@@ -35,5 +37,21 @@ def data_blocks(run: Run) -> list[Block]:
   rows += [("dropped", f"{number(group.get('count')):,.0f} {group.get('reason', '')} "
                        f"({', '.join(map(str, group.get('first', [])))})") for group in dropped]
   table = Table(("data", run.name), tuple((key, plain(value, 200)) for key, value in rows))
-  return [Heading("Data"), table, Text("The first example; in double brackets what is learned: "
+  return [*_heldout_pairs(run), Heading("Data"), table, Text("The first example; in double brackets what is learned: "
                                        f"{plain(content.get('example', ''), 600)}")]
+
+
+def _heldout_pairs(run: Run) -> list[Block]:
+  """Accuracy on held-out pairs of each variant, from the start to the last evaluation; [] where none was measured."""
+  lines = [line for _, line in read_lines(run.directory / "evals.jsonl") if "pairs" in line]
+  rows = []
+  for variant in dict.fromkeys(str(line.get("variant", "")) for line in lines):
+    first, *_, last = 2 * [line for line in lines if str(line.get("variant", "")) == variant]
+    low, high = last["ci95"] if isinstance(last.get("ci95"), list) and len(last["ci95"]) == 2 else (None, None)
+    rates = [percent(number(rate)) for rate in (first.get(ACCURACY), last.get(ACCURACY), low, high)]
+    rows.append((run.labels.variant(variant), rates[0], f"{rates[1]} ({rates[2]} to {rates[3]})",
+                 f"{number(last.get('pairs')):,.0f}"))
+  if not rows:
+    return []
+  return [Heading("Held-out pairs"),
+          Table(("variant", "start", "in the right order, last (95%)", "pairs"), tuple(rows))]

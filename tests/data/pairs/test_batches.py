@@ -1,5 +1,6 @@
 """Packed pairs: every side whole, in a segment of its own, and what the objective sums by side is its response."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,3 +55,18 @@ def test_a_row_has_no_more_pairs_than_the_objective_sums(tmp_path):
   many, ends = packing.packed(np.full(100, 4), np.arange(100), 2048, True, MOST)
   assert len(many) == 100 and np.diff(ends, prepend=0).max() == MOST
   assert load_pairs(settings(tmp_path, pack=False), byte()).most == 1
+
+
+def test_the_last_token_is_a_place_and_no_id(tmp_path):
+  """[5, 2, 7, 2], where 2 is padding, end, and a token of the response: index 3 is read, in any row."""
+  arrays = (np.asarray([5, 2, 7, 2, 5, 2, 2], np.int32), np.asarray([0, 1, 1, 1, 0, 1, 1], bool),
+            np.asarray([0, 4, 7], np.int64))
+  corpus = load_pairs(settings(tmp_path, count=1), byte())
+  examples = dataclasses.replace(corpus.examples, tokens=arrays[0], learned=arrays[1], offsets=arrays[2])
+  corpus = dataclasses.replace(corpus, examples=examples, most=2)
+  for spans, length in (([[0]], 7), ([[0], []], 16), ([[0, 0]], 30)):
+    batch = corpus.laid([np.asarray(span, int) for span in spans], len(spans), length)
+    ends = [3, 6, 10, 13][: 2 * len(spans[0])]
+    assert np.flatnonzero(batch.last_BT[0]).tolist() == ends and not batch.last_BT[1:].any()
+    weights = batch.weights_BT[0][:7].tolist()
+    assert weights == [1, 1, 1, 0, 1, 1, 0] and not batch.weights_BT[0][7 * len(spans[0]):].any()

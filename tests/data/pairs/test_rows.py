@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sftrl_jax.data.pairs.rows import AGAINST, PAIR_A_ROW, PairsConfig, margin_of, sides_of
+from sftrl_jax.data.pairs.rows import AGAINST, PAIR_A_ROW, PairsConfig, margin_of
 from sftrl_jax.data.rows import load
 from sftrl_jax.text.tokenizer import byte
 
@@ -51,14 +51,6 @@ def test_texts_have_a_prompt_or_what_they_begin_with(tmp_path):
   assert explicit == implicit and explicit[0][0].endswith("Q: 2+2? A:") and explicit[0][1].startswith(" 46")
 
 
-def test_an_earlier_answer_is_of_the_prompt_and_a_later_one_of_the_response():
-  shared, more = [ASKS, RIGHT, {"role": "user", "content": "3+3?"}], [{"role": "assistant", "content": "6"}]
-  better, worse = sides_of({"chosen": shared + more, "rejected": [*shared, WRONG]})
-  assert better["prompt"] == worse["prompt"] == shared and better["completion"] == more
-  several = [RIGHT, ASKS, RIGHT]
-  assert sides_of({"prompt": [ASKS], "chosen": several, "rejected": [WRONG]})[0]["completion"] == several
-
-
 def test_margins_are_said_or_differences_of_scores():
   assert margin_of({}) == (0.0, ()) and margin_of({"margin": 2}) == (2.0, ())
   assert margin_of({"score_chosen": 7.5, "score_rejected": 6}) == (1.5, ())
@@ -93,6 +85,24 @@ def test_pairs_that_nobody_can_learn_from_are_dropped_and_counted(tmp_path):
       "pairs whose sides are the same ids": ("pairs.jsonl:2",), "longer than data.length": ("pairs.jsonl:3",)}
   with pytest.raises(ValueError, match="none of 1 rows can be trained on: 1 pairs whose sides are the same ids"):
     corpus(tmp_path, {**good, "rejected": "a"})
+
+
+def test_a_prompt_beyond_the_limit_is_counted_and_never_cut(tmp_path):
+  good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+  read = corpus(tmp_path, good, {**good, "prompt": "p" * 70}, {**good, "prompt": "p" * 29}, length=64)
+  counts = {each.reason: each.count for each in read.report.dropped}
+  assert read.count == 2 and counts == {"longer than data.length": 2}
+
+
+def test_a_response_is_scored_with_its_end_and_nothing_else(tmp_path):
+  """A prompt of 5 tokens, responses of 2 and 3: 3 and 4 tokens are learned, after one <bos> and before one <eos>."""
+  read = corpus(tmp_path, {"prompt": "12345", "chosen": "ab", "rejected": "abc"})
+  sides = [read.example(index) for index in (0, 1)]
+  assert [int(learned.sum()) for _, learned in sides] == [3, 4]
+  for ids, learned in sides:
+    assert learned.tolist() == [False] * 6 + [True] * (len(ids) - 6)   # <bos> and the prompt
+    assert [ids.tolist().count(token) for token in (TOKENIZER.bos, TOKENIZER.eos)] == [1, 1]
+    assert (ids[0], ids[-1]) == (TOKENIZER.bos, TOKENIZER.eos)
 
 
 def test_a_pair_just_fits_with_both_ends(tmp_path):

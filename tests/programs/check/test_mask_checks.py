@@ -66,3 +66,13 @@ def test_every_chat_of_an_episode_is_a_row(tiny, rewriters):
   assert all(episode.success and len(episode.rows) == 2 for episode in episodes)
   message = mask_checks.check_episodes(experiment, episodes)   # of these, and of the expert's for the same seeds
   assert "are 16 responses, 16 with their <eos>, of 16 chats in as many unbroken rows" in message
+
+
+def test_of_pairs_both_responses_are_trained(pair_config, monkeypatch):
+  experiment = build_experiment(pair_config(), "preference")
+  assert "18 read, 18 kept" in mask_checks.check_rows(experiment)
+  spans = mask_checks._trained_spans
+  monkeypatch.setattr(mask_checks, "_trained_spans", lambda batch: spans(batch.replace(
+      weights_BT=np.roll(batch.weights_BT, 1, axis=1))))
+  with pytest.raises(CheckFailed, match="a batch of .* pairs trains .* spans"):
+    mask_checks.check_rows(experiment)

@@ -24,6 +24,8 @@ ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
 BUILT = ("configs/paper/gp_l_init.py", "configs/paper/gp_l_ppo.py", "configs/paper/virl_l_init.py",
          "configs/paper/virl_l_sft.py", "configs/study/attempts_cpu.py", "configs/study/starts_cpu.py",
          "configs/study/general_points_slips_cpu.py")
+# Their rewards are by a model that is trained first. The second one differs from others by settings that are run there.
+RLHF = ("configs/rlhf/ppo.py", "configs/rlhf/grpo.py")
 STUDIES = [path for path, verb in ENTRIES.items() if verb == "study" and path not in BUILT]
 
 
@@ -58,14 +60,19 @@ def trained(studied, one_device, tmp_path, monkeypatch):
           return studied(each) / "runs" / run_of_study.name
     for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", *smoke.ENVIRONMENT):
       monkeypatch.setenv(name, os.environ.get(name, smoke.ENVIRONMENT.get(name, "")))
-    assert main([verb, f"--config={path}:smoke", f"--workdir={tmp_path / 'run'}"]) == 0
+    more = []
+    if path in RLHF:
+      rewards = ["preference", "--config=configs/preference/reward.py:smoke", f"--workdir={tmp_path / 'reward'}"]
+      assert main([*rewards, "--config.log.report=False"]) == 0
+      more = [f"--config.reward_model.start={tmp_path / 'reward'}"]
+    assert main([verb, f"--config={path}:smoke", f"--workdir={tmp_path / 'run'}", *more]) == 0
     return tmp_path / "run"
   monkeypatch.chdir(ROOT)
   return run
 
 
 @pytest.mark.parametrize(("path", "verb"), [pair for pair in ENTRIES.items()
-                                            if pair[1] != "study" and pair[0] not in BUILT])
+                                            if pair[1] != "study" and pair[0] not in (*BUILT, *RLHF[1:])])
 def test_every_run_of_ours_runs_small(path, verb, trained, lines_of):
   workdir = trained(path, verb)
   assert json.loads((workdir / "progress.json").read_text())["phase"] == "complete"
@@ -87,6 +94,14 @@ def test_what_is_made_like_others_is_built_small(path, one_device, monkeypatch):
     return
   config, _ = run_config.resolve_run(f"{path}:smoke", (), ENTRIES[path])
   assert build.build_experiment(config, ENTRIES[path]).config["model"]["width"] == smoke.EXACTLY["model.width"]
+
+
+@pytest.mark.parametrize("path", RLHF)
+def test_rlhf_asks_for_its_reward_model(path, one_device, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  config, _ = run_config.resolve_run(f"{path}:smoke", (), ENTRIES[path])
+  with pytest.raises(ConfigError, match="--config.reward_model.start=WORKDIR"):
+    build.build_experiment(config, ENTRIES[path])
 
 
 @pytest.mark.parametrize("path", STUDIES)

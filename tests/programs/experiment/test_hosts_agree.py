@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sftrl_jax.parallel import peers
-from sftrl_jax.programs import evaluate
+from sftrl_jax.programs import evaluate, preference
 from sftrl_jax.programs.experiment import hosts_agree
 
 ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
@@ -58,7 +58,7 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
-from sftrl_jax.programs import evaluate, rl, sft
+from sftrl_jax.programs import evaluate, preference, rl, sft
 from sftrl_jax.programs.check import run_checks, task_checks
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.experiment import hosts_agree
@@ -93,7 +93,7 @@ result = task_checks.run_check("a check that fails on one process", wrong)
 assert (result.ok, result.message, result.way_out) == (False, "process 1: torn", "mend it")
 for result in run_checks.check_run(ConfigDict(configs["rl"]), "rl", scratch=home / "scratch"):
   print("FOUND", result.ok, result.name, result.message, flush=True)
-for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", sft)):
+for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("pairs", preference), ("killed", sft)):
   if name == "killed" and not hosts.is_first_process():
     threading.Thread(target=die).start()
   if name == "evaluated":
@@ -104,13 +104,13 @@ for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("killed", 
 
 
 @pytest.fixture(scope="module")
-def pair(tiny, tmp_path_factory):
+def pair(tiny, pair_config, pairs, tmp_path_factory):
   """(home of the workdirs, [(exit code, output)] of both): `sft` and `rl` are whole runs, `killed` is not."""
   home = tmp_path_factory.mktemp("pair")
   killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
   configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny(
       "rl", evals__variants="('id_seen',)", evals__expert_episodes=99, evals__samples=2),
-             "killed": killed}
+             "pairs": pair_config("reward", data__heldout=pairs, steps=2), "killed": killed}
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
   flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
@@ -154,6 +154,18 @@ def test_two_processes_do_what_one_does(pair, finished, lines_of, verb):
     for ours, theirs in zip(evals, lines_of(two, "evals.jsonl"), strict=True):
       assert theirs["outcomes"] == ours["outcomes"] and theirs["codes"] == ours["codes"]
       assert theirs.get("kl", 0.0) == pytest.approx(ours.get("kl", 0.0), abs=1e-6)
+
+
+def test_two_processes_learn_from_pairs_as_one_does(pair, pair_config, pairs, lines_of, tmp_path):
+  preference.run(pair_config("reward", data__heldout=pairs, steps=2), tmp_path / "run")
+  for name, keys in (("metrics.jsonl", ("loss", "grad_norm", "rewards/margins", "compute/total_flops")),
+                     ("evals.jsonl", ("step", "rewards/accuracies", "rewards/margins", "pairs"))):
+    ours, theirs = (lines_of(home, name) for home in (tmp_path / "run", pair[0] / "pairs"))
+    for mine, line in zip(ours, theirs, strict=True):
+      assert [line[key] for key in keys] == pytest.approx([mine[key] for key in keys], rel=1e-4, abs=1e-5)
+  ours, theirs = (json.loads((home / "reward_scale.json").read_text()) for home in (
+      tmp_path / "run", pair[0] / "pairs"))
+  assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
 
 
 def test_two_processes_check_a_run_together_and_leave_nothing(pair):

@@ -29,6 +29,12 @@ def test_sft_without_evaluations_is_initialised_and_trained(tiny):
   assert list(functions) == ["state", "train step"] and functions["train step"].calls == 1
 
 
+def test_pairs_are_scored_by_the_start_only_where_the_loss_compares(pair_config):
+  for objective, own in (("dpo", ["reference"]), ("reward", [])):
+    functions = listed(build_experiment(pair_config(objective), "preference"))
+    assert list(functions) == ["state", *own, "train step"] and functions["train step"].calls == 1
+
+
 def test_ppo_scores_learns_and_plays(ppo):
   assert list(ppo) == ["state", "score", "advantages", "minibatch", "train step", "weight move", "turn 1, 8 rows",
                        "turn 2 on, 8 rows", "regroup 8", "regroup 8 again", "kl of an evaluation"]

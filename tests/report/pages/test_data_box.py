@@ -35,3 +35,13 @@ def test_a_run_on_demonstrations_has_none_and_strange_values_do_no_harm(tmp_path
   assert data_box.data_blocks(read_workdir.read_run(workdir(tmp_path / "plain"))) == []
   torn = workdir(tmp_path / "torn", {"packed": 5, "dropped": [3], "notes": [3], "ignored": 4, "read": "x"})
   assert len(data_box.data_blocks(read_workdir.read_run(torn))) == 3
+
+
+def test_accuracy_on_held_out_pairs_is_in_the_report(tmp_path):
+  home = workdir(tmp_path / "pairs", DATA)
+  line = {"variant": "rule_ood", "pairs": 1000, "ci95": [0.5, 0.7]}
+  (home / "evals.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (
+      {"step": 0, **line, "rewards/accuracies": 0.0}, {"step": 9, **line, "rewards/accuracies": 0.612},
+      {"step": 9, "variant": "odd", "pairs": "x"})))
+  page = write_run(home).read_text()
+  assert "Held-out pairs" in page and "61.2% (50.0% to 70.0%)" in page and "1,000" in page

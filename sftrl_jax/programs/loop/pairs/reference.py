@@ -51,15 +51,22 @@ def with_reference(experiment: Experiment, data: SftData, run_state: RunState, l
 
   ConfigError where they were scored by other parameters, or of other pairs. All processes score together.
   """
-  fingerprint = sha256({"start": checksums(run_state.start), "data": data.record["sha256"]})
-  path = run_state.workdir / FILE
-  logprobs_N2 = _kept(path, fingerprint, data.corpus.count)
+  logprobs_N2 = logprobs_of(experiment, data.corpus, run_state, log)
+  return sft_data.of_corpus(experiment, dataclasses.replace(data.corpus, ref_logprobs_N2=logprobs_N2))
+
+
+def logprobs_of(experiment: Experiment, corpus: PairCorpus, run_state: RunState, log: Log, file: str = FILE
+                ) -> np.ndarray:
+  """logprobs_N2 of a corpus by the start, read from a file of the workdir or scored now, and then written there."""
+  fingerprint = sha256({"start": checksums(run_state.start), "data": corpus.report.sha256})
+  path = run_state.workdir / file
+  logprobs_N2 = _kept(path, fingerprint, corpus.count)
   if logprobs_N2 is None:
     log.progress("compile", run_state.position, "scoring the pairs by the start", force=True)
-    logprobs_N2 = _scored(experiment, data.corpus, run_state, log)
+    logprobs_N2 = _scored(experiment, corpus, run_state, log)
     if log.writes:
       write_json(path, {"fingerprint": fingerprint, "logprobs": logprobs_N2.tolist()})
-  return sft_data.of_corpus(experiment, dataclasses.replace(data.corpus, ref_logprobs_N2=logprobs_N2))
+  return logprobs_N2
 
 
 def scored_rows(experiment: Experiment, corpus: PairCorpus) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.loop import reference
+from sftrl_jax.programs.loop.pairs import reference
 
 
 def test_the_reference_is_that_of_the_start_and_another_start_is_refused(pair_config, tmp_path):
