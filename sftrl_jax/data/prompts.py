@@ -127,7 +127,8 @@ class Prompts:
     return (self._set.note,)
 
   def reset(self, seed: int | str) -> tuple[PromptState, Chat]:
-    row = random.Random(f"prompt {seed}").choice(self.rows)
+    draw = random.Random(f"prompt {seed}")
+    row = draw.choice(self.rows)
     return PromptState(row), row.chat
 
   def step(self, state: PromptState, response: str) -> tuple[PromptState, Verdict]:
