@@ -23,7 +23,8 @@ from sftrl_jax.programs.study import config as study_config
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/README.md",
          ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "launch/README.md",
-         *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md"]
+         *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md",
+         ROOT / "sftrl_jax/programs/own_reward/README.md"]
 MOST_LINES, WIDTH = 120, 120
 HOUSE_WORDS = re.compile(r"\b(told|said|born|newborn|lies|whoever)\b", re.IGNORECASE)
 # Files of a reader, and files that a run writes.

@@ -55,12 +55,14 @@ class PromptState(NamedTuple):
 
 
 class PromptSet(NamedTuple):
-  """The rows of a data set that can be answered, and a sentence on those that cannot. plain: all prompts are texts"""
+  """The rows of a data set that can be answered, and a sentence on those that cannot. plain: all prompts are texts;
+  columns: names, but `prompt`"""
 
   trained: tuple[PromptRow, ...]
   held_out: tuple[PromptRow, ...]
   note: str
   plain: bool
+  columns: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Prompts:
     return (self._set.note,)
 
   def reset(self, seed: int | str) -> tuple[PromptState, Chat]:
-    row = random.Random(f"prompt {seed}").choice(self.rows)
+    draw = random.Random(f"prompt {seed}")
+    row = draw.choice(self.rows)
     return PromptState(row), row.chat
 
   def step(self, state: PromptState, response: str) -> tuple[PromptState, Verdict]:
@@ -141,8 +144,9 @@ class Prompts:
     return state.row.answer
 
   def columns(self, state: PromptState) -> dict[str, Any]:
-    """The columns of the state's row, but `prompt`, as JSON has them; {name: value}. Do not change the values."""
-    return dict(state.row.columns)
+    """{name: value} of all columns but `prompt`, as JSON has them; None where the state's row lacks one. Do not change
+    the values."""
+    return {name: state.row.columns.get(name) for name in self._set.columns}
 
 
 @functools.lru_cache(maxsize=8)
@@ -175,7 +179,9 @@ def prompt_set(path: str, subset: str, split: str, on_bad_row: str, max_dropped:
                      f"used: {why}. Mend them, or use --config.env.max_dropped="
                      f"{-(-1000 * dropped // (kept + dropped)) / 1000:g} or more.")
   note = f"{path}: {kept:,} prompts, of which {len(kept_out):,} are held out" + (f"; dropped: {why}" if why else "")
-  return PromptSet(tuple(trained), tuple(kept_out), f"{note}.", all(row.plain for row in (*trained, *kept_out)))
+  rows = [*trained, *kept_out]
+  names = tuple(dict.fromkeys(name for row in rows for name in row.columns))
+  return PromptSet(tuple(trained), tuple(kept_out), f"{note}.", all(row.plain for row in rows), names)
 
 
 def row_of(raw: Raw) -> PromptRow:

@@ -14,8 +14,8 @@ from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
-from sftrl_jax.training.advantages import ScoredRows, make_advantages, make_score_responses
-from sftrl_jax.training.score import make_response_score
+from sftrl_jax.training.advantages import ScoredRows, make_advantages
+from sftrl_jax.training.response_scores import make_response_score, make_score_responses
 from sftrl_jax.training.updates.lengths import by_length, lengths_of
 
 TURNS, TOKENS, LENGTH, SLOTS, SIZES = 2, 5, 20, 2, (8, 16, 20)

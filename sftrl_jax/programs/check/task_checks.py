@@ -225,7 +225,8 @@ def _check_lengths(variants: Sequence[ExpertEpisodes], config: dict) -> str:
       for step, before in zip(steps, (None, *steps), strict=False):
         if before is None or _begins_anew(variant.env, before.chat, before.response, step.chat):
           measure("prompt_tokens", variant, step.chat)
-        measure("max_new_tokens", variant, (*step.chat, Message("assistant", step.response)))
+        if expert_episodes.verifies(variant.env):   # else nobody waits for this response
+          measure("max_new_tokens", variant, (*step.chat, Message("assistant", step.response)))
     for steps in variant.episodes[:20]:
       for answer in (*answers, "", *variant.env.words):
         verdict, chat = variant.env.step(steps[0].state, answer)[1], steps[0].chat

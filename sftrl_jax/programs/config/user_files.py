@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sftrl_jax import paths
+from sftrl_jax.data.prompts import NAME as PROMPTS
 from sftrl_jax.envs import guard
 from sftrl_jax.envs.referee import last_line, where
 from sftrl_jax.programs.config import nested
@@ -171,10 +172,14 @@ def refuse_changed(config: Mapping, workdir: Path) -> None:
 
 
 def digest(name: str) -> str:
-  """sha256 of a file's text without its get_config, whose result is in config.json, and without empty lines.
+  """sha256 of a Python file's text without its get_config, whose result is in config.json, and without empty lines; of
+  another file, of its bytes.
 
   It covers no file that this one imports.
   """
+  if not name.endswith(".py"):
+    with open(name, "rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
   lines = Path(name).read_text().splitlines()
   for node in ast.parse("\n".join(lines)).body:
     if isinstance(node, ast.FunctionDef) and node.name == "get_config":
@@ -183,6 +188,8 @@ def digest(name: str) -> str:
 
 
 def _files(config: Mapping) -> list[str]:
-  """The files that a resolved config names by path, each once."""
-  named = [nested.at(config, key) for key in KEYS if key in nested.flat(config)]
-  return list(dict.fromkeys(absolute(name).rpartition(":")[0] for name in named if is_path(name)))
+  """The files that a resolved config names by path, each once; the file of its prompts, if that is one, among them."""
+  flat = nested.flat(config)
+  named = [nested.at(config, key) for key in KEYS if key in flat]
+  prompts = [flat["env.path"]] if flat.get("env.name") == PROMPTS and Path(flat["env.path"]).is_file() else []
+  return list(dict.fromkeys([*(absolute(name).rpartition(":")[0] for name in named if is_path(name)), *prompts]))

@@ -54,17 +54,17 @@ def _refuse_abstaining(experiment: Experiment, episodes: Sequence[Episode], when
   if len(lacking) > limit * len(episodes):
     raise TaskError(f"{lacking[0].message}\n  {when}: {len(lacking)} of {len(episodes)} episodes have no reward, but "
                     f"config.own_reward.abstain_limit is {limit:g}, the largest share that may lack one. "
-                    f"{_way_out(experiment, lacking[0], log)}")
+                    f"{_way_out(experiment, lacking[0], log, 'own_reward.abstain_limit=SHARE')}")
 
 
 def _fate(trouble: Trouble) -> str:
   return "an episode is left out" if trouble.dropped else "an episode ends there, truncated"
 
 
-def _way_out(experiment: Experiment, trouble: Trouble, log: Log) -> str:
+def _way_out(experiment: Experiment, trouble: Trouble, log: Log, limit: str = "max_dropped=N") -> str:
   """How to go on in the same workdir."""
   if trouble.kind == "dropped/prompt":
     return "With that key, or --config.max_dropped=N, the same command goes on from the last checkpoint."
   record = log.workdir / user_files.RECORD
   mended = f" (then delete {record}, which holds the hash of the file as it was)" if record.is_file() else ""
-  return f"Mend that{mended}, or allow more with --config.max_dropped=N: the same command goes on."
+  return f"Mend that{mended}, or allow more with --config.{limit}: the same command goes on."

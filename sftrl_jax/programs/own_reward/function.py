@@ -1,5 +1,6 @@
 """A user's reward function as a run calls it: in a process of its own, or in this one."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from sftrl_jax.programs.own_reward.calls import (
 )
 from sftrl_jax.programs.own_reward.config import OwnRewardConfig
 from sftrl_jax.programs.own_reward.process import FunctionProcess, NoAnswer
+
+PROBED = 8   # episodes of which one has columns
 
 
 class RewardFunction(Judge):
@@ -82,7 +85,7 @@ def reward_function(name: str, own: OwnRewardConfig) -> RewardFunction:
   return _function(user_files.absolute(name), own, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _function(name: str, own: OwnRewardConfig, modified_ns: int) -> RewardFunction:
   """One a file, version and settings: evaluation and training share its process."""
   del modified_ns
@@ -107,6 +110,8 @@ def refuse_columns(function: RewardFunction, env: Env) -> None:
   """ConfigError where a function of TRL's form asks for an argument that nothing gives, or a column has the name of
   another argument. env: whose columns it gets"""
   columns = columns_of(env)
+  if columns is None:   # nobody can play yet, which others say
+    return
   clash = [column for column in columns if column in (*GIVEN, *LOGS)]
   if clash:
     raise ConfigError(f"config.env has the column {clash[0]!r}, which is the name of another argument of the reward "
@@ -119,9 +124,12 @@ def refuse_columns(function: RewardFunction, env: Env) -> None:
                       "column (config.env.name=prompts).")
 
 
-def columns_of(env: Env) -> Mapping[str, Any]:
-  """The columns of an environment's first episode; {} where it has none."""
+def columns_of(env: Env) -> Mapping[str, Any] | None:
+  """The columns of an environment's first episode; {} where it has none, None where no episode begins."""
   if not hasattr(env, "columns"):
     return {}
-  return env.columns(env.reset("0 0")[0])
+  for number in range(PROBED):
+    with contextlib.suppress(EpisodeError):
+      return env.columns(env.reset(f"0 {number}")[0])
+  return None
 

@@ -53,7 +53,7 @@ class WorkerProcess:
     words = [str(control.fileno()), str(trace), name, str(int(own.memory_gib * 2**30)), str(own.output_kib << 10)]
     try:   # JAX_PLATFORMS: an accelerator is the run's own
       self._keeper = subprocess.Popen(
-          [sys.executable, "-u", "-m", "sftrl_jax.programs.own_reward.worker", *words], stdin=subprocess.DEVNULL,
+          [sys.executable, "-uP", "-m", "sftrl_jax.programs.own_reward.worker", *words], stdin=subprocess.DEVNULL,
           stdout=subprocess.DEVNULL, pass_fds=(control.fileno(), trace), start_new_session=True,
           env={**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"})
     finally:

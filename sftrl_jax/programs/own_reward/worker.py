@@ -26,7 +26,7 @@ from typing import Any
 
 LENGTH = struct.Struct("!I")
 PIECE = 2048          # bytes that a pipe which is ready takes at once
-SUBREAPER = 36        # PR_SET_CHILD_SUBREAPER of Linux
+SUBREAPER, DEATH_SIGNAL = 36, 1   # PR_SET_CHILD_SUBREAPER and PR_SET_PDEATHSIG of Linux
 PATIENCE = 5.0        # seconds in which what was killed has ended
 LEFT_OUT = b"\n[config.own_reward.output_kib: what the reward function prints from here on is left out]\n"
 
@@ -67,12 +67,12 @@ def send(sock: socket.socket, value: dict) -> None:
 def main(control_fd: int, trace_fd: int, name: str, memory: int, shown: int) -> None:
   """control_fd: of a socket to the run; trace_fd: of a pipe that gets tracebacks of what hangs or crashes; name:
   path/to/file.py:function; memory: bytes of address space, 0 for any; shown: bytes of output that are shown"""
-  with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+  control_process(SUBREAPER, 1)
   output, printed = os.pipe()
   worker = os.fork()
   if not worker:
     os.setpgid(0, 0)
+    control_process(DEATH_SIGNAL, signal.SIGKILL)   # of the keeper
     os.close(output)
     for number in (1, 2):
       os.dup2(printed, number)
@@ -81,6 +81,12 @@ def main(control_fd: int, trace_fd: int, name: str, memory: int, shown: int) -> 
   for number in (printed, trace_fd):
     os.close(number)
   os._exit(keep(worker, control_fd, output, shown))
+
+
+def control_process(option: int, value: int) -> None:
+  """prctl of Linux; elsewhere nothing."""
+  with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def keep(worker: int, control_fd: int, output: int, shown: int) -> int:
@@ -92,7 +98,7 @@ def keep(worker: int, control_fd: int, output: int, shown: int) -> int:
   if ended is not None:
     poll.register(ended, select.POLLIN)
   while True:
-    ready = dict(poll.poll(None if ended is not None else 50))
+    ready = dict(poll.poll(1000 if ended is not None else 50))
     if output in ready:
       shown, closed = _show(output, shown)
       if closed:
@@ -101,6 +107,9 @@ def keep(worker: int, control_fd: int, output: int, shown: int) -> int:
       break
     if ended is None and os.waitid(os.P_PID, worker, os.WEXITED | os.WNOHANG | os.WNOWAIT):
       break
+    for child in _children():   # an orphan that has ended would stay in the system's table
+      if child != worker:
+        os.waitpid(child, os.WNOHANG)
   code = end_all(worker)
   os.set_blocking(output, False)
   with contextlib.suppress(OSError):

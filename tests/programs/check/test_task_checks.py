@@ -99,3 +99,54 @@ def test_a_reward_function_is_what_counts(check, tmp_path):
   results = check(("reward=float(right)", "reward=None"), reward=f"{tmp_path}/rewards.py:nothing")
   message = results["episodes played by the expert"].message
   assert re.search(r"rewards\.py, line 4, in nothing: the reward is None", message)
+
+
+REWARDS = '''
+def letters(prompts, completions, completion_ids, answer, **kwargs):
+  return [float(len(ids) + (text == right)) for text, ids, right in zip(completions, completion_ids, answer)]
+
+def each(chat, response, verdict):
+  return float(len(response))
+
+def short(completions, **kwargs):
+  return [1.0]
+
+def shy(completions, **kwargs):
+  return [None] * len(completions)
+
+def fails(completions, **kwargs):
+  raise RuntimeError("the key of the judge is wrong")
+'''
+
+
+@pytest.fixture
+def prompts(tmp_path):
+  """prompts(name) -> {name of the check: its CheckResult} of prompts that a function of REWARDS rewards."""
+  (tmp_path / "checks.py").write_text(REWARDS)
+  path = tmp_path / "prompts.jsonl"
+  path.write_text("".join(json.dumps({"prompt": f"Say {n}!", "answer": "one" * 40 if n % 2 else None}) + "\n"
+                          for n in range(60)))
+  config = {"seed": 0, "steps": 1, "batch": 16, "algorithm": "grpo", "tokenizer": {"name": "bytes"},
+            "env": {"name": "prompts", "path": str(path)}, "evals": {"variants": ("id", "held_out"), "episodes": 8}}
+
+  def run(name):
+    resolved = run_config.resolve_for("rl", resolve.ConfigDict({**config, "reward": f"{tmp_path}/{name}"}), [],
+                                      lambda _: None)
+    return {result.name: result for result in task_checks.check_task(json.loads(json.dumps(nested.plain(resolved))))}
+  return run
+
+
+@pytest.mark.parametrize("name, failed", [
+    ("letters", None), ("each", None), ("short", r"line 8, in short: it returned 1 rewards for 16 responses"),
+    ("shy", r"in shy: it abstains from 16 of 16 responses"),
+    ("fails", r"line \d+, in fails: RuntimeError: the key of the judge is wrong")])
+def test_prompts_need_no_expert_and_their_reward_function_is_called(prompts, name, failed):
+  results = prompts(f"checks.py:{name}")
+  wrong = {check: result.message for check, result in results.items() if not result.ok}
+  batch = "the reward function scores a batch"
+  if failed:
+    assert list(wrong) == [batch] and re.search(failed, wrong[batch])
+    return
+  assert not wrong and "the expert is right" not in results
+  assert (batch in results) == (name == "letters")
+  assert results["variants share no episode"].message.startswith("initial chats compared, none in both: id (")

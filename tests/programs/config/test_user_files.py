@@ -148,6 +148,18 @@ def test_a_run_does_not_go_on_with_another_file_unless_told_to(file, tmp_path):
   assert not (tmp_path / "none").exists()
 
 
+def test_a_run_does_not_go_on_with_other_prompts(tmp_path):
+  path = tmp_path / "prompts.jsonl"
+  path.write_text('{"prompt": "a"}\n\n')
+  config = {"env": {"name": "prompts", "path": str(path)}, "reward": ""}
+  user_files.record(config, tmp_path)
+  user_files.refuse_changed(config, tmp_path)
+  path.write_text('{"prompt": "b"}\n')
+  with pytest.raises(ConfigError, match=r"prompts\.jsonl has changed since the run"):
+    user_files.refuse_changed(config, tmp_path)
+  assert not user_files.digests({"env": {"name": "prompts", "path": "owner/name"}})   # of the hub
+
+
 def test_a_reward_is_a_function_by_path(file):
   assert user_files.reward(f"{file}:reward")((), "", None) == 1.0
   for name, message in (("length", "path/to/file.py:function"), (f"{file}:THREE", "of type int"),

@@ -21,8 +21,9 @@ def log(tmp_path):
   return types.SimpleNamespace(workdir=tmp_path, lines=lines, say_once=lambda kind, text: lines.append((kind, text)))
 
 
-def counted(log, episodes, before=(), most=2):
-  experiment = types.SimpleNamespace(config={"max_dropped": most, "verdict_seconds": 3.0, "verdict_workers": 2})
+def counted(log, episodes, before=(), most=2, **config):
+  config = {"max_dropped": most, "verdict_seconds": 3.0, "verdict_workers": 2, **config}
+  experiment = types.SimpleNamespace(config=config)
   return left_out.count(experiment, dict(before), episodes, "step 7", log)
 
 
@@ -60,3 +61,15 @@ def test_an_iteration_of_which_nothing_is_left_ends_the_run(log):
     counted(log, [spoiled("dropped/env"), spoiled("dropped/prompt")], most=100)
   kept = Episode(1, ("a turn",), (), False, Trouble("dropped/reward", ""))   # an evaluation measures its success
   assert counted(log, [kept], most=100) == {"dropped/reward": 1}
+
+
+def test_a_reward_function_may_leave_a_share_of_an_iteration_without_rewards(log):
+  own = dict(reward="reward.py:f", own_reward={"abstain_limit": 0.5}, most=100)
+  lacking, kept = spoiled("dropped/reward"), Episode(1, ("a turn",), (), False, Trouble("dropped/reward", ""))
+  assert counted(log, [GOOD, lacking, GOOD, lacking, spoiled("dropped/env")], **own)["dropped/reward"] == 2
+  assert counted(log, [GOOD, kept, kept], **own) == {"dropped/reward": 2}   # of an evaluation
+  assert counted(log, [GOOD, lacking, lacking], most=100) == {"dropped/reward": 2}   # the environment's own rewards
+  with pytest.raises(TaskError) as error:
+    counted(log, [GOOD, lacking, lacking], **own)
+  assert "step 7: 2 of 3 episodes have no reward, but config.own_reward.abstain_limit is 0.5" in str(error.value)
+  assert str(error.value).startswith("task.py, line 3, in step: KeyError: 1")
