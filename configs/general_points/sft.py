@@ -4,6 +4,7 @@ r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of th
   sftrl sft --config=configs/general_points/sft.py:all_7 --workdir=runs/all_7_sft   (faces count as 7)
   sftrl sft --config=configs/general_points/sft.py:five_cards --workdir=runs/five_cards_sft   (after base.py:five_cards)
   sftrl sft --config=configs/general_points/sft.py:cot --workdir=runs/cot_sft   (after base.py:cot)
+  sftrl sft --config=configs/general_points/sft.py:chosen --workdir=runs/gp_chosen   (pairs of reward.py in this folder)
   sftrl sft --config=configs/general_points/sft.py:smollm2 --workdir=runs/smollm2_sft       (an accelerator)
   sftrl sft --config=configs/general_points/sft.py:qwen2.5-0.5b --workdir=runs/qwen_sft     (an accelerator)
   sftrl sft --config=configs/general_points/sft.py:llama3.2-1b --workdir=runs/llama_sft     (an accelerator)
@@ -18,7 +19,7 @@ from configs.general_points import task
 
 
 def get_config(choice=""):
-  config = task.shared(choice)
+  config = task.shared("" if choice == "chosen" else choice)
   config.steps = 100_000  # the budget ends the run
   config.flops = 3e12
   config.batch = 64
@@ -29,7 +30,15 @@ def get_config(choice=""):
   config.compute = dict(microbatches=2)  # what fits a core's cache
   config.checkpoint = dict(every=500, keep=2)
   config.log = dict(every=10)
+  if choice == "chosen":
+    return preferred(config)
   return real(config) if choice in task.PRETRAINED else config
+
+
+def preferred(config):
+  """The preferred answer of every pair in the place of the expert's; what the pairs have cost is in the budget."""
+  config.data = dict(path="runs/gp_reward/pairs.jsonl", format="chosen", flops="recorded", length=23, pack=False)
+  return config
 
 
 def real(config):

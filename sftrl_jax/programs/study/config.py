@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import nearest
 from sftrl_jax.report.registered_claim import parse_claim
 
@@ -21,11 +22,11 @@ class StudyConfig:
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
   bases_of: {method: FILE.py[:choice], the name of shipped bases, or scratch} of a method that starts from other bases.
     The runs that train them are base-B-METHOD; methods of the same file share them under the name of the first. The
-    name of another method: this one starts where that one's run of the same base and seed ends.
-  prepares: {name: FILE.py[:choice]} of runs that methods use and that are compared with nothing, such as a reward model:
-    base-B-NAME-S, one for each base and seed, from that base, before the methods. overrides may name them
-  uses: {method: {config key: NAME or NAME/FILE}}: the key becomes the workdir of the method's own run of `prepares`, or
-    a file in it. What a prepared run has cost is charged where the method's config says so
+    name of another method: this one starts where that one's run of the same base and seed ends. So may one of prepares
+  prepares: {name: FILE.py[:choice]} of runs that methods use and that are not compared, such as a reward model's:
+    base-B-NAME-S, one for each base and seed, from that base. overrides may name them
+  uses: {method: {config key: NAME or NAME/FILE}}: the key becomes the workdir of the run of `prepares` on that base and
+    seed, or a file in it. What that run has cost is charged where the method's config says so
   shipped: where base is "", the name of the shipped bases base:NAME_0, base:NAME_1, ..., or scratch for new models
   labels: {method: its name in figures}; a method without one is shown in capitals
   flops: training FLOPs of every method's run; 0 leaves it to their configs. A method with a budget of its own has flops
@@ -56,7 +57,7 @@ class StudyConfig:
   base: str = ""
   bases_of: dict[str, str] = dataclasses.field(default_factory=dict)
   prepares: dict[str, str] = dataclasses.field(default_factory=dict)
-  uses: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+  uses: dict[str, dict] = dataclasses.field(default_factory=dict)
   shipped: str = "general_points"
   labels: dict[str, str] = dataclasses.field(default_factory=dict)
   flops: float = 0.0
@@ -81,7 +82,7 @@ class StudyConfig:
     self._refuse_unknown_methods()
     for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}"),
                                ("bases_of", str, "FILE.py"), ("prepares", str, "FILE.py"),
-                               ("uses", dict, "{'data.path': 'NAME/FILE'}"),
+                               ("uses", dict, "{'data': {'path': 'NAME/FILE'}}"),
                                ("notes", str, "The same at equal updates.")):
       for method, value in getattr(self, key).items():
         if not isinstance(value, kind) or value == "":
@@ -109,13 +110,10 @@ class StudyConfig:
       if name in self.methods:
         raise ValueError(f"prepares has {name!r}, which is a method too: give it a name of its own.")
     for method, keys in self.uses.items():
-      names = {str(value).partition("/")[0] for value in keys.values()}
+      names = {str(value).partition("/")[0] for value in nested.flat(keys).values()}
       if len(names) != 1 or not names <= set(self.prepares):
         raise ValueError(f"uses.{method} is {keys}, but its values should name one run of prepares, "
                          f"{', '.join(self.prepares) or 'which has none'}, or a file of it, such as 'NAME/FILE'.")
-      if self.bases_of.get(method):
-        raise ValueError(f"uses.{method} names a run from the study's own bases, but bases_of.{method} is "
-                         f"{self.bases_of[method]!r}: leave one of them out.")
 
   def _refuse_unknown_methods(self) -> None:
     """ValueError for a key by method that names no method."""
@@ -123,7 +121,8 @@ class StudyConfig:
                  "at": self.at if isinstance(self.at, dict) else {},
                  "uses": self.uses, "reference": [self.reference] if self.reference else []}
     for key, methods in by_method.items():
-      allowed = [*self.methods, *(["base", *self.prepares] if key == "overrides" else [])]
+      allowed = [*self.methods, *(["base"] if key == "overrides" else []),
+                 *(self.prepares if key in ("overrides", "bases_of", "uses") else [])]
       for method in methods:
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")

@@ -26,40 +26,35 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
                {**_dotted(study.overrides.get("base", {})), "seed": base})
           for base in range(study.bases) for group, source in trained.items()]
   budget = {"flops": study.flops} if study.flops else {}
-  verbs = {method: _training_verb(method, spec) for method, spec in {**study.prepares, **study.methods}.items()}
+  specs = {**study.prepares, **study.methods}   # what is used comes before what uses it
+  verbs = {name: _training_verb(name, spec) for name, spec in specs.items()}
   # Those that start where another one ends come after it.
-  methods = sorted(study.methods.items(), key=lambda item: groups[item[0]][1] in study.methods)
+  names = sorted(specs, key=lambda name: groups[name][1] in study.methods)
   for seed in range(study.seeds):
     for base in range(study.bases):
-      own = _base_name(base, "") if "" in trained else ""
-      begins = {"seed": 100 * (base + 1) + seed,
-                "start": str(workdir / "runs" / own) if own else _shipped(study.base or study.shipped, base)}
-      for name, spec in study.prepares.items():
-        keys = {**_dotted(study.overrides.get(name, {})), **begins}
-        runs.append(_run(f"base-{base}-{name}-{seed}", verbs[name], spec, workdir, jobs, keys, own))
-      for method, spec in methods:
-        group, source = groups[method]
+      for name in names:
+        group, source = groups[name]
         needs = f"base-{base}-{source}-{seed}" if source in study.methods else (
             _base_name(base, group) if group in trained else "")
         start = str(workdir / "runs" / needs) if needs else _shipped(source, base)
-        used = {key: f"base-{base}-{name}-{seed}{slash}{file}" for key, value in study.uses.get(method, {}).items()
-                for name, slash, file in [value.partition("/")]}
+        used = {key: f"base-{base}-{of}-{seed}{slash}{file}" for key, value in _dotted(study.uses.get(name, {})).items()
+                for of, slash, file in [value.partition("/")]}
         needs = min(used.values()).partition("/")[0] if used else needs
-        keys = {**budget, **_evals(study, method),
+        keys = {**({**budget, **_evals(study, name)} if name in study.methods else {}),
                 **{key: str(workdir / "runs" / place) for key, place in used.items()},
-                **_dotted(study.overrides.get(method, {})), "seed": 100 * (base + 1) + seed, "start": start}
-        runs.append(_run(f"base-{base}-{method}-{seed}", verbs[method], spec, workdir, jobs, keys, needs))
+                **_dotted(study.overrides.get(name, {})), "seed": 100 * (base + 1) + seed, "start": start}
+        runs.append(_run(f"base-{base}-{name}-{seed}", verbs[name], specs[name], workdir, jobs, keys, needs))
   return sorted(runs, key=lambda run: _rank(run.name))
 
 
 def base_groups(study: StudyConfig) -> dict[str, tuple[str, str]]:
-  """{method: (group, source)} of the bases that a method starts from.
+  """{name: (group, source)} of the bases that a method, or a run of study.prepares, starts from.
 
   group: "" for the bases of the study, else the first method with the same source in study.bases_of
   source: FILE.py[:choice] of their pre-training, the name of shipped bases, or of the method whose runs they are
   """
   default, groups, first = study.base or study.shipped, {}, {}
-  for method in study.methods:
+  for method in (*study.methods, *study.prepares):
     source = study.bases_of.get(method, default)
     groups[method] = ("" if source == default else first.setdefault(source, method), source)
   return groups
@@ -83,7 +78,8 @@ def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
       "methods": {method: study.labels.get(method, method.upper()) for method in study.methods}, "flops": study.flops,
       "id": study.id, "ood": study.ood, "measure": study.measure, "claims": [dict(claim) for claim in study.claims],
       "notes": dict(study.notes), "reference": study.reference,
-      "bases_of": {method: group for method, (group, _) in base_groups(study).items() if group},
+      "bases_of": {method: group for method, (group, _) in base_groups(study).items()
+                   if group and method in study.methods},
       "budgets": {method: budget for method, budget in budgets.items() if budget},
       "disclosure": list(study.disclosure), "command": command, "hardware": hardware,
   }
