@@ -86,3 +86,15 @@ def test_a_child_that_breaks_is_no_silence(monkeypatch):
   monkeypatch.setattr(dry_run, "COMMAND", (dry_run.sys.executable, "-c", "raise SystemExit('no memory')"))
   with pytest.raises(RuntimeError, match="configs failed:\nno memory"):
     dry_run.refuse([case("sft")])
+
+
+def test_what_a_prepared_run_will_write_is_no_mistake(here):
+  reward = ("reward", process_pool.ChildRun(
+      "base-0-reward-0", ("preference", f"--config={FILE.format('reward')}", "--workdir=none"), pathlib.Path("none"),
+      pathlib.Path("log")))
+  there = "runs/x/runs/base-0-reward-0"
+  chosen = case("sft", needs="base-0-reward-0", data__path=f"{there}/pairs.jsonl", data__format="chosen")
+  learned = case("ppo", "rl", needs="base-0-reward-0", reward_model__start=there)
+  assert not mistakes_in(reward, chosen, learned)
+  wrong = case("ppo", "rl", needs="base-0-reward-0", reward_model__start=there, ppo__gamma=2)
+  assert "config.ppo.gamma" in next(iter(mistakes_in(reward, wrong)))

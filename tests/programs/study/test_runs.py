@@ -22,6 +22,30 @@ def test_runs_are_the_bases_and_every_method_on_each(files, expand):
   assert not any("flops" in word for word in runs["base-1"].words)
 
 
+def test_a_method_uses_what_a_prepared_run_of_its_base_and_seed_has_left(files, expand):
+  runs = {run.name: run for run in expand(
+      seeds=2, prepares={"pairs": files["sft"]}, uses={"sft": {"data": {"path": "pairs/pairs.jsonl", "held": "pairs"}}},
+      overrides={"pairs": {"steps": 3}})}
+  assert len(runs) == 2 + 2 * 2 * 3
+  prepared, method = runs["base-1-pairs-1"], runs["base-1-sft-1"]
+  assert (prepared.needs, method.needs, runs["base-1-ppo-1"].needs) == ("base-1", "base-1-pairs-1", "base-1")
+  assert {"--config.steps=3", "--config.seed=201", "--config.start=runs/x/runs/base-1"} <= set(prepared.words)
+  assert not any("flops" in word for word in prepared.words)
+  home = "runs/x/runs/base-1-pairs-1"
+  assert {f"--config.data.path={home}/pairs.jsonl", f"--config.data.held={home}",
+          "--config.start=runs/x/runs/base-1"} <= set(method.words)
+
+
+def test_a_prepared_run_may_start_where_a_method_ends(files, expand):
+  methods = {"sft": files["sft"], "ppo": files["ppo"], "again": files["ppo"]}
+  runs = {run.name: run for run in expand(
+      methods=methods, prepares={"reward": files["sft"]}, bases_of={"reward": "ppo", "again": "ppo"},
+      uses={"again": {"x": "reward"}})}
+  assert runs["base-0-reward-0"].needs == "base-0-ppo-0" and runs["base-0-again-0"].needs == "base-0-reward-0"
+  for name in ("reward", "again"):
+    assert "--config.start=runs/x/runs/base-0-ppo-0" in runs[f"base-0-{name}-0"].words
+
+
 def test_no_two_runs_share_a_seed_and_methods_of_a_base_are_paired(expand):
   runs = [run for run in expand(bases=3, seeds=3) if run.needs]
   seeds = [next(word for word in run.words if word.startswith("--config.seed=")) for run in runs]

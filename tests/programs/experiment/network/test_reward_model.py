@@ -38,6 +38,19 @@ def test_a_finished_run_is_described_with_its_last_step_and_its_scale(described,
   assert described("") is None
 
 
+def test_what_a_reward_model_has_cost_is_a_number_or_what_its_run_records(described, reward_home, tmp_path):
+  home = reward_home(tmp_path / "run")
+  assert (described(home).flops, described(home, flops=5.0).flops) == (0.0, 5.0)
+  edit(home, "reward_scale.json", flops=7e9)
+  assert described(home, flops="recorded").flops == 7e9
+  for value in (None, True, -1, float("inf")):
+    edit(home, "reward_scale.json", flops=value)
+    with pytest.raises(ConfigError, match=r"reward_model.flops is 'recorded', but .* give the FLOPs as a number, or 0"):
+      described(home, flops="recorded")
+  with pytest.raises(ValueError, match="flops is -1"):
+    RewardModelConfig(flops=-1)
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda home: f"{home}/nothing", "which is no workdir of a run"),
     (lambda home: f"{home}@7", "has no checkpoint 7; steps there: 60"),
