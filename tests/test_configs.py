@@ -19,6 +19,7 @@ METHOD = {
     "rloo": "the objective of RL, by groups",
     "batch": "rows of packed demonstrations here, episodes there: another unit",
     "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
+    "reward_model": "what scores the episodes of RL; SFT has none",
     "max_without_signal": "of rewards, which SFT has none of",
     "optimizer.learning_rate": "a rate is good for a loss, not for a task",
     "optimizer.args": "as the rate",

@@ -62,7 +62,8 @@ class OneResponse(EnvWrapper):
   def reset(self, seed: int | str) -> tuple[Any, Chat]:
     if not self.anywhere:
       return self.env.reset(seed)
-    return random.Random(f"{seed} point").choice(list(walk(self.env, seed)))
+    source = random.Random(f"{seed} point")
+    return source.choice(list(walk(self.env, seed)))
 
   def step(self, state: Any, response: str) -> tuple[Any, Verdict]:
     try:

@@ -4,7 +4,6 @@ Two jitted functions, because the host makes an input of the second (the grid, o
 devices compute the first.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -17,7 +16,7 @@ from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
-from sftrl_jax.rollout.collect import Grid, Outcomes, ResponseRows, Rows
+from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.training.score import Score
 from sftrl_jax.training.step import deal, gather
 from sftrl_jax.training.updates.lengths import case_of, cut, widen
@@ -48,27 +47,12 @@ def make_score_rows(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> C
   """
 
   def score_rows(params: dict, ref: dict | None, rows: Rows, order_B: jax.Array | None = None) -> ScoredRows:
-    score_pieces = functools.partial(_scored_by_length, order_B=order_B, sizes=sizes) if sizes else _scored
-    logprobs_BT, values_BT, *counts = score_pieces(score, params, rows, pieces)
-    ref_logprobs_BT = None if ref is None else score_pieces(score, {**params, **ref}, rows, pieces)[0]
+    texts = rows.inputs, rows.targets_BT
+    logprobs_BT, values_BT, *counts = score_pieces(score, params, texts, pieces, order_B, sizes)
+    ref_logprobs_BT = None if ref is None else score_pieces(score, {**params, **ref}, texts, pieces, order_B, sizes)[0]
     return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT, *counts)
 
   return score_rows
-
-
-def make_score_responses(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> Callable:
-  """score_responses(params, rows, order_B) -> (scores_BU in f32, counts or None), to be jitted.
-
-  The score of a response is read at its last token, the right-most one that the policy wrote: what follows it in the
-  row, or fills it, is not read. score: gives values alone; pieces, sizes, order_B, counts: as of `make_score_rows`
-  """
-
-  def score_responses(params: dict, rows: ResponseRows, order_B: jax.Array | None = None) -> tuple:
-    score_pieces = functools.partial(_scored_by_length, order_B=order_B, sizes=sizes) if sizes else _scored
-    _, values_BT, *counts = score_pieces(score, params, rows, pieces)
-    return jnp.take_along_axis(values_BT, rows.ends_BU, axis=1), *(counts or [None])
-
-  return score_responses
 
 
 def make_advantages(ppo: PPOConfig) -> Callable:
@@ -148,20 +132,30 @@ def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | G
   return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
 
 
-def _scored(score: Score, params: dict, rows: Rows, pieces: int) -> tuple:
+def score_pieces(score: Score, params: dict, texts: tuple, pieces: int, order_B: jax.Array | None = None,
+                 sizes: tuple[int, ...] = ()) -> tuple:
+  """(logprobs_BT, values_BT, and with sizes counts) of texts = (inputs, targets_BT), a piece of the rows at a time.
+
+  pieces, order_B, sizes, counts: as of `make_score_rows`. What `score` gives as None stays None.
+  """
+  return _scored_by_length(score, params, texts, pieces, order_B, sizes) if sizes else _scored(
+      score, params, texts, pieces)
+
+
+def _scored(score: Score, params: dict, texts: tuple, pieces: int) -> tuple:
   """(logprobs_BT, values_BT or None), a piece of the rows at a time."""
   def score_piece(piece: tuple) -> tuple:
     scores = score(params, piece[0], piece[1])
     return scores.logprobs_BT, scores.values_BT
 
-  return gather(jax.lax.map(score_piece, deal((rows.inputs, _targets(rows)), pieces)))
+  return gather(jax.lax.map(score_piece, deal(texts, pieces)))
 
 
-def _scored_by_length(score: Score, params: dict, rows: Rows, pieces: int, order_B: jax.Array,
+def _scored_by_length(score: Score, params: dict, texts: tuple, pieces: int, order_B: jax.Array,
                       sizes: tuple[int, ...]) -> tuple:
   """(logprobs_BT, values_BT or None, counts), 0 where a column was not computed."""
   rows_of = lambda x, order_B: constrain(jnp.take(x, order_B, axis=0), ("batch", "tokens"))
-  ordered = jax.tree.map(lambda x: rows_of(x, order_B), (rows.inputs, _targets(rows)))
+  ordered = jax.tree.map(lambda x: rows_of(x, order_B), texts)
 
   def at(size: int) -> Callable:
     def branch(piece: tuple) -> tuple:
@@ -181,11 +175,6 @@ def _scored_by_length(score: Score, params: dict, rows: Rows, pieces: int, order
   back_B = jnp.argsort(order_B)
   counts = jnp.sum(cases[:, None] == jnp.arange(len(sizes) + 1)[None, :], axis=0, dtype=jnp.int32)
   return (*jax.tree.map(lambda x: rows_of(x, back_B), gather(scored)), counts)
-
-
-def _targets(rows: Rows | ResponseRows):
-  """targets_BT; None for rows whose values alone are read."""
-  return rows.targets_BT if isinstance(rows, Rows) else None
 
 
 def _slots(rows: Rows, of_episodes) -> int:

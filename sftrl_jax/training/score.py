@@ -29,16 +29,3 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
     return Scores(logprobs_BT, entropy_BT, values_BT, correct_BT)
 
   return score
-
-
-def make_response_score(model: Model) -> Score:
-  """score(params, inputs, None) -> Scores with values alone: those of a score head, for every token.
-
-  params: {"model": ..., "value": ...} of a reward model
-  """
-
-  def score(params: dict, inputs: Inputs, targets_BT: None) -> Scores:
-    del targets_BT
-    return Scores(None, None, heads.scalar(params["value"], model.hidden(params["model"], inputs)), None)
-
-  return score

@@ -321,6 +321,6 @@ def back_to(bucket):
 
 @pytest.fixture(scope="package")
 def reward_home(tiny):
-  """reward_home(home, bias=None) -> home, as a finished run of a reward model leaves it: see reward_home.py."""
-  maker = runpy.run_path(str(pathlib.Path(__file__).with_name("reward_home.py")))["maker"]
+  """reward_home(home, bias=None) -> home, as a finished run of a reward model leaves it: see tests/reward_home.py."""
+  maker = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "reward_home.py"))["maker"]
   return maker(tiny("rl").env.to_dict())

@@ -15,6 +15,7 @@ from sftrl_jax.data.pairs.batches import load_pairs
 from sftrl_jax.main import main
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_preference_learner
 from sftrl_jax.programs.loop.pairs import reference, reward_scale
@@ -144,6 +145,11 @@ def test_bad_input_is_one_error(pair_config, tmp_path, overrides, message):
   with pytest.raises(ConfigError, match=message):
     preference.run(pair_config(overrides.pop("objective", "dpo"), **overrides), tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_a_head_with_hidden_layers_is_not_exported(pair_config):
+  with pytest.raises(ConfigError, match=r"config.bradley_terry.layers is .4.*linear"):
+    saved_run.refuse_deep_head(build_experiment(pair_config("reward", bradley_terry__layers="(4,)"), "preference"))
 
 
 def test_a_reward_model_has_nothing_to_play(pair_config, tmp_path):

@@ -88,13 +88,14 @@ def preferred(responses: Sequence[Judged], key: str, ties: str, noise: float) ->
   key: of the prompt, from which the coin and the noise follow: a larger noise turns round the same pairs, and more
   ties, noise: as in SampledPairsConfig
   """
+  coin, chance = random.Random(f"{key} coin"), random.Random(f"{key} noise")
   if is_tie(responses):
     if ties == "drop":
       return None
-    first = int(random.Random(f"{key} coin").random() < 0.5)
+    first = int(coin.random() < 0.5)
   else:
     first = int(responses[1].reward > responses[0].reward)
-  turned = random.Random(f"{key} noise").random() < noise
+  turned = chance.random() < noise
   return first ^ turned, turned
 
 

@@ -19,12 +19,13 @@ from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.collect import row_numbers
-from sftrl_jax.training.advantages import make_score_responses, make_score_rows
+from sftrl_jax.training.advantages import make_score_rows
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
-from sftrl_jax.training.score import make_response_score, make_score
+from sftrl_jax.training.response_scores import make_response_score, make_score_responses
+from sftrl_jax.training.score import make_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
 from sftrl_jax.training.updates.hold import hold_policy
@@ -44,7 +45,7 @@ class StepFlops:
 class ResponseScoring:
   """How a reward model scores responses of RL.
 
-  score: (params, rows, order_B) -> (scores_BU, counts), to be jitted; see training/advantages.py
+  score: (params, rows, order_B) -> (scores_BU, counts), to be jitted; see training/response_scores.py
   rows, length, turns: of the rows that one call reads, and the most responses of one
   pieces: microbatches; sizes: their compiled lengths, () for the whole length alone
   pass_flops: (positions, length) -> FLOPs of one pass over so many positions in rows of this length

@@ -51,7 +51,8 @@ def ask_all(items: Items, labels: LabelFile, count: int, seed: int, ask: Callabl
 
 def first_shown(seed: int, number: int) -> int:
   """Which response of an item is shown as [1]: either, so that a person's habit favours neither."""
-  return int(random.Random(f"{seed} {number} order").random() < 0.5)
+  source = random.Random(f"{seed} {number} order")
+  return int(source.random() < 0.5)
 
 
 def _answer(item: Item, number: int, first: int, pick: str) -> Answer:

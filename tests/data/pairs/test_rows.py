@@ -89,7 +89,7 @@ def test_pairs_that_nobody_can_learn_from_are_dropped_and_counted(tmp_path):
 
 def test_a_prompt_beyond_the_limit_is_counted_and_never_cut(tmp_path):
   good = {"prompt": "p", "chosen": "a", "rejected": "b"}
-  read = corpus(tmp_path, good, {**good, "prompt": "p" * 70}, {**good, "prompt": "p" * 29}, length=64)
+  read = corpus(tmp_path, good, {**good, "prompt": "p" * 70}, {**good, "prompt": "p" * 30}, length=64)
   counts = {each.reason: each.count for each in read.report.dropped}
   assert read.count == 2 and counts == {"longer than data.length": 2}
 

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.models import DecoderConfig
+from sftrl_jax.inputs import right_pad
+from sftrl_jax.models import DecoderConfig, lora
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import make_env
 from sftrl_jax.programs.experiment.network.reward_model import RewardModelConfig, describe, refuse_critic
+from sftrl_jax.programs.start import initial_params
 from sftrl_jax.text.tokenizer import byte, words
 
 
@@ -83,6 +85,23 @@ def test_the_critic_begins_as_the_score_head_scaled_or_is_refused(described, rew
                              ((reward, policy, (8,)), r"\(width, layers\) \(16, \(\)\) and ppo's value head")):
     with pytest.raises(ValueError, match=f"config.reward_model.critic is True, but .*{message}"):
       refuse_critic(True, *arguments)
+
+
+def test_a_reward_model_of_adapters_is_its_base_with_them(described, reward_home, tmp_path):
+  home = reward_home(tmp_path / "run", bias=0.5, rank=2)
+  reward, mesh = described(home), meshes.make(MeshConfig(), jax.devices()[:1])
+  params, fingerprint = reward.load(mesh)
+  assert reward.lora.rank == 2 and fingerprint == reward.load(mesh)[1] and params["value"]["bias"] == 0.5
+  base, _ = initial_params.adapter_base(home, "scratch", reward.model, 0, mesh)
+  adapters, _ = initial_params.load_adapters(home, 60, reward.model, mesh, reward.lora)
+  inputs = right_pad([list(range(3, 15))], 12)
+  hidden = jax.jit(lambda params: reward.model.hidden(params, inputs))
+  merged = hidden(params["model"])
+  np.testing.assert_allclose(merged, hidden(lora.attach(base, adapters, reward.lora)), atol=1e-4)
+  assert np.abs(merged - hidden(base)).max() > 0.01
+  (home / "base.json").unlink()
+  with pytest.raises(ConfigError, match=r"base.json, which names their base, is missing"):
+    reward.load(mesh)
 
 
 def test_two_sources_of_rewards_are_one_too_many(tiny, reward_home, tmp_path):

@@ -4,10 +4,13 @@ import json
 import math
 
 import pytest
+from ml_collections import ConfigDict
 
-from sftrl_jax.programs import preference, sft
+from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.programs.loop.pairs import sampling
 
 
@@ -73,18 +76,22 @@ def test_other_runs_take_the_file_and_are_charged(scored, sampling_config, lines
   assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and last["compute/rollout_flops"] == cost
   measured = [line for line in lines_of(tmp_path / "dpo", "evals.jsonl") if line["step"] == 0]
   assert [line["rewards/margins"] for line in measured] == pytest.approx([0, 0], abs=1e-6)   # of the start itself
-  # SFT on the preferred answers of the same file: exactly the chosen sides are learned.
-  base = {**sampling_config().to_dict(), "data": {"path": str(path), "format": "chosen", "flops": "recorded",
-                                                  "length": 128}}
-  from ml_collections import ConfigDict
 
-  from sftrl_jax.programs.experiment import run_config
-  config = run_config.resolve_for("sft", ConfigDict({key: value for key, value in base.items() if key not in (
-      "objective", "bradley_terry")}), [], lambda _: None)
-  sft.run(config, tmp_path / "sft")
-  assert lines_of(tmp_path / "sft", "metrics.jsonl")[-1]["compute/rollout_flops"] == cost
-  words = sum(len(row["chosen"][0]["content"].split()) + 1 for row in read(path))
-  assert json.loads((tmp_path / "sft" / "data.json").read_text())["label_tokens"] == words
+
+def test_sft_reads_the_preferred_responses_of_the_file_and_is_charged_too(scored, sampling_config):
+  home, _ = scored
+  config = {key: value for key, value in sampling_config().to_dict().items() if key not in (
+      "objective", "bradley_terry")}
+  data = {"path": str(home / sampling.FILE), "length": 128}
+  config = run_config.resolve_for("sft", ConfigDict({**config, "data": data}), [
+      ("data.format", "chosen"), ("data.flops", "recorded")], lambda _: None)
+  experiment = sampling.charged(build_experiment(config, "sft"))
+  assert experiment.data.flops == json.loads((home / sampling.SUMMARY).read_text())["flops"]
+  words = sum(len(row["chosen"][0]["content"].split()) + 1 for row in read(home / sampling.FILE))
+  assert sft_data.make_sft_data(experiment).record["label_tokens"] == words
+  with pytest.raises(ConfigError, match="but needs `messages`.*config.data.format=chosen learns the preferred"):
+    sft_data.make_sft_data(build_experiment(run_config.resolve_for(
+        "sft", ConfigDict({**config.to_dict(), "data": data}), [], lambda _: None), "sft"))
 
 
 @pytest.mark.parametrize("overrides, message", [
@@ -94,8 +101,7 @@ def test_other_runs_take_the_file_and_are_charged(scored, sampling_config, lines
     ({"data__path": "PAIRS", "data__flops": "recorded"}, "config.data.flops is 'recorded', but there is no"),
     ({"data__path": "PAIRS", "data__flops": "1e9", "flops": "1e9"}, "config.flops is 1e.09, but the data have cost"),
     ({"data__path": "PAIRS", "data__flops": "-1"}, "config.data.flops is -1"),
-    ({"data__path": "PAIRS", "data__heldout": "nowhere"}, "config.data.heldout"),
-    ({"bradley_terry__layers": "(4,)", "checkpoint__export_every": 1, "model__name": "decoder"}, "export")])
+    ({"data__path": "PAIRS", "data__heldout": "nowhere"}, "config.data.heldout is .*nowhere', but there is no such")])
 def test_bad_input_is_one_error(sampling_config, pair_config, pairs, tmp_path, overrides, message):
   make = pair_config if overrides.pop("env", "") else sampling_config
   changed = {key: str(pairs) if value == "PAIRS" else value for key, value in overrides.items()}
