@@ -26,7 +26,7 @@ MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something
     "model.width", "model.layers", "model.heads", "model.unroll", "model.norm_eps", "model.init_std",
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",
     "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
-    "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "grpo.group", "rloo.group",
+    "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "ppo.kl_horizon", "grpo.group", "rloo.group",
     "dpo.beta", "sampled pairs.pairs", "sampled pairs.heldout_pairs"}
 
 

@@ -53,22 +53,23 @@ def proxy(rows: Sequence[Row], colour: str, labels: EnvLabels) -> Figure:
   Training is drawn as a moving average, evaluations with a mark each.
   """
   shown = [name for name in PANELS if any(math.isfinite(row[name]) for row in rows)]
-  figure, axes = style.new_figure(1, len(shown), height=3.0)
+  figure, axes = style.new_figure(1, len(shown), height=3.2)
+  look = {source: (style.START, "-", 1.2) if source == TRAINING else (colour, style.line_of(source), 1.8)
+          for source in dict.fromkeys(row["source"] for row in rows)}
   for axis, name in zip(axes.flat, shown, strict=True):
     style.title(axis, PANELS[name])
     axis.set_xlabel("KL from the start (nats a response)")
-    ends, there = [], [row for row in rows if math.isfinite(row[name])]
+    there = [row for row in rows if math.isfinite(row[name])]
     for (source,), (xs, ys) in _by_step(there, name).items():
-      trained = source == TRAINING
+      trained, (ink, line, width) = source == TRAINING, look[source]
       if trained:
         window = len(xs) // 25 * 2 + 1
         xs, ys = smooth(np.array(xs), window), smooth(np.array(ys), window)
-      axis.plot(xs, ys, color=style.START if trained else colour, linestyle="-" if trained else style.line_of(source),
-                linewidth=1.2 if trained else 1.8, marker=None if trained and len(xs) > 1 else "o", markersize=3.5,
-                clip_on=False)
-      ends.append((xs[-1], ys[-1], source if trained else labels.variant(source), style.START if trained else colour))
+      axis.plot(xs, ys, color=ink, linestyle=line, linewidth=width, marker=None if trained and len(xs) > 1 else "o",
+                markersize=3.5, clip_on=False)
     axis.set_xlim(left=min(0.0, *(row["kl"] for row in there)))
-    style.end_labels(axis, ends)
+  style.key(figure, [(source if source == TRAINING else labels.variant(source), *each)
+                     for source, each in look.items()], columns=min(4, len(look)))
   axes[0, 0].set_ylabel("reward an episode")
   return figure
 

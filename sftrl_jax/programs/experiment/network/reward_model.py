@@ -188,7 +188,8 @@ def _network(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, To
     env = make_env(plain["env"]) if settings.name == "words" else None   # whose vocabulary it is
     tokenizer = build_tokenizer(settings, env, plain["start"], home)
     family = {key: value for key, value in plain["model"].items() if key != "name"}
-    section = build(model_section(plain["model"]), {**family, "attention": "auto", "remat": "none"}, "config.model")
+    here = {"attention": "auto", "flatten": "auto", "remat": "none"}   # what is computed stays, for other devices
+    section = build(model_section(plain["model"]), {**family, **here}, "config.model")
     return build_model(plain, section, tokenizer, mesh, home), tokenizer
 
   try:
