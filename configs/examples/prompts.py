@@ -1,13 +1,11 @@
 r"""Prompts of a file and a reward function of your own, of the form that TRL calls: GRPO on a few letters.
 
   sftrl rl --config=configs/examples/prompts.py --workdir=runs/prompts
-  sftrl check --config=configs/examples/prompts.py
-  sftrl rl --config=configs/examples/prompts.py --workdir=runs/mine --config.env.path=FILE.jsonl \
-    --config.reward=path/to/file.py:function
 
 Hardware: two CPU cores. Minutes: 2.
 Result: the mean reward of sampled responses rises from 0.03 to 0.48, and from 0.03 to 0.52 on prompts held out.
 
+--config.env.path=FILE.jsonl plays prompts of your own, --config.reward=path/to/file.py:function calls your function.
 The file has the columns `prompt` and `answer`, and the reward of a response is the share of its characters that are the
 answer's letter. A tenth of the prompts is held out: the variant held_out plays them. No response is right or wrong
 here, so `success` stays 0, and `proxy` of an evaluation is the mean reward.
