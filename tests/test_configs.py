@@ -16,6 +16,8 @@ METHOD = {
     "algorithm": "which method of RL; SFT has none",
     "ppo": "the objective of RL",
     "grpo": "the objective of RL, by groups",
+    "objective": "that of learning from pairs",
+    "dpo": "the objective of learning from pairs",
     "rloo": "the objective of RL, by groups",
     "batch": "rows of packed demonstrations here, episodes there: another unit",
     "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
@@ -37,7 +39,7 @@ STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "
 
 def resolved(spec, overrides=()):
   config = resolve.load(spec)
-  verb = "rl" if "algorithm" in config else "sft"
+  verb = run_config.verb_of(config, overrides)
   return run_config.resolve_for(verb, config, list(overrides), lambda _: None)
 
 
@@ -52,7 +54,10 @@ def test_the_methods_of_a_study_differ_in_nothing_but_the_method(spec, monkeypat
   monkeypatch.chdir(ROOT)
   study = resolve.load(spec).study.to_dict()
   overrides = {method: nested.flat(changed) for method, changed in study.get("overrides", {}).items()}
-  configs = {method: resolved(path, {key: str(value) for key, value in overrides.get(method, {}).items()}.items())
+  used = {method: nested.flat(keys) for method, keys in study.get("uses", {}).items()}
+  budget = {"flops": study["flops"]} if study.get("flops") else {}
+  configs = {method: resolved(path, [(key, str(value)) for key, value in
+                                     {**budget, **used.get(method, {}), **overrides.get(method, {})}.items()])
              for method, path in study["methods"].items()}
   changed_keys = {key for changed in overrides.values() for key in changed}
   swapped, budgeted = "optimizer.name" in changed_keys, "flops" in changed_keys   # the report names such a budget

@@ -8,14 +8,14 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
-from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, Run, Study, number
+from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, PairsRun, Run, Study, number
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim, parse_claim
 
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
@@ -247,7 +247,33 @@ def read_study(directory: pathlib.PurePath | str) -> Study:
                for method, budget in _by_method(content, "budgets", methods).items() if isinstance(budget, dict)},
       disclosure=tuple(map(str, disclosure if isinstance(disclosure, list) else [disclosure])),
       command=str(content.get("command", "")), hardware=str(content.get("hardware", "")),
-      missing=tuple(home.name for key, home in homes.items() if key not in runs))
+      missing=tuple(home.name for key, home in homes.items() if key not in runs),
+      prepared=_prepared(directory, content.get("prepares"), bases, seeds))
+
+
+def _prepared(directory: pathlib.PurePath, names: Any, bases: Sequence[int], seeds: Sequence[int]
+              ) -> dict[str, tuple[PairsRun, ...]]:
+  """{name: the runs of study.prepares that have a workdir}; {} for an older version."""
+  names = [name for name in names if isinstance(name, str) and re.fullmatch(r"\w+", name)] if isinstance(
+      names, list) else []
+  homes = {name: [directory / "runs" / f"base-{base}-{name}-{seed}" for base in bases for seed in seeds]
+           for name in names}
+  return {name: tuple(read_pairs_run(home) for home in there if (home / "config.json").exists())
+          for name, there in homes.items()}
+
+
+def read_pairs_run(directory: pathlib.PurePath) -> PairsRun:
+  """What a run that learns from pairs says of them. ValueError for a file that is damaged."""
+  progress, pairs = (read_json(path) if path.exists() else {} for path in (
+      directory / "progress.json", directory / "pairs.json"))
+  lines = [line for _, line in read_lines(directory / "evals.jsonl") if "pairs" in line]
+  last = max((number(line.get("step")) for line in lines), default=math.nan)
+  end = [line for line in lines if number(line.get("step")) == last]
+  return PairsRun(
+      directory.name, progress.get("phase") == "complete",
+      {key: number(value) for key, value in pairs.items() if math.isfinite(number(value))},
+      {str(line.get("variant", "")): number(line.get("rewards/accuracies")) for line in end},
+      number(end[0].get("flops")) if end else math.nan)
 
 
 def _by_method(content: dict, key: str, methods: Collection[str]) -> dict[str, Any]:

@@ -137,6 +137,22 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairsRun:
+  """A run that methods of a study use, by the pairs that it has learned from and those that it was measured on.
+
+  counts: numbers of pairs.json; {} where the run has not sampled its pairs
+  accuracies: {variant: share of its held-out pairs that the run's last parameters order rightly}
+  flops: of the run, its pairs included, NaN where it was never measured
+  """
+
+  name: str
+  finished: bool
+  counts: Mapping[str, float]
+  accuracies: Mapping[str, float]
+  flops: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
   """study.json and its runs.
 
@@ -144,7 +160,8 @@ class Study:
   (base, method, seed), `starts` by (base, group of bases), "" the bases of the study (a shipped start has no run);
   `missing` names the runs without a workdir. `named_measure` is what study.json heads the report with, `claims` were
   recorded before the runs started, `notes` are sentences by method. `bases_of` is {method: its group of bases} of those
-  that start from others, `budgets` {method: {"flops" or "steps": its own}}.
+  that start from others, `budgets` {method: {"flops" or "steps": its own}}. `prepared` is by name the runs, in the
+  order of bases and seeds, that methods use and that are not compared.
   """
 
   directory: pathlib.PurePath
@@ -168,6 +185,7 @@ class Study:
   notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   bases_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
   budgets: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+  prepared: Mapping[str, tuple[PairsRun, ...]] = dataclasses.field(default_factory=dict)
 
   @property
   def has_many_methods(self) -> bool:

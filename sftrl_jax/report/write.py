@@ -8,7 +8,7 @@ from sftrl_jax import paths
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.figures.rows import curve_rows
 from sftrl_jax.report.labels import percent, plain, temperature_label
-from sftrl_jax.report.pages import many_methods, matched, provenance, run_page, study_page
+from sftrl_jax.report.pages import many_methods, matched, preferences, provenance, run_page, study_page
 from sftrl_jax.report.pages.alarms_box import console_line
 from sftrl_jax.report.pages.blocks import Bullets, Heading, write
 from sftrl_jax.report.pages.data_box import data_blocks
@@ -41,6 +41,7 @@ def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> 
     blocks += study_page.results(chapter)
     if measured.rows:
       blocks += matched.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
+  blocks += preferences.blocks(chapter)
   blocks += [Heading("What does not hold"), Bullets(claims.limits(study, measured, judged))]
   return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 

@@ -77,7 +77,7 @@ def record(study: StudyConfig, command: str, hardware: str) -> dict[str, Any]:
       "name": study.name, "claim": study.claim, "bases": list(range(study.bases)), "seeds": list(range(study.seeds)),
       "methods": {method: study.labels.get(method, method.upper()) for method in study.methods}, "flops": study.flops,
       "id": study.id, "ood": study.ood, "measure": study.measure, "claims": [dict(claim) for claim in study.claims],
-      "notes": dict(study.notes), "reference": study.reference,
+      "notes": dict(study.notes), "reference": study.reference, "prepares": list(study.prepares),
       "bases_of": {method: group for method, (group, _) in base_groups(study).items()
                    if group and method in study.methods},
       "budgets": {method: budget for method, budget in budgets.items() if budget},

@@ -31,7 +31,8 @@ from sftrl_jax.programs.config.errors import ConfigError
     ({"prepares": {"reward": ""}}, r"prepares\.reward is ''"),
     ({"uses": {"pp": {"start": "x"}}}, r"uses has 'pp'.*did you mean ppo"),
     ({"uses": {"ppo": {"data": {"path": "reward/x"}}}}, r"uses\.ppo .*should name one run of prepares, which has none"),
-    ({"prepares": {"a": "x.py", "b": "x.py"}, "uses": {"ppo": {"x": "a", "y": "b/z"}}}, r"uses\.ppo .*one run .*, a, b"),
+    ({"prepares": {"a": "x.py", "b": "x.py"}, "uses": {"ppo": {"x": "a", "y": "b/z"}}},
+     r"uses\.ppo .*one run .*, a, b"),
     ({"base": "x.py", "eval_episodes": -1}, r"config\.study\.eval_episodes is -1, but should be from 0 to 1e\+06"),
 ])
 def test_an_error_names_the_key_and_its_value(section_of, changes, message):
