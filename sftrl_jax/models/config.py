@@ -31,7 +31,8 @@ class DecoderConfig:
     nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
     "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory
   unroll: blocks unrolled per step of the scan over layers; `layers` unrolls all (fast on CPU, slow to compile)
-  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
+  flatten: whether matmuls have rows and tokens as one axis, which is equal to rounding and up to twice as fast on a
+    CPU; "auto" is True where one CPU computes
   init_std: standard deviation of embedding and unembedding at initialisation
   window: tokens that a token of a local layer attends to at most, itself included (0: no local layers)
   pattern: kinds of layers, repeated over the layers and cut off at the last: "global", "local" (with a window) or
@@ -78,7 +79,7 @@ class DecoderConfig:
   attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
-  flatten: bool = False
+  flatten: bool | Literal["auto"] = "auto"
   init_std: float = 0.02
   window: int = 0
   pattern: tuple[str, ...] = ("global",)

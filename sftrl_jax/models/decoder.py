@@ -16,7 +16,7 @@ from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate
 from sftrl_jax.models.cache import Cache, reserve, write_at
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.cpu.blockwise import attend_blockwise, block_mask
-from sftrl_jax.models.cpu.products import by_matrices
+from sftrl_jax.models.cpu.products import by_matrices, flattened
 from sftrl_jax.models.layout import HEADS, ROWS, SPREAD, STATIONARY, STATIONARY_HEADS, constrain, platform
 from sftrl_jax.models.lora import low_rank
 from sftrl_jax.projections import PROJECTIONS, Projection
@@ -57,7 +57,7 @@ class Project(nn.Module):
     shape = self.projection.shape(self.config)
     fan_in = math.prod(shape[: len(self.projection.reads)])
     kernel = self.param("kernel", nn.initializers.normal(self.gain * fan_in**-0.5), shape)
-    y = (by_matrices if self.config.flatten else jnp.einsum)(self.equation, x, kernel.astype(x.dtype))
+    y = (by_matrices if flattened(self.config.flatten) else jnp.einsum)(self.equation, x, kernel.astype(x.dtype))
     if self.has_variable("params", "a"):  # an adapter beside the kernel
       y = y + low_rank(self.equation, x, *(self.get_variable("params", name) for name in ("a", "b", "scale")))
     return self._with_bias(y)

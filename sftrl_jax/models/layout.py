@@ -66,3 +66,9 @@ def platform() -> str:
   """The platform of the devices of the mesh, which may be another machine's; without a mesh, of the devices here."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.default_backend() if device is None else device.platform
+
+
+def devices() -> int:
+  """Devices of the mesh; without a mesh, 1."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return 1 if mesh.empty else mesh.size

@@ -205,7 +205,8 @@ def test_rows_are_alone_by_default(grouped, ragged, same):
 
 
 @pytest.mark.parametrize("change", [{"remat": "none"}, {"remat": "light"}, {"remat": "offload"},
-                                    {"unroll": 7}, {"remat": "none", "unroll": 2}, {"flatten": True}], ids=str)
+                                    {"unroll": 7}, {"remat": "none", "unroll": 2}, {"flatten": True},
+                                    {"flatten": False}], ids=str)
 def test_remat_and_unrolling_change_nothing(grouped, born_of, ragged, change):
   batch, changed = fields(inputs.right_pad(ragged, 12)), born_of(**change)
   close(gradients(changed.model)(grouped.params, *batch), gradients(grouped.model)(grouped.params, *batch))

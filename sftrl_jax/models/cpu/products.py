@@ -6,6 +6,16 @@ import re
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.models import layout
+
+
+def flattened(choice: bool | str) -> bool:
+  """Whether products have rows and tokens as one axis: config.flatten, with "auto" decided.
+
+  Not on a mesh of several devices, which may split rows and tokens each in its own way.
+  """
+  return layout.platform() == "cpu" and layout.devices() == 1 if choice == "auto" else bool(choice)
+
 
 def by_matrices(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
   """einsum(equation, x, kernel), to rounding, with rows and tokens as one axis, in the backward pass too.

@@ -40,14 +40,15 @@ class PretrainedConfig:
     nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
     "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory
   unroll: blocks unrolled per step of the scan over layers
-  flatten: matmuls of training have rows and tokens as one axis: equal to rounding, and faster on CPUs
+  flatten: whether matmuls have rows and tokens as one axis, which is equal to rounding and up to twice as fast on a
+    CPU; "auto" is True where one CPU computes
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
   attention: Literal["auto", "xla", "blocks", "splash", "cudnn"] = "auto"
   remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
-  flatten: bool = False
+  flatten: bool | Literal["auto"] = "auto"
 
   def __post_init__(self):
     if self.unroll < 1:

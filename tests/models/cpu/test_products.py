@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.models.cpu.products import by_matrices
+from sftrl_jax.models.cpu.products import by_matrices, flattened
 
 
 @pytest.mark.parametrize("equation, x, kernel", [
@@ -18,3 +18,10 @@ def test_a_projection_by_matrices_is_the_einsum(equation, x, kernel):
   gradient = random.normal(size=want.shape).astype(np.float32)
   for left, right in zip((got, *our_back(gradient)), (want, *back(gradient)), strict=True):
     np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_products_are_flattened_where_one_cpu_computes(devices):
+  with jax.set_mesh(jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])):
+    assert flattened(True) and not flattened(False)
+    assert flattened("auto") == (devices == 1)
