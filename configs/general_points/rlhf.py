@@ -1,10 +1,11 @@
 r"""RLHF on GeneralPoints: PPO from a reward model of pairs, not from the verifier, which is measured beside it.
 
-  sftrl preference --config=configs/general_points/reward.py --workdir=runs/gp_reward
   sftrl rl --config=configs/general_points/rlhf.py --workdir=runs/gp_rlhf --config.reward_model.start=runs/gp_reward
 
 Hardware: one CPU core. Minutes: 2, and 2 for the reward model.
 Result: see configs/study/alignment_cpu.py.
+
+runs/gp_reward is the workdir of reward.py in this folder, a finished run.
 
 ppo.py with one attempt, scores in standard deviations of those of the reward model's training answers, and a KL to the
 start that costs 0.3 of them a nat. With none the score rises while success falls to nothing, of which the alarm

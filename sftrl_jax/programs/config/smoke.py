@@ -94,9 +94,13 @@ def _study(tree: dict) -> dict:
   if isinstance(study.get("methods"), dict):
     left_out = _left_out(study)
     study["methods"] = {method: small(str(spec)) for method, spec in study["methods"].items()}
-    for key in ("methods", "labels", "overrides", "notes"):
+    for key in ("methods", "labels", "overrides", "notes", "uses"):
       if isinstance(study.get(key), dict):
         study[key] = {method: value for method, value in study[key].items() if method not in left_out}
+    if isinstance(study.get("prepares"), dict):
+      study["prepares"] = {name: small(str(spec)) for name, spec in study["prepares"].items() if _is_used(study, name)}
+      kept = {*study["methods"], *study["prepares"], "base"}
+      study["overrides"] = {name: keys for name, keys in study.get("overrides", {}).items() if name in kept}
     if isinstance(study.get("claims"), (list, tuple)):
       study["claims"] = tuple(claim for claim in study["claims"] if not isinstance(claim, dict)
                               or not any(claim.get(key) in left_out for key in ("method", "comparison")))
@@ -109,6 +113,13 @@ def _study(tree: dict) -> dict:
       overrides[method] = nested.plain(kept)
   study["name"] = f"{study.get('name', '')} ({WORD}: a toy scale that shows nothing)".strip()
   return _put(tree, STUDY)
+
+
+def _is_used(study: dict, name: str) -> bool:
+  """Whether a method of the study uses this run of study.prepares."""
+  uses = study.get("uses")
+  return isinstance(uses, dict) and any(str(place).partition("/")[0] == name for keys in uses.values()
+                                        if isinstance(keys, dict) for place in nested.flat(keys).values())
 
 
 def _left_out(study: dict) -> list:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:   # it imports JAX
 COMMAND = (sys.executable, "-m", "sftrl_jax.programs.study.dry_run")
 # Keys in which runs of one method differ. No other part depends on them, so that such runs share their parts.
 RUN_KEYS = ("seed", "start", "mesh.cpu_threads", "log.report")
-REWARD = "reward_model.start"   # its run has to be finished, so that this key is left out
+REWARD = "reward_model.start"   # its run has to be finished, so that this key is left out, and its cost with it
+COST = ("reward_model.flops", "0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,8 @@ def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[
     spec, home = (word.partition("=")[2] for word in (config, workdir))
     # What a run of `prepares` will have written is one place for all bases, whose runs share their parts.
     command = RunCommand(verb, spec, Path(home), tuple(
-        (key, text.replace(f"/{needs}/", "/prepared/") if needs and key != "start" else text)
-        for key, text in resolve.parse_overrides(overrides) if key != REWARD))
+        COST if key == REWARD else (key, text.replace(f"/{needs}/", "/prepared/") if needs and key != "start" else text)
+        for key, text in resolve.parse_overrides(overrides) if key != COST[0]))
     if needs and built.get(needs, "") is None:
       continue
     try:

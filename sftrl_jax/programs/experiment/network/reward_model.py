@@ -138,6 +138,9 @@ def describe(config: RewardModelConfig, tokenizer: Tokenizer, policy: dict, mesh
   tokenizer: of the policy; policy: its section `tokenizer`
   ConfigError for what is no finished run of a reward model, for another tokenizer, and for a scale that is missing.
   """
+  if not config.start and config.flops:
+    raise ConfigError(f"config.reward_model.flops is {config.flops!r}, but config.reward_model.start names no reward "
+                      "model: give --config.reward_model.start=WORKDIR, a finished run of a reward model.")
   if not config.start:
     return None
   about = f"{KEY} is {config.start!r}"

@@ -47,6 +47,8 @@ def test_what_a_reward_model_has_cost_is_a_number_or_what_its_run_records(descri
     edit(home, "reward_scale.json", flops=value)
     with pytest.raises(ConfigError, match=r"reward_model.flops is 'recorded', but .* give the FLOPs as a number, or 0"):
       described(home, flops="recorded")
+  with pytest.raises(ConfigError, match="names no reward model: give --config.reward_model.start=WORKDIR"):
+    described("", flops="recorded")
   with pytest.raises(ValueError, match="flops is -1"):
     RewardModelConfig(flops=-1)
 
