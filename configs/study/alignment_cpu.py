@@ -3,8 +3,9 @@ r"""What aligns a model, and what survives a shift: SFT, DPO, RLHF and RL from t
   sftrl study --config=configs/study/alignment_cpu.py --workdir=runs/alignment               (five bases, two cores)
   sftrl study --config=configs/study/alignment_cpu.py:failures --workdir=runs/alignment_failures  (one shipped base)
 
-Hardware: two CPU cores. Minutes: not measured.
-Result: not run at full length.
+Hardware: two CPU cores. Minutes: 33 beside other work, of which 13 for the bases.
+Result: eight of twelve claims hold (ALIGNMENT.md). Under the shift, greedy, SFT on expert answers loses 19 points and on
+preferred ones 8; DPO with an SFT term, RLHF and PPO lose nothing, nor does SFT at DPO's rate and number of updates.
 
 From each base, every arm spends 2.4e12 FLOPs on hands with J = Q = K = 10, and is evaluated on these and on hands
 where they are 11, 12, 13. The verifier orders two answers of the base to a hand: 12,000 such pairs are what SFT on the
@@ -29,7 +30,7 @@ PAIRS = "12,000 labelled pairs"
 ARMS = dict(
     sft=(SFT, "SFT, expert", "the expert's answers, as many as the budget allows: 0 labelled pairs"),
     sft_chosen=(f"{SFT}:chosen", "SFT, preferred", f"the preferred answers: {PAIRS}"),
-    sft_slow=(f"{SFT}:chosen", "SFT, preferred, DPO's updates",
+    sft_slow=(f"{SFT}:chosen", "SFT, preferred, as DPO",
               f"the preferred answers at DPO's rate and number of updates: {PAIRS}"),
     dpo=(DPO, "DPO + SFT term", PAIRS),
     rlhf=(RLHF, "RLHF", f"PPO from a reward model, KL 0.3: {PAIRS}"),
@@ -55,8 +56,7 @@ OVERRIDES = dict(
     rlhf_free=dict(ppo=dict(kl_coef=0.0)),
     reward_3000=dict(data=dict(pairs=3000), steps=141), reward_noise=dict(data=dict(noise=0.2)))
 CLAIMS = tuple(
-    dict(claim, temperature=temperature, text=f"{claim['text']} ({name})")
-    for temperature, name in ((0.0, "greedy"), (1.0, "T = 1")) for claim in (
+    dict(claim, temperature=temperature) for temperature in (0.0, 1.0) for claim in (
         dict(method="sft_chosen", sign=-1, text="SFT on the preferred answers lowers success under the shifted rule"),
         dict(method="dpo", comparison="sft_chosen", sign=1,
              text="DPO with an SFT term ends above SFT on the preferred answers under the shifted rule"),
@@ -106,5 +106,8 @@ def get_config(choice=""):
       jobs=2,
       disclosure=(
           "The pairs' number, the SFT term of DPO, the KL of 0.3, the learning rates and the budget were chosen in a "
-          "prototype with other bases, partly after seeing its base 0. They were taken over, not tuned again.",))
+          "prototype with other bases, partly after seeing its base 0. They were taken over, not tuned again.",
+          "Before the study, the reward model, RLHF, DPO and SFT on the preferred answers were run once from a shipped "
+          "base, to try the programs, and seen on 256 of the evaluation hands. Nothing was changed after that but the "
+          "code of reports; the five bases had been trained by then."))
   return config
