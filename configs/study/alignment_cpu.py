@@ -4,8 +4,8 @@ r"""What aligns a model, and what survives a shift: SFT, DPO, RLHF and RL from t
   sftrl study --config=configs/study/alignment_cpu.py:failures --workdir=runs/alignment_failures  (one shipped base)
 
 Hardware: two CPU cores. Minutes: 33 beside other work, of which 13 for the bases.
-Result: eight of twelve claims hold (ALIGNMENT.md). Under the shift, greedy, SFT on expert answers loses 19 points and on
-preferred ones 8; DPO with an SFT term, RLHF and PPO lose nothing, nor does SFT at DPO's rate and number of updates.
+Result: eight of twelve claims hold (ALIGNMENT.md). Under the shift, greedy, SFT on expert answers loses 19 points and
+on preferred ones 8; DPO with an SFT term, RLHF and PPO lose nothing, nor does SFT at DPO's rate and number of updates.
 
 From each base, every arm spends 2.4e12 FLOPs on hands with J = Q = K = 10, and is evaluated on these and on hands
 where they are 11, 12, 13. The verifier orders two answers of the base to a hand: 12,000 such pairs are what SFT on the
