@@ -199,11 +199,9 @@ class Study:
 
   @functools.cached_property
   def measures(self) -> tuple[str, ...]:
-    """The measures that evaluations hold, the one that heads the report first. Where every episode has one response,
-    those of responses are those of episodes."""
+    """The measures that evaluations hold, the one that heads the report first."""
     every = [e for run in self.runs.values() for e in run.evaluations]
-    several = any(e.responses_N.size and (e.attempts > 1 or e.attempts_of == "point") for e in every)
-    held = [measure for measure in MEASURES if measure == "success" or several]
+    held = [measure for measure in MEASURES if measure == "success" or any(e.responses_N.size for e in every)]
     return tuple(sorted(held, key=lambda measure: measure != self.named_measure))
 
   @property
