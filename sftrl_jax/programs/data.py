@@ -69,11 +69,11 @@ def stream(config: dict, variant: str) -> Callable[[int], Demonstration]:
   if config["env"]["name"] == nothing.NAME:
     raise ConfigError(f"config.env.name is {nothing.NAME!r}, which has no demonstrations to write: give the config of "
                       "a task, such as configs/general_points/sft.py.")
-  env = make_env(config["env"], config["reward"], config["own_reward"])
+  env = make_env(config["env"], config["reward"], config.get("own_reward"))
   if variant:
     if variant not in env.variants:
       raise ConfigError(f"--variant is {variant!r}, but {config['env']['name']} has {', '.join(env.variants)}.")
-    env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"], config["own_reward"])
+    env = variant_env({**config["env"], **config["evals"]["env"]}, variant, config["reward"], config.get("own_reward"))
   section = config.get("data", {})
   # A config of rl has no section `data`, and that of rows or pairs has other keys: all of these get the defaults.
   fields = {key: value for key, value in section.items() if key != "path"} if "attempts" in section else {}

@@ -15,7 +15,8 @@ def some(kind):
   """A batch of a kind with every array numbered by its row."""
   rows = inputs.right_pad([[1, 2, 3], [4], [5, 6]], 4)
   names = [field.name for field in dataclasses.fields(kind) if field.name != "inputs"]
-  return kind(rows, **{name: np.repeat(np.arange(3.0)[:, None], 4, axis=1) for name in names})
+  by_token = np.repeat(np.arange(3.0)[:, None], 4, axis=1)
+  return kind(rows, **{name: by_token if name.endswith("_BT") else by_token[:, 0] for name in names})
 
 
 @pytest.mark.parametrize("kind", [TokenBatch, PolicyBatch])

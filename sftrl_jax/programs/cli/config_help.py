@@ -35,6 +35,7 @@ MEANINGS = {
     "reward": "path/to/file.py:function(chat, response, verdict) -> float, or of TRL's form, (prompts, completions, "
               "**kwargs) -> list; empty for the environment's own rewards",
     "own_reward": "how the function of config.reward is called, and what it may take",
+    "reward_model": "a reward model whose scores are learned from in the place of the environment's rewards",
     "tokenizer": "how text becomes ids",
     "model": "the decoder, or a family of your own by path in model.name",
     "lora": "adapters that are trained in the model's stead; rank 0 for none",

@@ -163,7 +163,7 @@ def _of_update(metrics: dict) -> str:
 def _without_signal(experiment: Experiment, run_state: RunState, position: Position, line: dict) -> str:
   config, groups = experiment.config, "frac_reward_zero_std" in line
   reward = next((f"config.{key}={value}" for key, value in (
-      ("reward", config["reward"]), ("reward_model.start", config["reward_model"]["start"])) if value),
+      ("reward", config["reward"]), ("reward_model.start", config.get("reward_model", {}).get("start"))) if value),
       f"of config.env.name={config['env']['name']}")
   where, alarm = ("of each group ", "constant_groups") if groups else ("", "constant_rewards")
   return (f"{run_state.workdir}: the rewards ({reward}) of all episodes {where}were alike in each of the last "

@@ -119,9 +119,9 @@ def test_every_study_of_ours_runs_small_to_its_report(path, studied, monkeypatch
 def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.WHERE_GIVEN, *smoke.PAIRS, *smoke.STUDY, "study.name",
-             "study.base", "study.methods"}
+             "study.base", "study.methods", "study.prepares"}
   if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
-    decided |= {"study.labels", "study.overrides", "study.notes", "study.claims"}
+    decided |= {"study.labels", "study.overrides", "study.notes", "study.claims", "study.uses"}
   if resolve.load(path).get("model", {}).get("name") == "pretrained":
     decided |= {"model.name", "model.layers", "tokenizer.name", "rollout.max_new_tokens", *smoke.BYTES}
   changed = [key for key, _, _ in resolve.differences(resolve.load(path), resolve.load(f"{path}:smoke"))]

@@ -11,12 +11,14 @@ from sftrl_jax.programs.loop.pairs import reward_scale, sampling
 def test_the_scale_is_of_the_scores_by_the_last_parameters(scored, score_of, lines_of):
   home, _ = scored
   scale = json.loads((home / reward_scale.FILE).read_text())
+  lines = lines_of(home, "metrics.jsonl")
+  assert scale.pop("flops") == lines[-1]["compute/total_flops"]
   rows = [json.loads(line) for line in (home / sampling.FILE).read_text().splitlines()]
   scores = np.asarray([score_of(row["prompt"], row[side]) for row in rows for side in ("chosen", "rejected")])
   expected = {"mean": scores.mean(), "sd": scores.std(), "lowest": (scores.min() - scores.mean()) / scores.std(),
               "highest": (scores.max() - scores.mean()) / scores.std(), "count": 24, "step": 2}
   assert scale == pytest.approx(expected, rel=1e-3, abs=1e-6) and scale["sd"] > 0
-  lines = lines_of(home, "metrics.jsonl")   # in the budget from the first step on
+  # in the budget from the first step on
   assert lines[0]["compute/score_flops"] == lines[-1]["compute/score_flops"] > 0
 
 
