@@ -173,7 +173,8 @@ ZERO = {
     "data.misread", "data.careless_spread", "ppo.value_clip", "ppo.critic_warmup", "ppo.dual_clip", "ppo.ratio_cap",
     "ppo.target_kl", "evals.expert_episodes", "evals.kl_episodes", "rollout.segment",
     "own_reward.abstain_limit", "own_reward.batch", "own_reward.memory_gib", "own_reward.output_kib", "ppo.kl_target",
-    "reward_model.flops", "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef", "ppo.kl_coef",
+    "reward_model.flops", "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef",
+    "ppo.kl_coef",
     "ppo.gamma", "ppo.turn_gamma", "ppo.gae_lambda"}
 NEGATIVE = {"mesh.fsdp", "env.rewards", "log.watchdog_seconds"}
 
