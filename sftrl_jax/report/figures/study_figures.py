@@ -107,7 +107,8 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
   for axis, variant, panel_rows in panels:
     along = style_x(axis, rows)
     end_labels, starts = [], []
-    for (method, base), (x, y) in lines_of(panel_rows, along, measure_of(rows), "method", "base").items():
+    lines = lines_of(panel_rows, along, measure_of(rows), "method", "base")
+    for (method, base), (x, y) in lines.items():
       thick = base == "mean"
       axis.plot(x, y, color=colours[method], linestyle=style.line_of(variant, inside), linewidth=2.4 if thick else 0.9,
                 alpha=1 if thick else 0.4, zorder=3 if thick else 2, solid_capstyle="round", clip_on=False)
@@ -116,7 +117,7 @@ def curves(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[st
         end_labels.append((x[-1], y[-1], methods[method], colours[method]))
     for start in distinct(starts):
       axis.axhline(start, color=style.START, linewidth=1, zorder=1)
-    style.end_labels(axis, end_labels)
+    style.end_labels(axis, end_labels, lines=list(lines.values()))
   hide_inner_labels(figure)
   return figure
 

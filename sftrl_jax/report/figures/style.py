@@ -10,10 +10,11 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sftrl_jax.report.labels import plot_text
 
 if TYPE_CHECKING:
-  import numpy as np
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
@@ -24,6 +25,7 @@ START = "#8A8F98"
 MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A5568")
 INK = "#23272E"
 GRID = "#E3E6EA"
+CHARACTER = 0.035   # width of a character of a label, as a share of a panel's
 
 
 def verb_colour(verb: str) -> str:
@@ -104,10 +106,12 @@ def updates_axis(axis: Axes, largest: float) -> None:
   axis.set_xlim(-0.02 * largest if largest else -0.02, 1.02 * largest if largest else 1.0)
 
 
-def end_labels(axis: Axes, labels: Iterable[tuple[float, float, str, str]], gap: float = 0.06) -> None:
+def end_labels(axis: Axes, labels: Iterable[tuple[float, float, str, str]], gap: float = 0.06,
+               lines: Sequence[tuple[Sequence[float], Sequence[float]]] = ()) -> None:
   """Text at line ends instead of a legend: `labels` holds (x, y, text, colour).
 
-  Labels that would touch are moved apart, to `gap` of the axis's height.
+  Labels that would touch are moved apart, to `gap` of the axis's height. Where a line ends inside the panel, its label
+  stands as far below as the other `lines`, (xs, ys) of each, leave room.
   """
   bottom, top = axis.get_ylim()
   step = gap * (top - bottom)
@@ -121,9 +125,27 @@ def end_labels(axis: Axes, labels: Iterable[tuple[float, float, str, str]], gap:
     heights[index] = min(heights[index] - (shift if index == len(heights) - 1 else 0.0), ceiling)
   from matplotlib.patheffects import withStroke
   halo = [withStroke(linewidth=2.5, foreground="white")]   # where a line ends early, others pass behind its label
+  heights = [free_height(axis, x, height, text, step, lines) for (x, _, text, _), height in zip(
+      ordered, heights, strict=True)]
   for (x, _, text, colour), height in zip(ordered, heights, strict=True):
     axis.annotate(plot_text(text, 24), (x, height), xytext=(6, 0), textcoords="offset points", color=colour,
                   fontsize=8.5, va="center", fontweight="bold", annotation_clip=False, path_effects=halo, zorder=5)
+
+
+def free_height(axis: Axes, x: float, height: float, text: str, step: float,
+                lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+  """The first of `height`, `height - step`, ... at which no line passes behind a label that begins right of x; `height`
+  where x is at the panel's right edge, or where there is no room."""
+  left, right = axis.get_xlim()
+  begin, width = x + 0.005 * (right - left), CHARACTER * len(text) * (right - left)
+  if begin + width > right:
+    return height
+  at = np.linspace(begin, begin + width, 9)
+  passing = [np.interp(at, xs, ys, left=np.nan, right=np.nan) for xs, ys in lines if len(xs) > 1]
+  for place in np.arange(height, axis.get_ylim()[0] + step, -step / 2):
+    if not any((np.abs(ys - place) < 0.6 * step).any() for ys in passing):
+      return float(place)
+  return height
 
 
 def key(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int | None = None) -> None:

@@ -1,3 +1,5 @@
+import numpy as np
+
 from sftrl_jax.report.figures import style
 
 
@@ -20,3 +22,15 @@ def test_labels_that_would_touch_are_moved_apart():
   heights = sorted(text.xy[1] for text in axis.texts)
   assert all(b - a >= 0.06 - 1e-9 for a, b in zip(heights, heights[1:], strict=False)) and heights[-1] <= 1
   style.end_labels(axis, [])
+
+
+def test_a_label_inside_a_panel_stands_below_the_lines_that_pass_and_one_at_its_edge_stays():
+  figure, axes = style.new_figure(1, 1)
+  axis = axes[0, 0]
+  axis.set(xlim=(0, 100), ylim=(0, 1))
+  passing = [((0, 100), (0.9, 0.8))]
+  lowered = style.free_height(axis, 20, 0.9, "PPO", 0.06, passing)
+  assert 0.7 < lowered < 0.84
+  assert style.free_height(axis, 99, 0.9, "PPO", 0.06, passing) == 0.9
+  assert style.free_height(axis, 20, 0.5, "PPO", 0.06, passing) == 0.5
+  assert style.free_height(axis, 20, 0.9, "PPO", 0.06, [((0, 100), (y, y)) for y in np.arange(0, 1, 0.02)]) == 0.9
