@@ -147,6 +147,11 @@ def thread_safe(judge: Env | Callable) -> bool:
   return stated
 
 
+def verifies(env: Env) -> bool:
+  """Whether the environment tells right responses from wrong ones: its `verifies`, True if left out."""
+  return getattr(env, "verifies", True)
+
+
 def labels_of(env: Env) -> dict[str, dict[str, str]]:
   """{"codes": {code: label}, "variants": {variant: label}} of an environment; {} where it has no labels."""
   return {"codes": dict(getattr(env, "code_labels", {})), "variants": dict(getattr(env, "variant_labels", {}))}

@@ -176,18 +176,18 @@ RULES = {"reset": "Every seed, an int or a str, gives an episode.",
          "misread": "Every state has a response that misreads it."}
 
 
+@dataclasses.dataclass(frozen=True)
 class Judge:
-  """What is called in a reward function's stead, such as the same function in a process of its own.
+  """How a reward function is called: in this process, or in one of its own.
 
-  thread_safe: whether threads may call it at one time. where: the function's place, for messages
+  judged: (chat, response, verdict, after) -> reward, and its errors, as the function `judged` below
+  where: the function's place, for messages
+  thread_safe: whether threads may call it at one time
   """
 
-  thread_safe: bool
+  judged: Callable[..., float]
   where: str
-
-  def judged(self, chat: Chat, response: str, verdict: Verdict, after: tuple[Any, Verdict] | None = None) -> float:
-    """As the function `judged` below."""
-    raise NotImplementedError
+  thread_safe: bool
 
 
 def judged(function: Callable, chat: Chat, response: str, verdict: Verdict,
@@ -217,17 +217,17 @@ class RewardedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RewardFnEnv(EnvWrapper):
-  """`env`, with rewards by function(chat, response, verdict) -> float, where `chat` is the one before the response.
+  """`env`, with rewards by a function, whose `chat` is the one before the response.
 
   The environment still decides whether a response is right and when an episode ends.
   """
 
   env: Any
-  function: Callable[[Chat, str, Verdict], float] | Judge
+  judge: Judge
 
   @property
   def thread_safe(self) -> bool:
-    return thread_safe(self.env) and thread_safe(self.function)
+    return thread_safe(self.env) and self.judge.thread_safe
 
   def __getattr__(self, name):
     value = getattr(object.__getattribute__(self, "env"), name)
@@ -240,13 +240,18 @@ class RewardFnEnv(EnvWrapper):
 
   def step(self, state: RewardedState, response: str) -> tuple[RewardedState, Verdict]:
     after, verdict = self.env.step(state.state, response)
-    judge = self.function.judged if isinstance(self.function, Judge) else functools.partial(judged, self.function)
     after = RewardedState(after, verdict.chat or ())
-    reward = judge(state.chat, response, verdict, after=(after, dataclasses.replace(verdict, reward=None)))
+    unrewarded = after, dataclasses.replace(verdict, reward=None)
+    reward = self.judge.judged(state.chat, response, verdict, after=unrewarded)
     return after, dataclasses.replace(verdict, reward=reward)
 
   def expert(self, state: RewardedState, *choice: int) -> str:
     return self.env.expert(state.state, *choice)
+
+
+def rewarded_by(env: Any, function: Callable[[Chat, str, Verdict], float]) -> RewardFnEnv:
+  """`env` with the rewards of a function that is called in this process."""
+  return RewardFnEnv(env, Judge(functools.partial(judged, function), where(function), thread_safe(function)))
 
 
 def guarded(failed: Callable[[BaseException], TaskError], function: Callable, *arguments) -> Any:

@@ -93,8 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                     "timing_s/score": scored_at - played_at + played.score_seconds, "timing_s/step": ended - started}
         cost = sum(played.rollout_costs, Cost(0.0, 0.0))
         numbers["rollout/slots_alive"] = Mean(float(cost.live), float(max(1, cost.computed)))
-        speed = dict(updating=updating, rolling=played.clock.rollout,
-                     read=cost.bytes)
+        speed = dict(updating=updating, rolling=played.clock.rollout, read=cost.bytes)
         position = before.ahead(
             played.cursor, updated.positions, 0.0, train=updated.flops,
             rollout=cost.flops, score=scored.flops + played.score_flops + _once(experiment, before), counts=counts)
@@ -194,8 +193,8 @@ def _kl_metrics(section: Any, kl_coef: float | None, numbers: dict[str, Any]) ->
   if not section.kl_coef:
     return {}
   in_reward = getattr(section, "kl", "reward") == "reward"
-  coef, kl, scores = kl_coef or section.kl_coef, float(numbers["objective/kl"]), numbers["objective/scores"]
-  return kl_control.metrics(coef, in_reward, kl, scores)
+  coef = section.kl_coef if kl_coef is None else kl_coef
+  return kl_control.metrics(coef, in_reward, float(numbers["objective/kl"]), numbers["objective/scores"])
 
 
 def _line(numbers: dict[str, float], speed: dict[str, float], before: Position, position: Position,

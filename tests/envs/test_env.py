@@ -7,7 +7,7 @@ import pytest
 from sftrl_jax.envs import ENVS
 from sftrl_jax.envs.env import Counting, Env, Rewriting, Verdict, counting_of, labels_of, rewriting, thread_safe
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
+from sftrl_jax.envs.referee import CheckedEnv, rewarded_by
 from sftrl_jax.envs.virl.env import VIRL
 
 
@@ -45,7 +45,7 @@ def test_an_environment_needs_no_labels():
 def test_an_attempt_is_of_the_episode_unless_the_environment_says_otherwise():
   assert counting_of(GeneralPoints(attempts=3)) == Counting("episode", 3, ("illegal",))
   assert counting_of(VIRL(style="compact", tries=4)) == Counting("point", 4, ("illegal",))
-  wrapped = RewardFnEnv(CheckedEnv(VIRL(style="compact")), lambda *_: 0.0)
+  wrapped = rewarded_by(CheckedEnv(VIRL(style="compact")), lambda *_: 0.0)
   assert counting_of(wrapped) == Counting("point", 2, ("illegal",))
 
 
@@ -118,7 +118,7 @@ def test_threads_may_call_what_says_so_itself():
   for env, expected in ((GeneralPoints(), True), (VIRL(), True), (CheckedEnv(Task()), False),
                         (CheckedEnv(Derived()), False), (CheckedEnv(Stated()), True)):
     assert thread_safe(env) is expected
-    assert thread_safe(RewardFnEnv(env, safe)) is expected
-    assert not thread_safe(RewardFnEnv(env, unsafe)) and not thread_safe(RewardFnEnv(env, silent))
+    assert thread_safe(rewarded_by(env, safe)) is expected
+    assert not thread_safe(rewarded_by(env, unsafe)) and not thread_safe(rewarded_by(env, silent))
   with pytest.raises(ValueError, match="thread_safe is 'yes', but it must be True"):
     thread_safe(CheckedEnv(variant_of_task(thread_safe="yes")))

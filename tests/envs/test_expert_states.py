@@ -8,7 +8,7 @@ from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.envs.expert_states import ExpertStates, OneResponse, Place, walk
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, EpisodeError, RewardFnEnv, location
+from sftrl_jax.envs.referee import CheckedEnv, EpisodeError, location, rewarded_by
 from sftrl_jax.envs.virl.env import VIRL
 from sftrl_jax.rollout.episodes import play, scripted
 
@@ -91,7 +91,7 @@ def test_a_state_that_fails_is_left_out_with_its_trouble_and_the_others_are_not(
 
 
 def test_a_reward_that_is_missing_neither_ends_a_walk_nor_a_verdict():
-  env = RewardFnEnv(CheckedEnv(Stairs(), scored=True), lambda chat, response, verdict: None)
+  env = rewarded_by(CheckedEnv(Stairs(), scored=True), lambda chat, response, verdict: None)
   assert len(list(walk(env, 0))) == 3
   states = ExpertStates(env, places_of(env, [0]))
   state, _ = states.reset(1)

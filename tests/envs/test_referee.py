@@ -11,7 +11,7 @@ import pytest
 from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Env, Verdict, labels_of
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import LARGEST, CheckedEnv, EpisodeError, RewardFnEnv, TaskError
+from sftrl_jax.envs.referee import LARGEST, CheckedEnv, EpisodeError, TaskError, rewarded_by
 
 GOOD = Verdict(1, True, False, True, True, "yes", None, "correct")
 ON = dataclasses.replace(GOOD, terminated=False, chat=(Message("user", "again"),))
@@ -80,7 +80,7 @@ def test_where_an_action_starts_is_an_index_into_the_response():
 
 def test_labels_pass_through_and_must_be_text():
   for env in (GeneralPoints(), Task()):
-    assert labels_of(CheckedEnv(env)) == labels_of(RewardFnEnv(CheckedEnv(env), len)) == labels_of(env)
+    assert labels_of(CheckedEnv(env)) == labels_of(rewarded_by(CheckedEnv(env), len)) == labels_of(env)
   assert CheckedEnv(Labelled()).code_labels == {"correct": "right"}
   with pytest.raises(TaskError, match=rf"{HERE}Labelled: variant_labels is {{'far': 3}}, but it must be a dict of str"):
     labels_of(CheckedEnv(Labelled()))
@@ -133,7 +133,7 @@ def test_a_reward_function_sees_the_chat_that_was_answered_and_changes_the_rewar
     return len(response)
 
   inner = GeneralPoints(style="compact", attempts=3)
-  env = RewardFnEnv(inner, length)
+  env = rewarded_by(inner, length)
   asked, chat = env.reset(0)
   assert chat == inner.reset(0)[1]
   after, verdict = env.step(asked, "wrong")
@@ -151,7 +151,7 @@ def test_a_wrong_reward_function_is_told_with_its_line(value, told):
   def reward(chat, response, verdict):
     return 1 / 0 if value == "x" else value
 
-  env = RewardFnEnv(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
+  env = rewarded_by(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
   with pytest.raises(TaskError, match=f"{HERE}reward: ") as error:
     env.step(env.reset(0)[0], "mine")
   assert ("ZeroDivisionError" if value == "x" else told) in str(error.value) and "'mine'" in str(error.value)
@@ -165,7 +165,7 @@ def rewarded(value):
       raise value
     return value
 
-  return RewardFnEnv(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
+  return rewarded_by(CheckedEnv(Task((0, dataclasses.replace(GOOD, reward=None))), scored=True), reward)
 
 
 def rewarded_step(value):

@@ -11,7 +11,7 @@ import pytest
 from sftrl_jax.chat import Message
 from sftrl_jax.envs import verdict_pool
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, RewardFnEnv
+from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, rewarded_by
 from sftrl_jax.envs.verdict_pool import VerdictPool
 from sftrl_jax.envs.virl.env import VIRL
 from sftrl_jax.rollout.episodes import Judging, Response, Trouble, begin, play, scripted, whole_chat
@@ -136,7 +136,7 @@ def test_a_reward_that_does_not_come_closes_the_episode_or_goes_on_without():
   def reward(chat, response, verdict):
     return None if len(chat) > 1 else -1.0
 
-  env = RewardFnEnv(CheckedEnv(Server(**SERVED, seed=-1)), reward)
+  env = rewarded_by(CheckedEnv(Server(**SERVED, seed=-1)), reward)
   policy = scripted(lambda chat: "NUMBERS")
   for episode in play(env, policy, SEEDS)[0]:
     assert episode.dropped and episode.trouble.kind == "dropped/reward" and not episode.turns
@@ -149,7 +149,7 @@ def test_a_verdict_that_never_comes_is_given_up():
     while True:
       time.sleep(0.001)
 
-  env = RewardFnEnv(CheckedEnv(Server(**SERVED, seed=-1)), reward)
+  env = rewarded_by(CheckedEnv(Server(**SERVED, seed=-1)), reward)
   episode = play(env, scripted(lambda chat: "NUMBERS"), SEEDS[:1], judging=Judging(seconds=0.05))[0][0]
   assert "in reward: TimeoutError: no verdict within 0.05 s" in episode.trouble.message
 
@@ -225,7 +225,7 @@ def in_threads(env, seen):
 
 @pytest.mark.parametrize("env", [
     ENV, VIRL(style="compact"), VIRL(style="paper", legs=(2, 2)),
-    RewardFnEnv(ENV, lambda chat, response, verdict: None if len(response) % 3 else float(len(chat)))],
+    rewarded_by(ENV, lambda chat, response, verdict: None if len(response) % 3 else float(len(chat)))],
     ids=["general_points", "virl", "virl_paper", "abstains"])
 @pytest.mark.parametrize("keep_unrewarded", [False, True])
 def test_a_pool_plays_what_one_verdict_after_another_does(env, keep_unrewarded, pooled):
@@ -256,12 +256,12 @@ def test_a_reward_with_a_state_is_called_in_order_by_one_thread(pooled):
     return reward
 
   policy = scripted(lambda chat: "NUMBERS")
-  usual = play(RewardFnEnv(ENV, make()), policy, SEEDS)[0]
+  usual = play(rewarded_by(ENV, make()), policy, SEEDS)[0]
   assert [episode.rewards[0] for episode in usual] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
   silent, unsafe = make(), make()
   unsafe.thread_safe = False
   for reward in (silent, unsafe):
-    assert play(RewardFnEnv(ENV, reward), policy, SEEDS, judging=pooled())[0] == usual
+    assert play(rewarded_by(ENV, reward), policy, SEEDS, judging=pooled())[0] == usual
 
 
 def safe(reward):
@@ -285,7 +285,7 @@ def test_verdicts_that_end_in_reverse_order_change_nothing(pooled):
     ended[number].set()
     return float(number)
 
-  env = RewardFnEnv(GeneralPoints(target="any", cards=3, attempts=1, style="compact"), reward)
+  env = rewarded_by(GeneralPoints(target="any", cards=3, attempts=1, style="compact"), reward)
   episodes = play(env, scripted(lambda chat: "NUMBERS"), SEEDS[:3], judging=pooled(3))[0]
   assert [episode.rewards for episode in episodes] == [[0.0], [1.0], [2.0]] and order == [0, 2, 1]
 
@@ -313,7 +313,7 @@ def test_a_reward_that_hangs_in_a_pool_spoils_its_own_episode_at_its_limit(keep_
       released.wait(20.0)
     return -1.0
 
-  env, policy, options = RewardFnEnv(ENV, reward), scripted(lambda _: "NUMBERS"), dict(
+  env, policy, options = rewarded_by(ENV, reward), scripted(lambda _: "NUMBERS"), dict(
       seconds=0.1, keep_unrewarded=keep_unrewarded)
   try:
     played = play(env, policy, SEEDS, judging=pooled(**options))[0]
@@ -339,7 +339,7 @@ def test_the_last_verdicts_come_while_the_policy_is_free(pooled):
 
   env = GeneralPoints(target="any", cards=3, attempts=1, style="compact")
   policy = scripted(lambda chat: "NUMBERS")
-  end = begin(RewardFnEnv(env, reward), policy, SEEDS, judging=pooled())
+  end = begin(rewarded_by(env, reward), policy, SEEDS, judging=pooled())
   released.set()   # were `begin` to wait, this would come too late
   assert end()[0] == play(env, policy, SEEDS)[0]
 

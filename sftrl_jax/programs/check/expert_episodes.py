@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sftrl_jax.chat import Chat
-from sftrl_jax.envs.env import Env, Verdict
+from sftrl_jax.envs.env import Env, Verdict, verifies
 from sftrl_jax.envs.referee import CheckedEnv
 from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 
@@ -83,18 +83,13 @@ def play_episode(env: Env, seed: int | str) -> tuple[ExpertStep, ...]:
   return tuple(steps)
 
 
-def verifies(env: Env) -> bool:
-  """Whether the environment tells right responses from wrong ones."""
-  return getattr(env, "verifies", True)
-
-
 def respond(env: Env, state: Any) -> str:
   """The expert's response; where no response is right or wrong, there may be no expert, and any text will do."""
-  if verifies(env):
-    return env.expert(state)
   try:
     return env.expert(state)
   except ValueError:
+    if verifies(env):
+      raise
     return UNKNOWN
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sftrl_jax.chat import Chat, Message, continues
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.envs import nothing
-from sftrl_jax.envs.env import Env, rewriting
+from sftrl_jax.envs.env import Env, rewriting, verifies
 from sftrl_jax.envs.referee import TaskError, location
 from sftrl_jax.programs.check import adversarial, expert_episodes, verdict_checks
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, FatalCheckFailed, short
@@ -79,15 +79,15 @@ def check_task(config: dict, id_variant: str = "", training: bool = True) -> Ite
   yield (first := run_check("episodes played by the expert", play))
   if first.fatal:
     return
-  verifies, batch_function = expert_episodes.verifies(played[0].env), verdict_checks.batch_function(config)
+  judges, batch_function = verifies(played[0].env), verdict_checks.batch_function(config)
   rewarded = all(step.verdict.reward is not None for variant in played for steps in variant.episodes for step in steps)
   disjoint_training = training and not config["evals"]["env"]
-  if verifies:
+  if judges:
     yield run_check("the expert is right", lambda: _check_expert(played))
   yield run_check("a seed gives one episode", lambda: _check_seeds(played))
   yield run_check("in another process too", lambda: _check_other_process(config))
   yield run_check("hostile strings get verdicts", lambda: adversarial.check_hostile_strings(played))
-  if verifies and rewarded:   # else others than this environment say what is good
+  if judges and rewarded:   # else others than this environment say what is good
     yield run_check("no response beats the expert", lambda: adversarial.check_rewards(played))
   yield run_check("episodes end and stay ended", lambda: adversarial.check_episode_ends(played))
   yield run_check("seconds of verdicts", lambda: verdict_checks.check_seconds(played, config))
@@ -225,7 +225,7 @@ def _check_lengths(variants: Sequence[ExpertEpisodes], config: dict) -> str:
       for step, before in zip(steps, (None, *steps), strict=False):
         if before is None or _begins_anew(variant.env, before.chat, before.response, step.chat):
           measure("prompt_tokens", variant, step.chat)
-        if expert_episodes.verifies(variant.env):   # else nobody waits for this response
+        if verifies(variant.env):   # else nobody waits for this response
           measure("max_new_tokens", variant, (*step.chat, Message("assistant", step.response)))
     for steps in variant.episodes[:20]:
       for answer in (*answers, "", *variant.env.words):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from sftrl_jax.envs.env import Env, thread_safe
-from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, Judge, RewardFnEnv, location, where
+from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, RewardFnEnv, location, where
 from sftrl_jax.envs.verdict_pool import SLOW, VerdictPool
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, ExpertStep, short, span
 from sftrl_jax.programs.experiment.environment import chosen_reward
@@ -95,8 +95,8 @@ def _silent(env: Env) -> list[str]:
   """File and line of the class and of the function that do not state thread_safe = True."""
   places = []
   while isinstance(env, EnvWrapper):
-    if isinstance(env, RewardFnEnv) and not thread_safe(env.function):
-      places.append(env.function.where if isinstance(env.function, Judge) else where(env.function))
+    if isinstance(env, RewardFnEnv) and not env.judge.thread_safe:
+      places.append(env.judge.where)
     elif isinstance(env, CheckedEnv) and not isinstance(env.env, EnvWrapper) and not env.thread_safe:
       places.append(where(type(env.env)))
     env = env.env

@@ -7,7 +7,7 @@ import typing
 from sftrl_jax.data import prompts
 from sftrl_jax.envs import ENVS
 from sftrl_jax.envs.env import Env, counting_of, thread_safe
-from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
+from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv, rewarded_by
 from sftrl_jax.programs.config import user_files, values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
@@ -57,7 +57,9 @@ def make_env(settings: dict, reward: str = "", own_reward: dict | None = None, s
   if function.form.batch:
     refuse_columns(function, env)
     return env
-  return RewardFnEnv(env, function if own_reward and own_reward["process"] else user_files.reward(reward))
+  if own_reward and own_reward["process"]:
+    return RewardFnEnv(env, function.judge)
+  return rewarded_by(env, user_files.reward(reward))
 
 
 def variant_env(settings: dict, variant: str, reward: str = "", own_reward: dict | None = None,

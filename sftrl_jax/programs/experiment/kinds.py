@@ -12,9 +12,10 @@ from sftrl_jax.data.pairs.rows import PAIRS
 from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, verifies
 from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
+from sftrl_jax.programs.experiment.environment import has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import (
   Learner,
@@ -123,7 +124,7 @@ def _check_reward_model(experiment: Experiment) -> None:
 
 
 def _refuse_unrewarded(env: Env, config: dict) -> None:
-  if not getattr(env, "verifies", True) and not config["reward"] and not config.get("reward_model", {}).get("start"):
+  if not verifies(env) and not config["reward"] and not has_reward_model(config):
     raise ValueError(f"config.env.name is {config['env']['name']!r}, which rewards no response: give a reward function "
                      "with --config.reward=path/to/file.py:function, or a reward model with "
                      "--config.reward_model.start=WORKDIR.")

@@ -18,7 +18,7 @@ from sftrl_jax.metrics import Mean
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment.environment import chosen_reward
+from sftrl_jax.programs.experiment.environment import chosen_reward, has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.network.reward_model import KEY, NONE, RewardModel
@@ -140,5 +140,5 @@ def _has_batch_function(config: dict) -> bool:
 
 SCORERS: dict[str, ScorerKind] = {
     "own function": ScorerKind(_has_batch_function, _by_own_function),
-    "reward model": ScorerKind(lambda config: bool(config.get("reward_model", {}).get("start")), _by_reward_model),
+    "reward model": ScorerKind(has_reward_model, _by_reward_model),
 }

@@ -28,7 +28,7 @@ from sftrl_jax.programs.own_reward.process import FunctionProcess, NoAnswer
 PROBED = 8   # episodes of which one has columns
 
 
-class RewardFunction(Judge):
+class RewardFunction:
   """A reward function and its form.
 
   ask: a request -> its answer, see calls.py. Raises NoAnswer.
@@ -36,7 +36,12 @@ class RewardFunction(Judge):
 
   def __init__(self, form: Form, ask: Callable[[dict], dict]):
     self.form, self._ask = form, ask
-    self.where, self.thread_safe = form.where, form.thread_safe
+    self.where = form.where
+
+  @property
+  def judge(self) -> Judge:
+    """How an environment calls a function of the first form."""
+    return Judge(self.judged, self.where, self.form.thread_safe)
 
   def judged(self, chat: Chat, response: str, verdict: Verdict, after: tuple[Any, Verdict] | None = None) -> float:
     """The reward of a response, by a function of the first form."""

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.referee import CheckedEnv, RewardFnEnv
+from sftrl_jax.envs.referee import CheckedEnv, rewarded_by
 from sftrl_jax.programs.check import verdict_checks
 from sftrl_jax.programs.check.expert_episodes import CheckFailed, ExpertEpisodes, play_episode
 
@@ -18,8 +18,8 @@ SFT = {"batch": 8, "verdict_workers": 4, "evals": {"episodes": 1000}}
 
 def checked(reward, config, env=ENV):
   """What the check says of an environment with this reward; its episodes are played with none."""
-  episodes = tuple(play_episode(RewardFnEnv(env, lambda *_: 0.0), seed) for seed in range(12))
-  env = RewardFnEnv(env, reward) if reward else env
+  episodes = tuple(play_episode(rewarded_by(env, lambda *_: 0.0), seed) for seed in range(12))
+  env = rewarded_by(env, reward) if reward else env
   episodes = episodes if reward else tuple(play_episode(env, seed) for seed in range(12))
   return verdict_checks.check_seconds([ExpertEpisodes("training", env, tuple(range(12)), episodes)], config)
 

@@ -182,7 +182,7 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path):
 
 def test_threads_call_at_one_time_where_the_function_says_so(file):
   reward, process = function(file, "together", seconds=30.0)
-  assert reward.thread_safe
+  assert reward.judge.thread_safe
   rewards = []
   threads = [threading.Thread(target=lambda: rewards.append(judged(reward, "x"))) for _ in range(2)]
   for thread in threads:

@@ -197,16 +197,10 @@ def _drafted(data: SampledPairsConfig, key: str, episodes: Sequence[Episode], no
   if choice is None:
     return None
   first, turned = choice
-  prompt = episodes[0].chat[: _answered(episodes[0])]
+  prompt = episodes[0].chat[: episodes[0].asked]
   if any(message.image is not None for message in prompt):
     raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
   return row_of(prompt, judged[first], judged[1 - first], key, turned), (episodes[first], episodes[1 - first])
-
-
-def _answered(episode: Episode) -> int:
-  """How many messages of the chat of an episode stand before its only response."""
-  feedback = bool(episode.turns[0].verdict.feedback)
-  return len(episode.chat) - 1 - feedback
 
 
 def _keep_readable(experiment: Experiment, pairs: list[tuple[dict, tuple[Episode, Episode]]], result: Sample) -> None:
