@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -14,11 +14,14 @@ from sftrl_jax.parallel import hosts, rules
 from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
 from sftrl_jax.programs.experiment import hosts_agree, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.environment import has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
-from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
+from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate, score_text
+from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
+from sftrl_jax.rollout.scoring import Scorer
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Limits, Position
 
@@ -69,7 +72,7 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
       with contextlib.closing(Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=writes)) as log:
         log.start()
         compile_rollouts(experiment, params)
-        lines = evaluate(experiment, params, start, Position(step=step), log)
+        lines = evaluate(experiment, params, start, Position(step=step), log, scorer=_scorer(experiment))
   _say(table(lines))
   _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
@@ -80,8 +83,13 @@ def table(lines: list[dict]) -> str:
 
   Where tries begin anew at every point of an episode, `per step` is the share of right responses, and `first try` is
   of points; else it is of episodes. Where a line has them: `expert's states`, the share of right greedy responses at
-  the states of the expert's walk, and `pass@k`, of k samples of an episode.
+  the states of the expert's walk, and `pass@k`, of k samples of an episode. Where no response is right or wrong, the
+  mean score of an episode stands alone.
   """
+  if not lines[0].get("verifies", True):
+    return "\n".join([f"{'variant':<14}{'temperature':>12}{'score':>10}{'tokens':>10}{'episodes':>10}", *(
+        f"{line['variant']:<14}{line['temperature']:>12g}{score_text(line):>10}{line['response_length']:>10.1f}"
+        f"{line['episodes']:>10}" for line in lines)])
   of_points, attempts = lines[0]["attempts_of"] == "point", lines[0]["attempts"]
   columns = [("first try", lambda line: line["first_right"] / max(1, line["points"]) if of_points else
               line["first_success"])]
@@ -119,8 +127,24 @@ def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:
   ref = saved_run.parse(source)
   if ref.note:
     _say(ref.note)
-  experiment = build_experiment(saved_run.config_of(home, overrides), saved_run.verb_of(home), home, scored=False)
+  config = saved_run.config_of(home, overrides)
+  experiment = build_experiment(config, saved_run.verb_of(home), home, scored=_finds_reward_model(config))
   return Subject(experiment, home, ref.step)
+
+
+def _finds_reward_model(config: Mapping) -> bool:
+  """Whether the reward model of a run is there to score what is played; without it, all else is measured."""
+  start = config.get("reward_model", {}).get("start")
+  is_there = bool(start) and checkpoint_ref.is_workdir(checkpoint_ref.home_of(start))
+  if start and not is_there:
+    _say(f"The reward model of this run, {start}, is not there: its scores are left out.")
+  return is_there
+
+
+def _scorer(experiment: Experiment) -> Scorer | None:
+  """What scored the episodes of the run, if it is there."""
+  missing = has_reward_model(experiment.config) and experiment.reward_model is None
+  return None if missing or experiment.verb != "rl" else make_scorer(experiment, None)
 
 
 def _model_without_run(source: str, overrides: Sequence[tuple[str, str]], spec: str) -> Subject:

@@ -144,7 +144,7 @@ def _evaluation(line: dict, where: str) -> Evaluation:
                if re.fullmatch("[1-9][0-9]{0,5}", k) and 0 <= number(rate) <= 1},
       counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0},
       proxy=number(line.get("proxy")), gold=number(line.get("reward")),
-      response_length=number(line.get("response_length")))
+      response_length=number(line.get("response_length")), verifies=line.get("verifies") is not False)
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:

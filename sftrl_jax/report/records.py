@@ -32,7 +32,8 @@ class Evaluation:
   [episodes]: right responses and responses of every episode, or both empty. `all_codes` counts the verdicts of all
   responses, `pass_at` is {k: pass@k}, and `counts` holds the numbers of read_workdir.COUNTS that the line has.
   `proxy` is the mean reward of an episode by the scorer that a run learns from, `gold` by the environment, NaN where
-  there is none; `response_length` is in tokens.
+  there is none; `response_length` is in tokens. `verifies`: whether the task has right and wrong responses;
+  `success` is 0 without.
   """
 
   step: int
@@ -57,6 +58,12 @@ class Evaluation:
   proxy: float = math.nan
   gold: float = math.nan
   response_length: float = math.nan
+  verifies: bool = True
+
+  @property
+  def score(self) -> float:
+    """The mean reward of an episode that the run learns from: the scorer's, else the environment's."""
+    return self.proxy if math.isfinite(self.proxy) else self.gold
 
   @property
   def per_step(self) -> float:

@@ -82,8 +82,10 @@ def summary(labels: LabelFile) -> str:
   """What a person has done so far."""
   picks = Counter(answer.pick for answer in labels.answers)
   compared = [answer.agrees for answer in labels.answers if answer.agrees is not None]
-  lines = [f"{labels.out}: {picks['1'] + picks['2']} pairs, {picks['tie']} ties, {picks['skip']} skipped"
-           + (f"; {picks[UNUSABLE]} items had equal or empty responses" if picks[UNUSABLE] else "") + "."]
+  counted = lambda number, noun: f"{number} {noun}{'s' * (number != 1)}"
+  lines = [f"{labels.out}: {counted(picks['1'] + picks['2'], 'pair')}, {counted(picks['tie'], 'tie')}, {picks['skip']} "
+           "skipped" + (f"; {counted(picks[UNUSABLE], 'item')} had equal or empty responses" if picks[UNUSABLE] else "")
+           + "."]
   if compared:
     lines.append(f"They prefer what the file prefers in {sum(compared)} of {len(compared)}.")
   return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from sftrl_jax import trees
-from sftrl_jax.envs.env import Counting, Env, counting_of
+from sftrl_jax.envs.env import Counting, Env, counting_of, verifies
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, masked_mean, merge
 from sftrl_jax.models import Model, flops
@@ -103,10 +103,11 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
     line |= {"troubles": troubles} if troubles else {}
-    if scorer:
-      line |= _proxy(scorer, episodes)
-      if all(None in episode.rewards for episode in episodes if episode.turns):
-        line.pop("reward")   # the environment gave none
+    line |= {} if verifies(env) else {"verifies": False}   # no success is stated, so none of 0 is meant
+    line |= _proxy(scorer, episodes) if scorer else {}
+    rewards = [episode.rewards for episode in episodes if episode.turns]
+    if rewards and all(None in each for each in rewards):
+      line.pop("reward")   # the environment gave none
     if count > 1:
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
@@ -190,14 +191,22 @@ def episode_line(step: int, kind: str, variant: str, temperature: float, episode
 def _summary(position: Position, lines: list[dict], seconds: float) -> str:
   """One line a person reads at every evaluation. `sftrl evaluate` knows the step and not the FLOPs."""
   flops = f"  {position.total_flops:.2e} FLOPs" if position.total_flops or not position.step else ""
-  rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {100 * line['success']:.1f}%{_per_step(line)}"
-                   for line in lines)
+  rates = " ".join(f"{line['variant']}/T{line['temperature']:g} {_rate(line)}" for line in lines)
   troubles = sum((Counter(line.get("troubles")) for line in lines), Counter())
   counted = ", ".join(f"{kind} {count}" for kind, count in troubles.items())
   note = f"  {counted} of {sum(line['episodes'] for line in lines)} episodes" if counted else ""
   return f"step {position.step:>5}{flops}  {rates}{note}  ({seconds:.1f} s)"
 
 
-def _per_step(line: dict) -> str:
-  """The rate of right responses, where an episode has many."""
-  return f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""
+def _rate(line: dict) -> str:
+  """Success, and the rate of right responses where an episode has many; the score where nobody says what is right."""
+  if not line.get("verifies", True):
+    return f"score {score_text(line)}"
+  per_step = f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""
+  return f"{100 * line['success']:.1f}%{per_step}"
+
+
+def score_text(line: dict) -> str:
+  """The mean reward of a line: the scorer's, else the environment's with its reward function; a dash without one."""
+  score = line.get("proxy", line.get("reward"))
+  return "–" if score is None else f"{score:.3g}"

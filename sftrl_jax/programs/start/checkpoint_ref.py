@@ -135,7 +135,7 @@ def _evaluations(home: Path, description: str) -> list[dict]:
     for number, text in enumerate(written, start=1):
       try:
         line = json.loads(text)
-        if "pairs" in line:   # held-out pairs, of which a model of rewards is measured
+        if "pairs" in line or not line.get("verifies", True):   # held-out pairs; a task without right and wrong
           continue
         lines.append({"step": int(line["step"]), "variant": str(line["variant"]), "success": float(line["success"]),
                       "temperature": float(line["temperature"])})
@@ -147,8 +147,8 @@ def _evaluations(home: Path, description: str) -> list[dict]:
         raise ConfigError(f"{description}: {path} line {number} is damaged ({error}): mend it, or give {home}@STEP."
                           ) from error
   if not lines:
-    raise ConfigError(f"{description}: {home} has no evaluations (evals.jsonl), so none of its steps is the best: give "
-                      f"{home}@STEP.")
+    raise ConfigError(f"{description}: {home} has no evaluations of success (evals.jsonl), so none of its steps is the "
+                      f"best: give {home}@STEP.")
   return lines
 
 

@@ -43,6 +43,8 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
   rows = run_figures.success_rows([(run.name, run)])
   if not rows:
     return [Text("This run has no evaluations (evals.jsonl is empty or absent).")]
+  if not any(e.verifies for e in run.evaluations):
+    return _scored_evaluations(run)
   lines = []
   for variant in dict.fromkeys(row["variant"] for row in rows):
     for temperature in sorted({row["temperature"] for row in rows}):
@@ -63,6 +65,21 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
           "An attempt is a try at a point: an episode succeeds if every point is right within so many."
           if any(e.attempts_of == "point" for e in run.evaluations) else ""))]
   return blocks + response_blocks(run)
+
+
+def _scored_evaluations(run: Run) -> list[Block]:
+  """Start and end by variant of a task in which no response is right or wrong."""
+  lines, form = [], lambda value: f"{value:.3g}" if math.isfinite(value) else "–"
+  for variant in dict.fromkeys(e.variant for e in run.evaluations):
+    for temperature in sorted({e.temperature for e in run.evaluations}):
+      curve = run.curve(variant, temperature)
+      if curve:
+        first, last = curve[0], curve[-1]
+        lines.append((run.labels.variant(variant), temperature_label(temperature), form(first.score), form(last.score),
+                      form(last.score - first.score), f"{last.episodes}", form(last.response_length), form(last.kl)))
+  return [Heading("Scores"), Table(
+      ("variant", "decoding", "start", "last", "change", "episodes", "tokens a response", "KL"), tuple(lines), (
+          "Mean reward of an episode, by what the run learns from. Nobody says which responses are right."))]
 
 
 def scores(run: Run, out: pathlib.Path) -> list[Block]:

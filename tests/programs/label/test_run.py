@@ -27,7 +27,7 @@ def label(monkeypatch, capsys):
 def test_pairs_of_a_file_are_labelled_and_trained_on(label, pairs, tmp_path):
   out = tmp_path / "labels.jsonl"
   code, shown, _ = label(["1", "2", "t"], pairs, f"--out={out}")
-  assert code == 0 and "--- 1/18 ---" in shown and f"{out}: 2 pairs, 1 ties, 0 skipped." in shown
+  assert code == 0 and "--- 1/18 ---" in shown and f"{out}: 2 pairs, 1 tie, 0 skipped." in shown
   assert "They prefer what the file prefers in" in shown and f"--config.data.path={out}" in shown
   code, shown, _ = label(["2"] * 20, pairs, f"--out={out}", "--count=6")
   assert code == 0 and "--- 6/6 ---" in shown and ": 5 pairs" in shown

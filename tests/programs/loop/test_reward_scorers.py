@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sftrl_jax import trees
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.inputs import right_pad
-from sftrl_jax.programs import preference
+from sftrl_jax.programs import evaluate, preference
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import memory, run_config
 from sftrl_jax.programs.experiment.build import build_experiment
@@ -34,7 +34,9 @@ from sftrl_jax.envs.general_points.env import GeneralPoints
 
 @dataclasses.dataclass(frozen=True)
 class Unpaid(GeneralPoints):
-  """Says what is right and pays nothing."""
+  """Pays nothing, and does not say what is right."""
+
+  verifies = False
 
   def step(self, state, response):
     state, verdict = super().step(state, response)
@@ -222,11 +224,23 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(straight, rlhf,
   assert whole == same(straight, "evals.jsonl") and {line["step"] for line in evals} == {0, 5}
 
 
-def test_an_environment_that_pays_nothing_is_learned_from_by_groups(rlhf, run_of, lines_of, tmp_path):
+def test_an_environment_that_pays_nothing_is_learned_from_by_groups_and_measured_by_scores(
+    rlhf, rewarded, run_of, lines_of, tmp_path, capsys):
   file = tmp_path / "unpaid.py"
   file.write_text(UNPAID)
-  run_of(rlhf("grpo", env__name=f"{file}:Unpaid", steps=2, grpo__max_rounds=2, grpo__filter_by="reward"),
-         tmp_path / "run")
+  run_of(rlhf("grpo", env__name=f"{file}:Unpaid", steps=2, grpo__max_rounds=2, grpo__filter_by="reward",
+              evals__variants="('id_seen',)", evals__episodes=16), tmp_path / "run")
   for line in lines_of(tmp_path / "run", "metrics.jsonl"):
     assert "objective/gold" not in line and math.isfinite(line["objective/scores"]) and line["objective/kl"] > -1
     assert line["frac_reward_zero_std"] < 1 and "objective/non_score_reward" not in line   # the KL is in the loss
+  last = lines_of(tmp_path / "run", "evals.jsonl")[-2:]
+  assert all(line["verifies"] is False and "reward" not in line and math.isfinite(line["proxy"]) for line in last)
+  assert f"id_seen/T1 score {last[1]['proxy']:.3g}  (" in capsys.readouterr().out   # and no success of 0%
+  again = evaluate.run(str(tmp_path / "run"), [])
+  assert [line["proxy"] for line in again] == [line["proxy"] for line in last]
+  assert f"{last[1]['proxy']:.3g}" in capsys.readouterr().out.splitlines()[-2]
+  config = json.loads((tmp_path / "run" / "config.json").read_text())
+  config["reward_model"]["start"] = str(tmp_path / "gone")
+  (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+  assert all("proxy" not in line for line in evaluate.run(str(tmp_path / "run"), []))
+  assert "is not there: its scores are left out" in capsys.readouterr().out

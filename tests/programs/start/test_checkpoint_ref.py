@@ -66,6 +66,13 @@ def test_the_best_of_those_with_a_checkpoint_and_it_is_said(run):
     checkpoint_ref.parse(f"{home}@best:id_seen")
 
 
+def test_where_no_response_is_right_or_wrong_no_step_is_the_best(run):
+  home = run([5])
+  (home / "evals.jsonl").write_text(line(5, 0.0)[:-1] + ', "verifies": false}\n')
+  with pytest.raises(ConfigError, match="has no evaluations of success"):
+    checkpoint_ref.parse(f"{home}@best:id_seen")
+
+
 def test_half_a_last_line_is_left_out_and_a_damaged_one_is_told(run):
   home = run([5])
   (home / "evals.jsonl").write_text(line(5, 0.2) + '\n{"step": 9, "codes": {}')
@@ -101,7 +108,7 @@ def test_what_is_no_run_is_told(run, tmp_path):
   with pytest.raises(ConfigError, match="nowhere has no checkpoints/"):
     checkpoint_ref.parse(str(tmp_path / "nowhere"))
   home = run([5])
-  with pytest.raises(ConfigError, match=r"has no evaluations \(evals.jsonl\)"):
+  with pytest.raises(ConfigError, match=r"has no evaluations of success \(evals.jsonl\)"):
     checkpoint_ref.parse(f"{home}@best:id_seen")
   (home / "checkpoints" / "5").rmdir()
   with pytest.raises(ConfigError, match="has no checkpoint yet"):

@@ -1,3 +1,5 @@
+import json
+
 from sftrl_jax.report import read_workdir
 from sftrl_jax.report.pages import blocks as page, run_page
 
@@ -28,3 +30,13 @@ def test_only_differences_of_configs_are_listed(make_run, tmp_path):
 def test_different_episodes_are_warned_of(make_run, tmp_path):
   runs = [read_workdir.read_run(make_run(tmp_path / str(episodes), "sft", episodes=episodes)) for episodes in (20, 30)]
   assert run_page.disagreement(runs) and not run_page.disagreement(runs[:1])
+
+
+def test_a_task_without_right_and_wrong_has_scores_and_no_success(make_run, tmp_path):
+  home = make_run(tmp_path / "run", "ppo", episodes=20)
+  lines = [json.loads(line) for line in (home / "evals.jsonl").read_text().splitlines()]
+  lines = [{**line, "success": 0.0, "outcomes": "0" * 20, "verifies": False, "proxy": line["step"] / 100}
+           for line in lines]
+  (home / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  heading, table = run_page.evaluations(read_workdir.read_run(home), tmp_path)
+  assert heading.text == "Scores" and {row[2:5] for row in table.rows} == {("0", "4", "4")} and len(table.rows) == 6
