@@ -17,7 +17,7 @@ from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.compile_cache import CompileCache
 
 ROOT = pathlib.Path(__file__).parents[3]
-WORDS = ("rl", "--config=configs/general_points/ppo.py:smoke", "--config.log.report=False", "--config.log.writers=()",
+WORDS = ("sft", "--config=configs/general_points/sft.py:smoke", "--config.log.report=False", "--config.log.writers=()",
          "--config.evals.variants=('id_seen',)", "--config.evals.at=()")
 DAMAGE = (lambda entry: b"", lambda entry: b"\0" * len(entry), lambda entry: entry[: len(entry) // 2],
           lambda entry: entry[:-9] + bytes([entry[-9] ^ 1]) + entry[-8:], lambda entry: b"\xff" + entry[1:])
