@@ -21,11 +21,14 @@ if importlib.metadata.version("jax").startswith("0.10."):  # a third of the time
   FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 
 # Tests and their commands share what they compile, and runs that many tests read, over all workers, which inherit the
-# directories; they neither read nor fill the cache of whoever runs the tests.
+# directories; they neither read nor fill the cache of whoever runs the tests. SFTRL_TEST_CACHE=DIR keeps what they
+# compile for the next time.
 if "PYTEST_XDIST_WORKER" not in os.environ:
   for variable in ("SFTRL_COMPILE_CACHE", "SFTRL_TEST_RUNS"):
     os.environ[variable] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+  if os.environ.get("SFTRL_TEST_CACHE"):
+    os.environ["SFTRL_COMPILE_CACHE"] = os.path.abspath(os.environ["SFTRL_TEST_CACHE"])
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

@@ -20,9 +20,9 @@ from sftrl_jax.programs.study import config as study_config, dry_run, runs
 ROOT = pathlib.Path(__file__).parents[3]
 ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
            for entry in experiments.find(ROOT / "configs")}
-# One run of each kind of task, model and method: those of configs/general_points by the first study, and
-# configs/preference/reward.py for the first of RLHF. Every other config is made by the code of these, with other
-# numbers: it is built, with a probe of its episodes and rows, and not run.
+# One run of each kind of task, model and method: those of configs/general_points by the first study, and that of RLHF,
+# for which configs/preference/reward.py is run too, by --long. Every other config is made by the code of these, with
+# other numbers: it is built, with a probe of its episodes and rows, and not run.
 RUN = ("configs/general_points/base.py", "configs/general_points/sft.py", "configs/general_points/ppo.py",
        "configs/examples/prompts.py", "configs/paper/gp_l_ppo.py", "configs/rlhf/ppo.py", "configs/preference/dpo.py",
        "configs/sft/chat.py", "configs/virl/grpo.py")
