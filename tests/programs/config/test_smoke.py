@@ -21,11 +21,12 @@ ROOT = pathlib.Path(__file__).parents[3]
 ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
            for entry in experiments.find(ROOT / "configs")}
 # One run of each kind of task, model and method: those of configs/general_points by the first study, and that of RLHF,
-# for which configs/preference/reward.py is run too, by --long. Every other config is made by the code of these, with
-# other numbers: it is built, with a probe of its episodes and rows, and not run.
+# for which configs/preference/reward.py is run too, by --long; tests/programs/loop/test_sft_data.py runs
+# configs/sft/chat.py. Every other config is made by the code of these, with other numbers: it is built, with a probe of
+# its episodes and rows, and not run.
 RUN = ("configs/general_points/base.py", "configs/general_points/sft.py", "configs/general_points/ppo.py",
        "configs/examples/prompts.py", "configs/paper/gp_l_ppo.py", "configs/rlhf/ppo.py", "configs/preference/dpo.py",
-       "configs/sft/chat.py", "configs/virl/grpo.py")
+       "configs/virl/grpo.py")
 STUDIES = ("configs/study/general_points_cpu.py", "configs/study/virl_cpu.py")   # the second one by --long
 # Their rewards are by a model that is trained first, without which they are built as far as they can be.
 RLHF = ("configs/rlhf/ppo.py", "configs/rlhf/grpo.py", "configs/general_points/rlhf.py")
