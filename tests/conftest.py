@@ -20,11 +20,15 @@ FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_backend_optimizat
 if importlib.metadata.version("jax").startswith("0.10."):  # a third of the time; XLA ends a process for unknown flags
   FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
 
-# Tests and their commands share what they compile, over all workers, which inherit the directory; they neither read nor
-# fill the cache of whoever runs the tests.
+# Tests and their commands share what they compile, and runs that many tests read, over all workers, which inherit the
+# directories; they neither read nor fill the cache of whoever runs the tests. SFTRL_TEST_CACHE=DIR keeps what they
+# compile for the next time.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-  os.environ["SFTRL_COMPILE_CACHE"] = tempfile.mkdtemp()
-  atexit.register(shutil.rmtree, os.environ["SFTRL_COMPILE_CACHE"], ignore_errors=True)
+  for variable in ("SFTRL_COMPILE_CACHE", "SFTRL_TEST_RUNS"):
+    os.environ[variable] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+  if os.environ.get("SFTRL_TEST_CACHE"):
+    os.environ["SFTRL_COMPILE_CACHE"] = os.path.abspath(os.environ["SFTRL_TEST_CACHE"])
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -47,11 +51,25 @@ from sftrl_jax.parallel import mesh as meshes  # noqa: E402
 MAKE, ONE_DEVICE = meshes.make, []
 # Linux gives a process 65,530 memory maps, every compiled program on a CPU takes some, and XLA ends a process that gets
 # no more by a segmentation fault.
-MOST_MAPS = 20_000
+MOST_MAPS = 30_000
 
 
 LONG = tuple(f"tests/{line}" for line in pathlib.Path(__file__).with_name("long_cases.txt").read_text().splitlines()
              if line and not line.startswith("#"))
+
+
+# A file is one worker's, and the last one to end is waited for: those that take long begin first. The room of programs,
+# whose fixtures last as long as it does, comes as a whole.
+FIRST = tuple(f"tests/{name}" for name in (
+    "programs/config/test_smoke.py", "programs/experiment/test_hosts_agree.py", "programs/loop/test_session.py",
+    "programs/test_rl.py", "programs/runtime/test_compile_cache.py", "programs/loop/test_evaluator.py",
+    "programs/loop/test_jitted.py", "programs/", "rollout/test_segments.py", "test_bad_input.py",
+    "training/test_step.py", "models/test_decoder.py", "training/updates/test_lengths.py", "test_readme.py",
+    "training/writers/test_event_file.py", "envs/test_arithmetic.py", "parallel/test_rules.py"))
+
+
+def pytest_configure(config):
+  config.option.loadscopereorder = False   # xdist would sort files by the number of their tests
 
 
 def pytest_addoption(parser):
@@ -59,7 +77,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-  """Leaves out the long cases, unless they are asked for, all of them or by their names."""
+  """Leaves out the long cases, unless they are asked for, all of them or by their names, and puts FIRST first."""
+  place = lambda item: next((place for place, name in enumerate(FIRST) if item.nodeid.startswith(name)), len(FIRST))
+  items.sort(key=place)
   if not config.getoption("--long") and not any("::" in word for word in config.args):
     left_out = [item for item in items if item.nodeid.startswith(LONG)]
     config.hook.pytest_deselected(items=left_out)

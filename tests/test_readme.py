@@ -234,7 +234,7 @@ def test_toy_runs_reports_and_rows_are_made(in_process, tmp_path, capsys):
   toys = [next(words for words in small if words[0] == verb) for verb in ("sft", "rl")]
   workdirs = [word.partition("=")[2] for words in toys for word in words if word.startswith("--workdir=")]
   for words in toys:
-    in_process(*words, "--config.log.report=False")
+    in_process(*words, "--config.log.report=False", "--config.rollout.shrink=()", "--config.evals.temperatures=(0.0,)")
   metrics = {key for workdir in workdirs for line in (tmp_path / workdir / "metrics.jsonl").read_text().splitlines()
              for key in json.loads(line)}
   page = (ROOT / "sftrl_jax/training/README.md").read_text()

@@ -1,7 +1,9 @@
 """A stand-in for the children of a study: a script that writes a workdir as a run does, without training anything."""
 
+import contextlib
 import functools
 import json
+import os
 import pathlib
 import runpy
 import sys
@@ -72,7 +74,7 @@ def stranger():
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points"
 TINY = {
     "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",
-    "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "(0.5,)",
+    "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "()",
     "evals.episodes": "16", "evals.variants": "('id_seen', 'rule_ood')", "evals.log_episodes": "2", "log.every": "1",
     "log.writers": "()", "mesh.cpu_threads": "0"}
 TINY_RL = {"batch": "8", "compute.microbatches": "2", "rollout.rows": "8"}
@@ -81,13 +83,15 @@ TINY_METHODS = {
     "sft": ("sft", {}), "rl": ("ppo", TINY_PPO),
     "lora": ("sft", {"lora.rank": "2", "optimizer.name": "schedule_free_adamw", "optimizer.learning_rate": "0.03",
                      "schedule.warmup": "0"}),
-    "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "evals.variants": "()"}),
+    "rl_lora": ("ppo", {**TINY_PPO, "lora.rank": "2", "ppo.value_layers": "(4,)", "evals.variants": "()"}),
     # Two updates of four are applied in the second iteration: target_kl stops at the first that follows another.
     "rl_guarded": ("ppo", {**TINY_PPO, "ppo.epochs": "2", "ppo.minibatches": "2", "ppo.target_kl": "1e-12",
                            "ppo.dual_clip": "3.0", "ppo.value_layers": "(8, 4)", "ppo.critic_warmup": "1",
                            "ppo.value_gradient": "True", "ppo.entropy_coef": "0.01", "steps": "3",
                            "evals.variants": "()"}),
-    "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
+    # The one whose rollouts shrink: every size costs programs.
+    "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1",
+                      "rollout.shrink": "(0.5,)"}),
     "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
 
 
@@ -158,16 +162,25 @@ def rewriters(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def tiny(one_device, tmp_path_factory):
+def shared_runs():
+  """A directory that all workers have."""
+  return pathlib.Path(os.environ["SFTRL_TEST_RUNS"])
+
+
+@pytest.fixture(scope="package")
+def tiny(one_device, shared_runs):
   """tiny(method, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot.
 
   method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters. RL is paid for words, so that there is an advantage.
   env: the section of another environment, by its own rewards
   """
-  reward = tmp_path_factory.mktemp("reward") / "words.py"
-  reward.write_text(REWARD)
   from sftrl_jax.programs.config import resolve
   from sftrl_jax.programs.experiment import run_config
+  reward = shared_runs / "words.py"   # a part of a run's config, which is one in all workers
+  if not reward.is_file():
+    part = reward.with_suffix(f".{os.getpid()}")
+    part.write_text(REWARD)
+    part.replace(reward)
 
   def make(method, env=None, **overrides):
     file, own = TINY_METHODS[method]
@@ -282,13 +295,16 @@ def lines_of():
 
 
 @pytest.fixture(scope="package")
-def finished(tiny, run_of, tmp_path_factory):
-  """finished(method) -> the workdir of a whole tiny run, trained once."""
+def finished(tiny, run_of, shared_runs):
+  """finished(method) -> the workdir of a whole tiny run, trained by the first worker that asks for it."""
 
   @functools.cache
   def run(method):
-    workdir = tmp_path_factory.mktemp("finished") / method
-    run_of(tiny(method), workdir)
+    workdir, own = shared_runs / method, shared_runs / f"{method}-{os.getpid()}"
+    if not workdir.is_dir():
+      run_of(tiny(method), own)
+      with contextlib.suppress(OSError):   # the other worker was quicker
+        own.rename(workdir)
     return workdir
 
   return run

@@ -213,9 +213,9 @@ def test_transformers_stops_where_sample_does_and_renders_the_same_ids(exports, 
     assert theirs.decode(written) == "good<|im_end|>" and model.dtype == torch.float32
 
 
-def test_adapters_of_a_run_are_written_read_and_trained_on(exports, run_of, tmp_path, capsys):
+def test_adapters_of_a_run_are_written_read_and_trained_on(exports, finished, run_of, tmp_path, capsys):
   workdir, adapters = exports(True), tmp_path / "adapters"
-  assert main(["convert", str(exports(False)), str(adapters), "--adapters"]) == 1
+  assert main(["convert", str(finished("sft")), str(adapters), "--adapters"]) == 1
   assert "--adapters: " in capsys.readouterr().err
   assert main(["convert", str(workdir), str(adapters), "--adapters"]) == 0, capsys.readouterr().err
   assert json.loads((adapters / "adapter_config.json").read_text())["base_model_name_or_path"] == str(

@@ -18,7 +18,7 @@ from sftrl_jax.training import compile_count
 
 LONGEST = 7
 HOT = 1.5   # at this temperature responses end early and late
-CUT = dict(max_new_tokens=LONGEST, shrink=(0.5,))
+CUT = dict(max_new_tokens=LONGEST, shrink=(0.25,))   # sizes of 16, 4 and 2 rows: each one costs programs
 WAYS = {"carried": dict(), "recomputed": dict(carry=False), "all rows": dict(shrink=()),
         "one turn": dict(turns=1), "groups on 2 devices": dict(devices=2, group=4)}
 WALKS = dict(turns=6, rewriting=Rewriting(3, 2))

@@ -232,7 +232,7 @@ def test_however_a_run_is_killed_each_line_is_there_once_when_it_ends(where, req
   wanted = {"metrics.jsonl": [*range(1, steps + 1)], "evals.jsonl": [0, 0, 3, 3, 6, 6, 9, 9],
             "episodes.jsonl": [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6, 7, 8, 9, 9, 9]}
   kills = 0
-  for seed in range(400 if where == "objects" else 40):
+  for seed in range(150 if where == "objects" else 40):
     chance, checkpoints = random.Random(seed), {}
 
     def kill(chance=chance):

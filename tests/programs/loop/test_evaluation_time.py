@@ -47,5 +47,6 @@ def test_what_is_short_or_not_known_is_not_said():
 def test_a_run_says_it_once(tiny, run_of, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(evaluation_time, "LEAST", 0.0)
   monkeypatch.setattr(evaluation_time, "SHARE", 1e-9)
-  run_of(tiny("sft", steps=4, evals__every=1), tmp_path)
+  few = dict(evals__variants="('id_seen',)", evals__temperatures="(0.0,)")
+  run_of(tiny("sft", steps=4, evals__every=1, **few), tmp_path)
   assert capsys.readouterr().out.count("Evaluations will take about") == 1

@@ -49,12 +49,13 @@ def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method, own):
 
 def test_so_does_one_that_refills_its_slots(tiny, run_of, tmp_path):
   config = tiny("grpo", env__attempts="2", rollout__refill="True", rollout__carry="False", rollout__shrink="()",
-                rollout__segment="2")
+                rollout__segment="2", evals__temperatures="(0.0,)")
   assert {"admit", "ring"} <= {*compare(config, run_of, tmp_path)}
 
 
 def test_so_does_one_whose_episodes_have_several_chats(rewriters, tiny, run_of, tmp_path):
-  names = compare(tiny("rl", **{**CHANGES, "env__name": f"{rewriters}:Hands", "env__attempts": "4"}), run_of, tmp_path)
+  names = compare(tiny("rl", **{**CHANGES, "env__name": f"{rewriters}:Hands", "env__attempts": "4",
+                                "evals__variants": "()"}), run_of, tmp_path)
   assert "regroup" not in names   # a cache would hold the chat before
 
 

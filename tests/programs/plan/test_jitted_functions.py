@@ -20,7 +20,7 @@ def listed(experiment):
 
 @pytest.fixture(scope="module")
 def ppo(tiny):
-  config = tiny("rl", rollout__shrink="()", ppo__minibatches="2", ppo__epochs="3", env__attempts="3", batch="16")
+  config = tiny("rl", ppo__minibatches="2", ppo__epochs="3", env__attempts="3", batch="16")
   return listed(build_experiment(config, "rl"))
 
 
@@ -71,7 +71,8 @@ def test_groups_have_a_first_turn_of_their_own(tiny):
 
 
 def test_segments_are_listed_with_all_rows_and_called_as_often_as_the_longest_responses_need(tiny):
-  experiment = build_experiment(tiny("rl", env__attempts="2", rollout__max_new_tokens="20", rollout__segment="4"), "rl")
+  experiment = build_experiment(tiny("rl", env__attempts="2", rollout__max_new_tokens="20", rollout__segment="4",
+                                     rollout__shrink="(0.5,)"), "rl")
   actor, functions = experiment.actor, listed(experiment)
   assert actor.in_segments and len(actor.sizes) > 1
   rows, batches = actor.rollout.rows, -(-experiment.batch // actor.rollout.rows)

@@ -11,14 +11,16 @@ import types
 
 import jax
 import pytest
+from jax._src import compilation_cache as internal
 from jax.experimental.compilation_cache import compilation_cache
 
 from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.compile_cache import CompileCache
 
 ROOT = pathlib.Path(__file__).parents[3]
-WORDS = ("rl", "--config=configs/general_points/ppo.py:smoke", "--config.log.report=False", "--config.log.writers=()",
-         "--config.evals.variants=('id_seen',)", "--config.evals.at=()")
+WORDS = ("sft", "--config=configs/general_points/sft.py:smoke", "--config.log.report=False", "--config.log.writers=()",
+         "--config.evals.variants=('id_seen',)", "--config.evals.at=()", "--config.evals.temperatures=(0.0,)",
+         "--config.rollout.shrink=()", "--config.model.layers=1")
 DAMAGE = (lambda entry: b"", lambda entry: b"\0" * len(entry), lambda entry: entry[: len(entry) // 2],
           lambda entry: entry[:-9] + bytes([entry[-9] ^ 1]) + entry[-8:], lambda entry: b"\xff" + entry[1:])
 CLOCKS = ("seconds", "timing_s", "throughput", "compute/chip_hours")
@@ -128,10 +130,10 @@ def test_nothing_else_is_removed_from_the_directory(tmp_path):
 
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
-  """JAX without a cache, and a home for one; JAX is as before when the test ends."""
+  """JAX without a cache, and a home for one; JAX is as before when the test ends, with what all tests share."""
   names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
            "jax_persistent_cache_enable_xla_caches", "jax_enable_compilation_cache")
-  before = {name: getattr(jax.config, name) for name in names}
+  before, shared = {name: getattr(jax.config, name) for name in names}, (internal._cache, internal._cache_initialized)
   jax.config.update(names[0], None)
   compilation_cache.reset_cache()
   monkeypatch.setattr(compile_cache, "USED", [])
@@ -141,6 +143,7 @@ def unset(monkeypatch, tmp_path):
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()
+  internal._cache, internal._cache_initialized = shared
 
 
 def test_it_is_on_by_default(unset):

@@ -24,7 +24,7 @@ TEMPLATE = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end
 CHANGES = {
     "start": "", "model.name": "pretrained", "model.dtype": "float32", "model.remat": "none",
     "tokenizer.name": "pretrained", "env.style": "short", "steps": "2", "flops": "0", "batch": "8",
-    "data.length": "160", "compute.microbatches": "1", "rollout.rows": "8", "rollout.shrink": "(0.5,)",
+    "data.length": "160", "compute.microbatches": "1", "rollout.rows": "8", "rollout.shrink": "()",
     "rollout.prompt_tokens": "60", "rollout.feedback_tokens": "50", "rollout.max_new_tokens": "8",
     "evals.episodes": "8", "evals.at": "()",
     "evals.variants": "('rule_ood',)", "evals.temperatures": "(0.0,)", "env.attempts": "2", "log.every": "1",
@@ -121,9 +121,9 @@ def test_a_workdir_stands_alone(config, trained, weights, run_of, tmp_path, monk
   try:
     lines = evaluate.run(str(trained), [], str(tmp_path / "judged"))
     assert [line["variant"] for line in lines] == ["rule_ood"]
-    run_of(config("rl", start=str(trained), steps="1"), tmp_path / "rl")
+    run_of(config("rl", start=str(trained), steps="1", evals__variants="()", env__attempts="1"), tmp_path / "rl")
     assert checkpoint_ref.is_workdir(tmp_path / "rl") and (tmp_path / "rl" / "pretrained" / "config.json").is_file()
-    lines = evaluate.run(str(tmp_path / "rl"), [], str(tmp_path / "judged2"))
+    lines = evaluate.run(str(tmp_path / "rl"), [("evals.variants", "('rule_ood',)")], str(tmp_path / "judged2"))
     assert lines[0]["step"] == 1
   finally:
     shutil.move(away, weights)

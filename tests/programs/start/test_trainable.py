@@ -45,7 +45,8 @@ def measured(lines, step=None):
   return [[line[key] for key in MEASURED] for line in lines if step in (None, line["step"])]
 
 
-@pytest.mark.parametrize("method, others", [("lora", set()), ("rl_lora", {"value/bias", "value/kernel"})])
+@pytest.mark.parametrize("method, others", [("lora", set()), ("rl_lora", {   # beside a value head with layers
+    f"value/{path}" for path in ("kernel", "bias", "hidden/0/kernel", "hidden/0/bias")})])
 def test_adapters_alone_are_trained_and_saved(finished, experiment, method, others):
   home = finished(method)
   state = ocp.StandardCheckpointer().restore((home / "checkpoints" / "2" / "state").absolute())
@@ -56,14 +57,6 @@ def test_adapters_alone_are_trained_and_saved(finished, experiment, method, othe
   assert not any("/model/" in path for path in trees.leaves(state))
   assert trees.leaves(state["params"])["lora/layers/block/attn/q/b"].any()
   assert json.loads((home / "base.json").read_text())["start"] == "scratch"
-
-
-def test_a_value_head_with_layers_is_trained_beside_adapters(tiny, run_of, tmp_path):
-  run_of(tiny("rl_lora", steps=1, ppo__value_layers="(4,)", checkpoint__every=1), tmp_path)
-  state = ocp.StandardCheckpointer().restore((tmp_path / "checkpoints" / "1" / "state").absolute())
-  assert {path for path in trees.leaves(state["params"]) if path.startswith("value")} == {
-      f"value/{path}" for path in ("kernel", "bias", "hidden/0/kernel", "hidden/0/bias")}
-  assert not any("/model/" in path for path in trees.leaves(state))
 
 
 def test_at_step_0_a_run_of_adapters_is_its_base(finished, lines_of):

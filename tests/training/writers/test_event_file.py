@@ -67,6 +67,7 @@ TRAINED = """
 import sys
 from sftrl_jax.main import main
 code = main(sys.argv[1:])
+from sftrl_jax.programs import preference, rl
 assert "torch" not in sys.modules, "imported"
 import torch
 sys.exit(code or not torch.is_usable)
@@ -78,9 +79,10 @@ def test_a_run_that_writes_scalars_imports_no_torch(tmp_path):
   package = tmp_path / "path" / "torch"
   package.mkdir(parents=True)
   (package / "__init__.py").write_text("is_usable = True\n")
-  environment = {**os.environ, "XLA_FLAGS": "",
+  flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+  environment = {**os.environ, "XLA_FLAGS": flags,
                  "PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])}
-  words = ("rl", "--config=configs/general_points/ppo.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.steps=1",
+  words = ("sft", "--config=configs/general_points/sft.py:smoke", f"--workdir={tmp_path / 'run'}", "--config.steps=1",
            "--config.evals.variants=()", "--config.log.report=False", "--config.log.writers=('tensorboard',)")
   child = subprocess.run([sys.executable, "-c", TRAINED, *words], env=environment, capture_output=True, text=True,
                          check=False)
