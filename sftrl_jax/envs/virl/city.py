@@ -114,7 +114,7 @@ def walk(city: City, draw: random.Random, legs: int, straight: int, drop: float,
       visited.add(node)
     if len(path) == legs and node in city.landmarks:
       parts = tuple(_leg(city, *step, draw, straight, drop) for step in path)
-      return route.make(f"route {number} of {city.name}", start, parts, wrap)
+      return route.make(f"route {number} of {city.name}", start, parts, wrap, city.name)
   raise ValueError(f"no route of {legs} legs was drawn in {city.name} in {_DRAWS} attempts: use fewer legs, a larger "
                    "size, or more landmarks.")
 
@@ -123,8 +123,10 @@ def _leg(city: City, node: Node, facing: int, draw: random.Random, straight: int
   following, heading = city.streets[node][facing], city.heading(facing)
   begin, end = city.place(node), city.place(following)
   sign = city.landmarks.get(following)
-  landmark = route.Landmark(sign[0], sign[1], compass.side_word(heading, sign[2])) if sign else None
-  return route.Leg(heading, (begin, end), landmark, route.between((begin, end), draw, straight, drop, _snap))
+  landmark = route.Landmark(sign[0], sign[1], compass.side_word(heading, sign[2]),
+                            compass.bend(heading, sign[2])) if sign else None
+  streets = tuple(tuple(map(city.heading, city.streets[ending])) for ending in (node, following))
+  return route.Leg(heading, (begin, end), landmark, route.between((begin, end), draw, straight, drop, _snap), streets)
 
 
 def _snap(place: route.Place, ends: tuple[route.Place, route.Place]) -> route.Place:
