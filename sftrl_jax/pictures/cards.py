@@ -128,8 +128,9 @@ def _draw_pips(deck: _Deck, rank: str, suit: str, width: int, height: int) -> Im
   image = _blank(deck, width, height)
   ink = deck.inks[SUITS[suit]]
   corner_rank, corner_suit = (0.25, 0.09) if deck.suit_first else (0.1, 0.22)
+  size = 0.17 if len(rank) == 1 else 0.13
   for _ in range(2):   # the second corner is the first one turned round
-    _draw_rank(image, deck, rank, (0.12 * width, corner_rank * height), 0.17 * width, ink)
+    _draw_rank(image, deck, rank, (0.12 * width, corner_rank * height), size * width, ink)
     _draw_suit(image, suit, (0.12 * width, corner_suit * height), 0.055 * width, ink)
     image = image.rotate(180)
   count = int(rank) if rank.isdigit() else 1 if rank == "A" else 0

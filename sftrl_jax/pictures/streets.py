@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 HALF_STREET, HALF_ROAD, EYE = 7.0, 4.0, 1.7   # meters: from the middle to a wall, to the kerb; height of the camera
 FAR = 300.0   # meters: no wall is further
-VARIANTS = 6   # of a background: other buildings
+VARIANTS = 4   # of a background: other buildings
+TINTS = 2   # of every palette of a look
 COLUMNS = 120   # pixels of a view from which views are parted by a line and a sign has a name's two lines
 
 Colour = tuple[int, int, int]
@@ -79,24 +80,28 @@ class Sign:
 class Scene:
   """What is around a point. streets: degrees to the right of where one faces; crossing: has zebra stripes
 
-  city: any text that names the city, which decides its palette; place: any text that names the point, which decides the
-  buildings
+  city: its number, which decides its palette; place: any text that names the point, which decides the buildings
   """
 
-  city: str
+  city: int
   place: str
   streets: tuple[float, ...]
   crossing: bool
   sign: Sign | None
 
 
-@functools.lru_cache(maxsize=1 << 12)
-def palette(city: str, look: str) -> Palette:
-  """The palette of a city in a look, a key of LOOKS: one of the look's, with a tint of the city's own."""
-  number = zlib.crc32(city.encode())
-  kinds = LOOKS[look]
-  chosen = kinds[number % len(kinds)]
-  tint = [(number >> shift) % 25 - 12 for shift in (4, 10, 16)]
+def palette(city: int, look: str) -> Palette:
+  """The palette of a city in a look, a key of LOOKS: cities of neighbouring numbers have different ones."""
+  return _palettes(look)[city % len(_palettes(look))]
+
+
+@functools.cache
+def _palettes(look: str) -> tuple[Palette, ...]:
+  """Those of a look, first as they are and then with tints: few, because every one has backgrounds of its own."""
+  return tuple(_tinted(kind, (14 * tint, -10 * tint, -14 * tint)) for tint in range(TINTS) for kind in LOOKS[look])
+
+
+def _tinted(chosen: Palette, tint: tuple[int, int, int]) -> Palette:
   tinted = lambda colour: tuple(min(255, max(0, value + change)) for value, change in zip(colour, tint, strict=True))
   return dataclasses.replace(chosen, sky=tuple(map(tinted, chosen.sky)), facades=tuple(map(tinted, chosen.facades)))
 
@@ -155,7 +160,7 @@ def _bend(angle: float) -> float:
 
 @functools.lru_cache(maxsize=512)
 def _board(name: str, colours: tuple[Colour, Colour, Colour], pixels: int) -> np.ndarray:
-  """The board of a sign: uint8 [Y, X, 3], narrower than a view. A small one has the last word of the name alone."""
+  """The board of a sign: uint8 [Y, X, 3], no wider than a view. A small one has the last word of the name alone."""
   board, ink, frame = colours
   words = name.upper().split() or ["?"]
   lines = [words[-1]] if pixels < COLUMNS or len(words) == 1 else [" ".join(words[:-1]), words[-1]]
@@ -170,7 +175,8 @@ def _board(name: str, colours: tuple[Colour, Colour, Colour], pixels: int) -> np
   draw.rectangle((edge, edge, image.width - 1 - edge, image.height - 1 - edge), fill=board)
   for place, line in enumerate(lines):
     draw.text((image.width / 2, scale * (margin + tall * (place + 0.5))), line, fill=ink, font=font, anchor="mm")
-  return np.asarray(image.resize((image.width // scale, image.height // scale), Image.Resampling.BOX))
+  shown = np.asarray(image.resize((image.width // scale, image.height // scale), Image.Resampling.BOX))
+  return shown[: pixels // 2, :pixels]   # a name of a file may be too long for any font
 
 
 def _size(lines: list[str], width: float, height: float) -> int:
@@ -179,7 +185,7 @@ def _size(lines: list[str], width: float, height: float) -> int:
   return max(6, int(min(height, 100 * width / widest)))
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)
 def _background(colours: Palette, streets: tuple[int, ...], crossing: bool, variant: int, pixels: int) -> np.ndarray:
   """A view without a sign, read-only: uint8 [pixels, pixels, 3]. streets: degrees to the right of the view's middle"""
   slope = (np.arange(pixels) + 0.5) / (pixels / 2) - 1   # of each column, and of each row downwards

@@ -78,16 +78,16 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Route:
-  """A route. name: for messages and maps; turns, landmarks: those of each leg; points: the rail; city: a name of it."""
+  """A route. name: for messages and maps; turns, landmarks: those of each leg; points: the rail; city: its number."""
 
   name: str
   turns: tuple[Turn, ...]
   landmarks: tuple[Landmark | None, ...]
   points: tuple[Point, ...]
-  city: str = ""
+  city: int = 0
 
 
-def make(name: str, facing: float, legs: tuple[Leg, ...], wrap: bool = True, city: str = "") -> Route:
+def make(name: str, facing: float, legs: tuple[Leg, ...], wrap: bool = True, city: int = 0) -> Route:
   """The route along these legs, for somebody who faces `facing` degrees at the start. wrap: of `relative_word`."""
   turns, points, seen = [], [], None
   for index, leg in enumerate(legs):
