@@ -13,11 +13,16 @@ from flax import struct
 
 @struct.dataclass
 class Inputs:
-  """B rows of T tokens."""
+  """B rows of T tokens, and the pictures that stand in them.
+
+  Where a picture stands, a row has as many placeholder ids as the model has features a picture; the k-th placeholder of
+  a row takes the k-th feature of the row's pictures, in their order.
+  """
 
   tokens_BT: np.ndarray  # int32
   positions_BT: np.ndarray  # int32, from 0 within a segment
   segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
+  images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
 
 
 def _empty(rows: int, length: int) -> Inputs:
