@@ -172,7 +172,7 @@ def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[E
   for first in range(0, len(parts), rows):
     some = parts[first : first + rows]
     blank = blank_episodes(rows - len(some))
-    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
+    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows, reader=experiment.tokenizer.reader)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
     means = jax.device_get(measure(params, start, *placed))
     total = means if total is None else merge(total, means)
