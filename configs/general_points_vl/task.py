@@ -3,7 +3,8 @@
 from ml_collections import ConfigDict
 
 VARIANTS = ("id_seen", "id_unseen", "rule_ood", "red", "deck1", "night")
-PROMPT, RESPONSE = 10, 17   # tokens: bos, a feature a card, rule and target; cards, numbers, a formula of 7, and the end
+PROMPT = 10     # tokens: bos, a feature a card, rule and target
+RESPONSE = 17   # tokens: cards, numbers, a formula of up to 7, and the end
 
 
 def shared(**env) -> ConfigDict:

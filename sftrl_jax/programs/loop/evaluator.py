@@ -152,7 +152,8 @@ def _responses(counts: Tally) -> dict:
   return {"responses": counts.responses, "right": counts.right, "per_step": counts.per_step,
           "points": counts.points, "first_right": counts.first_right, "legal": counts.legal,
           "all_codes": counts.all_codes, "episode_right": list(counts.episode_right),
-          "episode_responses": list(counts.episode_responses)}
+          "episode_responses": list(counts.episode_responses),
+          **({"first_parts": counts.first_parts} if counts.first_parts else {})}
 
 
 def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
@@ -203,7 +204,8 @@ def _rate(line: dict) -> str:
   if not line.get("verifies", True):
     return f"score {score_text(line)}"
   per_step = f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""
-  return f"{100 * line['success']:.1f}%{per_step}"
+  parts = [f"{name} {right.count('1') / max(1, len(right)):.1%}" for name, right in line.get("first_parts", {}).items()]
+  return f"{100 * line['success']:.1f}%{per_step}{' (first ' + ', '.join(parts) + ')' if parts else ''}"
 
 
 def score_text(line: dict) -> str:
