@@ -13,11 +13,16 @@ from flax import struct
 
 @struct.dataclass
 class Inputs:
-  """B rows of T tokens."""
+  """B rows of T tokens, and the pictures that stand in them.
+
+  Where a picture stands, a row has as many placeholder ids as the model has features a picture; the k-th placeholder of
+  a row takes the k-th feature of the row's pictures, in their order.
+  """
 
   tokens_BT: np.ndarray  # int32
   positions_BT: np.ndarray  # int32, from 0 within a segment
   segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
+  images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
 
 
 def _empty(rows: int, length: int) -> Inputs:
@@ -60,16 +65,20 @@ class Slot(NamedTuple):
   segment: int
 
 
-def first_fit(size: int, used: list[int], segments: list[int], length: int) -> Slot | None:
-  """A slot for a sequence of `size` in the first row with room for it, or None; updates `used` and `segments` in place.
+def first_fit(size: int, used: list[int], segments: list[int], length: int, pictures: int = 0,
+              shown: list[int] | None = None, most: int = 0) -> Slot | None:
+  """A slot for a sequence of `size` in the first row with room for it, or None; updates the lists in place.
 
   used, segments: tokens and sequences of every row so far. Sequences are placed in the order of their stream, so which
   of them share a batch depends on that order alone.
+  pictures: of the sequence; shown: pictures of every row so far; most: of a row
   """
   for row, start in enumerate(used):
-    if start + size <= length:
+    if start + size <= length and (not pictures or shown[row] + pictures <= most):
       used[row] += size
       segments[row] += 1
+      if pictures:
+        shown[row] += pictures
       return Slot(row, start, segments[row])
   return None
 

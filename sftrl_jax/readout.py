@@ -13,6 +13,7 @@ class Readout(NamedTuple):
   ids: columns that have probability, where the table has more (0: all of them)
   divisor: products are divided by it
   softcap: they then become softcap * tanh(product / softcap) (0: they stay)
+  barred: ids without probability among the others, such as those that stand for pictures
   in_tiles: where sampler and trainer agree to the bit: (function of vectors [M, D], [..., D]) -> its results, the same
     bits for a vector in any batch (models/tiles.py). Both then call `exact_logits` and `exact_log_softmax`
   """
@@ -21,15 +22,20 @@ class Readout(NamedTuple):
   divisor: float = 1.0
   softcap: float = 0.0
   in_tiles: Callable | None = None
+  barred: tuple[int, ...] = ()
 
   def logits(self, products: jax.Array) -> jax.Array:
     """Logits of products [..., V], f32. Columns without probability are -1e9: finite, so that 0 * log 0 is 0 in entropy
     and KL."""
     logits = products if self.divisor == 1 else products / self.divisor
     logits = jnp.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
-    if not self.ids:
+    if not self.ids and not self.barred:
       return logits
-    return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < self.ids, logits, -1e9)
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    logits = jnp.where(ids < self.ids, logits, -1e9) if self.ids else logits
+    for barred in self.barred:
+      logits = jnp.where(ids == barred, -1e9, logits)
+    return logits
 
   def backward(self, d_logits: jax.Array, logits: jax.Array) -> jax.Array:
     """The gradient of products from that of logits, which is 0 in columns without probability."""

@@ -32,6 +32,7 @@ class Model:
 
   def hidden(self, params: dict, inputs: Inputs) -> jax.Array:
     """hidden_BTD after the final norm, in config.dtype."""
+    self._refuse_images(inputs)
     if self.exact:
       return exact.hidden(self.config, params, inputs)
     return Decoder(self.config).apply({"params": params}, inputs)
@@ -47,17 +48,18 @@ class Model:
                    tiles.each_of_last_axis if self.exact else None)
 
   def logits(self, params: dict, tokens: jax.Array, positions: jax.Array | None = None,
-             segments: jax.Array | None = None) -> jax.Array:
+             segments: jax.Array | None = None, images: jax.Array | None = None) -> jax.Array:
     """logits_BTV in f32, the whole array: for tests and small jobs; training goes through objectives.logprobs.
 
-    tokens, positions, segments: int32 [B, T], the fields of `Inputs`. Without segments each row is one segment; without
-    positions a token's position is the number of tokens of its segment before it, so packed rows equal separate ones.
+    tokens, positions, segments, images: the fields of `Inputs`, int32 [B, T] and uint8 [B, I, Y, X, C]. Without
+    segments each row is one segment; without positions a token's position is the number of tokens of its segment before
+    it, so packed rows equal separate ones.
     """
     segments = jnp.ones_like(tokens) if segments is None else jnp.asarray(segments)
     if positions is None:
       same_BTT = segments[:, :, None] == segments[:, None, :]
       positions = jnp.sum(jnp.tril(same_BTT, -1), axis=-1, dtype=jnp.int32)
-    return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments)))
+    return self.unembed(params, self.hidden(params, Inputs(tokens, positions, segments, images)))
 
   def unembed(self, params: dict, hidden_BTD: jax.Array) -> jax.Array:
     """logits in f32 of hidden states [..., D]."""
@@ -80,15 +82,22 @@ class Model:
 
   def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """(hidden_BTD, cache) after reading T more tokens a row."""
+    self._refuse_images(inputs)
     if self.exact:
       return exact.extend(self.config, decoding_params, past, inputs)
     return extend(self.config, decoding_params, past, inputs)
 
   def prefill(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """`extend` of an empty cache: what is read attends over itself and not over the room of the cache."""
+    self._refuse_images(inputs)
     if self.exact or type(self).extend is not Model.extend:   # a family of one's own that extends in its own way
       return self.extend(decoding_params, past, inputs)
     return extend(self.config, decoding_params, past, inputs, empty=True)
+
+  def _refuse_images(self, inputs: Inputs) -> None:
+    if inputs.images_BIYXC is not None:
+      raise ValueError(f"The inputs have pictures, but {type(self.config).__name__} of config.model.name reads text "
+                       "only: use a vision-language model, such as --config.model.name=tiny_vlm.")
 
   def columns(self, tokens: int) -> int:
     """Columns of a cache with room for so many tokens."""

@@ -211,17 +211,18 @@ def of_kind(kind: jax.Array | None, kinds: dict):
 
 
 class Decoder(nn.Module):
-  """Tokens to hidden states after the final norm. The caller unembeds them, and may do so in chunks."""
+  """Tokens to hidden states after the final norm. The caller unembeds them, and may do so in chunks.
+  splice: from embeddings x_BTD of tokens to what the first layer reads, where pictures stand in some places."""
 
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, inputs: Inputs) -> jax.Array:
+  def __call__(self, inputs: Inputs, splice: Callable = lambda x_BTD: x_BTD) -> jax.Array:
     positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
     check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
     c = self.config
     table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
-    x_BTD = constrain(look_up(c, table_VD, inputs.tokens_BT), ROWS)
+    x_BTD = constrain(splice(look_up(c, table_VD, inputs.tokens_BT)), ROWS)
     kernel = kernels.chosen(c, platform(), inputs.tokens_BT.shape[1])
     tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
     mask = {kind: block_mask(allowed_BTT) for kind, allowed_BTT in allowed.items()} if kernel == "blocks" else allowed
@@ -239,14 +240,13 @@ class Decoder(nn.Module):
 def weights_stationary(tokens: int) -> bool:
   """Whether matrices stay on their devices and activations are sent, by the tokens of a row.
 
-  So it is for one token a row, where a matrix is much larger than all activations together. For many tokens, matrices
-  are gathered and activations stay (Pope et al. 2022).
+  So it is for one token a row, where a matrix is much larger than all activations; else they stay (Pope et al. 2022).
   """
   return tokens == 1
 
 
 def mark_saved(config: DecoderConfig, x: jax.Array) -> jax.Array:
-  """x; remat "light" and "offload" save it for the backward pass, and recompute everything that is not marked."""
+  """x; remat "light" and "offload" save it for the backward pass, and recompute what is not marked."""
   return checkpoint_name(x, SAVED) if config.remat in ("light", "offload") else x
 
 
@@ -294,18 +294,18 @@ def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Arr
   return tables, allowed
 
 
-def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs, empty: bool = False
-           ) -> tuple[jax.Array, Cache]:
+def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs, empty: bool = False,
+           splice: Callable = lambda x_BTD: x_BTD) -> tuple[jax.Array, Cache]:
   """(hidden_BTD after the final norm, cache) after reading T more tokens a row: a prompt, a message, a sampled token.
 
   params: the decoding parameters of `unstack`. cache: must have room for T more tokens; nothing checks it, because the
-  write index is not known at trace time. empty: whether nothing is in the cache.
+  write index is not known at trace time. empty: whether nothing is in the cache. splice: as of Decoder.
   """
   tokens_BT, positions_BT, segments_BT = inputs.tokens_BT, inputs.positions_BT, inputs.segments_BT
   check(tokens_BT=tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
   start, cache = cache.index, reserve(cache, positions_BT, segments_BT)
   tables, allowed = by_kind(config, positions_BT, segments_BT, cache.positions_BS, cache.segments_BS)
-  x_BTD = look_up(config, params["embed"], tokens_BT)
+  x_BTD = splice(look_up(config, params["embed"], tokens_BT))
   x_BTD = x_BTD if weights_stationary(tokens_BT.shape[1]) else constrain(x_BTD, ROWS)
   reads_itself = empty and kernels.reads_itself(tokens_BT.shape[1], cache.positions_BS.shape[1])
   by_mask = lambda allowed_BTS: functools.partial(attend, allowed_BTS=allowed_BTS, scale=config.query_scale,
