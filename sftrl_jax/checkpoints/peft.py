@@ -99,7 +99,7 @@ def _refuse_others(values: dict, path: Path) -> None:
 def names_of(config: DecoderConfig) -> dict[str, Tensor]:
   """Our path of a factor -> PEFT's tensor, of every projection of this family's models."""
   names, family = {}, families.of(config)
-  for path, weight in families.FAMILIES[family].NAMES.items():
+  for path, weight in families.names_of(families.FAMILIES[family], config).items():
     if weight.part:
       raise ValueError(f"{family} keeps several projections in one tensor ({weight.name.rsplit('.', 2)[-2]}), and an "
                        "adapter of PEFT is of all of them together, ours of each: export the merged model instead.")
