@@ -65,16 +65,20 @@ class Slot(NamedTuple):
   segment: int
 
 
-def first_fit(size: int, used: list[int], segments: list[int], length: int) -> Slot | None:
-  """A slot for a sequence of `size` in the first row with room for it, or None; updates `used` and `segments` in place.
+def first_fit(size: int, used: list[int], segments: list[int], length: int, pictures: int = 0,
+              shown: list[int] | None = None, most: int = 0) -> Slot | None:
+  """A slot for a sequence of `size` in the first row with room for it, or None; updates the lists in place.
 
   used, segments: tokens and sequences of every row so far. Sequences are placed in the order of their stream, so which
   of them share a batch depends on that order alone.
+  pictures: of the sequence; shown: pictures of every row so far; most: of a row
   """
   for row, start in enumerate(used):
-    if start + size <= length:
+    if start + size <= length and (not pictures or shown[row] + pictures <= most):
       used[row] += size
       segments[row] += 1
+      if pictures:
+        shown[row] += pictures
       return Slot(row, start, segments[row])
   return None
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sftrl_jax"
 FLOORS = {
     "paths": -1,   # the ground: what a path is
     "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "readout": 0, "chat": 0, "alarms": 0,
-    "jsonl": 0,
+    "jsonl": 0, "pictures": 0,
     "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
     "checkpoints": 2, "data": 2, "rollout": 2,
     "training": 3,
@@ -42,7 +42,7 @@ READERS_OF_REPORT = {"sftrl_jax/programs/cli/commands.py", "sftrl_jax/programs/s
                      "sftrl_jax/programs/study/config.py"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # Imported before JAX may be: threads are not decided yet, or a mistake has to be printed at once.
-LIGHT_ROOMS = {"envs", "report", "chat", "alarms", "paths", "jsonl"}
+LIGHT_ROOMS = {"envs", "pictures", "report", "chat", "alarms", "paths", "jsonl"}
 LIGHT_FOLDERS = {"programs/config", "programs/runtime", "programs/study"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
     "cli/verbs", "cli/commands", "cli/config_help", "cli/experiments", "experiment/run_config", "start/checkpoint_ref",

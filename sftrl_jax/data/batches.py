@@ -7,8 +7,9 @@ import numpy as np
 from sftrl_jax.data.demonstrations import Demonstration
 from sftrl_jax.inputs import Slot, first_fit, pack
 from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.text.images import Pictures, with_pictures
 from sftrl_jax.text.pretrained import Pretrained
-from sftrl_jax.text.render import render, responses
+from sftrl_jax.text.render import pictures, render, responses
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
@@ -29,22 +30,39 @@ def next_batch(shown: Callable[[int], Demonstration], tokenizer: Tokenizer | Pre
   mine: the rows that are wanted here, the others being another process's; they stay blank. None: all.
   A sequence of n ids takes n - 1 places: the last one is only ever a target. ValueError for one that fits no row.
   """
-  used, segments = [0] * rows, [0] * rows
-  sequences, weights, slots = [], [], []
+  used, segments, in_rows, most = [0] * rows, [0] * rows, [0] * rows, tokenizer.reader.images if tokenizer.reader else 0
+  sequences, weights, slots, images = [], [], [], []
   while True:
-    ids, weight = example(tokenizer, shown(cursor + len(sequences)))
+    demonstrated = shown(cursor + len(sequences))
+    ids, weight = example(tokenizer, demonstrated)
+    own = pictures(tokenizer, demonstrated.chat)
     if len(ids) - 1 > length:
       raise ValueError(f"config.data.length is {length}, but example {cursor + len(sequences)} has {len(ids)} tokens: "
                        f"use --config.data.length={len(ids) - 1} or more.")
-    slot = first_fit(len(ids) - 1, used, segments, length)
+    if len(own) > most:
+      raise ValueError(f"config.model.images is {most}, but example {cursor + len(sequences)} has {len(own)} pictures: "
+                       f"use --config.model.images={len(own)} or more.")
+    slot = first_fit(len(ids) - 1, used, segments, length, len(own), in_rows, most)
     if slot is None:
       break
     sequences.append(ids)
     weights.append(weight)
     slots.append(slot)
+    images.append(own)
   wanted = [place for place, slot in enumerate(slots) if mine is None or slot.row in mine]
-  chosen = ([items[place] for place in wanted] for items in (sequences, weights, slots))
-  return lay(*chosen, rows, length), cursor + len(sequences)
+  sequences, weights, mine_slots, images = (
+      [items[place] for place in wanted] for items in (sequences, weights, slots, images))
+  batch = lay(sequences, weights, mine_slots, rows, length)
+  inputs = with_pictures(tokenizer.reader, batch.inputs, by_row(images, mine_slots, rows))
+  return batch.replace(inputs=inputs), cursor + len(slots)
+
+
+def by_row(images: Sequence[Pictures], slots: Sequence[Slot], rows: int) -> list[Pictures]:
+  """The pictures of each row of a packed batch: those of its sequences in the order in which they stand there."""
+  of_rows: list[Pictures] = [()] * rows
+  for own, slot in sorted(zip(images, slots, strict=True), key=lambda pair: pair[1].start):
+    of_rows[slot.row] += own
+  return of_rows
 
 
 def lay(sequences: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], slots: Sequence[Slot], rows: int,

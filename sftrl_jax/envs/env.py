@@ -17,7 +17,8 @@ class Verdict:
   `terminated`: the task is over; `truncated`: the attempts are used up. At most one of them is true.
   `correct`: this response is right; `success`: the episode is solved so far.
   `feedback`: the next message to the policy. `chat`: the chat to answer next, None at the end.
-  `code`: one of the environment's `codes`.
+  `code`: one of the environment's `codes`. `parts`: {name: right} of what is judged apart from the code, such as what
+  was seen in a picture and the rule that was applied to it; None where nothing is.
   """
 
   reward: float | None
@@ -28,6 +29,7 @@ class Verdict:
   feedback: str
   chat: Chat | None
   code: str
+  parts: dict[str, bool] | None = None
 
 
 @runtime_checkable

@@ -46,6 +46,16 @@ def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) 
   return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
 
 
+def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0) -> float:
+  """FLOPs of the features of all pictures of so many rows, unused places included; 0 for a model of text.
+
+  training: forward and backward, 3 x forward; or, with adapters, which are in the decoder, forward alone
+  """
+  if not hasattr(config, "tower_flops"):
+    return 0.0
+  return (3.0 if training and not adapters else 1.0) * rows * config.images * config.tower_flops()
+
+
 def by_paper(parameters: int, read_tokens: float, buffer_tokens: float = 0.0) -> float:
   """FLOPs by the formula of "SFT Memorizes, RL Generalizes" (2501.17161, appendix C.3): 6 N D_train + 2 N D_buffer.
 
@@ -65,6 +75,7 @@ def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int)
   """
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
   looked_up = 0 if config.tie_embeddings else size(decoding["embed"])
+  looked_up += size(decoding.get("vision", {}))   # which a prompt alone reads
   cell = 2 * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
   return size(decoding) - looked_up + rows * columns * config.layers * cell
 

@@ -108,6 +108,16 @@ def _counts_by_episode(line: dict, where: str, episodes: int) -> tuple[np.ndarra
   return right_N, responses_N
 
 
+def _cards(line: dict, where: str, episodes: int) -> np.ndarray:
+  """1 an episode whose first response has the cards right; empty where the line has no such part."""
+  parts = line.get("first_parts")
+  text = parts.get("cards", "") if isinstance(parts, dict) else ""
+  if not isinstance(text, str) or not {"0", "1"}.issuperset(text) or len(text) not in (0, episodes):
+    raise ValueError(f"{where}: first_parts.cards must be {episodes} digits 0 or 1, not {str(text)[:40]!r}. "
+                     f"{MEND_LINE}")
+  return np.array([*text], np.uint8) if text else NO_COUNTS
+
+
 def _codes(line: dict, key: str) -> dict[str, float]:
   codes = line.get(key) if isinstance(line.get(key), dict) else {}
   return {str(code): number(count) for code, count in codes.items() if number(count) >= 0}
@@ -144,7 +154,8 @@ def _evaluation(line: dict, where: str) -> Evaluation:
                if re.fullmatch("[1-9][0-9]{0,5}", k) and 0 <= number(rate) <= 1},
       counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0},
       proxy=number(line.get("proxy")), gold=number(line.get("reward")),
-      response_length=number(line.get("response_length")), verifies=line.get("verifies") is not False)
+      response_length=number(line.get("response_length")), verifies=line.get("verifies") is not False,
+      cards_N=_cards(line, where, episodes))
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
@@ -229,7 +240,7 @@ def read_study(directory: pathlib.PurePath | str) -> Study:
   runs = {key: read_run(home) for key, home in homes.items() if (home / "config.json").exists()}
   variant, measure = str(content.get("ood", "rule_ood")), content.get("measure", "success")
   if measure not in MEASURES:
-    raise ValueError(f"{path}: measure is {str(measure)[:40]!r}; it must be {' or '.join(MEASURES)}.")
+    raise ValueError(f"{path}: measure is {str(measure)[:40]!r}; it must be one of {', '.join(MEASURES)}.")
   bases_of = {method: group for method, group in _by_method(content, "bases_of", methods).items()
               if isinstance(group, str) and re.fullmatch(r"\w[\w.:-]*", group)}
   groups = sorted({bases_of.get(method, "") for method in methods})

@@ -17,8 +17,8 @@ MOST_COLUMNS = 5  # methods of a study, above which its report has a row for eac
 
 RunKey = tuple[int, str, int]  # (base, method, seed)
 NO_COUNTS = np.zeros(0, np.int64)
-PER_STEP = "per_step"
-MEASURE_LABELS = {"success": "success", PER_STEP: "right responses"}
+PER_STEP, CARDS = "per_step", "cards"
+MEASURE_LABELS = {"success": "success", PER_STEP: "right responses", CARDS: "hands read"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Evaluation:
   [episodes]: right responses and responses of every episode, or both empty. `all_codes` counts the verdicts of all
   responses, `pass_at` is {k: pass@k}, and `counts` holds the numbers of read_workdir.COUNTS that the line has.
   `proxy` is the mean reward of an episode by the scorer that a run learns from, `gold` by the environment, NaN where
-  there is none; `response_length` is in tokens. `verifies`: whether the task has right and wrong responses;
+  there is none; `response_length` is in tokens. `cards_N` [episodes]: 1 where the first response has the cards of the
+  picture right, empty where there is none. `verifies`: whether the task has right and wrong responses;
   `success` is 0 without.
   """
 
@@ -59,6 +60,7 @@ class Evaluation:
   gold: float = math.nan
   response_length: float = math.nan
   verifies: bool = True
+  cards_N: np.ndarray = dataclasses.field(default_factory=lambda: NO_COUNTS)
 
   @property
   def score(self) -> float:
@@ -70,6 +72,11 @@ class Evaluation:
     """Right responses of all responses, NaN without them."""
     responses = int(self.responses_N.sum())
     return float(self.right_N.sum() / responses) if responses else math.nan
+
+  @property
+  def cards(self) -> float:
+    """Hands that the first response has read right, of all; NaN without pictures."""
+    return float(self.cards_N.mean()) if self.cards_N.size else math.nan
 
   @property
   def updates(self) -> float:
@@ -208,7 +215,8 @@ class Study:
   def measures(self) -> tuple[str, ...]:
     """The measures that evaluations hold, the one that heads the report first."""
     every = [e for run in self.runs.values() for e in run.evaluations]
-    held = [measure for measure in MEASURES if measure == "success" or any(e.responses_N.size for e in every)]
+    counts = {PER_STEP: lambda e: e.responses_N.size, CARDS: lambda e: e.cards_N.size}
+    held = [measure for measure in MEASURES if measure == "success" or any(map(counts[measure], every))]
     return tuple(sorted(held, key=lambda measure: measure != self.named_measure))
 
   @property

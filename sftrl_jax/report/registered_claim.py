@@ -5,7 +5,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-MEASURES = ("success", "per_step")   # episodes that were right; right responses of all responses
+# Episodes that were right; right responses of all responses; episodes whose first response has the cards right.
+MEASURES = ("success", "per_step", "cards")
 START = "start"   # what a method is compared with by default: the model that its run starts from
 
 
@@ -51,7 +52,7 @@ def parse_claim(content: Any, methods: Collection[str], variant: str, measure: s
   if words["method"] not in methods:
     raise ValueError(f"method is {words['method'][:60]!r}, but should be one of {', '.join(methods)}.")
   if words["measure"] not in MEASURES:
-    raise ValueError(f"measure is {words['measure'][:60]!r}, but should be {' or '.join(MEASURES)}.")
+    raise ValueError(f"measure is {words['measure'][:60]!r}, but should be one of {', '.join(MEASURES)}.")
   if words["comparison"] not in (START, "", *methods) or words["comparison"] == words["method"]:
     raise ValueError(f"comparison is {words['comparison'][:60]!r}, but should be 'start', another method "
                      f"({', '.join(method for method in methods if method != words['method'])}) or '' for the value at "

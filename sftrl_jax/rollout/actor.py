@@ -8,12 +8,14 @@ beside it. `shapes` and `moves` list the programs; rollout/segments.py and rollo
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from sftrl_jax.envs.env import Rewriting
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, flops, kernels
 from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.parallel import hosts
@@ -22,6 +24,7 @@ from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.decoding.compiled import Compiled, compiled
 from sftrl_jax.rollout.sample import ResponseEnd, Sampling
+from sftrl_jax.text.images import Pictures, with_pictures
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import refuse_reuse
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -207,6 +210,10 @@ class Actor:
     """Whether nothing is in the cache when a turn begins."""
     return turn == 0 or not self.carries
 
+  def with_pictures(self, inputs: Inputs, pictures: Sequence[Pictures], turn: int) -> Inputs:
+    """What a turn reads, with the pictures of each row; a turn that goes on with a cache reads none."""
+    return with_pictures(self.tokenizer.reader, inputs, pictures) if self.begins_empty(turn) else inputs
+
   def cache_len(self, turn: int) -> int:
     """Most tokens of the cache in a turn: the need of the first turn, and from the second on that of the last one, so
     that all turns but the first share their programs."""
@@ -319,9 +326,10 @@ class Actor:
     shared prompt once. cache_len: columns that a sampled token attends over (0: of the whole turn)."""
     cache_len, config = cache_len or self.cache_len(turn), self.model.config
     read, decode = self.read_len(turn) * rows // group, (steps - 1) * rows
+    tower = flops.pictures(config, rows // group) if self.begins_empty(turn) else 0.0
     if not (self.begins_empty(turn) and kernels.reads_itself(self.read_len(turn), cache_len)):
-      return flops.forward(config, read + decode, cache_len, unembedded=rows * steps)
-    return (flops.forward(config, read, self.read_len(turn), unembedded=0)
+      return tower + flops.forward(config, read + decode, cache_len, unembedded=rows * steps)
+    return (tower + flops.forward(config, read, self.read_len(turn), unembedded=0)
             + flops.forward(config, decode, cache_len, unembedded=rows * steps))
 
   def segment_flops(self, rows: int, steps: int, cache_len: int) -> float:

@@ -7,7 +7,8 @@ import numpy as np
 from flax import struct
 
 from sftrl_jax.inputs import Inputs, right_pad
-from sftrl_jax.rollout.episodes import Episode, Response
+from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.text.images import ImageReader, Pictures, with_pictures
 
 
 @struct.dataclass
@@ -65,14 +66,15 @@ class Outcomes:
 
 
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]], slots: int = 1,
-         weigh: Callable[[Response], Sequence[float]] | None = None) -> Rows:
+         weigh: Callable[[Response], Sequence[float]] | None = None, reader: ImageReader | None = None) -> Rows:
   """Rows of `length` tokens.
 
   closing: ids after each episode's last response, () where none are read
   slots: rows of an episode, S of `Rows`; ValueError for an episode that has more
   weigh: the weights of a response's tokens
+  reader: of the pictures, where the model reads them
   """
-  texts, marks, turns, logprobs, weights = [], [], [], [], []
+  texts, marks, turns, logprobs, weights, images = [], [], [], [], [], []
   for episode, row_turns, after in _in_order(episodes, closing, slots):
     ids, mark, turn, logprob, weight = [], [], [], [], []
     for number, response in enumerate(t.response for t in row_turns):
@@ -91,22 +93,32 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
     turns.append(turn + [-1] * blank)
     logprobs.append(logprob + [0.0] * blank)
     weights.append(weight)
+    images.append(_pictures(row_turns))
   inputs = right_pad([ids[:length] if len(ids) == length + 1 else ids for ids in texts], length)
+  inputs = with_pictures(reader, inputs, images)
   return Rows(inputs, _shifted(texts, length, 0, np.int32), _shifted(marks, length, 0.0, np.float32),
               _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32),
               None if weigh is None else _shifted(weights, length, 0.0, np.float32))
 
 
-def response_rows(episodes: Sequence[Episode], length: int, turns: int, slots: int = 1) -> ResponseRows:
-  """Rows of `length` tokens that end with their last response, up to `turns` responses each. slots: as of `rows`."""
-  texts, ends_BU = [], np.zeros((slots * len(episodes), turns), np.int32)
+def response_rows(episodes: Sequence[Episode], length: int, turns: int, slots: int = 1,
+                  reader: ImageReader | None = None) -> ResponseRows:
+  """Rows of `length` tokens that end with their last response, up to `turns` responses each. slots, reader: as of
+  `rows`."""
+  texts, images, ends_BU = [], [], np.zeros((slots * len(episodes), turns), np.int32)
   for row, (_, row_turns, _) in enumerate(_in_order(episodes, [()] * len(episodes), slots)):
     ids = []
     for number, response in enumerate(turn.response for turn in row_turns):
       ids += [*response.context, *response.tokens]
       ends_BU[row, number] = max(0, len(ids) - 1)
     texts.append(ids)
-  return ResponseRows(right_pad(texts, length), ends_BU)
+    images.append(_pictures(row_turns))
+  return ResponseRows(with_pictures(reader, right_pad(texts, length), images), ends_BU)
+
+
+def _pictures(turns: Sequence[Turn]) -> Pictures:
+  """Of a row, in the order of its contexts."""
+  return tuple(image for turn in turns for image in turn.response.images)
 
 
 def by_turn(x_BU: np.ndarray, episodes: Sequence[Episode]) -> list[list[float]]:

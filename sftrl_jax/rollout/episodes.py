@@ -44,7 +44,7 @@ class Response:
   begins_row: its context is the whole of another chat than the one answered before, which the environment wrote anew;
     the first response of an episode begins a row without it
   refused: why the chat was not answered; the episode ends here, truncated or left out, and the text is not judged
-  """
+  images: arrays, the pictures in its context as the model reads them"""
 
   text: str
   context: tuple[int, ...] = ()
@@ -53,6 +53,7 @@ class Response:
   stopped: bool = True
   refused: Trouble | None = None
   begins_row: bool = False
+  images: tuple = dataclasses.field(default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -107,8 +107,9 @@ def _exchanged(context: PlayContext, seeds: Sequence[int | str], episodes: list[
 
 def packed(episode: Episode) -> dict:
   """An episode as JSON, without the chats between its turns."""
-  return {"turns": [{"response": {**_fields(turn.response), **{name: _text(getattr(turn.response, name), dtype)
-                                                               for name, dtype in ARRAYS.items()}},
+  arrays = lambda response: {name: _text(getattr(response, name), dtype) for name, dtype in ARRAYS.items()}
+  images = lambda response: [_packed_image(image) for image in response.images]
+  return {"turns": [{"response": {**_fields(turn.response), **arrays(turn.response), "images": images(turn.response)},
                      "verdict": {**_fields(turn.verdict), "chat": None}} for turn in episode.turns],
           **{name: [_packed_message(message) for message in getattr(episode, name)] for name in ("chat", "earlier")},
           "truncated": episode.truncated, "trouble": episode.trouble and _fields(episode.trouble),
@@ -117,8 +118,9 @@ def packed(episode: Episode) -> dict:
 
 def unpacked(record: dict, seed: int | str) -> Episode:
   """The episode of `packed`."""
-  turns = tuple(Turn(Response(**{**turn["response"], **{name: _numbers(turn["response"][name], dtype)
-                                                        for name, dtype in ARRAYS.items()}}),
+  arrays = lambda response: {name: _numbers(response[name], dtype) for name, dtype in ARRAYS.items()}
+  images = lambda response: tuple(map(_unpacked_image, response["images"]))
+  turns = tuple(Turn(Response(**{**turn["response"], **arrays(turn["response"]), "images": images(turn["response"])}),
                      Verdict(**turn["verdict"])) for turn in record["turns"])
   chat, earlier = (tuple(map(_unpacked_message, record[name])) for name in ("chat", "earlier"))
   trouble = record["trouble"] and Trouble(**record["trouble"])
@@ -139,12 +141,18 @@ def _numbers(text: str, dtype) -> tuple:
 
 def _packed_message(message: Message) -> dict:
   image = message.image
-  pixels = {} if image is None else {"image": _text(image, image.dtype), "shape": image.shape}
-  return {"role": message.role, "text": message.text, **pixels}
+  return {"role": message.role, "text": message.text, **({} if image is None else _packed_image(image))}
 
 
 def _unpacked_message(record: dict) -> Message:
   if "image" not in record:
     return Message(record["role"], record["text"])
-  image = np.frombuffer(base64.b64decode(record["image"]), np.uint8).reshape(record["shape"])
-  return Message(record["role"], record["text"], image)
+  return Message(record["role"], record["text"], _unpacked_image(record))
+
+
+def _packed_image(image: np.ndarray) -> dict:
+  return {"image": _text(image, image.dtype), "shape": image.shape}
+
+
+def _unpacked_image(record: dict) -> np.ndarray:
+  return np.frombuffer(base64.b64decode(record["image"]), np.uint8).reshape(record["shape"])

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from sftrl_jax.chat import Chat
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Trouble
+from sftrl_jax.text.images import Pictures
 from sftrl_jax.text.pretrained import Pretrained
-from sftrl_jax.text.render import continued, render
+from sftrl_jax.text.render import continued, later_messages, pictures, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 NEVER_BEGAN = Trouble("dropped/env", "reset gave no chat")
+LATER_PICTURE = Trouble("dropped/env", "a message after a response carries a picture, but config.rollout.carry keeps "
+                        "a cache, beside which no pictures are read: use --config.rollout.carry=False.")
 Readable = tuple[list[int], Trouble | None]   # (ids, None), or ([], the trouble)
 
 
@@ -34,6 +37,16 @@ def group_prompts(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat | None
   return contexts, refused
 
 
+def group_pictures(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat | None], contexts: Sequence[Sequence[int]],
+                   group: int) -> list[Pictures]:
+  """The pictures in each context of `group_prompts`."""
+  shown: list[Pictures] = []
+  for start in range(0, len(chats), group):
+    begun = next((chat for chat in chats[start : start + group] if chat is not None), ())
+    shown += [pictures(tokenizer, begun) if contexts[start] else ()] * len(chats[start : start + group])
+  return shown
+
+
 def prompt_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, long: str = "dropped/prompt") -> Readable:
   """Of a chat that is read from its beginning. long: the kind of trouble if it has more than `most` ids"""
   try:
@@ -43,9 +56,14 @@ def prompt_ids(tokenizer: Tokenizer | Pretrained, chat: Chat, most: int, long: s
   return (ids, None) if len(ids) <= most else ([], _too_long(long, "prompt_tokens", most, ids, chat))
 
 
-def later_ids(tokenizer: Tokenizer | Pretrained, rollout: RolloutConfig, chat: Chat, read: Sequence[int], anew: bool
-              ) -> Readable:
-  """Of a chat after a response: all of it where it begins anew, else what follows. read: ids of the chat so far"""
+def later_ids(tokenizer: Tokenizer | Pretrained, rollout: RolloutConfig, chat: Chat, read: Sequence[int], anew: bool,
+              carries: bool = False) -> Readable:
+  """Of a chat after a response: all of it where it begins anew, else what follows. read: ids of the chat so far
+
+  carries: whether the cache holds what was read before. Turns that only add to it read no pictures
+  """
+  if carries and any(message.image is not None for message in later_messages(chat)):
+    return [], LATER_PICTURE
   return (prompt_ids(tokenizer, chat, rollout.prompt_tokens, "cut/prompt") if anew else
           message_ids(tokenizer, chat, rollout.feedback_tokens, read))
 

@@ -16,8 +16,10 @@ from sftrl_jax.models.cache import Cache
 from sftrl_jax.parallel import hosts
 from sftrl_jax.rollout.actor import Actor, Cost
 from sftrl_jax.rollout.episodes import Ended, Policy, Response, Trouble
-from sftrl_jax.rollout.fitting import group_prompts, later_ids
+from sftrl_jax.rollout.fitting import group_pictures, group_prompts, later_ids
 from sftrl_jax.rollout.segments import SampledResponse, TurnBatch, between_turns, sample_turn, smallest_size
+from sftrl_jax.text.images import Pictures
+from sftrl_jax.text.render import later_messages, pictures
 
 Lengths = Callable[[int, int], int]   # (episode, turn) -> tokens of its response
 
@@ -77,6 +79,8 @@ class _Reading:
   refused: list[Trouble | None]  # why a conversation is not answered
   chats: Sequence[Chat | None]
   begins_row: list[bool]  # whether the chat is another one than that answered before
+  images: list[Pictures]  # in the contexts
+  all_images: list[Pictures]  # in all that is read: contexts, and with carry off the whole chat
   group: int = 1  # conversations that stand together and read the same
 
 
@@ -85,8 +89,9 @@ def _first_reading(actor: Actor, chats: Sequence[Chat | None], episodes: Sequenc
     raise ValueError(f"{len(chats)} conversations do not fit into config.rollout.rows = {actor.rollout.rows}.")
   contexts, refused = group_prompts(actor.tokenizer, chats, actor.rollout.prompt_tokens, group)
   blank, slots = [[] for _ in chats], tuple(actor.share.slots(actor.rollout.rows)[: len(chats)])
+  images = group_pictures(actor.tokenizer, chats, contexts, group)
   return _Reading(0, actor.rollout.rows, 0, slots, contexts, blank, [()] * len(chats), tuple(episodes), None, refused,
-                  chats, [False] * len(chats), group)
+                  chats, [False] * len(chats), images, images, group)
 
 
 def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memory: Memory) -> _Reading:
@@ -94,11 +99,13 @@ def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memo
   begins_row = [bool(actor.rewriting) and not continues(*memory.answered[place], chat)
                 for chat, place in zip(chats, kept, strict=True)]
   ids = [() if anew else memory.ids[place] for place, anew in zip(kept, begins_row, strict=True)]
-  contexts, refused = [], []
+  contexts, refused, images, all_images = [], [], [], []
   for chat, read, anew in zip(chats, ids, begins_row, strict=True):
-    context, trouble = later_ids(actor.tokenizer, actor.rollout, chat, read, anew)
+    context, trouble = later_ids(actor.tokenizer, actor.rollout, chat, read, anew, actor.carries)
     contexts.append(context)
     refused.append(trouble)
+    images.append(() if trouble else pictures(actor.tokenizer, chat if anew else later_messages(chat)))
+    all_images.append(() if trouble or actor.carries else pictures(actor.tokenizer, chat))
   slots, cache, columns = tuple(memory.slots[place] for place in kept), None, 0
   slots_of_processes = hosts.gathered(slots)
   rows = min(smallest_size(actor, slots_of_processes), memory.rows)
@@ -108,19 +115,23 @@ def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memo
     slots = tuple(actor.share.slots(rows)[: len(kept)])
   last_tokens = [list(row[-1:]) for row in ids] if actor.carries else [list(row) for row in ids]
   episodes = tuple(memory.episodes[place] for place in kept)
-  return _Reading(turn, rows, columns, slots, contexts, last_tokens, ids, episodes, cache, refused, chats, begins_row)
+  return _Reading(turn, rows, columns, slots, contexts, last_tokens, ids, episodes, cache, refused, chats, begins_row,
+                  images, all_images)
 
 
 def _batch(actor: Actor, reading: _Reading, key: jax.Array, temperature: float, lengths: Lengths | None) -> TurnBatch:
   """What a turn samples from. Refused conversations read nothing."""
   new_ids: list[list[int]] = [[] for _ in range(reading.rows)]
+  images: list[Pictures] = [()] * reading.rows
   behind_B, next_positions = np.zeros(reading.rows, np.int32), []
   for row, slot in enumerate(reading.slots):
     unread = reading.turn and reading.refused[row]   # a first turn has the ids of the group, or none
     new_ids[slot] = [] if unread else reading.last_tokens[row] + reading.contexts[row]
+    images[slot] = reading.all_images[row]
     behind_B[slot] = len(reading.ids[row]) - len(reading.last_tokens[row])
     next_positions.append(int(behind_B[slot]) + len(new_ids[slot]))
   inputs = left_pad(new_ids[:: reading.group], actor.read_len(reading.turn))
+  inputs = actor.with_pictures(inputs, images[:: reading.group], reading.turn)
   if reading.turn:
     inputs.positions_BT[:] += behind_B[:, None] * inputs.segments_BT
   return TurnBatch(
@@ -134,7 +145,8 @@ def _turn(actor: Actor, params: dict, reading: _Reading, batch: TurnBatch, ended
   ended_rows: dict[int, Response] = {}
 
   def response(row: int, sampled: SampledResponse) -> Response:
-    return response_of(actor, sampled, reading.contexts[row], reading.refused[row], reading.begins_row[row])
+    return response_of(actor, sampled, reading.contexts[row], reading.refused[row], reading.begins_row[row],
+                       reading.images[row])
 
   def end(rows: Sequence[int], sampled: Sequence[SampledResponse]) -> None:
     ended_rows.update(zip(rows, map(response, rows, sampled), strict=True))
@@ -150,8 +162,8 @@ def _turn(actor: Actor, params: dict, reading: _Reading, batch: TurnBatch, ended
 
 
 def response_of(actor: Actor, sampled: SampledResponse, context: Sequence[int], refused: Trouble | None = None,
-                begins_row: bool = False) -> Response:
-  """The response with its text. context, refused, begins_row: as of Response."""
+                begins_row: bool = False, images: Pictures = ()) -> Response:
+  """The response with its text. context, refused, begins_row, images: as of Response."""
   tokens, stopped = tuple(sampled.tokens), sampled.stopped
   text = actor.tokenizer.decode(tokens[:-1] if stopped and tokens else tokens)
-  return Response(text, tuple(context), tokens, tuple(sampled.logprobs), stopped, refused, begins_row)
+  return Response(text, tuple(context), tokens, tuple(sampled.logprobs), stopped, refused, begins_row, images)

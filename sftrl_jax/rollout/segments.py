@@ -242,6 +242,7 @@ def blank_inputs(actor: Actor, shape: Shape, key: jax.Array) -> TurnInputs | Seg
   by_row = np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, np.uint32)
   if shape.begins:
     blank = Inputs(*(np.zeros((rows // shape.group, actor.read_len(shape.turn)), np.int32) for _ in range(3)))
+    blank = actor.with_pictures(blank, (), shape.turn)
     return TurnInputs(blank, *by_row, key, turn, np.float32(1.0))
   most, bounds = np.int32(actor.segment), (None, np.int32(1), np.int32(rows)) if actor.rollout.refill else ()
   first = np.zeros(rows, np.int32) if actor.rollout.refill else np.int32(0)

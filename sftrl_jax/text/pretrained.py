@@ -12,6 +12,7 @@ from typing import Any
 
 from sftrl_jax.chat import Chat
 from sftrl_jax.text import encoding, jinja, notes, probes
+from sftrl_jax.text.images import ImageReader, Pictures, expanded
 from sftrl_jax.text.template import PROBE, REPLIES, Template, name_of
 
 SEAM = "answers whose first letters lie in one token with the end of the prompt"
@@ -21,12 +22,14 @@ BATCH = 1024   # chats encoded at once, on all cores; what is known of each of t
 @dataclasses.dataclass(frozen=True)
 class Rendering:
   """A chat as ids. written: as in text/render.py. notes: (what, example) of all that a person should know of it.
-  unread: keys of messages, and arguments, that make no difference."""
+  unread: keys of messages, and arguments, that make no difference. images: what a model reads of the chat's pictures,
+  in the order of their placeholders among the ids."""
 
   ids: list[int]
   written: list[bool]
   notes: tuple[tuple[str, str], ...] = ()
   unread: tuple[str, ...] = ()
+  images: Pictures = dataclasses.field(default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Pretrained:
   eos: closes a turn of the assistant in a chat
   stops: ids at which a response ends: eos and what else this model ends with
   digest: of all that decides about ids
+  reader: how pictures are read, of a model that reads them; its placeholder is what the template writes for a picture
   """
 
   title: str = dataclasses.field(compare=False)
@@ -54,6 +58,7 @@ class Pretrained:
   template: Template | None = dataclasses.field(repr=False, compare=False)  # None: it has no chat template
   kind: str = "pretrained"
   controls: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)   # as they are spelled
+  reader: ImageReader | None = None
 
   @classmethod
   def of(cls, hf: Any, stops: Sequence[int] = (), assistant_tokens: Sequence[str] = ()) -> "Pretrained":
@@ -158,7 +163,8 @@ class Pretrained:
         text, stretches, noted, unread = some[number]
         written, crossed = encoding.marked(encoded, text, stretches)
         seams = [(SEAM, repr(self.template.readable(crossed)))] if crossed else []
-        some[number] = Rendering(encoded.ids, written, (*noted, *seams), tuple(unread))
+        some[number] = self._with_images(chats[first + number], Rendering(
+            encoded.ids, written, (*noted, *seams), tuple(unread)))
       answers += some
     return answers
 
@@ -169,7 +175,23 @@ class Pretrained:
       raise ValueError("A chat in which nobody has answered cannot go on.")
     # Behind the end token as in the whole text: some tokenizers treat the beginning of a text in another way.
     ids = self._encoded([self.template.end + text[stretches[-1][1]:]])[0].ids
-    return ids[1:]
+    answered = max(number for number, message in enumerate(chat) if message.role == "assistant")
+    rendering = self._with_images(chat[answered + 1:], Rendering(ids[1:], [False] * (len(ids) - 1)))
+    if isinstance(rendering, ValueError):
+      raise rendering
+    return rendering.ids
+
+  def _with_images(self, messages: Chat, rendering: Rendering) -> Rendering | ValueError:
+    """The rendering of messages with the block of each picture in the place of its placeholder."""
+    if self.reader is None:
+      return rendering
+    try:
+      read = [self.reader.read(message.image) for message in messages if message.image is not None]
+      ids, written = expanded(rendering.ids, rendering.written, self.reader.image_id, [block for block, _ in read])
+    except ValueError as error:
+      return error
+    images = tuple(picture for _, pictures in read for picture in pictures)
+    return dataclasses.replace(rendering, ids=ids, written=written, images=images)
 
   def save(self, directory: str | Path) -> None:
     """Writes the files that `load` and transformers read; end ids go to generation_config.json, unless it is there."""

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.text.images import Pictures
 from sftrl_jax.text.pretrained import Pretrained, Rendering
 from sftrl_jax.text.tokenizer import Tokenizer
 
@@ -32,7 +33,7 @@ def render_all(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat]) -> list
 def renderings(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat],
                args: Sequence[Mapping] = ()) -> list[Rendering | ValueError]:
   """The same, with all that a person should know of each chat. args: of each chat what its template gets besides."""
-  refused = {number: error for number, chat in enumerate(chats) if (error := _refusal(chat))}
+  refused = {number: error for number, chat in enumerate(chats) if (error := _refusal(tokenizer, chat))}
   good = [number for number in range(len(chats)) if number not in refused]
   some = [chats[number] for number in good]
   answers = iter(tokenizer.renderings(some, [args[number] for number in good] if args else ())
@@ -44,21 +45,33 @@ def renderings(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat],
   return answers
 
 
+def pictures(tokenizer: Tokenizer | Pretrained, messages: Iterable[Message]) -> Pictures:
+  """What the model reads of the pictures of messages, in their order; ValueError for one that it cannot read."""
+  shown = [message.image for message in messages if message.image is not None]
+  return tuple(picture for image in shown for picture in tokenizer.reader.read(image)[1])
+
+
 def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
   """The ids after the last response, whose end is already there, up to and including the generation prompt.
 
   A chat goes on by these: what was sampled stays as it was sampled, and is not read from text again.
   """
+  new = later_messages(chat)
+  if not new:
+    return []
+  if error := _refusal(tokenizer, chat):
+    raise error
+  if isinstance(tokenizer, Pretrained):
+    return tokenizer.after(chat)
+  return [token for message in new for token in _message_ids(tokenizer, message)]
+
+
+def later_messages(chat: Chat) -> Chat:
+  """The messages after the last response; all of them before the first one."""
   answered = len(chat)
   while answered and chat[answered - 1].role != "assistant":
     answered -= 1
-  if answered == len(chat):
-    return []
-  if isinstance(tokenizer, Pretrained):
-    if error := _refusal(chat):
-      raise error
-    return tokenizer.after(chat)
-  return [token for message in chat[answered:] for token in _message_ids(tokenizer, message)]
+  return chat[answered:]
 
 
 def last_response(tokenizer: Tokenizer | Pretrained, ids: Sequence[int], written: Sequence[bool]) -> slice:
@@ -98,8 +111,9 @@ def refuse_reuse(tokenizer: Tokenizer | Pretrained) -> None:
 
 
 def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
-  ids, written = [tokenizer.bos], [False]
+  ids, written, shown = [tokenizer.bos], [False], ()
   try:
+    shown = pictures(tokenizer, chat)
     for message in chat:
       more = _message_ids(tokenizer, message)
       ids += more
@@ -107,16 +121,20 @@ def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
   except ValueError as error:
     return error
   keys = [f"messages[].{key}" for message in chat for key in message.fields or () if key not in ("role", "content")]
-  return Rendering(ids, written, unread=tuple(keys))
+  return Rendering(ids, written, unread=tuple(keys), images=shown)
 
 
 def _message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
-  """The ids one message adds."""
+  """The ids one message adds: what stands for its picture, then its text."""
+  block = [] if message.image is None else tokenizer.reader.read(message.image)[0]
   closing = [tokenizer.eos] if message.role == "assistant" else list(tokenizer.after_user)
-  return tokenizer.encode(message.text) + closing
+  return block + tokenizer.encode(message.text) + closing
 
 
-def _refusal(chat: Iterable[Message]) -> ValueError | None:
-  if any(message.image is not None for message in chat):
+def _refusal(tokenizer: Tokenizer | Pretrained, chat: Iterable[Message]) -> ValueError | None:
+  roles = [message.role for message in chat if message.image is not None]
+  if roles and tokenizer.reader is None:
     return ValueError("This tokenizer renders text only, but a message carries an image: use a vision-language model.")
+  if "assistant" in roles:
+    return ValueError("A message of the assistant carries an image, but a response is text: move it to a user's.")
   return None

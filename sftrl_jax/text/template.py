@@ -76,8 +76,7 @@ class Template:
   def text(self, chat: Chat, prompt: bool) -> str:
     """The whole chat, with the generation prompt or without; {% generation %} stands between OPEN and CLOSE."""
     jinja2 = library()
-    messages = [self._safe({"role": message.role, "content": message.text} if message.fields is None else
-                           message.fields, message.role == "assistant") for message in chat]
+    messages = [self._safe(self._as_fields(message), message.role == "assistant") for message in chat]
     try:
       text = compiled(self.source).render(**{"tools": None, "documents": None, **self.variables,
                                              **self._safe(self.args, False)},
@@ -86,6 +85,27 @@ class Template:
             RecursionError, MemoryError) as error:
       raise ValueError(f"The chat template of {self.title} refuses a chat of {roles(chat)}: {error}") from error
     return self._named(text).replace(BREAK, "")
+
+  def _as_fields(self, message: Message) -> Mapping:
+    """A message as the template reads it. A picture is a part of its content, before the text."""
+    if message.fields is not None:
+      return message.fields
+    if message.image is None and not self._reads_parts:
+      return {"role": message.role, "content": message.text}
+    picture = [] if message.image is None else [{"type": "image"}]
+    return {"role": message.role, "content": [*picture, {"type": "text", "text": message.text}]}
+
+  @functools.cached_property
+  def _reads_parts(self) -> bool:
+    """Whether the template reads a content in parts alone, and drops one that is a text."""
+    jinja2, message = library(), {"role": PROBE[0].role, "content": PROBE[0].text}
+    if "type" not in self.source:
+      return False
+    try:
+      return PROBE[0].text not in compiled(self.source).render(
+          **{"tools": None, "documents": None, **self.variables}, messages=[message], add_generation_prompt=True)
+    except (jinja2.TemplateError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError):
+      return False
 
   def _named(self, text: str) -> str:
     return self._spelled[2].sub(lambda match: self.controls[match[0]], text)

@@ -18,7 +18,7 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response
-from sftrl_jax.text.render import continued
+from sftrl_jax.text.render import continued, later_messages
 from sftrl_jax.training.advantages import make_advantages, make_group_advantages
 
 
@@ -44,7 +44,7 @@ class Algorithm:
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
   """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
   return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
-                      _weigh(experiment, config))
+                      _weigh(experiment, config), experiment.tokenizer.reader)
 
 
 def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]] | None:
@@ -160,7 +160,8 @@ def _closing_tokens(experiment, episode: Episode) -> list[int]:
   [] if they are more than fit, or if they are of a chat that was not answered: a text that did not fit ended the
   episode, and there is no state to value.
   """
-  if not episode.turns[-1].verdict.truncated:
+  if not episode.turns[-1].verdict.truncated or any(message.image is not None
+                                                    for message in later_messages(episode.chat)):
     return []
   closed = episode.turns[-1].response.tokens[-1:] == (experiment.tokenizer.eos,)   # not by another end id
   ids = ([] if closed else [experiment.tokenizer.eos]) + continued(experiment.tokenizer, episode.chat)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sys
 import time
@@ -77,8 +78,14 @@ def cut_after(path: Path, step: int, again: Callable[[dict], bool] = lambda line
 
 
 def chat_json(chat: Chat) -> list[dict]:
-  """A chat as JSON."""
-  return [{"role": message.role, "text": message.text} for message in chat]
+  """A chat as JSON. Of a picture its size and a digest: the environment draws it again from the episode's seed."""
+  return [{"role": message.role, "text": message.text, **({} if message.image is None else {
+      "image": _described(message.image)})} for message in chat]
+
+
+def _described(image: Any) -> str:
+  height, width = image.shape[:2]
+  return f"{width}x{height} sha256:{hashlib.sha256(image.tobytes()).hexdigest()[:16]}"
 
 
 class Log:

@@ -1,5 +1,6 @@
 """Packing a stream: everything once, in order, and the weights where the answers are."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ from sftrl_jax.chat import Message
 from sftrl_jax.data.batches import example, next_batch
 from sftrl_jax.data.demonstrations import Demonstration, DemonstrationsConfig, demonstration
 from sftrl_jax.envs.general_points.env import GeneralPoints
+from sftrl_jax.text.images import ImageReader
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import words
 
@@ -136,3 +138,39 @@ def test_all_learned_responses_have_weights_and_the_others_have_none():
     taught = [token for token, weight in zip(ids, weights, strict=True) if weight]
     assert taught == [token for number in learned
                       for token in [*TOKENIZER.encode(chat[2 * number + 1].text), TOKENIZER.eos]]
+
+
+def pictured(index, change=0):
+  """Every third example has no picture, the others one or two; `change` is what they show."""
+  count = index % 3
+  picture = lambda number: np.full((2, 3, 3), (7 * index + number + change) % 256, np.uint8)
+  chat = [Message("user", "RULE 10", picture(number) if number < count else None) for number in range(2)]
+  return Demonstration((*chat, Message("assistant", "FORMULA 1")), (0,))
+
+
+READING = dataclasses.replace(words(ENV.words, image=True), reader=ImageReader(TOKENIZER.size, 2, 2, 3, images=3))
+
+
+def test_pictures_are_packed_with_their_sequences_and_change_no_label():
+  """A row holds no more pictures than the model reads, in the order of their placeholders."""
+  (one, end), (two, _) = (next_batch(functools.partial(pictured, change=change), READING, ROWS, LENGTH, 3)
+                          for change in (0, 50))
+  shown, placeholders = [], one.inputs.tokens_BT == READING.image
+  for row in range(ROWS):
+    count = placeholders[row].sum() // 2
+    assert count <= 3 and not one.inputs.images_BIYXC[row, count:].any()
+    shown += one.inputs.images_BIYXC[row, :count].tolist()
+  wanted = [message.image.tolist() for index in range(3, end) for message in pictured(index).chat
+            if message.image is not None]
+  assert sorted(shown) == sorted(wanted) and len(wanted) > ROWS
+  assert end - 3 < sum(1 for _ in segments(one)) + 1
+  for left, right in zip(jax.tree.leaves(one.replace(inputs=one.inputs.replace(images_BIYXC=None))),
+                         jax.tree.leaves(two.replace(inputs=two.inputs.replace(images_BIYXC=None))), strict=True):
+    np.testing.assert_array_equal(left, right)
+  assert (one.inputs.images_BIYXC != two.inputs.images_BIYXC).any()
+
+
+def test_more_pictures_than_a_row_holds_are_named():
+  few = dataclasses.replace(READING, reader=dataclasses.replace(READING.reader, images=1))
+  with pytest.raises(ValueError, match="config.model.images is 1, but example 5 has 2 pictures"):
+    next_batch(pictured, few, 1, LENGTH, 5)

@@ -1,10 +1,89 @@
-"""A kind of training and its program have one name."""
+"""A kind of training and its program have one name, and both train on pictures."""
 
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from sftrl_jax import paths, trees
 from sftrl_jax.programs import rl, sft
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.trainers import TRAINERS
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points_vl"
+TINY = {"start": "scratch", "steps": "2", "flops": "0", "batch": "8", "model.width": "16", "model.layers": "1",
+        "model.heads": "2", "model.unroll": "1", "model.channels": "(2, 3, 4)", "model.connector": "8",
+        "rollout.rows": "8", "rollout.shrink": "()", "rollout.max_new_tokens": "4", "evals.variants": "()",
+        "checkpoint.every": "1", "checkpoint.keep": "9", "log.writers": "()", "log.report": "False",
+        "mesh.cpu_threads": "0"}
+OWN = {"sft": {}, "ppo": {"ppo.minibatches": "1"}}
+REWARD = """def by_words(chat, response, verdict):
+  return len(set(response.split())) / 8.0
+"""
 
 
 def test_every_kind_of_training_has_the_program_of_its_name():
   assert set(TRAINERS) == set(KINDS)
   assert TRAINERS["sft"] is sft.run and TRAINERS["rl"] is rl.run
+
+
+@pytest.fixture(scope="module")
+def pictured(one_device, tmp_path_factory):
+  """pictured(name, **overrides) -> the resolved config of a tiny run on pictures; __ is a dot. RL is paid for words."""
+  reward = tmp_path_factory.mktemp("reward") / "words.py"
+  reward.write_text(REWARD)
+
+  def make(name, **overrides):
+    config, verb = resolve.load(str(CONFIGS / f"{name}.py")), "sft" if name == "sft" else "rl"
+    changed = {**TINY, **OWN[name], **({"reward": f"{reward}:by_words"} if name == "ppo" else {}),
+               **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
+    return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
+
+  return make
+
+
+def params_of(workdir, step):
+  path = paths.absolute(workdir / "checkpoints" / str(step) / "state")
+  return trees.leaves(jax.device_get(ocp.StandardCheckpointer().restore(path)))
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_a_run_on_pictures_trains_the_tower_and_goes_on_as_if_it_had_not_stopped(pictured, run_of, lines_of, tmp_path,
+                                                                                 name):
+  straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+  run_of(pictured(name), straight)
+  for steps in (1, 2):
+    run_of(pictured(name, steps=steps), resumed)
+  one, other, first = params_of(straight, 2), params_of(resumed, 2), params_of(straight, 1)
+  assert one.keys() == other.keys() and any("vision/tower" in path for path in one)
+  for path, leaf in one.items():
+    np.testing.assert_array_equal(leaf, other[path], err_msg=path)
+  assert all((leaf != first[path]).any() for path, leaf in one.items() if "params/model/vision" in path)
+  lines = lines_of(straight, "metrics.jsonl")
+  assert [line["step"] for line in lines] == [1, 2] and all(math.isfinite(line["loss"]) for line in lines)
+  if name == "ppo":
+    assert lines[-1]["sampling/sampling_logp_difference/max"] < 1e-4
+    shown = lines_of(straight, "episodes.jsonl")[0]["chat"][0]
+    assert shown["image"].startswith("96x32 sha256:") and len(json.dumps(shown)) < 200   # and no numbers
+
+
+def test_a_model_of_text_is_not_given_pictures(pictured):
+  with pytest.raises(ConfigError, match="use a vision-language model"):
+    build_experiment(_of_text(pictured("sft")), "sft")
+
+
+def _of_text(config):
+  with config.unlocked():
+    config.model = {key: value for key, value in config.model.to_dict().items()
+                    if key not in ("image_id", "image_height", "image_width", "images", "channels", "connector",
+                                   "connector_std", "pixel_scale")} | {"name": "decoder"}
+    config.optimizer.factors = {}
+  return config

@@ -1,11 +1,26 @@
 """Rows and grids of hand-made episodes: what was sampled stays what it was, in the column that predicts it."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
+from sftrl_jax.chat import Message
 from sftrl_jax.envs.env import Verdict
+from sftrl_jax.models import build
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows, thought_tokens
+from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
+from sftrl_jax.rollout.exchange import PlayContext, play_together
+from sftrl_jax.rollout.fitting import later_ids
+from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.text.images import ImageReader
+from sftrl_jax.text.tokenizer import words
+from sftrl_jax.training.score import make_score
 
 LENGTH = 12
 
@@ -178,3 +193,63 @@ def test_weights_stand_at_the_targets_that_they_are_of():
 def test_a_token_is_thought_if_its_text_ends_where_the_action_starts(start, thought):
   decode = lambda ids: "".join(["[a,", " b", "]: {", "}"][i] for i in ids)
   assert thought_tokens(decode, range(4), start) == thought
+
+
+@pytest.fixture(scope="module")
+def seeing(guess):
+  """(environment whose prompts of two in three seeds have a picture, model that reads it, its parameters)."""
+
+  class Seen(guess):
+    def reset(self, seed):
+      (number, word, attempt, chat), _ = super().reset(seed)
+      draw = np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+      chat = (dataclasses.replace(chat[0], image=draw if seed % 3 else None),)
+      return (number, word, attempt, chat), chat
+
+  tokenizer = words("abcdef", image=True)
+  config = TinyVisionConfig(vocab=tokenizer.size, width=16, layers=2, heads=2, kv_heads=1, remat="none", unroll=2,
+                            init_std=0.6, image_id=tokenizer.image, image_height=32, image_width=32,
+                            channels=(2, 3, 4), connector=8, connector_std=0.6)
+  reader = ImageReader(tokenizer.image, config.image_tokens, 32, 32)
+  model = build(config)
+  return Seen(), model, jax.jit(model.init)(jax.random.key(3)), dataclasses.replace(tokenizer, reader=reader)
+
+
+WAYS = {"carried": dict(shrink=(0.5,)), "groups read again": dict(carry=False, shrink=(), group=2),
+        "refilled": dict(carry=False, refill=True, segment=2)}
+
+
+def test_what_is_sampled_from_pictures_is_what_the_trainer_says_of_its_rows(seeing):
+  """Rows that follow a picture over turns, in groups and in refilled slots: the same tokens, and the trainer's
+  log-probabilities; a turn on a cache reads no picture."""
+  env, model, params, tokenizer = seeing
+  score, sampled = jax.jit(make_score(model, 0.7)), {}
+  for name, way in WAYS.items():
+    group = way.get("group", 1)
+    settings = {key: value for key, value in way.items() if key != "group"}
+    actor = Actor(model, tokenizer, RolloutConfig(rows=8, prompt_tokens=6, feedback_tokens=2, max_new_tokens=4,
+                                                  **settings), Sampling(4), env.attempts,
+                  meshes.make(meshes.MeshConfig(), jax.devices()[:1]), group)
+    decoding = actor.compiled.to_decoding(params)
+    seeds = [number // group for number in range(8)]
+    context = PlayContext(env, actor, decoding, jax.random.key(5), 0.7, group)
+    episodes, _ = play_together(context, range(8), seeds)
+    sampled[name] = episodes
+    batch = rows(episodes, actor.row_len(), [()] * 8, reader=tokenizer.reader)
+    assert batch.inputs.images_BIYXC.any((1, 2, 3, 4)).tolist() == [bool(seed % 3) for seed in seeds]
+    scores, on = score({"model": params}, batch.inputs, batch.targets_BT), batch.mask_BT > 0
+    np.testing.assert_allclose(np.asarray(scores.logprobs_BT)[on], batch.sampled_logprobs_BT[on], atol=1e-5)
+    assert [len(turn.response.images) for turn in episodes[-1].turns][1:] == [0] * (len(episodes[-1].turns) - 1)
+  tokens = {name: [[turn.response.tokens for turn in episode.turns] for episode in episodes]
+            for name, episodes in sampled.items()}
+  assert tokens["carried"] == tokens["refilled"] and len({len(turns) for turns in tokens["carried"]}) > 1
+
+
+def test_a_picture_after_a_response_needs_turns_that_read_all_again(seeing):
+  env, _, _, tokenizer = seeing
+  image = np.zeros((32, 32, 3), np.uint8)
+  chat = (Message("user", "a"), Message("assistant", "b"), Message("user", "c", image))
+  rollout = RolloutConfig(feedback_tokens=3)
+  ids, trouble = later_ids(tokenizer, rollout, chat, (1, tokenizer.eos), False, carries=True)
+  assert not ids and "use --config.rollout.carry=False" in trouble.message
+  assert later_ids(tokenizer, rollout, chat, (1, tokenizer.eos), False)[0] == [tokenizer.image, *tokenizer.encode("c")]

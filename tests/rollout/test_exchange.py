@@ -15,11 +15,15 @@ from sftrl_jax.rollout.exchange import packed, unpacked
 def test_an_episode_comes_out_as_it_went_in(image):
   third, tiny = float(np.float32(1 / 3)), float(np.float32(1e-30))
   turns = tuple(
-      Turn(Response(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, None, number == 1),
+      Turn(Response(f"text {number}", (5, 70_000), (1, 2, 3), (-third, 0.0, -tiny), number == 1, None, number == 1,
+                    () if image is None else (image, image + 1)),
            Verdict(-third, number == 1, False, False, number == 1, "no \u2020", None, "wrong")) for number in range(2))
   chat = (Message("user", "look", image), Message("assistant", "text 1"))
   episode = Episode("7 3", turns, chat, True, earlier=(Message("user", "before", image), Message("assistant", "x")))
   other = unpacked(json.loads(json.dumps(packed(episode))), "7 3")
+  for mine, theirs in zip(episode.turns, other.turns, strict=True):
+    assert len(theirs.response.images) == len(mine.response.images)
+    assert all(map(np.array_equal, theirs.response.images, mine.response.images))
   assert other == episode and len(other.rows) == 2 and other.rewards == episode.rewards and other.success
 
 

@@ -11,6 +11,7 @@ import pytest
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.metrics import Mean, floats
 from sftrl_jax.models import DecoderConfig, build, heads, lora
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.objectives.batches import GroupBatch, TokenBatch
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
@@ -87,6 +88,43 @@ def test_devices_change_nothing_of_a_value_head_with_layers(stepped, devices, ax
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole[0], cut[0])
   before = heads.init(16, (8, 16))["hidden"]["0"]["kernel"]
   assert (whole[0]["value"]["hidden"]["0"]["kernel"] != before).any()
+
+
+@pytest.fixture(scope="module")
+def seen(token_batch):
+  """(model, parameters, batch in half of whose rows the first token is a picture)."""
+  config = TinyVisionConfig(vocab=12, width=16, layers=1, heads=2, remat="none", init_std=0.3, image_id=11,
+                            image_height=32, image_width=32, channels=(2, 3, 4), connector=8, connector_std=0.3)
+  inputs = token_batch.inputs
+  tokens_BT, rows_B = inputs.tokens_BT.copy(), np.flatnonzero(inputs.segments_BT[:, 0])[::2]
+  tokens_BT[rows_B, 0] = config.image_id
+  images = np.random.default_rng(4).integers(0, 256, (len(tokens_BT), 1, 32, 32, 3)).astype(np.uint8)
+  batch = token_batch.replace(inputs=inputs.replace(tokens_BT=tokens_BT, images_BIYXC=images))
+  model = build(config)
+  return model, {"model": jax.jit(model.init)(jax.random.key(0))}, batch
+
+
+def test_devices_change_nothing_of_a_model_that_reads_pictures(seen):
+  """The tower has its own rate, or is frozen; rows of text and of pictures are split over devices alike."""
+  model, params, batch = seen
+
+  def stepped(devices, axes, **section):
+    mesh = meshes.make(meshes.MeshConfig(**axes), jax.devices()[:devices])
+    optimizer = make_optimizer(OptimizerConfig("sgd", 0.5, clip=0.0, **section), SCHEDULE)
+    with jax.set_mesh(mesh), rules.applied():
+      state = states.create_sharded(params, optimizer, mesh)
+      step = jax.jit(make_train_step(functools.partial(sft_loss, score=make_score(model)), optimizer, SCHEDULE))
+      return jax.device_get(step(state, meshes.shard_rows(mesh, batch))[0].params)
+
+  whole, cut = stepped(1, {}), stepped(8, dict(data=2, tensor=2))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole, cut)
+  moved = lambda after: [bool((a != b).any()) for a, b in zip(*(jax.tree.leaves(tree["model"]["vision"]) for tree in (
+      params, after)), strict=True)]
+  assert all(moved(whole))
+  slow, frozen = stepped(1, {}, factors={"model/vision/*": 0.5}), stepped(1, {}, freeze=("model/vision/*",))
+  half = lambda a, b, c: np.testing.assert_allclose(2 * (c - a), b - a, atol=1e-6)
+  jax.tree.map(half, *(tree["model"]["vision"] for tree in (params, whole, slow)))
+  assert not any(moved(frozen)) and (frozen["model"]["unembed"] == whole["model"]["unembed"]).all()
 
 
 def temporary(layout, constrained=True):

@@ -46,7 +46,7 @@ def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target
   """
   del ranks, target
   reasoning = f"STEPS {' ; '.join(_spelled(step) for step in steps)} " if steps else ""
-  return f"NUMBERS {' '.join(map(str, numbers))} {reasoning}FORMULA {_spaced(formula)}"
+  return f"NUMBERS {' '.join(map(str, numbers))} {reasoning}FORMULA {spaced(formula)}"
 
 
 def read(response: str) -> tuple[tuple[int, ...], str]:
@@ -79,7 +79,8 @@ def feedback(code: str, reason: str, target: int) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _spaced(formula: str) -> str:
+def spaced(formula: str) -> str:
+  """The words of a formula with single spaces between."""
   return " ".join(re.findall("[0-9]+|[-+*/()]", formula))
 
 

@@ -15,21 +15,18 @@ import re
 from typing import ClassVar
 
 from sftrl_jax.chat import Chat, Message
-from sftrl_jax.envs import arithmetic, fields
+from sftrl_jax.envs import arithmetic
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.envs.general_points import cards, compact, legacy, paper, short, verdicts
+from sftrl_jax.envs.general_points import cards, compact, legacy, looks, recite, recognition, verdicts
+from sftrl_jax.envs.general_points.validation import CLOSED, SHIFT_LABELS, STYLES, VARIANT_LABELS, as_rule, checked
 
-STYLES = {"paper": paper, "short": short, "compact": compact}
-VARIANT_LABELS = {"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule"}
-SHIFT_LABELS = {"all_5": "OOD, faces are 5", "all_7": "OOD, faces are 7", "all_12": "OOD, faces are 12",
-                "large": "OOD, cards 14 to 19", "five": "OOD, one card more", "fake": "OOD, a rule that does not hold"}
 CODE_LABELS = {"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "misread": "wrong numbers",
                "illegal": "illegal format"}
 DRAWS = 20_000  # hands drawn for one reset before the conditions count as impossible
 
 # The index into `rewards` of each verdict.
-_REWARD = {"correct": 0, "value": 1, "numbers": 2, "misread": 2, "illegal": 3}
-_RESET, _CARELESS, _MISREAD = 0, 1, 2  # purposes of the random streams
+_REWARD = {"correct": 0, "value": 1, "numbers": 2, "misread": 2, "rule": 2, "illegal": 3}
+_RESET, _CARELESS, _MISREAD, _PICTURE = 0, 1, 2, 3  # purposes of the random streams
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,9 +58,10 @@ class GeneralPoints:
   deck: "uniform" deals with replacement (the released code), "52" without (the paper's text).
   attempts: responses of an episode at most, each with a score; but under `legacy` the last has none, so that the
     released code has attempts=6.
-  style: "paper" (English and JSON), "short" (a line and JSON) or "compact" (59 words).
+  style: "paper" (English and JSON), "short" (a line and JSON), "compact" (59 words) or, with vision, "recite" (60).
   holdout: share of the (sorted values, target) pairs that training never sees, chosen by a hash of the pair.
-  rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula.
+  rewards: of a correct response, a wrong value, wrong or misread numbers, an illegal formula; with vision a fifth, of
+    misread cards, is minus 3/10 of the first if left out.
   variant: "train" (all but held-out pairs), "id_seen" (the same), "id_unseen" (held-out pairs only), or "rule_ood" (the
     faces count as 11, 12, 13; where they already do, as 10). The last three have a face card in every hand, so
     that they differ in the rule alone. Hands without a solution are never dealt.
@@ -76,6 +74,15 @@ class GeneralPoints:
   careless_by: what is wrong with a careless response: its "target" (a formula for another one), or a "slip" (a formula
     of the expert with its first operator turned into the opposite; under `reasoning`, after the steps of that).
   legacy: the verifier of the paper's released code, with its defects, for the paper's style.
+  vision: the hand is shown as a picture, the prompt does not name it, and the answer says which cards were seen. The
+    other look of `red`, `deck1` and `night` are variants then, with the hands of `id_seen`.
+  pixels: of a side of the table; in style "recite", of a card's cell. 0 for 1200, as in the paper, or 32.
+  look: the deck of training: "plain", "deck1", "night", or "any" (drawn per hand).
+  suits: "black" (as in the paper), "red" or "any" (drawn per card).
+  noise: standard deviation of noise on the picture, whose values lie in -1..1.
+  contrast: of the picture; below 1 leaves room for noise, see pictures/noise.py.
+  jitter: cards are moved, each by up to a sixteenth of its cell.
+  answer: "formula", or "cards": in style "recite" the cards line is the whole answer, and nothing else is judged.
   """
 
   target: int | str = 24
@@ -85,28 +92,34 @@ class GeneralPoints:
   attempts: int = 5
   style: str = "paper"
   holdout: float = 0.25
-  rewards: tuple[float, float, float, float] = (5.0, -1.0, -2.0, -3.0)
+  rewards: tuple[float, ...] = (5.0, -1.0, -2.0, -3.0)
   variant: str = "train"
   shifts: tuple[str, ...] = ()
   hints: str = "full"
   reasoning: bool = False
   careless_by: str = "target"
   legacy: bool = False
+  vision: bool = False
+  pixels: int = 0
+  look: str = "plain"
+  suits: str = "black"
+  noise: float = 0.0
+  contrast: float = 1.0
+  jitter: bool = False
+  answer: str = "formula"
 
-  codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
-  code_labels: ClassVar[dict[str, str]] = CODE_LABELS
   thread_safe: ClassVar[bool] = True
 
   def __post_init__(self):
-    for name, value in _checked(self).items():
+    for name, value in checked(self).items():
       object.__setattr__(self, name, value)
     top = max(10, *self._rules()[0], *self._rules()[1])
     # No formula over n numbers of at most m, m >= 2, exceeds m^n.
     if self.target != "any" and self.target > top**self.cards:
       raise ValueError(f"target is {self.target}, but {self.cards} cards of at most {top} reach no more than "
                        f"{top**self.cards}: use a smaller target or more cards.")
-    if self.style == "compact" and self.target != "any" and self.target > compact.LARGEST:
-      raise ValueError(f"target is {self.target}, but the compact style has words for numbers up to "
+    if self.style in CLOSED and self.target != "any" and self.target > compact.LARGEST:
+      raise ValueError(f"target is {self.target}, but the {self.style} style has words for numbers up to "
                        f"{compact.LARGEST}: use a target from 1 to {compact.LARGEST}, or style='paper'.")
     for name, usual in (("legacy", False), ("hints", "full")):
       if getattr(self, name) != usual and self.style != "paper":
@@ -116,16 +129,26 @@ class GeneralPoints:
 
   @property
   def variants(self) -> tuple[str, ...]:
-    return (*VARIANT_LABELS, *self.shifts)
+    return tuple(self.variant_labels)
 
   @property
   def variant_labels(self) -> dict[str, str]:
-    return VARIANT_LABELS | {name: SHIFT_LABELS[name] for name in self.shifts}
+    visual = looks.shifts(self.look, self.suits) if self.vision else ()
+    return VARIANT_LABELS | {name: looks.LABELS[name] for name in visual} | {
+        name: SHIFT_LABELS[name] for name in self.shifts}
+
+  @property
+  def codes(self) -> tuple[str, ...]:
+    return tuple(self.code_labels)
+
+  @property
+  def code_labels(self) -> dict[str, str]:
+    return recognition.CODE_LABELS if self.vision else CODE_LABELS
 
   @property
   def words(self) -> tuple[str, ...]:
-    """The vocabulary of the compact style; () in the others."""
-    return () if self.style != "compact" else compact.WORDS + compact.STEP_WORDS * self.reasoning
+    """The vocabulary of a style with a closed one; () in the others."""
+    return CLOSED.get(self.style, ()) + compact.STEP_WORDS * (self.style == "compact" and self.reasoning)
 
   def reset(self, seed: int | str) -> tuple[Hand, Chat]:
     """A hand and its prompt, the same for the same seed; ValueError when no hand meets the conditions."""
@@ -139,12 +162,22 @@ class GeneralPoints:
       target = self._target(source, tuple(sorted(values)))
       if target:
         shown = self._rules()[1] if self.variant == "fake" else rule
-        text = STYLES[self.style].prompt([card[0] for card in dealt], shown, target)
-        chat = (Message("user", text),)
+        dealt, chat = self._opening(seed, dealt, shown, target)
         return Hand(dealt, rule, values, target, chat), chat
     raise ValueError(f"no hand of {self.cards} cards met target={self.target!r}, faces={self.faces!r}, "
                      f"holdout={self.holdout}, variant={self.variant!r} in {DRAWS} draws: use another target, more "
                      "cards, or a holdout nearer to 0.25.")
+
+  def _opening(self, seed: int | str, dealt: tuple[cards.Card, ...], rule: cards.Rule, target: int
+               ) -> tuple[tuple[cards.Card, ...], Chat]:
+    """The cards as they are shown, and the prompt."""
+    style, ranks = STYLES[self.style], [card[0] for card in dealt]
+    if not self.vision:
+      return dealt, (Message("user", style.prompt(ranks, rule, target)),)
+    look = looks.look_of(self)
+    dealt = look.recoloured(dealt)
+    picture = look.picture(dealt, cards.stream(seed, _PICTURE))
+    return dealt, (Message("user", style.prompt(ranks, rule, target, vision=True), picture),)
 
   def step(self, state: Hand, response: str) -> tuple[Hand, Verdict]:
     """Judges a response; ValueError when the episode of `state` has ended."""
@@ -153,9 +186,14 @@ class GeneralPoints:
     if not isinstance(response, str):
       raise TypeError(f"response is a {type(response).__name__}, but it must be a str.")
     style = STYLES[self.style]
-    attempt = state.attempt + 1
+    attempt, parts = state.attempt + 1, None
     if self.legacy:
-      code, reward, reason = legacy.judge(state.values, state.target, response, scored=attempt < self.attempts)
+      ranks = state.ranks if self.vision else ()
+      code, reward, reason = legacy.judge(state.values, state.target, response, attempt < self.attempts, ranks)
+      parts = recognition.parts(style, ranks, state.rule, response) if self.vision else None
+    elif self.vision:
+      code, reason, parts = self._judge_seen(state, response)
+      reward = self._seen_reward(code)
     else:
       code, reason = verdicts.judge(style, state.values, state.target, response)
       reward = self.rewards[_REWARD[code]]
@@ -166,15 +204,35 @@ class GeneralPoints:
       reason = verdicts.with_hint(style, state.values, state.target, response, reason)
     feedback = style.feedback(code, reason if self.hints != "none" else "", state.target)
     chat = (*state.chat, Message("assistant", response), Message("user", feedback))
-    verdict = Verdict(reward, correct, truncated, correct, correct, feedback, None if ended else chat, code)
+    verdict = Verdict(reward, correct, truncated, correct, correct, feedback, None if ended else chat, code, parts)
     return Hand(state.cards, state.rule, state.values, state.target, chat, attempt, ended, correct), verdict
 
   def expert(self, state: Hand, choice: int = 0) -> str:
     """A correct response: the `choice`-th of the at most 4 formulas of the hand, modulo their number."""
     formulas = verdicts.formulas_of(tuple(sorted(state.values)), state.target)
     formula = formulas[choice % len(formulas)]
-    steps = arithmetic.steps(formula) if self.reasoning else ()
+    return self._answer(state, formula, arithmetic.steps(formula) if self.reasoning else ())
+
+  def _answer(self, state: Hand, formula: str, steps: tuple[str, ...] = ()) -> str:
+    """The response with the right cards and numbers and this formula."""
+    if self.answer == "cards":
+      return recite.write_cards(state.ranks)
+    if self.legacy and self.vision:
+      return legacy.write(state.ranks, state.values, formula, state.target)
     return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
+
+  def _judge_seen(self, state: Hand, response: str) -> tuple[str, str, dict[str, bool]]:
+    """(code, reason, parts) of a response about a picture."""
+    style = STYLES[self.style]
+    parts = recognition.parts(style, state.ranks, state.rule, response)
+    if self.answer == "cards":
+      return *recognition.judge_cards(style, state.ranks, response), {"cards": parts["cards"]}
+    return *recognition.judge(style, state.ranks, state.values, state.target, response), parts
+
+  def _seen_reward(self, code: str) -> float:
+    if code == "misread":
+      return self.rewards[4] if len(self.rewards) > 4 else -recognition.MISREAD * self.rewards[0]
+    return self.rewards[_REWARD[code]]
 
   def action_start(self, response: str) -> int:
     """The index at which the scored part of a response starts, after what only leads to it; 0 where it has none."""
@@ -188,11 +246,16 @@ class GeneralPoints:
     else:
       formula = verdicts.slip(source, state.values, state.target)
       steps = verdicts.steps_of(formula) if self.reasoning else ()
-    return STYLES[self.style].write(state.ranks, state.values, formula, state.target, steps)
+    return self._answer(state, formula, steps)
 
   def misread(self, state: Hand, seed: int | str) -> str:
-    """As `careless`, with one recited number replaced by another from 1 to 13; always wrong."""
+    """As `careless`, with one recited number replaced by another from 1 to 13; always wrong. With vision it is one card
+    that is taken for another, and the formula uses what it counts as."""
     source = cards.stream(seed, _MISREAD)
+    if self.vision:
+      ranks, values = recognition.misread(source, state.ranks, state.rule)
+      seen = dataclasses.replace(state, cards=tuple(cards.Card(rank, "") for rank in ranks), values=values)
+      return self._answer(seen, recognition.any_formula(source, values))
     formula = verdicts.any_formula(source, state.values, state.target)
     place = int(source.random() * len(state.values))
     right = state.values[place]
@@ -207,7 +270,7 @@ class GeneralPoints:
 
   def _rules(self) -> tuple[cards.Rule, cards.Rule]:
     """The rule of training and the shifted one; for mixed rules the largest of them."""
-    rule = (13, 13, 13) if self.faces in ("mixed", "diverse") else _as_rule(self.faces)
+    rule = (13, 13, 13) if self.faces in ("mixed", "diverse") else as_rule(self.faces)
     return rule, cards.TENS if rule == cards.DISTINCT else cards.DISTINCT
 
   def _rule(self, source: random.Random) -> cards.Rule:
@@ -218,7 +281,7 @@ class GeneralPoints:
     if self.faces == "diverse":
       return cards.DIVERSE[int(source.random() * len(cards.DIVERSE))]
     if self.faces != "mixed":
-      return _as_rule(self.faces)
+      return as_rule(self.faces)
     low, count = (10, 4) if source.random() < 0.5 else (1, 13)
     return tuple([low + int(source.random() * count) for _ in range(3)])
 
@@ -230,64 +293,10 @@ class GeneralPoints:
       if not targets:
         return 0
       target = targets[int(source.random() * len(targets))]
-    inside = self.variant in ("train", "id_seen", "id_unseen")
+    inside = self.variant in ("train", "id_seen", "id_unseen", *looks.LABELS)
     if inside and (_share(values, target) < self.holdout) != (self.variant == "id_unseen"):
       return 0
     return target if self.target == "any" or verdicts.formulas_of(values, target) else 0
-
-
-def _checked(env: GeneralPoints) -> dict:
-  """The normalised fields; ValueError for the first that is wrong."""
-  numeric = not isinstance(env.target, str)
-  rewards = fields.items("rewards", env.rewards, 4, "correct, wrong value, wrong numbers, illegal")
-  return {
-      "target": fields.integer("target", env.target, 1, 10**9) if numeric else fields.choice(
-          "target", env.target, ("any",)),
-      "cards": fields.integer("cards", env.cards, 2, 5),
-      "faces": _faces(env.faces),
-      "deck": fields.choice("deck", env.deck, cards.DECKS),
-      "attempts": fields.integer("attempts", env.attempts, 1, 1000),
-      "style": fields.choice("style", env.style, tuple(STYLES)),
-      "holdout": _holdout(env.holdout),
-      "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
-      "shifts": (shifts := _shifts(env)),
-      "hints": fields.choice("hints", env.hints, ("full", "paper", "none")),
-      "reasoning": fields.flag("reasoning", env.reasoning),
-      "careless_by": fields.choice("careless_by", env.careless_by, ("target", "slip")),
-      "legacy": fields.flag("legacy", env.legacy),
-      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS, *shifts))}
-
-
-def _faces(faces):
-  if isinstance(faces, str):
-    name = fields.choice("faces", faces, (*cards.RULES, "diverse", "mixed"))
-    return cards.RULES.get(name, name)
-  if isinstance(faces, (list, tuple)):
-    return tuple(fields.integer("faces", face, 1, compact.LARGEST) for face in fields.items(
-        "faces", faces, 3, "what J, Q and K count as, for example (11, 12, 13)"))
-  return fields.integer("faces", faces, 1, compact.LARGEST)
-
-
-def _shifts(env: GeneralPoints) -> tuple[str, ...]:
-  if not isinstance(env.shifts, (list, tuple)):
-    raise ValueError(f"shifts is {env.shifts!r}, but it must be a tuple of names, for example ('all_5', 'fake').")
-  shifts = tuple(fields.choice("shifts", name, tuple(SHIFT_LABELS)) for name in env.shifts)
-  if "large" in shifts and env.style == "compact":
-    raise ValueError("shifts has 'large', but the compact style has no words for cards above 10: use style='short'.")
-  if "five" in shifts and env.cards > 4:
-    raise ValueError(f"shifts has 'five', one card more than cards={env.cards}, but hands have at most 5: use cards=4.")
-  return shifts
-
-
-def _holdout(holdout) -> float:
-  share = fields.real("holdout", holdout, "use a share such as 0.25")
-  if not 0 <= share < 1:
-    raise ValueError(f"holdout is {holdout!r}, but it must be at least 0 and below 1: use a share such as 0.25.")
-  return share
-
-
-def _as_rule(faces: int | cards.Rule) -> cards.Rule:
-  return faces if isinstance(faces, tuple) else (faces, faces, faces)
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -2,7 +2,8 @@
 
 Each failure of a formula costs its own penalty, and they add up; spaces are illegal; values are Python floats, so that
 8/(3-8/3), which is 23.999..., earns 0; an answer that only lacks its last parenthesis earns 1; the last answer of an
-episode has no score. Feedback names the longest beginning that is also one of a solution.
+episode has no score. Feedback names the longest beginning that is also one of a solution. With pictures, the list of
+cards is read in the loose form alone: an answer in valid JSON counts as misread.
 """
 
 from __future__ import annotations
@@ -11,21 +12,29 @@ import json
 import operator
 import re
 from collections import Counter
+from typing import Any
 
 from sftrl_jax.envs import arithmetic
 from sftrl_jax.envs.general_points import paper, verdicts
 
-RIGHT, PARTIAL, INEXACT, WRONG, NUMBER, ILLEGAL = 5.0, 1.0, 0.0, -1.0, -2.0, -3.0   # rewards
+RIGHT, PARTIAL, INEXACT, WRONG, MISREAD, NUMBER, ILLEGAL = 5.0, 1.0, 0.0, -1.0, -1.5, -2.0, -3.0   # rewards
+_CARDS = re.compile(r'"cards": \[([^\]]{1,999})\]')
 _FORMULA = re.compile(r'"formula": "(.{0,999}?)"')
 _LEGAL = re.compile(r"[-+*/()0-9]{0,256}")
 _TOKENS = re.compile(r"[0-9]+|[-+*/()]")
 _OPERATORS = {"+": (1, operator.add), "-": (1, operator.sub), "*": (2, operator.mul), "/": (2, operator.truediv)}
 
 
-def judge(values: tuple[int, ...], target: int, response: str, scored: bool) -> tuple[str, float, str]:
-  """(code, reward, reason) of a response. scored: whether it is not the last of its episode."""
+def judge(values: tuple[int, ...], target: int, response: str, scored: bool, ranks: tuple[str, ...] = ()
+          ) -> tuple[str, float, str]:
+  """(code, reward, reason) of a response.
+
+  scored: whether it is not the last of its episode; ranks: of the cards of a picture, which are looked at first
+  """
   if not scored:
     return "value", WRONG, "the attempts are used up"
+  if ranks and sorted(recognised(response, len(ranks))) != sorted(ranks):
+    return "misread", MISREAD, "the cards were not recognised"
   formula = read(response).partition("=")[0]
   if not _LEGAL.fullmatch(formula):
     return "illegal", ILLEGAL, "the formula has an illegal character"
@@ -47,18 +56,36 @@ def judge(values: tuple[int, ...], target: int, response: str, scored: bool) -> 
   return ("value", INEXACT, "") if _solves(formula, target) else ("value", WRONG, _hint(values, target, tokens))
 
 
+def recognised(response: str, count: int) -> list[str]:
+  """The cards that an answer lists; [] for another number than `count`, for valid JSON, and for numbers alone."""
+  loose = _CARDS.search(response) if len(response) <= paper.LONGEST and _json(response) is None else None
+  names = loose[1].split(",") if loose else []
+  if len(names) != count or all(name.strip().isdecimal() for name in names):
+    return []
+  return [name.strip(" '") for name in names]
+
+
+def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int) -> str:
+  """The answer of `paper.write` in the loose form of the released code, whose cards it can recognise."""
+  return f'{{"cards": {list(ranks)}, "number": {list(numbers)}, "formula": "{formula}={target}",}}'
+
+
 def read(response: str) -> str:
   """The formula of a response: that of its JSON, else of `"formula": "..."` with this very spacing, else "None"."""
   if len(response) > paper.LONGEST:
     return "None"
-  try:
-    block = json.loads(response)
-  except (ValueError, RecursionError):
-    block = None
+  block = _json(response)
   if isinstance(block, dict):
     return str(block.get("formula"))
   loose = _FORMULA.search(response)
   return loose[1] if loose else "None"
+
+
+def _json(response: str) -> Any:
+  try:
+    return json.loads(response)
+  except (ValueError, RecursionError):
+    return None
 
 
 def _order_errors(tokens: list[str]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from sftrl_jax.envs.general_points import cards
 
 LONGEST = 1 << 15  # characters of the longest response that is read
 RECITED = False  # the numbers of a response are not scored
+ORDERED = False  # the cards of a picture may be named in any order
 
 _DECODER = json.JSONDecoder()
 _KEY = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:""")
@@ -21,13 +22,18 @@ _KEY = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:""")
 _LOOSE = re.compile(r"""["']formula["'][ \t\r\n]{0,16}:[ \t\r\n]{0,16}(?:"([^"]{0,999})"|'([^']{0,999})')""")
 
 
-def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
-  """The prompt: role, rule of the face cards, rules of formulas, the cards, the form of the answer."""
+def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int, vision: bool = False) -> str:
+  """The prompt: role, rule of the face cards, rules of formulas, the cards, the form of the answer.
+
+  vision: the cards are in a picture before the text, which does not name them
+  """
+  place, listed = (" in the image", "") if vision else ("", f"[Input]\nCards: {list(ranks)}\n\n")
   return (
-      f"[Task]\nYou are an expert player of the {target} points card game. You see {len(ranks)} cards. {_rule(rule)} "
+      f"[Task]\nYou are an expert player of the {target} points card game. You see {len(ranks)} cards{place}. "
+      f"{_rule(rule)} "
       f"Write one formula that equals {target}, made of the numbers of all the cards, each card exactly once, and of "
       "the operators '+', '-', '*', '/' and parentheses '(', ')'.\n\n"
-      f"[Input]\nCards: {list(ranks)}\n\n"
+      f"{listed}"
       "[Output]\nAnswer with this block and nothing else:\n"
       f'{{"cards": [the {len(ranks)} cards], "number": [the numbers that the cards count as], '
       f'"formula": "an equation that ends in ={target}"}}')
@@ -60,6 +66,12 @@ def read(response: str) -> tuple[tuple[int, ...], str]:
 
 def _strict(response: str) -> str | None:
   """The text of "formula" in the first JSON object of the response; None when there is no such object, key or text."""
+  formula = (_block(response) or {}).get("formula")
+  return formula if isinstance(formula, str) else None
+
+
+def _block(response: str) -> dict | None:
+  """The first JSON object of the response, if what begins at its first brace is one."""
   opening = response.find("{")
   if opening < 0:
     return None
@@ -67,8 +79,39 @@ def _strict(response: str) -> str | None:
     block, _ = _DECODER.raw_decode(response, opening)
   except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested beyond Python's stack
     return None
-  formula = block.get("formula")
-  return formula if isinstance(formula, str) else None
+  return block
+
+
+def recited(response: str) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
+  """The lists "cards" and "number" of a response, each None where it has none; at most 16 items of each are read.
+
+  They are those of the first JSON object if it has a list there; else of the first place that looks like the key with a
+  list in brackets. A card is a rank, in quotes or not.
+  """
+  if len(response) > LONGEST:
+    return None, None
+  block = _block(response) or {}
+  shown, numbers = (block[key] if isinstance(block.get(key), list) else _loose_list(key, response)
+                    for key in ("cards", "number"))
+  if shown is not None:
+    shown = tuple(word.upper() for word in _words(shown))
+  if numbers is not None:
+    numbers = tuple(int(word) if _INTEGER.fullmatch(word) else 0 for word in _words(numbers))
+  return shown, numbers
+
+
+def _words(items: list) -> list[str]:
+  return [str(item).strip()[:16] if isinstance(item, (str, int)) else "" for item in items[:16]]
+
+
+def _loose_list(key: str, response: str) -> list[str] | None:
+  match = _LOOSE_LISTS[key].search(response)
+  return [item.strip(" \t\r\n'\"") for item in match[1].split(",")] if match else None
+
+
+_LOOSE_LISTS = {key: re.compile(rf"""["']{key}["'][ \t\r\n]{{0,16}}:[ \t\r\n]{{0,16}}\[([^\]]{{0,400}})\]""")
+                for key in ("cards", "number")}
+_INTEGER = re.compile("[0-9]{1,9}")
 
 
 def action_start(response: str) -> int:

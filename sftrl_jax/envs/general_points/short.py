@@ -13,14 +13,17 @@ from sftrl_jax.envs.general_points import cards, paper
 
 RECITED = False  # the numbers of a response are not scored
 
-read, action_start = paper.read, paper.action_start
+ORDERED = paper.ORDERED
+
+read, recited, action_start = paper.read, paper.recited, paper.action_start
 
 
-def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int) -> str:
-  """The prompt: values of the face cards, cards, target."""
+def prompt(ranks: tuple[str, ...], rule: cards.Rule, target: int, vision: bool = False) -> str:
+  """The prompt: values of the face cards, cards, target. vision: the cards are in a picture before the text alone"""
   j, q, k = rule
   faces = f"J=Q=K={j}" if j == q == k else f"J={j}, Q={q}, K={k}"
-  return f"{faces}. Cards: {' '.join(ranks)}. Make {target}."
+  listed = "" if vision else f" Cards: {' '.join(ranks)}."
+  return f"{faces}.{listed} Make {target}."
 
 
 def write(ranks: tuple[str, ...], numbers: tuple[int, ...], formula: str, target: int,
@@ -35,4 +38,5 @@ def feedback(code: str, reason: str, target: int) -> str:
   """The feedback on a response with verdict `code`: a few words, whatever the reason."""
   del reason
   return {"correct": "Right.", "value": f"That is not {target}. Try again.",
-          "numbers": "Use each card once. Try again.", "illegal": "No formula. Try again."}[code]
+          "numbers": "Use each card once. Try again.", "illegal": "No formula. Try again.",
+          "misread": "Those are not the cards. Try again."}[code]

@@ -25,11 +25,13 @@ class TinyVisionConfig(VisionConfig):
   channels: of the convolutions
   connector: channels inside the connector
   connector_std: standard deviation of the connector's last matrix at initialisation
+  pixel_scale: pixels 0 to 255 are read as -pixel_scale to pixel_scale
   """
 
   channels: tuple[int, ...] = (8, 16, 32)
   connector: int = 128
   connector_std: float = 0.002
+  pixel_scale: float = 1.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -38,6 +40,8 @@ class TinyVisionConfig(VisionConfig):
       raise ValueError(f"channels is {self.channels}; it must be {len(KERNELS)} positive numbers, such as (8, 16, 32).")
     if self.connector < 1 or not self.connector_std > 0:
       raise ValueError(f"connector is {self.connector} and connector_std {self.connector_std}; both must be positive.")
+    if not self.pixel_scale > 0:
+      raise ValueError(f"pixel_scale is {self.pixel_scale}; it must be positive: 1 reads pixels as -1 to 1.")
     if self.image_height % CELL or self.image_width % CELL:
       raise ValueError(f"image_height and image_width are {self.image_height} and {self.image_width}; each must be a "
                        f"multiple of {CELL}, the pixels of one feature.")
@@ -79,13 +83,13 @@ class TinyVision(VisionModel):
     return {"tower": {"conv": tower}, "connector": connector}
 
   def features(self, params: dict, images_BIYXC: jax.Array) -> jax.Array:
-    """features_BFD: relu of each convolution, pixel shuffle, then relu(x up) down. Pixels are read as -1 to 1."""
+    """features_BFD: relu of each convolution, pixel shuffle, then relu(x up) down."""
     check(images_BIYXC=images_BIYXC)
     c, parts = self.config, params["vision"]
     B, I, *sizes = images_BIYXC.shape
     if tuple(sizes) != (c.image_height, c.image_width, 3):
       raise ValueError(f"A picture is {tuple(sizes)}, but the model reads {(c.image_height, c.image_width, 3)}.")
-    x = (images_BIYXC.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype).reshape(B * I, *sizes)
+    x = (c.pixel_scale * (images_BIYXC.astype(jnp.float32) / 127.5 - 1.0)).astype(c.dtype).reshape(B * I, *sizes)
     convolve = lambda x, kernel: jax.lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     for number in range(len(KERNELS)):

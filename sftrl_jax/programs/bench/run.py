@@ -172,7 +172,7 @@ def _rl(bench: Bench) -> list[dict]:
   learner = make_rl_learner(experiment)
   jitted = jit_functions(experiment, learner, bench.params)
   rows, outcomes = blank_rollout(experiment, learner)
-  rows = rows.replace(inputs=workloads.unpadded_inputs(rows.inputs.tokens_BT))
+  rows = rows.replace(inputs=workloads.without_padding(rows.inputs))
   order = learner.score_order(np.zeros(learner.rows))
   rows, outcomes = shard_rows(experiment.mesh, (rows, outcomes))
   full_params = trainable.full_params_fn(experiment)(bench.params, bench.frozen)
@@ -189,6 +189,7 @@ def _rl(bench: Bench) -> list[dict]:
   read = (experiment.model.config, tokens, learner.length)
   cost = flops.forward(*read, adapters=trainable.adapter_count(experiment))
   cost += flops.forward(*read) if reference else 0.0
+  cost += (1 + bool(reference)) * flops.pictures(experiment.model.config, learner.rows)
   timed = Timed(scoring, tokens, cost)
   shape = f"{learner.rows}x{learner.length}"
   lines = [measure(bench, f"{name} score", shape, timed, None)] if jitted.score_rows else []

@@ -22,6 +22,7 @@ from sftrl_jax.programs.loop.jitted import JittedFunctions
 from sftrl_jax.programs.sample.generate import Generator
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.sample import Sampling
+from sftrl_jax.text.images import ImageReader
 
 SHORTEST = 16   # tokens of the shortest ragged example
 Examples = Sequence[tuple[Sequence[int], Sequence[float]]]   # (ids, weights)
@@ -66,10 +67,19 @@ def unpadded_inputs(tokens_BT: np.ndarray) -> Inputs:
   return Inputs(tokens_BT, positions_BT, np.ones_like(tokens_BT))
 
 
-def unpadded(rows: int, length: int, vocab: int) -> tuple[TokenBatch, Examples]:
-  """(a batch without padding, in which every token is a label; the same as examples, for the peer)."""
+def without_padding(inputs: Inputs) -> Inputs:
+  """The inputs with every place taken by a token, and their pictures."""
+  return unpadded_inputs(inputs.tokens_BT).replace(images_BIYXC=inputs.images_BIYXC)
+
+
+def unpadded(rows: int, length: int, vocab: int, reader: ImageReader | None = None) -> tuple[TokenBatch, Examples]:
+  """(a batch without padding, in which every token is a label; the same as examples, for the peer).
+
+  reader: of a model that reads pictures, which are then blank
+  """
   ids = ids_of(rows, length + 1, vocab)
-  batch = TokenBatch(unpadded_inputs(ids[:, :-1].copy()), ids[:, 1:].copy(), np.ones((rows, length), np.float32))
+  inputs = unpadded_inputs(ids[:, :-1].copy()).replace(images_BIYXC=reader.blank(rows) if reader else None)
+  batch = TokenBatch(inputs, ids[:, 1:].copy(), np.ones((rows, length), np.float32))
   return batch, [(row[:-1].tolist(), [1.0] * length) for row in ids]
 
 
@@ -107,7 +117,9 @@ def train(training: Training, batch: TokenBatch | PolicyBatch | GroupBatch, labe
     jax.block_until_ready((held[0], metrics))
 
   tokens = len(batch.inputs.tokens_BT) * length
-  cost = flops.train(experiment.model.config, tokens, length, trainable.adapter_count(experiment))
+  adapters = trainable.adapter_count(experiment)
+  cost = (flops.train(experiment.model.config, tokens, length, adapters)
+          + flops.pictures(experiment.model.config, tokens / length, training=True, adapters=adapters))
   memory = compiled.memory_analysis()   # None where the backend does not report it
   return Timed(run, tokens, cost, labels, temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
 

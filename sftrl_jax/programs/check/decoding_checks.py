@@ -85,7 +85,8 @@ def tolerance(dtype: str) -> float:
 def _rows(experiment: Experiment, episodes: Sequence[Episode]) -> tuple[np.ndarray, tuple, np.ndarray]:
   """Returns (where the target is a sampled token, (inputs, targets) on the mesh, the sampler's log-probabilities)."""
   count = len(episodes)   # of several chats each, the first ones are compared
-  rows = collect.rows(by_row(episodes)[:count], experiment.actor.row_len(), [()] * count)
+  rows = collect.rows(by_row(episodes)[:count], experiment.actor.row_len(), [()] * count,
+                      reader=experiment.tokenizer.reader)
   return rows.mask_BT > 0, shard_rows(experiment.mesh, (rows.inputs, rows.targets_BT)), rows.sampled_logprobs_BT
 
 

@@ -66,7 +66,7 @@ def check_episodes(experiment: Experiment, episodes: Sequence[Episode]) -> str:
   tokenizer = experiment.tokenizer
   episodes = [episode for episode in episodes if not episode.dropped]
   episodes = by_row([*episodes, *(expert_episode(experiment, episode.seed) for episode in episodes)])
-  rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes))
+  rows = collect.rows(episodes, experiment.actor.row_len(), [()] * len(episodes), reader=experiment.tokenizer.reader)
   expected = Counter(turn.response.tokens for episode in episodes for turn in episode.turns)
   trained, unbroken = Counter(), 0
   for row, episode in enumerate(episodes):

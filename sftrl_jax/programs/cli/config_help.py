@@ -143,7 +143,8 @@ def choices(path: str) -> tuple[str, ...]:
   if path == "algorithm":
     from sftrl_jax.training.algorithms import ALGORITHMS
     return tuple(ALGORITHMS)
-  named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": ("decoder", "pretrained", own)}
+  named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": (
+      "decoder", "tiny_vlm", "pretrained", own)}
   return named.get(path, ())
 
 

@@ -104,8 +104,9 @@ def _study(tree: dict) -> dict:
     if isinstance(study.get("claims"), (list, tuple)):
       study["claims"] = tuple(claim for claim in study["claims"] if not isinstance(claim, dict)
                               or not any(claim.get(key) in left_out for key in ("method", "comparison")))
-  if study.get("base"):
-    study["base"] = small(str(study["base"]))
+  for key in ("base", "base_start"):
+    if study.get(key):
+      study[key] = small(str(study[key]))
   overrides = study.get("overrides")
   for method, changed in overrides.items() if isinstance(overrides, dict) else ():
     if isinstance(changed, dict):

@@ -28,7 +28,7 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
-from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer
+from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer, reading_pictures
 from sftrl_jax.programs.experiment.network.reward_model import describe
 from sftrl_jax.programs.experiment.sections import model_section
 from sftrl_jax.programs.start import pretrained, trainable
@@ -62,10 +62,11 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   _check_export(plain)
   env = make_env(plain["env"], plain["reward"], plain["own_reward"], has_reward_model(plain))
   _check_variants(plain, sections["evals"], env)
-  tokenizer = build_tokenizer(sections["tokenizer"], env, plain["start"], workdir)
+  tokenizer = build_tokenizer(sections["tokenizer"], env, plain["start"], workdir, sections["model"])
   mesh = _build_mesh(plain, sections["mesh"], devices)
   plain, sections = _without_auto(plain, sections, kind.schema, mesh)
   model = build_model(plain, sections["model"], tokenizer, mesh, workdir)
+  tokenizer = reading_pictures(tokenizer, model)
   reward = describe(sections["reward_model"], tokenizer, plain["tokenizer"], mesh) if (
       scored and "reward_model" in sections) else None
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]

@@ -169,7 +169,9 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   """Cross-entropy on packed rows of `length` tokens (0: config.data.length)."""
   loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
   rows, length = experiment.batch, length or experiment.data.length
-  cost = StepFlops(flops.train(experiment.model.config, rows * length, length, trainable.adapter_count(experiment)))
+  config, adapters = experiment.model.config, trainable.adapter_count(experiment)
+  cost = StepFlops(flops.train(config, rows * length, length, adapters)
+                   + flops.pictures(config, rows, training=True, adapters=adapters))
   updates = steps_at_most(experiment.limits, cost, data_flops(experiment))
   return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost)
 
@@ -260,11 +262,13 @@ def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation)
 def _pass_flops(experiment: Experiment, adapters: int, positions: float, length: int) -> StepFlops:
   """Of training, and of scoring, so many positions of RL in rows of this length, once."""
   section, config = experiment.algorithm_config, experiment.model.config
-  reference = flops.forward(config, positions, length) if experiment.reads_reference else 0.0   # without adapters
+  tower = functools.partial(flops.pictures, config, positions / length)
+  reference = flops.forward(config, positions, length) + tower() if experiment.reads_reference else 0.0   # no adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
-  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head,
-                   flops.forward(config, positions, length, adapters=adapters) + head + reference)
+  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head
+                   + tower(training=True, adapters=adapters),
+                   flops.forward(config, positions, length, adapters=adapters) + head + tower() + reference)
 
 
 def steps_at_most(limits: Limits, cost: StepFlops, before: float = 0.0) -> int:

@@ -10,6 +10,7 @@ from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
 from sftrl_jax.programs.config.automatic import AUTO
@@ -136,12 +137,12 @@ class ComputeConfig:
 
 
 def model_section(settings: dict, name: str = "decoder") -> type:
-  """The fields of our decoder, what can be said of a pretrained one, or a family in the user's own file (a class
-  derived from DecoderConfig)."""
+  """The fields of our decoder or of the small model that reads pictures, what can be said of a pretrained one, or a
+  family in the user's own file (a class derived from DecoderConfig)."""
   name = settings.get("name", name)
   if user_files.is_path(name):
     return user_files.family(name, DecoderConfig)
-  known = {"decoder": DecoderConfig, pretrained.NAME: pretrained.PretrainedConfig}
+  known = {"decoder": DecoderConfig, "tiny_vlm": TinyVisionConfig, pretrained.NAME: pretrained.PretrainedConfig}
   if name not in known:
     raise ValueError(f"name is {name!r}; known: {', '.join(known)}, or path/to/file.py:Class of your own.")
   return known[name]

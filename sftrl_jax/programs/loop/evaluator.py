@@ -152,7 +152,8 @@ def _responses(counts: Tally) -> dict:
   return {"responses": counts.responses, "right": counts.right, "per_step": counts.per_step,
           "points": counts.points, "first_right": counts.first_right, "legal": counts.legal,
           "all_codes": counts.all_codes, "episode_right": list(counts.episode_right),
-          "episode_responses": list(counts.episode_responses)}
+          "episode_responses": list(counts.episode_responses),
+          **({"first_parts": counts.first_parts} if counts.first_parts else {})}
 
 
 def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
@@ -172,7 +173,7 @@ def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[E
   for first in range(0, len(parts), rows):
     some = parts[first : first + rows]
     blank = blank_episodes(rows - len(some))
-    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows)
+    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows, reader=experiment.tokenizer.reader)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
     means = jax.device_get(measure(params, start, *placed))
     total = means if total is None else merge(total, means)
@@ -203,7 +204,8 @@ def _rate(line: dict) -> str:
   if not line.get("verifies", True):
     return f"score {score_text(line)}"
   per_step = f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""
-  return f"{100 * line['success']:.1f}%{per_step}"
+  parts = [f"{name} {right.count('1') / max(1, len(right)):.1%}" for name, right in line.get("first_parts", {}).items()]
+  return f"{100 * line['success']:.1f}%{per_step}{' (first ' + ', '.join(parts) + ')' if parts else ''}"
 
 
 def score_text(line: dict) -> str:

@@ -62,7 +62,7 @@ def _by_reward_model(experiment: Experiment, workdir: Path | None) -> Scorer:
   together = scoring.rows // slots
 
   def arguments(episodes: Sequence[Episode]) -> tuple:
-    rows = collect.response_rows(episodes, scoring.length, scoring.turns, slots)
+    rows = collect.response_rows(episodes, scoring.length, scoring.turns, slots, experiment.tokenizer.reader)
     return params, shard_rows(experiment.mesh, rows), *scoring.order(lengths_of(rows.inputs))
 
   compiled = jax.jit(scoring.score).lower(*arguments(blank_episodes(together))).compile()

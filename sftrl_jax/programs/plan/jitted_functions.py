@@ -105,7 +105,8 @@ def planned_functions(experiment: Experiment) -> Source:
                             resident=(("state", state),), calls=0, tokens=rows.targets_BT.size)
     batch = learner.blank_batch(learner.rows, bool(learner.score_rows))
   else:
-    batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab)[0]
+    batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab,
+                               experiment.tokenizer.reader)[0]
   yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
                         resident=kept, calls=learner.updates, tokens=learner.minibatch * learner.length)
   evals, actor = experiment.evals, experiment.actor
@@ -113,7 +114,7 @@ def planned_functions(experiment: Experiment) -> Source:
     decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
   if trainable.measures_kl(experiment):
     count = evaluator.kl_batch(experiment)
-    batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count)
+    batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count, reader=experiment.tokenizer.reader)
     yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model, experiment.compute.logit_chunk), (
         ("parameters", eval_params["model"]), ("reference", model), ("batch", batch.inputs), ("batch", batch.mask_BT)),
         resident=(("optimizer", state.opt_state), ("decoding", decoding)))
@@ -149,7 +150,7 @@ def _scoring(experiment: Experiment, learner: Learner, jitted: JittedFunctions, 
              model: dict, kept: Pairs) -> Source:
   """Scores of a batch of episodes, their advantages, and a minibatch, which it returns."""
   rows, outcomes = blank_rollout(experiment, learner)
-  rows = rows.replace(inputs=workloads.unpadded_inputs(rows.inputs.tokens_BT))   # for rows cost what they have
+  rows = rows.replace(inputs=workloads.without_padding(rows.inputs))   # for rows cost what they have
   reference = reference_params(experiment, model)
   besides = tuple(pair for pair in kept if not (reference and pair[0] == "reference"))
   order = tuple(("other", order_B) for order_B in learner.score_order(np.zeros(learner.rows, np.int32)))
@@ -287,7 +288,7 @@ def _unpadded_inputs(actor: Actor, shape: Shape) -> TurnInputs | SegmentInputs:
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=meshes.replicated(actor.mesh))
   inputs = blank_inputs(actor, shape, key)
   inputs = inputs.replace(live_B=np.ones(shape.rows, bool), temperature=np.float32(actor.rollout.temperature))
-  return inputs.replace(inputs=workloads.unpadded_inputs(inputs.inputs.tokens_BT)) if shape.begins else inputs
+  return inputs.replace(inputs=workloads.without_padding(inputs.inputs)) if shape.begins else inputs
 
 
 def _calls(actor: Actor) -> collections.Counter:

@@ -150,7 +150,9 @@ def _read(generator: Generator, conversation: Conversation | None, new_ids: list
           rows: int) -> Conversation:
   """Reads all but the last of each conversation's new ids. The first of them is the last token it had, if it had any.
   """
-  compiled = generator.compiled
+  compiled, reader = generator.compiled, getattr(generator.tokenizer, "reader", None)
+  if reader is not None and any(reader.image_id in ids for ids in new_ids):
+    raise ValueError("A prompt has a picture, which `sftrl sample` does not read: leave it out.")
   pieces = widths(max(len(ids) for ids in new_ids) - 1)
   used = conversation.used if conversation else 0
   offsets = [count - 1 for count in conversation.counts] if conversation else [0] * len(new_ids)

@@ -7,6 +7,7 @@ from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import nearest
 from sftrl_jax.report.registered_claim import parse_claim
 
+START = "start"   # of base-B-start, the runs of base_start
 LIMITS = (("bases", 1, 99), ("seeds", 1, 99), ("jobs", 0, 1024), ("flops", 0, 1e30), ("eval_episodes", 0, 10**6))
 
 
@@ -20,6 +21,8 @@ class StudyConfig:
   seeds: post-training seeds on each base
   methods: {method: FILE.py[:choice] of its sft or rl config}
   base: FILE.py[:choice] of the bases' pre-training; "" for the shipped bases
+  base_start: FILE.py[:choice] of a run at whose end the pre-training of each base starts (base-B-start), such as one
+    that learns to read pictures first; "": as the base's own config says
   bases_of: {method: FILE.py[:choice], the name of shipped bases, or scratch} of a method that starts from other bases.
     The runs that train them are base-B-METHOD; methods of the same file share them under the name of the first. The
     name of another method: this one starts where that one's run of the same base and seed ends. So may one of prepares
@@ -55,6 +58,7 @@ class StudyConfig:
   bases: int = 1
   seeds: int = 1
   base: str = ""
+  base_start: str = ""
   bases_of: dict[str, str] = dataclasses.field(default_factory=dict)
   prepares: dict[str, str] = dataclasses.field(default_factory=dict)
   uses: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -80,6 +84,9 @@ class StudyConfig:
     if not self.methods:
       raise ValueError("methods is empty, but a study compares at least one: methods = {'sft': 'FILE.py', ...}.")
     self._refuse_unknown_methods()
+    if self.base_start and not self.base:
+      raise ValueError(f"base_start is {self.base_start!r}, but base is '', so no base is trained: give its config."
+                       )
     for key, kind, example in (("methods", str, "FILE.py"), ("overrides", dict, "{'batch': 8}"),
                                ("bases_of", str, "FILE.py"), ("prepares", str, "FILE.py"),
                                ("uses", dict, "{'data': {'path': 'NAME/FILE'}}"),
@@ -95,8 +102,9 @@ class StudyConfig:
         raise ValueError(f"at{'.' if method else ''}{method} is {shares}, but should be shares of a run between 0 and "
                          "1. The end of a run is always evaluated.")
     for key, method in (*(("methods", name) for name in self.methods), *(("prepares", name) for name in self.prepares)):
-      if not method.replace("_", "").isalnum() or method == "base":
-        raise ValueError(f"{key} has {method!r}, but a method is a word of letters, digits and _, and not 'base'.")
+      if not method.replace("_", "").isalnum() or method in ("base", START):
+        raise ValueError(f"{key} has {method!r}, but a method is a word of letters, digits and _, and not 'base' or "
+                         f"{START!r}.")
     self._refuse_unknown_uses()
     for index, claim in enumerate(self.claims):
       try:

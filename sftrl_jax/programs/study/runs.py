@@ -9,7 +9,7 @@ from sftrl_jax.programs.config import nested, resolve, values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import verb_of
 from sftrl_jax.programs.runtime.process import cores
-from sftrl_jax.programs.study.config import StudyConfig
+from sftrl_jax.programs.study.config import START, StudyConfig
 from sftrl_jax.programs.study.process_pool import ChildRun
 
 
@@ -22,9 +22,14 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
   jobs = study.jobs or cores()
   groups = base_groups(study)
   trained = {group: source for group, source in groups.values() if _is_file(source)}
-  runs = [_run(_base_name(base, group), "sft", source, workdir, jobs,
-               {**_dotted(study.overrides.get("base", {})), "seed": base})
-          for base in range(study.bases) for group, source in trained.items()]
+  runs = [_run(_base_name(base, START), "sft", study.base_start, workdir, jobs, {"seed": base})
+          for base in range(study.bases) if study.base_start]
+  for base in range(study.bases):
+    for group, source in trained.items():
+      needs = _base_name(base, START) if study.base_start and not group else ""
+      start = {"start": str(workdir / "runs" / needs)} if needs else {}
+      runs.append(_run(_base_name(base, group), "sft", source, workdir, jobs,
+                       {**_dotted(study.overrides.get("base", {})), **start, "seed": base}, needs))
   budget = {"flops": study.flops} if study.flops else {}
   specs = {**study.prepares, **study.methods}   # what is used comes before what uses it
   verbs = {name: _training_verb(name, spec) for name, spec in specs.items()}

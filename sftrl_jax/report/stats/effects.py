@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 import numpy as np
 
-from sftrl_jax.report.records import PER_STEP, Evaluation, RunKey, Study
+from sftrl_jax.report.records import CARDS, PER_STEP, Evaluation, RunKey, Study
 from sftrl_jax.report.stats import bootstrap, flops_axis
 
 
@@ -153,6 +153,8 @@ def _vectors(evaluations: Sequence[Evaluation]) -> Iterator[tuple[tuple[str, int
     yield ("success", attempts), [e.within(attempts) for e in evaluations]
   if all(e.responses_N.size for e in evaluations):
     yield (PER_STEP, most), [*(e.right_N for e in evaluations), *(e.responses_N for e in evaluations)]
+  if all(e.cards_N.size for e in evaluations):
+    yield (CARDS, most), [e.cards_N.astype(np.float32) for e in evaluations]
 
 
 def measure(study: Study, resamples: int = bootstrap.RESAMPLES) -> Effects:

@@ -17,9 +17,11 @@ from sftrl_jax.chat import Chat, continues
 from sftrl_jax.envs.env import Env
 from sftrl_jax.parallel import hosts
 from sftrl_jax.rollout.episodes import JUDGING, Clock, Episode, Games, Judging, Response
-from sftrl_jax.rollout.fitting import group_prompts, later_ids
+from sftrl_jax.rollout.fitting import group_pictures, group_prompts, later_ids
 from sftrl_jax.rollout.policy import response_of
 from sftrl_jax.rollout.refill.slots import Decoding, Request, Slots
+from sftrl_jax.text.images import Pictures
+from sftrl_jax.text.render import later_messages, pictures
 
 
 def begin(env: Env, decoding: Decoding, episodes: Sequence[int], seeds: Sequence[int | str], group: int = 1,
@@ -50,6 +52,7 @@ class _Conversation:
 
   ids: of the chat so far, contexts and responses
   context: what is read before the next response. begins_row: whether that is another chat than the one before
+  images: the pictures in the context, and all_images those of the whole chat
   answered: the last chat and the response to it
   turn: responses so far
   """
@@ -59,6 +62,8 @@ class _Conversation:
   begins_row: bool = False
   answered: tuple[Chat, str] | None = None
   turn: int = 0
+  images: Pictures = ()
+  all_images: Pictures = ()
 
 
 class _Queue:
@@ -132,8 +137,10 @@ class _Queue:
     mark, actor, count = time.perf_counter(), self._actor, len(self._conversations)
     chats = [self._games.chat(number) for number in range(count)]
     contexts, refused = group_prompts(actor.tokenizer, chats, actor.rollout.prompt_tokens, self._group)
+    shown = group_pictures(actor.tokenizer, chats, contexts, self._group)
     for number, trouble in enumerate(refused):
-      self._conversations[number].context = contexts[number]
+      conversation = self._conversations[number]
+      conversation.context, conversation.images, conversation.all_images = contexts[number], *[shown[number]] * 2
       if trouble:
         self._refuse(number, Response("", tuple(contexts[number]), refused=trouble))
     requests = [self._request(number, live=not refused[number]) for number in range(count)]
@@ -151,11 +158,14 @@ class _Queue:
     if trouble:
       self._refuse(number, Response("", refused=trouble, begins_row=anew))
     else:
+      conversation.images = pictures(actor.tokenizer, chat if anew else later_messages(chat))
+      conversation.all_images = pictures(actor.tokenizer, chat)
       self._later.append(self._request(number))
 
   def _request(self, number: int, live: bool = True) -> Request:
     conversation = self._conversations[number]
-    return Request(number, self._episodes[number], conversation.turn, (*conversation.ids, *conversation.context), live)
+    return Request(number, self._episodes[number], conversation.turn, (*conversation.ids, *conversation.context), live,
+                   conversation.all_images)
 
   def _refuse(self, number: int, response: Response) -> None:
     self._games.judge([number], [response])()
@@ -222,7 +232,7 @@ class _Queue:
     for request in requests:
       conversation = self._conversations[request.conversation]
       response = response_of(self._actor, request.sampled, conversation.context,
-                             begins_row=conversation.begins_row)
+                             begins_row=conversation.begins_row, images=conversation.images)
       conversation.ids = (*request.ids, *response.tokens)
       conversation.answered = self._games.chat(request.conversation), response.text
       conversation.turn += 1

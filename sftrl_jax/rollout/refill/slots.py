@@ -20,6 +20,7 @@ from sftrl_jax.rollout.actor import Actor, Cost, Ring
 from sftrl_jax.rollout.policy import Lengths
 from sftrl_jax.rollout.sample import SegmentInputs, TurnInputs
 from sftrl_jax.rollout.segments import SampledResponse, append, on_mesh, regrouped, taken_rows, to_rows
+from sftrl_jax.text.images import Pictures
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,6 +31,7 @@ class Request:
   episode, turn: from which, with the token, random numbers follow
   ids: that are read before it
   live: whether it is sampled at all; else it stands for a member of a group that never began
+  images: the pictures among the ids
   """
 
   conversation: int
@@ -37,6 +39,7 @@ class Request:
   turn: int
   ids: Sequence[int]
   live: bool = True
+  images: Pictures = ()
   sampled: SampledResponse = dataclasses.field(default_factory=SampledResponse)
 
   @property
@@ -92,10 +95,11 @@ class Decoding:
     ids.
     """
     actor, rows, length = self.actor, self.actor.newcomers, self.actor.read_len(turn)
-    slots, ids = actor.share.slots(rows)[: len(requests)], [[] for _ in range(rows)]
+    slots, ids, images = actor.share.slots(rows)[: len(requests)], [[] for _ in range(rows)], [()] * rows
     for slot, request in zip(slots, requests, strict=True):
-      ids[slot] = request.ids
-    inputs = TurnInputs(inputs=left_pad(ids[::group], length), **self.columns(rows, slots, requests))
+      ids[slot], images[slot] = request.ids, request.images
+    read = actor.with_pictures(left_pad(ids[::group], length), images[::group], turn)
+    inputs = TurnInputs(inputs=read, **self.columns(rows, slots, requests))
     newer, sampled = actor.compiled.turn(self.params, None, on_mesh(actor.mesh, inputs), cache_len=length, group=group)
     live = [(slot, request) for slot, request in zip(slots, requests, strict=True) if request.live]
     _, count = append(sampled, [request.sampled for _, request in live], range(len(live)), [slot for slot, _ in live])

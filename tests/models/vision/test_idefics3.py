@@ -17,14 +17,13 @@ LENGTH, STEPS = 22, 4
 
 
 @pytest.fixture(scope="module")
-def smolvlm(by_torch):
+def smolvlm(by_torch, text_fields):
   """SmolVLM with weights of transformers, and the logits that it gives to three rows of no, one and two pictures."""
   transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
-  from tests.models.vision.conftest import TEXT
   vision = dict(hidden_size=24, intermediate_size=28, num_hidden_layers=2, num_attention_heads=3, image_size=SIDE,
                 patch_size=4)
   config = transformers.SmolVLMConfig(
-      text_config={"model_type": "llama", **TEXT}, vision_config=vision, image_token_id=IMAGE, scale_factor=2,
+      text_config={"model_type": "llama", **text_fields}, vision_config=vision, image_token_id=IMAGE, scale_factor=2,
       pad_token_id=0, attn_implementation="eager")
   case = by_torch(transformers.SmolVLMForConditionalGeneration(config))
   case.batch, case.images = rows()
@@ -101,7 +100,8 @@ def test_another_picture_changes_what_follows_and_reaches_the_whole_tower(smolvl
   assert not changed[:2].any() and not changed[2, : TOKENS + 4].any() and changed[2, TOKENS + 4 : LENGTH - 4].any()
 
   def loss(vision, tokens, images):
-    return jnp.sum(jnp.square(smolvlm.model.logits({**smolvlm.params, "vision": vision}, tokens, images=images)[..., 0]))
+    logits = smolvlm.model.logits({**smolvlm.params, "vision": vision}, tokens, images=images)
+    return jnp.sum(jnp.square(logits[..., 0]))
 
   gradient = jax.jit(jax.grad(loss))(smolvlm.params["vision"], batch.tokens_BT[1:], smolvlm.images[1:])
   assert all(np.isfinite(leaf).all() and np.any(leaf) for leaf in jax.tree.leaves(gradient))

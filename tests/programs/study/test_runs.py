@@ -59,6 +59,16 @@ def test_the_first_comparison_comes_first_and_the_other_bases_before_the_other_r
   assert names[5:9] == ["base-1-ppo-0", "base-1-sft-0", "base-2-ppo-0", "base-2-sft-0"]
 
 
+def test_a_base_may_start_where_a_run_of_its_own_ends(files, expand):
+  runs = {run.name: run for run in expand(base_start=files["sft"], overrides={"base": {"steps": 7}})}
+  assert [*runs][:2] == ["base-0-start", "base-0"] and len(runs) == 2 * 2 + 2 * 2
+  first, base = runs["base-1-start"], runs["base-1"]
+  assert (first.needs, base.needs, runs["base-1-ppo-0"].needs) == ("", "base-1-start", "base-1")
+  assert {"--config.start=runs/x/runs/base-1-start", "--config.steps=7", "--config.seed=1"} <= set(base.words)
+  assert "--config.seed=1" in first.words and not any("steps" in word or "start=" in word for word in first.words)
+  assert study_runs.method_of("base-1-start") == "base"
+
+
 def test_shipped_bases_are_named_and_need_nothing(expand):
   runs = expand(base="")
   assert [run.name for run in runs][:2] == ["base-0-ppo-0", "base-0-sft-0"]

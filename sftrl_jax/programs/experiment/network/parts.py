@@ -9,10 +9,12 @@ from jax.sharding import Mesh
 
 from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model, build, kernels
+from sftrl_jax.models.vision.config import VisionConfig
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.sections import TokenizerConfig
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.images import ImageReader
 from sftrl_jax.text.pretrained import configured
 from sftrl_jax.text.tokenizer import Tokenizer
 
@@ -35,31 +37,59 @@ def build_model(plain: dict, section: Any, tokenizer: Tokenizer, mesh: Mesh, wor
     section = pretrained.model_config(plain["start"], section, workdir)
   if section.vocab and section.vocab < tokenizer.size:
     raise ConfigError(_too_small(plain, section.vocab, tokenizer.size))
-  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size)
+  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size, **_image_id(section, tokenizer))
   model = build(section, tokenizer.size)
   as_config_error(lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform), "config.model.")
   return model
 
 
-def build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None) -> Tokenizer:
+def build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Path | None, model: Any = None
+                    ) -> Tokenizer:
   """The tokenizer of config.tokenizer. env: whose words it has, if it is one of words; start, workdir: of the run.
+
+  model: the section `model`, built: with one that reads pictures our tokenizers have an id that stands for them
 
   ConfigError for an unknown name, and for an environment without words.
   """
+  image = isinstance(model, VisionConfig)
   name = section.name
   if name == pretrained.NAME:
     loaded = pretrained.tokenizer(start, workdir)
     return as_config_error(lambda: configured(loaded, section.template_args, section.assistant_tokens),
                            "config.tokenizer.")
   if name == "bytes":
-    return tokenizers.byte()
+    return tokenizers.byte(image)
   if name != "words":
     raise ConfigError(f"config.tokenizer.name is {name!r}; known: words, bytes, {pretrained.NAME}.")
   if not env.words:
     raise ConfigError("config.tokenizer.name is 'words', but this environment's text has no closed vocabulary: use its "
                       "compact style (--config.env.style=compact) or give your own one `words`, or use "
                       "--config.tokenizer.name=bytes.")
-  return as_config_error(lambda: tokenizers.words(env.words))
+  return as_config_error(lambda: tokenizers.words(env.words, image))
+
+
+def reading_pictures(tokenizer: Tokenizer, model: Model) -> Tokenizer:
+  """The tokenizer with what the model reads of pictures; as it is for a model of text."""
+  config = model.config
+  if not isinstance(config, VisionConfig):
+    return tokenizer
+  return dataclasses.replace(tokenizer, reader=ImageReader(config.image_id, config.image_tokens, config.image_height,
+                                                           config.image_width, config.images))
+
+
+def _image_id(section: Any, tokenizer: Tokenizer) -> dict:
+  """{"image_id"} of a model that reads pictures, by the tokenizer where the model does not say."""
+  if not isinstance(section, VisionConfig):
+    return {}
+  own = getattr(tokenizer, "image", None)
+  if section.image_id and own not in (None, section.image_id):
+    raise ConfigError(f"config.model.image_id is {section.image_id}, but pictures have the id {own} in the tokenizer: "
+                      "leave it at 0 to take the tokenizer's.")
+  image_id = section.image_id or own
+  if image_id is None:
+    raise ConfigError(f"config.model.image_id is 0, but the {tokenizer.kind} tokenizer has no id for pictures: give "
+                      "the id that its chat template writes for one.")
+  return {"image_id": image_id}
 
 
 def _too_small(plain: dict, vocab: int, ids: int) -> str:

@@ -24,7 +24,7 @@ from sftrl_jax.parallel import rules
 from sftrl_jax.programs.config.errors import ConfigError, recorded
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.environment import make_env
-from sftrl_jax.programs.experiment.network.parts import build_model, build_tokenizer
+from sftrl_jax.programs.experiment.network.parts import build_model, build_tokenizer, reading_pictures
 from sftrl_jax.programs.experiment.sections import TokenizerConfig, model_section
 from sftrl_jax.programs.start import checkpoint_ref, initial_params
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -189,11 +189,12 @@ def _network(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, To
   def of_run() -> tuple[Model, Tokenizer]:
     settings = build(TokenizerConfig, plain["tokenizer"], "config.tokenizer")
     env = make_env(plain["env"]) if settings.name == "words" else None   # whose vocabulary it is
-    tokenizer = build_tokenizer(settings, env, plain["start"], home)
     family = {key: value for key, value in plain["model"].items() if key != "name"}
     here = {"attention": "auto", "flatten": "auto", "remat": "none"}   # what is computed stays, for other devices
     section = build(model_section(plain["model"]), {**family, **here}, "config.model")
-    return build_model(plain, section, tokenizer, mesh, home), tokenizer
+    tokenizer = build_tokenizer(settings, env, plain["start"], home, section)
+    model = build_model(plain, section, tokenizer, mesh, home)
+    return model, reading_pictures(tokenizer, model)
 
   try:
     return of_run()

@@ -1,0 +1,89 @@
+"""How pictures stand in rows of ids: a block of placeholder ids for each, and beside the ids what a model reads."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from sftrl_jax.inputs import Inputs
+
+Pictures = tuple[np.ndarray, ...]   # uint8 [Y, X, 3] each, as a model reads them
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageReader:
+  """What a model reads of a picture. A family that cuts or resizes pictures derives its own.
+
+  image_id: the id that stands where a feature of a picture comes
+  tokens: features of a picture
+  height, width: pixels of a picture
+  images: most pictures of a row
+  """
+
+  image_id: int
+  tokens: int
+  height: int
+  width: int
+  images: int = 1
+
+  def read(self, image: np.ndarray) -> tuple[list[int], Pictures]:
+    """(the ids that stand for a picture, what the model reads of it). ValueError for a picture of another size."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (self.height, self.width, 3):
+      shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+      raise ValueError(f"A picture is {shape}, but config.model reads uint8 {(self.height, self.width, 3)}: let the "
+                       "environment draw it so, or change config.model.image_height and image_width.")
+    return [self.image_id] * self.tokens, (image,)
+
+  def add(self, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:
+    """The inputs with the pictures of their first rows, in their order; other rows have none.
+
+    ValueError with the row's number unless it has as many placeholders as its pictures have features, and no more
+    pictures than config.model.images.
+    """
+    images_BIYXC = self.blank(inputs.tokens_BT.shape[0])
+    placeholders_B = np.count_nonzero(inputs.tokens_BT == self.image_id, axis=1).tolist()
+    for row, placeholders in enumerate(placeholders_B):
+      own = pictures[row] if row < len(pictures) else ()
+      if placeholders != self.tokens * len(own):
+        raise ValueError(f"Row {row} has {len(own)} pictures and {placeholders} placeholders, but {self.tokens} stand "
+                         "for a picture: they must match, so give every placeholder's picture, and no other.")
+      if len(own) > self.images:
+        raise ValueError(f"Row {row} has {len(own)} pictures, but config.model.images is {self.images}: use "
+                         f"--config.model.images={len(own)} or more.")
+      for place, picture in enumerate(own):
+        images_BIYXC[row, place] = picture
+    return inputs.replace(images_BIYXC=images_BIYXC)
+
+  def blank(self, rows: int) -> np.ndarray:
+    """images_BIYXC of rows without a picture."""
+    return np.zeros((rows, self.images, self.height, self.width, 3), np.uint8)
+
+
+def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:
+  """`reader.add`; without a reader, which is with a model of text, the inputs as they are. ValueError for pictures that
+  nothing reads."""
+  if reader is not None:
+    return reader.add(inputs, pictures)
+  row = next((row for row, own in enumerate(pictures) if len(own)), None)
+  if row is not None:
+    raise ValueError(f"Row {row} has {len(pictures[row])} pictures, but the model reads text only: use a "
+                     "vision-language model.")
+  return inputs
+
+
+def expanded(ids: Sequence[int], written: Sequence[bool], image_id: int, blocks: Sequence[Sequence[int]]
+             ) -> tuple[list[int], list[bool]]:
+  """(ids, written) with a block in the place of every image_id, which a chat template writes once a picture.
+
+  ValueError unless there are as many of them as blocks.
+  """
+  places = [place for place, token in enumerate(ids) if token == image_id]
+  if len(places) != len(blocks):
+    raise ValueError(f"A chat has {len(blocks)} pictures, but its template writes {len(places)} placeholders (id "
+                     f"{image_id}): it must write one a picture, as {{'type': 'image'}} of its content.")
+  long_ids, long_written, start = [], [], 0
+  for place, block in zip(places, blocks, strict=True):
+    long_ids += [*ids[start:place], *block]
+    long_written += [*written[start:place], *[False] * len(block)]
+    start = place + 1
+  return [*long_ids, *ids[start:]], [*long_written, *written[start:]]
