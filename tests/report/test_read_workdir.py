@@ -71,6 +71,7 @@ def test_a_run_of_many_attempts_reads_back(make_run, tmp_path):
     ({"success": "0.5"}, "success"),
     ({"success": 0.9}, "outcomes are right on"),
     ({"flops": float("inf")}, "flops"),
+    ({"first_parts": {"cards": "012"}}, "first_parts.cards must be 4 digits 0 or 1"),
     ({"outcomes": "01"}, "outcomes must be 4 digits"),
     ({"outcomes": "01X1"}, "outcomes must be 4 digits"),
     ({"outcomes": "01b1"}, "name attempt 11, but attempts is 3"),

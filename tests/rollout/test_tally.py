@@ -38,6 +38,14 @@ def test_outcomes_say_the_attempt_that_was_right():
   assert (counts.responses, counts.response_tokens, counts.stopped) == (9, 1 + 3 + 6 + 6, 6)
 
 
+def test_parts_of_a_verdict_are_counted_for_the_first_response_of_every_episode():
+  assert tally(EPISODES).first_parts == {}
+  parts = [{"cards": True, "rule": False}, {"cards": True}, None, {"rule": True}]
+  episodes = [dataclasses.replace(each, turns=(dataclasses.replace(each.turns[0], verdict=dataclasses.replace(
+      each.turns[0].verdict, parts=part)), *each.turns[1:])) for each, part in zip(EPISODES, parts, strict=False)]
+  assert tally([*episodes, EPISODES[4]]).first_parts == {"cards": "11000", "rule": "00010"}
+
+
 def test_attempts_past_nine_still_take_one_character():
   assert tally([episode(0, ["value"] * 9 + ["correct"]), episode(1, ["value"] * 50 + ["correct"])]).outcomes == "az"
 

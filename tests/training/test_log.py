@@ -5,6 +5,7 @@ import json
 import os
 import random
 
+import numpy as np
 import pytest
 
 from sftrl_jax import jsonl
@@ -168,6 +169,12 @@ def test_an_evaluation_made_again_sends_only_the_variants_that_are_missing(tmp_p
 def test_chats_are_written_as_roles_and_texts():
   assert logs.chat_json((Message("user", "q"), Message("assistant", "r"))) == [
       {"role": "user", "text": "q"}, {"role": "assistant", "text": "r"}]
+
+
+def test_of_a_picture_its_size_and_a_digest_are_written():
+  one, other = (np.full((2, 3, 3), level, np.uint8) for level in (0, 1))
+  written = [logs.chat_json((Message("user", "q", image),))[0]["image"] for image in (one, one.copy(), other)]
+  assert written[0] == written[1] != written[2] and written[0].startswith("3x2 sha256:")
 
 
 @pytest.mark.parametrize("settings", [dict(every=0), dict(episodes=-1), dict(megabytes=-1.0),

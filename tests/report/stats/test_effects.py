@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,23 @@ def test_right_responses_are_a_measure_like_success(of_points):
     assert success.per_base == pytest.approx([e.success for e in ends], abs=1e-5)
   quantities = {(row.quantity, row.measure) for row in result.rows}
   assert {(q, m) for q in ("gap", "matched", "early_best") for m in ("success", "per_step")} <= quantities
+
+
+def test_hands_read_are_a_measure_like_success(make_study, tmp_path):
+  """A digit an episode says whether the first response has the cards right; here it does where it is right."""
+  directory = make_study(tmp_path / "seen", bases=3)
+  for path in directory.glob("runs/*/evals.jsonl"):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+      line["first_parts"] = {"cards": line["outcomes"].translate(str.maketrans("23", "00"))}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  study = read_workdir.read_study(directory)
+  result = effects.measure(study, resamples=100)
+  assert study.measures == ("success", "cards")
+  for quantity in ("start", "end", "change"):
+    cards, first = (result.find(quantity, "sft", "rule_ood", 0.0, attempts, measure)
+                    for attempts, measure in ((0, "cards"), (1, "success")))
+    assert cards.per_base == pytest.approx(first.per_base, abs=1e-6) and cards.low == pytest.approx(first.low, abs=1e-6)
 
 
 def test_a_gap_in_right_responses_is_paired_by_episode(of_points):
