@@ -53,7 +53,7 @@ def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "floa
 
 def checked(directory: Path | str, config: DecoderConfig) -> dict[str, safetensors.TensorEntry]:
   """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
-  entries = safetensors.entries(Path(directory))
+  entries = _entries(Path(directory))
   wanted = fill.named(fill.shapes_of(config), _names(directory, config))
   embedding, head = _tables(directory, config)
   if config.tie_embeddings and head in entries:
@@ -70,7 +70,7 @@ def _has_own_head(directory: Path, config: DecoderConfig) -> bool:
   """Whether the head is there beside an embedding of other numbers; False for a directory without sound weights, which
   is an error where they are read."""
   try:
-    entries = safetensors.entries(directory)
+    entries = _entries(directory)
     pair = [entries[name] for name in _tables(directory, config)]
   except (ValueError, KeyError):
     return False
@@ -165,6 +165,13 @@ def table_of(path: Path) -> dict:
   if not isinstance(table, dict):
     raise ValueError(f"{path} holds {type(table).__name__}; it must be a table.")
   return table
+
+
+def _entries(directory: Path) -> dict[str, safetensors.TensorEntry]:
+  """{name as the family's table has it: entry}."""
+  path = directory / "config.json"
+  family = families.named(table_of(path), str(path))
+  return {families.spelled(family, name): entry for name, entry in safetensors.entries(directory).items()}
 
 
 def _tables(directory: Path | str, config: DecoderConfig) -> tuple[str, str]:

@@ -88,8 +88,10 @@ def take(cache: Cache, rows_B: jax.Array) -> Cache:
 
 def layers_of(cache: Cache) -> list[Cache]:
   """A cache of one layer for every layer, so that a program that moves rows holds one layer twice and not all. Pictures
-  are with the last one."""
-  layers = [cache.replace(keys_BKSC=(keys,), values_BKSC=(values,), pictures=None)
+  are with the last one, and have no room in the others."""
+  cut = lambda x: x[:, :, :0] if x.ndim == 4 else x[:, :0] if x.ndim == 2 else x
+  elsewhere = jax.tree.map(cut, cache.pictures)
+  layers = [cache.replace(keys_BKSC=(keys,), values_BKSC=(values,), pictures=elsewhere)
             for keys, values in zip(cache.keys_BKSC, cache.values_BKSC, strict=True)]
   return [*layers[:-1], layers[-1].replace(pictures=cache.pictures)]
 

@@ -3,11 +3,13 @@
 A family's file in known/ holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys
 that config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json). One of
 models that read pictures also holds CONFIG (the class of their configs), PICTURE_DEFAULTS, read_pictures and
-written_pictures (the same of preprocessor_config.json); names(config) stands for NAMES where these depend on it.
+written_pictures (the same of preprocessor_config.json); names(config) stands for NAMES where these depend on it, and
+ALIASES are (pattern, name) of other spellings of tensors.
 """
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from sftrl_jax.checkpoints.families.known import (
     idefics3,
     llama,
     mistral,
+    mllama,
     olmo2,
     phi3,
     qwen2,
@@ -31,7 +34,7 @@ from sftrl_jax.models import DecoderConfig
 # In the order in which `of` tries them.
 FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3,
             "gemma2": gemma2, "smollm3": smollm3, "phi3": phi3, "olmo2": olmo2, "granite": granite,
-            "idefics3": idefics3, "smolvlm": idefics3}
+            "idefics3": idefics3, "smolvlm": idefics3, "mllama": mllama}
 _EXPERTS, _LAYER_NORM = "mixtures of experts", "LayerNorm"
 MISSING = {   # what the decoder lacks for other families
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "ernie4_5_moe"), _EXPERTS),
@@ -85,7 +88,8 @@ def named(values: dict, where: str) -> ModuleType:
 def describe(values: dict, where: str = "config.json") -> DecoderConfig:
   """The model of the values of a config.json."""
   family = named(values, where)
-  refuse_large(values, where)
+  for section in (values, values.get("text_config"), values.get("vision_config")):
+    refuse_large(section if isinstance(section, dict) else {}, where)
   try:
     return family.describe(Keys(values, where, family.DEFAULTS))
   except ValueError as error:
@@ -111,6 +115,13 @@ def of(config: DecoderConfig) -> str:
 def names_of(family: ModuleType, config: DecoderConfig) -> Mapping[str, Tensor]:
   """{our path of a parameter: the tensor of a checkpoint} of a family's model."""
   return family.names(config) if hasattr(family, "names") else family.NAMES
+
+
+def spelled(family: ModuleType, name: str) -> str:
+  """The name of a tensor as `names_of` has it."""
+  for pattern, replacement in getattr(family, "ALIASES", ()):
+    name = re.sub(pattern, replacement, name)
+  return name
 
 
 def differences(left: DecoderConfig, right: DecoderConfig, apart: tuple[str, ...] = ()) -> list[str]:

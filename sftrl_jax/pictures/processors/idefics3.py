@@ -74,16 +74,20 @@ class Idefics3Processor:
       pieces.append(("\n" if row + 1 < rows else "\n\n", False))
     return [*pieces, (AROUND, True), (WHOLE, True), *tile, (AROUND, True)]
 
-  def ids(self, rows: int, columns: int, id_of: Callable[[str], int | None],
-          encode: Callable[[str], Sequence[int]]) -> list[int]:
-    """`pieces` as ids. id_of: the id of a token's name. encode: the ids of other text. ValueError for a tokenizer that
-    lacks a token."""
+  def ids(self, rows: int, columns: int, image_id: int, id_of: Callable[[str], int | None] | None = None,
+          encode: Callable[[str], Sequence[int]] | None = None) -> list[int]:
+    """`pieces` as ids. image_id: of the placeholder. id_of: the id of a token's name. encode: the ids of other text.
+
+    Without id_of, of a tokenizer that knows no marks, placeholders alone. ValueError for a tokenizer that lacks some.
+    """
+    if id_of is None:
+      return [image_id] * (self.tokens * (rows * columns + 1))
     ids = []
     for text, is_token in self.pieces(rows, columns):
       if not is_token:
         ids += encode(text)
         continue
-      number = id_of(text)
+      number = image_id if text == PLACEHOLDER else id_of(text)
       if number is None:
         raise ValueError(f"A picture of {rows} x {columns} tiles needs the token {text}, which this tokenizer lacks: "
                          "take the tokenizer of the model, or a smaller size in preprocessor_config.json.")

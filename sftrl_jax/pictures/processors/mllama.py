@@ -8,12 +8,11 @@ id of the canvas: so shape and pixels never part.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sftrl_jax.pictures.processors.resample import refuse_others, resized
-
-PLACEHOLDER = "<|image|>"
 
 
 @functools.cache
@@ -42,6 +41,11 @@ class MllamaProcessor:
     best = min(enlarging) if enlarging else max(scales)
     fit = [shape for shape, value in zip(shapes(self.most), scales, strict=True) if value == best]
     return min(fit, key=math.prod)
+
+  def ids(self, rows: int, columns: int, image_id: int, id_of: Callable[[str], int | None] | None = None,
+          encode: Callable[[str], Sequence[int]] | None = None) -> list[int]:
+    """What stands in a text for a picture of any layout: one placeholder."""
+    return [image_id]
 
   def tiles(self, picture_YXC: np.ndarray) -> np.ndarray:
     """images_IYXC of a uint8 picture, with I = 1: [1, most * tile + 1, tile, 3]."""

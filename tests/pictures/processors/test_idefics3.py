@@ -60,8 +60,8 @@ def test_expanded_ids_are_transformers_and_expanding_again_changes_nothing(proce
   tokenizer = transformers.tokenizer
   id_of = tokenizer.backend_tokenizer.token_to_id
   encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
-  blocks = [ours.ids(*ours.layout(*each.shape[:2]), id_of, encode) for each in pictures]
   image_id, marks = id_of(PLACEHOLDER), ours.marks(id_of)
+  blocks = [ours.ids(*ours.layout(*each.shape[:2]), image_id, id_of, encode) for each in pictures]
   ids = expand(encode(text), image_id, blocks, marks)
   assert ids == expected
   assert expand(ids, image_id, blocks, marks) == ids
@@ -72,7 +72,8 @@ def test_expanded_ids_are_transformers_and_expanding_again_changes_nothing(proce
 def test_a_tokenizer_without_a_mark_is_refused_with_its_name():
   ours = Idefics3Processor(TILE, LONGEST, True, "lanczos", TOKENS)
   with pytest.raises(ValueError, match="<row_1_col_1>"):
-    ours.ids(2, 2, {AROUND: 1, PLACEHOLDER: 2}.get, lambda text: [3])
+    ours.ids(2, 2, 2, {AROUND: 1}.get, lambda text: [3])
+  assert ours.ids(2, 2, 7) == [7] * (5 * TOKENS)   # a tokenizer of our own knows no marks
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])

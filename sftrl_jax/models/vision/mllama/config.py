@@ -26,7 +26,7 @@ class MllamaFields(TowerConfig):
   image_resample: the filter of resizing
   """
 
-  tile: int = 32
+  tile: int = 64
   tiles: int = 4
   global_layers: int = 1
   intermediate: tuple[int, ...] = (0,)
