@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax.chat import Message
 from sftrl_jax.inputs import right_pad
@@ -141,7 +142,7 @@ def test_tiles_of_a_pretrained_model_stand_as_its_processor_writes_them(splittin
       *([{"type": "image"}] if message.image is not None else []), {"type": "text", "text": message.text}]}
       for message in plain], tokenize=False, add_generation_prompt=True)
   shown = [message.image for message in plain if message.image is not None]
-  expected = theirs(images=[shown], text=[text])
+  expected = theirs(images=[list(map(Image.fromarray, shown))], text=[text])
   assert renderings(ours, [plain])[0].ids == expected["input_ids"][0]
   pixels = (np.stack(rendering.images).astype(np.float32) / 255 - 0.5) / 0.5
   np.testing.assert_allclose(pixels.transpose(0, 3, 1, 2), expected["pixel_values"][0], atol=1e-5)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax.pictures.processors.expansion import expand
 from sftrl_jax.pictures.processors.idefics3 import AROUND, PLACEHOLDER, WHOLE, Idefics3Processor
@@ -25,7 +26,8 @@ def theirs(splitting, **more):
 @pytest.mark.parametrize("size", SIZES)
 def test_tiles_are_transformers(size, splitting):
   ours = Idefics3Processor(TILE, LONGEST, splitting, "lanczos", TOKENS)
-  expected = theirs(splitting)(picture(*size), return_tensors="np", return_row_col_info=True)
+  # transformers takes an array of 1 x 1 pixels for one of three rows; Pillow's pictures are not ambiguous.
+  expected = theirs(splitting)(Image.fromarray(picture(*size)), return_tensors="np", return_row_col_info=True)
   tiles = ours.tiles(picture(*size))
   assert tiles.dtype == np.uint8
   normalised = ((tiles.astype(np.float32) / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2)
@@ -56,7 +58,7 @@ def test_expanded_ids_are_transformers_and_expanding_again_changes_nothing(proce
   ours, text = Idefics3Processor(TILE, LONGEST, splitting, "lanczos", TOKENS), "a\n<image>\nand <image><image>."
   pictures = [picture(640, 333), picture(31, 400), picture(1, 1)]
   transformers = processor(splitting)
-  expected = transformers(images=[pictures], text=[text])["input_ids"][0]
+  expected = transformers(images=[list(map(Image.fromarray, pictures))], text=[text])["input_ids"][0]
   tokenizer = transformers.tokenizer
   id_of = tokenizer.backend_tokenizer.token_to_id
   encode = lambda text: tokenizer.encode(text, add_special_tokens=False)

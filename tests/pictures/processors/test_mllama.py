@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax.pictures.processors.mllama import MllamaProcessor, shapes
 
@@ -15,7 +16,7 @@ def test_tiles_are_transformers(size):
   theirs = module.MllamaImageProcessorPil(size={"height": TILE, "width": TILE}, max_image_tiles=TILES,
                                           image_mean=[0.5] * 3, image_std=[0.5] * 3)
   picture = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3)).astype(np.uint8)
-  expected = theirs(picture, return_tensors="np")
+  expected = theirs(Image.fromarray(picture), return_tensors="np")
   ours = MllamaProcessor(TILE, TILES, "bilinear")
   image, = ours.tiles(picture)
   assert image[-1, 0, 0] == expected["aspect_ratio_ids"][0, 0]

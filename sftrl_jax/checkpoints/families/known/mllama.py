@@ -123,6 +123,7 @@ def written(config: MllamaConfig) -> dict:
   c = config
   text = {"model_type": "mllama_text_model", **write_shape(c), **rope.write(c), "hidden_act": WRITTEN[c.activation],
           "vocab_size": c.vocab - EXTRA_IDS, "num_hidden_layers": len(c.order),
+          "bos_token_id": min(128_000, c.vocab - EXTRA_IDS - 1),   # transformers refuses null, and reads it nowhere
           "cross_attention_layers": list(c.cross), "dropout": 0.0}
   vision = {"model_type": "mllama_vision_model", "hidden_size": c.tower_width, "num_hidden_layers": c.tower_layers,
             "num_global_layers": c.global_layers, "attention_heads": c.tower_heads, "num_channels": 3,

@@ -17,7 +17,7 @@ from sftrl_jax.models import cache
 from sftrl_jax.pictures.processors.mllama import MllamaProcessor, shapes
 
 VOCAB, IMAGE, TILE, TILES = 48, 48, 10, 4   # a tile has 2 x 2 patches of 4 pixels, and 2 pixels are left over
-STEPS = 3
+STEPS, PROMPT, LENGTH = 3, 10, 20
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def mllama(by_torch, text_fields):
   """The model with weights of transformers, rows with their pictures, and transformers' logits of each row alone."""
   transformers = pytest.importorskip("transformers")
   config = transformers.MllamaConfig(
-      text_config={**text_fields, "num_hidden_layers": 5, "cross_attention_layers": [1, 4],
+      text_config={**text_fields, "num_hidden_layers": 4, "cross_attention_layers": [1, 3],
                    "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}},
-      vision_config=dict(hidden_size=16, num_hidden_layers=3, num_global_layers=2, attention_heads=2,
+      vision_config=dict(hidden_size=16, num_hidden_layers=3, num_global_layers=1, attention_heads=2,
                          intermediate_size=24, vision_output_dim=48, image_size=TILE, patch_size=4,
                          intermediate_layers_indices=[0, 2]),
       image_token_index=IMAGE, attn_implementation="eager")
@@ -35,6 +35,8 @@ def mllama(by_torch, text_fields):
   leave_out_text_before_pictures(case.torch)
   case.model = models.build(dataclasses.replace(case.config, images=2))
   case.logits, case.decoding = jax.jit(case.model.logits), jax.jit(case.model.decoding)(case.params)
+  case.prefill, case.extend = jax.jit(case.model.prefill), jax.jit(case.model.extend)
+  case.left = lambda rows, shown: inputs.left_pad(rows, PROMPT).replace(images_BIYXC=np.stack(list(map(read, shown))))
   case.rows = rows()
   case.expected = [torch_logits(case.torch, ids, pictures) for ids, pictures in case.rows]
   return case
@@ -99,39 +101,41 @@ def close(ours, theirs, tolerance=1e-4):
   np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
 
 
-def batch_of(mllama):
-  batch = inputs.right_pad([ids for ids, _ in mllama.rows], 14)
-  return batch, np.stack([read(pictures) for _, pictures in mllama.rows])
+def batch_of(mllama, changes=()):
+  """(rows right-padded to LENGTH, their pictures); changes: {row: (ids, pictures)}"""
+  rows = [dict(changes).get(row, pair) for row, pair in enumerate(mllama.rows)]
+  return (inputs.right_pad([ids for ids, _ in rows], LENGTH), np.stack([read(pictures) for _, pictures in rows]))
+
+
+def logits_of(mllama, batch, images):
+  return np.asarray(mllama.logits(mllama.params, batch.tokens_BT, batch.positions_BT, batch.segments_BT, images))
 
 
 def test_padded_rows_have_torchs_logits(mllama):
-  batch, images = batch_of(mllama)
-  logits = mllama.logits(mllama.params, batch.tokens_BT, batch.positions_BT, batch.segments_BT, images)
+  logits = logits_of(mllama, *batch_of(mllama))
   assert logits.shape[-1] == VOCAB   # placeholders are read and never written
   for row, expected in enumerate(mllama.expected):
-    close(np.asarray(logits)[row, : len(expected)], expected)
+    close(logits[row, : len(expected)], expected)
 
 
 def test_a_row_without_pictures_and_text_before_them_are_the_text_models(mllama):
   batch, images = batch_of(mllama)
-  arguments = batch.tokens_BT, batch.positions_BT, batch.segments_BT
-  shown, text = (np.asarray(mllama.logits(mllama.params, *arguments, each)) for each in (images, None))
+  shown, text = (logits_of(mllama, batch, each) for each in (images, None))
   np.testing.assert_allclose(shown[0, :9], text[0, :9], atol=2e-6)
   np.testing.assert_allclose(shown[4, :4], text[4, :4], atol=2e-6)
   assert np.abs(shown[4, 4:10] - text[4, 4:10]).max() > 0.01
   other = images.copy()
   other[4, 0, :TILE] = 255 - other[4, 0, :TILE]
-  changed = np.abs(np.asarray(mllama.logits(mllama.params, *arguments, other)) - shown)
+  changed = np.abs(logits_of(mllama, batch, other) - shown)
   assert not changed[4, :4].any() and changed[4, 4:10].max() > 1e-3 and not np.delete(changed, 4, axis=0).any()
 
 
 def test_packed_rows_are_the_rows_apart(mllama):
   """Rows 1 and 4 share a row: the text before the second picture does not see the first."""
   (first, shown), (second, later) = mllama.rows[1], mllama.rows[4]
-  slots = [inputs.Slot(0, 0, 1), inputs.Slot(0, len(first), 2)]
-  batch = inputs.pack([first, second], slots, 1, 24)
-  logits = np.asarray(mllama.logits(mllama.params, batch.tokens_BT, batch.positions_BT, batch.segments_BT,
-                                    read([*shown, *later])[None]))[0]
+  _, images = batch_of(mllama, {0: ([], [*shown, *later])})
+  packed = inputs.pack([first, second], [inputs.Slot(0, 0, 1), inputs.Slot(0, len(first), 2)], len(images), LENGTH)
+  logits = logits_of(mllama, packed, images)[0]
   close(logits[: len(first)], mllama.expected[1])
   close(logits[len(first) : len(first) + len(second)], mllama.expected[4])
 
@@ -140,38 +144,36 @@ def test_decoding_over_a_cache_has_torchs_logits(mllama):
   """Left-padded prompts with their pictures; then tokens one by one, which read what the cache kept of them."""
   model, decoding = mllama.model, mllama.decoding
   prompts = [ids[:-STEPS] for ids, _ in mllama.rows]
-  prompt = inputs.left_pad(prompts, 12).replace(images_BIYXC=np.stack([read(shown) for _, shown in mllama.rows]))
-  hidden, past = jax.jit(model.prefill)(decoding, cache.empty(model.config, len(prompts), 16), prompt)
-  logits, extend = [model.unembed(decoding, hidden[:, -1])], jax.jit(model.extend)
+  hidden, past = mllama.prefill(decoding, cache.empty(model.config, len(prompts), 2 * PROMPT), mllama.left(
+      prompts, [shown for _, shown in mllama.rows]))
+  logits = [model.unembed(decoding, hidden[:, -1])]
   for step in range(STEPS - 1):
     token = np.asarray([ids[-STEPS + step] for ids, _ in mllama.rows], np.int32)[:, None]
     place = np.asarray([len(row) + step for row in prompts], np.int32)[:, None]
-    hidden, past = extend(decoding, past, inputs.Inputs(token, place, np.ones_like(token)))
+    hidden, past = mllama.extend(decoding, past, inputs.Inputs(token, place, np.ones_like(token)))
     logits.append(model.unembed(decoding, hidden[:, 0]))
   for row, expected in enumerate(mllama.expected):
     close(np.stack(logits, axis=1)[row], expected[-STEPS - 1 : -1])
 
 
 def test_pictures_of_a_later_turn_stand_behind_those_of_an_earlier_one(mllama):
-  """Also for rows that were taken from the cache in another order, and for one whose second picture comes right behind
-  the first, at the beginning of the turn."""
-  model, decoding, extend = mllama.model, mllama.decoding, jax.jit(mllama.model.extend)
-  chosen, cuts = (3, 2, 0), (4, 1, 3)
-  heads = inputs.left_pad([mllama.rows[row][0][:cut] for row, cut in zip(chosen, cuts, strict=True)], 5)
-  shown = [mllama.rows[row][1] for row in chosen]
-  heads = heads.replace(images_BIYXC=np.stack([read(pictures[:1]) for pictures in shown]))
-  _, past = extend(decoding, cache.empty(model.config, 3, 20), heads)
-  order = [2, 0, 1]
+  """Also of rows that were taken from the cache in another order, and where the second picture stands right behind the
+  first, at the beginning of the turn."""
+  model, decoding = mllama.model, mllama.decoding
+  cuts, order = (3, 1, 1, 4, 2, 3), [2, 0, 3, 1, 5, 4]
+  counts = [ids[:cut].count(IMAGE) for (ids, _), cut in zip(mllama.rows, cuts, strict=True)]
+  heads = mllama.left([ids[:cut] for (ids, _), cut in zip(mllama.rows, cuts, strict=True)],
+                      [shown[:count] for (_, shown), count in zip(mllama.rows, counts, strict=True)])
+  _, past = mllama.prefill(decoding, cache.empty(model.config, len(order), 2 * PROMPT), heads)
   past = cache.take(past, jnp.asarray(order))
-  rests = [mllama.rows[chosen[place]][0][cuts[place]:] for place in order]
-  tails = inputs.left_pad(rests, 10)
-  begun = np.asarray([cuts[place] for place in order])[:, None]
-  tails = tails.replace(positions_BT=np.where(tails.segments_BT > 0, tails.positions_BT + begun, 0).astype(np.int32),
-                        images_BIYXC=np.stack([read(shown[place][1:]) for place in order]))
-  hidden, _ = extend(decoding, past, tails)
+  rests = [mllama.rows[row][0][cuts[row]:] for row in order]
+  tails = mllama.left(rests, [mllama.rows[row][1][counts[row]:] for row in order])
+  begun = np.asarray([cuts[row] for row in order])[:, None]
+  tails = tails.replace(positions_BT=np.where(tails.segments_BT > 0, tails.positions_BT + begun, 0).astype(np.int32))
+  hidden, _ = mllama.extend(decoding, past, tails)
   logits = np.asarray(model.unembed(decoding, hidden))
-  for row, (place, rest) in enumerate(zip(order, rests, strict=True)):
-    close(logits[row, -len(rest):], mllama.expected[chosen[place]][-len(rest):])
+  for place, (row, rest) in enumerate(zip(order, rests, strict=True)):
+    close(logits[place, -len(rest):], mllama.expected[row][-len(rest):])
 
 
 def test_gradients_are_finite_where_a_row_has_no_picture_and_reach_every_part(mllama):
