@@ -34,5 +34,5 @@ def before_training(**env) -> ConfigDict:
   """What is learned before post-training, of every look, suit and rule; evaluated as post-training is."""
   config = shared(**{**dict(faces="mixed", holdout=0.0, look="any", suits="any"), **env})
   config.evals.update(env=dict(faces=10, holdout=0.25, look="plain", suits="black", noise=0.6, answer="formula"), at=(),
-                      kl=False, episodes=256, temperatures=(0.0,))
+                      kl=False, episodes=128, temperatures=(0.0,))
   return config

@@ -75,6 +75,7 @@ PARAMETER_AXES = {
     r"(?:.*/)?model/vision/tower/conv/\d+/kernel": ("norm",) * 4,
     r"(?:.*/)?model/vision/connector/up/kernel": ("embed", "ffn"),
     r"(?:.*/)?model/vision/connector/down/kernel": ("ffn", "embed"),
+    r"(?:.*/)?model/vision/connector/places": ("tokens", "embed"),
     r"(?:.*/)?value/kernel": ("norm",),
     r"(?:.*/)?value/bias": (),
     # Hidden layers of a value head; "embed" is what they read, the trunk or the layer before.

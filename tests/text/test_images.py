@@ -32,12 +32,13 @@ def test_a_picture_is_a_block_before_its_text(kind):
   tokenizer = reading(kind)
   chat = (Message("user", "a", RED), Message("assistant", "b"), Message("user", "c", BLUE))
   ids, written = render(tokenizer, chat)
-  plain, flags = render(PLAIN[kind], tuple(Message(message.role, message.text) for message in chat))
+  texts = tuple(Message(message.role, message.text) for message in chat)
+  plain, flags = render(PLAIN[kind], texts)
   block = [tokenizer.image] * 2
   assert ids == [plain[0], *block, *plain[1:len(plain) - 1 - len(tokenizer.after_user)], *block,
                  *plain[len(plain) - 1 - len(tokenizer.after_user):]]
   assert sum(written) == sum(flags) and not any(np.asarray(written)[np.asarray(ids) == tokenizer.image])
-  assert continued(tokenizer, chat) == ids[-len(continued(PLAIN[kind], chat[:2] + (Message("user", "c"),))) - 2:]
+  assert continued(tokenizer, chat) == block + continued(PLAIN[kind], texts)
   rendering, = renderings(tokenizer, [chat])
   assert [image is own for image, own in zip(rendering.images, (RED, BLUE), strict=True)] == [True, True]
   assert pictures(tokenizer, chat)[1] is BLUE

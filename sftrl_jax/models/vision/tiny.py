@@ -1,7 +1,8 @@
 """A small vision-language model: a convolutional stem whose features are the cells of a picture, such as one a card.
 
-Three convolutions halve each side; pixel shuffle joins 4 x 4 of their places, and an MLP of two layers connects them to
-the decoder. Its last matrix begins far below the embeddings: with one of their size, reading begins much later.
+Three convolutions halve each side; pixel shuffle joins 4 x 4 of their places, an MLP of two layers connects them to the
+decoder, and each cell adds an embedding of its place. The MLP's last matrix begins far below the embeddings: so a cell
+is known by its place before it is read. With one of their size, or without places, reading begins much later.
 """
 
 import dataclasses
@@ -79,11 +80,12 @@ class TinyVision(VisionModel):
       read = written
     joined = SHUFFLE**2 * read
     connector = {"up": {"kernel": _normal(key, len(KERNELS), (joined, c.connector), joined**-0.5)},
-                 "down": {"kernel": _normal(key, len(KERNELS) + 1, (c.connector, c.width), c.connector_std)}}
+                 "down": {"kernel": _normal(key, len(KERNELS) + 1, (c.connector, c.width), c.connector_std)},
+                 "places": _normal(key, len(KERNELS) + 2, (c.image_tokens, c.width), c.init_std)}
     return {"tower": {"conv": tower}, "connector": connector}
 
   def features(self, params: dict, images_BIYXC: jax.Array) -> jax.Array:
-    """features_BFD: relu of each convolution, pixel shuffle, then relu(x up) down."""
+    """features_BFD: relu of each convolution, pixel shuffle, then relu(x up) down + the embedding of the place."""
     check(images_BIYXC=images_BIYXC)
     c, parts = self.config, params["vision"]
     B, I, *sizes = images_BIYXC.shape
@@ -98,7 +100,8 @@ class TinyVision(VisionModel):
     x = x.reshape(B * I, rows // SHUFFLE, SHUFFLE, columns // SHUFFLE, SHUFFLE, channels).transpose(0, 1, 3, 2, 4, 5)
     x_BFD = x.reshape(B, I * c.image_tokens, SHUFFLE**2 * channels)
     up, down = (parts["connector"][name]["kernel"].astype(x.dtype) for name in ("up", "down"))
-    return jnp.einsum("bfe,ed->bfd", jax.nn.relu(jnp.einsum("bfd,de->bfe", x_BFD, up)), down)
+    places_FD = jnp.tile(parts["connector"]["places"].astype(x.dtype), (I, 1))
+    return jnp.einsum("bfe,ed->bfd", jax.nn.relu(jnp.einsum("bfd,de->bfe", x_BFD, up)), down) + places_FD[None]
 
 
 def _normal(key: jax.Array, number: int, shape: tuple[int, ...], std: float) -> jax.Array:

@@ -41,7 +41,7 @@ def test_flops_of_the_tower_are_those_of_its_products(config):
   for number in range(3):
     side = tuple(size // 2 for size in side)
     count += math.prod(side) * shapes["tower"]["conv"][str(number)]["kernel"].size
-  count += config.image_tokens * sum(part["kernel"].size for part in shapes["connector"].values())
+  count += config.image_tokens * sum(shapes["connector"][name]["kernel"].size for name in ("up", "down"))
   assert config.tower_flops() == 2 * count
   assert flops.pictures(config, 3) == 3 * 2 * config.tower_flops()
   assert flops.pictures(config, 3, training=True) == 3 * flops.pictures(config, 3)
@@ -73,6 +73,6 @@ def test_a_wrong_field_is_named(config, change, rule):
 
 
 def test_the_prototypes_size(leaves):
-  """vision_twin.md, section 2: tower and connector have 80,088 parameters."""
+  """vision_twin.md, section 2: tower and connector have 80,088 parameters, and positions of three features."""
   shapes = jax.eval_shape(models.build(TinyVisionConfig(vocab=63, image_id=62)).init, jax.random.key(0))
-  assert sum(leaf.size for leaf in leaves(shapes["vision"]).values()) == 80_088
+  assert sum(leaf.size for leaf in leaves(shapes["vision"]).values()) == 80_088 + 3 * 64
