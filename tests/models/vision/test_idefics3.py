@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax import inputs
 from sftrl_jax.checkpoints import hf
@@ -118,6 +119,10 @@ def test_an_export_opens_in_transformers_with_equal_logits(smolvlm, tmp_path):
   assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
   np.testing.assert_array_equal(torch_logits(torch, model.eval(), smolvlm.batch, smolvlm.images), smolvlm.expected)
   assert hf.describe(tmp_path / "export") == smolvlm.config
+  picture = np.random.default_rng(1).integers(0, 256, (31, 50, 3)).astype(np.uint8)
+  processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "export")
+  pixels = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0].transpose(0, 2, 3, 1)
+  np.testing.assert_allclose((smolvlm.config.processor().tiles(picture) / 255 - 0.5) / 0.5, pixels, atol=1e-5)
 
 
 def test_pixel_shuffle_joins_neighbours_row_by_row():

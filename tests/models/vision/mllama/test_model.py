@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax import inputs, models
 from sftrl_jax.checkpoints import hf
@@ -200,3 +201,8 @@ def test_an_export_opens_in_transformers_with_equal_logits(mllama, tmp_path):
   for (ids, pictures), expected in zip(mllama.rows, mllama.expected, strict=True):
     np.testing.assert_array_equal(torch_logits(model, ids, pictures), expected)
   assert hf.describe(tmp_path / "export") == mllama.config
+  picture = np.random.default_rng(1).integers(0, 256, (9, 25, 3)).astype(np.uint8)
+  processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "export")
+  pixels = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0, 0].transpose(0, 2, 3, 1)
+  tiles = mllama.config.processor().tiles(picture)[0, :-1].reshape(TILES, TILE, TILE, 3)[:3]
+  np.testing.assert_allclose((tiles / 255 - 0.5) / 0.5, pixels[:3], atol=1e-5)
