@@ -1,25 +1,31 @@
-"""The matrices inside a block, in one table.
+"""The matrices inside a block, in one table; and one for each other stack of blocks that models may have.
 
 Sharding rules, adapters, optimizer labels, names in checkpoints, decoding matrices and FLOPs follow from it. To add a
 projection, add an entry here and apply it in models/decoder.py; a new axis also needs its place in parallel/rules.py.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 STACK = "layers/block/"   # where a parameter tree has the blocks, stacked over the layers
+TOWER = "vision/tower/layers/block/"   # the same of the tower that reads pictures
+GLOBAL = "vision/tower/global_layers/block/"   # of the tower's second part, where it has one
+CROSS = "cross_layers/block/"   # of blocks of the decoder that attend to pictures instead of text
 
 
 class Axis(NamedTuple):
-  """An axis of kernels: its letter in equations, and the field of DecoderConfig that gives its size."""
+  """An axis of kernels: its letter in equations, and the field of the model's config that gives its size."""
 
   letter: str
   field: str
 
 
 AXES = {"embed": Axis("d", "width"), "heads": Axis("h", "heads"), "kv_heads": Axis("k", "kv_heads"),
-        "channels": Axis("c", "head_dim"), "ffn": Axis("f", "mlp_dim")}
+        "channels": Axis("c", "head_dim"), "ffn": Axis("f", "mlp_dim"),
+        "tower_embed": Axis("e", "tower_width"), "tower_heads": Axis("g", "tower_heads"),
+        "tower_channels": Axis("a", "tower_head_dim"), "tower_ffn": Axis("m", "tower_mlp_dim")}
 
 
 def _always(config: Any) -> bool:
@@ -28,7 +34,7 @@ def _always(config: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-  """A linear map at layers/block/PATH, with a kernel [*reads, *writes] and perhaps a bias [*writes].
+  """A linear map at PATH of a stack, with a kernel [*reads, *writes] and perhaps a bias [*writes].
 
   path: PART/NAME, the module of the block and the name in it
   reads, writes: logical axes, of AXES
@@ -72,6 +78,10 @@ class Projection:
     """Of one layer's kernel."""
     return tuple(getattr(config, AXES[axis].field) for axis in (*self.reads, *self.writes))
 
+  def size(self, config: Any) -> int:
+    """Numbers of one layer's kernel."""
+    return math.prod(self.shape(config))
+
 
 def _letters(axes: tuple[str, ...]) -> str:
   return "".join(AXES[axis].letter for axis in axes)
@@ -92,3 +102,26 @@ PROJECTIONS: dict[str, Projection] = {projection.path: projection for projection
     Projection("mlp/down", ("ffn",), ("embed",), "mlp.down_proj", "ffn_down", bias="mlp_bias"),
 )}
 
+# The blocks of a tower of pictures.
+_TOWER_HEADS = ("tower_heads", "tower_channels")
+TOWER_PROJECTIONS: dict[str, Projection] = {projection.path: projection for projection in (
+    Projection("attn/q", ("tower_embed",), _TOWER_HEADS, "self_attn.q_proj", "", bias="tower_biases"),
+    Projection("attn/k", ("tower_embed",), _TOWER_HEADS, "self_attn.k_proj", "", bias="tower_biases"),
+    Projection("attn/v", ("tower_embed",), _TOWER_HEADS, "self_attn.v_proj", "", bias="tower_biases"),
+    Projection("attn/o", _TOWER_HEADS, ("tower_embed",), "self_attn.out_proj", "", bias="tower_biases"),
+    Projection("mlp/up", ("tower_embed",), ("tower_ffn",), "mlp.fc1", "", bias="tower_mlp_biases"),
+    Projection("mlp/down", ("tower_ffn",), ("tower_embed",), "mlp.fc2", "", bias="tower_mlp_biases"),
+)}
+# Every stack of blocks, and its projections. Blocks that attend to pictures have those of the decoder.
+STACKS: dict[str, dict[str, Projection]] = {
+    STACK: PROJECTIONS, CROSS: PROJECTIONS, TOWER: TOWER_PROJECTIONS, GLOBAL: TOWER_PROJECTIONS}
+
+
+def is_stacked(path: str) -> bool:
+  """Whether a parameter has layers on its first axis."""
+  return path.startswith(tuple(STACKS))
+
+
+def stack_of(path: str) -> str:
+  """The stack in which a parameter is; "" for one that is in none."""
+  return next((stack for stack in STACKS if path.startswith(stack)), "")

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/R
          ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "configs/study/VIRL.md",
          ROOT / "configs/study/ALIGNMENT.md", ROOT / "launch/README.md",
          *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md",
-         ROOT / "sftrl_jax/programs/own_reward/README.md"]
+         ROOT / "sftrl_jax/models/vision/README.md", ROOT / "sftrl_jax/programs/own_reward/README.md"]
 MOST_LINES, WIDTH = 120, 120
 HOUSE_WORDS = re.compile(r"\b(told|said|born|newborn|lies|whoever)\b", re.IGNORECASE)
 # Files of a reader, and files that a run writes.
@@ -36,6 +36,8 @@ FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
                  "progress.json", "labels.json", "reference.json", "report.md",
                  "pairs.jsonl", "pairs.json", "VARIANT.jsonl", "reward_scale.json"}
+# And a directory of Hugging Face.
+HUB_FILES = {"preprocessor_config.json", "processor_config.json"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run
 REQUESTS = ("objective of `sftrl preference`", "reward model", "images in `Inputs`", "a verb", "a writer",
             "a second environment", "when evaluation happens", "an optimizer that is not in optax", "an MoE projection",
@@ -127,7 +129,7 @@ def test_every_path_of_a_page_exists(page):
   for quoted in re.findall(r"`([^`]+)`", text):
     names = [quoted] if FOLDER.match(quoted) else paths(quoted)
     for name in names:
-      skipped = {name, name.rpartition("/")[2]} & {*WORKDIR_FILES, *EXAMPLES, *planned} or "VERB" in name
+      skipped = {name, name.rpartition("/")[2]} & {*WORKDIR_FILES, *HUB_FILES, *EXAMPLES, *planned} or "VERB" in name
       assert skipped or exists(name, page), f"{page}: there is no {name}"
 
 

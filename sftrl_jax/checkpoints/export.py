@@ -17,17 +17,18 @@ import jax
 import numpy as np
 
 from sftrl_jax import __version__, trees
-from sftrl_jax.checkpoints import families, fill, safetensors
+from sftrl_jax.checkpoints import families, fill, picture_files, safetensors
 from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.parallel import hosts
-from sftrl_jax.projections import STACK
+from sftrl_jax.projections import is_stacked
 
 LARGEST = 5_000_000_000   # bytes of a file of weights
 MARK = "sftrl_jax_version"   # the key in config.json that marks a directory as our export
 REWARD = "sftrl_jax_reward"   # the key in config.json of a reward model with what its logits lack, see ScoreHead
 # The classes of transformers with one number for a text, where they are not named as all are.
-SCORERS = {"gemma3_text": "Gemma3TextForSequenceClassification", "granite": None}
+SCORERS = {"gemma3_text": "Gemma3TextForSequenceClassification",
+           **dict.fromkeys(("granite", "idefics3", "smolvlm", "mllama"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def write(directory: Path, config: DecoderConfig, params: dict, tokenizer: Any, 
           head: ScoreHead | None = None) -> None:
   """Writes an export. All processes must call it, to gather arrays; process 0 writes. head: of a reward model."""
   refuse_occupied(directory)
-  names = families.FAMILIES[families.of(config)].NAMES
+  names = families.names_of(families.FAMILIES[families.of(config)], config)
   dtype = np.dtype(params["embed"].dtype)
   if dtype not in safetensors.NAMES:
     raise ValueError(f"The parameters are {dtype}, which is not written; cast them to float32 or bfloat16.")
@@ -127,11 +128,11 @@ def _write_weights(part: Path, names: dict[str, Tensor], params: dict, dtype: np
 def tensors(names: dict[str, Tensor], params: dict, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
   """(name, tensor) in the order of the parameters, each gathered whole. All processes must iterate over all."""
   leaves = trees.leaves(params)
-  for name, paths in fill.sharing(params, names).items():
-    stacked, arrays = paths[0].startswith(STACK), [_whole(leaves[path], dtype) for path in paths]
+  for paths in fill.sharing(params, names).values():
+    stacked, arrays = is_stacked(paths[0]), [_whole(leaves[path], dtype) for path in paths]
     for n in range(len(arrays[0]) if stacked else 1):
       parts = [names[path].outward(array[n] if stacked else array) for path, array in zip(paths, arrays, strict=True)]
-      yield name.format(n=n), parts[0] if len(parts) == 1 else np.concatenate(parts)
+      yield names[paths[0]].of_layer(n), parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _whole(leaf: Any, dtype: np.dtype) -> np.ndarray:
@@ -157,6 +158,8 @@ def write_config(part: Path, config: DecoderConfig, tokenizer: Any, like: Path |
   values["tie_word_embeddings"] = config.tie_embeddings
   _write_json(part / "config.json", {**_with_ids(values, tokenizer, own), "dtype": dtype, "torch_dtype": dtype,
                                      MARK: __version__})
+  for file, contents in picture_files.written(config, like).items():
+    _write_json(part / file, contents)
   generation = _with_ids(generation or {}, tokenizer, own)
   if generation:
     _write_json(part / "generation_config.json", generation)
@@ -201,7 +204,7 @@ def _unchanged(like: Path | None, config: DecoderConfig, name: str) -> dict | No
   model = None if like is None else _read_json(like / "config.json")
   if model is None:
     return None
-  described = families.describe(model, str(like / "config.json"))
+  described = picture_files.described(like, families.describe(model, str(like / "config.json")))
   if families.differences(config, dataclasses.replace(described, tie_embeddings=config.tie_embeddings)):
     return None
   return _read_json(like / name)

@@ -19,7 +19,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from sftrl_jax import trees
 from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig, build
-from sftrl_jax.projections import STACK
+from sftrl_jax.projections import is_stacked
 
 ROWS = 64   # rows of a file's matrix that are transposed at a time
 ALIGNED = 64   # bytes: XLA's CPU backend uses memory with this alignment without a copy
@@ -43,19 +43,20 @@ def shapes_of(config: DecoderConfig) -> dict:
 def named(params: dict, names: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
   """{name: shape} of a parameter tree's tensors in a checkpoint, in the order of the parameters."""
   shapes, leaves = {}, trees.leaves(params)
-  for name, paths in sharing(params, names).items():
-    stacked = paths[0].startswith(STACK)
+  for paths in sharing(params, names).values():
+    stacked = is_stacked(paths[0])
     parts = [names[path].shape(leaves[path].shape[stacked:]) for path in paths]
     for n in range(leaves[paths[0]].shape[0] if stacked else 1):
-      shapes[name.format(n=n)] = (sum(part[0] for part in parts), *parts[0][1:])
+      shapes[names[paths[0]].of_layer(n)] = (sum(part[0] for part in parts), *parts[0][1:])
   return shapes
 
 
 def sharing(params: dict, names: Mapping[str, Tensor]) -> dict[str, list[str]]:
-  """{name of a tensor: the parameters in it, from its first row on}, in the order of the parameters."""
+  """{name of a tensor, of the first layer: the parameters in it, from its first row on}, in the order of the
+  parameters."""
   paths_of = {}
   for path in trees.leaves(params):
-    paths_of.setdefault(names[path].name, []).append(path)
+    paths_of.setdefault(names[path].of_layer(0), []).append(path)
   return {name: sorted(paths, key=lambda path: names[path].part) for name, paths in paths_of.items()}
 
 
@@ -89,7 +90,7 @@ def fill(config: DecoderConfig, names: Mapping[str, Tensor], dtype: str, shardin
   sharding_of, rows = trees.leaves(shardings), _rows(shapes, names)
   rows_of = lambda path: lambda name: read(name)[rows[path]] if path in rows else read(name)
   return trees.map_with_path(lambda path, leaf: _parameter(
-      names[path], leaf.shape, jnp.dtype(dtype), sharding_of[path], rows_of(path), path.startswith(STACK)), shapes)
+      names[path], leaf.shape, jnp.dtype(dtype), sharding_of[path], rows_of(path), is_stacked(path)), shapes)
 
 
 def _rows(shapes: dict, names: Mapping[str, Tensor]) -> dict[str, slice]:
@@ -98,7 +99,7 @@ def _rows(shapes: dict, names: Mapping[str, Tensor]) -> dict[str, slice]:
   for paths in sharing(shapes, names).values():
     start = 0
     for path in paths if len(paths) > 1 else ():
-      size = names[path].shape(leaves[path].shape[path.startswith(STACK):])[0]
+      size = names[path].shape(leaves[path].shape[is_stacked(path):])[0]
       rows[path], start = slice(start, start + size), start + size
   return rows
 
@@ -111,7 +112,7 @@ def _parameter(tensor: Tensor, shape, dtype, sharding: Sharding, read, stacked: 
     wanted = {span: shard for span, shard in shards.items() if not stacked or span[0][0] <= n < span[0][1]}
     if not wanted:
       continue
-    array = tensor.inward(read(tensor.name.format(n=n)), inner)
+    array = tensor.inward(read(tensor.of_layer(n)), inner)
     for span, shard in wanted.items():
       part = array[tuple(slice(*limits) for limits in (span[1:] if stacked else span))]
       _copy(part, shard[n - span[0][0]] if stacked else shard)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sftrl_jax.checkpoints import export, families, fill, safetensors, source
+from sftrl_jax.checkpoints import export, families, fill, picture_files, safetensors, source
 from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.checkpoints.fill import Loaded
 from sftrl_jax.models import DecoderConfig
@@ -39,8 +39,8 @@ def describe(directory: Path | str) -> DecoderConfig:
   A flag that ties the head to the embedding is wrong where both are there and differ, as transformers 5 has it.
   """
   path = Path(directory) / "config.json"
-  config = families.describe(table_of(path), str(path))
-  own_head = config.tie_embeddings and _has_own_head(Path(directory))
+  config = picture_files.described(Path(directory), families.describe(table_of(path), str(path)))
+  own_head = config.tie_embeddings and _has_own_head(Path(directory), config)
   return dataclasses.replace(config, tie_embeddings=False) if own_head else config
 
 
@@ -48,14 +48,14 @@ def load_params(directory: Path | str, config: DecoderConfig, dtype: str = "floa
   """The parameters, each tensor read straight into this host's shards. shardings: a tree, or None for one device."""
   entries = checked(directory, config)   # before any tensor is read, which takes long
   read = lambda name: entries[name].read()
-  return jax.block_until_ready(fill.fill(config, _names(directory), dtype, shardings, read))
+  return jax.block_until_ready(fill.fill(config, _names(directory, config), dtype, shardings, read))
 
 
 def checked(directory: Path | str, config: DecoderConfig) -> dict[str, safetensors.TensorEntry]:
   """{name: entry} of every tensor; one ValueError for all that are missing, surplus or of another shape."""
-  entries = safetensors.entries(Path(directory))
-  wanted = fill.named(fill.shapes_of(config), _names(directory))
-  embedding, head = _tables(directory)
+  entries = _entries(Path(directory))
+  wanted = fill.named(fill.shapes_of(config), _names(directory, config))
+  embedding, head = _tables(directory, config)
   if config.tie_embeddings and head in entries:
     entries.setdefault(embedding, entries[head])   # one table under the other name
   elif not config.tie_embeddings and head not in entries and embedding in entries:
@@ -66,12 +66,12 @@ def checked(directory: Path | str, config: DecoderConfig) -> dict[str, safetenso
   return {name: entries[name] for name in wanted}
 
 
-def _has_own_head(directory: Path) -> bool:
+def _has_own_head(directory: Path, config: DecoderConfig) -> bool:
   """Whether the head is there beside an embedding of other numbers; False for a directory without sound weights, which
   is an error where they are read."""
   try:
-    entries = safetensors.entries(directory)
-    pair = [entries[name] for name in _tables(directory)]
+    entries = _entries(directory)
+    pair = [entries[name] for name in _tables(directory, config)]
   except (ValueError, KeyError):
     return False
   return not _equal(*((entry, source.stamp(entry.path)) for entry in pair))
@@ -167,12 +167,19 @@ def table_of(path: Path) -> dict:
   return table
 
 
-def _tables(directory: Path | str) -> tuple[str, str]:
+def _entries(directory: Path) -> dict[str, safetensors.TensorEntry]:
+  """{name as the family's table has it: entry}."""
+  path = directory / "config.json"
+  family = families.named(table_of(path), str(path))
+  return {families.spelled(family, name): entry for name, entry in safetensors.entries(directory).items()}
+
+
+def _tables(directory: Path | str, config: DecoderConfig) -> tuple[str, str]:
   """The names of the embedding and of the head."""
-  names = _names(directory)
+  names = _names(directory, config)
   return names["embed"].name, names["unembed"].name
 
 
-def _names(directory: Path | str) -> dict[str, Tensor]:
+def _names(directory: Path | str, config: DecoderConfig) -> dict[str, Tensor]:
   path = Path(directory) / "config.json"
-  return families.named(table_of(path), str(path)).NAMES
+  return families.names_of(families.named(table_of(path), str(path)), config)

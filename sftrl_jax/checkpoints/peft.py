@@ -99,7 +99,7 @@ def _refuse_others(values: dict, path: Path) -> None:
 def names_of(config: DecoderConfig) -> dict[str, Tensor]:
   """Our path of a factor -> PEFT's tensor, of every projection of this family's models."""
   names, family = {}, families.of(config)
-  for path, weight in families.FAMILIES[family].NAMES.items():
+  for path, weight in families.names_of(families.FAMILIES[family], config).items():
     if weight.part:
       raise ValueError(f"{family} keeps several projections in one tensor ({weight.name.rsplit('.', 2)[-2]}), and an "
                        "adapter of PEFT is of all of them together, ours of each: export the merged model instead.")
@@ -107,8 +107,8 @@ def names_of(config: DecoderConfig) -> dict[str, Tensor]:
     if path.endswith("/kernel") and each is not None:
       read, written = each.weight_axes.split(" ")[-1], each.weight_axes.split(" ")[-2]
       stem = f"base_model.model.{weight.name.removesuffix('.weight')}"
-      names[f"{STACK}{each.path}/a"] = Tensor(f"{stem}.lora_A.weight", f"{read}r -> r {read}")
-      names[f"{STACK}{each.path}/b"] = Tensor(f"{stem}.lora_B.weight", f"r{written} -> {written} r")
+      for leaf, factor, axes in (("a", "A", f"{read}r -> r {read}"), ("b", "B", f"r{written} -> {written} r")):
+        names[f"{STACK}{each.path}/{leaf}"] = Tensor(f"{stem}.lora_{factor}.weight", axes, numbers=weight.numbers)
   return names
 
 
@@ -125,7 +125,7 @@ def read(name: Path | str, config: DecoderConfig) -> dict:
   files = opened(name)
   shapes, names = _shapes(files, config), names_of(config)
   entries = safetensors.header(files.home / WEIGHTS)
-  leaves = {path: np.stack([names[path].inward(np.asarray(entries[names[path].name.format(n=n)].read(), np.float32),
+  leaves = {path: np.stack([names[path].inward(np.asarray(entries[names[path].of_layer(n)].read(), np.float32),
                                                shape[1:]) for n in range(shape[0])])
             for path, shape in shapes.items()}
   return traverse_util.unflatten_dict(leaves, sep="/")
@@ -141,7 +141,7 @@ def _shapes(files: Adapters, config: DecoderConfig) -> dict[str, tuple[int, ...]
   there = {name: entry.shape for name, entry in safetensors.header(files.home / WEIGHTS).items()}
   rank, shapes, wanted = files.values["r"], {}, {}
   for path, tensor in names_of(config).items():
-    names = [tensor.name.format(n=n) for n in range(config.layers)]
+    names = [tensor.of_layer(n) for n in range(config.layers)]
     each, leaf = PROJECTIONS[path.removeprefix(STACK).rpartition("/")[0]], path.rpartition("/")[2]
     if not any(name in there for name in names):
       continue

@@ -77,7 +77,8 @@ def decode_bytes(config: DecoderConfig, decoding: dict, rows: int, columns: int)
   looked_up = 0 if config.tie_embeddings else size(decoding["embed"])
   looked_up += size(decoding.get("vision", {}))   # which a prompt alone reads
   cell = 2 * config.kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
-  return size(decoding) - looked_up + rows * columns * config.layers * cell
+  of_pictures = getattr(config, "picture_columns", 0) * len(getattr(config, "cross", ()))   # read at every token too
+  return size(decoding) - looked_up + rows * (columns * config.layers + of_pictures) * cell
 
 
 def _counted(config: DecoderConfig, tokens: float, keys: float, unembedded: float) -> float:

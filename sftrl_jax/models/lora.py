@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from sftrl_jax import trees
-from sftrl_jax.projections import PROJECTIONS, STACK
+from sftrl_jax.projections import PROJECTIONS, STACK, STACKS, stack_of
 
 EVERYWHERE = (*(f"*{path}" for path in PROJECTIONS if path.startswith("attn/")), "*mlp/*")
 
@@ -29,7 +29,9 @@ class LoraConfig:
 
   rank: columns of a and rows of b (0: no adapters, everything is trained)
   alpha: strength of the adapters: their product is multiplied by alpha / rank
-  targets: globs of the projections that are adapted; all of them do better than attention alone
+  targets: globs of the projections that are adapted; all of them do better than attention alone. A glob reaches
+    projections outside the decoder's own blocks only where it spells the beginning of their path: vision/*,
+    cross_layers/*
   scaling: "rank" divides alpha by the rank, "root" by its square root, which keeps large ranks learning (rsLoRA)
   """
 
@@ -58,7 +60,8 @@ class LoraConfig:
 
 def projections(base: dict) -> dict[str, int]:
   """{path of a projection that can be adapted: how many axes its kernel reads, behind the layers'}."""
-  reads = {f"{STACK}{path}/kernel": len(projection.reads) for path, projection in PROJECTIONS.items()}
+  reads = {f"{stack}{path}/kernel": len(projection.reads) for stack, projections in STACKS.items()
+           for path, projection in projections.items()}
   return {path.removesuffix("/kernel"): reads[path] for path in trees.leaves(base) if path in reads}
 
 
@@ -67,9 +70,9 @@ def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:
   above the smaller side of a kernel."""
   available = projections(base)
   for target in lora.targets:
-    if not fnmatch.filter(available, target):
+    if not any(_reaches(target, path) for path in available):
       raise ValueError(f"targets has {target!r}, which matches no projection; there are {', '.join(available)}.")
-  matches = lambda path: any(fnmatch.fnmatchcase(path, target) for target in lora.targets)
+  matches = lambda path: any(_reaches(target, path) for target in lora.targets)
   adapted = {path: reads for path, reads in available.items() if matches(path)}
   for path, reads in adapted.items():
     read, written = (math.prod(sizes) for sizes in _sides(base, path, reads))
@@ -77,6 +80,12 @@ def chosen(lora: LoraConfig, base: dict) -> dict[str, int]:
       raise ValueError(f"rank is {lora.rank}, but {path} reads {read} channels and writes {written}: use at most "
                        f"{min(read, written)}, or leave it out of targets.")
   return adapted
+
+
+def _reaches(target: str, path: str) -> bool:
+  """Whether a glob of LoraConfig.targets means a projection. `*mlp/*` is of the decoder: a tower has to be named."""
+  part = path.partition("/")[0]
+  return fnmatch.fnmatchcase(path, target) and (stack_of(path) == STACK or target.startswith(f"{part}/"))
 
 
 def init(lora: LoraConfig, base: dict, key: jax.Array) -> dict:

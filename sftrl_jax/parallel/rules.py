@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
-from sftrl_jax.projections import PROJECTIONS
+from sftrl_jax.projections import CROSS, GLOBAL, PROJECTIONS, TOWER, TOWER_PROJECTIONS
 
 LARGE = 2**20   # numbers from which an array must not be copied whole to several devices by accident
 _STACKED, _UNSTACKED = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
@@ -26,11 +26,29 @@ LAYER_AXES = {
     r"attn/(q|k)_norm/scale": ("norm",),
     r"(attn|mlp)(_post)?_norm/scale": ("norm",),
 }
+# The same of a tower that reads pictures.
+TOWER_AXES = {
+    **{f"{path}/kernel": (*each.reads, *each.writes) for path, each in TOWER_PROJECTIONS.items()},
+    **{f"{path}/bias": each.writes for path, each in TOWER_PROJECTIONS.items()},
+    r"(attn|mlp)_norm/(scale|bias)": ("norm",),
+    r"(attn|mlp)_gate": ("norm",),
+}
+# And of blocks that attend to pictures, which have the projections of the decoder's.
+CROSS_AXES = {**LAYER_AXES, r"(attn|mlp)_gate": ("norm",)}
 # Axes of the matrices [written, read] that large kernels are in decoding parameters.
 MATRIX_AXES = {f"{path}/matrix": (each.writes[0], each.reads[0]) for path, each in PROJECTIONS.items()}
 # Axes of low-rank adapters, which are always stacked: a reads what the kernel reads, b writes what it writes.
-ADAPTER_AXES = {f"{path}/{leaf}": (*reads, *writes) for path, each in PROJECTIONS.items()
-                for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
+ADAPTER_AXES, TOWER_ADAPTER_AXES = (
+    {f"{path}/{leaf}": (*reads, *writes) for path, each in projections.items()
+     for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
+    for projections in (PROJECTIONS, TOWER_PROJECTIONS))
+
+
+def _of_layers(stack: str, axes: dict, tree: str = "model") -> dict:
+  """Rules of one stack of blocks, with the layers' axis before the others."""
+  return {rf"(?:.*/)?{tree}/{stack}{pattern}": ("layers", *names) for pattern, names in axes.items()}
+
+
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
     **{_UNSTACKED + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
@@ -38,6 +56,21 @@ PARAMETER_AXES = {
     r"(?:.*/)?model/embed": ("vocab", "embed"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),
     r"(?:.*/)?model/final_norm/scale": ("norm",),
+    **_of_layers(TOWER, TOWER_AXES), **_of_layers(TOWER, TOWER_ADAPTER_AXES, "lora"),
+    **_of_layers(GLOBAL, TOWER_AXES), **_of_layers(GLOBAL, TOWER_ADAPTER_AXES, "lora"),
+    **_of_layers(CROSS, CROSS_AXES), **_of_layers(CROSS, ADAPTER_AXES, "lora"),
+    **{r"(?:.*/)?model/cross_layers/\d+/" + pattern: axes for pattern, axes in (CROSS_AXES | MATRIX_AXES).items()},
+    r"(?:.*/)?model/vision/tower/patch/kernel": ("norm", "norm", "norm", "tower_embed"),
+    r"(?:.*/)?model/vision/tower/patch/bias": ("norm",),
+    r"(?:.*/)?model/vision/tower/positions": ("norm", "tower_embed"),
+    r"(?:.*/)?model/vision/tower/positions/table": ("norm", "tower_embed"),
+    r"(?:.*/)?model/vision/tower/positions/of_shapes": ("norm", "norm", "norm", "tower_embed"),
+    r"(?:.*/)?model/vision/tower/(pre|post)_tile/table": ("norm", "norm", "tower_embed"),
+    r"(?:.*/)?model/vision/tower/(positions|pre_tile|post_tile)/gate": ("norm",),
+    r"(?:.*/)?model/vision/tower/class": ("norm",),
+    r"(?:.*/)?model/vision/tower/\w*norm\w*/(scale|bias)": ("norm",),
+    r"(?:.*/)?model/vision/connector/proj/kernel": ("ffn", "embed"),
+    r"(?:.*/)?model/vision/connector/proj/bias": ("norm",),
     # Of models that read pictures: convolutions are small, and the connector is split as an MLP is.
     r"(?:.*/)?model/vision/tower/conv/\d+/kernel": ("norm",) * 4,
     r"(?:.*/)?model/vision/connector/up/kernel": ("embed", "ffn"),
@@ -55,7 +88,8 @@ PARAMETER_AXES = {
 # channels of rows split by "replicas".
 MESH_AXES = {"batch": ("data", "fsdp"), "replicas": "data", "embed": "fsdp", "heads": "tensor", "kv_heads": "tensor",
              "ffn": "tensor", "vocab": "tensor", "across": "tensor", "spread": "fsdp", "channels": None, "norm": None,
-             "layers": None, "rank": None, "tokens": None, "width": None}
+             "layers": None, "rank": None, "tokens": None, "width": None, "tower_embed": "fsdp",
+             "tower_heads": "tensor", "tower_channels": None, "tower_ffn": "tensor"}
 # For decoding with stationary matrices, split over all devices of a copy of the model by the axis they write (o and
 # down by the axis they read): each layer then needs two all-reduces of rows x channels numbers.
 STATIONARY_AXES = {**MESH_AXES, "embed": None,

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from sftrl_jax.envs.env import Rewriting
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, flops, kernels
-from sftrl_jax.models.cache import Cache, empty
+from sftrl_jax.models.cache import Cache, empty, layers_of
 from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import rows as row_parts
 from sftrl_jax.rollout.config import RolloutConfig
@@ -337,11 +337,10 @@ class Actor:
     return flops.forward(self.model.config, rows * steps, cache_len)
 
   def blank_cache(self, rows: int, cache_len: int, layers: int = 0) -> Cache:
-    """An empty cache of that shape, abstract, with the shardings of decoding. layers: 0 for those of the model."""
-    config = self.decoder.config
-    config = dataclasses.replace(config, layers=layers) if layers else config
-    split = placement.cache_shardings(config, self.mesh)
+    """An empty cache of that shape, abstract, with the shardings of decoding. layers: 0 for those of the model, 1
+    for the first one alone, -1 for the last one."""
+    whole = lambda: empty(self.decoder.config, rows, cache_len)
+    split = placement.cache_shardings(self.decoder.config, self.mesh)
+    shapes = jax.eval_shape(lambda: layers_of(whole())[0 if layers == 1 else -1] if layers else whole())
     abstract = lambda sharding: lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    shapes = jax.eval_shape(lambda: empty(config, rows, cache_len))
-    return Cache(*(jax.tree.map(abstract(getattr(split, field.name)), getattr(shapes, field.name))
-                   for field in dataclasses.fields(Cache)))
+    return jax.tree.map(lambda sharding, part: jax.tree.map(abstract(sharding), part), split, shapes)

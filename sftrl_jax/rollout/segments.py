@@ -285,9 +285,11 @@ def compile_all(actor: Actor, params: dict, after_each: Callable[[], None] = lam
       actor.compiled.admit(blank(move.to_rows, move.to_len), rows_B, blank(move.rows, move.cache_len))
       after_each()
       continue
-    layer, rows_B = blank(move.rows, move.cache_len, 1), np.zeros(move.rows if move.back else move.to_rows, np.int32)
-    if move.back:
-      actor.compiled.put_back(blank(move.to_rows, move.to_len, 1), rows_B, layer)
-    else:
-      actor.compiled.regroup(layer, rows_B if move.takes else None, cache_len=move.to_len)
+    rows_B = np.zeros(move.rows if move.back else move.to_rows, np.int32)
+    for which in (1, -1) if hasattr(actor.decoder.config, "picture_columns") else (1,):
+      layer = blank(move.rows, move.cache_len, which)
+      if move.back:
+        actor.compiled.put_back(blank(move.to_rows, move.to_len, which), rows_B, layer)
+      else:
+        actor.compiled.regroup(layer, rows_B if move.takes else None, cache_len=move.to_len)
     after_each()

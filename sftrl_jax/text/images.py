@@ -1,7 +1,8 @@
 """How pictures stand in rows of ids: a block of placeholder ids for each, and beside the ids what a model reads."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,25 @@ class ImageReader:
   def blank(self, rows: int) -> np.ndarray:
     """images_BIYXC of rows without a picture."""
     return np.zeros((rows, self.images, self.height, self.width, 3), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class TiledReader(ImageReader):
+  """Of a family that resizes pictures and cuts them into tiles, each of which is a picture of the row.
+
+  processor: of pictures/processors
+  id_of, encode: of the tokenizer: the id of a token's name, and ids of a text; None for one without marks of tiles
+  """
+
+  processor: Any = None
+  id_of: Callable[[str], int | None] | None = dataclasses.field(default=None, repr=False, compare=False)
+  encode: Callable[[str], Sequence[int]] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+  def read(self, image: np.ndarray) -> tuple[list[int], Pictures]:
+    """(the ids that stand for a picture, its tiles). ValueError for what is no uint8 [height, width, 3]."""
+    tiles = self.processor.tiles(np.asarray(image))
+    rows, columns = self.processor.layout(*image.shape[:2])
+    return self.processor.ids(rows, columns, self.image_id, self.id_of, self.encode), tuple(tiles)
 
 
 def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,11 @@ class Pretrained:
   def _theirs(self) -> Any:
     """Of `tokenizers`: control tokens as they are spelled."""
     return encoding.encoder(self.hf.backend_tokenizer, {}, self.title)[0]
+
+  @property
+  def marks(self) -> tuple[Callable[[str], int | None], Callable[[str], list[int]]]:
+    """(the id of a token's name, or None; ids of a text), by which a reader of pictures writes marks around tiles."""
+    return self.hf.backend_tokenizer.token_to_id, self.encode
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of any ids, control tokens by their own names; bytes that are no UTF-8 read as U+FFFD."""

@@ -4,10 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_jax.chat import Message
 from sftrl_jax.inputs import right_pad
-from sftrl_jax.text.images import ImageReader, expanded, with_pictures
+from sftrl_jax.pictures.processors.idefics3 import AROUND, PLACEHOLDER, WHOLE, Idefics3Processor
+from sftrl_jax.text.images import ImageReader, TiledReader, expanded, with_pictures
+from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import continued, pictures, render, renderings
 from sftrl_jax.text.tokenizer import byte, words
 
@@ -103,3 +106,56 @@ def test_a_template_writes_one_placeholder_a_picture():
       [1, 7, 9, 9, 2, 9], [False] * 4 + [True, False])
   with pytest.raises(ValueError, match="A chat has 2 pictures, but its template writes 1 placeholders"):
     expanded([1, 9], [False, False], 9, [[9], [9]])
+
+
+# As SmolVLM's, of which a content is a list of parts.
+TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}{% if message['content'][0]['type'] =="
+    " 'image' %}{{':'}}{% else %}{{': '}}{% endif %}{% for line in message['content'] %}{% if line['type'] == 'text' %}"
+    "{{line['text']}}{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
+
+
+@pytest.mark.parametrize("splitting", [True, False])
+def test_tiles_of_a_pretrained_model_stand_as_its_processor_writes_them(splitting):
+  tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+  vocab = {letter: number for number, letter in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
+  bpe = tokenizers.Tokenizer(tokenizers.models.BPE({**vocab, "\u010a\u010a": len(vocab)}, [("\u010a", "\u010a")]))
+  bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  bpe.decoder = tokenizers.decoders.ByteLevel()
+  marks = [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
+  bpe.add_special_tokens(["<|im_start|>", AROUND, PLACEHOLDER, WHOLE, "<end_of_utterance>", *marks])
+  fast = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end_of_utterance>",
+                                              pad_token="<|im_start|>", chat_template=TEMPLATE)
+  ours = Pretrained.of(fast)
+  image_id = bpe.token_to_id(PLACEHOLDER)
+  processor = Idefics3Processor(16, 48, splitting, "lanczos", 4)
+  ours = dataclasses.replace(ours, reader=TiledReader(image_id, 4, 16, 16, 20, processor, *ours.marks))
+  draw = lambda height, width: np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+  chat = (Message("user", "What is \n\n<image> here?", draw(9, 30)), Message("assistant", "A card."),
+          Message("user", "And here?", draw(20, 20)))
+  rendering, = renderings(ours, [chat])
+  module = pytest.importorskip("transformers.models.idefics3.image_processing_pil_idefics3")
+  sizes = dict(size={"longest_edge": 48}, max_image_size={"longest_edge": 16}, do_image_splitting=splitting)
+  theirs = transformers.Idefics3Processor(module.Idefics3ImageProcessorPil(**sizes), fast, image_seq_len=4)
+  plain = tuple(Message(message.role, message.text.replace("<image>", "it"), message.image) for message in chat)
+  text = fast.apply_chat_template([{"role": message.role, "content": [
+      *([{"type": "image"}] if message.image is not None else []), {"type": "text", "text": message.text}]}
+      for message in plain], tokenize=False, add_generation_prompt=True)
+  shown = [message.image for message in plain if message.image is not None]
+  expected = theirs(images=[list(map(Image.fromarray, shown))], text=[text])
+  assert renderings(ours, [plain])[0].ids == expected["input_ids"][0]
+  pixels = (np.stack(rendering.images).astype(np.float32) / 255 - 0.5) / 0.5
+  np.testing.assert_allclose(pixels.transpose(0, 3, 1, 2), expected["pixel_values"][0], atol=1e-5)
+  # A name of the placeholder in a message stays text, and counts agree.
+  batch = with_pictures(ours.reader, right_pad([rendering.ids], len(rendering.ids)), [rendering.images])
+  assert rendering.ids.count(image_id) == 4 * len(rendering.images) and batch.images_BIYXC.shape[1] == 20
+  assert not any(np.asarray(rendering.written)[np.asarray(rendering.ids) == image_id])
+
+
+def test_tiles_with_a_tokenizer_of_our_own_are_placeholders_alone():
+  tokenizer = byte(image=True)
+  reader = TiledReader(tokenizer.image, 4, 16, 16, 20, Idefics3Processor(16, 48, True, "lanczos", 4))
+  chat = (Message("user", "a", np.zeros((20, 20, 3), np.uint8)),)
+  ids, _ = render(dataclasses.replace(tokenizer, reader=reader), chat)
+  assert ids.count(tokenizer.image) == 4 * 10

@@ -1,11 +1,15 @@
 """The families of Hugging Face checkpoints: for each a table of names, and config.json in both directions.
 
 A family's file in known/ holds ARCHITECTURE, NAMES (our parameter path -> their tensor), DEFAULTS (the values of keys
-that config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json).
+that config.json omits), describe (config.json -> DecoderConfig) and written (DecoderConfig -> config.json). One of
+models that read pictures also holds CONFIG (the class of their configs), PICTURE_DEFAULTS, read_pictures and
+written_pictures (the same of preprocessor_config.json); names(config) stands for NAMES where these depend on it, and
+ALIASES are (pattern, name) of other spellings of tensors.
 """
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -14,19 +18,23 @@ from sftrl_jax.checkpoints.families.known import (
     gemma2,
     gemma3,
     granite,
+    idefics3,
     llama,
     mistral,
+    mllama,
     olmo2,
     phi3,
     qwen2,
     qwen3,
     smollm3,
 )
+from sftrl_jax.checkpoints.families.table import Tensor
 from sftrl_jax.models import DecoderConfig
 
 # In the order in which `of` tries them.
 FAMILIES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3,
-            "gemma2": gemma2, "smollm3": smollm3, "phi3": phi3, "olmo2": olmo2, "granite": granite}
+            "gemma2": gemma2, "smollm3": smollm3, "phi3": phi3, "olmo2": olmo2, "granite": granite,
+            "idefics3": idefics3, "smolvlm": idefics3, "mllama": mllama}
 _EXPERTS, _LAYER_NORM = "mixtures of experts", "LayerNorm"
 MISSING = {   # what the decoder lacks for other families
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "ernie4_5_moe"), _EXPERTS),
@@ -38,7 +46,10 @@ MISSING = {   # what the decoder lacks for other families
     **dict.fromkeys(("starcoder2", "stablelm", "olmo"), _LAYER_NORM), "mamba": "state-space layers",
     "gemma3n": "embeddings of each layer and alternating updates"}
 # Fields of DecoderConfig that say how a model is run or initialised, not what it computes.
-NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "flatten", "init_std", "context")
+NOT_COMPUTED = ("dtype", "attention", "remat", "unroll", "flatten", "init_std", "context", "images")
+# What preprocessor_config.json gives, and config.json does not.
+OF_PICTURES = ("image_height", "image_width", "image_longest", "image_splitting", "image_resample", "image_mean",
+               "image_std")
 
 
 # What a file may say of a size at most, so that a damaged one is refused before anything is made of that size.
@@ -77,7 +88,8 @@ def named(values: dict, where: str) -> ModuleType:
 def describe(values: dict, where: str = "config.json") -> DecoderConfig:
   """The model of the values of a config.json."""
   family = named(values, where)
-  refuse_large(values, where)
+  for section in (values, values.get("text_config"), values.get("vision_config")):
+    refuse_large(section if isinstance(section, dict) else {}, where)
   try:
     return family.describe(Keys(values, where, family.DEFAULTS))
   except ValueError as error:
@@ -86,25 +98,41 @@ def describe(values: dict, where: str = "config.json") -> DecoderConfig:
 
 def of(config: DecoderConfig) -> str:
   """The first family that has this model; ValueError if none has, with what the nearest family lacks."""
-  if type(config) is not DecoderConfig:
+  likely = [name for name, family in FAMILIES.items() if getattr(family, "CONFIG", DecoderConfig) is type(config)
+            and getattr(config, "layout", name) == name]
+  if not likely:
     raise ValueError(f"{type(config).__name__} is a model of your own, which no family of Hugging Face models has: it "
                      "can be kept as a workdir only.")
-  lacking = {name: differences(config, _through(name, config)) for name in FAMILIES}
+  lacking = {name: differences(config, _through(name, config), OF_PICTURES) for name in likely}
   name = min(lacking, key=lambda name: len(lacking[name]))
   if lacking[name]:
     fields = ", ".join(f"{field}={getattr(config, field)!r}" for field in lacking[name])
-    raise ValueError(f"No family of Hugging Face models ({', '.join(FAMILIES)}) has this one: {name} comes nearest, "
+    raise ValueError(f"No family of Hugging Face models ({', '.join(likely)}) has this one: {name} comes nearest, "
                      f"but has no {fields}.")
   return name
 
 
-def differences(left: DecoderConfig, right: DecoderConfig) -> list[str]:
-  """Fields in which two models compute differently."""
+def names_of(family: ModuleType, config: DecoderConfig) -> Mapping[str, Tensor]:
+  """{our path of a parameter: the tensor of a checkpoint} of a family's model."""
+  return family.names(config) if hasattr(family, "names") else family.NAMES
+
+
+def spelled(family: ModuleType, name: str) -> str:
+  """The name of a tensor as `names_of` has it."""
+  for pattern, replacement in getattr(family, "ALIASES", ()):
+    name = re.sub(pattern, replacement, name)
+  return name
+
+
+def differences(left: DecoderConfig, right: DecoderConfig, apart: tuple[str, ...] = ()) -> list[str]:
+  """Fields in which two models of one class compute differently, but for those `apart`."""
   def same(name: str) -> bool:
     a, b = getattr(left, name), getattr(right, name)
     return math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float) else a == b
 
-  names = [field.name for field in dataclasses.fields(DecoderConfig) if field.name not in (*NOT_COMPUTED, "pattern")]
+  if type(left) is not type(right):
+    return ["name"]
+  names = [field.name for field in dataclasses.fields(left) if field.name not in (*NOT_COMPUTED, "pattern", *apart)]
   return [name for name in names if not same(name)] + (["pattern"] if left.kinds != right.kinds else [])
 
 

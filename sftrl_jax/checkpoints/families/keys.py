@@ -8,6 +8,12 @@ from sftrl_jax.models import DecoderConfig
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
 WRITTEN = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
+# The same of towers that read pictures, where "gelu" is the exact one.
+TOWER_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "gelu": "erf_gelu", "quick_gelu": "quick_gelu",
+                     "silu": "silu", "relu": "relu"}
+TOWER_WRITTEN = {"gelu": "gelu_pytorch_tanh", "erf_gelu": "gelu", "quick_gelu": "quick_gelu", "silu": "silu",
+                 "relu": "relu"}
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}   # Pillow's numbers of its filters
 LAYERS = {"full_attention": "global", "sliding_attention": "local"}
 KINDS = {"global": "full_attention", "local": "sliding_attention", "unrotated": "full_attention"}
 # Keys that say whether there are biases, and the fields of DecoderConfig that they set.
@@ -25,6 +31,13 @@ class Keys:
   def get(self, name: str, default: Any = None) -> Any:
     """The value of a key; None if it is null."""
     return self.values.get(name, self.defaults.get(name, default))
+
+  def section(self, name: str, defaults: dict | None = None) -> "Keys":
+    """The keys of a table inside; ValueError for what is none."""
+    value = self.get(name)
+    if not isinstance(value, dict):
+      raise ValueError(f"{self.where}: {name} is {value!r}; it must be a table.")
+    return Keys(value, f"{self.where}: {name}", defaults or {})
 
   def integer(self, name: str, least: int = 1) -> int:
     """A whole number of at least `least`; ValueError for any other value."""
@@ -110,3 +123,32 @@ def write_shape(config: DecoderConfig, biases: tuple[str, ...] = ()) -> dict:
       intermediate_size=config.mlp_dim, rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
       max_position_embeddings=config.context or 8192, initializer_range=config.init_std, use_cache=True,
       attention_dropout=0.0)
+
+
+def read_normalisation(keys: Keys) -> dict:
+  """image_mean and image_std of a preprocessor_config.json; ValueError where pixels are read in another way."""
+  for name in ("do_rescale", "do_normalize"):
+    keys.only(name, (True,), True)
+  factor = keys.get("rescale_factor", 1 / 255)
+  if not isinstance(factor, (int, float)) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+    raise ValueError(f"{keys.where}: rescale_factor is {factor!r}, which no model here has; known: 1/255.")
+  fields = {}
+  for name in ("image_mean", "image_std"):
+    values = keys.get(name, [0.5] * 3)
+    if not isinstance(values, list) or len(values) != 3:
+      raise ValueError(f"{keys.where}: {name} is {values!r}; it must be three numbers.")
+    allowed = positive if name == "image_std" else lambda value, _: float(value)
+    fields[name] = tuple(allowed(value, f"{keys.where}: {name}") for value in values)
+  return fields
+
+
+def read_resample(keys: Keys) -> str:
+  """The filter of resizing as models name it."""
+  return RESAMPLE[keys.only("resample", tuple(RESAMPLE))]
+
+
+def write_normalisation(config: Any) -> dict:
+  """The keys of `read_normalisation` and `read_resample`."""
+  number = next(number for number, name in RESAMPLE.items() if name == config.image_resample)
+  return {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(config.image_mean),
+          "image_std": list(config.image_std), "resample": number}

@@ -14,11 +14,17 @@ class Tensor:
 
   axes: ours -> theirs, such as "dhc -> hc d" for kernel [width, heads, channels] and weight [heads * channels, width]
   part: where several parameters share a tensor, one below another, the place of this one
+  numbers: {n} of each layer, where these are not counted from 0
   """
 
   name: str
   axes: str
   part: int = 0
+  numbers: tuple[int, ...] = ()
+
+  def of_layer(self, index: int) -> str:
+    """The name of the tensor of a layer of the stack, or of the tensor if it is of no layer."""
+    return self.name.format(n=self.numbers[index] if self.numbers else index)
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Its shape in the checkpoint; ours: the shape of one layer's parameter."""
@@ -44,9 +50,10 @@ class Tensor:
     return ours, theirs.split(" ")
 
 
-def of_layers(names: dict[str, tuple[str, str]], pattern: str = "model.layers.{n}.%s") -> dict[str, Tensor]:
+def of_layers(names: dict[str, tuple[str, str]], pattern: str = "model.layers.{n}.%s", stack: str = STACK
+              ) -> dict[str, Tensor]:
   """{path in the tree: Tensor} from {path within a block: (name within a layer, axes)}."""
-  return {STACK + path: Tensor(pattern % name, axes) for path, (name, axes) in names.items()}
+  return {stack + path: Tensor(pattern % name, axes) for path, (name, axes) in names.items()}
 
 
 # The tensors of Llama; other families differ in a few.

@@ -144,7 +144,7 @@ def choices(path: str) -> tuple[str, ...]:
     from sftrl_jax.training.algorithms import ALGORITHMS
     return tuple(ALGORITHMS)
   named = {"tokenizer.name": ("words", "bytes", "pretrained"), "model.name": (
-      "decoder", "tiny_vlm", "pretrained", own)}
+      "decoder", "tiny_vlm", "idefics3", "mllama", "pretrained", own)}
   return named.get(path, ())
 
 

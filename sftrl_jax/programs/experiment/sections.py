@@ -10,6 +10,8 @@ from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.models import DecoderConfig
 from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.models.vision.idefics3 import Idefics3Config
+from sftrl_jax.models.vision.mllama.model import MllamaConfig
 from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config import user_files
@@ -142,7 +144,8 @@ def model_section(settings: dict, name: str = "decoder") -> type:
   name = settings.get("name", name)
   if user_files.is_path(name):
     return user_files.family(name, DecoderConfig)
-  known = {"decoder": DecoderConfig, "tiny_vlm": TinyVisionConfig, pretrained.NAME: pretrained.PretrainedConfig}
+  known = {"decoder": DecoderConfig, "tiny_vlm": TinyVisionConfig, "idefics3": Idefics3Config, "mllama": MllamaConfig,
+           pretrained.NAME: pretrained.PretrainedConfig}
   if name not in known:
     raise ValueError(f"name is {name!r}; known: {', '.join(known)}, or path/to/file.py:Class of your own.")
   return known[name]

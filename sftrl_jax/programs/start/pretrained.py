@@ -42,6 +42,8 @@ class PretrainedConfig:
   unroll: blocks unrolled per step of the scan over layers
   flatten: whether matmuls have rows and tokens as one axis, which is equal to rounding and up to twice as fast on a
     CPU; "auto" is True where one CPU computes
+  images: most pictures of a row, of a model that reads them; tiles count apart in Idefics3 and SmolVLM (0: the tiles of
+    one picture)
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -49,10 +51,13 @@ class PretrainedConfig:
   remat: Literal["none", "full", "light", "offload", "auto"] = "full"
   unroll: int = 1
   flatten: bool | Literal["auto"] = "auto"
+  images: int = 0
 
   def __post_init__(self):
     if self.unroll < 1:
       raise ValueError(f"unroll is {self.unroll}; it must be at least 1.")
+    if self.images < 0:
+      raise ValueError(f"images is {self.images}; it must be positive, or 0 for the tiles of one picture.")
     for name, known in (("dtype", ("float32", "bfloat16")), ("remat", ("none", "full", "light", "offload", "auto")),
                         ("attention", ("auto", "xla", "blocks", "splash", "cudnn"))):
       if getattr(self, name) not in known:
@@ -88,7 +93,12 @@ def model_config(start: str, settings: PretrainedConfig, workdir: Path | None = 
   """The decoder that the weights are of, with what the config says of computing it."""
   source = described(start, workdir)
   config = _as_config_error(lambda: _reader(source).describe(source.path), start)
-  return dataclasses.replace(config, **dataclasses.asdict(settings))
+  fields = dataclasses.asdict(settings)
+  images = fields.pop("images")
+  if images and not hasattr(config, "images"):
+    raise ConfigError(f"config.model.images is {images}, but {checkpoint_ref.describe_start(start)}, a model of text: "
+                      "leave it at 0.")
+  return dataclasses.replace(config, **fields, **({"images": images} if images else {}))
 
 
 def tokenizer(start: str, workdir: Path | None = None) -> Tokenizer:

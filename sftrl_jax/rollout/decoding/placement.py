@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax.models import DecoderConfig, Model
-from sftrl_jax.models.cache import Cache
+from sftrl_jax.models.cache import Cache, Pictures
 from sftrl_jax.parallel import rules
 from sftrl_jax.parallel.mesh import ROWS, by_rows, replicated
 
@@ -39,10 +39,10 @@ def cache_shardings(config: DecoderConfig, mesh: Mesh) -> Cache:
   They are stated and not left to XLA, because programs that hand a cache on must agree on them.
   """
   rows, whole = by_rows(mesh), replicated(mesh)
-  if config.kv_heads % mesh.shape["tensor"]:
-    return Cache(rows, rows, rows, rows, whole)
-  heads = NamedSharding(mesh, PartitionSpec(*ROWS, rules.MESH_AXES["across"]))
-  return Cache(heads, heads, rows, rows, whole)
+  divided = not config.kv_heads % mesh.shape["tensor"]
+  heads = NamedSharding(mesh, PartitionSpec(*ROWS, rules.MESH_AXES["across"])) if divided else rows
+  pictures = Pictures(heads, heads, rows, rows, rows, rows) if hasattr(config, "picture_columns") else None
+  return Cache(heads, heads, rows, rows, whole, pictures)
 
 
 def with_decoding_rules(function: Callable, gather: bool = False) -> Callable:

@@ -9,13 +9,14 @@ import optax
 from optax import contrib
 
 from sftrl_jax import trees
-from sftrl_jax.projections import PROJECTIONS
+from sftrl_jax.projections import STACKS
 
 # {the last three parts of a path: (axes read, axes written)}, behind the layers' axis. Both factors of an adapter are
 # matrices too.
 _AXES = {f"{path}/{leaf}": (tuple(range(1, 1 + len(reads))), tuple(range(1 + len(reads), 1 + len(reads) + len(writes))))
-         for path, projection in PROJECTIONS.items() for leaf, (reads, writes) in projection.matrices.items()}
-_BLOCKS = ("model/layers/", "lora/layers/")
+         for projections in STACKS.values() for path, projection in projections.items()
+         for leaf, (reads, writes) in projection.matrices.items()}
+_BLOCKS = tuple(f"{tree}/{stack}" for tree in ("model", "lora") for stack in STACKS)
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -50,7 +51,7 @@ def galore(make: Callable, schedule: Callable, **args) -> optax.GradientTransfor
 def by_layer(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
   """An optimizer that reads whole arrays (their norms, their rows), applied to each layer of a stack by itself."""
   label = lambda tree: trees.map_with_path(
-      lambda path, _: "stacked" if path.startswith(tuple(f"{blocks}block/" for blocks in _BLOCKS)) else "single", tree)
+      lambda path, _: "stacked" if path.startswith(_BLOCKS) else "single", tree)
   return optax.partition({"stacked": _apart(optimizer), "single": optimizer}, label)
 
 

@@ -1,8 +1,11 @@
-"""A tiny vision-language model, its text model alone, and rows with 0, 1 and 2 pictures."""
+"""A tiny vision-language model, its text model alone, and rows with 0, 1 and 2 pictures; models of transformers."""
 
 import dataclasses
 import functools
+import tempfile
 import types
+import zlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax import models, trees
+from sftrl_jax.checkpoints import hf
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models.vision.tiny import TinyVisionConfig
 
@@ -19,6 +23,10 @@ CONFIG = TinyVisionConfig(vocab=24, width=16, layers=2, heads=2, mlp="plain", ac
                           channels=(2, 3, 4), connector=8, connector_std=0.6)
 # (ids, pictures): a picture has two features.
 ROWS = [([1, 4, 5, 6, 7], 0), ([1, IMAGE, IMAGE, 5, 6, 8], 1), ([1, IMAGE, IMAGE, 4, IMAGE, IMAGE, 9, 3], 2)]
+
+# Of the text model of transformers' tiny ones.
+TEXT = dict(vocab_size=48, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +87,45 @@ def with_images():
 @pytest.fixture(scope="session")
 def leaves():
   return trees.leaves
+
+
+def weights(name, shape):
+  """Any tensor of a model, from its name: norms off their rest, gates open, matrices loud enough to show."""
+  noise = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape).astype(np.float32)
+  if "gate" in name and len(shape) == 1:
+    return 0.7 + 0.2 * noise
+  if len(shape) == 1:
+    return (0.0 if name.endswith("bias") or "class_embedding" in name else 1.0) + 0.2 * noise
+  fan_in = np.prod(shape[1:])
+  return noise * np.float32(0.5 if "embedding" in name or "embed_tokens" in name else fan_in**-0.5)
+
+
+@pytest.fixture(scope="module")
+def by_torch():
+  """by_torch(model) -> a model of transformers with weights by their names, its directory, and ours from there."""
+  torch = pytest.importorskip("torch")
+  folders = []
+
+  def saved(model):
+    torch.set_num_threads(1)
+    model.eval()
+    with torch.no_grad():
+      for name, leaf in model.named_parameters():
+        leaf.copy_(torch.from_numpy(np.asarray(weights(name, tuple(leaf.shape)), np.float32)))
+    folders.append(tempfile.TemporaryDirectory(prefix="sftrl-vision-"))
+    home = Path(folders[-1].name)
+    model.save_pretrained(home)
+    loaded = hf.load(home)
+    ours = models.build(loaded.config)
+    return types.SimpleNamespace(torch=model, home=home, config=loaded.config, params=loaded.params, model=ours,
+                                 logits=jax.jit(ours.logits), decoding=ours.decoding(loaded.params))
+
+  yield saved
+  for folder in folders:
+    folder.cleanup()
+
+
+@pytest.fixture(scope="session")
+def text_fields():
+  """The fields of a tiny text model of transformers."""
+  return TEXT

@@ -14,8 +14,8 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.sections import TokenizerConfig
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.text import tokenizer as tokenizers
-from sftrl_jax.text.images import ImageReader
-from sftrl_jax.text.pretrained import configured
+from sftrl_jax.text.images import ImageReader, TiledReader
+from sftrl_jax.text.pretrained import Pretrained, configured
 from sftrl_jax.text.tokenizer import Tokenizer
 
 
@@ -73,8 +73,11 @@ def reading_pictures(tokenizer: Tokenizer, model: Model) -> Tokenizer:
   config = model.config
   if not isinstance(config, VisionConfig):
     return tokenizer
-  return dataclasses.replace(tokenizer, reader=ImageReader(config.image_id, config.image_tokens, config.image_height,
-                                                           config.image_width, config.images))
+  sizes = config.image_id, config.image_tokens, config.image_height, config.image_width, config.images
+  if not hasattr(config, "processor"):
+    return dataclasses.replace(tokenizer, reader=ImageReader(*sizes))
+  of_text = tokenizer.marks if isinstance(tokenizer, Pretrained) else (None, None)
+  return dataclasses.replace(tokenizer, reader=TiledReader(*sizes, config.processor(), *of_text))
 
 
 def _image_id(section: Any, tokenizer: Tokenizer) -> dict:

@@ -1,0 +1,67 @@
+"""A block of the decoder that attends to pictures: its gates begin closed, so that the text model is what it was."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sftrl_jax.models.attention import QUERIES, attend
+from sftrl_jax.models.decoder import Mlp, Norm, mark_saved, project
+from sftrl_jax.models.vision.mllama.config import MllamaFields
+
+
+class CrossAttention(nn.Module):
+  config: MllamaFields
+
+  @nn.compact
+  def __call__(self, x_BTD, allowed_BTF, states_BFD=None, kept=None):
+    """mixed_BTD of features, whose keys and values are `kept` or made of states_BFD; without x_BTD these alone."""
+    c = self.config
+    norm = lambda name, x: Norm(c.norm_eps, name=name)(x)
+    if kept is None:
+      kept = (norm("k_norm", project(c, "attn/k", "btd,dkc->bktc")(states_BFD)),
+              project(c, "attn/v", "btd,dkc->bktc")(states_BFD))
+    if x_BTD is None:
+      return kept
+    q_BHTC = norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD))
+    mixed_BHTC = mark_saved(c, attend_by_chunks(q_BHTC, *kept, allowed_BTF))
+    return project(c, "attn/o", "bhtc,hcd->btd", gain=(2 * c.layers) ** -0.5)(mixed_BHTC)
+
+
+class CrossBlock(nn.Module):
+  """x + tanh(gate) attention(norm(x), pictures), then x + tanh(gate) mlp(norm(x)); x where a token has no picture.
+
+  Both terms are left out there, as in Meta's code; transformers leaves out the second alone.
+  """
+
+  config: MllamaFields
+
+  @nn.compact
+  def __call__(self, x_BTD, allowed_BTF, states_BFD=None, kept=None):
+    """x_BTD after the block; arguments as of CrossAttention. Without x_BTD, keys and values of features."""
+    c, attention = self.config, CrossAttention(self.config, name="attn")
+    if x_BTD is None:
+      return attention(None, None, states_BFD)
+    norm = lambda name, x: Norm(c.norm_eps, name=name)(x)
+    reads_BT1 = allowed_BTF.any(axis=-1, keepdims=True)
+
+    def gated(name, term_BTD):
+      gate = self.param(name, nn.initializers.zeros, (1,))
+      term_BTD = term_BTD * jnp.tanh(gate.astype(jnp.float32)).astype(term_BTD.dtype)[None, None]
+      return jnp.where(reads_BT1, term_BTD, 0)
+
+    x_BTD = x_BTD + gated("attn_gate", attention(norm("attn_norm", x_BTD), allowed_BTF, states_BFD, kept))
+    return x_BTD + gated("mlp_gate", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD)))
+
+
+def attend_by_chunks(q_BHTC: jax.Array, k_BKFC: jax.Array, v_BKFC: jax.Array, allowed_BTF: jax.Array,
+                     queries: int = QUERIES) -> jax.Array:
+  """`attend`, with the scores of `queries` queries a row at once."""
+  B, H, T, C = q_BHTC.shape
+  if queries >= T:
+    return attend(q_BHTC, k_BKFC, v_BKFC, allowed_BTF)
+  fill, pieces = (0, -T % queries), -(-T // queries)   # queries of padding are never read
+  q = jnp.pad(q_BHTC, ((0, 0), (0, 0), fill, (0, 0))).reshape(B, H, pieces, queries, C)
+  allowed = jnp.pad(allowed_BTF, ((0, 0), fill, (0, 0))).reshape(B, pieces, queries, -1)
+  chunk = lambda arrays: attend(arrays[0], k_BKFC, v_BKFC, arrays[1])
+  mixed = jax.lax.map(chunk, (jnp.moveaxis(q, 2, 0), jnp.moveaxis(allowed, 1, 0)))
+  return jnp.moveaxis(mixed, 0, 2).reshape(B, H, pieces * queries, C)[:, :, :T]
