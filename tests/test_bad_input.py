@@ -84,6 +84,9 @@ WRONG = {
     "an algorithm misspelt": (run("rl", "algorithm=gpro"), 1, "config.algorithm is 'gpro'", "did you mean grpo?"),
     "a key of another algorithm": (run("rl", "grpo.clip=0.1"), 1, "is of algorithm grpo", "--config.algorithm=grpo"),
     "a group of one": (run("rl", "algorithm=grpo", "grpo.group=1"), 1, "config.grpo.group is 1", "at least 2"),
+    "minibatches of psft that do not divide": (run("sft", "sft.loss=psft", "sft.minibatches=5"), 1,
+                                               "config.sft.minibatches is 5", "divide config.batch = 64"),
+    "no loss of SFT": (run("sft", "sft.loss=ce"), 1, "config.sft.loss is 'ce'", "'nll', 'dft', 'psft'"),
     "threads beyond any machine": (run("sft", "mesh.cpu_threads=1000000"), 1, "config.mesh.cpu_threads is 1000000"),
     "more devices than there are": (run("sft", "mesh.data=64"), 1, "config.mesh is data=64", "--config.mesh.fsdp=-1"),
     # what contradicts

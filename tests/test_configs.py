@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What may differ between two methods of a study, and why. Whatever else differed would be a second cause.
 METHOD = {
     "data": "what SFT is shown; RL has no demonstrations",
+    "sft": "the objective of SFT",
     "algorithm": "which method of RL; SFT has none",
     "ppo": "the objective of RL",
     "grpo": "the objective of RL, by groups",

@@ -19,6 +19,7 @@ class TokenBatch:
   inputs: Inputs
   targets_BT: jax.Array  # int32: the next token of the same segment
   weights_BT: jax.Array  # f32
+  old_logprobs_BT: jax.Array | None = None  # f32, before the step's first update; None where the loss has no ratio
 
 
 @struct.dataclass

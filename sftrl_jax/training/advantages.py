@@ -12,7 +12,7 @@ from flax import struct
 
 from sftrl_jax.metrics import row_sum
 from sftrl_jax.models.layout import constrain
-from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, TokenBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
@@ -127,7 +127,7 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
 
 
 @jax.jit
-def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch:
+def take(batch: PolicyBatch | GroupBatch | TokenBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch | TokenBatch:
   """The rows of a minibatch, by their indices."""
   return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
 

@@ -45,6 +45,7 @@ MEANINGS = {
     "bradley_terry": "the objective of a reward model: the preferred response has the higher score",
     "evals": "when and how success is measured, per variant",
     "rollout": "how responses are sampled in training",
+    "sft": "the objective of SFT: cross-entropy, or a variant of it",
     "ppo": "the objective: a clipped policy and a value function",
     "grpo": "the objective: episodes against others that begin alike; Dr. GRPO and DAPO are settings of it",
     "rloo": "the objective: REINFORCE, the other episodes of a group as the baseline",

@@ -28,7 +28,7 @@ EXACTLY = {
 # Where the file has a larger number; the defaults are small.
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
-    "schedule.updates": 3,
+    "schedule.updates": 3, "sft.minibatches": 2,
     **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
 # Where the file has the key, also if its number is smaller: a number below 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}

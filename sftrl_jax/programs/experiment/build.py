@@ -78,8 +78,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
                           **{name: sections[name] for name in names}, data=sections.get("data"),
-                          algorithm_config=algorithm_config, objective_config=_objective_section(plain, sections),
-                          reward_model=reward, notes=notes)
+                          sft=sections.get("sft"), algorithm_config=algorithm_config,
+                          objective_config=_objective_section(plain, sections), reward_model=reward, notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))

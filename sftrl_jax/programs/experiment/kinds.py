@@ -13,6 +13,7 @@ from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env, verifies
+from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
 from sftrl_jax.programs.experiment.environment import has_reward_model
@@ -55,6 +56,9 @@ def _check_sft(experiment: Experiment) -> None:
   if isinstance(experiment.data, DemonstrationsConfig):
     refuse(experiment.env, experiment.data)
   _refuse_exact(experiment)
+  if experiment.sft.loss == "psft":
+    algorithms.refuse_indivisible("batch", experiment.batch, "sft.minibatches", experiment.sft.minibatches)
+    _refuse_uncut(experiment, experiment.sft.minibatches)
   _refuse_uncut(experiment)
 
 
@@ -97,10 +101,11 @@ def _refuse_exact(experiment: Experiment) -> None:
                      "it at False.")
 
 
-def _refuse_uncut(experiment: Experiment) -> None:
-  pieces = experiment.compute.microbatches
-  algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
-  meshes.refuse_uneven("batch / compute.microbatches", experiment.batch // pieces, experiment.mesh)
+def _refuse_uncut(experiment: Experiment, minibatches: int = 1) -> None:
+  pieces, rows = experiment.compute.microbatches, experiment.batch // minibatches
+  name = "batch / sft.minibatches" if minibatches > 1 else "batch"
+  algorithms.refuse_indivisible(name, rows, "compute.microbatches", pieces)
+  meshes.refuse_uneven(f"{name} / compute.microbatches", rows // pieces, experiment.mesh)
 
 
 def _check_rl(experiment: Experiment) -> None:
@@ -131,7 +136,7 @@ def _refuse_unrewarded(env: Env, config: dict) -> None:
 
 
 KINDS = {
-    "sft": Kind({**SHARED, "data": data_section}, _check_sft, make_sft_learner, plays_episodes=False),
+    "sft": Kind({**SHARED, "data": data_section, "sft": SFTConfig}, _check_sft, make_sft_learner, plays_episodes=False),
     "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "algorithm": OneOf("ppo", {
         name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),

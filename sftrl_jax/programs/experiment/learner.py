@@ -14,12 +14,12 @@ import optax
 
 from sftrl_jax.data.pairs.batches import MOST, blank
 from sftrl_jax.models import flops, heads
-from sftrl_jax.objectives.batches import PairBatch
-from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.objectives.batches import PairBatch, TokenBatch
+from sftrl_jax.objectives.sft import SFTConfig, sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.collect import row_numbers
-from sftrl_jax.training.advantages import make_score_rows
+from sftrl_jax.training.advantages import make_score_rows, score_pieces
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
@@ -85,7 +85,9 @@ class Learner:
   episode_rows: rows of an episode of RL, all of which are in one update
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
   score_rows, advantages: of RL, to be jitted; see training/advantages.py. score_rows is None where nothing has to be
-    scored, see `has_ratio_1`. Of preferences score_rows scores by the start, once before the first step
+    scored, see `has_ratio_1`. Of preferences score_rows scores by the start, once before the first step; of SFT by the
+    policy before a step, where the step has several updates
+  held_out: the loss of rows that are held out; None: as `loss`
   lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
   microbatches: of an update
   whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
@@ -112,6 +114,7 @@ class Learner:
   pass_flops: Callable[[float, int], StepFlops] | None = None
   blank_batch: Callable[[int, bool], PairBatch] | None = None
   responses: ResponseScoring | None = None
+  held_out: Callable | None = None
 
   @property
   def minibatch(self) -> int:
@@ -166,12 +169,30 @@ class Learner:
 
 
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
-  """Cross-entropy on packed rows of `length` tokens (0: config.data.length)."""
-  loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
+  """The loss of config.sft on packed rows of `length` tokens (0: config.data.length)."""
+  score, sft = make_score(experiment.model, chunk=experiment.compute.logit_chunk), experiment.sft or SFTConfig()
+  held_out = functools.partial(sft_loss, score=score)
+  loss = held_out if sft.loss == "nll" else functools.partial(held_out, sft=sft)
+  minibatches = sft.minibatches if sft.loss == "psft" else 1
   rows, length = experiment.batch, length or experiment.data.length
-  cost = StepFlops(flops.train(experiment.model.config, rows * length, length, trainable.adapter_count(experiment)))
-  updates = steps_at_most(experiment.limits, cost, data_flops(experiment))
-  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost)
+  adapters = trainable.adapter_count(experiment)
+  cost = StepFlops(flops.train(experiment.model.config, rows * length, length, adapters))
+  score_rows = None
+  if minibatches > 1:
+    cost = StepFlops(cost.train, flops.forward(experiment.model.config, rows * length, length, adapters=adapters))
+    score_rows = _score_targets(score, experiment.compute.microbatches * minibatches)
+  updates = steps_at_most(experiment.limits, cost, data_flops(experiment)) * minibatches
+  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost, minibatches=minibatches,
+                 score_rows=score_rows, microbatches=experiment.compute.microbatches, held_out=held_out)
+
+
+def _score_targets(score: Callable, pieces: int) -> Callable:
+  """(params, batch) -> logprobs_BT of a TokenBatch, a piece of its rows at a time."""
+
+  def score_rows(params: dict, batch: TokenBatch) -> jax.Array:
+    return score_pieces(score, params, (batch.inputs, batch.targets_BT), pieces)[0]
+
+  return score_rows
 
 
 def make_preference_learner(experiment: Experiment) -> Learner:

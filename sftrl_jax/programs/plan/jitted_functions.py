@@ -106,6 +106,14 @@ def planned_functions(experiment: Experiment) -> Source:
     batch = learner.blank_batch(learner.rows, bool(learner.score_rows))
   else:
     batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab)[0]
+    if learner.score_rows:
+      old_BT = yield PlannedFunction(
+          "score", jitted.score_rows, (("parameters", eval_params), ("batch", batch)), calls=1,
+          resident=(("optimizer", state.opt_state), *kept), tokens=learner.rows * learner.length)
+      order = np.zeros(learner.minibatch, np.int32)
+      batch = yield PlannedFunction("minibatch", jitted.take, (
+          ("batch", batch.replace(old_logprobs_BT=old_BT)), ("other", order)), resident=(("state", state), *kept),
+          calls=learner.updates)
   yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
                         resident=kept, calls=learner.updates, tokens=learner.minibatch * learner.length)
   evals, actor = experiment.evals, experiment.actor
