@@ -20,6 +20,7 @@ METHOD = {
     "objective": "that of learning from pairs",
     "dpo": "the objective of learning from pairs",
     "rloo": "the objective of RL, by groups",
+    "reinforce_plus_plus": "the objective of RL, without a value function",
     "batch": "rows of packed demonstrations here, episodes there: another unit",
     "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
     "reward_model": "what scores the episodes of RL; SFT has none",

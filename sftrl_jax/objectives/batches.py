@@ -30,10 +30,10 @@ class PolicyBatch:
   targets_BT: jax.Array  # int32
   mask_BT: jax.Array  # f32 0/1
   turns_BT: jax.Array  # int32: the turn of the target within its row, -1 off the mask
-  old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
-  old_values_BT: jax.Array  # f32
+  old_logprobs_BT: jax.Array | None  # f32, by the training graph at the rollout's temperature; None: see old_logprobs
+  old_values_BT: jax.Array | None  # f32; None without a value head
   advantages_BT: jax.Array  # f32, 0 off the mask
-  returns_BT: jax.Array  # f32, 0 off the mask
+  returns_BT: jax.Array | None  # f32, 0 off the mask; None without a value head
   weights_BT: jax.Array | None = None  # f32, of a target's log-probability in that of its turn; None where all are 1
   ref_logprobs_BT: jax.Array | None = None  # f32, of the start's parameters; None where the loss has no KL
   kl_coef_B: jax.Array | None = None  # f32, the weight of the KL in the loss; None where it has none
@@ -105,7 +105,7 @@ class Scores(NamedTuple):
 Score = Callable[[dict, Inputs, jax.Array], Scores]
 
 
-def old_logprobs(batch: GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:
+def old_logprobs(batch: PolicyBatch | GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:
   """(old_logprobs_BT, metrics to add): those of the batch, or, where it has none, those of the training graph itself.
 
   The latter is for the only update of an iteration, whose ratio is then exactly 1, with the gradient of a ratio. Its

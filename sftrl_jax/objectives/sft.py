@@ -39,7 +39,7 @@ def sft_loss(params: dict, batch: TokenBatch, *, score: Score, sft: SFTConfig = 
   """L = sum_t w_t l_t / sum_t w_t over the global batch; the train step divides.
 
     nll   l_t = -log p_t, with p_t = p(y_t | y_<t)
-    dft   l_t = -sg(p_t) log p_t, with sg the stop-gradient (arXiv 2508.05629, eq. 9)
+    dft   l_t = -sg(p_t) log p_t, with sg the stop-gradient (arXiv 2508.05629)
     psft  l_t = -min(rho_t, clip(rho_t, 1 - e, 1 + e_high)) = -min(rho_t, 1 + e_high), with rho_t = p_t / p_old,t of the
           policy before the first minibatch of the step (arXiv 2508.17784)
 

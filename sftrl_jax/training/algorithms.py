@@ -11,6 +11,7 @@ from sftrl_jax.envs.env import Env
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
+from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig, reinforce_plus_plus_loss
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel.mesh import refuse_uneven
@@ -19,7 +20,7 @@ from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response
 from sftrl_jax.text.render import continued
-from sftrl_jax.training.advantages import make_advantages, make_group_advantages
+from sftrl_jax.training.advantages import make_advantages, make_group_advantages, make_return_advantages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,9 @@ def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]
   return weigh
 
 
-def _grid(experiment, config: PPOConfig, episodes, padding_episodes: int = 0) -> Grid:
+def _grid(experiment, config: PPOConfig | ReinforcePlusPlusConfig, episodes, padding_episodes: int = 0) -> Grid:
   tokens = experiment.actor.rollout.max_new_tokens
-  return collect.grid(episodes, config.level, experiment.env.attempts, tokens,
+  return collect.grid(episodes, getattr(config, "level", "token"), experiment.env.attempts, tokens,
                       _bootstrap_tokens(experiment, config, episodes))
 
 
@@ -79,6 +80,11 @@ ALGORITHMS = {
         PPOConfig, _grid, make_advantages, value_head=True,
         loss=lambda config, score, experiment: functools.partial(
             ppo_loss, ppo=config, score=score, turns=experiment.actor.row_turns)),
+    # PPO's tokens with rewards from each on in the place of a value function.
+    "reinforce_plus_plus": Algorithm(
+        ReinforcePlusPlusConfig, _grid, make_return_advantages, value_head=False,
+        loss=lambda config, score, experiment: functools.partial(
+            reinforce_plus_plus_loss, config=config, score=score)),
     # An episode against the mean of its group, clipped token by token.
     "grpo": Algorithm(
         GRPOConfig, _outcomes, value_head=False,

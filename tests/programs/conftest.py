@@ -88,7 +88,9 @@ TINY_METHODS = {
                            "ppo.value_gradient": "True", "ppo.entropy_coef": "0.01", "steps": "3",
                            "evals.variants": "()"}),
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1"}),
-    "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
+    "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"}),
+    "reinforce_plus_plus": ("reinforce_plus_plus", {
+        **TINY_RL, "reinforce_plus_plus.minibatches": "1", "reinforce_plus_plus.kl_coef": "0.1"})}
 
 
 REWARD = '''def by_words(chat, response, verdict):

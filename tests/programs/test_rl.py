@@ -164,7 +164,8 @@ def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_pat
   assert any("dropped/reward" in line.get("troubles", {}) for line in lines)
 
 
-@pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"})])
+@pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"}),
+                                         ("reinforce_plus_plus", {"reinforce_plus_plus__minibatches": 2})])
 def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
     method, own, tiny, run_of, lines_of, tmp_path):
   reward = tmp_path / "flat.py"

@@ -17,11 +17,11 @@ from sftrl_jax.training.algorithms import ALGORITHMS
 
 def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   assert KINDS["rl"].schema["algorithm"].sections == {name: method.section for name, method in ALGORITHMS.items()}
-  assert list(ALGORITHMS) == ["ppo", "grpo", "rloo"]
+  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo"]
   for method in ALGORITHMS.values():
     section = method.section()
     assert algorithms.group_of(section) == (section.group if isinstance(section, GroupConfig) else 1)
-    assert method.value_head == (not isinstance(section, GroupConfig)) and not algorithms.needs_bootstrap(section)
+    assert not algorithms.needs_bootstrap(section) and method.value_head == (method is ALGORITHMS["ppo"])
   assert algorithms.group_of(None) == 1   # SFT
 
 
@@ -45,7 +45,7 @@ def test_what_moves_a_policy_besides_advantages():
   alone = algorithms.learns_by_advantages_alone
   section = {name: method.section for name, method in ALGORITHMS.items()}
   assert all(alone(make()) for make in section.values())
-  assert alone(section["ppo"](kl_coef=0.1)) and alone(section["rloo"](kl_coef=0.1))   # in the reward
+  assert all(alone(section[name](kl_coef=0.1)) for name in ("ppo", "rloo", "reinforce_plus_plus"))   # in the reward
   assert alone(section["grpo"](kl_coef=0.1, kl="reward")) and not alone(section["grpo"](kl_coef=0.1))
   assert not alone(section["ppo"](entropy_coef=0.1)) and not alone(section["grpo"](entropy_coef=0.1))
 

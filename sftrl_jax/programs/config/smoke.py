@@ -17,6 +17,7 @@ WORD = "smoke"
 # than they save in three steps.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
+METHODS = ("ppo", "grpo", "rloo", "reinforce_plus_plus")   # of training/algorithms.py, which imports JAX
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
 ROWS = 16
 EXACTLY = {
@@ -29,7 +30,7 @@ EXACTLY = {
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
     "schedule.updates": 3, "sft.minibatches": 2,
-    **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
+    **{f"{method}.{key}": 2 for method in METHODS for key in ("epochs", "minibatches", "max_rounds")}}
 # Where the file has the key, also if its number is smaller: a number below 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 # Where pairs are sampled: a model from scratch is never right, so that all its responses are ties, and seldom ends one.
