@@ -83,6 +83,8 @@ WRONG = {
     "an unknown algorithm": (run("rl", "algorithm=dqn"), 1, "config.algorithm is 'dqn'", "ppo"),
     "an algorithm misspelt": (run("rl", "algorithm=gpro"), 1, "config.algorithm is 'gpro'", "did you mean grpo?"),
     "a key of another algorithm": (run("rl", "grpo.clip=0.1"), 1, "is of algorithm grpo", "--config.algorithm=grpo"),
+    "an expert that is cut": (run("rl", "algorithm=dagger", "rollout.max_new_tokens=9"), 1,
+                              "config.rollout.max_new_tokens is 9", "expert has 13 tokens"),
     "cispo with a dual clip": (run("rl", "algorithm=grpo", "grpo.surrogate=cispo", "grpo.dual_clip=3"), 1,
                                "config.grpo.dual_clip is 3.0", "surrogate='clip'"),
     "a group of one": (run("rl", "algorithm=grpo", "grpo.group=1"), 1, "config.grpo.group is 1", "at least 2"),

@@ -86,8 +86,10 @@ def rejected(x_BS: jax.Array) -> jax.Array:
   return x_BS[:, 1::2]
 
 
-def has_advantage(batch: PolicyBatch | GroupBatch) -> jax.Array:
-  """Whether a token in the loss has an advantage (bool scalar)."""
+def has_advantage(batch: PolicyBatch | GroupBatch | TokenBatch) -> jax.Array:
+  """Whether a token in the loss has an advantage, or a weight (bool scalar)."""
+  if isinstance(batch, TokenBatch):
+    return jnp.any(batch.weights_BT > 0)
   advantages = batch.advantages_BT if isinstance(batch, PolicyBatch) else batch.advantages_B[:, None]
   return jnp.any((advantages != 0) & (batch.mask_BT > 0))
 

@@ -1,5 +1,6 @@
 """The algorithms of `sftrl rl` and all their differences. programs/rl.py is what they share."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -7,9 +8,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, verifies
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
+from sftrl_jax.objectives.imitation.responses import DAggerConfig, SelfSFTConfig, imitation_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig, reinforce_plus_plus_loss
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
@@ -19,8 +22,16 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response
+from sftrl_jax.rollout.imitated import correct_responses, expert_response, expert_tokens
 from sftrl_jax.text.render import continued
-from sftrl_jax.training.advantages import make_advantages, make_group_advantages, make_return_advantages
+from sftrl_jax.training.advantages import (
+  imitation_batch,
+  make_advantages,
+  make_group_advantages,
+  make_return_advantages,
+)
+
+PROBED = 8   # first states whose expert is asked before a run begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +44,10 @@ class Algorithm:
   advantages: config -> a function (scored, rows, outcomes) -> (batch, metrics), to be jitted
   loss: (config, score, experiment) -> a function (params, batch) -> (Mean, metrics)
   value_head: whether the algorithm trains a value function
+  compares: whether the loss compares with the policy that played; else nothing is scored before the updates
+  imitated: (experiment, episode) -> the episode with what of it is imitated, in the place of what was sampled; None
+    where the policy learns from what it has sampled
+  check: experiment -> None; ValueError where its environment cannot say what the algorithm needs
   """
 
   section: type
@@ -40,10 +55,15 @@ class Algorithm:
   advantages: Callable
   loss: Callable
   value_head: bool
+  compares: bool = True
+  imitated: Callable[[Any, Episode], Episode] | None = None
+  check: Callable[[Any], None] = lambda experiment: None
 
 
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
   """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
+  if experiment.algorithm.imitated:
+    episodes = [experiment.algorithm.imitated(experiment, episode) for episode in episodes]
   return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
                       _weigh(experiment, config))
 
@@ -68,10 +88,33 @@ def _grid(experiment, config: PPOConfig | ReinforcePlusPlusConfig, episodes, pad
                       _bootstrap_tokens(experiment, config, episodes))
 
 
+def _no_outcomes(experiment, config, episodes, padding_episodes: int = 0) -> tuple[()]:
+  return ()
+
+
 def _outcomes(experiment, config: GroupConfig, episodes, padding_episodes: int = 0) -> Outcomes:
   return collect.outcomes(
       episodes, turn_gamma=config.turn_gamma, mask=config.truncated == "mask", padding_episodes=padding_episodes,
       longest=experiment.actor.rollout.max_new_tokens, buffer=config.overlong_buffer, penalty=config.overlong_penalty)
+
+
+def _refuse_unverified(experiment) -> None:
+  if not verifies(experiment.env):
+    raise ValueError("config.algorithm is 'self_sft', which learns from responses that the environment calls correct, "
+                     f"but {experiment.config['env']['name']} says so of none: choose another config.env.name, or use "
+                     "--config.algorithm=ppo.")
+
+
+def _expert_response(experiment, episode: Episode) -> Episode:
+  return expert_response(experiment.env, experiment.tokenizer, experiment.actor.rollout.max_new_tokens, episode)
+
+
+def _refuse_long_experts(experiment) -> None:
+  """Of the first states; an episode that reset does not give is counted later."""
+  for number in range(PROBED):
+    with contextlib.suppress(EpisodeError):
+      expert_tokens(experiment.env, experiment.tokenizer, experiment.actor.rollout.max_new_tokens,
+                    *experiment.env.reset(f"{experiment.seed} {number}"))
 
 
 ALGORITHMS = {
@@ -100,6 +143,16 @@ ALGORITHMS = {
             config, functools.partial(leave_one_out, group=config.group), kl_in_reward=True),
         loss=lambda config, score, experiment: functools.partial(
             rloo_loss, rloo=config, score=score, rows=experiment.actor.episode_rows)),
+    # Its own responses, as far as they are right.
+    "self_sft": Algorithm(
+        SelfSFTConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
+        imitated=lambda experiment, episode: correct_responses(episode), check=_refuse_unverified),
+    # The expert's response at a state of each episode.
+    "dagger": Algorithm(
+        DAggerConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
+        imitated=_expert_response, check=_refuse_long_experts),
 }
 
 

@@ -329,6 +329,34 @@ def test_episodes_of_several_chats_are_learned_from(rewriters, tiny, run_of, lin
   assert answers == [len(line["codes"]) for line in shown] and max(answers) > 1   # of all chats of an episode
 
 
+@pytest.mark.parametrize("method", ["self_sft", "dagger"])
+def test_what_is_imitated_is_learned_without_a_score_and_resumed_bit_for_bit(
+    rewriters, tiny, run_of, lines_of, tmp_path, method):
+  """Episodes of several chats, some of whose responses are right."""
+  config = tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="()", checkpoint__every=1,
+                compute__lengths=2)
+  run_of(config, tmp_path / "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+  run_of(config, tmp_path / "resumed")
+  jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 2) for home in ("straight", "resumed")))
+  first, second = lines_of(tmp_path / "straight", "metrics.jsonl")
+  assert first["compile/count"] == second["compile/count"] and first["objective/signal"] == second["objective/signal"] == 1
+  assert first["compute/score_flops"] == 0 < first["label_tokens"] and first["loss"] > 0
+  assert not {"val/ratio", "objective/kl", "sampling/sampling_logp_difference/max"} & first.keys()
+  if method == "dagger":   # a response of the expert for every episode, however the policy's ends
+    assert first["label_tokens"] >= 8 * 5
+
+
+def test_a_policy_that_is_never_right_stays_as_it_is_and_ends_the_run(tiny, run_of, lines_of, tmp_path):
+  config = tiny("self_sft", steps=9, max_without_signal=3, checkpoint__every=1, evals__variants="()",
+                optimizer__weight_decay=0.1, optimizer__learning_rate=0.01)
+  with pytest.raises(RuntimeError, match="in each of the last 3 steps no response could be imitated"):
+    run_of(config, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path, 1), params_of(tmp_path, 2))
+  assert all(line["loss"] == line["label_tokens"] == 0 for line in lines_of(tmp_path, "metrics.jsonl"))
+
+
 def test_v_irl_in_the_style_of_the_paper_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
     rewriters, tiny, run_of, lines_of, tmp_path):
   """Its episodes have several chats: a route of two points, whose prompts are read as bytes."""

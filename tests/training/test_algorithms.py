@@ -17,7 +17,7 @@ from sftrl_jax.training.algorithms import ALGORITHMS
 
 def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   assert KINDS["rl"].schema["algorithm"].sections == {name: method.section for name, method in ALGORITHMS.items()}
-  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo"]
+  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger"]
   for method in ALGORITHMS.values():
     section = method.section()
     assert algorithms.group_of(section) == (section.group if isinstance(section, GroupConfig) else 1)
@@ -38,7 +38,7 @@ def test_sections_are_frozen_and_hashable():
   for method in ALGORITHMS.values():
     assert hash(method.section()) == hash(method.section())
     with pytest.raises(dataclasses.FrozenInstanceError):
-      method.section().clip = 0.1
+      method.section().minibatches = 1
 
 
 def test_what_moves_a_policy_besides_advantages():

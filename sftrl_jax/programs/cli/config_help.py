@@ -50,6 +50,8 @@ MEANINGS = {
     "grpo": "the objective: episodes against others that begin alike; Dr. GRPO, DAPO, GSPO and CISPO are settings",
     "rloo": "the objective: REINFORCE, the other episodes of a group as the baseline",
     "reinforce_plus_plus": "the objective: PPO with whitened returns in the place of a value function",
+    "self_sft": "the objective: cross-entropy on its own responses that are correct, fresh every iteration",
+    "dagger": "the objective: cross-entropy on the expert's response at a state of every episode",
     "optimizer": "the rule that updates the parameters; args are its own",
     "schedule": "of the learning rate, in optimizer updates",
     "compute": "how a batch is cut into pieces; changes no result but for rounding",

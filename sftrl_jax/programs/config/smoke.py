@@ -17,7 +17,8 @@ WORD = "smoke"
 # than they save in three steps.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
-METHODS = ("ppo", "grpo", "rloo", "reinforce_plus_plus")   # of training/algorithms.py, which imports JAX
+# Those of training/algorithms.py, which imports JAX.
+METHODS = ("ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger")
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
 ROWS = 16
 EXACTLY = {

@@ -95,10 +95,10 @@ def _check_sampled_pairs(experiment: Experiment, data: SampledPairsConfig) -> No
                        f"{', '.join(experiment.env.variants)}.")
 
 
-def _refuse_exact(experiment: Experiment) -> None:
+def _refuse_exact(experiment: Experiment, method: str = "") -> None:
   if experiment.compute.exact:
-    raise ValueError(f"config.compute.exact is True, but {experiment.verb} learns from nothing that it samples: leave "
-                     "it at False.")
+    raise ValueError(f"config.compute.exact is True, but {method or experiment.verb} compares with nothing that was "
+                     "sampled: leave it at False.")
 
 
 def _refuse_uncut(experiment: Experiment, minibatches: int = 1) -> None:
@@ -116,7 +116,11 @@ def _check_rl(experiment: Experiment) -> None:
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
                    experiment.actor.rollout, experiment.mesh)
-  algorithms.refuse_thought(experiment.config["algorithm"], experiment.algorithm_config, experiment.env)
+  name = experiment.config["algorithm"]
+  algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
+  experiment.algorithm.check(experiment)
+  if not experiment.algorithm.compares:
+    _refuse_exact(experiment, f"algorithm {name}")
   _check_reward_model(experiment)
 
 
@@ -125,6 +129,10 @@ def _check_reward_model(experiment: Experiment) -> None:
   if section["start"] and reward:
     raise ValueError(f"config.reward is {reward!r} and config.reward_model.start {section['start']!r}, but a response "
                      "has one reward: leave one of them out.")
+  if section["start"] and not experiment.algorithm.compares:
+    raise ValueError(f"config.reward_model.start is {section['start']!r}, but algorithm "
+                     f"{experiment.config['algorithm']} learns from no rewards: leave it out, or use "
+                     "--config.algorithm=ppo.")
   refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers)
 
 

@@ -239,7 +239,7 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   updates = section.epochs * section.minibatches
   warmup = section.critic_warmup * updates if algorithm.value_head else 0
   optimizer, train_step = _stepping(experiment, loss, experiment.limits.steps * updates, warmup, lengths)
-  scores = not has_ratio_1(experiment, optimizer)
+  scores = algorithm.compares and not has_ratio_1(experiment, optimizer)
   cost = StepFlops(cost.train * section.epochs, cost.score if scores else 0.0)
   alone = learns_by_advantages_alone(section)
   train_step = hold_policy(train_step, alone, warmup) if alone or warmup else train_step

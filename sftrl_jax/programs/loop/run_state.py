@@ -165,6 +165,10 @@ def _without_signal(experiment: Experiment, run_state: RunState, position: Posit
   reward = next((f"config.{key}={value}" for key, value in (
       ("reward", config["reward"]), ("reward_model.start", config.get("reward_model", {}).get("start"))) if value),
       f"of config.env.name={config['env']['name']}")
+  if experiment.algorithm.imitated:
+    return (f"{run_state.workdir}: in each of the last {position.without_signal} steps no response could be imitated "
+            "(config.max_without_signal), so the policy learned nothing from them. Start from a better model "
+            "(--config.start) or an easier task (--config.env).")
   where, alarm = ("of each group ", "constant_groups") if groups else ("", "constant_rewards")
   return (f"{run_state.workdir}: the rewards ({reward}) of all episodes {where}were alike in each of the last "
           f"{position.without_signal} steps (config.max_without_signal), so the policy learned nothing from them; "
