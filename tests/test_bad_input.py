@@ -58,6 +58,7 @@ def run(verb, *keys, config=None, workdir="new"):
   return [verb, f"--config={config}", f"--workdir={workdir}", *(f"--config.{key}" for key in keys)]
 
 
+MIX = "mix:base:general_points_0,base:general_points_1,0.5"
 WRONG = {
     # a key or a value
     "a misspelt key": (run("rl", "ppo.gama=1"), 1, "config.ppo.gama is not a key", "did you mean config.ppo.gamma"),
@@ -106,6 +107,12 @@ WRONG = {
     "a start that is no run": (run("sft", "start=nowhere"), 1, "config.start is 'nowhere'", "has no checkpoints/"),
     "a start that is a study": (run("rl", "start=study"), 1, "config.start is 'study'", "is a study; give one of"),
     "the best of nothing": (run("rl", "start=nowhere@best:id_seen"), 1, "config.start is 'nowhere@best:id_seen'"),
+    "a mix of one": (run("sft", "start=mix:base:general_points_0,0.5"), 1, "config.start is 'mix:", "A,B,0.5"),
+    "a mix beyond its ends": (run("sft", f"start={MIX[:-3]}2"), 1, "share is 2"),
+    "a mix with nobody": (run("sft", "start=mix:base:general_points_0,base:nobody,0.5"), 1, "base:nobody,0.5', whose two starts",
+                          "'base:nobody'"),
+    "a mix of no mix": (run("sft", "start=mix:mix:a,b,1,b,0.5"), 1, "config.start is 'mix:mix:a,b,1,b,0.5'"),
+    "a mix of another model": (run("sft", f"start={MIX}", "model.layers=2"), 1, f"config.start is '{MIX}'", "shape"),
     "an empty start": (run("rl", "start="), 1, "config.start is ''", "scratch"),
     # the workdir
     "the workdir of another config": (run("sft", workdir="run"), 1, "run holds a run of another config", "config.seed"),

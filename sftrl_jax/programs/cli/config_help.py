@@ -20,7 +20,7 @@ MEANINGS = {
     "steps": "updates of SFT or preference, or RL iterations",
     "batch": "rows of one update, or episodes of one RL iteration",
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
-             "DIR@best:VARIANT",
+             "DIR@best:VARIANT; mix:A,B,0.5 for the weights between two of these",
     "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
     "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward) that training, or one "
                    "evaluation of a variant, may leave out; may change on resume",

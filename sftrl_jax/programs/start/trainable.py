@@ -14,7 +14,7 @@ import jax
 from sftrl_jax import paths
 from sftrl_jax.models import heads, lora as lora_layers
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
+from sftrl_jax.programs.start import checkpoint_ref, initial_params, mix, pretrained
 from sftrl_jax.programs.start.initial_params import (
     RECORD,
     abstract_params,
@@ -107,6 +107,8 @@ def _first_value_head(experiment: Any) -> dict:
 
 def _pinned_start(start: str) -> str:
   """config.start as it can be found again: a directory from the root, a workdir with its step in numbers."""
+  if mixed := mix.parse(start):
+    return str(mixed._replace(first=_pinned_start(mixed.first), second=_pinned_start(mixed.second)))
   home = checkpoint_ref.home_of(start)
   if start in ("", "scratch") or not home.exists():
     return start
