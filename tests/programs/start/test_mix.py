@@ -14,8 +14,9 @@ def test_a_mix_is_two_starts_and_a_share():
   assert mix.parse("mix:base:a, runs/b@3,0.25") == ("base:a", "runs/b@3", 0.25)
   assert mix.parse(str(mix.parse("mix:a,b,0.123456789"))).share == 0.123456789
   assert mix.parse("runs/mix:a") is mix.parse("scratch") is None
-  for wrong, message in (("mix:a,0.5", "A,B,0.5"), ("mix:a,b,c,0.5", "no comma"), ("mix:a,b,half", "A,B,0.5"),
-                         ("mix:a,,0.5", "'' is not a start"), ("mix:a,b,-0.1", "share is -0.1"), ("mix:a,b,nan", "share")):
+  for wrong, message in (
+      ("mix:a,0.5", "A,B,0.5"), ("mix:a,b,c,0.5", "no comma"), ("mix:a,b,half", "A,B,0.5"),
+      ("mix:a,,0.5", "'' is not a start"), ("mix:a,b,-0.1", "share is -0.1"), ("mix:a,b,nan", "share")):
     with pytest.raises(ConfigError, match=f"^config.start is '{wrong}'.*{message}"):
       mix.parse(wrong)
 
