@@ -21,6 +21,8 @@ METHOD = {
     "dpo": "the objective of learning from pairs",
     "rloo": "the objective of RL, by groups",
     "reinforce_plus_plus": "the objective of RL, without a value function",
+    "distill": "the objective of learning from a teacher",
+    "teacher": "whose distribution is learned; SFT has none",
     "self_sft": "the objective of imitating its own right responses",
     "dagger": "the objective of imitating the expert at its own states",
     "batch": "rows of packed demonstrations here, episodes there: another unit",

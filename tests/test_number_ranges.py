@@ -29,7 +29,7 @@ MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something
     "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
     "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "ppo.kl_horizon", "grpo.group", "rloo.group",
     "reinforce_plus_plus.epochs", "reinforce_plus_plus.minibatches", "reinforce_plus_plus.clip",
-    *(f"{name}.{key}" for name in ("self_sft", "dagger") for key in ("epochs", "minibatches")),
+    *(f"{name}.{key}" for name in ("self_sft", "dagger", "distill") for key in ("epochs", "minibatches")),
     "sft.minibatches", "sft.clip_high", "dpo.beta", "sampled pairs.pairs", "sampled pairs.heldout_pairs"}
 
 

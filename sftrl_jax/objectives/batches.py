@@ -101,6 +101,7 @@ class Scores(NamedTuple):
   entropy_BT: jax.Array  # f32, nats
   values_BT: jax.Array | None  # f32, of the state before the target; None without a value head
   correct_BT: jax.Array  # bool: the target is the likeliest token
+  kl_BT: jax.Array | None = None  # f32, nats, to a teacher's distribution of the target; None without a teacher
 
 
 # (params, inputs, targets_BT) -> Scores

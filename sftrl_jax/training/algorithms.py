@@ -12,6 +12,7 @@ from sftrl_jax.envs.env import Env, verifies
 from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
+from sftrl_jax.objectives.imitation.distill import DistillConfig, distill_loss
 from sftrl_jax.objectives.imitation.responses import DAggerConfig, SelfSFTConfig, imitation_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig, reinforce_plus_plus_loss
@@ -31,6 +32,8 @@ from sftrl_jax.training.advantages import (
   make_return_advantages,
 )
 
+NO_TEACHER = ("config.algorithm is 'distill', but config.teacher.start is '': give the run whose distribution is "
+              "learned, --config.teacher.start=WORKDIR, or pretrained weights.")
 PROBED = 8   # first states whose expert is asked before a run begins
 
 
@@ -117,6 +120,11 @@ def _refuse_long_experts(experiment) -> None:
                     *experiment.env.reset(f"{experiment.seed} {number}"))
 
 
+def _refuse_no_teacher(experiment) -> None:
+  if not experiment.config["teacher"]["start"]:
+    raise ValueError(NO_TEACHER)
+
+
 ALGORITHMS = {
     # A value function for every token or turn: advantages by GAE.
     "ppo": Algorithm(
@@ -153,6 +161,11 @@ ALGORITHMS = {
         DAggerConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
         loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
         imitated=_expert_response, check=_refuse_long_experts),
+    # A teacher's distribution at every token that it has sampled.
+    "distill": Algorithm(
+        DistillConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score),
+        check=_refuse_no_teacher),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from sftrl_jax import trees
 from sftrl_jax.programs import rl
 from sftrl_jax.programs.experiment import learner
+from sftrl_jax.programs.experiment.build import build_experiment
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "objective/scores", "objective/kl", "policy/approxkl_avg", "policy/clipfrac_avg",
@@ -347,6 +348,30 @@ def test_what_is_imitated_is_learned_without_a_score_and_resumed_bit_for_bit(
   assert not {"val/ratio", "objective/kl", "sampling/sampling_logp_difference/max"} & first.keys()
   if method == "dagger":   # a response of the expert for every episode, however the policy's ends
     assert first["label_tokens"] >= 8 * 5
+
+
+def test_a_policy_learns_its_teachers_distribution_and_is_resumed_bit_for_bit(
+    finished, tiny, run_of, lines_of, tmp_path):
+  """Its start is no further from itself than rounding; the FLOPs of a teacher of its size are a third of its own."""
+  config = lambda start, **more: tiny("distill", teacher__start=start, checkpoint__every=1, evals__variants="()",
+                                      compute__lengths=2, optimizer__learning_rate=0.01, **more)
+  run_of(config(finished("sft"), steps=3), tmp_path / "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "3")
+  run_of(config(finished("sft"), steps=3), tmp_path / "resumed")
+  jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 3) for home in ("straight", "resumed")))
+  lines = lines_of(tmp_path / "straight", "metrics.jsonl")
+  assert lines[0]["loss"] > lines[1]["loss"] > lines[2]["loss"] > 0
+  assert len({line["compile/count"] for line in lines}) == 1
+  assert all(line["objective/signal"] == 1 and line["compute/score_flops"] == 0 for line in lines)
+  run_of(config("scratch", steps=1), tmp_path / "itself")
+  first, = lines_of(tmp_path / "itself", "metrics.jsonl")
+  assert first["loss"] == pytest.approx(0, abs=1e-6)
+  experiment = build_experiment(config("scratch"), "rl")
+  assert experiment.teacher.abstract(experiment.mesh).keys() == params_of(tmp_path / "itself", 1)["model"].keys()
+  learned = learner.make_rl_learner(experiment).flops.train
+  plain = learner.make_rl_learner(build_experiment(tiny("dagger", compute__lengths=2), "rl")).flops.train
+  assert learned == pytest.approx(4 / 3 * plain)
 
 
 def test_a_policy_that_is_never_right_stays_as_it_is_and_ends_the_run(tiny, run_of, lines_of, tmp_path):

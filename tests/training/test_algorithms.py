@@ -17,7 +17,8 @@ from sftrl_jax.training.algorithms import ALGORITHMS
 
 def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   assert KINDS["rl"].schema["algorithm"].sections == {name: method.section for name, method in ALGORITHMS.items()}
-  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger"]
+  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger",
+                              "distill"]
   for method in ALGORITHMS.values():
     section = method.section()
     assert algorithms.group_of(section) == (section.group if isinstance(section, GroupConfig) else 1)

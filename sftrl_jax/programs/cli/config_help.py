@@ -52,6 +52,8 @@ MEANINGS = {
     "reinforce_plus_plus": "the objective: PPO with whitened returns in the place of a value function",
     "self_sft": "the objective: cross-entropy on its own responses that are correct, fresh every iteration",
     "dagger": "the objective: cross-entropy on the expert's response at a state of every episode",
+    "distill": "the objective: the reverse KL to a teacher's distribution on its own responses",
+    "teacher": "whose distribution algorithm distill learns",
     "optimizer": "the rule that updates the parameters; args are its own",
     "schedule": "of the learning rate, in optimizer updates",
     "compute": "how a batch is cut into pieces; changes no result but for rounding",

@@ -18,7 +18,7 @@ WORD = "smoke"
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 # Those of training/algorithms.py, which imports JAX.
-METHODS = ("ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger")
+METHODS = ("ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger", "distill")
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
 ROWS = 16
 EXACTLY = {
@@ -76,6 +76,7 @@ def _run(tree: dict) -> dict:
   never = {"rollout.shrink"} if _at(tree, "rollout.shrink") in ((), []) else set()
   given = {path: value for path, value in WHERE_GIVEN.items() if type(_at(tree, path)) is int}
   pairs = PAIRS if "objective" in tree and not _at(tree, "data.path") else {}
+  given |= {"teacher.start": "scratch"} if _at(tree, "teacher.start") else {}
   return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given, **pairs})
 
 

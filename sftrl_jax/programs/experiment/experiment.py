@@ -17,6 +17,7 @@ from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
 from sftrl_jax.programs.experiment.network.reward_model import RewardModel
+from sftrl_jax.programs.experiment.network.teacher import Teacher
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -41,6 +42,7 @@ class Experiment:
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
   objective_config: the section of config.objective (dpo, reward), or None
   reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
+  teacher: of algorithm distill, not yet loaded; else None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -64,6 +66,7 @@ class Experiment:
   algorithm_config: Any = None
   objective_config: Any = None
   reward_model: RewardModel | None = None
+  teacher: Teacher | None = None
   notes: tuple[str, ...] = ()
 
   @property

@@ -25,6 +25,7 @@ from sftrl_jax.programs.experiment.learner import (
   make_sft_learner,
 )
 from sftrl_jax.programs.experiment.network.reward_model import RewardModelConfig, refuse_critic
+from sftrl_jax.programs.experiment.network.teacher import TeacherConfig
 from sftrl_jax.programs.experiment.sections import SHARED, data_section, pairs_section
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.preference_objectives import OBJECTIVES
@@ -119,6 +120,9 @@ def _check_rl(experiment: Experiment) -> None:
   name = experiment.config["algorithm"]
   algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
   experiment.algorithm.check(experiment)
+  if experiment.config["teacher"]["start"] and name != "distill":
+    raise ValueError(f"config.teacher.start is {experiment.config['teacher']['start']!r}, but algorithm {name} has no "
+                     "teacher: leave it out, or use --config.algorithm=distill.")
   if not experiment.algorithm.compares:
     _refuse_exact(experiment, f"algorithm {name}")
   _check_reward_model(experiment)
@@ -145,8 +149,9 @@ def _refuse_unrewarded(env: Env, config: dict) -> None:
 
 KINDS = {
     "sft": Kind({**SHARED, "data": data_section, "sft": SFTConfig}, _check_sft, make_sft_learner, plays_episodes=False),
-    "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "algorithm": OneOf("ppo", {
-        name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
+    "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "teacher": TeacherConfig,
+                "algorithm": OneOf("ppo", {
+                    name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
     "preference": Kind({**SHARED, "data": pairs_section, "objective": OneOf("dpo", {
         name: objective.section for name, objective in OBJECTIVES.items()}, {

@@ -25,7 +25,7 @@ from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.response_scores import make_response_score, make_score_responses
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_score, make_teacher_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
 from sftrl_jax.training.updates.hold import hold_policy
@@ -227,8 +227,12 @@ def score_sides(score: Callable) -> Callable:
 def make_rl_learner(experiment: Experiment) -> Learner:
   """The loss of config.algorithm on rows that hold whole chats."""
   algorithm, section, compute = experiment.algorithm, experiment.algorithm_config, experiment.compute
-  score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
-                     algorithm.value_head and section.value_gradient)
+  temperature, teacher = experiment.actor.rollout.temperature, experiment.teacher
+  if teacher is None:
+    score = make_score(experiment.model, temperature, compute.logit_chunk,
+                       algorithm.value_head and section.value_gradient)
+  else:
+    score = make_teacher_score(experiment.model, teacher.model, temperature, compute.logit_chunk)
   loss = algorithm.loss(section, score, experiment)
   slots = experiment.actor.episode_rows
   rows, length = experiment.batch * slots, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
@@ -284,7 +288,8 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   reference = flops.forward(config, positions, length) if experiment.reads_reference else 0.0   # without adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
-  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head,
+  teacher = flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
+  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head + teacher,
                    flops.forward(config, positions, length, adapters=adapters) + head + reference)
 
 

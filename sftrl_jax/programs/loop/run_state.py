@@ -51,7 +51,7 @@ class RunState:
   start: parameters of `model` at the start, for KL; {} where nothing reads them
   averaged_params: state -> parameters like those that are trained; those of the state but for averaging optimizers
   eval_params: state -> {"model": ..., heads} that play and are evaluated: averaged ones, with what is frozen
-  frozen: {"model": start} where adapters are trained and it is not; else {}
+  frozen: {"model": start} where adapters are trained and it is not, {"teacher": ...} where there is one; else {}
   merge: the model of `eval_params` -> the same without adapters
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
   measure_variants: the parameters of `eval_params` -> lines of evals.jsonl besides those of episodes; None where there

@@ -83,8 +83,8 @@ def planned_functions(experiment: Experiment) -> Source:
   jitted = jit_functions(experiment, learner, trained)
   yield PlannedFunction("state", jitted.init_state, (("parameters", trained),))
   state = abstract_with(jax.eval_shape(jitted.init_state, trained), jitted.shardings)
-  # Where nothing is frozen, a run keeps the parameters at the start beside those that it trains, if it reads them.
-  start = () if frozen or not trainable.reads_start(experiment) else (("reference", model),)
+  # Without adapters a run keeps the parameters at the start beside those that it trains, if it reads them.
+  start = () if experiment.lora.rank or not trainable.reads_start(experiment) else (("reference", model),)
   eval_params, averaged = trained, ()
   if is_averaged(state):
     eval_params = yield PlannedFunction("average", jitted.average, (("state", state),), resident=start)
