@@ -38,7 +38,8 @@ def expert_response(env: Env, tokenizer: Tokenizer, most: int, episode: Episode)
   """
   if not episode.turns:
     return episode
-  place = random.Random(f"{episode.seed} dagger").randrange(len(episode.turns))
+  source = random.Random(f"{episode.seed} dagger")
+  place = source.randrange(len(episode.turns))
   env = env.env if isinstance(env, RewardFnEnv) else env   # whose function has given its rewards already
   try:
     state, chat = replay(env, episode, place)

@@ -115,7 +115,7 @@ def test_the_expert_answers_at_a_state_that_the_policy_came_to():
 
 def test_a_response_that_would_be_cut_is_an_error_and_an_episode_that_fails_has_none():
   env, episodes = played(SEEDS[:1])
-  with pytest.raises(ValueError, match=r"config.rollout.max_new_tokens is 4, .* max_new_tokens=\d+ or more"):
+  with pytest.raises(ValueError, match=r"config.rollout.max_new_tokens is 4, .*max_new_tokens=\d+ or more"):
     imitated.expert_response(env, TOKENIZER, 4, episodes[0])
 
   class Gone(GeneralPoints):
