@@ -38,7 +38,7 @@ def get_config(choice=""):
     config.sft = dict(loss=choice)
   if choice == "psft":   # the rate counts updates, of which a step makes 4, each on 64 rows
     config.update(batch=256, sft=dict(minibatches=4), checkpoint=dict(every=125), log=dict(every=3))
-  return real(config) if choice in task.PRETRAINED else config
+  return real(config, choice) if choice in task.PRETRAINED else config
 
 
 def preferred(config):
@@ -47,12 +47,12 @@ def preferred(config):
   return config
 
 
-def real(config):
+def real(config, choice):
   """What a model of a hundred million parameters and more wants instead."""
   config.flops = 1e16
   config.batch = 32
   config.data = dict(length=256)  # two or three examples, packed
   config.optimizer.learning_rate = 3e-5
-  config.compute = dict(microbatches=4, logit_chunk=64)
+  config.compute = task.compute(choice, microbatches=4)
   config.checkpoint.every = 100
   return config
