@@ -26,8 +26,8 @@ ALARMS = {
         "SFT: look at one example with `sftrl check`; a row must hold a prompt and its whole response "
         "(--config.data.length). RL: every response was empty, so look at episodes.jsonl."),
     "constant_rewards": Alarm(
-        "Every episode of the batch got the same reward, KL apart: there is no advantage, so the policy stays as it "
-        "is, but for a bonus for entropy; only the value head learns.",
+        "Every episode of the batch got the same reward, KL apart, or none holds a response that could be imitated: "
+        "the policy stays as it is, but for a bonus for entropy; only the value head learns.",
         "All wrong: start from a better model (--config.start), an easier task (--config.env) or more attempts. All "
         "right: the task is solved. Else look at --config.reward, or a larger --config.batch or "
         "--config.rollout.temperature. --config.max_without_signal such steps in a row end the run."),

@@ -59,6 +59,7 @@ def run(verb, *keys, config=None, workdir="new"):
   return [verb, f"--config={config}", f"--workdir={workdir}", *(f"--config.{key}" for key in keys)]
 
 
+MIX = "mix:base:general_points_0,base:general_points_1,0.5"
 WRONG = {
     # a key or a value
     "a misspelt key": (run("rl", "ppo.gama=1"), 1, "config.ppo.gama is not a key", "did you mean config.ppo.gamma"),
@@ -84,7 +85,20 @@ WRONG = {
     "an unknown algorithm": (run("rl", "algorithm=dqn"), 1, "config.algorithm is 'dqn'", "ppo"),
     "an algorithm misspelt": (run("rl", "algorithm=gpro"), 1, "config.algorithm is 'gpro'", "did you mean grpo?"),
     "a key of another algorithm": (run("rl", "grpo.clip=0.1"), 1, "is of algorithm grpo", "--config.algorithm=grpo"),
+    "an expert that is cut": (run("rl", "algorithm=dagger", "rollout.max_new_tokens=9"), 1,
+                              "config.rollout.max_new_tokens is 9", "expert has 13 tokens"),
+    "distillation from nobody": (run("rl", "algorithm=distill"), 1, "config.teacher.start is ''", "WORKDIR"),
+    "a teacher that is not there": (run("rl", "algorithm=distill", "teacher.start=nowhere"), 1,
+                                    "config.teacher.start is 'nowhere'", "has no checkpoints/"),
+    "a teacher of another model": (run("rl", "algorithm=distill", "teacher.start=base:virl_0"), 1,
+                                   "config.teacher.start is 'base:virl_0'", "shape"),
+    "a teacher of ppo": (run("rl", "teacher.start=base:general_points_1"), 1, "algorithm ppo has no teacher"),
+    "cispo with a dual clip": (run("rl", "algorithm=grpo", "grpo.surrogate=cispo", "grpo.dual_clip=3"), 1,
+                               "config.grpo.dual_clip is 3.0", "surrogate='clip'"),
     "a group of one": (run("rl", "algorithm=grpo", "grpo.group=1"), 1, "config.grpo.group is 1", "at least 2"),
+    "minibatches of psft that do not divide": (run("sft", "sft.loss=psft", "sft.minibatches=5"), 1,
+                                               "config.sft.minibatches is 5", "divide config.batch = 64"),
+    "no loss of SFT": (run("sft", "sft.loss=ce"), 1, "config.sft.loss is 'ce'", "'nll', 'dft', 'psft'"),
     "threads beyond any machine": (run("sft", "mesh.cpu_threads=1000000"), 1, "config.mesh.cpu_threads is 1000000"),
     "more devices than there are": (run("sft", "mesh.data=64"), 1, "config.mesh is data=64", "--config.mesh.fsdp=-1"),
     # what contradicts
@@ -100,6 +114,12 @@ WRONG = {
     "a start that is no run": (run("sft", "start=nowhere"), 1, "config.start is 'nowhere'", "has no checkpoints/"),
     "a start that is a study": (run("rl", "start=study"), 1, "config.start is 'study'", "is a study; give one of"),
     "the best of nothing": (run("rl", "start=nowhere@best:id_seen"), 1, "config.start is 'nowhere@best:id_seen'"),
+    "a mix of one": (run("sft", "start=mix:base:general_points_0,0.5"), 1, "config.start is 'mix:", "A,B,0.5"),
+    "a mix beyond its ends": (run("sft", f"start={MIX[:-3]}2"), 1, "share is 2"),
+    "a mix with nobody": (run("sft", "start=mix:base:general_points_0,base:nobody,0.5"), 1,
+                          "base:nobody,0.5', whose two starts", "'base:nobody'"),
+    "a mix of no mix": (run("sft", "start=mix:mix:a,b,1,b,0.5"), 1, "config.start is 'mix:mix:a,b,1,b,0.5'"),
+    "a mix of another model": (run("sft", f"start={MIX}", "model.layers=2"), 1, f"config.start is '{MIX}'", "shape"),
     "an empty start": (run("rl", "start="), 1, "config.start is ''", "scratch"),
     # the workdir
     "the workdir of another config": (run("sft", workdir="run"), 1, "run holds a run of another config", "config.seed"),

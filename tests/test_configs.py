@@ -13,12 +13,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What may differ between two methods of a study, and why. Whatever else differed would be a second cause.
 METHOD = {
     "data": "what SFT is shown; RL has no demonstrations",
+    "sft": "the objective of SFT",
     "algorithm": "which method of RL; SFT has none",
     "ppo": "the objective of RL",
     "grpo": "the objective of RL, by groups",
     "objective": "that of learning from pairs",
     "dpo": "the objective of learning from pairs",
     "rloo": "the objective of RL, by groups",
+    "reinforce_plus_plus": "the objective of RL, without a value function",
+    "distill": "the objective of learning from a teacher",
+    "teacher": "whose distribution is learned; SFT has none",
+    "self_sft": "the objective of imitating its own right responses",
+    "dagger": "the objective of imitating the expert at its own states",
     "batch": "rows of packed demonstrations here, episodes there: another unit",
     "steps": "updates here, iterations there: another unit; both are ended by the same FLOPs",
     "reward_model": "what scores the episodes of RL; SFT has none",

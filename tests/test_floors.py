@@ -46,7 +46,8 @@ LIGHT_ROOMS = {"envs", "pictures", "report", "chat", "alarms", "paths", "jsonl"}
 LIGHT_FOLDERS = {"programs/config", "programs/runtime", "programs/study"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
     "cli/verbs", "cli/commands", "cli/config_help", "cli/experiments", "experiment/run_config", "start/checkpoint_ref",
-    "experiment/environment", "check/run", "check/expert_episodes", "check/adversarial", "check/task_checks"))}
+    "start/mix", "experiment/environment", "check/run", "check/expert_episodes", "check/adversarial",
+    "check/task_checks"))}
 MOST_FILES = 12   # of a folder, without __init__.py
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
 VAGUE_NAMES = {"told", "said", "found", "made", "one", "other"}

@@ -5,6 +5,7 @@ import typing
 
 import pytest
 
+from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.programs.config import values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
@@ -17,7 +18,7 @@ SECTIONS = {
     "evals": sections.EvalsConfig, "optimizer": sections.OptimizerConfig, "schedule": sections.ScheduleConfig,
     "compute": sections.ComputeConfig, "mesh": sections.MeshConfig, "checkpoint": sections.CheckpointConfig,
     "log": sections.LogConfig, "data": sections.DemonstrationsConfig, "rows": sections.RowsConfig,
-    "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig,
+    "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig, "sft": SFTConfig,
     **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
     **{objective.key: objective.section for objective in OBJECTIVES.values()}}
 # -1 is a choice: the remaining devices, and the default of the watchdog.
@@ -27,7 +28,9 @@ MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",
     "optimizer.learning_rate", "schedule.decay", "compute.microbatches", "compute.lengths", "checkpoint.keep",
     "log.every", "ppo.epochs", "ppo.minibatches", "ppo.clip", "ppo.kl_horizon", "grpo.group", "rloo.group",
-    "dpo.beta", "sampled pairs.pairs", "sampled pairs.heldout_pairs"}
+    "reinforce_plus_plus.epochs", "reinforce_plus_plus.minibatches", "reinforce_plus_plus.clip",
+    *(f"{name}.{key}" for name in ("self_sft", "dagger", "distill") for key in ("epochs", "minibatches")),
+    "sft.minibatches", "sft.clip_high", "dpo.beta", "sampled pairs.pairs", "sampled pairs.heldout_pairs"}
 
 
 def numbers():

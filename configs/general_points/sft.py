@@ -4,6 +4,8 @@ r"""SFT on GeneralPoints: right answers under J = Q = K = 10. What becomes of th
   sftrl sft --config=configs/general_points/sft.py:all_7 --workdir=runs/all_7_sft   (faces count as 7)
   sftrl sft --config=configs/general_points/sft.py:five_cards --workdir=runs/five_cards_sft   (after base.py:five_cards)
   sftrl sft --config=configs/general_points/sft.py:cot --workdir=runs/cot_sft   (after base.py:cot)
+  sftrl sft --config=configs/general_points/sft.py:dft --workdir=runs/gp_dft      (a token weighed by its probability)
+  sftrl sft --config=configs/general_points/sft.py:psft --workdir=runs/gp_psft    (a clipped ratio)
   sftrl sft --config=configs/general_points/sft.py:chosen --workdir=runs/gp_chosen   (pairs of reward.py in this folder)
   sftrl sft --config=configs/general_points/sft.py:smollm2 --workdir=runs/smollm2_sft       (an accelerator)
   sftrl sft --config=configs/general_points/sft.py:qwen2.5-0.5b --workdir=runs/qwen_sft     (an accelerator)
@@ -19,7 +21,7 @@ from configs.general_points import task
 
 
 def get_config(choice=""):
-  config = task.shared("" if choice == "chosen" else choice)
+  config = task.shared("" if choice in ("chosen", "dft", "psft") else choice)
   config.steps = 100_000  # the budget ends the run
   config.flops = 3e12
   config.batch = 64
@@ -32,6 +34,10 @@ def get_config(choice=""):
   config.log = dict(every=10)
   if choice == "chosen":
     return preferred(config)
+  if choice in ("dft", "psft"):
+    config.sft = dict(loss=choice)
+  if choice == "psft":   # the rate counts updates, of which a step makes 4, each on 64 rows
+    config.update(batch=256, sft=dict(minibatches=4), checkpoint=dict(every=125), log=dict(every=3))
   return real(config, choice) if choice in task.PRETRAINED else config
 
 

@@ -19,6 +19,7 @@ class TokenBatch:
   inputs: Inputs
   targets_BT: jax.Array  # int32: the next token of the same segment
   weights_BT: jax.Array  # f32
+  old_logprobs_BT: jax.Array | None = None  # f32, before the step's first update; None where the loss has no ratio
 
 
 @struct.dataclass
@@ -29,10 +30,10 @@ class PolicyBatch:
   targets_BT: jax.Array  # int32
   mask_BT: jax.Array  # f32 0/1
   turns_BT: jax.Array  # int32: the turn of the target within its row, -1 off the mask
-  old_logprobs_BT: jax.Array  # f32, by the training graph at the rollout's temperature
-  old_values_BT: jax.Array  # f32
+  old_logprobs_BT: jax.Array | None  # f32, by the training graph at the rollout's temperature; None: see old_logprobs
+  old_values_BT: jax.Array | None  # f32; None without a value head
   advantages_BT: jax.Array  # f32, 0 off the mask
-  returns_BT: jax.Array  # f32, 0 off the mask
+  returns_BT: jax.Array | None  # f32, 0 off the mask; None without a value head
   weights_BT: jax.Array | None = None  # f32, of a target's log-probability in that of its turn; None where all are 1
   ref_logprobs_BT: jax.Array | None = None  # f32, of the start's parameters; None where the loss has no KL
   kl_coef_B: jax.Array | None = None  # f32, the weight of the KL in the loss; None where it has none
@@ -85,8 +86,10 @@ def rejected(x_BS: jax.Array) -> jax.Array:
   return x_BS[:, 1::2]
 
 
-def has_advantage(batch: PolicyBatch | GroupBatch) -> jax.Array:
-  """Whether a token in the loss has an advantage (bool scalar)."""
+def has_advantage(batch: PolicyBatch | GroupBatch | TokenBatch) -> jax.Array:
+  """Whether a token in the loss has an advantage, or a weight (bool scalar)."""
+  if isinstance(batch, TokenBatch):
+    return jnp.any(batch.weights_BT > 0)
   advantages = batch.advantages_BT if isinstance(batch, PolicyBatch) else batch.advantages_B[:, None]
   return jnp.any((advantages != 0) & (batch.mask_BT > 0))
 
@@ -98,13 +101,14 @@ class Scores(NamedTuple):
   entropy_BT: jax.Array  # f32, nats
   values_BT: jax.Array | None  # f32, of the state before the target; None without a value head
   correct_BT: jax.Array  # bool: the target is the likeliest token
+  kl_BT: jax.Array | None = None  # f32, nats, to a teacher's distribution of the target; None without a teacher
 
 
 # (params, inputs, targets_BT) -> Scores
 Score = Callable[[dict, Inputs, jax.Array], Scores]
 
 
-def old_logprobs(batch: GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:
+def old_logprobs(batch: PolicyBatch | GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:
   """(old_logprobs_BT, metrics to add): those of the batch, or, where it has none, those of the training graph itself.
 
   The latter is for the only update of an iteration, whose ratio is then exactly 1, with the gradient of a ratio. Its

@@ -97,7 +97,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         position = before.ahead(
             played.cursor, updated.positions, 0.0, train=updated.flops,
             rollout=cost.flops, score=scored.flops + played.score_flops + _once(experiment, before), counts=counts)
-        position = position.with_tokens(read_tokens(played.episodes) * updated.count // learner.minibatches,
+        read = int(scored.lengths_B.sum()) if experiment.algorithm.imitated else read_tokens(played.episodes)
+        position = position.with_tokens(read * updated.count // learner.minibatches,
                                         buffer_tokens(played.all_episodes))
         step = Step(before, position, updated.metrics, functools.partial(_line, numbers, speed), started)
         _log_episodes(experiment, position.step, played, log)

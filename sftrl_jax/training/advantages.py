@@ -12,9 +12,10 @@ from flax import struct
 
 from sftrl_jax.metrics import row_sum
 from sftrl_jax.models.layout import constrain
-from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, TokenBatch
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
+from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.training.score import Score
@@ -96,6 +97,29 @@ def make_advantages(ppo: PPOConfig) -> Callable:
   return advantages
 
 
+def make_return_advantages(section: ReinforcePlusPlusConfig) -> Callable:
+  """advantages(scored, rows, grid) -> (PolicyBatch, metrics), to be jitted: the discounted rewards from a token on, KL
+  of every token included, whitened over the batch. No values."""
+
+  def advantages(scored: ScoredRows, rows: Rows, grid: Grid) -> tuple[PolicyBatch, dict]:
+    logprobs_BT, rewards_EL, metrics = scored.logprobs_BT, grid.rewards_EL, {}
+    if scored.ref_logprobs_BT is not None:
+      kl_BT = (logprobs_BT - scored.ref_logprobs_BT) * rows.mask_BT
+      metrics["objective/kl"] = _per_episode(kl_BT, rows, _slots(rows, grid.live_EL))
+      rewards_EL = rewards_EL - section.kl_coef * _penalty(kl_BT, rows, grid, "token")
+    discounts_EL, blank_EL = jnp.where(grid.ends_EL > 0, section.turn_gamma, 1.0), jnp.zeros_like(rewards_EL)
+    returns_EL, _ = gae(rewards_EL, blank_EL, discounts_EL, grid.live_EL, blank_EL[:, 0], 1.0)
+    metrics["critic/returns/mean"] = row_sum(returns_EL) / jnp.maximum(jnp.sum(grid.live_EL), 1)
+    signal = rewards_differ(grid.rewards_EL, discounts_EL, grid.live_EL)   # else whitening would blow up rounding
+    metrics["objective/signal"] = signal.astype(jnp.float32)
+    advantages_EL = jnp.where(signal, whiten(returns_EL, grid.live_EL), 0.0)
+    old_BT = None if logprobs_BT is None else logprobs_BT * rows.mask_BT
+    return PolicyBatch(rows.inputs, rows.targets_BT, rows.mask_BT, rows.turns_BT, old_BT, None,
+                       _to_rows(advantages_EL, rows, grid, "token"), None), metrics
+
+  return advantages
+
+
 def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool) -> Callable:
   """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
 
@@ -126,8 +150,14 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
   return advantages
 
 
+def imitation_batch(scored: ScoredRows, rows: Rows, outcomes: tuple[()]) -> tuple[TokenBatch, dict]:
+  """(batch, metrics), to be jitted, of an algorithm that imitates: rows whose mask is on what is imitated."""
+  signal = jnp.any(rows.mask_BT > 0).astype(jnp.float32)
+  return TokenBatch(rows.inputs, rows.targets_BT, rows.mask_BT), {"objective/signal": signal}
+
+
 @jax.jit
-def take(batch: PolicyBatch | GroupBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch:
+def take(batch: PolicyBatch | GroupBatch | TokenBatch, order_B: jax.Array) -> PolicyBatch | GroupBatch | TokenBatch:
   """The rows of a minibatch, by their indices."""
   return jax.tree.map(lambda x: jnp.take(x, order_B, axis=0), batch)
 

@@ -1,5 +1,6 @@
 """The algorithms of `sftrl rl` and all their differences. programs/rl.py is what they share."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -7,10 +8,14 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from sftrl_jax.envs.env import Env
+from sftrl_jax.envs.env import Env, verifies
+from sftrl_jax.envs.referee import EpisodeError
 from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
+from sftrl_jax.objectives.imitation.distill import DistillConfig, distill_loss
+from sftrl_jax.objectives.imitation.responses import DAggerConfig, SelfSFTConfig, imitation_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
+from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig, reinforce_plus_plus_loss
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel.mesh import refuse_uneven
@@ -18,8 +23,18 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response
+from sftrl_jax.rollout.imitated import correct_responses, expert_response, expert_tokens
 from sftrl_jax.text.render import continued, later_messages
-from sftrl_jax.training.advantages import make_advantages, make_group_advantages
+from sftrl_jax.training.advantages import (
+  imitation_batch,
+  make_advantages,
+  make_group_advantages,
+  make_return_advantages,
+)
+
+NO_TEACHER = ("config.algorithm is 'distill', but config.teacher.start is '': give the run whose distribution is "
+              "learned, --config.teacher.start=WORKDIR, or pretrained weights.")
+PROBED = 8   # first states whose expert is asked before a run begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +47,10 @@ class Algorithm:
   advantages: config -> a function (scored, rows, outcomes) -> (batch, metrics), to be jitted
   loss: (config, score, experiment) -> a function (params, batch) -> (Mean, metrics)
   value_head: whether the algorithm trains a value function
+  compares: whether the loss compares with the policy that played; else nothing is scored before the updates
+  imitated: (experiment, episode) -> the episode with what of it is imitated, in the place of what was sampled; None
+    where the policy learns from what it has sampled
+  check: experiment -> None; ValueError where its environment cannot say what the algorithm needs
   """
 
   section: type
@@ -39,10 +58,15 @@ class Algorithm:
   advantages: Callable
   loss: Callable
   value_head: bool
+  compares: bool = True
+  imitated: Callable[[Any, Episode], Episode] | None = None
+  check: Callable[[Any], None] = lambda experiment: None
 
 
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
   """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
+  if experiment.algorithm.imitated:
+    episodes = [experiment.algorithm.imitated(experiment, episode) for episode in episodes]
   return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
                       _weigh(experiment, config), experiment.tokenizer.reader)
 
@@ -61,10 +85,14 @@ def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]
   return weigh
 
 
-def _grid(experiment, config: PPOConfig, episodes, padding_episodes: int = 0) -> Grid:
+def _grid(experiment, config: PPOConfig | ReinforcePlusPlusConfig, episodes, padding_episodes: int = 0) -> Grid:
   tokens = experiment.actor.rollout.max_new_tokens
-  return collect.grid(episodes, config.level, experiment.env.attempts, tokens,
+  return collect.grid(episodes, getattr(config, "level", "token"), experiment.env.attempts, tokens,
                       _bootstrap_tokens(experiment, config, episodes))
+
+
+def _no_outcomes(experiment, config, episodes, padding_episodes: int = 0) -> tuple[()]:
+  return ()
 
 
 def _outcomes(experiment, config: GroupConfig, episodes, padding_episodes: int = 0) -> Outcomes:
@@ -73,12 +101,41 @@ def _outcomes(experiment, config: GroupConfig, episodes, padding_episodes: int =
       longest=experiment.actor.rollout.max_new_tokens, buffer=config.overlong_buffer, penalty=config.overlong_penalty)
 
 
+def _refuse_unverified(experiment) -> None:
+  if not verifies(experiment.env):
+    raise ValueError("config.algorithm is 'self_sft', which learns from responses that the environment calls correct, "
+                     f"but {experiment.config['env']['name']} says so of none: choose another config.env.name, or use "
+                     "--config.algorithm=ppo.")
+
+
+def _expert_response(experiment, episode: Episode) -> Episode:
+  return expert_response(experiment.env, experiment.tokenizer, experiment.actor.rollout.max_new_tokens, episode)
+
+
+def _refuse_long_experts(experiment) -> None:
+  """Of the first states; an episode that reset does not give is counted later."""
+  for number in range(PROBED):
+    with contextlib.suppress(EpisodeError):
+      expert_tokens(experiment.env, experiment.tokenizer, experiment.actor.rollout.max_new_tokens,
+                    *experiment.env.reset(f"{experiment.seed} {number}"))
+
+
+def _refuse_no_teacher(experiment) -> None:
+  if not experiment.config["teacher"]["start"]:
+    raise ValueError(NO_TEACHER)
+
+
 ALGORITHMS = {
     # A value function for every token or turn: advantages by GAE.
     "ppo": Algorithm(
         PPOConfig, _grid, make_advantages, value_head=True,
         loss=lambda config, score, experiment: functools.partial(
             ppo_loss, ppo=config, score=score, turns=experiment.actor.row_turns)),
+    # PPO's tokens with rewards from each on in the place of a value function.
+    "reinforce_plus_plus": Algorithm(
+        ReinforcePlusPlusConfig, _grid, make_return_advantages, value_head=False,
+        loss=lambda config, score, experiment: functools.partial(
+            reinforce_plus_plus_loss, config=config, score=score)),
     # An episode against the mean of its group, clipped token by token.
     "grpo": Algorithm(
         GRPOConfig, _outcomes, value_head=False,
@@ -94,6 +151,21 @@ ALGORITHMS = {
             config, functools.partial(leave_one_out, group=config.group), kl_in_reward=True),
         loss=lambda config, score, experiment: functools.partial(
             rloo_loss, rloo=config, score=score, rows=experiment.actor.episode_rows)),
+    # Its own responses, as far as they are right.
+    "self_sft": Algorithm(
+        SelfSFTConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
+        imitated=lambda experiment, episode: correct_responses(episode), check=_refuse_unverified),
+    # The expert's response at a state of each episode.
+    "dagger": Algorithm(
+        DAggerConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
+        imitated=_expert_response, check=_refuse_long_experts),
+    # A teacher's distribution at every token that it has sampled.
+    "distill": Algorithm(
+        DistillConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
+        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score),
+        check=_refuse_no_teacher),
 }
 
 

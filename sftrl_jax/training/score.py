@@ -7,7 +7,7 @@ import jax
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, heads
 from sftrl_jax.objectives.batches import Scores
-from sftrl_jax.objectives.logprobs import logprobs
+from sftrl_jax.objectives.logprobs import logprobs, with_teacher
 
 Score = Callable[[dict, Inputs, jax.Array], Scores]
 
@@ -27,5 +27,21 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
         hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, readout=model.readout)
     values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient) if "value" in params else None
     return Scores(logprobs_BT, entropy_BT, values_BT, correct_BT)
+
+  return score
+
+
+def make_teacher_score(model: Model, teacher: Model, temperature: float = 1.0, chunk: int = 0) -> Score:
+  """`make_score` with the KL to a teacher, for params {"model": ..., "teacher": ...}. The KL alone has a gradient.
+
+  temperature: divides the logits of both
+  """
+
+  def score(params: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
+    kl_BT, logprobs_BT, entropy_BT, correct_BT = with_teacher(
+        model.hidden(params["model"], inputs), model.unembedding(params["model"]),
+        teacher.hidden(params["teacher"], inputs), teacher.unembedding(params["teacher"]), targets_BT,
+        temperature=temperature, chunk=chunk, readout=model.readout, teacher_readout=teacher.readout)
+    return Scores(logprobs_BT, entropy_BT, None, correct_BT, kl_BT)
 
   return score

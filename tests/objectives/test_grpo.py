@@ -1,6 +1,8 @@
 """Group relative policy optimisation on tables: the parameters are the logits themselves."""
 
 import functools
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,10 @@ from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import GroupBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.training.step import accumulate
+
+module = importlib.util.spec_from_file_location("laws", pathlib.Path(__file__).parents[1] / "formula_laws.py")
+laws = importlib.util.module_from_spec(module)
+module.loader.exec_module(laws)
 
 B, T, V, LONGEST = 4, 6, 5, 7
 # Two groups of two episodes: several turns with words between them, and lengths of 5, 2, 6 and 1.
@@ -177,3 +183,81 @@ def test_a_ratio_never_overflows():
   batch = batch.replace(old_logprobs_BT=batch.old_logprobs_BT - 1e4 * batch.mask_BT)
   total, _, _, gradient = evaluate(params, batch, GRPOConfig())
   assert np.isfinite(total) and np.isfinite(gradient).all()
+
+
+GSPO = GRPOConfig(ratio="sequence", mean="sequence", clip=0.02, clip_high=0.03)
+CISPO = GRPOConfig(surrogate="cispo", clip_high=0.1)
+KINDS = {"token": GRPOConfig(clip_high=0.28), "gspo": GSPO, "cispo": CISPO,
+         "gspo with a KL": GRPOConfig(ratio="sequence", mean="constant", kl_coef=0.3)}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def ragged(grpo, seed=0):
+  """(logits, batch) in 64 bits, of a policy that has moved since it played."""
+  logits, targets, mask = laws.table(seed)
+  source = np.random.default_rng(seed + 100)
+  moved = lambda by: laws.logprobs(logits + by * source.normal(size=logits.shape), targets) * mask
+  return logits, GroupBatch(laws.blank_inputs(), targets, mask, moved(0.3), moved(0.5) if grpo.kl_coef else None,
+                            source.normal(size=laws.B))
+
+
+def by_formula(logits, batch, grpo, rows=1):
+  """(total, weight) in plain numpy; row s * E + e of rows * E is of episode e."""
+  mask, logs = batch.mask_BT, laws.logprobs(logits, batch.targets_BT)
+  of_episode = lambda x_B: np.tile(x_B.reshape(rows, -1).sum(0), rows)[:, None]
+  gap, tokens = (logs - batch.old_logprobs_BT) * mask, of_episode(mask.sum(1))
+  ratio = np.exp(gap if grpo.ratio == "token" else of_episode(gap.sum(1)) / tokens)
+  a, low, high = batch.advantages_B[:, None], 1 - grpo.clip, 1 + (grpo.clip_high or grpo.clip)
+  each = -np.minimum(ratio * a, np.clip(ratio, low, high) * a)
+  if grpo.surrogate == "cispo":
+    each = -np.minimum(ratio, high) * a * logs
+  if grpo.kl_coef:
+    d = logs - batch.ref_logprobs_BT
+    each = each + grpo.kl_coef * (np.exp(-d) - 1 + d)
+  weights, count = {"token": (mask, mask.sum()), "sequence": (mask / tokens, laws.B // rows),
+                    "constant": (mask, laws.B // rows * LONGEST)}[grpo.mean]
+  return (weights * np.where(mask > 0, each, 0)).sum(), count
+
+
+def loss_of(grpo, rows=1):
+  return functools.partial(grpo_loss, grpo=grpo, score=laws.score, longest=LONGEST, rows=rows)
+
+
+@kinds
+@pytest.mark.parametrize("rows", [1, 2])
+def test_every_kind_is_its_formula_on_ragged_rows(kind, rows):
+  grpo = KINDS[kind]
+  logits, batch = ragged(grpo, rows)
+  total, count = by_formula(logits, batch, grpo, rows)
+  gradient = laws.check(loss_of(grpo, rows), logits, batch, total, count, gradient=kind != "cispo")
+  if kind == "cispo":   # REINFORCE, a token weighed by its bounded ratio
+    ratio = np.exp(laws.logprobs(logits, batch.targets_BT) - batch.old_logprobs_BT)
+    weight = np.minimum(ratio, 1.1) * batch.advantages_B[:, None] * batch.mask_BT
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    want = weight[..., None] * (softmax - np.eye(laws.V)[batch.targets_BT])
+    np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-12)
+    assert (ratio[batch.mask_BT > 0] > 1.1).any()
+
+
+@kinds
+def test_no_kind_reads_what_the_policy_did_not_write(kind):
+  logits, batch = ragged(KINDS[kind])
+  hide = lambda x: None if x is None else np.where(batch.mask_BT > 0, x, np.nan)
+  poisoned = batch.replace(old_logprobs_BT=hide(batch.old_logprobs_BT), ref_logprobs_BT=hide(batch.ref_logprobs_BT))
+  laws.check_mask(loss_of(KINDS[kind]), logits, batch, poisoned, batch.mask_BT)
+
+
+def test_gspo_holds_an_episode_as_a_whole_and_cispo_lets_every_token_pull():
+  """Where the sequence's ratio is beyond the clip, none of its tokens has a gradient, not even one whose own is 1."""
+  params, batch = example(moved=0.4)
+  batch = batch.replace(advantages_B=jnp.ones(B))
+  pulled = lambda grpo: np.abs(evaluate(params, batch, grpo)[3]).sum(-1)[MASK > 0] > 0
+  tight = dict(clip=1e-4, clip_high=1e-4)
+  by_token, by_sequence = pulled(GRPOConfig(**tight)), pulled(GRPOConfig(ratio="sequence", mean="sequence", **tight))
+  gap = (np.asarray(now(params, batch.targets_BT)) - batch.old_logprobs_BT) * MASK
+  beyond = np.broadcast_to(gap.sum(1, keepdims=True) > 0, MASK.shape)[MASK > 0]
+  np.testing.assert_array_equal(by_sequence, ~beyond)
+  np.testing.assert_array_equal(by_token, gap[MASK > 0] <= 0)
+  assert pulled(GRPOConfig(surrogate="cispo", clip_high=1e-4)).all()
+  for grpo in (GSPO, CISPO):   # rewards that are alike
+    assert not evaluate(params, batch.replace(advantages_B=jnp.zeros(B)), grpo)[3].any()

@@ -1,4 +1,8 @@
-"""Cross-entropy by hand."""
+"""Cross-entropy by hand, and its variants against plain numpy."""
+
+import functools
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +10,16 @@ import numpy as np
 import pytest
 
 from sftrl_jax import inputs
+from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import Scores, TokenBatch
-from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.objectives.sft import SFTConfig, sft_loss
+
+module = importlib.util.spec_from_file_location("laws", pathlib.Path(__file__).parents[1] / "formula_laws.py")
+laws = importlib.util.module_from_spec(module)
+module.loader.exec_module(laws)
+
+VARIANTS = {loss: SFTConfig(loss=loss) for loss in ("nll", "dft", "psft")}
+variants = pytest.mark.parametrize("name", VARIANTS)
 
 
 def score(logits_BTV, _, targets_BT):
@@ -65,3 +77,52 @@ def test_a_batch_is_worth_its_rows():
   whole, _ = sft_loss(logits, batch, score=score)
   rows = [sft_loss(logits[i:i + 1], jax.tree.map(lambda x, i=i: x[i:i + 1], batch), score=score)[0] for i in range(2)]
   np.testing.assert_allclose((rows[0] + rows[1]).value(), whole.value(), rtol=1e-6)
+
+
+def ragged(seed=0):
+  """(logits, batch) in 64 bits: weights that are no whole numbers, and a policy that has moved since the snapshot."""
+  logits, targets, mask = laws.table(seed)
+  source = np.random.default_rng(seed + 100)
+  old = laws.logprobs(logits + 0.5 * source.normal(size=logits.shape), targets)
+  return logits, TokenBatch(laws.blank_inputs(), targets, mask * source.uniform(0.5, 1, mask.shape), old)
+
+
+def by_formula(logits, batch, sft):
+  logs = laws.logprobs(logits, batch.targets_BT)
+  ratio = np.exp(logs - batch.old_logprobs_BT)
+  each = {"nll": -logs, "dft": -np.exp(logs) * logs, "psft": -np.minimum(ratio, np.clip(ratio, 0.8, 1 + sft.clip_high))}
+  return (batch.weights_BT * each[sft.loss]).sum(), batch.weights_BT.sum()
+
+
+@variants
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_variant_is_its_formula_on_ragged_rows(name, seed):
+  sft, (logits, batch) = VARIANTS[name], ragged(seed)
+  loss = functools.partial(sft_loss, score=laws.score, sft=sft)
+  gradient = laws.check(loss, logits, batch, *by_formula(logits, batch, sft), gradient=name != "dft")
+  if name == "dft":   # p times the gradient of cross-entropy, a token at a time
+    p = np.exp(laws.logprobs(logits, batch.targets_BT))
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    of_nll = batch.weights_BT[..., None] * (softmax - np.eye(laws.V)[batch.targets_BT])
+    np.testing.assert_allclose(gradient, p[..., None] * of_nll, rtol=1e-6, atol=1e-12)
+
+
+@variants
+def test_no_variant_reads_what_is_not_learned(name):
+  logits, batch = ragged()
+  poisoned = batch.replace(old_logprobs_BT=np.where(batch.weights_BT > 0, batch.old_logprobs_BT, np.nan))
+  laws.check_mask(functools.partial(sft_loss, score=laws.score, sft=VARIANTS[name]), logits, batch, poisoned,
+                  batch.weights_BT)
+
+
+def test_before_the_first_update_psft_has_the_gradient_of_cross_entropy_and_beyond_the_clip_none():
+  logits, batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.int32 if x.dtype == np.int32 else jnp.float32), ragged())
+  now = laws.score({"logits": logits}, None, batch.targets_BT).logprobs_BT
+  total = lambda logits, batch, sft: sft_loss({"logits": logits}, batch, score=laws.score, sft=sft)[0].total
+  grad = lambda batch, sft: jax.grad(total)(logits, batch, sft)
+  psft = VARIANTS["psft"]
+  np.testing.assert_allclose(grad(batch.replace(old_logprobs_BT=now), psft), grad(batch, VARIANTS["nll"]), atol=1e-6)
+  beyond = batch.replace(old_logprobs_BT=now - np.log(1.3))
+  assert not grad(beyond, psft).any() and grad(batch.replace(old_logprobs_BT=now - np.log(1.25)), psft).any()
+  metrics = floats(sft_loss({"logits": logits}, beyond, score=laws.score, sft=psft)[1])
+  assert metrics["policy/clipfrac_avg"] == 1 and metrics["val/ratio"] == pytest.approx(1.3, rel=1e-5)

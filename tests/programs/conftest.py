@@ -92,7 +92,12 @@ TINY_METHODS = {
     # The one whose rollouts shrink: every size costs programs.
     "grpo": ("grpo", {**TINY_RL, "grpo.group": "4", "grpo.minibatches": "1", "grpo.kl_coef": "0.1",
                       "rollout.shrink": "(0.5,)"}),
-    "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"})}
+    "rloo": ("ppo", {**TINY_RL, "algorithm": "rloo", "rloo.group": "4", "rloo.minibatches": "1"}),
+    "self_sft": ("self_sft", {**TINY_RL, "self_sft.minibatches": "2"}),
+    "distill": ("distill", {**TINY_RL, "distill.minibatches": "2", "teacher.start": "scratch"}),
+    "dagger": ("dagger", {**TINY_RL, "dagger.minibatches": "2"}),
+    "reinforce_plus_plus": ("reinforce_plus_plus", {
+        **TINY_RL, "reinforce_plus_plus.minibatches": "1", "reinforce_plus_plus.kl_coef": "0.1"})}
 
 
 REWARD = '''def by_words(chat, response, verdict):

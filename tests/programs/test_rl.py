@@ -21,7 +21,6 @@ CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout
             "sampling/sampling_logp_difference/max", "response_length/mean", "timing_s/rollout", "timing_s/verify",
             "timing_s/score", "timing_s/update", "timing_s/step", "compile/count", "success", "nonfinite_steps"}
 
-
 OF_VALUES = {"loss/value_avg", "critic/vf_explained_var"}
 OF_GROUPS = {"reward_std", "frac_reward_zero_std", "objective/scores_std", "label_tokens"}
 
@@ -164,7 +163,8 @@ def test_an_evaluation_counts_what_was_spoiled(faulty, run_of, lines_of, tmp_pat
   assert any("dropped/reward" in line.get("troubles", {}) for line in lines)
 
 
-@pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"})])
+@pytest.mark.parametrize("method, own", [("rl", {"ppo__value_gradient": True}), ("grpo", {"grpo__kl": "reward"}), (
+    "reinforce_plus_plus", {})])
 def test_a_constant_reward_leaves_the_policy_alone_and_ends_the_run(
     method, own, tiny, run_of, lines_of, tmp_path):
   reward = tmp_path / "flat.py"

@@ -11,10 +11,12 @@ from sftrl_jax.envs.env import Verdict
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
+from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout.collect import Rows, grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.training import advantages as of_rows
 from sftrl_jax.training.advantages import NOT_SCORED, make_advantages, make_group_advantages, make_score_rows, take
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.updates.lengths import by_length, lengths_of
@@ -299,6 +301,22 @@ def test_advantages_run_over_all_chats_of_an_episode(level, ref):
   assert not batch.advantages_BT[off].any() and (batch.advantages_BT[~off] != 0).all()
   if ref:
     np.testing.assert_allclose(metrics["objective/kl"], sum(kls) / 3, rtol=1e-5)   # of three episodes with a turn
+
+
+@pytest.mark.parametrize("ref", [None, {"model": 1.5}])
+def test_reinforce_plus_plus_is_ppo_whose_values_are_0(ref):
+  """On several chats an episode, with the KL of every token in its reward."""
+  coef, ppo = 0.5 if ref else 0.0, PPOConfig(turn_gamma=0.8, kl_coef=0.5 if ref else 0.0)
+  laid, steps = rows(CHATS, LENGTH, ((),) * 4, SLOTS), grid(CHATS, "token", CHAT_TURNS, TOKENS, ((),) * 4)
+  scored = jitted(ppo, 1)[0]({"model": 1.0}, ref, laid)
+  want, metrics = jitted(ppo, 1)[1](scored.replace(values_BT=jnp.zeros_like(scored.values_BT)), laid, steps)
+  own = jax.jit(of_rows.make_return_advantages(ReinforcePlusPlusConfig(turn_gamma=0.8, kl_coef=coef)))
+  batch, same = own(scored.replace(values_BT=None), laid, steps)
+  for name in ("advantages_BT", "old_logprobs_BT", "mask_BT"):
+    np.testing.assert_allclose(getattr(batch, name), getattr(want, name), atol=1e-6)
+  assert same == {name: pytest.approx(float(metrics[name]), rel=1e-5) for name in same}
+  alike, flat = own(scored.replace(values_BT=None), laid, steps.replace(rewards_EL=0 * steps.rewards_EL))
+  assert not alike.advantages_BT.any() and flat["objective/signal"] == 0   # whatever the KL is
 
 
 @pytest.mark.parametrize("level", ["token", "turn"])

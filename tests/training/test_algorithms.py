@@ -17,11 +17,12 @@ from sftrl_jax.training.algorithms import ALGORITHMS
 
 def test_every_method_is_a_choice_of_the_config_and_says_how_many_begin_alike():
   assert KINDS["rl"].schema["algorithm"].sections == {name: method.section for name, method in ALGORITHMS.items()}
-  assert list(ALGORITHMS) == ["ppo", "grpo", "rloo"]
+  assert list(ALGORITHMS) == ["ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger",
+                              "distill"]
   for method in ALGORITHMS.values():
     section = method.section()
     assert algorithms.group_of(section) == (section.group if isinstance(section, GroupConfig) else 1)
-    assert method.value_head == (not isinstance(section, GroupConfig)) and not algorithms.needs_bootstrap(section)
+    assert not algorithms.needs_bootstrap(section) and method.value_head == (method is ALGORITHMS["ppo"])
   assert algorithms.group_of(None) == 1   # SFT
 
 
@@ -38,14 +39,14 @@ def test_sections_are_frozen_and_hashable():
   for method in ALGORITHMS.values():
     assert hash(method.section()) == hash(method.section())
     with pytest.raises(dataclasses.FrozenInstanceError):
-      method.section().clip = 0.1
+      method.section().minibatches = 1
 
 
 def test_what_moves_a_policy_besides_advantages():
   alone = algorithms.learns_by_advantages_alone
   section = {name: method.section for name, method in ALGORITHMS.items()}
   assert all(alone(make()) for make in section.values())
-  assert alone(section["ppo"](kl_coef=0.1)) and alone(section["rloo"](kl_coef=0.1))   # in the reward
+  assert all(alone(section[name](kl_coef=0.1)) for name in ("ppo", "rloo", "reinforce_plus_plus"))   # in the reward
   assert alone(section["grpo"](kl_coef=0.1, kl="reward")) and not alone(section["grpo"](kl_coef=0.1))
   assert not alone(section["ppo"](entropy_coef=0.1)) and not alone(section["grpo"](entropy_coef=0.1))
 
@@ -57,7 +58,8 @@ def test_thought_is_weighed_where_the_environment_has_an_action():
   response = env.expert(env.reset(0)[0])
   tokens = (*tokenizer.encode(response), tokenizer.eos)
   episode = Episode(0, (Turn(Response(response, (1,), tokens, (0.0,) * len(tokens)), None),), (), False)
-  experiment = types.SimpleNamespace(env=env, tokenizer=tokenizer, actor=types.SimpleNamespace(episode_rows=1))
+  experiment = types.SimpleNamespace(env=env, tokenizer=tokenizer, algorithm=ALGORITHMS["ppo"],
+                                     actor=types.SimpleNamespace(episode_rows=1))
   section = ALGORITHMS["ppo"].section(level="turn", thought_weight=0.5)
   rows = algorithms.rows_of(experiment, section, [episode], 32)
   thought = response.split().index("FORMULA")

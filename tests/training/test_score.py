@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.models import build, heads
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_score, make_teacher_score
 
 
 def logits_of(model, params, inputs):
@@ -54,3 +54,14 @@ def test_rows_that_only_fill_the_tables_up_have_no_probability(model, params, ra
   chosen = np.take_along_axis(log, np.minimum(targets_BT, ids - 1)[..., None], -1)[..., 0]
   np.testing.assert_allclose(scores.logprobs_BT[on], chosen[on], atol=1e-5)
   np.testing.assert_allclose(scores.entropy_BT[on], -(np.exp(log) * log).sum(-1)[on], atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_a_policy_is_0_from_a_teacher_that_is_itself_and_scored_as_without_one(model, params, ragged, chunk):
+  inputs, targets_BT, mask_BT = ragged
+  both = {"model": params["model"], "teacher": params["model"]}
+  scores = jax.jit(make_teacher_score(model, model, 0.7, chunk))(both, inputs, targets_BT)
+  plain, on = jax.jit(make_score(model, 0.7, chunk))({"model": params["model"]}, inputs, targets_BT), mask_BT > 0
+  np.testing.assert_allclose(scores.kl_BT[on], 0, atol=1e-6)
+  np.testing.assert_allclose(scores.logprobs_BT[on], plain.logprobs_BT[on], atol=1e-5)
+  np.testing.assert_allclose(scores.entropy_BT[on], plain.entropy_BT[on], atol=1e-5)

@@ -72,6 +72,8 @@ def refuse(experiment: Experiment) -> None:
                       "this one without --against.")
   rules = (
       ("env.attempts", experiment.actor.turns, experiment.actor.turns == 1, "1", "TRL plays one turn here"),
+      ("grpo.ratio", section.ratio, section.ratio == "token", "token", "ratios of tokens are compared"),
+      ("grpo.surrogate", section.surrogate, section.surrogate == "clip", "clip", "the clipped surrogate is compared"),
       ("grpo.epochs", section.epochs, section.epochs == 1, "1", "one update an iteration is compared"),
       ("grpo.minibatches", section.minibatches, section.minibatches == 1, "1", "one update an iteration is compared"),
       ("grpo.max_rounds", section.max_rounds, section.max_rounds == 1, "1", "TRL plays one round"),

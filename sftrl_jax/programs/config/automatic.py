@@ -36,6 +36,7 @@ def counts(rows: int, shards: int) -> list[int]:
 def rows_of_update(config: Mapping) -> int:
   """Rows of SFT, or episodes of RL, that one update learns from."""
   section = config.get(config.get("algorithm", ""), {})
+  section = config["sft"] if config.get("sft", {}).get("loss") == "psft" else section
   return max(1, config["batch"] // section.get("minibatches", 1))
 
 

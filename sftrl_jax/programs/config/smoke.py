@@ -17,6 +17,8 @@ WORD = "smoke"
 # than they save in three steps.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
+# Those of training/algorithms.py, which imports JAX.
+METHODS = ("ppo", "reinforce_plus_plus", "grpo", "rloo", "self_sft", "dagger", "distill")
 # 16 episodes or rows: enough for two minibatches of two microbatches, and for eight devices.
 ROWS = 16
 EXACTLY = {
@@ -28,8 +30,8 @@ EXACTLY = {
 # Where the file has a larger number; the defaults are small.
 AT_MOST = {
     "model.layers": 2, "model.kv_heads": 1, "model.unroll": 1, "compute.microbatches": 2, "schedule.warmup": 1,
-    "schedule.updates": 3,
-    **{f"{method}.{key}": 2 for method in ("ppo", "grpo", "rloo") for key in ("epochs", "minibatches", "max_rounds")}}
+    "schedule.updates": 3, "sft.minibatches": 2,
+    **{f"{method}.{key}": 2 for method in METHODS for key in ("epochs", "minibatches", "max_rounds")}}
 # Where the file has the key, also if its number is smaller: a number below 4 need not divide 16.
 WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 # Where pairs are sampled: a model from scratch is never right, so that all its responses are ties, and seldom ends one.
@@ -74,6 +76,7 @@ def _run(tree: dict) -> dict:
   never = {"rollout.shrink"} if _at(tree, "rollout.shrink") in ((), []) else set()
   given = {path: value for path, value in WHERE_GIVEN.items() if type(_at(tree, path)) is int}
   pairs = PAIRS if "objective" in tree and not _at(tree, "data.path") else {}
+  given |= {"teacher.start": "scratch"} if _at(tree, "teacher.start") else {}
   return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given, **pairs})
 
 

@@ -30,6 +30,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.experiment.network.parts import as_config_error, build_model, build_tokenizer, reading_pictures
 from sftrl_jax.programs.experiment.network.reward_model import describe
+from sftrl_jax.programs.experiment.network.teacher import describe as describe_teacher
 from sftrl_jax.programs.experiment.sections import model_section
 from sftrl_jax.programs.start import pretrained, trainable
 from sftrl_jax.rollout.actor import Actor
@@ -52,7 +53,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   verb: a key of KINDS
   workdir: of the run, where a pretrained model is described once it has begun
   devices: of the mesh; all that are here, if left out. They may be described ones, for which one can only compile
-  scored: whether episodes will be scored, so that a reward model is looked at; off for a run that is only read
+  scored: whether episodes will be scored, so that a reward model and a teacher are looked at; off for a run that is
+    only read
 
   Raises ConfigError naming key, value, rule and way out.
   """
@@ -69,6 +71,8 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   tokenizer = reading_pictures(tokenizer, model)
   reward = describe(sections["reward_model"], tokenizer, plain["tokenizer"], mesh) if (
       scored and "reward_model" in sections) else None
+  teacher = describe_teacher(sections["teacher"], plain, model, tokenizer, mesh) if (
+      scored and "teacher" in sections) else None
   algorithm_config, rollout = sections.get(plain.get("algorithm")), sections["rollout"]
   actor = as_config_error(lambda: Actor(model, tokenizer, rollout, Sampling(rollout.max_new_tokens), env.attempts, mesh,
                                         algorithms.group_of(algorithm_config), rewriting(env),
@@ -79,8 +83,9 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
                           **{name: sections[name] for name in names}, data=sections.get("data"),
-                          algorithm_config=algorithm_config, objective_config=_objective_section(plain, sections),
-                          reward_model=reward, notes=notes)
+                          sft=sections.get("sft"), algorithm_config=algorithm_config,
+                          objective_config=_objective_section(plain, sections), reward_model=reward, teacher=teacher,
+                          notes=notes)
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))

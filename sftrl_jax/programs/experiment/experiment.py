@@ -14,8 +14,10 @@ from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model
 from sftrl_jax.models.lora import LoraConfig
+from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
 from sftrl_jax.programs.experiment.network.reward_model import RewardModel
+from sftrl_jax.programs.experiment.network.teacher import Teacher
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -36,9 +38,11 @@ class Experiment:
   actor: the policy that plays episodes; it holds the section `rollout`
   evals ... log: the sections of those names, built
   data: the section `data` of training on rows, or None
+  sft: the section `sft` of SFT, or None
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
   objective_config: the section of config.objective (dpo, reward), or None
   reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
+  teacher: of algorithm distill, not yet loaded; else None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -58,9 +62,11 @@ class Experiment:
   checkpoint: CheckpointConfig
   log: LogConfig
   data: DemonstrationsConfig | RowsConfig | PairsConfig | SampledPairsConfig | None = None
+  sft: SFTConfig | None = None
   algorithm_config: Any = None
   objective_config: Any = None
   reward_model: RewardModel | None = None
+  teacher: Teacher | None = None
   notes: tuple[str, ...] = ()
 
   @property

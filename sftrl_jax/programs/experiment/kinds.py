@@ -13,6 +13,7 @@ from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env, verifies
+from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.programs.config.schema import OneOf
 from sftrl_jax.programs.experiment.environment import has_reward_model
@@ -24,6 +25,7 @@ from sftrl_jax.programs.experiment.learner import (
   make_sft_learner,
 )
 from sftrl_jax.programs.experiment.network.reward_model import RewardModelConfig, refuse_critic
+from sftrl_jax.programs.experiment.network.teacher import TeacherConfig
 from sftrl_jax.programs.experiment.sections import SHARED, data_section, pairs_section
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.preference_objectives import OBJECTIVES
@@ -55,6 +57,9 @@ def _check_sft(experiment: Experiment) -> None:
   if isinstance(experiment.data, DemonstrationsConfig):
     refuse(experiment.env, experiment.data)
   _refuse_exact(experiment)
+  if experiment.sft.loss == "psft":
+    algorithms.refuse_indivisible("batch", experiment.batch, "sft.minibatches", experiment.sft.minibatches)
+    _refuse_uncut(experiment, experiment.sft.minibatches)
   _refuse_uncut(experiment)
 
 
@@ -91,16 +96,17 @@ def _check_sampled_pairs(experiment: Experiment, data: SampledPairsConfig) -> No
                        f"{', '.join(experiment.env.variants)}.")
 
 
-def _refuse_exact(experiment: Experiment) -> None:
+def _refuse_exact(experiment: Experiment, method: str = "") -> None:
   if experiment.compute.exact:
-    raise ValueError(f"config.compute.exact is True, but {experiment.verb} learns from nothing that it samples: leave "
-                     "it at False.")
+    raise ValueError(f"config.compute.exact is True, but {method or experiment.verb} compares with nothing that was "
+                     "sampled: leave it at False.")
 
 
-def _refuse_uncut(experiment: Experiment) -> None:
-  pieces = experiment.compute.microbatches
-  algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
-  meshes.refuse_uneven("batch / compute.microbatches", experiment.batch // pieces, experiment.mesh)
+def _refuse_uncut(experiment: Experiment, minibatches: int = 1) -> None:
+  pieces, rows = experiment.compute.microbatches, experiment.batch // minibatches
+  name = "batch / sft.minibatches" if minibatches > 1 else "batch"
+  algorithms.refuse_indivisible(name, rows, "compute.microbatches", pieces)
+  meshes.refuse_uneven(f"{name} / compute.microbatches", rows // pieces, experiment.mesh)
 
 
 def _check_rl(experiment: Experiment) -> None:
@@ -111,7 +117,14 @@ def _check_rl(experiment: Experiment) -> None:
   algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
   algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
                    experiment.actor.rollout, experiment.mesh)
-  algorithms.refuse_thought(experiment.config["algorithm"], experiment.algorithm_config, experiment.env)
+  name = experiment.config["algorithm"]
+  algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
+  experiment.algorithm.check(experiment)
+  if experiment.config["teacher"]["start"] and name != "distill":
+    raise ValueError(f"config.teacher.start is {experiment.config['teacher']['start']!r}, but algorithm {name} has no "
+                     "teacher: leave it out, or use --config.algorithm=distill.")
+  if not experiment.algorithm.compares:
+    _refuse_exact(experiment, f"algorithm {name}")
   _check_reward_model(experiment)
 
 
@@ -120,6 +133,10 @@ def _check_reward_model(experiment: Experiment) -> None:
   if section["start"] and reward:
     raise ValueError(f"config.reward is {reward!r} and config.reward_model.start {section['start']!r}, but a response "
                      "has one reward: leave one of them out.")
+  if section["start"] and not experiment.algorithm.compares:
+    raise ValueError(f"config.reward_model.start is {section['start']!r}, but algorithm "
+                     f"{experiment.config['algorithm']} learns from no rewards: leave it out, or use "
+                     "--config.algorithm=ppo.")
   refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers)
 
 
@@ -131,9 +148,10 @@ def _refuse_unrewarded(env: Env, config: dict) -> None:
 
 
 KINDS = {
-    "sft": Kind({**SHARED, "data": data_section}, _check_sft, make_sft_learner, plays_episodes=False),
-    "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "algorithm": OneOf("ppo", {
-        name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
+    "sft": Kind({**SHARED, "data": data_section, "sft": SFTConfig}, _check_sft, make_sft_learner, plays_episodes=False),
+    "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "teacher": TeacherConfig,
+                "algorithm": OneOf("ppo", {
+                    name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},
                _check_rl, make_rl_learner, plays_episodes=True),
     "preference": Kind({**SHARED, "data": pairs_section, "objective": OneOf("dpo", {
         name: objective.section for name, objective in OBJECTIVES.items()}, {

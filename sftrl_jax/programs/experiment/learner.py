@@ -14,18 +14,18 @@ import optax
 
 from sftrl_jax.data.pairs.batches import MOST, blank
 from sftrl_jax.models import flops, heads
-from sftrl_jax.objectives.batches import PairBatch
-from sftrl_jax.objectives.sft import sft_loss
+from sftrl_jax.objectives.batches import PairBatch, TokenBatch
+from sftrl_jax.objectives.sft import SFTConfig, sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.collect import row_numbers
-from sftrl_jax.training.advantages import make_score_rows
+from sftrl_jax.training.advantages import make_score_rows, score_pieces
 from sftrl_jax.training.algorithms import learns_by_advantages_alone, needs_bootstrap, reads_whole_episodes
 from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.response_scores import make_response_score, make_score_responses
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_score, make_teacher_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
 from sftrl_jax.training.updates.hold import hold_policy
@@ -85,7 +85,9 @@ class Learner:
   episode_rows: rows of an episode of RL, all of which are in one update
   epochs, minibatches: how often a step goes over its batch, in how many updates each time
   score_rows, advantages: of RL, to be jitted; see training/advantages.py. score_rows is None where nothing has to be
-    scored, see `has_ratio_1`. Of preferences score_rows scores by the start, once before the first step
+    scored, see `has_ratio_1`. Of preferences score_rows scores by the start, once before the first step; of SFT by the
+    policy before a step, where the step has several updates
+  held_out: the loss of rows that are held out; None: as `loss`
   lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
   microbatches: of an update
   whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
@@ -112,6 +114,7 @@ class Learner:
   pass_flops: Callable[[float, int], StepFlops] | None = None
   blank_batch: Callable[[int, bool], PairBatch] | None = None
   responses: ResponseScoring | None = None
+  held_out: Callable | None = None
 
   @property
   def minibatch(self) -> int:
@@ -166,14 +169,32 @@ class Learner:
 
 
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
-  """Cross-entropy on packed rows of `length` tokens (0: config.data.length)."""
-  loss = functools.partial(sft_loss, score=make_score(experiment.model, chunk=experiment.compute.logit_chunk))
+  """The loss of config.sft on packed rows of `length` tokens (0: config.data.length)."""
+  score, sft = make_score(experiment.model, chunk=experiment.compute.logit_chunk), experiment.sft or SFTConfig()
+  held_out = functools.partial(sft_loss, score=score)
+  loss = held_out if sft.loss == "nll" else functools.partial(held_out, sft=sft)
+  minibatches = sft.minibatches if sft.loss == "psft" else 1
   rows, length = experiment.batch, length or experiment.data.length
   config, adapters = experiment.model.config, trainable.adapter_count(experiment)
   cost = StepFlops(flops.train(config, rows * length, length, adapters)
                    + flops.pictures(config, rows, training=True, adapters=adapters))
-  updates = steps_at_most(experiment.limits, cost, data_flops(experiment))
-  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost)
+  score_rows = None
+  if minibatches > 1:
+    cost = StepFlops(cost.train, flops.forward(config, rows * length, length, adapters=adapters)
+                     + flops.pictures(config, rows))
+    score_rows = _score_targets(score, experiment.compute.microbatches * minibatches)
+  updates = steps_at_most(experiment.limits, cost, data_flops(experiment)) * minibatches
+  return Learner(loss, *_stepping(experiment, loss, updates), rows, length, cost, minibatches=minibatches,
+                 score_rows=score_rows, microbatches=experiment.compute.microbatches, held_out=held_out)
+
+
+def _score_targets(score: Callable, pieces: int) -> Callable:
+  """(params, batch) -> logprobs_BT of a TokenBatch, a piece of its rows at a time."""
+
+  def score_rows(params: dict, batch: TokenBatch) -> jax.Array:
+    return score_pieces(score, params, (batch.inputs, batch.targets_BT), pieces)[0]
+
+  return score_rows
 
 
 def make_preference_learner(experiment: Experiment) -> Learner:
@@ -208,8 +229,12 @@ def score_sides(score: Callable) -> Callable:
 def make_rl_learner(experiment: Experiment) -> Learner:
   """The loss of config.algorithm on rows that hold whole chats."""
   algorithm, section, compute = experiment.algorithm, experiment.algorithm_config, experiment.compute
-  score = make_score(experiment.model, experiment.actor.rollout.temperature, compute.logit_chunk,
-                     algorithm.value_head and section.value_gradient)
+  temperature, teacher = experiment.actor.rollout.temperature, experiment.teacher
+  if teacher is None:
+    score = make_score(experiment.model, temperature, compute.logit_chunk,
+                       algorithm.value_head and section.value_gradient)
+  else:
+    score = make_teacher_score(experiment.model, teacher.model, temperature, compute.logit_chunk)
   loss = algorithm.loss(section, score, experiment)
   slots = experiment.actor.episode_rows
   rows, length = experiment.batch * slots, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
@@ -220,7 +245,7 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   updates = section.epochs * section.minibatches
   warmup = section.critic_warmup * updates if algorithm.value_head else 0
   optimizer, train_step = _stepping(experiment, loss, experiment.limits.steps * updates, warmup, lengths)
-  scores = not has_ratio_1(experiment, optimizer)
+  scores = algorithm.compares and not has_ratio_1(experiment, optimizer)
   cost = StepFlops(cost.train * section.epochs, cost.score if scores else 0.0)
   alone = learns_by_advantages_alone(section)
   train_step = hold_policy(train_step, alone, warmup) if alone or warmup else train_step
@@ -266,7 +291,8 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   reference = flops.forward(config, positions, length) + tower() if experiment.reads_reference else 0.0   # no adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
-  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head
+  teacher = flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
+  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head + teacher
                    + tower(training=True, adapters=adapters),
                    flops.forward(config, positions, length, adapters=adapters) + head + tower() + reference)
 

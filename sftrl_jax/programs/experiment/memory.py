@@ -33,13 +33,14 @@ def refuse_larger(experiment: Experiment, learner: Learner) -> None:
 
 
 KEYS = {"parameters": "model", "optimizer state": "optimizer.name", "gradients": "model",
-        "reward model": "reward_model.start", "reference": "reward_model.start",
+        "reward model": "reward_model.start", "reference": "reward_model.start", "teacher": "teacher.start",
         "cache of a rollout": "rollout.rows", "batch": "batch"}
 WAYS_OUT = {
     "parameters": "use a smaller model, or more devices (config.mesh)",
     "gradients": "use a smaller model, or adapters (config.lora.rank)",
     "optimizer state": "use one with less state (--config.optimizer.name=help), or adapters (config.lora.rank)",
     "reward model": "use a smaller one, or more devices (config.mesh)",
+    "teacher": "use a smaller one, or more devices (config.mesh)",
     "reference": "use adapters (config.lora.rank), whose frozen model is the reference too, or more devices "
                  "(config.mesh)",
     "cache of a rollout": "lower config.rollout.rows, prompt_tokens or max_new_tokens",
@@ -61,6 +62,8 @@ def held(experiment: Experiment, learner: Learner) -> dict[str, int]:
   parts = {"parameters": _bytes(params) + (_bytes(trained) if experiment.lora.rank else 0),
            "optimizer state": _bytes(jax.eval_shape(learner.optimizer.init, trained)), "gradients": _bytes(trained),
            "cache of a rollout": _bytes(kept), "batch": learner.rows * length * 4 * ARRAYS_OF_A_ROW}
+  if experiment.teacher is not None:
+    parts["teacher"] = _bytes(experiment.teacher.abstract(experiment.mesh))
   if experiment.reward_model is None:
     return parts
   reference = 0 if experiment.lora.rank else _bytes(params)   # where nothing is frozen, the start is a second model

@@ -38,9 +38,10 @@ class JittedFunctions:
   average: state -> the parameters to evaluate with, of an optimizer that averages (state.is_averaged)
   train_step: (state, batch, frozen, spent) -> (state, metrics); the state is donated, `frozen` is not: every step reads
     it. spent: of RL that ends by FLOPs and whose rate goes down, else left out. With target_kl: see kl_limit.py
-  score_rows: of RL: (params, ref, rows) -> ScoredRows; of preferences: (params, batch) -> logprobs_BS by the start
+  score_rows: of RL: (params, ref, rows) -> ScoredRows; of preferences: (params, batch) -> logprobs_BS by the start; of
+    SFT in minibatches: (params, batch) -> logprobs_BT
   advantages: of RL: (scored, rows, outcomes) -> (batch, metrics)
-  take: of RL: (batch, order_B) -> a minibatch
+  take: of RL, and of SFT in minibatches: (batch, order_B) -> a minibatch
   """
 
   shardings: TrainState

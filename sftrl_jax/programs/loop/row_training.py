@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree, memory
@@ -13,13 +16,14 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, data_flops
 from sftrl_jax.programs.experiment.workdir import workdir_of
 from sftrl_jax.programs.loop import session, sft_data
-from sftrl_jax.programs.loop.run_state import RunState, Step
+from sftrl_jax.programs.loop.run_state import RunState, Step, add_up
 from sftrl_jax.programs.loop.sft_data import SftData
-from sftrl_jax.programs.start import initial_params
+from sftrl_jax.programs.start import initial_params, trainable
 from sftrl_jax.training import throughput
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Position
 from sftrl_jax.training.profile import span
+from sftrl_jax.training.state import TrainState
 
 # (data, run state, log) -> (data, run state, FLOPs), before the first batch
 Prepare = Callable[[SftData, RunState, Log], tuple[SftData, RunState, float]]
@@ -62,8 +66,8 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
     measure_variants = make_measure_variants(experiment, data, learner.loss, run_state, log)
     data, run_state, prepared = prepare(data, run_state, log)
     batch, cursor = next_batch(run_state.position.cursor)
-    train_step = session.compile_step(run_state, batch)
-    measure = sft_data.make_measure(experiment, data, learner.loss, run_state, measured)
+    update = _make_update(experiment, learner, run_state, batch)
+    measure = sft_data.make_measure(experiment, data, learner.held_out or learner.loss, run_state, measured)
     run_state = dataclasses.replace(run_state, measure=measure, measure_variants=measure_variants)
     run_state, seconds = session.evaluate_start(experiment, run_state, log, stop), 0.0
     while not limits.over(run_state.position):
@@ -71,8 +75,9 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
         started = time.perf_counter()
         stop.begin_update(seconds)
         with span("update"):
-          state, metrics = train_step(run_state.state, batch)
+          state, metrics = update(run_state.state, batch)
         score, rollout = (prepared, data_flops(experiment)) if run_state.position.step == 0 else (0.0, 0.0)
+        score += learner.flops.score if learner.minibatches > 1 else 0.0
         position = run_state.position.ahead(cursor, tokens, 0.0, train=learner.flops.train, score=score,
                                             rollout=rollout)
         step = Step(run_state.position, position.with_tokens(tokens), metrics, extra, started)
@@ -83,3 +88,26 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
         seconds = run_state.position.seconds / run_state.position.step
     conclude(data, run_state, log)
     session.finish(experiment, run_state, log, stop)
+
+
+def _make_update(experiment: Experiment, learner: Learner, run_state: RunState, batch: TokenBatch | PairBatch
+                 ) -> Callable[[TrainState, TokenBatch | PairBatch], tuple[TrainState, dict]]:
+  """(state, batch) -> (state, metrics) of a step, compiled: one update, or one on every minibatch of rows that are
+  scored by the policy before the first."""
+  if learner.minibatches == 1:
+    return session.compile_step(run_state, batch)
+  jitted, full_params = run_state.jitted, trainable.full_params_fn(experiment)
+  trained = lambda state: full_params(state.params, run_state.frozen)
+  score_rows = jitted.score_rows.lower(trained(run_state.state), batch).compile()
+  orders = np.arange(learner.rows, dtype=np.int32).reshape(-1, learner.minibatches).T
+  scored = lambda state, batch: batch.replace(old_logprobs_BT=score_rows(trained(state), batch))
+  train_step = session.compile_step(run_state, jitted.take(scored(run_state.state, batch), orders[0]))
+
+  def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict]:
+    batch, total = scored(state, batch), []
+    for order in orders:
+      state, metrics = train_step(state, jitted.take(batch, order))
+      total.append(metrics)
+    return state, add_up(jax.device_get(total))
+
+  return update

@@ -51,7 +51,7 @@ class RunState:
   start: parameters of `model` at the start, for KL; {} where nothing reads them
   averaged_params: state -> parameters like those that are trained; those of the state but for averaging optimizers
   eval_params: state -> {"model": ..., heads} that play and are evaluated: averaged ones, with what is frozen
-  frozen: {"model": start} where adapters are trained and it is not; else {}
+  frozen: {"model": start} where adapters are trained and it is not, {"teacher": ...} where there is one; else {}
   merge: the model of `eval_params` -> the same without adapters
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
   measure_variants: the parameters of `eval_params` -> lines of evals.jsonl besides those of episodes; None where there
@@ -165,6 +165,10 @@ def _without_signal(experiment: Experiment, run_state: RunState, position: Posit
   reward = next((f"config.{key}={value}" for key, value in (
       ("reward", config["reward"]), ("reward_model.start", config.get("reward_model", {}).get("start"))) if value),
       f"of config.env.name={config['env']['name']}")
+  if experiment.algorithm.imitated:
+    return (f"{run_state.workdir}: in each of the last {position.without_signal} steps no response could be imitated "
+            "(config.max_without_signal), so the policy learned nothing from them. Start from a better model "
+            "(--config.start) or an easier task (--config.env).")
   where, alarm = ("of each group ", "constant_groups") if groups else ("", "constant_rewards")
   return (f"{run_state.workdir}: the rewards ({reward}) of all episodes {where}were alike in each of the last "
           f"{position.without_signal} steps (config.max_without_signal), so the policy learned nothing from them; "

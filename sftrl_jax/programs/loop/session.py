@@ -48,7 +48,7 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   log.progress("compile", Position(), "starting", force=True)
   store = stores.manager(workdir, experiment.checkpoint.keep)
   start, params, frozen = trainable.init_trainable(experiment, workdir)
-  if frozen:
+  if experiment.lora.rank:
     adapters = trees.size(params["lora"])
     log.say(f"{workdir}: {adapters:,} numbers of adapters are trained, {trees.size(start):,} stay.")
   jitted = jit_functions(experiment, learner, params)
@@ -74,7 +74,7 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
   averaged_params, full_params = _averaged(jitted, state), trainable.full_params_fn(experiment)
   eval_params = lambda state: full_params(averaged_params(state), frozen)
   stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
-  exports = frozen and experiment.checkpoint.export_every
+  exports = experiment.lora.rank and experiment.checkpoint.export_every
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
   start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,

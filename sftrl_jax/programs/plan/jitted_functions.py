@@ -83,8 +83,8 @@ def planned_functions(experiment: Experiment) -> Source:
   jitted = jit_functions(experiment, learner, trained)
   yield PlannedFunction("state", jitted.init_state, (("parameters", trained),))
   state = abstract_with(jax.eval_shape(jitted.init_state, trained), jitted.shardings)
-  # Where nothing is frozen, a run keeps the parameters at the start beside those that it trains, if it reads them.
-  start = () if frozen or not trainable.reads_start(experiment) else (("reference", model),)
+  # Without adapters a run keeps the parameters at the start beside those that it trains, if it reads them.
+  start = () if experiment.lora.rank or not trainable.reads_start(experiment) else (("reference", model),)
   eval_params, averaged = trained, ()
   if is_averaged(state):
     eval_params = yield PlannedFunction("average", jitted.average, (("state", state),), resident=start)
@@ -107,6 +107,14 @@ def planned_functions(experiment: Experiment) -> Source:
   else:
     batch = workloads.unpadded(learner.rows, learner.length, experiment.model.config.vocab,
                                experiment.tokenizer.reader)[0]
+    if learner.score_rows:
+      old_BT = yield PlannedFunction(
+          "score", jitted.score_rows, (("parameters", eval_params), ("batch", batch)), calls=1,
+          resident=(("optimizer", state.opt_state), *kept), tokens=learner.rows * learner.length)
+      order = np.zeros(learner.minibatch, np.int32)
+      batch = yield PlannedFunction("minibatch", jitted.take, (
+          ("batch", batch.replace(old_logprobs_BT=old_BT)), ("other", order)), resident=(("state", state), *kept),
+          calls=learner.updates)
   yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
                         resident=kept, calls=learner.updates, tokens=learner.minibatch * learner.length)
   evals, actor = experiment.evals, experiment.actor

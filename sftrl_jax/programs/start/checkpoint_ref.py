@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.programs.config.errors import ConfigError, as_path, nearest
+from sftrl_jax.programs.start import mix
 
 BEST = "best:"
 
@@ -28,6 +29,8 @@ def resolve_best(start: str) -> str:
   what the run began with, even if the run it came from has gone on."""
   if BEST not in start:
     return start
+  if mixed := mix.parse(start):
+    return str(mixed._replace(first=resolve_best(mixed.first), second=resolve_best(mixed.second)))
   origin = parse(start, describe_start(start))
   print(origin.note, flush=True)
   return str(origin)

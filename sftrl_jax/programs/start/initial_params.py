@@ -1,4 +1,5 @@
-"""The parameters that a run begins with: random, shipped, pretrained, or a step of another run (checkpoint_ref.py).
+"""The parameters that a run begins with: random, shipped, pretrained, a step of another run (checkpoint_ref.py), or a
+mix of two of these (mix.py).
 
 A step of a run that trained adapters is its base with the adapters merged into it, and that base is a start again: the
 recursion is in this file. WORKDIR/base.json records the base of a workdir of adapters.
@@ -20,8 +21,9 @@ from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs.config.errors import ConfigError, recorded
 from sftrl_jax.programs.config.resolve import build
-from sftrl_jax.programs.start import checkpoint_ref, pretrained
+from sftrl_jax.programs.start import checkpoint_ref, mix, pretrained
 from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
+from sftrl_jax.programs.start.mix import Mix
 
 RECORD = "base.json"
 BASES = Path(__file__).parents[2] / "bases"
@@ -35,6 +37,14 @@ def check_start(start: str, model: Model | None = None, lora: LoraConfig = LoraC
   lora: the adapters that are to be trained; those of PEFT are trained on as they are
   """
   if start == "scratch":
+    return
+  if mixed := mix.parse(start):
+    for each in (mixed.first, mixed.second):
+      try:
+        check_start(each, model, lora)
+      except ConfigError as error:
+        raise ConfigError(f"{checkpoint_ref.describe_start(start)}, whose two starts must hold the parameters of one "
+                          f"model, that of this config: {error}") from error
     return
   if start.startswith("base:"):
     if not _base_file(start).is_file():
@@ -60,6 +70,8 @@ def load_start(start: str, model: Model, seed: int, mesh: Mesh) -> dict:
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   if start == "scratch":
     return jax.jit(model.init, out_shardings=shardings)(jax.random.key(seed))
+  if mixed := mix.parse(start):
+    return _load_mix(mixed, model, seed, mesh)
   if start.startswith("base:"):
     return _load_shipped(_base_file(start), abstract)
   weights = pretrained.load(start, model.config, shardings)
@@ -178,12 +190,20 @@ def start_and_fingerprint(start: str, model: Model, seed: int, mesh: Mesh) -> tu
 def _checkpoint(start: str) -> CheckpointRef:
   if not start:
     raise ConfigError("config.start is '': give scratch, base:NAME, pretrained weights (a Hugging Face directory or "
-                      "id, a .gguf file, smollm2), or the workdir of a run, WORKDIR[@STEP].")
+                      "id, a .gguf file, smollm2), the workdir of a run, WORKDIR[@STEP], or mix:A,B,0.5 of two.")
   return checkpoint_ref.parse(start, checkpoint_ref.describe_start(start))
 
 
 def _base_file(start: str) -> Path:
   return BASES / f"{start.removeprefix('base:')}.npz"
+
+
+def _load_mix(mixed: Mix, model: Model, seed: int, mesh: Mesh) -> dict:
+  """(1 - share) * first + share * second, leaf by leaf in f32."""
+  first, second = (load_start(each, model, seed, mesh) for each in (mixed.first, mixed.second))
+  lerp = lambda a, b: ((1 - mixed.share) * a + mixed.share * b).astype(a.dtype)
+  shardings = jax.tree.map(lambda x: x.sharding, first)
+  return jax.jit(lambda a, b: jax.tree.map(lerp, a, b), donate_argnums=0, out_shardings=shardings)(first, second)
 
 
 def _load_shipped(path: Path, abstract: dict) -> dict:

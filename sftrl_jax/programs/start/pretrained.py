@@ -20,7 +20,7 @@ from sftrl_jax import paths
 from sftrl_jax.models import DecoderConfig, Model, lora as lora_layers
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.start import checkpoint_ref
+from sftrl_jax.programs.start import checkpoint_ref, mix
 
 if TYPE_CHECKING:
   from sftrl_jax.checkpoints.source import Source
@@ -65,8 +65,10 @@ class PretrainedConfig:
 
 
 def weights(start: str) -> Source | None:
-  """The weights that config.start names; None for scratch, a shipped base, or the workdir of a run."""
-  if start in ("", "scratch") or start.startswith("base:") or checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
+  """The weights that config.start names; None for scratch, a shipped base, the workdir of a run, or a mix."""
+  if start in ("", "scratch") or start.startswith(("base:", mix.PREFIX)):
+    return None
+  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
     return None
   from sftrl_jax.checkpoints import source as weight_source
   return _as_config_error(lambda: weight_source.resolve(start), start)
@@ -74,7 +76,8 @@ def weights(start: str) -> Source | None:
 
 def described(start: str, workdir: Path | None = None) -> Source:
   """Where the model's numbers and the tokenizer are: in the run's own workdir once it has begun, else at its start."""
-  homes = [workdir] if workdir is not None else []
+  homes, mixed = [workdir] if workdir is not None else [], mix.parse(start)
+  start = mixed.first if mixed else start
   if start and checkpoint_ref.is_workdir(checkpoint_ref.home_of(start)):
     homes.append(checkpoint_ref.home_of(start))
   for home in homes:

@@ -14,7 +14,7 @@ import jax
 from sftrl_jax import paths
 from sftrl_jax.models import heads, lora as lora_layers
 from sftrl_jax.parallel import rules
-from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
+from sftrl_jax.programs.start import checkpoint_ref, initial_params, mix, pretrained
 from sftrl_jax.programs.start.initial_params import (
     RECORD,
     abstract_params,
@@ -28,7 +28,10 @@ from sftrl_jax.training.log import write_json
 
 def full_params_fn(experiment: Any) -> Callable[[dict, dict], dict]:
   """(params, frozen) -> what an objective reads; see models/lora.py. experiment: an Experiment, from a higher floor."""
-  return functools.partial(lora_layers.whole, lora=experiment.lora)
+  full_params = functools.partial(lora_layers.whole, lora=experiment.lora)
+  if experiment.teacher is None:
+    return full_params
+  return lambda params, frozen: {**full_params(params, frozen), "teacher": frozen["teacher"]}
 
 
 def adapter_count(experiment: Any) -> int:
@@ -39,6 +42,13 @@ def adapter_count(experiment: Any) -> int:
 
 def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   """(the model at the start, the parameters that are trained, what is frozen) of a run, new or continued."""
+  begins, trained, frozen = _init_trainable(experiment, workdir)
+  teacher = {"teacher": experiment.teacher.load(experiment.mesh)} if experiment.teacher else {}
+  return begins, trained, {**frozen, **teacher}
+
+
+def _init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
+  """The same without a teacher."""
   start, seed = experiment.start, experiment.seed
   if not experiment.lora.rank:
     params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
@@ -80,11 +90,12 @@ def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
   params = abstract_params(experiment.model, experiment.mesh)
   value = jax.eval_shape(lambda: value_head(experiment))
   value = abstract_with(value, rules.shardings(value, experiment.mesh))
+  teacher = {"teacher": experiment.teacher.abstract(experiment.mesh)} if experiment.teacher else {}
   if not experiment.lora.rank:
-    return params, {"model": params, **value}, {}
+    return params, {"model": params, **value}, teacher
   init, where = _adapters(experiment)
   adapters = abstract_with(jax.eval_shape(init, jax.random.key(0)), where)
-  return params, {**adapters, **value}, {"model": params}
+  return params, {**adapters, **value}, {"model": params, **teacher}
 
 
 def _adapters(experiment):
@@ -107,6 +118,8 @@ def _first_value_head(experiment: Any) -> dict:
 
 def _pinned_start(start: str) -> str:
   """config.start as it can be found again: a directory from the root, a workdir with its step in numbers."""
+  if mixed := mix.parse(start):
+    return str(mixed._replace(first=_pinned_start(mixed.first), second=_pinned_start(mixed.second)))
   home = checkpoint_ref.home_of(start)
   if start in ("", "scratch") or not home.exists():
     return start

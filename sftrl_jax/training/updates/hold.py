@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sftrl_jax import trees
-from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, has_advantage
+from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, TokenBatch, has_advantage
 from sftrl_jax.training.state import TrainState
 
 POLICY = {"model", "lora"}   # roots of parameters that are the policy's
@@ -28,7 +28,8 @@ def hold_policy(step: Callable, without_advantage: bool = True, warmup: int = 0)
   warmup: hold it in so many first updates, the critic's warm-up
   """
 
-  def train_step(state: TrainState, batch: PolicyBatch | GroupBatch, *rest: Any) -> tuple[TrainState, dict]:
+  def train_step(state: TrainState, batch: PolicyBatch | GroupBatch | TokenBatch, *rest: Any
+                 ) -> tuple[TrainState, dict]:
     after, metrics = step(state, batch, *rest)
     learns, before = has_advantage(batch) if without_advantage else True, trees.leaves((state.params, state.opt_state))
     learns &= state.step >= warmup if warmup else True

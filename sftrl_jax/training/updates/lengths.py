@@ -56,7 +56,7 @@ def by_length(rows_B: np.ndarray, lengths_B: np.ndarray, microbatches: int) -> n
 def blank_score(_: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
   """A `Score` of rows without a token, none of which is read."""
   zeros_BT = jnp.zeros(targets_BT.shape, jnp.float32)
-  return Scores(zeros_BT, zeros_BT, zeros_BT, zeros_BT > 0)
+  return Scores(zeros_BT, zeros_BT, zeros_BT, zeros_BT > 0, zeros_BT)
 
 
 def case_of(sizes: tuple[int, ...], segments_BT: jax.Array) -> jax.Array:

@@ -20,3 +20,18 @@ def test_what_is_prepared_is_paid_for_once(tiny, lines_of, tmp_path):
   assert prepared == [0, 1] and [line["step"] for line in lines] == [1, 2, 3]
   assert [line["compute/score_flops"] for line in lines] == [5.0] * 3
   assert all(line["compute/total_flops"] == line["compute/train_flops"] + 5.0 for line in lines)
+
+
+def test_psft_scores_every_step_and_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
+    tiny, run_of, lines_of, tmp_path):
+  config = lambda steps: tiny("sft", steps=steps, sft__loss="psft", sft__minibatches=2, evals__variants="()",
+                              checkpoint__every=1, optimizer__learning_rate=0.01)
+  run_of(config(2), tmp_path / "straight")
+  run_of(config(1), tmp_path / "resumed")
+  run_of(config(2), tmp_path / "resumed")
+  first, second = lines_of(tmp_path / "straight", "metrics.jsonl")
+  same = lines_of(tmp_path / "resumed", "metrics.jsonl")
+  for name in ("loss", "loss/nll", "val/ratio", "grad_norm", "compute/total_flops"):
+    assert [line[name] for line in same] == [first[name], second[name]]
+  assert first["val/ratio_max"] > 1 and second["compute/score_flops"] == 2 * first["compute/score_flops"] > 0
+  assert first["compute/train_flops"] == 3 * first["compute/score_flops"]

@@ -11,7 +11,9 @@ from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model, build, kernels
 from sftrl_jax.models.vision.config import VisionConfig
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment.sections import TokenizerConfig
+from sftrl_jax.programs.config.resolve import build as build_section
+from sftrl_jax.programs.experiment.environment import make_env
+from sftrl_jax.programs.experiment.sections import TokenizerConfig, model_section
 from sftrl_jax.programs.start import pretrained
 from sftrl_jax.text import tokenizer as tokenizers
 from sftrl_jax.text.images import ImageReader, TiledReader
@@ -101,3 +103,21 @@ def _too_small(plain: dict, vocab: int, ids: int) -> str:
             "repair the files, or use --config.tokenizer.name=bytes.")
   return (f"config.model.vocab is {vocab}, but the tokenizer has {ids} ids: leave it at 0 to take the tokenizer's "
           "size.")
+
+
+def network_of_run(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, Tokenizer]:
+  """(model, tokenizer) of the run in a workdir, with the fastest attention that the devices have here."""
+  def of_run() -> tuple[Model, Tokenizer]:
+    settings = build_section(TokenizerConfig, plain["tokenizer"], "config.tokenizer")
+    env = make_env(plain["env"]) if settings.name == "words" else None   # whose vocabulary it is
+    family = {key: value for key, value in plain["model"].items() if key != "name"}
+    here = {"attention": "auto", "flatten": "auto", "remat": "none"}   # what is computed stays, for other devices
+    section = build_section(model_section(plain["model"]), {**family, **here}, "config.model")
+    tokenizer = build_tokenizer(settings, env, plain["start"], home, section)
+    model = build_model(plain, section, tokenizer, mesh, home)
+    return model, reading_pictures(tokenizer, model)
+
+  try:
+    return of_run()
+  except (ConfigError, KeyError) as error:
+    raise ConfigError(f"{about}, whose model cannot be built from its config.json: {error}") from error

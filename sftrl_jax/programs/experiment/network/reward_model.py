@@ -22,10 +22,7 @@ from sftrl_jax.models import DecoderConfig, Model, heads
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.parallel import rules
 from sftrl_jax.programs.config.errors import ConfigError, recorded
-from sftrl_jax.programs.config.resolve import build
-from sftrl_jax.programs.experiment.environment import make_env
-from sftrl_jax.programs.experiment.network.parts import build_model, build_tokenizer, reading_pictures
-from sftrl_jax.programs.experiment.sections import TokenizerConfig, model_section
+from sftrl_jax.programs.experiment.network.parts import network_of_run
 from sftrl_jax.programs.start import checkpoint_ref, initial_params
 from sftrl_jax.text.tokenizer import Tokenizer
 
@@ -158,7 +155,7 @@ def describe(config: RewardModelConfig, tokenizer: Tokenizer, policy: dict, mesh
   if step is not None and step != last and config.scale:
     raise ConfigError(f"{about}, but {SCALE} there is of its last step {last}: use --{KEY}={home}@{last}, or raw "
                       "scores with --config.reward_model.scale=False.")
-  model, theirs = _network(about, plain, home, mesh)
+  model, theirs = network_of_run(about, plain, home, mesh)
   given = plain["tokenizer"].get("template_args", {})
   if theirs != tokenizer or given != policy.get("template_args", {}):
     raise ConfigError(f"{about}, whose tokenizer ({_named(theirs)}, template_args {given}) is not that of this run "
@@ -182,24 +179,6 @@ def _charged(about: str, config: RewardModelConfig, home: Path) -> float:
     raise ConfigError(f"{about} and config.reward_model.flops is {RECORDED!r}, but {home / SCALE} does not say what it "
                       f"has cost ({error}): give the FLOPs as a number, or 0.") from error
   return float(flops)
-
-
-def _network(about: str, plain: dict, home: Path, mesh: Mesh) -> tuple[Model, Tokenizer]:
-  """(model, tokenizer) of the run in a workdir, with the fastest attention that the devices have here."""
-  def of_run() -> tuple[Model, Tokenizer]:
-    settings = build(TokenizerConfig, plain["tokenizer"], "config.tokenizer")
-    env = make_env(plain["env"]) if settings.name == "words" else None   # whose vocabulary it is
-    family = {key: value for key, value in plain["model"].items() if key != "name"}
-    here = {"attention": "auto", "flatten": "auto", "remat": "none"}   # what is computed stays, for other devices
-    section = build(model_section(plain["model"]), {**family, **here}, "config.model")
-    tokenizer = build_tokenizer(settings, env, plain["start"], home, section)
-    model = build_model(plain, section, tokenizer, mesh, home)
-    return model, reading_pictures(tokenizer, model)
-
-  try:
-    return of_run()
-  except (ConfigError, KeyError) as error:
-    raise ConfigError(f"{about}, whose model cannot be built from its config.json: {error}") from error
 
 
 def refuse_critic(critic: bool, reward: RewardModel | None, policy: DecoderConfig,
