@@ -263,6 +263,7 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   reference = flops.forward(config, positions, length) if experiment.reads_reference else 0.0   # without adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
+  head += flops.forward(config, positions, length, unembedded=0) if experiment.has_own_critic else 0.0
   return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head,
                    flops.forward(config, positions, length, adapters=adapters) + head + reference)
 

@@ -11,8 +11,8 @@ from sftrl_jax import trees
 
 
 def decays(path: str) -> bool:
-  """Matrices of the model and of adapters decay; norms, biases and the value head do not."""
-  return path.startswith(("model/", "lora/")) and not path.endswith(("scale", "bias"))
+  """Matrices of the model, of adapters and of a critic's trunk decay; norms, biases and the value head do not."""
+  return path.startswith(("model/", "lora/", "critic/model/")) and not path.endswith(("scale", "bias"))
 
 
 def decoupled_decay(weight_decay: float, schedule: Callable) -> optax.GradientTransformation:
