@@ -14,7 +14,7 @@ from configs.virl import task
 
 def get_config():
   config = task.pairs()
-  config.steps = 250   # two passes over 4,000 pairs
+  config.steps = 63   # two passes over 1,000 pairs
   config.flops = 0.0
   config.evals = dict(variants=())   # it scores and does not answer
   config.objective = "reward"

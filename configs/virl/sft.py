@@ -36,8 +36,8 @@ def get_config(choice=""):
 
 def preferred(config):
   """The preferred response of every pair in the place of the expert's; what the pairs have cost is in the budget."""
-  config.batch = 16
-  # 192: three responses, each with what comes before it
+  config.batch = 4
+  # 192: three responses, each with what comes before it; an update has about as many tokens as one on expert's routes
   config.data = dict(path="runs/virl_reward/pairs.jsonl", format="chosen", flops="recorded", length=192)
-  config.compute.microbatches = 8
+  config.compute.microbatches = 2
   return config

@@ -25,7 +25,7 @@ def pairs() -> ConfigDict:
   config.batch = 16
   # prompt_tokens: at the seventh point, after six responses of 6 and six messages of 3. length: the longest pair, two
   # times 96, fits; most are shorter, and two share a row.
-  config.data = dict(pairs=4000, points="any", prompt_tokens=90, variants=("id", "rule_ood"), heldout_pairs=1000,
+  config.data = dict(pairs=1000, points="any", prompt_tokens=90, variants=("id", "rule_ood"), heldout_pairs=500,
                      length=256)
   config.compute = dict(microbatches=8)   # what fits a core's cache
   config.checkpoint = dict(every=200, keep=2)
