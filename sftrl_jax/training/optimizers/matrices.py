@@ -15,7 +15,7 @@ from sftrl_jax.projections import PROJECTIONS
 # matrices too.
 _AXES = {f"{path}/{leaf}": (tuple(range(1, 1 + len(reads))), tuple(range(1 + len(reads), 1 + len(reads) + len(writes))))
          for path, projection in PROJECTIONS.items() for leaf, (reads, writes) in projection.matrices.items()}
-_BLOCKS = ("model/layers/", "lora/layers/")
+_BLOCKS = ("model/layers/", "lora/layers/", "critic/model/layers/")
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
