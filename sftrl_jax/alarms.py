@@ -76,8 +76,13 @@ ALARMS = {
         "training had. What is learned there is often the reward model's errors: its score rises and the answers get "
         "worse.",
         "Read episodes.jsonl. Go on from an earlier step, --config.start=WORKDIR@STEP, with a larger "
-        "--config.ppo.kl_coef (of grpo and rloo alike) or --config.ppo.kl_target; or let answers of this policy be "
+        "--config.ppo.kl_coef or --config.ppo.kl_target (of grpo and rloo alike); or let answers of this policy be "
         "compared, and train the reward model, --config.reward_model.start, on those pairs too."),
+    "zero_margins": Alarm(
+        "For some lines now, the rewards of both sides of every pair have been 0: the model is still its start, and "
+        "the loss stays where it began.",
+        "Look at learning_rate of these lines: a larger --config.optimizer.learning_rate or a shorter "
+        "--config.schedule.warmup; nothing learns what --config.optimizer.freeze or --config.lora.targets leave out."),
     "sampler_gap": Alarm(
         "The sampler's log-probabilities differ from the training graph's by more than 0.02 a token on average: "
         "episodes come from another distribution than the one that is updated.",
@@ -115,7 +120,10 @@ POOR_EXPLAINED = -0.1
 # On GeneralPoints (answers of 13 tokens) gold rewards fell from 0.1 to 0.3 nats a token on without a KL coefficient;
 # with one that held there were 0.08. Of new answers like the 2,048 that give lowest and highest, 0.1% are outside.
 MOST_NATS, MOST_OUTSIDE = 0.25, 0.02
-PATIENCE = {"runaway_values": 5, "poor_values": 10, "success_collapse": 5, "over_optimisation": 5}
+# Both sides have rewards of exactly 0 before the first update, and those of rounding where other programs scored the
+# start: up to 4e-7 for 50 nats in float32 at beta 0.1. One update at a rate of 1e-6 gives more.
+LEAST_REWARD = 1e-6
+PATIENCE = {"runaway_values": 5, "poor_values": 10, "success_collapse": 5, "over_optimisation": 5, "zero_margins": 5}
 # verl calls |p - p'| below 0.005 sound and above 0.01 broken, and |log p - log p'| is never smaller. Decoding gives up
 # to 0.01 in bfloat16 and 1e-7 in float32.
 MOST_GAP = 0.02
@@ -214,6 +222,11 @@ def _over_optimisation(metrics: dict[str, float]) -> bool:
   return far or metrics.get("reward_model/outside", 0.0) > MOST_OUTSIDE
 
 
+def _zero_margins(metrics: dict[str, float]) -> bool:
+  rewards = [metrics.get(f"rewards/{name}", math.inf) for name in ("chosen", "rejected", "margins")]
+  return all(abs(reward) <= LEAST_REWARD for reward in rewards)
+
+
 def _sampler_gap(metrics: dict[str, float]) -> bool:
   return not metrics.get("sampling/sampling_logp_difference/mean", 0.0) <= MOST_GAP  # so that nan raises it too
 
@@ -222,4 +235,5 @@ _RULES = {
     "nonfinite": _nonfinite, "no_trainable_tokens": _no_trainable_tokens, "constant_rewards": _constant_rewards,
     "constant_groups": _constant_groups, "runaway_values": _runaway_values, "poor_values": _poor_values,
     "all_truncated": _all_truncated, "entropy_collapse": _entropy_collapse, "success_collapse": _success_collapse,
-    "large_update": _large_update, "over_optimisation": _over_optimisation, "sampler_gap": _sampler_gap}
+    "large_update": _large_update, "over_optimisation": _over_optimisation, "zero_margins": _zero_margins,
+    "sampler_gap": _sampler_gap}

@@ -76,6 +76,18 @@ def test_a_policy_far_from_what_its_reward_model_knows_is_over_optimised(bad):
   assert not raised({**HEALTHY, "objective/kl": 100.0}, {"over_optimisation": 9})   # no reward model: the KL is fine
 
 
+@pytest.mark.parametrize("moved", ["chosen", "rejected", "margins"])
+def test_pairs_whose_rewards_stay_0_say_that_the_model_is_still_its_start(moved):
+  stuck = {f"rewards/{name}": 3e-7 for name in ("chosen", "rejected", "margins")}
+  found, lines = [], {}
+  for number in range(8):
+    line = {**HEALTHY, **stuck, **({f"rewards/{moved}": -1e-4} if number == 1 else {})}
+    lines = streaks(line, lines)
+    found.append(raised(line, lines))
+  late = 2 + PATIENCE["zero_margins"] - 1
+  assert found == [{}] * late + [{PREFIX + "zero_margins": 1.0}] * (8 - late)
+
+
 def followed(successes, lines=None):
   """([whether success_collapse is raised in each line], what is known after the last one)."""
   alarmed, lines = [], lines or {}

@@ -27,14 +27,22 @@ CLAIM = ("From the same base models, at equal FLOPs and from the same 12,000 pai
 HOME = "configs/general_points"
 SFT, DPO, PPO, RLHF = (f"{HOME}/{name}.py" for name in ("sft", "dpo", "ppo", "rlhf"))
 PAIRS = "12,000 labelled pairs"
-ARMS = dict(
-    sft=(SFT, "SFT, expert", "the expert's answers, as many as the budget allows: 0 labelled pairs"),
-    sft_chosen=(f"{SFT}:chosen", "SFT, preferred", f"the preferred answers: {PAIRS}"),
-    sft_slow=(f"{SFT}:chosen", "SFT, preferred, as DPO",
-              f"the preferred answers at DPO's rate and number of updates: {PAIRS}"),
-    dpo=(DPO, "DPO + SFT term", PAIRS),
-    rlhf=(RLHF, "RLHF", f"PPO from a reward model, KL 0.3: {PAIRS}"),
-    ppo=(PPO, "PPO, verifier", "PPO from the verifier's rewards: 0 labelled pairs, one verdict an episode"))
+
+
+def arms_of(home: str, pairs: str, verdicts: str) -> dict[str, tuple[str, str, str]]:
+  """{method: (file, label, note)} of a task. home: the folder of its configs; pairs, verdicts: what is counted."""
+  sft, dpo, ppo, rlhf = (f"{home}/{name}.py" for name in ("sft", "dpo", "ppo", "rlhf"))
+  return dict(
+      sft=(sft, "SFT, expert", "the expert's answers, as many as the budget allows: 0 labelled pairs"),
+      sft_chosen=(f"{sft}:chosen", "SFT, preferred", f"the preferred answers: {pairs}"),
+      sft_slow=(f"{sft}:chosen", "SFT, preferred, as DPO",
+                f"the preferred answers at DPO's rate and number of updates: {pairs}"),
+      dpo=(dpo, "DPO + SFT term", pairs),
+      rlhf=(rlhf, "RLHF", f"PPO from a reward model, KL 0.3: {pairs}"),
+      ppo=(ppo, "PPO, verifier", f"PPO from the verifier's rewards: 0 labelled pairs, {verdicts}"))
+
+
+ARMS = arms_of(HOME, PAIRS, "one verdict an episode")
 FAILURES = dict(
     dpo=(DPO, "DPO + SFT term", PAIRS),
     dpo_plain=(DPO, "DPO", "without the SFT term"),

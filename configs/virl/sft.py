@@ -4,6 +4,7 @@ r"""SFT on V-IRL: the right action at every point of a route, in absolute words.
   sftrl sft --config=configs/virl/sft.py:equal_updates --workdir=runs/virl_sft_updates   (as few updates as PPO makes)
   sftrl sft --config=configs/virl/sft.py:eps --workdir=runs/virl_sft_eps                 (Adam's eps 1e-4, not 1e-8)
   sftrl sft --config=configs/virl/sft.py:early --workdir=runs/virl_sft_early             (a tenth of the budget)
+  sftrl sft --config=configs/virl/sft.py:chosen --workdir=runs/virl_chosen   (pairs of reward.py in this folder)
 
 Hardware: one CPU core. Minutes: 2 to 3.
 Result: on five bases, greedy, right responses go from 69% to 100% under absolute actions, and under relative ones from
@@ -12,7 +13,7 @@ Result: on five bases, greedy, right responses go from 69% to 100% under absolut
 
 from configs.virl import task
 
-CHOICES = ("", "equal_updates", "eps", "early")
+CHOICES = ("", "equal_updates", "eps", "early", "chosen")
 
 
 def get_config(choice=""):
@@ -30,4 +31,13 @@ def get_config(choice=""):
   config.compute = dict(microbatches=config.batch // 4)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=10)
+  return preferred(config) if choice == "chosen" else config
+
+
+def preferred(config):
+  """The preferred response of every pair in the place of the expert's; what the pairs have cost is in the budget."""
+  config.batch = 4
+  # 192: three responses, each with what comes before it; an update has about as many tokens as one on expert's routes
+  config.data = dict(path="runs/virl_reward/pairs.jsonl", format="chosen", flops="recorded", length=192)
+  config.compute.microbatches = 2
   return config

@@ -52,6 +52,7 @@ class GroupBatch:
   old_logprobs_BT: jax.Array | None  # f32, by the training graph at the rollout's temperature; None: see old_logprobs
   ref_logprobs_BT: jax.Array | None  # f32, of the start's parameters; None where the loss has no KL
   advantages_B: jax.Array  # f32, of all tokens of the episode
+  kl_coef_B: jax.Array | None = None  # f32, the weight of the KL in the loss; None where it is fixed
 
 
 @struct.dataclass

@@ -22,6 +22,8 @@ class GroupConfig:
     minibatch with a larger one is not applied, and neither are those after it in the iteration; the first one always
     is. The schedule counts what is applied
   kl_coef: weight of the KL to the start (0: the reference is not loaded)
+  kl_target: nats a response that the KL is held near, from kl_coef on (0: kl_coef is fixed), as that of ppo
+  kl_horizon: episodes over which an error of 100% would double the coefficient, if more than 20% counted
   turn_gamma: discount from a turn's reward to the next in the sum
   truncated: "keep", or "mask": episodes with a response cut at rollout.max_new_tokens, or with a chat that no longer
     fits, leave the loss, but not their group's mean
@@ -40,6 +42,8 @@ class GroupConfig:
   dual_clip: float = 0.0
   target_kl: float = 0.0
   kl_coef: float = 0.0
+  kl_target: float = 0.0
+  kl_horizon: int = 10_000
   turn_gamma: float = 1.0
   truncated: Literal["keep", "mask"] = "keep"
   overlong_buffer: int = 0
@@ -69,9 +73,19 @@ def refuse(config: GroupConfig) -> None:
   refuse_bounds(config)
   if not 0 <= config.turn_gamma <= 1:
     raise ValueError(f"turn_gamma is {config.turn_gamma}; it must lie in [0, 1].")
-  for name in ("kl_coef", "overlong_buffer", "overlong_penalty"):
+  for name in ("kl_coef", "kl_target", "overlong_buffer", "overlong_penalty"):
     if not getattr(config, name) >= 0:  # so that nan is refused too
       raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative.")
+  refuse_kl_target(config)
+
+
+def refuse_kl_target(config: Any) -> None:
+  """ValueError, beginning with the key, for a target of the KL that cannot be held."""
+  if config.kl_target and not config.kl_coef:
+    raise ValueError(f"kl_target is {config.kl_target}, but kl_coef is 0, and no factor changes that: begin with a "
+                     "coefficient above 0, or use kl_target=0.")
+  if config.kl_horizon < 1:
+    raise ValueError(f"kl_horizon is {config.kl_horizon}; it must be at least 1 episode.")
 
 
 def by_episode(x_B: jax.Array, rows: int) -> jax.Array:

@@ -86,8 +86,10 @@ def grpo_loss(params: dict, batch: GroupBatch, *, grpo: GRPOConfig, score: Score
   policy, kl = mean(surrogate_BT), None
   total = policy.total
   if batch.ref_logprobs_BT is not None:
-    kl = mean(_estimate(hide(scores.logprobs_BT - batch.ref_logprobs_BT), grpo.kl_estimator))
-    total = total + grpo.kl_coef * kl.total
+    kl_BT = _estimate(hide(scores.logprobs_BT - batch.ref_logprobs_BT), grpo.kl_estimator)
+    kl = mean(kl_BT)
+    adapted = batch.kl_coef_B is not None
+    total = total + (mean(batch.kl_coef_B[:, None] * kl_BT).total if adapted else grpo.kl_coef * kl.total)
   if grpo.entropy_coef:
     total = total - grpo.entropy_coef * mean(entropy_bonus(hide(scores.logprobs_BT))).total
   low_BT, high_BT = (ratio_BT < low) & (advantages_B1 < 0), (ratio_BT > high) & (advantages_B1 > 0)

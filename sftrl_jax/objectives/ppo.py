@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from sftrl_jax.metrics import Mean, masked_mean, masked_peak, row_sum
 from sftrl_jax.objectives.batches import PolicyBatch, Score
-from sftrl_jax.objectives.groups import refuse_choices
+from sftrl_jax.objectives.groups import refuse_choices, refuse_kl_target
 from sftrl_jax.objectives.logprobs import entropy_bonus
 from sftrl_jax.objectives.surrogate import clipped_surrogate, refuse_bounds
 
@@ -49,6 +49,9 @@ class PPOConfig:
   truncation: "end": being out of attempts is the task's own end, and V after it is 0: the chat tells how many attempts
     there were. "bootstrap": V of the state after it stands for the rest, in a task that goes on beyond its attempts; no
     response is trained in that state, so V there is a guess that is fed back into the returns, and it may run away
+  critic: what the value head reads: the policy's trunk ("shared"), or one of its own ("own"), which the value loss
+    trains. That begins as the start, or as the reward model where reward_model.critic is True, and costs as much memory
+    and as many FLOPs an update as the policy. Its parameters are critic/model/*
   value_gradient: let the value loss move the trunk too (off: the value head reads it through stop_gradient)
   value_layers: widths of the value head's hidden layers (relu); () is a linear head, (1024, 512) the paper's, on a
     trunk of width 4096
@@ -76,6 +79,7 @@ class PPOConfig:
   gae_lambda: float = 1.0
   whiten: bool = True
   truncation: Literal["end", "bootstrap"] = "end"
+  critic: Literal["shared", "own"] = "shared"
   value_gradient: bool = False
   value_layers: tuple[int, ...] = ()
   critic_warmup: int = 0
@@ -93,14 +97,13 @@ class PPOConfig:
     for name in ("thought_weight", "value_clip", "value_coef", "entropy_coef", "kl_coef", "kl_target"):
       if not getattr(self, name) >= 0:  # so that nan is refused too
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
-    if self.kl_target and not self.kl_coef:
-      raise ValueError(f"kl_target is {self.kl_target}, but kl_coef is 0, and no factor changes that: begin with a "
-                       "coefficient above 0, or use kl_target=0.")
-    if self.kl_horizon < 1:
-      raise ValueError(f"kl_horizon is {self.kl_horizon}; it must be at least 1 episode.")
+    refuse_kl_target(self)
     if self.thought_weight != 1 and self.level != "turn":
       raise ValueError(f"thought_weight is {self.thought_weight}, but level is {self.level!r}, where every token is an "
                        "action: use level='turn', or thought_weight=1.")
+    if self.critic == "own" and self.value_gradient:
+      raise ValueError("value_gradient is True, but critic is 'own', and the policy's trunk gives no values: leave it "
+                       "at False, or use critic='shared'.")
     refuse_bounds(self)
     if self.critic_warmup < 0:
       raise ValueError(f"critic_warmup is {self.critic_warmup}; it must be 0 (none) or some iterations.")

@@ -18,7 +18,7 @@ from sftrl_jax.objectives.ppo import PPOConfig, explained_variance
 from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig
 from sftrl_jax.objectives.returns import gae, rewards_differ, whiten
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
-from sftrl_jax.training.score import Score
+from sftrl_jax.training.score import CRITIC, Score
 from sftrl_jax.training.step import deal, gather
 from sftrl_jax.training.updates.lengths import case_of, cut, widen
 
@@ -50,7 +50,8 @@ def make_score_rows(score: Score, pieces: int, sizes: tuple[int, ...] = ()) -> C
   def score_rows(params: dict, ref: dict | None, rows: Rows, order_B: jax.Array | None = None) -> ScoredRows:
     texts = rows.inputs, rows.targets_BT
     logprobs_BT, values_BT, *counts = score_pieces(score, params, texts, pieces, order_B, sizes)
-    ref_logprobs_BT = None if ref is None else score_pieces(score, {**params, **ref}, texts, pieces, order_B, sizes)[0]
+    policy = {name: tree for name, tree in params.items() if name != CRITIC}   # whose values nobody reads here
+    ref_logprobs_BT = None if ref is None else score_pieces(score, {**policy, **ref}, texts, pieces, order_B, sizes)[0]
     return ScoredRows(logprobs_BT, values_BT, ref_logprobs_BT, *counts)
 
   return score_rows
@@ -121,30 +122,39 @@ def make_return_advantages(section: ReinforcePlusPlusConfig) -> Callable:
 
 
 def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward: bool) -> Callable:
-  """advantages(scored, rows, outcomes) -> (GroupBatch, metrics), to be jitted: no values, one advantage an episode.
+  """advantages(scored, rows, outcomes, kl_coef) -> (GroupBatch, metrics), to be jitted: no values, one advantage an
+  episode.
 
   compare: (rewards_E, present_E, penalties_E=None) -> advantages_E; the episodes of a group are neighbours, and one
     that is not present has no advantage and no part in those of the others
   kl_in_reward: the penalty of an episode, k1 summed over its tokens, lowers its reward; else the loss computes the KL
     from the reference log-probabilities in the batch
+  kl_coef: f32 scalar, of this iteration; left out where it is fixed
   """
 
-  def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes) -> tuple[GroupBatch, dict]:
+  def advantages(scored: ScoredRows, rows: Rows, outcomes: Outcomes, kl_coef: jax.Array | None = None
+                 ) -> tuple[GroupBatch, dict]:
     logprobs_BT, ref_logprobs_BT = scored.logprobs_BT, scored.ref_logprobs_BT
     penalties, metrics, slots = {}, {}, _slots(rows, outcomes.rewards_E)
+    coef = section.kl_coef if kl_coef is None else kl_coef
     spread = lambda x_E: x_E if slots == 1 else jnp.tile(x_E, slots)   # from an episode to its rows
     if ref_logprobs_BT is not None:
       kl_BT = (logprobs_BT - ref_logprobs_BT) * rows.mask_BT
       metrics["objective/kl"] = _per_episode(kl_BT, rows, slots)
+      if section.kl_target:
+        responses = jnp.sum(jnp.max(rows.turns_BT, axis=1) + 1)
+        metrics["objective/kl_response"] = jnp.sum(kl_BT) / jnp.maximum(responses, 1)
       if kl_in_reward:
-        penalties = {"penalties_E": section.kl_coef * _by_episode(jnp.sum, jnp.sum(kl_BT, axis=1), slots)}
+        penalties = {"penalties_E": coef * _by_episode(jnp.sum, jnp.sum(kl_BT, axis=1), slots)}
         ref_logprobs_BT = None
     mask_BT = rows.mask_BT * spread(outcomes.in_loss_E)[:, None]
     if ref_logprobs_BT is not None:
       ref_logprobs_BT = ref_logprobs_BT * mask_BT
     old_BT = None if logprobs_BT is None else logprobs_BT * mask_BT
+    in_loss = ref_logprobs_BT is not None and kl_coef is not None
     batch = GroupBatch(rows.inputs, rows.targets_BT, mask_BT, old_BT, ref_logprobs_BT,
-                       spread(compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties)))
+                       spread(compare(outcomes.rewards_E, present_E=outcomes.has_advantage_E, **penalties)),
+                       jnp.full(mask_BT.shape[0], coef, jnp.float32) if in_loss else None)
     return batch, metrics
 
   return advantages

@@ -9,11 +9,13 @@ from sftrl_jax.models import Model, heads
 from sftrl_jax.objectives.batches import Scores
 from sftrl_jax.objectives.logprobs import logprobs, with_teacher
 
+CRITIC = "critic"   # the root of a critic's own trunk, beside "model" and "value"
 Score = Callable[[dict, Inputs, jax.Array], Scores]
 
 
 def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gradient: bool = False) -> Score:
-  """score(params, inputs, targets_BT) -> Scores. params: {"model": ..., "value": ... or absent}.
+  """score(params, inputs, targets_BT) -> Scores. params: {"model": ..., "value": ... or absent}; with {"critic":
+  {"model": ...}} values are read from that trunk, which their loss trains, and else from the policy's.
 
   One graph gives old log-probabilities, reference log-probabilities and the differentiated ones.
   temperature: divides the logits; chunk: tokens of a row whose logits exist at once (0: all)
@@ -25,7 +27,11 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
     hidden_BTD = model.hidden(trunk, inputs)
     logprobs_BT, entropy_BT, correct_BT = logprobs(
         hidden_BTD, model.unembedding(trunk), targets_BT, temperature=temperature, chunk=chunk, readout=model.readout)
-    values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient) if "value" in params else None
+    values_BT = None
+    if CRITIC in params:
+      values_BT = heads.scalar(params["value"], model.hidden(params[CRITIC]["model"], inputs), stop_gradient=False)
+    elif "value" in params:
+      values_BT = heads.scalar(params["value"], hidden_BTD, not value_gradient)
     return Scores(logprobs_BT, entropy_BT, values_BT, correct_BT)
 
   return score

@@ -18,7 +18,7 @@ class TrainState:
   """All arrays that training changes."""
 
   step: jax.Array  # int32: optimizer updates so far
-  params: dict  # {"model": ...} or the adapters alone, {"lora": ...}; and {"value": ...} with a value head
+  params: dict  # {"model": ...} or the adapters alone, {"lora": ...}; {"value": ...} with a value head, {"critic": ...}
   opt_state: optax.OptState
 
 

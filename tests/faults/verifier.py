@@ -127,3 +127,56 @@ def V21(case):
 def V22(case):
   yield play(case, reward="import io\nsys.stdout = io.StringIO()\nreturn float(verdict.correct)")
   assert len(case.lines()) == 6
+
+
+def batched(case, body: str, *given: str) -> list[str]:
+  """A run by a reward function of TRL's form, which calls it for four responses at a time."""
+  words = play(case, "own_reward.batch=4", *given, reward="pass")
+  lines = "\n".join(f"  {line}" for line in body.splitlines())
+  (case.home / "reward.py").write_text(
+      f"import itertools, os, sys\n\nN = itertools.count()\n\n\n"
+      f"def reward(completions, **kwargs):\n  number = next(N)\n{lines}\n")
+  return words
+
+
+LENGTHS = "return [float(len(completion[0]['content'])) for completion in completions]"
+
+
+def V23(case):
+  yield batched(case, f"if number == 5:\n  raise RuntimeError('the judge is busy')\n{LENGTHS}")
+  counted(case, "dropped/reward")
+
+
+def V24(case):
+  return batched(case, "return [0.0] * (len(completions) - 1)")
+
+
+def V25(case):
+  return batched(case, "return [float('nan')] * len(completions)")
+
+
+def V26(case):
+  return batched(case, "return None")
+
+
+def V27(case):
+  yield batched(case, f"if number == 5:\n  os.abort()\n{LENGTHS}")
+  counted(case, "dropped/reward")
+
+
+def V28(case):
+  yield play(case, reward=sometimes("os.kill(os.getpid(), 9)"))
+  counted(case, "dropped/reward")
+
+
+def V29(case):
+  output = yield play(case, reward="if next(N) == 20:\n  for _ in range(256):\n    os.write(1, b'x' * 2**20)\n"
+                                   "return float(verdict.correct)")
+  assert len(case.lines()) == 6 and len(output) < 200_000, f"{len(output)} letters are printed"
+
+
+def V30(case):
+  words = batched(case, LENGTHS)
+  text = (case.home / "reward.py").read_text()
+  (case.home / "reward.py").write_text(text.replace("completions, **kwargs", "completions, trainer_state, **kwargs"))
+  return words

@@ -117,6 +117,13 @@ def test_at_the_start_the_loss_is_ln_2_and_nothing_is_preferred(dpo):
   assert numbers["logps/chosen"] < 0 and 1 <= numbers["response_length/chosen"] <= 5
 
 
+def test_on_a_bandit_labels_are_followed_reversed_ones_too_and_a_coin_teaches_nothing():
+  params, batch = pairs.bandits()
+  loss = lambda params, batch: dpo_loss(params, batch, dpo=DPOConfig(beta=1.0), score=pairs.bandit_score)[0]
+  after = jax.jit(jax.vmap(lambda params, batch: pairs.learned(loss, params, batch)))(params, batch)
+  pairs.refuse_unlearned(*(np.asarray(jax.nn.log_softmax(tables["logits"])) for tables in (params, after)))
+
+
 @pytest.mark.parametrize("wrong, message", [
     ({"beta": 0.0}, "beta is 0.0; it must be positive"), ({"beta": float("nan")}, "beta is nan"),
     ({"loss": "simpo"}, "loss is 'simpo'; it must be one of sigmoid, ipo, hinge"),

@@ -38,7 +38,9 @@ def test_nothing_weighs_nothing(mean):
 @pytest.mark.parametrize("change, told", [
     ({"group": 1}, "group is 1; it must be at least 2"), ({"group": 0}, "group is 0"), ({"epochs": 0}, "epochs is 0"),
     ({"minibatches": 0}, "minibatches is 0"), ({"max_rounds": 0}, "max_rounds is 0"), ({"clip": 0}, "clip is 0"),
-    ({"clip": 1.0}, "clip is 1.0"), ({"kl_coef": -1}, "kl_coef is -1"), ({"turn_gamma": 1.1}, "turn_gamma is 1.1"),
+    ({"clip": 1.0}, "clip is 1.0"), ({"kl_coef": -1}, "kl_coef is -1"),
+    ({"kl_target": 6.0}, "kl_target is 6.0, but kl_coef is 0"), ({"kl_horizon": 0}, "kl_horizon is 0"),
+    ({"turn_gamma": 1.1}, "turn_gamma is 1.1"),
     ({"truncated": "drop"}, "truncated is 'drop'; it must be one of keep, mask"),
     ({"filter_by": "length"}, "filter_by is 'length'; it must be one of success, reward"),
     ({"overlong_buffer": -1}, "overlong_buffer is -1"), ({"overlong_penalty": -1.0}, "overlong_penalty is -1.0"),

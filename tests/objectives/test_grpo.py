@@ -1,5 +1,6 @@
 """Group relative policy optimisation on tables: the parameters are the logits themselves."""
 
+import dataclasses
 import functools
 import importlib.util
 import pathlib
@@ -135,6 +136,8 @@ def test_the_kl_in_the_loss_is_weighed_as_the_loss_is(mean, estimator, value):
   want = (weights * value(gap)).sum()
   without, *_ = evaluate(params, batch.replace(ref_logprobs_BT=None), grpo)
   np.testing.assert_allclose(total - without, 0.3 * want, rtol=1e-4)
+  adapted, *_ = evaluate(params, batch.replace(kl_coef_B=jnp.full(len(gap), 0.3)), dataclasses.replace(grpo, kl_coef=9))
+  np.testing.assert_allclose(adapted, total, rtol=1e-5)
   assert floats(metrics)["loss/kl_avg"] == pytest.approx(want / count, rel=1e-4)
 
 

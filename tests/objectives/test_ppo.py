@@ -296,6 +296,7 @@ def test_a_kl_in_the_loss_has_the_gradient_of_the_kl(level):
 
 @pytest.mark.parametrize("fields, message", [
     ({"kl": "both"}, "kl is 'both'"), ({"kl_target": -1.0, "kl_coef": 0.1}, "kl_target is -1.0"),
+    ({"critic": "own", "value_gradient": True}, "value_gradient is True, but critic is 'own'"),
     ({"kl_target": 6.0}, "kl_target is 6.0, but kl_coef is 0"),
     ({"kl_horizon": 0}, "kl_horizon is 0")])
 def test_a_kl_out_of_range_is_refused(fields, message):

@@ -70,6 +70,16 @@ def test_accuracy_is_also_of_the_pairs_where_length_does_not_give_the_answer_awa
   assert floats(metrics)["rewards/accuracies"] == pytest.approx(right.mean())
 
 
+def test_on_a_bandit_the_policy_that_is_best_for_the_scores_follows_the_labels_and_a_coin_teaches_nothing():
+  """Of E r - beta KL(pi, start), whose maximum is start exp(r / beta) / Z; beta is 0.5."""
+  params, batch = pairs.bandits()
+  loss = lambda params, batch: reward_loss(params, batch, reward=RewardConfig(), score=pairs.bandit_score)[0]
+  after = jax.jit(jax.vmap(lambda params, batch: pairs.learned(loss, params, batch)))(params, batch)
+  start = jax.nn.log_softmax(params["logits"])
+  best = jax.nn.log_softmax(start + after["scores"] / 0.5)
+  pairs.refuse_unlearned(np.asarray(start), np.asarray(best))
+
+
 @pytest.mark.parametrize("wrong, message", [({"centre": -1.0}, "centre is -1"), ({"layers": (0,)}, "layers is")])
 def test_a_wrong_field_is_named_with_its_rule(wrong, message):
   with pytest.raises(ValueError, match=message):

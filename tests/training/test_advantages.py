@@ -232,6 +232,24 @@ def test_the_kl_of_a_group_lowers_rewards_or_is_left_to_the_loss():
   assert group_metrics["objective/kl"] == metrics["objective/kl"]
 
 
+@pytest.mark.parametrize("in_reward", [False, True])
+def test_an_adapted_coefficient_of_a_group_is_that_of_a_fixed_one(in_reward):
+  laid, numbers = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES)
+  score_alone = lambda *given: score(*given)._replace(values_BT=None)
+  scored = jax.jit(make_score_rows(score_alone, 1))({"model": 1.0}, {"model": 1.5}, laid)
+  compare = lambda **fields: jax.jit(make_group_advantages(
+      GRPOConfig(**fields), functools.partial(leave_one_out, group=2), in_reward))
+  fixed, _ = compare(kl_coef=0.5)(scored, laid, numbers)
+  adapted, metrics = compare(kl_coef=0.1, kl_target=1.0)(scored, laid, numbers, np.float32(0.5))
+  np.testing.assert_allclose(adapted.advantages_B, fixed.advantages_B, rtol=1e-6)
+  assert fixed.kl_coef_B is None and (adapted.kl_coef_B is None) == in_reward
+  if not in_reward:
+    np.testing.assert_array_equal(adapted.kl_coef_B, [0.5, 0.5])
+  responses = sum(len(episode.turns) for episode in EPISODES)
+  np.testing.assert_allclose(metrics["objective/kl_response"], metrics["objective/kl"] * len(EPISODES) / responses,
+                             rtol=1e-6)
+
+
 def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage():
   batch, _, arrays = grouped(leave_one_out, mask=True)   # the second episode was ended because its chat did not fit
   np.testing.assert_array_equal(batch.mask_BT[0], arrays.mask_BT[0])

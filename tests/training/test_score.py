@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.models import build, heads
-from sftrl_jax.training.score import make_score, make_teacher_score
+from sftrl_jax.training.score import CRITIC, make_score, make_teacher_score
 
 
 def logits_of(model, params, inputs):
@@ -39,6 +39,20 @@ def test_values_move_the_trunk_only_when_asked_to(model, params, ragged, value_g
   grads = jax.jit(jax.grad(lambda p: jnp.sum(score(p, *ragged[:2]).values_BT)))(params)
   assert any(np.any(g) for g in jax.tree.leaves(grads["model"])) == value_gradient
   assert np.any(grads["value"]["kernel"])
+
+
+def test_a_critic_of_its_own_gives_the_values_and_has_their_gradient_alone(model, params, ragged):
+  other, score = jax.tree.map(lambda x: 1.5 * x, params["model"]), make_score(model)
+  own = {**params, CRITIC: {"model": other}}
+  loss = lambda params: (jnp.sum(score(params, *ragged[:2]).values_BT), score(params, *ragged[:2]))
+  (_, scores), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(own)
+  plain = jax.jit(score)
+  on = ragged[2] > 0
+  np.testing.assert_allclose(scores.logprobs_BT[on], plain(params, *ragged[:2]).logprobs_BT[on], atol=1e-6)
+  np.testing.assert_allclose(scores.values_BT[on], plain({**params, "model": other}, *ragged[:2]).values_BT[on],
+                             atol=1e-5)
+  assert not any(np.any(g) for g in jax.tree.leaves(grads["model"]))
+  assert np.any(grads[CRITIC]["model"]["embed"]) and np.any(grads["value"]["kernel"])
 
 
 def test_rows_that_only_fill_the_tables_up_have_no_probability(model, params, ragged):

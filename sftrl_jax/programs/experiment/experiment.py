@@ -101,6 +101,11 @@ class Experiment:
     return self.algorithm_config.value_layers if self.algorithm is not None and self.algorithm.value_head else None
 
   @property
+  def has_own_critic(self) -> bool:
+    """Whether the value head reads a trunk of its own."""
+    return getattr(self.algorithm_config, "critic", "shared") == "own"
+
+  @property
   def reads_reference(self) -> bool:
     """Whether RL measures the KL to its start: where it is in the objective, and under every reward model, whose scores
     mean less the farther the policy is from what they were learned on."""

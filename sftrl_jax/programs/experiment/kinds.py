@@ -137,7 +137,11 @@ def _check_reward_model(experiment: Experiment) -> None:
     raise ValueError(f"config.reward_model.start is {section['start']!r}, but algorithm "
                      f"{experiment.config['algorithm']} learns from no rewards: leave it out, or use "
                      "--config.algorithm=ppo.")
-  refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers)
+  refuse_critic(section["critic"], experiment.reward_model, experiment.model.config, experiment.head_layers,
+                experiment.has_own_critic)
+  if experiment.has_own_critic and experiment.lora.rank:
+    raise ValueError(f"config.ppo.critic is 'own' and config.lora.rank {experiment.lora.rank}, but a critic's own "
+                     "trunk is trained whole: use --config.ppo.critic=shared, or --config.lora.rank=0.")
 
 
 def _refuse_unrewarded(env: Env, config: dict) -> None:

@@ -291,6 +291,7 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   reference = flops.forward(config, positions, length) + tower() if experiment.reads_reference else 0.0   # no adapters
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
+  head += flops.forward(config, positions, length, unembedded=0) + tower() if experiment.has_own_critic else 0.0
   teacher = flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
   return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head + teacher
                    + tower(training=True, adapters=adapters),

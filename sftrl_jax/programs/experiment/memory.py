@@ -11,7 +11,8 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.start.initial_params import param_shapes
-from sftrl_jax.programs.start.trainable import value_head
+from sftrl_jax.programs.start.trainable import critic_shapes
+from sftrl_jax.training.score import CRITIC
 
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))   # of a container
 ARRAYS_OF_A_ROW = 5   # of 4 bytes a token: ids, positions, segments, targets, weights
@@ -54,12 +55,14 @@ def held(experiment: Experiment, learner: Learner) -> dict[str, int]:
   trained = {"model": params}
   if experiment.lora.rank:
     trained = {"lora": jax.eval_shape(lambda key: adapters.init(experiment.lora, params, key), jax.random.key(0))}
-  trained |= jax.eval_shape(lambda: value_head(experiment))
+  critic = critic_shapes(experiment)
+  trained |= critic
   plays = experiment.algorithm or experiment.evals.variants
   turns = range(experiment.actor.turns) if plays else ()
   longest = max((experiment.actor.cache_len(turn) for turn in turns), default=0)
   kept = jax.eval_shape(lambda: cache.empty(model.config, rollout.rows, longest)) if longest else ()
-  parts = {"parameters": _bytes(params) + (_bytes(trained) if experiment.lora.rank else 0),
+  beside = _bytes(trained) if experiment.lora.rank else _bytes(critic.get(CRITIC, {}))
+  parts = {"parameters": _bytes(params) + beside,
            "optimizer state": _bytes(jax.eval_shape(learner.optimizer.init, trained)), "gradients": _bytes(trained),
            "cache of a rollout": _bytes(kept), "batch": learner.rows * length * 4 * ARRAYS_OF_A_ROW}
   if experiment.teacher is not None:

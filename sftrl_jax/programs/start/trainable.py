@@ -24,6 +24,7 @@ from sftrl_jax.programs.start.initial_params import (
     start_and_fingerprint,
 )
 from sftrl_jax.training.log import write_json
+from sftrl_jax.training.score import CRITIC
 
 
 def full_params_fn(experiment: Any) -> Callable[[dict, dict], dict]:
@@ -52,7 +53,7 @@ def _init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   start, seed = experiment.start, experiment.seed
   if not experiment.lora.rank:
     params = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-    return params, {"model": params, **_first_value_head(experiment)}, {}
+    return params, {"model": params, **_first_critic(experiment, params)}, {}
   peft = pretrained.adapters(start)
   if (workdir / RECORD).is_file() or any((workdir / "checkpoints").glob("[0-9]*")):
     params, _ = adapter_base(workdir, start, experiment.model, seed, experiment.mesh)
@@ -69,7 +70,7 @@ def _init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   begins = params
   if peft and reads_start(experiment):   # else it would be a second copy of the model that nobody reads
     begins = initial_params.load_start(start, experiment.model, seed, experiment.mesh)
-  return begins, {**adapters, **_first_value_head(experiment)}, {"model": params}
+  return begins, {**adapters, **_first_critic(experiment, params)}, {"model": params}
 
 
 def reads_start(experiment: Any) -> bool:
@@ -88,7 +89,7 @@ def measures_kl(experiment: Any) -> bool:
 def abstract_trainable(experiment: Any) -> tuple[dict, dict, dict]:
   """`init_trainable` as shapes with shardings, nothing loaded: for who compiles what cannot run here."""
   params = abstract_params(experiment.model, experiment.mesh)
-  value = jax.eval_shape(lambda: value_head(experiment))
+  value = critic_shapes(experiment)
   value = abstract_with(value, rules.shardings(value, experiment.mesh))
   teacher = {"teacher": experiment.teacher.abstract(experiment.mesh)} if experiment.teacher else {}
   if not experiment.lora.rank:
@@ -110,10 +111,21 @@ def value_head(experiment: Any) -> dict:
   return {} if layers is None else {"value": heads.init(experiment.model.config.width, layers, experiment.seed)}
 
 
-def _first_value_head(experiment: Any) -> dict:
-  """`value_head`, or the score head of a reward model where the critic begins as that."""
-  reward = experiment.reward_model
-  return {"value": reward.value_head(experiment.mesh)} if reward and reward.config.critic else value_head(experiment)
+def critic_shapes(experiment: Any) -> dict:
+  """The shapes of what a run trains beside its model or adapters: a head, and a critic's own trunk where it has one."""
+  trunk = {CRITIC: {"model": param_shapes(experiment.model)}} if experiment.has_own_critic else {}
+  return {**jax.eval_shape(lambda: value_head(experiment)), **trunk}
+
+
+def _first_critic(experiment: Any, start: dict) -> dict:
+  """The parameters of `critic_shapes` at the start of a run. Where the critic begins as a reward model, the head is its
+  score head, and a trunk of its own the reward model's; else that is `start`, the policy's."""
+  reward, mesh = experiment.reward_model, experiment.mesh
+  rewarded = reward is not None and reward.config.critic
+  head = {"value": reward.value_head(mesh)} if rewarded else value_head(experiment)
+  if not experiment.has_own_critic:
+    return head
+  return {**head, CRITIC: {"model": reward.load(mesh)[0]["model"] if rewarded else start}}
 
 
 def _pinned_start(start: str) -> str:

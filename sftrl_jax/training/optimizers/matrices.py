@@ -16,7 +16,7 @@ from sftrl_jax.projections import STACKS
 _AXES = {f"{path}/{leaf}": (tuple(range(1, 1 + len(reads))), tuple(range(1 + len(reads), 1 + len(reads) + len(writes))))
          for projections in STACKS.values() for path, projection in projections.items()
          for leaf, (reads, writes) in projection.matrices.items()}
-_BLOCKS = tuple(f"{tree}/{stack}" for tree in ("model", "lora") for stack in STACKS)
+_BLOCKS = tuple(f"{tree}/{stack}" for tree in ("model", "lora", "critic/model") for stack in STACKS)
 
 
 def axes(path: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

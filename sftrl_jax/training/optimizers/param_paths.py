@@ -11,10 +11,10 @@ from sftrl_jax import trees
 
 
 def decays(path: str) -> bool:
-  """Matrices of the model and of adapters decay; norms, biases, gates of what reads pictures and the value head do not.
-  """
+  """Matrices of the model, of adapters and of a critic's trunk decay; norms, biases, gates of what reads pictures and
+  the value head do not."""
   gates = ("attn_gate", "mlp_gate", "tile/gate", "positions/gate")
-  return path.startswith(("model/", "lora/")) and not path.endswith(("scale", "bias", *gates))
+  return path.startswith(("model/", "lora/", "critic/model/")) and not path.endswith(("scale", "bias", *gates))
 
 
 def decoupled_decay(weight_decay: float, schedule: Callable) -> optax.GradientTransformation:

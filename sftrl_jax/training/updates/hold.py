@@ -8,14 +8,16 @@ import jax.numpy as jnp
 
 from sftrl_jax import trees
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, TokenBatch, has_advantage
+from sftrl_jax.training.score import CRITIC
 from sftrl_jax.training.state import TrainState
 
 POLICY = {"model", "lora"}   # roots of parameters that are the policy's
 
 
 def is_policy(path: str) -> bool:
-  """Whether a parameter, or an optimizer's array of it, is the policy's and not the value head's."""
-  return bool(POLICY.intersection(path.split("/")))
+  """Whether a parameter, or an optimizer's array of it, is the policy's and not the value function's."""
+  names = path.split("/")
+  return bool(POLICY.intersection(names)) and CRITIC not in names
 
 
 def hold_policy(step: Callable, without_advantage: bool = True, warmup: int = 0) -> Callable:

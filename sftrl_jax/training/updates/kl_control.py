@@ -2,17 +2,18 @@
 
 import math
 
+from sftrl_jax.objectives.groups import GroupConfig
 from sftrl_jax.objectives.ppo import PPOConfig
 
 MOST = 0.2   # of the relative error that one iteration counts
 
 
-def is_adaptive(config: object) -> bool:
+def is_adaptive(config: PPOConfig | GroupConfig) -> bool:
   """Whether the coefficient of an algorithm's section changes from iteration to iteration."""
-  return isinstance(config, PPOConfig) and config.kl_target > 0
+  return config.kl_target > 0
 
 
-def adapted(ppo: PPOConfig, coef: float, kl: float, episodes: int) -> float:
+def adapted(config: PPOConfig | GroupConfig, coef: float, kl: float, episodes: int) -> float:
   """The coefficient after an iteration of so many episodes (Ziegler et al. 2019, section 2.2).
 
     e = clip(KL / target - 1, -0.2, 0.2)        coef' = coef (1 + e episodes / horizon)
@@ -21,8 +22,8 @@ def adapted(ppo: PPOConfig, coef: float, kl: float, episodes: int) -> float:
   """
   if not math.isfinite(kl):
     return coef
-  error = min(max(kl / ppo.kl_target - 1.0, -MOST), MOST)
-  return coef * max(0.0, 1.0 + error * episodes / ppo.kl_horizon)
+  error = min(max(kl / config.kl_target - 1.0, -MOST), MOST)
+  return coef * max(0.0, 1.0 + error * episodes / config.kl_horizon)
 
 
 def metrics(coef: float, in_reward: bool, kl: float, scores: float) -> dict[str, float]:

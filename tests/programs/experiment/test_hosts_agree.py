@@ -111,20 +111,24 @@ def pair(tiny, pair_config, tmp_path_factory):
   configs = {"sft": tiny("sft", evals__variants="()"), "rl": tiny(
       "rl", evals__variants="('id_seen',)", evals__expert_episodes=99, evals__samples=2),
              "pairs": pair_config("reward", steps=2), "killed": killed}
+  return home, run_in_two(CHILD, {name: config.to_dict() for name, config in configs.items()}, home)
+
+
+def run_in_two(code, configs, home):
+  """[(exit code, output)] of two processes that run `code` together."""
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
   flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
-  say = json.dumps({name: config.to_dict() for name, config in configs.items()})
   children = []
   for process in range(2):
     environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "LOCAL_DEVICES": "1", "SFTRL_PROCESSES": "2",
                    "SFTRL_COORDINATOR": f"127.0.0.1:{port}", "SFTRL_PROCESS": str(process),
                    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    children.append(subprocess.Popen([sys.executable, "-c", CHILD, say, str(home)], env=environment, text=True,
-                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    children.append(subprocess.Popen([sys.executable, "-c", code, json.dumps(configs), str(home)], env=environment,
+                                     text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
   told = [child.communicate(timeout=300)[0] for child in children]
-  return home, list(zip([child.returncode for child in children], told, strict=True))
+  return list(zip([child.returncode for child in children], told, strict=True))
 
 
 def test_a_config_that_differs_is_told_once(pair):
@@ -183,6 +187,36 @@ def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
   assert [line["expert_states"] for line in mine if line["temperature"] == 0] == [13]
   assert lines_of(pair[0] / "evaluated", "episodes.jsonl") == lines_of(tmp_path, "episodes.jsonl")
   assert sum("Written:" in said for _, said in pair[1]) == 1
+
+
+REWARDED = """
+import json, pathlib, sys
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from ml_collections import ConfigDict
+from sftrl_jax.parallel import hosts, peers
+from sftrl_jax.programs import rl
+
+hosts.join({})
+fellows = peers.connect()
+rl.run(ConfigDict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]) / "two")
+"""
+
+
+def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny, run_of, lines_of, tmp_path):
+  config = tiny("rl", reward="", reward_model__start=reward_home(tmp_path / "reward", bias=0.1),
+                ppo__kl_target=5.0, ppo__kl_horizon=16, evals__variants="('id_seen',)")
+  run_of(config, tmp_path / "one")
+  for code, output in run_in_two(REWARDED, config.to_dict(), tmp_path):
+    assert code == 0, output
+  one, two = (lines_of(tmp_path / name, "metrics.jsonl") for name in ("one", "two"))
+  for ours, theirs in zip(one, two, strict=True):
+    for name in ("loss", "objective/scores", "objective/gold", "objective/kl", "objective/kl_coef",
+                 "reward_model/score", "reward_model/outside", "compute/score_flops"):
+      assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5), name
+  one, two = (lines_of(tmp_path / name, "evals.jsonl") for name in ("one", "two"))
+  assert [line["proxy"] for line in two] == pytest.approx([line["proxy"] for line in one], abs=1e-5)
+  assert (tmp_path / "two" / "reward_model.json").is_file()
 
 
 def arrays_of(workdir, step):

@@ -24,7 +24,9 @@ from sftrl_jax.programs.experiment.environment import make_env
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.loop.reward_scorers import RECORD, make_scorer
 from sftrl_jax.programs.plan import jitted_functions
+from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.training.score import CRITIC
 
 WORD = "+"   # that the reward model is to prefer
 UNPAID = '''
@@ -150,7 +152,8 @@ def rewarded(tiny, tmp_path_factory):
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   config = ConfigDict(dict(
       steps=40, batch=4, env=section, tokenizer=dict(name="words"), start="scratch", objective="reward",
-      model=dict(width=16, layers=1, heads=2), data=dict(path=str(path), length=96), evals=dict(variants=()),
+      model=dict(width=16, layers=1, heads=2, mlp="plain", activation="relu"),
+      data=dict(path=str(path), length=96), evals=dict(variants=()),
       optimizer=dict(name="adamw", learning_rate=3e-2), log=dict(writers=(), report=False), mesh=dict(cpu_threads=0)))
   preference.run(run_config.resolve_for("preference", config, [], lambda _: None), home / "run")
   return home / "run"
@@ -158,9 +161,11 @@ def rewarded(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rlhf(tiny, rewarded):
-  """rlhf(method, **overrides) -> the config of a run by the reward model, whose KL is adapted."""
-  own = {"rl": {"ppo__kl_coef": 0.02, "ppo__kl_target": 5.0, "ppo__kl_horizon": 64, "ppo__gae_lambda": 0.95},
-         "grpo": {"grpo__kl_coef": 0.02, "evals__variants": "()"}}
+  """rlhf(method, **overrides) -> the config of a run by the reward model, whose KL is adapted. The critic of PPO has a
+  trunk of its own, which begins as the reward model's."""
+  own = {"rl": {"ppo__kl_coef": 0.02, "ppo__kl_target": 5.0, "ppo__kl_horizon": 64, "ppo__gae_lambda": 0.95,
+                "ppo__critic": "own", "reward_model__critic": True},
+         "grpo": {"grpo__kl_coef": 0.02, "grpo__kl_target": 1e-3, "grpo__kl_horizon": 64, "evals__variants": "()"}}
   return lambda method, **overrides: tiny(method, **{
       "reward": "", "reward_model__start": rewarded, "batch": 16, "rollout__rows": 16, "rollout__shrink": "()",
       "env__attempts": 1, "steps": 10, "optimizer__learning_rate": 0.05, "schedule__warmup": 1,
@@ -170,7 +175,7 @@ def rlhf(tiny, rewarded):
 @pytest.fixture(scope="module")
 def straight(rlhf, run_of, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("rlhf") / "straight"
-  run_of(rlhf("rl", reward_model__critic=True), workdir)
+  run_of(rlhf("rl"), workdir)
   return workdir
 
 
@@ -184,6 +189,21 @@ def test_the_policy_learns_what_the_reward_model_prefers(straight, lines_of):
   episodes = [line for line in lines_of(straight, "episodes.jsonl") if line["kind"] == "train"]
   assert np.mean(list(map(share, episodes[-6:]))) > np.mean(list(map(share, episodes[:6])))
   assert len({line["compile/count"] for line in lines}) == 1   # the reward model's program too
+
+
+def test_a_critic_of_its_own_begins_as_the_reward_model_and_leaves_the_policy_its_trunk(straight, rlhf, rewarded):
+  experiment = build_experiment(rlhf("rl"), "rl")
+  with jax.set_mesh(experiment.mesh):
+    policy, trained, _ = trainable.init_trainable(experiment, straight)
+    rewarding, _ = experiment.reward_model.load(experiment.mesh)
+  jax.tree.map(np.testing.assert_array_equal, trained[CRITIC]["model"], rewarding["model"])
+  jax.tree.map(np.testing.assert_array_equal, trained["model"], policy)
+  cost = {own: KINDS["rl"].make_learner(build_experiment(rlhf("rl", ppo__critic=own), "rl")).flops
+          for own in ("own", "shared")}
+  assert 1.5 < cost["own"].train / cost["shared"].train < 2 and cost["own"].score > cost["shared"].score
+  held = {own: memory.held(build_experiment(rlhf("rl", ppo__critic=own), "rl"), KINDS["rl"].make_learner(experiment))
+          for own in ("own", "shared")}
+  assert held["own"]["parameters"] == 2 * held["shared"]["parameters"] == 8 * trees.size(policy)
 
 
 def test_gold_stands_beside_the_proxy(straight, lines_of):
@@ -213,9 +233,9 @@ def test_the_kl_is_measured_paid_for_and_its_coefficient_follows_it(straight, li
 
 
 def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(straight, rlhf, run_of, lines_of, tmp_path):
-  run_of(rlhf("rl", reward_model__critic=True, steps=5), tmp_path)
+  run_of(rlhf("rl", steps=5), tmp_path)
   evals = lines_of(tmp_path, "evals.jsonl")
-  run_of(rlhf("rl", reward_model__critic=True), tmp_path)
+  run_of(rlhf("rl"), tmp_path)
   timed = ("timing_s", "throughput", "seconds", "compute/chip", "compile")
   same = lambda home, name: [{key: value for key, value in line.items() if not key.startswith(timed)}
                              for line in lines_of(home, name)]
@@ -233,6 +253,8 @@ def test_an_environment_that_pays_nothing_is_learned_from_by_groups_and_measured
   for line in lines_of(tmp_path / "run", "metrics.jsonl"):
     assert "objective/gold" not in line and math.isfinite(line["objective/scores"]) and line["objective/kl"] > -1
     assert line["frac_reward_zero_std"] < 1 and "objective/non_score_reward" not in line   # the KL is in the loss
+  coefs = [line["objective/kl_coef"] for line in lines_of(tmp_path / "run", "metrics.jsonl")]
+  assert coefs == pytest.approx([0.02, 0.02 * (1 - 0.2 * 16 / 64)])   # the first KL is 0
   last = lines_of(tmp_path / "run", "evals.jsonl")[-2:]
   assert all(line["verifies"] is False and "reward" not in line and math.isfinite(line["proxy"]) for line in last)
   assert f"id_seen/T1 score {last[1]['proxy']:.3g}  (" in capsys.readouterr().out   # and no success of 0%

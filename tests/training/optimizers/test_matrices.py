@@ -33,6 +33,7 @@ def test_every_leaf_of_a_model_goes_to_muon_or_to_adam(params):
   for path, numbers in dimensions.items():
     if path in BLOCKS:
       assert (tuple(numbers.reduction_axis), tuple(numbers.output_axis)) == BLOCKS[path] == axes(path), path
+      assert axes(f"critic/{path}") == axes(path)
     else:
       assert numbers is None and axes(path) is None, path
   slots = trees.leaves(jax.eval_shape(make_optimizer(OptimizerConfig("muon"), float).init, params))

@@ -15,6 +15,7 @@ MATRICES = {"model/embed", "model/unembed", *(f"model/layers/block/{part}/kernel
 
 def test_matrices_decay_and_norms_and_heads_do_not(params):
   assert {path for path in trees.leaves(params) if decays(path)} == MATRICES
+  assert {path for path in trees.leaves({"critic": params}) if decays(path)} == {f"critic/{path}" for path in MATRICES}
   steps = trees.leaves(decay_step(jax.tree.map(jnp.ones_like, params), 0.5, {"*/mlp/*": 0.5}))
   for path, step in steps.items():
     np.testing.assert_array_equal(step, 0.0 if path not in MATRICES else -0.25 if "/mlp/" in path else -0.5, path)

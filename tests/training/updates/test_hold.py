@@ -14,7 +14,7 @@ from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.training import state as states
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
 from sftrl_jax.training.step import make_train_step
-from sftrl_jax.training.updates.hold import hold_policy
+from sftrl_jax.training.updates.hold import hold_policy, is_policy
 
 SCHEDULE = lambda step: 0.01
 PATHS = ("model/embed", "model/layers/block/mlp/up/kernel", "value/bias")
@@ -31,6 +31,12 @@ def stepper(loss, name="adamw"):
   built = make_optimizer(OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.1), SCHEDULE)
   step = make_train_step(loss, built, SCHEDULE, 2)
   return built, jax.jit(step), jax.jit(hold_policy(step))
+
+
+def test_a_critic_of_its_own_is_not_the_policy():
+  for root in ("", "0/mu/", "inner/0/nu/"):
+    assert is_policy(f"{root}model/embed") and is_policy(f"{root}lora/layers/block/mlp/up/a")
+    assert not is_policy(f"{root}critic/model/embed") and not is_policy(f"{root}value/kernel")
 
 
 def of_policy(state):

@@ -6,6 +6,7 @@ import pytest
 
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
+from sftrl_jax.objectives.rloo import RLOOConfig
 from sftrl_jax.training.updates.kl_control import adapted, is_adaptive, metrics
 
 PPO = PPOConfig(kl_coef=0.1, kl_target=6.0, kl_horizon=1000)
@@ -30,6 +31,9 @@ def test_it_comes_to_the_coefficient_that_holds_the_target():
 
 def test_only_a_target_is_adaptive():
   assert is_adaptive(PPO) and not is_adaptive(PPOConfig(kl_coef=0.1)) and not is_adaptive(GRPOConfig(kl_coef=0.1))
+  for group in (GRPOConfig, RLOOConfig):
+    assert is_adaptive(group(kl_coef=0.1, kl_target=6.0))
+    assert adapted(group(kl_coef=0.1, kl_target=6.0, kl_horizon=1000), 0.1, 60.0, 64) == adapted(PPO, 0.1, 60.0, 64)
 
 
 def test_the_penalty_is_said_where_it_is_in_the_reward():

@@ -40,8 +40,8 @@ class RewardModelConfig:
     training answers; off is the raw score r
   missing_eos: the reward, in place of the score, of a response that max_new_tokens has cut before its end; "none"
     scores it as any other
-  critic: ppo's value head begins as the score head, scaled alike; both then have the same width and hidden layers, and
-    it reads the policy's trunk
+  critic: ppo's value head begins as the score head, scaled alike; both then have the same width and hidden layers. It
+    reads the policy's trunk, or with ppo.critic="own" one that begins as the reward model's, of the same kind of model
   flops: that the reward model has cost, charged with the first step; recorded: all of its run, its pairs included, as
     WORKDIR/reward_scale.json says
   """
@@ -182,9 +182,9 @@ def _charged(about: str, config: RewardModelConfig, home: Path) -> float:
 
 
 def refuse_critic(critic: bool, reward: RewardModel | None, policy: DecoderConfig,
-                  layers: tuple[int, ...] | None) -> None:
+                  layers: tuple[int, ...] | None, own: bool = False) -> None:
   """ValueError where `critic`, config.reward_model.critic, cannot be done. layers: of the policy's value head, None
-  without one."""
+  without one; own: whether that has a trunk of its own."""
   if not critic:
     return
   about = "config.reward_model.critic is True, but"
@@ -197,6 +197,16 @@ def refuse_critic(critic: bool, reward: RewardModel | None, policy: DecoderConfi
     raise ValueError(f"{about} the score head has (width, layers) {theirs} and ppo's value head {ours}: use "
                      f"--config.ppo.value_layers=\"{reward.layers}\" on a trunk of the same width, or leave it at "
                      "False.")
+  if own and _computed(reward.model.config) != _computed(policy):
+    raise ValueError(f"{about} ppo.critic is 'own', and the reward model is another kind of model than the policy: its "
+                     "trunk cannot be the critic's. Use models whose config.model is the same, "
+                     "--config.ppo.critic=shared, or leave reward_model.critic at False.")
+
+
+def _computed(config: DecoderConfig) -> DecoderConfig:
+  """The config without what only says how the same is computed."""
+  return dataclasses.replace(config, **{name: getattr(DecoderConfig, name) for name in (
+      "attention", "flatten", "remat", "unroll")})
 
 
 def _refuse_unfinished(about: str, home: Path, last: int) -> None:

@@ -1,5 +1,6 @@
 """What a reward model must be, to be one of a run: every mistake is one error, before anything is loaded."""
 
+import dataclasses
 import json
 
 import jax
@@ -95,6 +96,9 @@ def test_the_critic_begins_as_the_score_head_scaled_or_is_refused(described, rew
   assert value == pytest.approx((raw - 0.2) / 2.0, rel=1e-5)
   policy = DecoderConfig(vocab=9, width=16, layers=1, heads=2)
   refuse_critic(True, reward, policy, ())
+  refuse_critic(True, reward, dataclasses.replace(reward.model.config, remat="full", unroll=3), (), own=True)
+  with pytest.raises(ValueError, match="config.reward_model.critic is True, but ppo.critic is 'own', and the reward"):
+    refuse_critic(True, reward, policy, (), own=True)
   refuse_critic(False, None, policy, None)
   for arguments, message in (((None, policy, ()), "names no reward model"), ((reward, policy, None), "no value head"),
                              ((reward, policy, (8,)), r"\(width, layers\) \(16, \(\)\) and ppo's value head")):
