@@ -86,6 +86,12 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if not item.nodeid.startswith(LONG)]
 
 
+def pytest_collection_finish(session):
+  """What is imported and collected by now stays: no collection of garbage looks through it again."""
+  gc.collect()
+  gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs_are_bounded():
   """Programs of earlier files are forgotten where they are many."""
