@@ -85,8 +85,8 @@ def get_config(choice=""):
           "(values, target) pairs is.",
           "Here, a base of seed 0 was trained for 2,000 steps (success 8% in distribution, 5% under the shifted rule) "
           "and then, for more to lose and to gain, for 3,500 (22%, 17%); both were post-trained by SFT and PPO, the "
-          "second one in every arm, and all were seen on the evaluation hands. An embedding of a cell's place was added "
-          "to the model after a recitation without it read 4% of hands. Nothing else was changed.",
+          "second one in every arm, and all were seen on the evaluation hands. An embedding of a cell's place was "
+          "added to the model after a recitation without it read 4% of hands. Nothing else was changed.",
           "The probe did not support, and this study does not claim: that PPO raises greedy success under the shifted "
           "rule, that PPO improves recognition, that SFT lowers success on shifted looks (it raised it), that PPO "
           "beats SFT on visual shifts at equal FLOPs (the reverse on red suits and the dark deck, a tie on the other), "
