@@ -34,7 +34,7 @@ def get_config(choice=""):
   config.compute = dict(microbatches=8)  # what fits a core's cache
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=20)
-  return real(config) if pretrained else scratch(config)
+  return real(config, choice) if pretrained else scratch(config)
 
 
 def scratch(config):
@@ -42,10 +42,10 @@ def scratch(config):
   return config
 
 
-def real(config):
+def real(config, choice):
   """A chat model knows how to count: it learns the form of the answer, and to be careless half the time."""
   config.optimizer.learning_rate = 1e-4
   config.schedule.warmup = 20
-  config.compute = dict(microbatches=4, logit_chunk=64)
+  config.compute = task.compute(choice, microbatches=4)
   config.checkpoint.every = 100
   return config

@@ -32,14 +32,14 @@ def get_config(choice=""):
   config.compute = dict(microbatches=4, lengths=1)
   config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
-  return real(config) if choice in task.PRETRAINED else config
+  return real(config, choice) if choice in task.PRETRAINED else config
 
 
-def real(config):
+def real(config, choice):
   """What a model of a hundred million parameters and more wants instead."""
   config.flops = 1e16
   config.batch = 128
   config.optimizer.learning_rate = 1e-5
-  config.compute = dict(microbatches=8, logit_chunk=64)
+  config.compute = task.compute(choice, microbatches=8)
   config.checkpoint.every = 20
   return config

@@ -32,7 +32,7 @@ def get_config(choice=""):
   config.log = dict(every=10)
   if choice == "chosen":
     return preferred(config)
-  return real(config) if choice in task.PRETRAINED else config
+  return real(config, choice) if choice in task.PRETRAINED else config
 
 
 def preferred(config):
@@ -41,12 +41,12 @@ def preferred(config):
   return config
 
 
-def real(config):
+def real(config, choice):
   """What a model of a hundred million parameters and more wants instead."""
   config.flops = 1e16
   config.batch = 32
   config.data = dict(length=256)  # two or three examples, packed
   config.optimizer.learning_rate = 3e-5
-  config.compute = dict(microbatches=4, logit_chunk=64)
+  config.compute = task.compute(choice, microbatches=4)
   config.checkpoint.every = 100
   return config

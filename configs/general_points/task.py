@@ -5,9 +5,10 @@ A choice is a real model (PRETRAINED), or the small decoder on another game (GAM
 
 from ml_collections import ConfigDict
 
-# Real models by the choice of a config. rows: episodes decoded together; hands: of an evaluation.
+# Real models by the choice of a config. rows: episodes decoded together; episodes: of an evaluation. logit_chunk: 64
+# but where all logits of a microbatch, which are then computed once and not twice, are under a gigabyte.
 PRETRAINED = {
-    "smollm2": dict(start="smollm2", dtype="float32", rows=64, episodes=256,
+    "smollm2": dict(start="smollm2", dtype="float32", rows=64, episodes=256, logit_chunk=0,
                     kl_episodes=0),   # its study measured 512
     "qwen2.5-0.5b": dict(start="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", rows=256, episodes=512),
     "llama3.2-1b": dict(start="meta-llama/Llama-3.2-1B-Instruct", dtype="bfloat16", rows=256, episodes=512),
@@ -28,6 +29,11 @@ GAMES = {
         env=dict(reasoning=True), rollout=dict(max_new_tokens=35), row=41, base_row=126,
         start="runs/cot_base", variants=("id_seen", "id_unseen", "rule_ood")),
 }
+
+
+def compute(choice, microbatches) -> dict:
+  """Of a real model: how many microbatches, and how many tokens of a row have their logits at once (0: all)."""
+  return dict(microbatches=microbatches, logit_chunk=PRETRAINED[choice].get("logit_chunk", 64))
 
 
 def shared(choice="", **env) -> ConfigDict:

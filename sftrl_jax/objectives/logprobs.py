@@ -15,7 +15,7 @@ def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array
   """(logprobs_BT, entropy_BT, correct_BT) of log_softmax(logits(h W) / temperature): f32, f32 nats,
   bool.
 
-  chunk: tokens of a row whose logits exist at once (0: all of them); the backward pass recomputes them, so a
+  chunk: most tokens of a row whose logits exist at once (0: all of them); the backward pass recomputes them, so a
   vocabulary of 256k costs B * chunk * V floats and no more. readout: the model's.
   """
   sizes = check(hidden_BTD=hidden_BTD, unembed_DV=unembed_DV, targets_BT=targets_BT)
@@ -27,9 +27,11 @@ def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array
 
 
 def _in_chunks(score: Callable[..., tuple[jax.Array, ...]], chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-  """score(*arrays), whose results are [B, T], on `chunk` of the T columns of all arrays at a time."""
+  """score(*arrays), whose results are [B, T], on at most `chunk` of the T columns of all arrays at a time, about
+  as many in every piece: 136 columns in chunks of 128 are two pieces of 68, and not 256 columns."""
   T = arrays[0].shape[1]
   pieces = -(-T // chunk)
+  chunk = -(-T // pieces)
   pad = lambda x: jnp.pad(x, ((0, 0), (0, pieces * chunk - T), *((0, 0),) * (x.ndim - 2)))
   split = lambda x: jnp.moveaxis(pad(x).reshape(x.shape[0], pieces, chunk, *x.shape[2:]), 1, 0)
   _, scored = jax.lax.scan(lambda _, piece: (None, score(*piece)), None, tuple(map(split, arrays)))

@@ -115,7 +115,7 @@ class ComputeConfig:
 
   microbatches: pieces of a batch whose activations exist at once; "auto" (as model.remat="auto"): the fastest choice
     that fits the memory, by the compiler; a run prints and records it
-  logit_chunk: tokens of a row whose logits exist at once (0: all)
+  logit_chunk: most tokens of a row whose logits exist at once (0: all, which computes them once and not twice)
   lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
     longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
     longer to compile (1: all rows at the longest)

@@ -71,7 +71,18 @@ def _devices(eqn) -> int:
 
 
 def _kernel(eqn, body: float) -> float:
-  """FLOPs of a Pallas kernel: its own cost estimate, else its body at every point of its grid."""
+  """FLOPs of a Pallas kernel: its own cost estimate, else its body at every point of its grid that computes."""
   estimate = getattr(eqn.params.get("cost_estimate"), "flops", None)
   grid = getattr(eqn.params.get("grid_mapping"), "grid", ())
-  return float(estimate) if estimate else body * math.prod(size for size in grid if isinstance(size, int))
+  return float(estimate) if estimate else body * math.prod(size for size in grid if isinstance(size, int)) * _share(eqn)
+
+
+def _share(eqn) -> float:
+  """The share of a grid that computes. Splash attention has no estimate of its own, and skips the blocks that a causal
+  mask, with a window or without, leaves out: of row i of blocks all but i + 1.
+  Its first operand has an entry a block."""
+  name = str(eqn.params.get("name") or eqn.params.get("name_and_src_info"))
+  if not name.startswith("splash"):
+    return 1.0
+  width, rows = sorted(eqn.invars[0].aval.shape[-2:])
+  return sum(min(row + 1, width) for row in range(rows)) / (rows * width)

@@ -63,7 +63,7 @@ def make_plan(config: ConfigDict, verb: str, where: Slice, only: tuple[str, ...]
   functions = []
   for function in compile_functions(experiment, only, arguments_only):
     functions.append(function)
-    say(f"{function.name:<28}{'does not fit' if function.oom else 'compiled':<13}{function.peak / GIB:>8.2f} GiB   "
+    say(f"{function.name:<34}{'does not fit' if function.oom else 'compiled':<13}{function.peak / GIB:>8.2f} GiB   "
         f"{function.seconds_to_compile:6.1f} s, {time.perf_counter() - began:.0f} s in all")
   if not functions:
     raise ConfigError(f"--only={','.join(only)} names no function of this run: their names begin with state, average, "

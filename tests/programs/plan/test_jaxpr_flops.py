@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType
 
 from sftrl_jax import models
-from sftrl_jax.models import DecoderConfig, flops
+from sftrl_jax.models import DecoderConfig, flops, kernels
 from sftrl_jax.programs.plan import jaxpr_flops
 
 SQUARE = jax.ShapeDtypeStruct((8, 8), jnp.float32)
@@ -66,3 +66,14 @@ def test_a_body_that_runs_on_every_device_is_charged_for_each():
   spec = jax.sharding.PartitionSpec("x")
   split = jax.shard_map(lambda x: x @ jnp.ones((8, 8)), mesh=mesh, in_specs=spec, out_specs=spec)
   assert counted(split, jax.ShapeDtypeStruct((32, 8), jnp.float32)).once == 4 * ONE
+
+
+@pytest.mark.parametrize("window, blocks", [(0, 36), (512, 15), (1024, 21)])   # of 512 tokens, 8 a row
+def test_splash_is_charged_for_the_blocks_that_its_mask_leaves(window, blocks):
+  q, k = (jax.ShapeDtypeStruct((1, heads, 4096, 128), jnp.float32) for heads in (4, 2))
+  attend = lambda q, k, v: kernels.splash(q, k, v, jnp.ones((1, 4096), jnp.int32), window)
+  one_product = 4 * 2.0 * 512**2 * 128 * blocks
+  assert counted(attend, q, k, k).once == 2 * one_product
+  backward = counted(jax.grad(lambda *qkv: jnp.sum(attend(*qkv)), (0, 1, 2)), q, k, k).once
+  # Forward 2 products of blocks, d of queries 3, d of keys and values 4; and one product with a vector.
+  assert backward == pytest.approx((2 + 3 + 4) * one_product, rel=1e-3)
