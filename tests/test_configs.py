@@ -32,7 +32,8 @@ METHOD = {
     "log": "counts steps: another unit",
 }
 # What a study compares, by its file, where that is no method: it says so in its overrides.
-COMPARED = {"configs/study/attempts_cpu.py": "env.attempts"}
+COMPARED = {"configs/study/attempts_cpu.py": "env.attempts",
+            "configs/study/general_points_vl_cpu.py:arms": "optimizer.freeze"}
 STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "configs") for command in entry.commands
            if command.split()[1] == "study"]
 

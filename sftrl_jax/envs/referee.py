@@ -299,6 +299,10 @@ def _problem(verdict: Verdict) -> str:
   for name in ("feedback", "code"):
     if not isinstance(getattr(verdict, name), str):
       return f"{name} is {short(getattr(verdict, name))}, but it must be a str."
+  parts = verdict.parts
+  if parts is not None and (not isinstance(parts, dict) or not all(
+      isinstance(name, str) and type(right) is bool for name, right in parts.items())):
+    return f"parts is {short(parts)}, but it must be a dict of {{name: True or False}}, or None: write bool(...)."
   ended = verdict.terminated or verdict.truncated
   if verdict.terminated and verdict.truncated:
     return ("terminated and truncated are both True, but an episode ends one way: terminated when the task is over, "

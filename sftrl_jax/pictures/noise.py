@@ -48,5 +48,6 @@ def _cut(sheet: np.ndarray, y: int, x: int, height: int, width: int) -> np.ndarr
 def _sheet(deviation: float) -> np.ndarray:
   """int16 [2 * SIDE, 2 * SIDE, 3]: noise of this standard deviation in whole levels, beside and below itself, so that a
   cut may leave the sheet on two sides."""
-  sheet = np.random.default_rng(5).standard_normal((SIDE, SIDE, 3), dtype=np.float32)
+  draw = np.random.default_rng(5)
+  sheet = draw.standard_normal((SIDE, SIDE, 3), dtype=np.float32)
   return np.tile(np.rint(np.clip(deviation * sheet, -9999, 9999)).astype(np.int16), (2, 2, 1))

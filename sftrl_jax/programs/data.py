@@ -1,19 +1,23 @@
 """`sftrl data`: writes an environment's demonstrations into a file that TRL, and `sftrl sft` with data.path, read.
 
 A row is `prompt` and `completion`, both lists of messages. TRL trains on the completion of such rows alone, as our own
-SFT does on a demonstration. Row i is demonstration i of the config's seed.
+SFT does on a demonstration. Row i is demonstration i of the config's seed. Pictures are PNG files in a folder beside
+the rows: a column `images` has their paths, in order, and each {"type": "image"} of a message's parts stands for one.
 """
 
 import functools
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sftrl_jax.chat import Message
 from sftrl_jax.data.demonstrations import Demonstration, DemonstrationsConfig, demonstration, refuse
 from sftrl_jax.data.read import needed
 from sftrl_jax.envs import nothing
 from sftrl_jax.paths import named_errors
+from sftrl_jax.pictures.read import png
 from sftrl_jax.programs.config.errors import ConfigError, refuse_file
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.environment import make_env, variant_env
@@ -37,13 +41,16 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
   rows = _recorded((row(shown(index), whole) for index in range(count)), hashes)
   with only_output(out, "--out"):
     refuse_out(out)   # again: another process may have written it meanwhile
-    part = out.with_name(f".{out.name}.part")
+    part, pictures = out.with_name(f".{out.name}.part"), out.with_name(f".{pictures_of(out).name}.part")
     try:
       with named_errors(out):
-        WRITERS[out.suffix](rows, part)
+        WRITERS[out.suffix](_drawn(rows, pictures, pictures_of(out).name), part)
+        if pictures.exists():
+          pictures.replace(pictures_of(out))
       part.replace(out)
     finally:
       part.unlink(missing_ok=True)
+      shutil.rmtree(pictures, ignore_errors=True)
   print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(hashes):,} of them "
         f"different.\nTo train on it: sftrl sft --config=configs/sft/chat.py --config.data.path={out} --workdir=...")
 
@@ -54,7 +61,15 @@ def refuse_out(out: Path) -> None:
     raise ConfigError(f"--out={out}: rows are written as {' or '.join(WRITERS)}: give such a file.")
   if out.exists():
     raise ConfigError(f"--out={out} is there already: remove it, or give another file.")
+  if pictures_of(out).exists():
+    raise ConfigError(f"--out={out} has its pictures in {pictures_of(out)}, which is there already: remove it, or give "
+                      "another file.")
   refuse_file("--out", out.parent)
+
+
+def pictures_of(out: Path) -> Path:
+  """The folder of the pictures of a file of rows."""
+  return out.with_name(f"{out.stem}_images")
 
 
 def parse_count(text: str) -> int:
@@ -87,23 +102,45 @@ def stream(config: dict, variant: str) -> Callable[[int], Demonstration]:
 
 def row(shown: Demonstration, whole: bool) -> dict:
   """Returns a demonstration as a row: its last message, which alone is learned, is the completion; or, of a whole walk,
-  messages with a flag on every response."""
-  chat = shown.chat
-  if any(message.image is not None for message in chat):
-    raise ConfigError("This environment shows pictures, which rows of text cannot hold: choose a variant without.")
-  messages = [{"role": message.role, "content": message.text} for message in chat]
+  messages with a flag on every response. `images` are its pictures, as arrays; a row without any has no such key."""
+  images = [message.image for message in shown.chat if message.image is not None]
+  messages = [{"role": message.role, "content": _content(message, bool(images))} for message in shown.chat]
   responses = [message for message in messages if message["role"] == "assistant"]
+  seen = {"images": images} if images else {}
   if not whole:
-    return {"prompt": messages[:-1], "completion": messages[-1:]}
+    return {"prompt": messages[:-1], "completion": messages[-1:], **seen}
   for number, message in enumerate(responses):
     message["train"] = number in shown.learned
-  return {"messages": messages}
+  return {"messages": messages, **seen}
+
+
+def _content(message: Message, in_parts: bool) -> str | list[dict]:
+  """The text of a message; in_parts: as TRL's rows with pictures have it, one form for every message of a file."""
+  if not in_parts:
+    return message.text
+  return [{"type": "image"}] * (message.image is not None) + [{"type": "text", "text": message.text}]
 
 
 def _recorded(rows: Iterator[dict], hashes: set[int]) -> Iterator[dict]:
   """Passes rows on and puts their hashes into `hashes`, so that the caller can count distinct rows afterwards."""
   for each in rows:
-    hashes.add(hash(json.dumps(each)))
+    texts = {key: value for key, value in each.items() if key != "images"}
+    hashes.add(hash((json.dumps(texts), *(image.tobytes() for image in each.get("images", ())))))
+    yield each
+
+
+def _drawn(rows: Iterator[dict], folder: Path, name: str) -> Iterator[dict]:
+  """Writes the pictures of each row into `folder`, and passes the row on with their paths from where the rows lie.
+
+  name: of the folder once it is whole
+  """
+  for number, each in enumerate(rows):
+    if "images" in each:
+      folder.mkdir(exist_ok=True)
+      files = [f"{number:06d}_{place}.png" for place in range(len(each["images"]))]
+      for file, image in zip(files, each["images"], strict=True):
+        (folder / file).write_bytes(png(image))
+      each = {**each, "images": [f"{name}/{file}" for file in files]}
     yield each
 
 
@@ -115,10 +152,12 @@ def _write_jsonl(rows: Iterator[dict], path: Path) -> None:
 
 def _write_parquet(rows: Iterator[dict], path: Path) -> None:
   pyarrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
-  fields = [("role", pyarrow.string()), ("content", pyarrow.string())]
   first = next(rows)
+  part = pyarrow.struct([("type", pyarrow.string()), ("text", pyarrow.string())])
+  fields = [("role", pyarrow.string()), ("content", pyarrow.list_(part) if "images" in first else pyarrow.string())]
   fields += [("train", pyarrow.bool_())] if "messages" in first else []
-  schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.struct(fields))) for name in first])
+  schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.string() if name == "images" else pyarrow.struct(fields)))
+                           for name in first])
   rows = itertools.chain([first], rows)
   with parquet.ParquetWriter(path, schema) as file:
     while chunk := list(itertools.islice(rows, CHUNK)):

@@ -97,7 +97,8 @@ def test_a_reward_is_a_float_afterwards(reward):
     (dict(reward="1"), "reward is '1'"), (dict(correct=1), "correct is 1, but it must be True or False"),
     (dict(truncated=True), "terminated and truncated are both True"), (dict(terminated=False), "chat is None"),
     (dict(chat=(Message("user", "x"),)), "at the end of the episode"), (dict(feedback=None), "feedback is None"),
-    (dict(code=3), "code is 3"), (dict(terminated=False, chat=(Message("assistant", "x"),)), "the last is the user's"),
+    (dict(code=3), "code is 3"), (dict(parts={"cards": 1}), "parts is {'cards': 1}"), (dict(parts=[]), "parts is []"),
+    (dict(terminated=False, chat=(Message("assistant", "x"),)), "the last is the user's"),
     (dict(terminated=False, chat=["x"]), "it must be a tuple of Messages")])
 def test_a_wrong_verdict_names_the_step_and_the_response(changes, told):
   with pytest.raises(TaskError, match=f"{HERE}step: ") as error:

@@ -7,6 +7,7 @@ import pytest
 
 from sftrl_jax.data import batches, rows
 from sftrl_jax.main import main
+from sftrl_jax.pictures import read as pictures
 from sftrl_jax.programs import data
 from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.config.errors import ConfigError
@@ -88,6 +89,25 @@ def test_the_library_datasets_reads_both_files_alike(config, tmp_path):
                                  cache_dir=str(tmp_path / "cache"))
     assert read.column_names == ["prompt", "completion"] and len(read) == 5
     assert read[0]["completion"][0]["role"] == "assistant" and read[0]["prompt"][0]["content"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_pictures_are_files_beside_the_rows(suffix, config, tmp_path):
+  datasets = pytest.importorskip("datasets")
+  settings = config(env__attempts="3")
+  settings["env"] |= {"vision": True, "style": "recite", "noise": 0.6}
+  data.run(settings, tmp_path / f"rows{suffix}", count=6)
+  read = datasets.load_dataset({".jsonl": "json", ".parquet": "parquet"}[suffix], split="train",
+                               data_files=str(tmp_path / f"rows{suffix}"), cache_dir=str(tmp_path / "cache"))
+  shown = data.stream(settings, "")
+  for index, row in enumerate(read):
+    chat = shown(index).chat
+    assert len(row["images"]) == 1 and (pictures.read(tmp_path / row["images"][0]) == chat[0].image).all()
+    parts = [[(part["type"], part.get("text")) for part in message["content"]]
+             for message in (*row["prompt"], *row["completion"])]
+    assert parts == [[("image", None)] * (message.image is not None) + [("text", message.text)] for message in chat]
+  with pytest.raises(ConfigError, match="rows_images, which is there already"):
+    data.run(settings, (tmp_path / "rows").with_suffix({".jsonl": ".parquet", ".parquet": ".jsonl"}[suffix]), count=1)
 
 
 def test_a_variant_shows_its_own_task(config, tmp_path):

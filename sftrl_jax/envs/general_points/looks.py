@@ -52,7 +52,7 @@ class Look:
       image = drawing.row(cards, deck, self.pixels or CELL, shifts)
     else:
       side = self.pixels or CANVAS
-      shifts = [(step(side // 240), step(side // 24)) for _ in cards] if self.jitter else ()
+      shifts = tuple((step(side // 240), step(side // 24)) for _ in cards) if self.jitter else ()
       image = drawing.table(cards, deck, side, shifts)
     image = noise.expose(image, source, self.noise, self.contrast)
     image.flags.writeable = False   # states are immutable

@@ -39,7 +39,7 @@ Node = tuple[int, int]
 class City:
   """streets: {node: {eighth of a circle: the next node}}; landmarks: {node: (name, kind, bearing in degrees)}.
 
-  rotation: degrees by which the grid is turned; block: meters between two neighbours along a side.
+  rotation: degrees by which the grid is turned; block: meters between two neighbours along a side; number: of its pool
   """
 
   name: str
@@ -47,6 +47,7 @@ class City:
   block: float
   streets: dict[Node, dict[int, Node]]
   landmarks: dict[Node, tuple[str, str, int]]
+  number: int = 0
 
   def heading(self, eighth: int) -> int:
     return (45 * eighth + self.rotation) % 360
@@ -87,7 +88,7 @@ def generate(number: int, pool: str, size: int, share: float) -> City:
       word = draw.choice(free)
       taken.add((word, kind))
       landmarks[node] = f"{word} {kind.capitalize()}", kind, draw.randrange(360)
-  return City(name, draw.randint(-20, 20), draw.randint(60, 110), streets, landmarks)
+  return City(name, draw.randint(-20, 20), draw.randint(60, 110), streets, landmarks, number)
 
 
 def walk(city: City, draw: random.Random, legs: int, straight: int, drop: float, number: int | str = "",
@@ -114,7 +115,7 @@ def walk(city: City, draw: random.Random, legs: int, straight: int, drop: float,
       visited.add(node)
     if len(path) == legs and node in city.landmarks:
       parts = tuple(_leg(city, *step, draw, straight, drop) for step in path)
-      return route.make(f"route {number} of {city.name}", start, parts, wrap)
+      return route.make(f"route {number} of {city.name}", start, parts, wrap, city.number)
   raise ValueError(f"no route of {legs} legs was drawn in {city.name} in {_DRAWS} attempts: use fewer legs, a larger "
                    "size, or more landmarks.")
 
@@ -123,8 +124,10 @@ def _leg(city: City, node: Node, facing: int, draw: random.Random, straight: int
   following, heading = city.streets[node][facing], city.heading(facing)
   begin, end = city.place(node), city.place(following)
   sign = city.landmarks.get(following)
-  landmark = route.Landmark(sign[0], sign[1], compass.side_word(heading, sign[2])) if sign else None
-  return route.Leg(heading, (begin, end), landmark, route.between((begin, end), draw, straight, drop, _snap))
+  landmark = route.Landmark(sign[0], sign[1], compass.side_word(heading, sign[2]),
+                            compass.bend(heading, sign[2])) if sign else None
+  streets = tuple(tuple(map(city.heading, city.streets[ending])) for ending in (node, following))
+  return route.Leg(heading, (begin, end), landmark, route.between((begin, end), draw, straight, drop, _snap), streets)
 
 
 def _snap(place: route.Place, ends: tuple[route.Place, route.Place]) -> route.Place:

@@ -5,6 +5,8 @@
   response  nothing LINE 1 TURN west    (what is seen, the line that is followed, the action: TURN x, FORWARD, STOP)
   feedback  SEE bank CROSSING           after a right action, which moves on: what is seen at the next point
             WRONG                       after a wrong one; DONE at the end
+
+With vision, SEE stands alone (or before CROSSING), and what is seen is in the picture of the message.
 """
 
 from __future__ import annotations
@@ -27,18 +29,18 @@ _OPENING = re.compile(r"[^ ]+ LINE [0-9]+ ")
 _TURNS = {space: frozenset(f"TURN {word}" for word in words) for space, words in _SPACES.items()}
 
 
-def prompt(route: Route, space: str) -> str:
+def prompt(route: Route, space: str, vision: bool = False) -> str:
   """The words of the action space, the route's lines, and what is seen at its first point."""
   lines, last = [], len(route.turns) - 1
   for index, (turn, landmark) in enumerate(zip(route.turns, route.landmarks, strict=True)):
     lines += [f"TURN {turn.relative.replace(' ', '_')} {turn.absolute}",
               f"{'REACH' if index == last else 'WALK'} {_kind(landmark)}"]
   numbered = " ".join(f"{number} {line}" for number, line in zip(_LINES, lines, strict=False))
-  return f"ACTIONS {' '.join(_SPACES[space])} ROUTE {numbered} END {observation(route.points[0])}"
+  return f"ACTIONS {' '.join(_SPACES[space])} ROUTE {numbered} END {observation(route.points[0], vision)}"
 
 
-def observation(point: Point) -> str:
-  return f"SEE {_kind(point.landmark)}{' CROSSING' if point.intersection else ''}"
+def observation(point: Point, vision: bool = False) -> str:
+  return f"SEE{'' if vision else f' {_kind(point.landmark)}'}{' CROSSING' if point.intersection else ''}"
 
 
 def action(move: str, word: str) -> str:
@@ -67,17 +69,22 @@ def judge(point: Point, space: str, response: str) -> str:
   return "action" if words[0] == _kind(point.landmark) else "misread"
 
 
+def sees(point: Point, response: str) -> bool:
+  """Whether a response begins with the landmark of a point, or with `nothing` where there is none."""
+  return response[:LONGEST].partition(" ")[0] == _kind(point.landmark)
+
+
 def action_start(response: str) -> int:
   """Where the words after "SEEN LINE 1" start; 0 where a response does not begin like that."""
   opening = _OPENING.match(response)
   return opening.end() if opening else 0
 
 
-def feedback(code: str, following: Point | None) -> str:
+def feedback(code: str, following: Point | None, vision: bool = False) -> str:
   """What the policy reads next. following: the point after a right action; None at the end of the route."""
   if code != "correct":
     return "WRONG"
-  return observation(following) if following else "DONE"
+  return observation(following, vision) if following else "DONE"
 
 
 def _kind(landmark) -> str:

@@ -13,14 +13,17 @@ import random
 import zlib
 from typing import ClassVar
 
+import numpy as np
+
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.envs import fields
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.envs.virl import city, compact, compass, legacy, paper, saved_routes
+from sftrl_jax.envs.virl import city, compact, compass, legacy, paper, saved_routes, views
 from sftrl_jax.envs.virl.route import Landmark, Point, Route
 
 STYLES = {"paper": paper, "compact": compact}
 VARIANT_LABELS = {"id": "ID", "rule_ood": "OOD, relative actions", "city_ood": "OOD, new cities"}
+VISUAL_LABELS = {"visual_ood": "OOD, new look"}
 CODE_LABELS = {"correct": "correct", "action": "wrong action", "misread": "misread, wrong action",
                "space": "other action space", "illegal": "illegal format"}
 SPACES = ("absolute", "relative")
@@ -68,7 +71,12 @@ class VIRL:
   routes: a file of the paper's routes (route_infos.json with gps_pano_mapping.pkl beside it) in place of the cities.
   legacy: the defects of the paper's released environment and verifier; for style="paper" only.
   variant: "train"; "id" (the same cities, absolute actions); "rule_ood" (the routes of `id` under relative actions;
-    both spaces change places where training is relative); or "city_ood" (other cities with other landmarks).
+    both spaces change places where training is relative); "city_ood" (other cities with other landmarks); or, with
+    vision, "visual_ood" (the routes of `id`, whose cities have another look).
+  vision: every point is shown as a picture of four views, and the text does not name what is seen now.
+  pixels: of a view's side: 1200 in the paper. 0 for 224 in style "paper", 64 in "compact".
+  look: of the cities of training: "day", or "any" (that of the visual shifts too, as a base model needs).
+  panoramas: the directory of the panoramas of `routes` (the data's street_views); "" for drawn streets.
   """
 
   style: str = "paper"
@@ -85,6 +93,10 @@ class VIRL:
   routes: str = ""
   legacy: bool = False
   variant: str = "train"
+  vision: bool = False
+  pixels: int = 0
+  look: str = "day"
+  panoramas: str = ""
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
@@ -99,6 +111,9 @@ class VIRL:
     most = STYLES[self.style].MOST_LEGS
     if not self.routes and self.legs[1] > most:
       raise ValueError(f"legs is {self.legs}, but style {self.style!r} has at most {most}: use legs={most}.")
+    if self.variant == "visual_ood" and self.variant not in self.variants:
+      raise ValueError("variant is 'visual_ood', but it is another look of drawn streets: use vision=True and "
+                       "panoramas=''.")
     if self.variant not in ("train", *self.variants):
       raise ValueError(f"variant is {self.variant!r}, but the routes of {self.routes} are of one set of cities: use "
                        "routes=FILE of other cities with variant='id', or routes='' for generated cities.")
@@ -111,7 +126,7 @@ class VIRL:
 
   @property
   def variant_labels(self) -> dict[str, str]:
-    labels = dict(VARIANT_LABELS)
+    labels = VARIANT_LABELS | (VISUAL_LABELS if self.vision and not self.panoramas else {})
     if self.routes:
       del labels["city_ood"]   # a file has the cities of its routes
     return labels
@@ -148,8 +163,8 @@ class VIRL:
     route = self.route(seed)
     space = self._space(seed)
     style = STYLES[self.style]
-    opening = style.prompt(route, space)
-    state = _at(style, Walk(route, space, (), opening), 0)
+    opening = style.prompt(route, space, self.vision)
+    state = self._at(Walk(route, space, (), opening), 0)
     return state, state.chat
 
   def route(self, seed: int | str) -> Route:
@@ -181,16 +196,33 @@ class VIRL:
     arrived = correct and point.move == "stop"
     truncated = not correct and tries >= self.tries + self.legacy
     following = state.route.points[state.place + 1] if correct and not arrived else None
-    feedback = verifier.feedback(code, following)
-    chat = (*state.chat, Message("assistant", response), Message("user", feedback))
+    feedback = verifier.feedback(code, following, self.vision)
+    parts = {"landmark": style.sees(point, response)} if self.vision else None
+    image = self._picture(state.route, following) if following and not style.REBUILT else None
+    chat = (*state.chat, Message("assistant", response), Message("user", feedback, image))
     ended = arrived or truncated
     if following:
       done = f" {style.action(point.move, point.word(state.space))}\n"
-      state = _at(style, dataclasses.replace(state, chat=chat, tries=0, history=state.history + done), state.place + 1)
+      state = self._at(dataclasses.replace(state, chat=chat, tries=0, history=state.history + done), state.place + 1)
     else:
       state = dataclasses.replace(state, chat=chat, tries=tries, ended=ended)
     reward = self.rewards[1 if unscored else _REWARD[code]]
-    return state, Verdict(reward, arrived, truncated, correct, arrived, feedback, None if ended else state.chat, code)
+    following_chat = None if ended else state.chat
+    return state, Verdict(reward, arrived, truncated, correct, arrived, feedback, following_chat, code, parts)
+
+  def _picture(self, route: Route, point: Point) -> np.ndarray | None:
+    return views.picture(self, route, point) if self.vision else None
+
+  def _at(self, state: Walk, place: int) -> Walk:
+    """The state at a point: with the chat as it is, or with the point's own prompt where the style writes one anew."""
+    style, point = STYLES[self.style], state.route.points[place]
+    if not style.REBUILT:
+      chat = state.chat or (Message("user", state.opening, self._picture(state.route, point)),)
+      return dataclasses.replace(state, chat=chat, place=place)
+    shown = style.turn_of(place + 1, state.history, point, self.vision)
+    chat = (Message("user", f"{state.opening}{shown}{style.output()}", self._picture(state.route, point)),)
+    history = style.turn_of(place + 1, state.history, point)
+    return dataclasses.replace(state, chat=chat, history=history, place=place)
 
   def expert(self, state: Walk, choice: int = 0) -> str:
     """The right answer at the point where `state` is; there is one."""
@@ -264,16 +296,6 @@ def stream(purpose: str, seed: int | str) -> random.Random:
   return random.Random(f"virl {purpose} {seed}")
 
 
-def _at(style, state: Walk, place: int) -> Walk:
-  """The state at a point: with the chat as it is, or with the point's own prompt where the style writes one anew."""
-  if not style.REBUILT:
-    chat = state.chat or (Message("user", state.opening),)
-    return dataclasses.replace(state, chat=chat, place=place)
-  history = style.turn_of(place + 1, state.history, state.route.points[place])
-  chat = (Message("user", f"{state.opening}{history}{style.output()}"),)
-  return dataclasses.replace(state, chat=chat, history=history, place=place)
-
-
 def _checked(env: VIRL) -> dict:
   """The normalised fields; ValueError for the first that is wrong."""
   legs = env.legs if isinstance(env.legs, (list, tuple)) else (env.legs, env.legs)
@@ -284,6 +306,7 @@ def _checked(env: VIRL) -> dict:
   if not isinstance(env.routes, str):
     raise ValueError(f"routes is {env.routes!r}, but it must be the path of a file, or '' for generated cities.")
   return {
+      **views.checked(env),
       "style": fields.choice("style", env.style, tuple(STYLES)),
       "space": fields.choice("space", env.space, (*SPACES, "mixed")),
       "legs": (low, high),
@@ -297,7 +320,7 @@ def _checked(env: VIRL) -> dict:
       "tries": fields.integer("tries", env.tries, 1, 100),
       "rewards": tuple(fields.real("rewards", reward, "use for example (1, -1, -1.5)") for reward in fields.items(
           "rewards", env.rewards, 3, "of a right action, a wrong one, a wrong one after misreading")),
-      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS))}
+      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS, *VISUAL_LABELS))}
 
 
 def _share(name: str, value: float) -> float:

@@ -20,19 +20,25 @@ WORDS = ()
 OBSERVATION, INSTRUCTION, ACTION = "current observation", "current instruction", "action"
 CROSSING = "You observe an intersection"
 NOTHING = "No landmarks nearby"
+VIEWS = "You observe an image of 4 views"   # in place of what is seen there
 _WORDS = {"absolute": compass.COMPASS, "relative": compass.RELATIVE}
 _DECODER = json.JSONDecoder()
 _TEMPLATE = (f'{{"{OBSERVATION}": "what you observe now", "{INSTRUCTION}": "the line that you follow now", '
              f'"{ACTION}": "..."}}')
 
 
-def prompt(route: Route, space: str) -> str:
-  """Task, instruction and action space: all that is the same at every point of a route."""
+def prompt(route: Route, space: str, vision: bool = False) -> str:
+  """Task, instruction and action space: all that is the same at every point of a route.
+
+  vision: what is observed now is in an image before the text
+  """
   words = ", ".join(_WORDS[space])
+  views = ("[Observation format]\nThe image shows the 4 views around you: [front, right; back, left], front and right "
+           "above, back and left below.\n\n") if vision else ""
   return ("[Task]\nYou are an expert navigator who walks through a city. Follow the instruction from its first line to "
           "its last, one action at a time, until you stop at the destination.\n\n"
           f"[Instruction]\n{chr(10).join(instruction(route))}\n\n"
-          "[Action space]\n"
+          f"{views}[Action space]\n"
           "\"forward()\": walk one step ahead.\n"
           f"\"turn_direction(x)\": turn, where x is one of {words}.\n"
           "\"stop()\": end the walk at the destination.\n\n"
@@ -49,9 +55,12 @@ def instruction(route: Route) -> list[str]:
   return [f"{number}. {line}" for number, line in enumerate(lines, 1)]
 
 
-def turn_of(number: int, before: str, point: Point) -> str:
-  """The observation at the `number`-th point (from 1) after the lines before it, and an action to be given."""
-  return f"{before}O_{number}: {observation(point)}\nA_{number}:"
+def turn_of(number: int, before: str, point: Point, vision: bool = False) -> str:
+  """The observation at the `number`-th point (from 1) after the lines before it, and an action to be given.
+
+  vision: the landmark is left to the image. As in the released code, what was observed before is text
+  """
+  return f"{before}O_{number}: {observation(point, vision)}\nA_{number}:"
 
 
 def output() -> str:
@@ -64,9 +73,9 @@ def phrase(landmark: Landmark) -> str:
   return f"{landmark.name} is on your {landmark.side}" if landmark.side else landmark.name
 
 
-def observation(point: Point) -> str:
+def observation(point: Point, vision: bool = False) -> str:
   """What is seen and whether the point is an intersection, in one line."""
-  seen = phrase(point.landmark) if point.landmark else NOTHING
+  seen = VIEWS if vision else phrase(point.landmark) if point.landmark else NOTHING
   return f"{seen}; {CROSSING if point.intersection else ''}"
 
 
@@ -111,8 +120,16 @@ def judge(point: Point, space: str, response: str) -> str:
     return "illegal"
   if acted not in _LEGAL[space]:
     return "space"
-  landmark = point.landmark.name in seen if point.landmark else "no landmark" in seen.lower()
-  return "action" if landmark and ("intersection" in seen.lower()) == point.intersection else "misread"
+  return "action" if _sees(point, seen) and ("intersection" in seen.lower()) == point.intersection else "misread"
+
+
+def sees(point: Point, response: str) -> bool:
+  """Whether a response names the landmark of a point, or says that there is none."""
+  return _sees(point, read(response)[0])
+
+
+def _sees(point: Point, seen: str) -> bool:
+  return point.landmark.name in seen if point.landmark else "no landmark" in seen.lower()
 
 
 def action_start(response: str) -> int:
@@ -120,10 +137,12 @@ def action_start(response: str) -> int:
   return max((match.start() for match in _KEY.finditer(response)), default=0)
 
 
-def feedback(code: str, following: Point | None) -> str:
+def feedback(code: str, following: Point | None, vision: bool = False) -> str:
   """What the policy reads next. following: the point after a right action; None at the end of the route."""
   if code == "correct":
-    return f"Right. You observe: {observation(following)}" if following else "Right. You have reached the destination."
+    if following is None:
+      return "Right. You have reached the destination."
+    return f"Right. You observe: {observation(following, vision)}"
   return f"You failed this trial because {_REASONS[code]}.\nAnswer with this block and nothing else:\n{_TEMPLATE}"
 
 

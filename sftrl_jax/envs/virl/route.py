@@ -20,24 +20,30 @@ Place = tuple[float, float]   # (x, y): meters east and north
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Landmark:
-  """What is seen at a point. `name` is its proper name, `kind` its word in the compact style, `side` one of SIDES."""
+  """What is seen at a point. `name` is its proper name, `kind` its word in the compact style, `side` one of SIDES.
+
+  angle: of the side, in degrees to the right of where one faces
+  """
 
   name: str
   kind: str
   side: str
+  angle: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leg:
   """A straight walk. heading: degrees; ends: its two places; landmark: at its end, if any.
 
-  between: the points of the rail between the two ends, in order.
+  between: the points of the rail between the two ends, in order
+  streets: headings of the streets that leave either end; () where they are not known
   """
 
   heading: float
   ends: tuple[Place, Place]
   landmark: Landmark | None
   between: tuple[Place, ...] = ()
+  streets: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Point:
   """A point of the rail: what is observed, the line of the instruction that holds (from 1), and the right action.
 
   move: "turn", "forward" or "stop". absolute, relative: the word of a turn in either action space, else "".
+  heading: where one faces on arriving; streets: headings of the streets that leave the point. Both in degrees.
   """
 
   landmark: Landmark | None
@@ -54,6 +61,8 @@ class Point:
   absolute: str = ""
   relative: str = ""
   place: Place = (0.0, 0.0)
+  heading: float = 0.0
+  streets: tuple[float, ...] = ()
 
   def word(self, space: str) -> str:
     return self.absolute if space == "absolute" else self.relative
@@ -69,26 +78,32 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Route:
-  """A route. name: for messages and maps; turns, landmarks: those of each leg; points: the rail."""
+  """A route. name: for messages and maps; turns, landmarks: those of each leg; points: the rail; city: its number."""
 
   name: str
   turns: tuple[Turn, ...]
   landmarks: tuple[Landmark | None, ...]
   points: tuple[Point, ...]
+  city: int = 0
 
 
-def make(name: str, facing: float, legs: tuple[Leg, ...], wrap: bool = True) -> Route:
+def make(name: str, facing: float, legs: tuple[Leg, ...], wrap: bool = True, city: int = 0) -> Route:
   """The route along these legs, for somebody who faces `facing` degrees at the start. wrap: of `relative_word`."""
   turns, points, seen = [], [], None
   for index, leg in enumerate(legs):
     line = 2 * index + 1
     turn = Turn(compass.relative_word(facing, leg.heading, wrap), compass.compass_word(leg.heading))
     turns.append(turn)
-    points.append(Point(seen, index > 0, line, "turn", turn.absolute, turn.relative, leg.ends[0]))
-    points += [Point(None, False, line + 1, "forward", place=place) for place in leg.between]
+    # Where a file does not say which streets there are: the one walked along and the next.
+    streets = leg.streets[0] or ((facing + 180) % 360, leg.heading)
+    points.append(Point(seen, index > 0, line, "turn", turn.absolute, turn.relative, leg.ends[0], facing, streets))
+    both = (leg.heading, (leg.heading + 180) % 360)
+    points += [Point(None, False, line + 1, "forward", place=place, heading=leg.heading, streets=both)
+               for place in leg.between]
     facing, seen = leg.heading, leg.landmark
-  points.append(Point(seen, False, 2 * len(legs), "stop", place=legs[-1].ends[1]))
-  return Route(name, tuple(turns), tuple(leg.landmark for leg in legs), tuple(points))
+  points.append(Point(seen, False, 2 * len(legs), "stop", place=legs[-1].ends[1], heading=facing,
+                      streets=legs[-1].streets[1] or ((facing + 180) % 360,)))
+  return Route(name, tuple(turns), tuple(leg.landmark for leg in legs), tuple(points), city)
 
 
 def between(ends: tuple[Place, Place], draw: random.Random, straight: int, drop: float,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftrl_jax.envs.virl import route as routes
+from sftrl_jax.envs.virl import compass, route as routes
 from sftrl_jax.envs.virl.route import Landmark, Leg, Place
 
 MAPPING = "gps_pano_mapping.pkl"
@@ -27,6 +27,7 @@ METERS = 111_195.0     # of a degree of latitude
 _BLOCK = re.compile(r"\{([^{}]*)\}")
 _HEADING = re.compile(r"\s*(-?\d{1,4}(?:\.\d{1,9})?)\s*(?:\(|$)")
 _LANDMARK = re.compile(r"(?:The destination )?(.{1,300}?) (?:is|are) on your (.{1,30}?)\.?$")
+_NAME = re.compile(r"[\w-]{1,100}", re.ASCII)
 _NONE = re.compile(r"no landmarks? nearby\.?", re.IGNORECASE)
 
 
@@ -80,7 +81,7 @@ def _read(file: Path, stamps: tuple) -> tuple[SavedRoute, ...]:
   entries = table[0] if isinstance(table, list) and table and isinstance(table[0], list) else None
   if not entries:
     raise ValueError(f"{file} must be a list whose first item is the list of routes.")
-  panoramas = _panoramas(file.with_name(MAPPING))
+  panoramas = tuple(_load_mapping(file.with_name(MAPPING)))
   return tuple(_route(entry, f"{file}, route {number}", panoramas) for number, entry in enumerate(entries))
 
 
@@ -124,7 +125,8 @@ def _landmark(text: str, where: str) -> Landmark | None:
   if not match:
     raise ValueError(f"{where}: landmarks is {text[:120]!r}, but it must read '... is on your right' or 'No landmark "
                      "nearby'.")
-  return Landmark(match[1], "", match[2])
+  angle = 45.0 * compass.SIDES.index(match[2]) if match[2] in compass.SIDES else 0.0
+  return Landmark(match[1], "", match[2], angle)
 
 
 def _blocks(text: str) -> Iterator[dict[str, str]]:
@@ -162,8 +164,31 @@ class _Plain(pickle.Unpickler):
     raise pickle.UnpicklingError("it refers to another file")
 
 
-def _panoramas(file: Path) -> tuple[Place, ...]:
-  """The places of the mapping {(latitude, longitude): panorama}."""
+def panorama_of(path: str, place: Place) -> str:
+  """The name of the panorama nearest to a place, within RADIUS; ValueError where there is none.
+
+  path: as for `read`. A name is letters, digits, - and _ alone, so that it is no path.
+  """
+  file = Path(path).expanduser()
+  mapping = _named(file / MAPPING if file.is_dir() else file.with_name(MAPPING))
+  nearest = min(mapping, key=lambda pano: math.dist(pano, place), default=None)
+  if nearest is None or math.dist(nearest, place) > RADIUS:
+    raise ValueError(f"{MAPPING} of {path} has no panorama within {RADIUS:g} m of a point of a route: leave panoramas "
+                     "out, for drawn streets.")
+  name = mapping[nearest]
+  if not isinstance(name, str) or not _NAME.fullmatch(name):
+    raise ValueError(f"{MAPPING} of {path} names a panorama {str(name)[:60]!r}, but a name is made of letters, digits, "
+                     "- and _.")
+  return name
+
+
+@functools.lru_cache(maxsize=8)
+def _named(file: Path) -> dict[Place, Any]:
+  return _load_mapping(file)
+
+
+def _load_mapping(file: Path) -> dict[Place, Any]:
+  """{place: name} of the mapping {(latitude, longitude): panorama}."""
   try:
     with open(file, "rb") as stream:
       mapping = _Plain(stream).load()
@@ -171,7 +196,7 @@ def _panoramas(file: Path) -> tuple[Place, ...]:
     raise ValueError(f"{file} is no pickle of plain values ({error}).") from None
   if not isinstance(mapping, dict):
     raise ValueError(f"{file} holds a {type(mapping).__name__}, but it must be a dict.")
-  return tuple(_place(code, str(file)) for code in mapping)
+  return {_place(code, str(file)): name for code, name in mapping.items()}
 
 
 def _near(place: Place, ends: tuple[Place, Place]) -> bool:

@@ -59,3 +59,26 @@ def test_feedback_names_the_beginning_of_a_solution():
     "\ud800", "２"])
 def test_hostile_formulas_get_a_reward(formula):
   assert ENV.step(hand("A 2 3 4"), json.dumps({"formula": formula}))[1].reward < 0
+
+
+SEEN = GeneralPoints(legacy=True, attempts=6, vision=True, pixels=128)
+
+
+@pytest.mark.parametrize("cards_line, reward", [
+    ("['A', '2', '3', '4']", 5), ("['4', A, '3', '2']", 5), ('["A", "2", "3", "4"]', -1.5), ("['A', '2', '3']", -1.5),
+    ("['A', '2', '3', '5']", -1.5), ("A 2 3 4", -1.5)])
+def test_the_released_code_recognises_loose_lists_alone(cards_line, reward):
+  state = dataclasses.replace(hand("A 2 3 4"), chat=SEEN.reset(0)[1])
+  block = f'{{"cards": {cards_line}, "number": [1, 2, 3, 4], "formula": "(1+2+3)*4=24",}}'
+  _, verdict = SEEN.step(state, block)
+  assert verdict.reward == reward and (verdict.code == "misread") == (reward < 0)
+  valid = '{"cards": ["A", "2", "3", "4"], "number": [1, 2, 3, 4], "formula": "(1+2+3)*4=24"}'
+  assert SEEN.step(state, valid)[1].reward == -1.5   # valid JSON counts as misread
+  assert SEEN.step(state, valid)[1].parts == {"cards": True, "rule": True}
+
+
+def test_four_numbers_without_quotes_are_not_recognised_and_the_expert_is():
+  state = hand("2 3 4 6")
+  assert SEEN.step(state, '{"cards": [2, 3, 4, 6], "formula": "2*(3+4)+6",}')[1].code == "misread"
+  assert SEEN.step(state, SEEN.expert(state))[1].correct and SEEN.step(state, SEEN.misread(state, 0))[1].reward == -1.5
+  assert SEEN.step(state, "x" * 10**6)[1].code == "misread"

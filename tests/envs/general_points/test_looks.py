@@ -65,7 +65,7 @@ def test_a_base_sees_every_deck_and_suit():
   assert base.variants == RECITE.variants
 
 
-@pytest.mark.parametrize("look, suits", itertools.product(looks.DECKS, looks.SUITS))
+@pytest.mark.parametrize("look, suits", [*itertools.product(looks.DECKS, looks.SUITS)])
 def test_no_variant_is_the_look_of_training(look, suits):
   names = looks.shifts(look, suits)
   assert not {look, suits} & set(names)
