@@ -1,12 +1,15 @@
 """How pictures stand in rows of ids: a block of placeholder ids for each, and beside the ids what a model reads."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sftrl_jax.inputs import Inputs
+if TYPE_CHECKING:
+  from sftrl_jax.inputs import Inputs   # which loads jax, and configs are parsed without
 
 Pictures = tuple[np.ndarray, ...]   # uint8 [Y, X, 3] each, as a model reads them
 
