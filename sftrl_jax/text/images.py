@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-  from sftrl_jax.inputs import Inputs   # which loads jax, and configs are parsed without
+  from sftrl_jax.inputs import Inputs  # which loads jax, and configs are parsed without
 
 Pictures = tuple[np.ndarray, ...]   # uint8 [Y, X, 3] each, as a model reads them
 
