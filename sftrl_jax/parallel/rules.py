@@ -14,10 +14,12 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
-from sftrl_jax.projections import CROSS, GLOBAL, PROJECTIONS, TOWER, TOWER_PROJECTIONS
+from sftrl_jax.projections import PROJECTIONS, TOWER_PROJECTIONS
 
 LARGE = 2**20   # numbers from which an array must not be copied whole to several devices by accident
-_STACKED, _UNSTACKED = r"(?:.*/)?model/layers/block/", r"(?:.*/)?model/layers/\d+/"
+# Blocks of the decoder; those that attend to pictures have the same projections.
+_STACKED, _UNSTACKED = r"(?:.*/)?model/(?:cross_)?layers/block/", r"(?:.*/)?model/(?:cross_)?layers/\d+/"
+_TOWER = r"vision/tower/(?:global_)?layers/block/"   # and those of a tower that reads pictures
 
 # Axes of one layer's parameters; stacked ones have "layers" before them.
 LAYER_AXES = {
@@ -25,6 +27,7 @@ LAYER_AXES = {
     **{f"{path}/bias": each.writes for path, each in PROJECTIONS.items() if each.bias},
     r"attn/(q|k)_norm/scale": ("norm",),
     r"(attn|mlp)(_post)?_norm/scale": ("norm",),
+    r"(attn|mlp)_gate": ("norm",),
 }
 # The same of a tower that reads pictures.
 TOWER_AXES = {
@@ -33,8 +36,6 @@ TOWER_AXES = {
     r"(attn|mlp)_norm/(scale|bias)": ("norm",),
     r"(attn|mlp)_gate": ("norm",),
 }
-# And of blocks that attend to pictures, which have the projections of the decoder's.
-CROSS_AXES = {**LAYER_AXES, r"(attn|mlp)_gate": ("norm",)}
 # Axes of the matrices [written, read] that large kernels are in decoding parameters.
 MATRIX_AXES = {f"{path}/matrix": (each.writes[0], each.reads[0]) for path, each in PROJECTIONS.items()}
 # Axes of low-rank adapters, which are always stacked: a reads what the kernel reads, b writes what it writes.
@@ -42,24 +43,15 @@ ADAPTER_AXES, TOWER_ADAPTER_AXES = (
     {f"{path}/{leaf}": (*reads, *writes) for path, each in projections.items()
      for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
     for projections in (PROJECTIONS, TOWER_PROJECTIONS))
-
-
-def _of_layers(stack: str, axes: dict, tree: str = "model") -> dict:
-  """Rules of one stack of blocks, with the layers' axis before the others."""
-  return {rf"(?:.*/)?{tree}/{stack}{pattern}": ("layers", *names) for pattern, names in axes.items()}
-
-
 PARAMETER_AXES = {
     **{_STACKED + pattern: ("layers", *axes) for pattern, axes in LAYER_AXES.items()},
     **{_UNSTACKED + pattern: axes for pattern, axes in (LAYER_AXES | MATRIX_AXES).items()},
-    **{r"(?:.*/)?lora/layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
+    **{r"(?:.*/)?lora/(?:cross_)?layers/block/" + pattern: ("layers", *axes) for pattern, axes in ADAPTER_AXES.items()},
+    **{rf"(?:.*/)?model/{_TOWER}{pattern}": ("layers", *axes) for pattern, axes in TOWER_AXES.items()},
+    **{rf"(?:.*/)?lora/{_TOWER}{pattern}": ("layers", *axes) for pattern, axes in TOWER_ADAPTER_AXES.items()},
     r"(?:.*/)?model/embed": ("vocab", "embed"),
     r"(?:.*/)?model/unembed": ("embed", "vocab"),
     r"(?:.*/)?model/final_norm/scale": ("norm",),
-    **_of_layers(TOWER, TOWER_AXES), **_of_layers(TOWER, TOWER_ADAPTER_AXES, "lora"),
-    **_of_layers(GLOBAL, TOWER_AXES), **_of_layers(GLOBAL, TOWER_ADAPTER_AXES, "lora"),
-    **_of_layers(CROSS, CROSS_AXES), **_of_layers(CROSS, ADAPTER_AXES, "lora"),
-    **{r"(?:.*/)?model/cross_layers/\d+/" + pattern: axes for pattern, axes in (CROSS_AXES | MATRIX_AXES).items()},
     r"(?:.*/)?model/vision/tower/patch/kernel": ("norm", "norm", "norm", "tower_embed"),
     r"(?:.*/)?model/vision/tower/patch/bias": ("norm",),
     r"(?:.*/)?model/vision/tower/positions": ("norm", "tower_embed"),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:   # it imports JAX
-  from sftrl_jax.inputs import Inputs
+if TYPE_CHECKING:
+  from sftrl_jax.inputs import Inputs  # which loads jax, and configs are parsed without
 
 Pictures = tuple[np.ndarray, ...]   # uint8 [Y, X, 3] each, as a model reads them
 
@@ -96,11 +96,14 @@ def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence
 
 def expanded(ids: Sequence[int], written: Sequence[bool], image_id: int, blocks: Sequence[Sequence[int]]
              ) -> tuple[list[int], list[bool]]:
-  """(ids, written) with a block in the place of every image_id, which a chat template writes once a picture.
+  """(ids, written) with a block in the place of every image_id, which a chat template writes once a picture; ids that
+  have all placeholders of the blocks stay as they are.
 
   ValueError unless there are as many of them as blocks.
   """
   places = [place for place, token in enumerate(ids) if token == image_id]
+  if len(places) == sum(list(block).count(image_id) for block in blocks):
+    return list(ids), list(written)
   if len(places) != len(blocks):
     raise ValueError(f"A chat has {len(blocks)} pictures, but its template writes {len(places)} placeholders (id "
                      f"{image_id}): it must write one a picture, as {{'type': 'image'}} of its content.")

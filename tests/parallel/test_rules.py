@@ -18,6 +18,9 @@ from sftrl_jax import models, trees
 from sftrl_jax.checkpoints import families as checkpoint_families
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig, heads, lora
+from sftrl_jax.models.vision.idefics3 import Idefics3Config
+from sftrl_jax.models.vision.mllama.model import MllamaConfig
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -30,10 +33,19 @@ FAMILIES = {
     "large": dataclasses.replace(CONFIG, width=256, head_dim=32, mlp_dim=512),
     "everything": dataclasses.replace(CONFIG, kv_heads=2, qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm=True,
                                       post_norms=True),
+    "tiny_vlm": TinyVisionConfig(vocab=32, width=32, layers=2, heads=8, image_id=3),
+    "idefics3": Idefics3Config(vocab=32, width=32, layers=2, heads=8, image_id=3),
+    "mllama": MllamaConfig(vocab=40, width=32, layers=2, heads=8, image_id=32, tower_biases=True),
 }
 LAYOUTS = {"8x1x1": MeshConfig(8, 1, 1), "1x8x1": MeshConfig(1, 8, 1), "2x2x2": MeshConfig(2, 2, 2)}
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+
+
+def everywhere(params):
+  """Adapters of every projection."""
+  parts = {path.partition("/")[0] for path in lora.projections(params)} - {"layers"}
+  return lora.LoraConfig(rank=2, targets=(*lora.EVERYWHERE, *(f"{part}/*" for part in sorted(parts))))
 
 
 @functools.cache
@@ -41,7 +53,7 @@ def abstract(config, apart=False):
   model = models.build(config)
   params = jax.eval_shape(model.init, jax.random.key(0))
   return {"model": jax.eval_shape(model.decoding, params) if apart else params,
-          "lora": jax.eval_shape(lambda key: lora.init(lora.LoraConfig(rank=2), params, key), jax.random.key(0)),
+          "lora": jax.eval_shape(lambda key: lora.init(everywhere(params), params, key), jax.random.key(0)),
           # A head with layers beside layers that are apart, so that both kinds are seen.
           "value": jax.eval_shape(functools.partial(heads.init, config.width, (8, 4) if apart else ()))}
 

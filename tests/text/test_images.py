@@ -106,6 +106,8 @@ def test_a_template_writes_one_placeholder_a_picture():
       [1, 7, 9, 9, 2, 9], [False] * 4 + [True, False])
   with pytest.raises(ValueError, match="A chat has 2 pictures, but its template writes 1 placeholders"):
     expanded([1, 9], [False, False], 9, [[9], [9]])
+  again = [1, 7, 9, 9, 2, 9], [False] * 4 + [True, False]
+  assert expanded(*again, 9, [[7, 9, 9], [9]]) == again
 
 
 # As SmolVLM's, of which a content is a list of parts.

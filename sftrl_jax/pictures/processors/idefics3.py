@@ -94,11 +94,6 @@ class Idefics3Processor:
       ids.append(number)
     return ids
 
-  def marks(self, id_of: Callable[[str], int | None], rows: int = 6, columns: int = 6) -> frozenset[int]:
-    """Ids behind which the placeholders of a tile begin."""
-    names = (WHOLE, *(f"<row_{row + 1}_col_{column + 1}>" for row in range(rows) for column in range(columns)))
-    return frozenset(number for name in names if (number := id_of(name)) is not None)
-
   def _longest(self, height: int, width: int) -> tuple[int, int]:
     """The size after the first resizing: the longer side is `longest`, the other is even, and both are below LIMIT."""
     if not self.longest:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftrl_jax.pictures.processors.expansion import expand
 from sftrl_jax.pictures.processors.idefics3 import AROUND, PLACEHOLDER, WHOLE, Idefics3Processor
+from sftrl_jax.text.images import expanded
 
 SIZES = [(1, 1), (386, 386), (512, 2048), (640, 333), (40, 30), (31, 400)]
 TILE, LONGEST, TOKENS = 48, 192, 4
@@ -62,11 +62,12 @@ def test_expanded_ids_are_transformers_and_expanding_again_changes_nothing(proce
   tokenizer = transformers.tokenizer
   id_of = tokenizer.backend_tokenizer.token_to_id
   encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
-  image_id, marks = id_of(PLACEHOLDER), ours.marks(id_of)
+  image_id = id_of(PLACEHOLDER)
   blocks = [ours.ids(*ours.layout(*each.shape[:2]), image_id, id_of, encode) for each in pictures]
-  ids = expand(encode(text), image_id, blocks, marks)
-  assert ids == expected
-  assert expand(ids, image_id, blocks, marks) == ids
+  short = encode(text)
+  ids, written = expanded(short, [True] * len(short), image_id, blocks)
+  assert ids == expected and written.count(True) == len(short) - len(pictures)
+  assert expanded(ids, written, image_id, blocks) == (ids, written)
   tiles = sum(len(ours.tiles(each)) for each in pictures)
   assert ids.count(image_id) == tiles * TOKENS
 

@@ -63,6 +63,11 @@ class MllamaFields(TowerConfig):
     return 1
 
   @property
+  def extra_ids(self) -> int:
+    """Ids of `vocab`, the last ones, that the head lacks."""
+    return EXTRA_IDS
+
+  @property
   def grid(self) -> tuple[int, int]:
     return self.tower_side, self.tower_side
 

@@ -37,9 +37,11 @@ def build_model(plain: dict, section: Any, tokenizer: Tokenizer, mesh: Mesh, wor
   """
   if isinstance(section, pretrained.PretrainedConfig):
     section = pretrained.model_config(plain["start"], section, workdir)
-  if section.vocab and section.vocab < tokenizer.size:
+  extra = getattr(section, "extra_ids", 0)   # which the head lacks; the id of pictures may be the first of them
+  if section.vocab and section.vocab - extra < tokenizer.size - bool(extra):
     raise ConfigError(_too_small(plain, section.vocab, tokenizer.size))
-  section = dataclasses.replace(section, vocab=section.vocab or tokenizer.size, **_image_id(section, tokenizer))
+  vocab = section.vocab or tokenizer.size + extra
+  section = dataclasses.replace(section, vocab=vocab, **_image_id(section, tokenizer))
   model = build(section, tokenizer.size)
   as_config_error(lambda: kernels.chosen(model.config, mesh.devices.flat[0].platform), "config.model.")
   return model

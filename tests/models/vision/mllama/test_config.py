@@ -1,11 +1,15 @@
 """The order of blocks, the sizes that follow, and what cannot be."""
 
 import dataclasses
+import types
 
 import pytest
 
 from sftrl_jax.models import flops
 from sftrl_jax.models.vision.mllama.config import EXTRA_IDS, MllamaFields
+from sftrl_jax.models.vision.mllama.model import MllamaConfig
+from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.programs.experiment.network import parts
 
 CONFIG = MllamaFields(vocab=24, image_id=16)
 
@@ -21,6 +25,19 @@ def test_sizes_follow_from_tiles():
   assert (CONFIG.image_height, CONFIG.image_width) == (4 * 64 + 1, 64) and CONFIG.image_tokens == 1
   assert (CONFIG.tile_tokens, CONFIG.padded_tile_tokens, CONFIG.picture_columns) == (17, 24, 4 * 17)
   assert dataclasses.replace(CONFIG, dtype="bfloat16").image_height == CONFIG.image_height
+
+
+def test_a_tokenizer_of_our_own_gets_a_row_of_the_head_for_each_text():
+  """vocab=0 is the tokenizer's size and the ids that the head lacks."""
+  env, mesh = types.SimpleNamespace(words=()), meshes.make(meshes.MeshConfig(1, 1, 1))
+  tokenizer = parts.build_tokenizer(parts.TokenizerConfig("bytes"), env, "scratch", None, dataclasses.replace(
+      CONFIG, vocab=0, image_id=0))
+  section = MllamaConfig(width=32, layers=1, heads=4, tower_layers=1)
+  plain = {"start": "scratch", "model": {"name": "mllama"}}
+  model = parts.build_model(plain, section, tokenizer, mesh, None)
+  assert model.config.vocab - EXTRA_IDS == tokenizer.size and model.config.image_id == tokenizer.image
+  with pytest.raises(parts.ConfigError, match=f"vocab is {tokenizer.size}, but the tokenizer"):
+    parts.build_model(plain, dataclasses.replace(section, vocab=tokenizer.size), tokenizer, mesh, None)
 
 
 def test_flops_of_a_token_count_its_head_its_blocks_and_all_places_of_pictures():
