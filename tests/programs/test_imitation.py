@@ -18,7 +18,7 @@ def params_of(workdir, step):
 
 @pytest.mark.parametrize("method", ["self_sft", "dagger"])
 def test_what_is_imitated_is_learned_without_a_score(rewriters, tiny, run_of, lines_of, tmp_path, method):
-  """Episodes of several chats, some of whose responses are right. What is drawn by a seed is drawn again by a resume."""
+  """Episodes of several chats, some of whose responses are right. What a seed draws is drawn again by a resume."""
   config = tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="()", checkpoint__every=1,
                 compute__lengths=2)
   run_of(config, tmp_path / "straight")
