@@ -17,47 +17,34 @@ def params_of(workdir, step):
 
 
 @pytest.mark.parametrize("method", ["self_sft", "dagger"])
-def test_what_is_imitated_is_learned_without_a_score_and_resumed_bit_for_bit(
-    rewriters, tiny, run_of, lines_of, tmp_path, method):
-  """Episodes of several chats, some of whose responses are right."""
+def test_what_is_imitated_is_learned_without_a_score(rewriters, tiny, run_of, lines_of, tmp_path, method):
+  """Episodes of several chats, some of whose responses are right. What a seed draws is drawn again by a resume."""
   config = tiny(method, env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="()", checkpoint__every=1,
                 compute__lengths=2)
   run_of(config, tmp_path / "straight")
-  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
-  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
-  run_of(config, tmp_path / "resumed")
-  jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 2) for home in ("straight", "resumed")))
   first, second = lines_of(tmp_path / "straight", "metrics.jsonl")
   assert first["compile/count"] == second["compile/count"]
   assert first["objective/signal"] == second["objective/signal"] == 1
   assert first["compute/score_flops"] == 0 < first["label_tokens"] and first["loss"] > 0
   assert not {"val/ratio", "objective/kl", "sampling/sampling_logp_difference/max"} & first.keys()
-  if method == "dagger":   # a response of the expert for every episode, however the policy's ends
-    assert first["label_tokens"] >= 8 * 5
+  if method == "dagger":
+    assert first["label_tokens"] >= 8 * 5   # a response of the expert for every episode, however the policy's ends
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+    run_of(config, tmp_path / "resumed")
+    jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 2) for home in ("straight", "resumed")))
 
 
-def test_a_policy_learns_its_teachers_distribution_and_is_resumed_bit_for_bit(
-    finished, tiny, run_of, lines_of, tmp_path):
-  """Its start is no further from itself than rounding; the FLOPs of a teacher of its size are a third of its own."""
-  config = lambda start, **more: tiny("distill", teacher__start=start, checkpoint__every=1, evals__variants="()",
-                                      compute__lengths=2, optimizer__learning_rate=0.01, **more)
-  run_of(config(finished("sft"), steps=3), tmp_path / "straight")
-  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
-  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "3")
-  run_of(config(finished("sft"), steps=3), tmp_path / "resumed")
-  jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 3) for home in ("straight", "resumed")))
-  lines = lines_of(tmp_path / "straight", "metrics.jsonl")
-  assert lines[0]["loss"] > lines[1]["loss"] > lines[2]["loss"] > 0
+def test_a_policy_learns_from_a_teacher_whose_pass_is_charged(finished, tiny, run_of, lines_of, tmp_path):
+  config = lambda start: tiny("distill", teacher__start=start, evals__variants="()", compute__lengths=2)
+  run_of(config(finished("sft")), tmp_path)
+  lines = lines_of(tmp_path, "metrics.jsonl")
   assert len({line["compile/count"] for line in lines}) == 1
-  assert all(line["objective/signal"] == 1 and line["compute/score_flops"] == 0 for line in lines)
-  run_of(config("scratch", steps=1), tmp_path / "itself")
-  first, = lines_of(tmp_path / "itself", "metrics.jsonl")
-  assert first["loss"] == pytest.approx(0, abs=1e-6)
-  experiment = build_experiment(config("scratch"), "rl")
-  assert experiment.teacher.abstract(experiment.mesh).keys() == params_of(tmp_path / "itself", 1)["model"].keys()
-  learned = learner.make_rl_learner(experiment).flops.train
+  for line in lines:
+    assert line["loss"] > 0 and line["objective/signal"] == 1 and line["compute/score_flops"] == 0
+  learned = learner.make_rl_learner(build_experiment(config("scratch"), "rl")).flops.train
   plain = learner.make_rl_learner(build_experiment(tiny("dagger", compute__lengths=2), "rl")).flops.train
-  assert learned == pytest.approx(4 / 3 * plain)
+  assert learned == pytest.approx(4 / 3 * plain)   # of a teacher of its size
 
 
 def test_a_policy_that_is_never_right_stays_as_it_is_and_ends_the_run(tiny, run_of, lines_of, tmp_path):
