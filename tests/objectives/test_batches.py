@@ -32,7 +32,7 @@ def test_a_batch_goes_through_jit_and_is_cut_by_rows(kind):
 def test_every_array_of_a_batch_is_by_row_and_token(kind):
   batch = some(kind)
   arrays = {**vars(batch.inputs), **{name: x for name, x in vars(batch).items() if name != "inputs"}}
-  assert shapes.check(**arrays) == {"B": 3, "T": 4}
+  assert shapes.check(**{name: x for name, x in arrays.items() if x is not None}) == {"B": 3, "T": 4}
 
 
 def test_scores_without_a_value_head_are_a_tree_too():

@@ -20,7 +20,6 @@ CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout
             "sampling/sampling_logp_difference/mean", "sampling/sampling_logp_difference/p99",
             "sampling/sampling_logp_difference/max", "response_length/mean", "timing_s/rollout", "timing_s/verify",
             "timing_s/score", "timing_s/update", "timing_s/step", "compile/count", "success", "nonfinite_steps"}
-
 OF_VALUES = {"loss/value_avg", "critic/vf_explained_var"}
 OF_GROUPS = {"reward_std", "frac_reward_zero_std", "objective/scores_std", "label_tokens"}
 

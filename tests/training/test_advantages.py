@@ -1,13 +1,14 @@
 """Advantages by hand, and where they come to stand."""
 
 import functools
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.envs.env import Verdict
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
@@ -15,23 +16,17 @@ from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout.collect import Rows, grid, outcomes, rows
-from sftrl_jax.rollout.episodes import Episode, Response, Turn
+from sftrl_jax.rollout.episodes import Episode
 from sftrl_jax.training import advantages as of_rows
 from sftrl_jax.training.advantages import NOT_SCORED, make_advantages, make_group_advantages, make_score_rows, take
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.updates.lengths import by_length, lengths_of
 
-TURNS, TOKENS, LENGTH = 2, 3, 10
-
-
-def turn(context, tokens, reward, anew=False):
-  return Turn(Response("", tuple(context), tuple(tokens), (-1.0,) * len(tokens), begins_row=anew),
-              Verdict(reward, False, False, False, False, "", None, "value"))
-
-
-# Values below are a hundredth of the id that was read last, so every state's value can be told from the ids.
-EPISODES = (Episode(0, (turn([1, 40], [10, 20], -0.5), turn([30], [50], 1.0)), (), False),
-            Episode(1, (turn([1, 60], [70, 80, 90], -0.2),), (), True))
+module = importlib.util.spec_from_file_location("by_hand", pathlib.Path(__file__).parents[1] / "chats_by_hand.py")
+by_hand = importlib.util.module_from_spec(module)
+module.loader.exec_module(by_hand)
+turn, EPISODES, CHATS, ENDS = by_hand.turn, by_hand.EPISODES, by_hand.CHATS, by_hand.ENDS
+SLOTS, CHAT_TURNS, TURNS, TOKENS, LENGTH = 3, 4, 2, 3, 10
 
 
 def score(params, inputs, targets_BT):
@@ -111,11 +106,6 @@ def test_kl_to_the_start_lowers_the_rewards_by_k1(level):
   np.testing.assert_allclose(batch.advantages_BT, plain.advantages_BT - 0.5 * lost, atol=1e-5)
   np.testing.assert_allclose(metrics["objective/kl"], k1.sum() / 2, rtol=1e-6)
   assert "objective/kl" not in none
-
-
-def test_pieces_change_nothing():
-  whole, halves = (prepared(PPOConfig(level="turn"), pieces=pieces)[0] for pieces in (1, 2))
-  jax.tree.map(np.testing.assert_array_equal, whole, halves)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 4])
@@ -199,9 +189,12 @@ def test_a_minibatch_is_the_chosen_rows():
   jax.tree.map(lambda new, old: np.testing.assert_array_equal(new, old[[1, 0, 1]]), chosen, batch)
 
 
+def score_alone(*given):
+  return score(*given)._replace(values_BT=None)
+
+
 def grouped(advantages=group_relative, ref=None, in_reward=False, pieces=1, **how):
   """(batch, metrics, rows) of the two episodes as one group, whose rewards are 0.5 and -0.2."""
-  score_alone = lambda *given: score(*given)._replace(values_BT=None)
   compare = make_group_advantages(GRPOConfig(kl_coef=0.5), functools.partial(advantages, group=2), in_reward)
   laid = rows(EPISODES, LENGTH, ((), ()))
   scored = jax.jit(make_score_rows(score_alone, pieces))({"model": 1.0}, ref, laid)
@@ -235,7 +228,6 @@ def test_the_kl_of_a_group_lowers_rewards_or_is_left_to_the_loss():
 @pytest.mark.parametrize("in_reward", [False, True])
 def test_an_adapted_coefficient_of_a_group_is_that_of_a_fixed_one(in_reward):
   laid, numbers = rows(EPISODES, LENGTH, ((), ())), outcomes(EPISODES)
-  score_alone = lambda *given: score(*given)._replace(values_BT=None)
   scored = jax.jit(make_score_rows(score_alone, 1))({"model": 1.0}, {"model": 1.5}, laid)
   compare = lambda **fields: jax.jit(make_group_advantages(
       GRPOConfig(**fields), functools.partial(leave_one_out, group=2), in_reward))
@@ -245,9 +237,7 @@ def test_an_adapted_coefficient_of_a_group_is_that_of_a_fixed_one(in_reward):
   assert fixed.kl_coef_B is None and (adapted.kl_coef_B is None) == in_reward
   if not in_reward:
     np.testing.assert_array_equal(adapted.kl_coef_B, [0.5, 0.5])
-  responses = sum(len(episode.turns) for episode in EPISODES)
-  np.testing.assert_allclose(metrics["objective/kl_response"], metrics["objective/kl"] * len(EPISODES) / responses,
-                             rtol=1e-6)
+  np.testing.assert_allclose(metrics["objective/kl_response"], metrics["objective/kl"] * 2 / 3, rtol=1e-6)
 
 
 def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage():
@@ -260,19 +250,9 @@ def test_what_is_not_learned_from_leaves_the_loss_and_fillers_have_no_advantage(
   np.testing.assert_array_equal(filled.mask_BT, arrays.mask_BT)
 
 
-def test_pieces_change_nothing_of_a_group():
-  whole, halves = (grouped(pieces=pieces, ref={"model": 1.5})[0] for pieces in (1, 2))
-  jax.tree.map(np.testing.assert_array_equal, whole, halves)
-
-
-# Chats of one episode as rows: (context, tokens, reward, whether a chat begins). Episode 1 goes on after its last turn.
-CHATS = (Episode(0, (turn([1, 40], [10, 20], -0.5), turn([30], [50], 1.0), turn([1, 45], [15, 25], 0.3, True)), (),
-                 False),
-         Episode(1, (turn([1, 60], [70], -0.2), turn([1, 35], [80, 90], 0.7, True), turn([1, 5], [2], -0.4, True)), (),
-                 True),
-         Episode(2, (turn([1, 65], [75, 85, 95], 0.4),), (), False),
-         Episode(3, (), (), False))
-ENDS, SLOTS, CHAT_TURNS = ((), (2, 55), (), ()), 3, 4
+def test_pieces_change_nothing():
+  for batch in (functools.partial(prepared, PPOConfig(level="turn")), functools.partial(grouped, ref={"model": 1.5})):
+    jax.tree.map(np.testing.assert_array_equal, *(batch(pieces=pieces)[0] for pieces in (1, 2)))
 
 
 def of_chats(ppo, slots=SLOTS, ref=None, episodes=CHATS, closing=ENDS):

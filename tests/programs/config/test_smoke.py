@@ -122,7 +122,7 @@ def test_every_study_of_ours_runs_small_to_its_report(path, studied, monkeypatch
 def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   decided = {*smoke.EXACTLY, *smoke.AT_MOST, *smoke.WHERE_GIVEN, *smoke.PAIRS, *smoke.STUDY, "study.name",
-             "study.base", "study.methods", "study.prepares"}
+             "study.base", "study.base_start", "study.methods", "study.prepares", "teacher.start"}
   if len(resolve.load(path).get("study", {}).get("methods", ())) > smoke.CROWD:
     decided |= {"study.labels", "study.overrides", "study.notes", "study.claims", "study.uses"}
   if resolve.load(path).get("model", {}).get("name") == "pretrained":

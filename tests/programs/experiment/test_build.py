@@ -18,7 +18,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
     ("sft", dict(start="base:nobody"), "config.start is 'base:nobody'"),
     ("rl", dict(start="/nowhere/run"), "config.start is '/nowhere/run'"),
     ("rl", dict(algorithm="dqn"), "config.algorithm is 'dqn'"),
-    ("sft", dict(compute__exact=True), "config.compute.exact is True, but sft learns from nothing that it samples"),
+    ("sft", dict(compute__exact=True), "config.compute.exact is True, but sft compares with nothing that was sampled"),
     ("rl", dict(compute__exact=True, rollout__refill=True, rollout__carry=False),
      "exact is True and config.rollout.refill too"),
     ("rl", dict(compute__exact=True, rollout__dtype="bfloat16"), "exact is True, which needs one dtype"),
