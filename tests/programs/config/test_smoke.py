@@ -22,7 +22,7 @@ ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
            for entry in experiments.find(ROOT / "configs")}
 # Made by the code of others that are run, with other numbers: these are built, and not run, to keep the suite short.
 BUILT = ("configs/general_points/dpo.py", "configs/general_points/reward.py",   # tests/programs/loop/pairs samples
-         *(f"configs/general_points/{name}.py" for name in (   # tests/programs/test_imitation.py, test_rl.py
+         *(f"configs/general_points/{name}.py" for name in (   # tests/programs/test_trainers.py, test_rl.py
              "reinforce_plus_plus", "self_sft", "dagger", "distill")),
          "configs/paper/gp_l_init.py", "configs/paper/gp_l_ppo.py", "configs/paper/virl_l_init.py",
          "configs/paper/virl_l_sft.py", "configs/study/attempts_cpu.py", "configs/study/starts_cpu.py",
