@@ -97,7 +97,7 @@ def test_a_method_of_rl_has_the_keys_of_its_own_section_each_with_a_meaning(reso
     chosen = run_config.resolve_for("rl", config, [("algorithm", name)], lambda _: None)
     rows = [row for row in config_help.rows(chosen, schema) if row.section in config_help.choices("algorithm")]
     assert {row.section for row in rows} == {name} and all(row.meaning for row in rows)
-    assert {f"{name}.epochs", f"{name}.clip", f"{name}.kl_coef"} <= {row.path for row in rows}
+    assert {f"{name}.epochs", f"{name}.minibatches"} <= {row.path for row in rows}
 
 
 def test_names_that_a_key_takes_are_listed_and_taken(resolved):
