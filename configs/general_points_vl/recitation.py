@@ -3,8 +3,8 @@ r"""Reading first: a small vision-language model names the three cards of clean 
   sftrl sft --config=configs/general_points_vl/recitation.py --workdir=runs/gp_vl_recitation
 
 Hardware: one CPU core. Minutes: 1.
-Result: the cards of 8 in 10 hands; base.py goes on from it. Trained jointly on noisy pictures from the first step, the
-model learns the language and reads nothing.
+Result: the cards of 5 to 7 in 10 hands, by deck (one seed); base.py goes on from it. A probe that trained on noisy
+pictures from the first step learned the language and read nothing.
 """
 
 from configs.general_points_vl import task

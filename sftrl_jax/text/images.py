@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-  from sftrl_jax.inputs import Inputs  # which loads jax, and configs are parsed without
+if TYPE_CHECKING:   # it imports JAX
+  from sftrl_jax.inputs import Inputs
 
 Pictures = tuple[np.ndarray, ...]   # uint8 [Y, X, 3] each, as a model reads them
 

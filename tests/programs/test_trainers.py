@@ -22,7 +22,7 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points_vl"
 TINY = {"start": "scratch", "steps": "2", "flops": "0", "batch": "8", "model.width": "16", "model.layers": "1",
         "model.heads": "2", "model.unroll": "1", "model.channels": "(2, 3, 4)", "model.connector": "8",
         "rollout.rows": "8", "rollout.shrink": "()", "rollout.max_new_tokens": "4", "evals.variants": "()",
-        "checkpoint.every": "1", "checkpoint.keep": "9", "log.writers": "()", "log.report": "False",
+        "checkpoint.every": "1", "checkpoint.keep": "9", "log.every": "1", "log.writers": "()", "log.report": "False",
         "mesh.cpu_threads": "0"}
 OWN = {"sft": {}, "ppo": {"ppo.minibatches": "1"}}
 REWARD = """def by_words(chat, response, verdict):

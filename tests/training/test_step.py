@@ -105,12 +105,12 @@ def seen(token_batch):
 
 
 def test_devices_change_nothing_of_a_model_that_reads_pictures(seen):
-  """The tower has its own rate, or is frozen; rows of text and of pictures are split over devices alike."""
+  """Rows of text and of pictures are split over devices alike; the tower is trained, and a frozen connector stays."""
   model, params, batch = seen
 
-  def stepped(devices, axes, **section):
+  def stepped(devices, axes):
     mesh = meshes.make(meshes.MeshConfig(**axes), jax.devices()[:devices])
-    optimizer = make_optimizer(OptimizerConfig("sgd", 0.5, clip=0.0, **section), SCHEDULE)
+    optimizer = make_optimizer(OptimizerConfig("sgd", 0.5, freeze=("model/vision/connector/*",)), SCHEDULE)
     with jax.set_mesh(mesh), rules.applied():
       state = states.create_sharded(params, optimizer, mesh)
       step = jax.jit(make_train_step(functools.partial(sft_loss, score=make_score(model)), optimizer, SCHEDULE))
@@ -118,13 +118,10 @@ def test_devices_change_nothing_of_a_model_that_reads_pictures(seen):
 
   whole, cut = stepped(1, {}), stepped(8, dict(data=2, tensor=2))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole, cut)
-  moved = lambda after: [bool((a != b).any()) for a, b in zip(*(jax.tree.leaves(tree["model"]["vision"]) for tree in (
-      params, after)), strict=True)]
-  assert all(moved(whole))
-  slow, frozen = stepped(1, {}, factors={"model/vision/*": 0.5}), stepped(1, {}, freeze=("model/vision/*",))
-  half = lambda a, b, c: np.testing.assert_allclose(2 * (c - a), b - a, atol=1e-6)
-  jax.tree.map(half, *(tree["model"]["vision"] for tree in (params, whole, slow)))
-  assert not any(moved(frozen)) and (frozen["model"]["unembed"] == whole["model"]["unembed"]).all()
+  before, after = (tree["model"]["vision"] for tree in (params, whole))
+  jax.tree.map(np.testing.assert_array_equal, before["connector"], after["connector"])
+  tower = zip(*(jax.tree.leaves(tree["tower"]) for tree in (before, after)), strict=True)
+  assert all((leaf != new).any() for leaf, new in tower)
 
 
 def temporary(layout, constrained=True):

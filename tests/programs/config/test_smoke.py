@@ -24,7 +24,9 @@ ENTRIES = {str(entry.path.relative_to(ROOT)): entry.commands[0].split()[1]
 BUILT = ("configs/general_points/dpo.py", "configs/general_points/reward.py",   # tests/programs/loop/pairs samples
          "configs/paper/gp_l_init.py", "configs/paper/gp_l_ppo.py", "configs/paper/virl_l_init.py",
          "configs/paper/virl_l_sft.py", "configs/study/attempts_cpu.py", "configs/study/starts_cpu.py",
-         "configs/study/alignment_cpu.py", "configs/study/general_points_slips_cpu.py")
+         "configs/study/alignment_cpu.py", "configs/study/general_points_slips_cpu.py",
+         *(f"configs/general_points_vl/{name}.py" for name in ("recitation", "base", "sft", "ppo")),
+         "configs/study/general_points_vl_cpu.py")   # tests/programs/test_trainers.py trains on pictures
 # Their rewards are by a model that is trained first. The second one differs from others by settings that are run there.
 RLHF = ("configs/rlhf/ppo.py", "configs/rlhf/grpo.py", "configs/general_points/rlhf.py")
 STUDIES = [path for path, verb in ENTRIES.items() if verb == "study" and path not in BUILT]
