@@ -17,7 +17,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop import sft_data
 from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
-from sftrl_jax.text.render import continued, render, response
+from sftrl_jax.text.render import continued, later_messages, pictures, render, response
 from sftrl_jax.text.tokenizer import Tokenizer
 
 TRAIN_WRITTEN = "train what text/render.py calls written, and nothing else"   # the way out of a wrong mask
@@ -129,13 +129,16 @@ def expert_episode(experiment: Experiment, seed: int | str) -> Episode:
   """Plays an episode whose responses are the expert's, with the ids that a policy would have sampled for them."""
   state, chat = experiment.env.reset(seed)
   context, turns, anew = render(experiment.tokenizer, chat)[0], [], False
+  images = pictures(experiment.tokenizer, chat)
   while True:
     text = experiment.env.expert(state)
     tokens = tuple(response(experiment.tokenizer, (*chat, Message("assistant", text))))
     state, verdict = experiment.env.step(state, text)
-    turns.append(Turn(Response(text, tuple(context), tokens, (0.0,) * len(tokens), begins_row=anew), verdict))
+    turns.append(Turn(Response(text, tuple(context), tokens, (0.0,) * len(tokens), begins_row=anew, images=images),
+                      verdict))
     if verdict.chat is None or len(turns) == experiment.env.attempts:
       return Episode(seed, tuple(turns), chat, verdict.truncated or verdict.chat is not None)
     anew = bool(experiment.actor.rewriting) and not continues(chat, text, verdict.chat)
     chat = verdict.chat
     context = render(experiment.tokenizer, chat)[0] if anew else continued(experiment.tokenizer, chat)
+    images = pictures(experiment.tokenizer, chat if anew else later_messages(chat))

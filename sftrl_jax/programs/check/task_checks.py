@@ -195,6 +195,10 @@ def _make_tokenizer(variants: Sequence[ExpertEpisodes], config: dict) -> Tokeniz
   if name == "pretrained":
     from sftrl_jax.programs.start import pretrained  # it imports models, and with them JAX
     return pretrained.tokenizer(config["start"])
+  if any(message.image is not None for message in variants[0].episodes[0][0].chat):
+    # It imports models, and with them JAX.
+    from sftrl_jax.programs.experiment.network.parts import own_tokenizer_with_pictures
+    return own_tokenizer_with_pictures(name, variants[0].env, config["model"])
   return words(variants[0].env.words) if name == "words" else byte()
 
 

@@ -72,11 +72,23 @@ def build_tokenizer(section: TokenizerConfig, env: Env, start: str, workdir: Pat
   return as_config_error(lambda: tokenizers.words(env.words, image))
 
 
+def own_tokenizer_with_pictures(name: str, env: Env, model: dict) -> Tokenizer:
+  """The tokenizer "words" or "bytes" of a run whose environment shows pictures. model: the section `model`, plain"""
+  fields = {key: value for key, value in model.items() if key != "name"}
+  section = build_section(model_section(model), fields, "config.model")
+  image = isinstance(section, VisionConfig)
+  tokenizer = tokenizers.words(env.words, image) if name == "words" else tokenizers.byte(image)
+  if not image:
+    return tokenizer
+  return _reading(tokenizer, dataclasses.replace(section, vocab=tokenizer.size, **_image_id(section, tokenizer)))
+
+
 def reading_pictures(tokenizer: Tokenizer, model: Model) -> Tokenizer:
   """The tokenizer with what the model reads of pictures; as it is for a model of text."""
-  config = model.config
-  if not isinstance(config, VisionConfig):
-    return tokenizer
+  return _reading(tokenizer, model.config) if isinstance(model.config, VisionConfig) else tokenizer
+
+
+def _reading(tokenizer: Tokenizer, config: VisionConfig) -> Tokenizer:
   sizes = config.image_id, config.image_tokens, config.image_height, config.image_width, config.images
   if not hasattr(config, "processor"):
     return dataclasses.replace(tokenizer, reader=ImageReader(*sizes))
