@@ -3,12 +3,14 @@
 import dataclasses
 import types
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from sftrl_jax.models import flops
 from sftrl_jax.models.vision.mllama.config import EXTRA_IDS, MllamaFields
 from sftrl_jax.models.vision.mllama.model import MllamaConfig
-from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.experiment.network import parts
 
 CONFIG = MllamaFields(vocab=24, image_id=16)
@@ -29,7 +31,7 @@ def test_sizes_follow_from_tiles():
 
 def test_a_tokenizer_of_our_own_gets_a_row_of_the_head_for_each_text():
   """vocab=0 is the tokenizer's size and the ids that the head lacks."""
-  env, mesh = types.SimpleNamespace(words=()), meshes.make(meshes.MeshConfig(1, 1, 1))
+  env, mesh = types.SimpleNamespace(words=()), Mesh(np.asarray(jax.devices()[:1]), "data")
   tokenizer = parts.build_tokenizer(parts.TokenizerConfig("bytes"), env, "scratch", None, dataclasses.replace(
       CONFIG, vocab=0, image_id=0))
   section = MllamaConfig(width=32, layers=1, heads=4, tower_layers=1)
