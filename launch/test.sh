@@ -15,7 +15,7 @@ say "$("$venv/bin/python" --version) and packages ready in $venv after $SECONDS 
 
 unset PYTHON VENV   # the scripts under test choose their own
 export JAX_PLATFORMS=cpu
-export SFTRL_TEST_CACHE="${SFTRL_TEST_CACHE-$venv/compiled}"   # the second time much is compiled already; "": in no case
+export SFTRL_TEST_CACHE="${SFTRL_TEST_CACHE-$venv/compiled}"   # much is compiled the second time; "": nothing
 status=0
 "$venv/bin/python" -m ruff check . || status=$?
 # loadfile keeps the tests of one file in one process, which compiles what they share once.

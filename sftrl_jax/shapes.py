@@ -13,9 +13,9 @@ LEGEND = {
     "X": "queries of all heads that share a kv head, or columns of a picture", "Y": "rows of a picture",
     "F": "ffn, or features of the pictures of a row", "N": "layers, or pairs of a corpus", "V": "vocabulary",
     "J": "blocks of the vocabulary", "I": "ids of a block, or pictures of a row",
-    "E": "episodes", "Q": "groups of episodes", "G": "episodes of a group", "U": "turns",
+    "E": "episodes, or width of a teacher", "Q": "groups of episodes", "G": "episodes of a group", "U": "turns",
     "L": "positions on an episode's grid", "1": "a broadcast axis",
-    "2": "the sides of a pair",
+    "2": "the sides of a pair", "W": "rows of a teacher's table",
 }
 # report/stats imports no room and compares runs, not tokens: its arrays have a legend of their own.
 LEGEND_OF_STATISTICS = {

@@ -184,7 +184,8 @@ def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
 
 # Numeric keys that take 0, and -1. A new key that does so belongs here; one that does not has to refuse it.
 ZERO = {
-    "seed", "flops", "env.rewards", "model.vocab", "model.kv_heads", "model.head_dim", "model.mlp_dim", "evals.every",
+    "seed", "flops", "env.rewards", "env.noise", "env.pixels", "model.vocab", "model.kv_heads",
+    "model.head_dim", "model.mlp_dim", "evals.every",
     "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",
     "model.attention_softcap", "model.logits_softcap",
     "evals.seed", "evals.temperatures", "evals.log_episodes", "optimizer.weight_decay", "optimizer.clip",

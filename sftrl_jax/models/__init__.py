@@ -89,9 +89,9 @@ class Model:
 
   def prefill(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     """`extend` of an empty cache: what is read attends over itself and not over the room of the cache."""
-    self._refuse_images(inputs)
     if self.exact or type(self).extend is not Model.extend:   # a family of one's own that extends in its own way
       return self.extend(decoding_params, past, inputs)
+    self._refuse_images(inputs)
     return extend(self.config, decoding_params, past, inputs, empty=True)
 
   def _refuse_images(self, inputs: Inputs) -> None:

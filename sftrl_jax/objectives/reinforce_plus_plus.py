@@ -1,6 +1,7 @@
 """REINFORCE++: PPO's clipped tokens without a value function and without groups."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -32,6 +33,7 @@ class ReinforcePlusPlusConfig:
   kl_coef: float = 0.0
   turn_gamma: float = 1.0
   entropy_coef: float = 0.0
+  kl_target: ClassVar[float] = 0.0   # read of every algorithm: kl_coef is fixed here
 
   def __post_init__(self):
     for name in ("epochs", "minibatches"):

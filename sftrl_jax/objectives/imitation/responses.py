@@ -21,6 +21,7 @@ class ImitationConfig:
   minibatches: int = 4
   # Read of every algorithm: here are neither a KL to the start nor a ratio to limit.
   kl_coef: ClassVar[float] = 0.0
+  kl_target: ClassVar[float] = 0.0
   target_kl: ClassVar[float] = 0.0
 
   def __post_init__(self):

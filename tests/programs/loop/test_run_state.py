@@ -29,6 +29,7 @@ class Lines:
 
 def begun(every=1, most=3, **config):
   experiment = types.SimpleNamespace(limits=Limits(9), log=types.SimpleNamespace(every=every),
+                                     algorithm=types.SimpleNamespace(imitated=None),
                                      config={"max_nonfinite": most, **config})
   store = types.SimpleNamespace(latest_step=lambda: 2, wait_until_finished=lambda: None, directory="w")
   return experiment, RunState(None, Position(), {}, store, "w", None, None, None, {}, None)
