@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import runpy
+import shutil
 import sys
 
 import pytest
@@ -301,16 +302,19 @@ def lines_of():
 
 @pytest.fixture(scope="package")
 def finished(tiny, run_of, shared_runs):
-  """finished(method) -> the workdir of a whole tiny run, trained by the first worker that asks for it."""
+  """finished(method) -> the workdir of a whole tiny run: trained by the first worker that asks for it, and a copy of
+  that in every other, since some tests write into it."""
 
   @functools.cache
   def run(method):
-    workdir, own = shared_runs / method, shared_runs / f"{method}-{os.getpid()}"
-    if not workdir.is_dir():
-      run_of(tiny(method), own)
-      with contextlib.suppress(OSError):   # the other worker was quicker
-        own.rename(workdir)
-    return workdir
+    trained, own = shared_runs / method, shared_runs / f"{method}-{os.getpid()}"
+    if trained.is_dir():
+      return shutil.copytree(trained, own)
+    run_of(tiny(method), own)
+    copy = shutil.copytree(own, shared_runs / f"{method}-{os.getpid()}-copy")
+    with contextlib.suppress(OSError):   # the other worker was quicker
+      copy.rename(trained)
+    return own
 
   return run
 
