@@ -120,8 +120,7 @@ def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD:
   def measure(hidden_BTD: jax.Array, ref_hidden_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
     log_p = jax.nn.log_softmax(_logits(hidden_BTD, unembed_DV, readout) / temperature, axis=-1)
     log_q = jax.nn.log_softmax(_logits(ref_hidden_BTD, ref_unembed_DV, readout) / temperature, axis=-1)
-    p = jnp.exp(log_p)
-    return jnp.sum(p * (log_p - log_q), axis=-1), -jnp.sum(p * log_p, axis=-1)
+    return reverse_kl(log_p, log_q), -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
   if not chunk or chunk >= hidden_BTD.shape[1]:
     return measure(hidden_BTD, ref_hidden_BTD)
@@ -129,22 +128,23 @@ def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD:
 
 
 def with_teacher(hidden_BTD: jax.Array, unembed_DV: jax.Array, teacher_BTE: jax.Array, teacher_EW: jax.Array,
-                 targets_BT: jax.Array, *, temperature: float = 1.0, chunk: int = 0, readout: Readout = PLAIN,
-                 teacher_readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+                 targets_BT: jax.Array, *, temperature: float = 1.0, chunk: int = 0,
+                 readouts: tuple[Readout, Readout] = (PLAIN, PLAIN)
+                 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """(kl_BT, logprobs_BT, entropy_BT, correct_BT): `reverse_kl` to a teacher, the only one that has a gradient, and what
   `logprobs` gives.
 
   teacher_BTE, teacher_EW: hidden states and unembedding of the teacher, whose width E may be another. Its table may
   have more rows (W) than V, or fewer: ids beyond the smaller one are no ids of the tokenizer. chunk: as of `logprobs`;
-  the backward pass computes a chunk's logits again
+  the backward pass computes a chunk's logits again. readouts: of the policy and of the teacher
   """
   ids = min(unembed_DV.shape[1], teacher_EW.shape[1])
 
   def measure(hidden_BTD: jax.Array, teacher_BTE: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, ...]:
     of = lambda hidden, unembed, read: _logits(hidden, unembed[:, :ids], read) / temperature
-    logits_BTV = of(hidden_BTD, unembed_DV, readout)
+    logits_BTV = of(hidden_BTD, unembed_DV, readouts[0])
     log_p = jax.nn.log_softmax(logits_BTV, axis=-1)
-    kl_BT = reverse_kl(log_p, jax.nn.log_softmax(of(teacher_BTE, teacher_EW, teacher_readout), axis=-1))
+    kl_BT = reverse_kl(log_p, jax.nn.log_softmax(of(teacher_BTE, teacher_EW, readouts[1]), axis=-1))
     log_p = jax.lax.stop_gradient(log_p)
     chosen_BT = jnp.take_along_axis(log_p, targets_BT[..., None], axis=-1)[..., 0]
     return kl_BT, chosen_BT, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1), _is_first_best(log_p, targets_BT)

@@ -30,13 +30,21 @@ class ImageReader:
   width: int
   images: int = 1
 
-  def read(self, image: np.ndarray) -> tuple[list[int], Pictures]:
-    """(the ids that stand for a picture, what the model reads of it). ValueError for a picture of another size."""
+  def ids(self, image: np.ndarray) -> list[int]:
+    """The ids that stand for a picture. ValueError for a picture of another size."""
+    self._check(image)
+    return [self.image_id] * self.tokens
+
+  def pixels(self, image: np.ndarray) -> Pictures:
+    """What the model reads of a picture. ValueError for a picture of another size."""
+    self._check(image)
+    return (image,)
+
+  def _check(self, image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (self.height, self.width, 3):
       shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
       raise ValueError(f"A picture is {shape}, but config.model reads uint8 {(self.height, self.width, 3)}: let the "
                        "environment draw it so, or change config.model.image_height and image_width.")
-    return [self.image_id] * self.tokens, (image,)
 
   def add(self, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:
     """The inputs with the pictures of their first rows, in their order; other rows have none.
@@ -75,11 +83,16 @@ class TiledReader(ImageReader):
   id_of: Callable[[str], int | None] | None = dataclasses.field(default=None, repr=False, compare=False)
   encode: Callable[[str], Sequence[int]] | None = dataclasses.field(default=None, repr=False, compare=False)
 
-  def read(self, image: np.ndarray) -> tuple[list[int], Pictures]:
-    """(the ids that stand for a picture, its tiles). ValueError for what is no uint8 [height, width, 3]."""
-    tiles = self.processor.tiles(np.asarray(image))
+  def ids(self, image: np.ndarray) -> list[int]:
+    """The ids that stand for a picture. ValueError for what is no uint8 [height, width, 3]."""
+    from sftrl_jax.pictures.processors.resample import refuse_others  # which loads Pillow, as a text needs not
+    refuse_others(image)
     rows, columns = self.processor.layout(*image.shape[:2])
-    return self.processor.ids(rows, columns, self.image_id, self.id_of, self.encode), tuple(tiles)
+    return self.processor.ids(rows, columns, self.image_id, self.id_of, self.encode)
+
+  def pixels(self, image: np.ndarray) -> Pictures:
+    """The tiles of a picture. ValueError for what is no uint8 [height, width, 3]."""
+    return tuple(self.processor.tiles(image))
 
 
 def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:

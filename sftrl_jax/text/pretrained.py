@@ -12,7 +12,7 @@ from typing import Any
 
 from sftrl_jax.chat import Chat
 from sftrl_jax.text import encoding, jinja, notes, probes
-from sftrl_jax.text.images import ImageReader, Pictures, expanded
+from sftrl_jax.text.images import ImageReader, expanded
 from sftrl_jax.text.template import PROBE, REPLIES, Template, name_of
 
 SEAM = "answers whose first letters lie in one token with the end of the prompt"
@@ -22,14 +22,12 @@ BATCH = 1024   # chats encoded at once, on all cores; what is known of each of t
 @dataclasses.dataclass(frozen=True)
 class Rendering:
   """A chat as ids. written: as in text/render.py. notes: (what, example) of all that a person should know of it.
-  unread: keys of messages, and arguments, that make no difference. images: what a model reads of the chat's pictures,
-  in the order of their placeholders among the ids."""
+  unread: keys of messages, and arguments, that make no difference."""
 
   ids: list[int]
   written: list[bool]
   notes: tuple[tuple[str, str], ...] = ()
   unread: tuple[str, ...] = ()
-  images: Pictures = dataclasses.field(default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,12 +189,11 @@ class Pretrained:
     if self.reader is None:
       return rendering
     try:
-      read = [self.reader.read(message.image) for message in messages if message.image is not None]
-      ids, written = expanded(rendering.ids, rendering.written, self.reader.image_id, [block for block, _ in read])
+      blocks = [self.reader.ids(message.image) for message in messages if message.image is not None]
+      ids, written = expanded(rendering.ids, rendering.written, self.reader.image_id, blocks)
     except ValueError as error:
       return error
-    images = tuple(picture for _, pictures in read for picture in pictures)
-    return dataclasses.replace(rendering, ids=ids, written=written, images=images)
+    return dataclasses.replace(rendering, ids=ids, written=written)
 
   def save(self, directory: str | Path) -> None:
     """Writes the files that `load` and transformers read; end ids go to generation_config.json, unless it is there."""

@@ -48,7 +48,7 @@ def renderings(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat],
 def pictures(tokenizer: Tokenizer | Pretrained, messages: Iterable[Message]) -> Pictures:
   """What the model reads of the pictures of messages, in their order; ValueError for one that it cannot read."""
   shown = [message.image for message in messages if message.image is not None]
-  return tuple(picture for image in shown for picture in tokenizer.reader.read(image)[1])
+  return tuple(picture for image in shown for picture in tokenizer.reader.pixels(image))
 
 
 def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
@@ -111,9 +111,8 @@ def refuse_reuse(tokenizer: Tokenizer | Pretrained) -> None:
 
 
 def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
-  ids, written, shown = [tokenizer.bos], [False], ()
+  ids, written = [tokenizer.bos], [False]
   try:
-    shown = pictures(tokenizer, chat)
     for message in chat:
       more = _message_ids(tokenizer, message)
       ids += more
@@ -121,12 +120,12 @@ def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
   except ValueError as error:
     return error
   keys = [f"messages[].{key}" for message in chat for key in message.fields or () if key not in ("role", "content")]
-  return Rendering(ids, written, unread=tuple(keys), images=shown)
+  return Rendering(ids, written, unread=tuple(keys))
 
 
 def _message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
   """The ids one message adds: what stands for its picture, then its text."""
-  block = [] if message.image is None else tokenizer.reader.read(message.image)[0]
+  block = [] if message.image is None else tokenizer.reader.ids(message.image)
   closing = [tokenizer.eos] if message.role == "assistant" else list(tokenizer.after_user)
   return block + tokenizer.encode(message.text) + closing
 

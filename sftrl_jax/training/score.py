@@ -47,7 +47,7 @@ def make_teacher_score(model: Model, teacher: Model, temperature: float = 1.0, c
     kl_BT, logprobs_BT, entropy_BT, correct_BT = with_teacher(
         model.hidden(params["model"], inputs), model.unembedding(params["model"]),
         teacher.hidden(params["teacher"], inputs), teacher.unembedding(params["teacher"]), targets_BT,
-        temperature=temperature, chunk=chunk, readout=model.readout, teacher_readout=teacher.readout)
+        temperature=temperature, chunk=chunk, readouts=(model.readout, teacher.readout))
     return Scores(logprobs_BT, entropy_BT, None, correct_BT, kl_BT)
 
   return score

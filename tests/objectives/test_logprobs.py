@@ -199,8 +199,8 @@ def test_the_kl_to_a_teacher_is_exact_also_of_another_width_and_table_and_in_chu
   hidden, unembed, theirs, table = normal(2, 7, 5), normal(5, 11), normal(2, 7, 4), normal(4, 13)
   targets = source.integers(0, 9, (2, 7)).astype(np.int32)
   readout, read_theirs = Readout(ids=9), Readout(ids=9, softcap=3.0)
-  whole, pieces = (jax.jit(functools.partial(with_teacher, temperature=0.7, chunk=chunk, readout=readout,
-                                             teacher_readout=read_theirs)) for chunk in (0, 3))
+  whole, pieces = (jax.jit(functools.partial(with_teacher, temperature=0.7, chunk=chunk,
+                                             readouts=(readout, read_theirs))) for chunk in (0, 3))
   kl, chosen, entropy, correct = whole(hidden, unembed, theirs, table, targets)
   log_of = lambda z: z - np.log(np.exp(z).sum(-1, keepdims=True))
   exact = lambda *arrays: [array.astype(np.float64) for array in arrays]

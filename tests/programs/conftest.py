@@ -302,9 +302,7 @@ def lines_of():
 
 @pytest.fixture(scope="package")
 def finished(tiny, run_of, shared_runs):
-  """finished(method) -> the workdir of a whole tiny run: trained by the first worker that asks for it, and a copy of
-  that in every other, since some tests write into it."""
-
+  """finished(method) -> the workdir of a whole tiny run, or in other workers its copy: tests write into it."""
   @functools.cache
   def run(method):
     trained, own = shared_runs / method, shared_runs / f"{method}-{os.getpid()}"

@@ -39,9 +39,8 @@ def test_a_picture_is_a_block_before_its_text(kind):
                  *plain[len(plain) - 1 - len(tokenizer.after_user):]]
   assert sum(written) == sum(flags) and not any(np.asarray(written)[np.asarray(ids) == tokenizer.image])
   assert continued(tokenizer, chat) == block + continued(PLAIN[kind], texts)
-  rendering, = renderings(tokenizer, [chat])
-  assert [image is own for image, own in zip(rendering.images, (RED, BLUE), strict=True)] == [True, True]
-  assert pictures(tokenizer, chat)[1] is BLUE
+  assert renderings(tokenizer, [chat])[0].ids == ids
+  assert [image is own for image, own in zip(pictures(tokenizer, chat), (RED, BLUE), strict=True)] == [True, True]
 
 
 def test_another_picture_changes_no_id_and_no_label(kind):
@@ -147,11 +146,12 @@ def test_tiles_of_a_pretrained_model_stand_as_its_processor_writes_them(splittin
   shown = [message.image for message in plain if message.image is not None]
   expected = theirs(images=[list(map(Image.fromarray, shown))], text=[text])
   assert renderings(ours, [plain])[0].ids == expected["input_ids"][0]
-  pixels = (np.stack(rendering.images).astype(np.float32) / 255 - 0.5) / 0.5
+  tiles = pictures(ours, chat)
+  pixels = (np.stack(tiles).astype(np.float32) / 255 - 0.5) / 0.5
   np.testing.assert_allclose(pixels.transpose(0, 3, 1, 2), expected["pixel_values"][0], atol=1e-5)
   # A name of the placeholder in a message stays text, and counts agree.
-  batch = with_pictures(ours.reader, right_pad([rendering.ids], len(rendering.ids)), [rendering.images])
-  assert rendering.ids.count(image_id) == 4 * len(rendering.images) and batch.images_BIYXC.shape[1] == 20
+  batch = with_pictures(ours.reader, right_pad([rendering.ids], len(rendering.ids)), [tiles])
+  assert rendering.ids.count(image_id) == 4 * len(tiles) and batch.images_BIYXC.shape[1] == 20
   assert not any(np.asarray(rendering.written)[np.asarray(rendering.ids) == image_id])
 
 

@@ -1,5 +1,6 @@
 """The configuration of a decoder that reads pictures. Each family of such models derives its own from this."""
 
+import abc
 import dataclasses
 
 from sftrl_jax.models.config import DecoderConfig
@@ -8,7 +9,7 @@ LARGEST = 2**14   # pixels of a side; the sizes of a picture are those of a comp
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig(DecoderConfig):
+class VisionConfig(DecoderConfig, abc.ABC):
   """A decoder in whose rows the features of pictures stand. Each family gives `image_tokens` and `tower_flops`.
 
   image_id: the id that stands where a feature of a picture comes (0: the tokenizer's)
@@ -32,15 +33,15 @@ class VisionConfig(DecoderConfig):
                        "tokenizer's.")
 
   @property
+  @abc.abstractmethod
   def image_tokens(self) -> int:
     """Features of a picture, which is as many placeholder ids as stand for it."""
-    raise NotImplementedError(f"{type(self).__name__} has no image_tokens: a family of vision models gives it.")
 
   @property
   def barred_ids(self) -> tuple[int, ...]:
     """Ids that nothing writes, neither a policy nor a text: they have no probability."""
     return (self.image_id,)
 
+  @abc.abstractmethod
   def tower_flops(self) -> float:
     """FLOPs of the features of one picture, forward."""
-    raise NotImplementedError(f"{type(self).__name__} has no tower_flops: a family of vision models gives it.")

@@ -1,5 +1,6 @@
 """A decoder that reads pictures: features are spliced into the row of tokens, before the first layer."""
 
+import abc
 import dataclasses
 import functools
 import zlib
@@ -18,7 +19,7 @@ PART = "vision"   # where a parameter tree has the tower and the connector
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionModel(Model):
+class VisionModel(Model, abc.ABC):
   """The functions of a decoder with pictures. A family gives `init_vision` and `features`.
 
   Parameters of the decoder have the paths of a text model; those of the tower and of the connector are under vision/.
@@ -27,13 +28,13 @@ class VisionModel(Model):
 
   config: VisionConfig
 
+  @abc.abstractmethod
   def init_vision(self, key: jax.Array) -> dict:
     """Randomly initialised {"tower": ..., "connector": ...}, f32."""
-    raise NotImplementedError(f"{type(self).__name__} has no init_vision: a family of vision models gives it.")
 
+  @abc.abstractmethod
   def features(self, params: dict, images_BIYXC: jax.Array) -> jax.Array:
     """features_BFD of uint8 pictures, in config.dtype: F = I * config.image_tokens, picture by picture."""
-    raise NotImplementedError(f"{type(self).__name__} has no features: a family of vision models gives it.")
 
   def init(self, key: jax.Array) -> dict:
     """A randomly initialised parameter tree, f32. The decoder's part is that of a text model from the same key."""

@@ -6,15 +6,21 @@ import pytest
 
 from sftrl_jax import models
 from sftrl_jax.models.vision.config import VisionConfig
+from sftrl_jax.models.vision.model import VisionModel
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
+
+CONFIG = TinyVisionConfig(vocab=9, width=16, heads=2, image_id=8)
 
 
-def test_a_family_says_how_many_features_a_picture_has():
-  config = VisionConfig(vocab=9, image_id=8)
-  assert config.barred_ids == (8,)
-  with pytest.raises(NotImplementedError, match="a family of vision models gives it"):
-    _ = config.image_tokens
-  with pytest.raises(NotImplementedError, match="a family of vision models gives it"):
-    config.tower_flops()
+def test_a_family_says_how_many_features_a_picture_has_and_what_they_cost():
+  assert CONFIG.barred_ids == (8,)
+  with pytest.raises(TypeError, match="abstract.*image_tokens.*tower_flops"):
+    VisionConfig(vocab=9, image_id=8)
+
+
+def test_a_family_says_what_its_features_are():
+  with pytest.raises(TypeError, match="abstract.*features.*init_vision"):
+    VisionModel(CONFIG)
 
 
 @pytest.mark.parametrize("change, rule", [
@@ -23,8 +29,8 @@ def test_a_family_says_how_many_features_a_picture_has():
     (dict(width=0), "width is 0")])
 def test_a_wrong_field_is_named(change, rule):
   with pytest.raises(ValueError, match=rule):
-    dataclasses.replace(VisionConfig(vocab=9, image_id=8), **change)
+    dataclasses.replace(CONFIG, **change)
 
 
 def test_it_is_a_decoder_config():
-  assert isinstance(VisionConfig(vocab=9, image_id=8), models.DecoderConfig)
+  assert isinstance(CONFIG, models.DecoderConfig)

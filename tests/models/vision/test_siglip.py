@@ -9,7 +9,18 @@ import pytest
 
 from sftrl_jax.models.vision.siglip import ACTIVATIONS, LayerNorm, TowerConfig, cut, patches, positions
 
-CONFIG = TowerConfig(vocab=8, image_id=3)
+
+@dataclasses.dataclass(frozen=True)
+class Alone(TowerConfig):
+  """A tower without a connector."""
+
+  image_tokens = 1
+
+  def tower_flops(self):
+    return 0.0
+
+
+CONFIG = Alone(vocab=8, image_id=3)
 
 
 def sized(side, table, patch=4):
