@@ -191,8 +191,8 @@ def row_of(raw: Raw) -> PromptRow:
     raise raw.fault
   value = {key: item for key, item in raw.value.items() if item is not None}
   if shown := next((name for name in PICTURES if value.get(name)), ""):
-    raise BadRow("pictures", "has pictures, but prompts are texts, and the model would never see them: leave the column "
-                 "out", shown)
+    raise BadRow("pictures", "has pictures, but prompts are texts, so the model would never see them: leave the "
+                 "column out", shown)
   if args := template_args(value):
     raise BadRow("arguments for the chat template", f"gives {', '.join(args)} to the chat template for this row alone, "
                  "but a run has the same ones for all prompts: config.tokenizer.template_args")
