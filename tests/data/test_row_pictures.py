@@ -223,5 +223,7 @@ def test_both_sides_of_a_pair_have_the_pictures_of_its_prompt(home):
   want = [[PIXELS[1]] * 2 + [PIXELS[0]] * 2, [PIXELS[2]] * 2 + [0 * PIXELS[0]] * 2]
   np.testing.assert_array_equal(batch.inputs.images_BIYXC, want)
   assert not batch.weights_BT[batch.targets_BT == reading().image].any()
+  chosen = load(RowsConfig(path, format="chosen"), reading(1))
+  assert pictures_of(chosen, 0, 1, 2, 3) == [PIXELS[number].tolist() for number in range(3)]
   with pytest.raises(ValueError, match="row 1, column images: has 2 pictures .*--config.model.images=2"):
     load_pairs(PairsConfig(path, length=200), reading(1))
