@@ -16,6 +16,8 @@ class Message:
   """A message: `role` is system, user, assistant or tool; `image` is a uint8 array [Y, X, 3] before the text, or None.
 
   fields: what a chat template reads instead of {role, content}, such as reasoning_content and tool_calls; or None
+  more_images: further pictures, whose places are the parts {"type": "image"} of `fields["content"]`, as is that of
+    `image` then
 
   Raises ValueError for another role and TypeError for a text that is not a str. Images are compared by content.
   """
@@ -24,6 +26,7 @@ class Message:
   text: str
   image: np.ndarray | None = None
   fields: dict | None = None
+  more_images: tuple[np.ndarray, ...] = ()
 
   def __post_init__(self):
     if self.role not in ROLES:
@@ -35,11 +38,16 @@ class Message:
     if not isinstance(value, Message):
       return NotImplemented
     mine, theirs = ((each.role, each.text, each.fields) for each in (self, value))
-    return mine == theirs and _is_same(self.image, value.image)
+    return mine == theirs and len(self.images) == len(value.images) and all(map(_is_same, self.images, value.images))
 
   # Without image and fields, which have no hash; equal messages still have equal hashes.
   def __hash__(self):
     return hash((self.role, self.text))
+
+  @property
+  def images(self) -> tuple[np.ndarray, ...]:
+    """All pictures, in the order in which they are read."""
+    return () if self.image is None else (self.image, *self.more_images)
 
 
 Chat = tuple[Message, ...]
@@ -51,7 +59,5 @@ def continues(before: Chat, response: str, chat: Chat) -> bool:
   return answer is not None and (answer.role, answer.text) == ("assistant", response) and chat[: len(before)] == before
 
 
-def _is_same(left: np.ndarray | None, right: np.ndarray | None) -> bool:
-  if left is None or right is None:
-    return left is right
+def _is_same(left: np.ndarray, right: np.ndarray) -> bool:
   return left is right or (left.shape == right.shape and bool((left == right).all()))

@@ -18,6 +18,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SAID, Listed, column_of, kind, listed, text_of
 from sftrl_jax.data.pairs.sides import SIDES, sides_of
+from sftrl_jax.data.parts import PICTURES, spread
 from sftrl_jax.data.read import BESIDE, EXAMPLES
 from sftrl_jax.text.pretrained import SEAM, Pretrained, Rendering
 from sftrl_jax.text.render import renderings
@@ -40,12 +41,14 @@ class Example:
   """A row as ids, of which `learned` marks those that are to be learned.
 
   notes: (what, example) of all that a person should know of it; unread: columns and keys that make no difference
+  shown: the numbers of its pictures
   """
 
   ids: list[int]
   learned: list[bool]
   notes: tuple[tuple[str, str], ...] = ()
   unread: tuple[str, ...] = ()
+  shown: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,7 @@ def _finished(draft: Draft, rendered: Rendering | ValueError, tokenizer: Tokeniz
   while stop and not learned[stop - 1]:   # what a template puts behind the last end teaches nothing
     stop -= 1
   return Example(ids[:stop], learned[:stop], (*draft.ready.notes, *_spelled(draft.chat, tokenizer), *rendered.notes),
-                 (*draft.ready.unread, *rendered.unread))
+                 (*draft.ready.unread, *rendered.unread), draft.ready.shown)
 
 
 def _refuse_lost(chat: Chat, unread: Sequence[str]) -> None:
@@ -184,21 +187,26 @@ def _spelled(chat: Chat, tokenizer: Tokenizer | Pretrained) -> list[tuple[str, s
 
 def _messages(value: dict, tokenizer: Tokenizer | Pretrained, control_tokens: bool) -> Draft:
   column = "conversations" if value.get("conversations") is not None and value.get("messages") is None else "messages"
-  return _drafted(Listed(()), listed(column_of(value, column), column), column, value)
+  chat = _with_pictures(value, tokenizer, column)[column] if isinstance(value.get(column), list) else (
+      column_of(value, column))
+  return _drafted(Listed(()), listed(chat, column), column, value)
 
 
 def _prompt_completion(value: dict, tokenizer: Tokenizer | Pretrained, control_tokens: bool) -> Draft:
   kinds = [type(value.get(column)) for column in ("prompt", "completion")]
   if kinds == [list, list]:
-    return _drafted(listed(value["prompt"], "prompt"), listed(value["completion"], "completion"), "completion", value)
+    prompt, completion = map(_with_pictures(value, tokenizer, "prompt", "completion").get, ("prompt", "completion"))
+    return _drafted(listed(prompt, "prompt"), listed(completion, "completion"), "completion", value)
   if list in kinds and str in kinds:
     raise BadRow("text and messages", f"prompt is {kind(value['prompt'])} and completion {kind(value['completion'])}, "
                                       "but both should be texts, or both lists of messages", "completion")
+  _refuse_beside_texts(value)
   prompt, completion = text_of(value, "prompt"), text_of(value, "completion", empty=False)
   return _unrendered(prompt, completion, tokenizer, control_tokens)
 
 
 def _plain(value: dict, tokenizer: Tokenizer | Pretrained, control_tokens: bool) -> Draft:
+  _refuse_beside_texts(value)
   return _unrendered("", text_of(value, "text", empty=False), tokenizer, control_tokens)
 
 
@@ -213,13 +221,31 @@ READERS: dict[str, Callable[[dict, Tokenizer | Pretrained, bool], Draft]] = {
     "messages": _messages, "prompt_completion": _prompt_completion, "text": _plain, CHOSEN: _chosen}
 
 
+def _with_pictures(value: dict, tokenizer: Tokenizer | Pretrained, *columns: str) -> dict:
+  """The row with its pictures in the messages of these columns. BadRow for pictures that nothing reads."""
+  if tokenizer.reader is not None:
+    return spread(value, columns)
+  column = next((column for column in PICTURES if value.get(column) not in (None, [], "")), "")
+  if column:
+    raise BadRow("pictures", "has pictures, but the model reads text only: use a vision-language model, or leave the "
+                 "column out", column)
+  return value
+
+
+def _refuse_beside_texts(value: dict) -> None:
+  column = next((column for column in PICTURES if value.get(column) not in (None, [], "")), "")
+  if column:
+    raise BadRow("pictures beside texts", "has pictures, whose places are in messages, but the row is of texts: give "
+                 "lists of messages", column)
+
+
 def used(name: str, value: dict) -> set[str]:
   """The columns that a row of a format is read from."""
   if name == CHOSEN:
-    return {"prompt", *SIDES, *(BESIDE if isinstance(value.get(CHOSEN), list) else ())}
+    return {"prompt", *SIDES, *PICTURES, *(BESIDE if isinstance(value.get(CHOSEN), list) else ())}
   columns = set(FORMATS[name]) | ({"conversations"} if name == "messages" and value.get("messages") is None else set())
   chat = name == "messages" or isinstance(value.get("prompt"), list)
-  return columns | ({"system", "tools", "chat_template_kwargs"} if chat else set())
+  return columns | ({"system", "tools", "chat_template_kwargs", *PICTURES} if chat else set())
 
 
 def _drafted(prompt: Listed, answer: Listed, column: str, value: dict) -> Draft:
@@ -232,7 +258,8 @@ def _drafted(prompt: Listed, answer: Listed, column: str, value: dict) -> Draft:
   silent = {number + len(system) for number in prompt.silent} | {number + before for number in answer.silent}
   left = answer.chat[last + 1:]
   notes = ((TRAILING, f"{left[0].role}: {left[0].text[:60]!r}"),) if left else ()
-  ready = Example([], [], notes, (*prompt.ignored, *answer.ignored))
+  shown = tuple(number for numbers in (*prompt.shown, *answer.shown[: last + 1]) for number in numbers)
+  ready = Example([], [], notes, (*prompt.ignored, *answer.ignored), shown)
   return Draft((*system, *prompt.chat, *answer.chat[: last + 1]), template_args(value), before if prompt.chat else 0,
                frozenset(silent), ready)
 

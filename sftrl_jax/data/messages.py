@@ -11,6 +11,7 @@ from typing import Any
 
 from sftrl_jax.chat import ROLES, Chat, Message
 from sftrl_jax.data.lines import BadRow
+from sftrl_jax.data.parts import Shown, is_picture
 from sftrl_jax.text.notes import REASONS
 
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool",
@@ -27,11 +28,12 @@ SAID = ("tool_calls", *REASONS)   # an assistant may say these, and no content
 @dataclasses.dataclass(frozen=True)
 class Listed:
   """A list of messages. silent: numbers of the assistant's messages that are not to be learned; ignored: keys that
-  nobody reads, one entry a message that has it."""
+  nobody reads, one entry a message that has it; shown: the numbers of each message's pictures."""
 
   chat: Chat
   silent: frozenset[int] = frozenset()
   ignored: tuple[str, ...] = ()
+  shown: tuple[tuple[int, ...], ...] = ()
 
 
 def listed(value: Any, column: str) -> Listed:
@@ -40,17 +42,18 @@ def listed(value: Any, column: str) -> Listed:
     raise BadRow("no list of messages", f"is {kind(value)}, but should be a list of messages", column)
   if not value:
     raise BadRow("empty", "is an empty list", column)
-  chat, silent, ignored = [], set(), []
+  chat, silent, ignored, numbers = [], set(), [], []
   for number, item in enumerate(value):
-    message, learned, unread = _message(item, f"{column}[{number}]")
+    message, learned, unread, shown = _message(item, f"{column}[{number}]")
     silent |= set() if learned else {number}
     chat.append(message)
     ignored += unread
-  return Listed(tuple(chat), frozenset(silent), tuple(ignored))
+    numbers.append(tuple(picture.number for picture in shown))
+  return Listed(tuple(chat), frozenset(silent), tuple(ignored), tuple(numbers))
 
 
-def _message(item: Any, where: str) -> tuple[Message, bool, list[str]]:
-  """(message, whether it may be learned, keys that are not read)."""
+def _message(item: Any, where: str) -> tuple[Message, bool, list[str], list[Shown]]:
+  """(message, whether it may be learned, keys that are not read, its pictures)."""
   if not isinstance(item, dict):
     raise BadRow("no message", f'is {kind(item)}, but should be an object {{"role": ..., "content": ...}}', where)
   keys = next((keys for keys in KEYS if item.get(keys[0]) is not None),
@@ -67,18 +70,25 @@ def _message(item: Any, where: str) -> tuple[Message, bool, list[str]]:
           key in PICTURES) else BadRow("unclear train flag", "says in no way that all agree on what is learned: use "
                                        "\"train\": true or false", f"{where}.{key}")
   learned, unread = _learned(item, role, where)
-  content = item.get(keys[1])
+  content, shown = item.get(keys[1]), []
   if content is None and role == "assistant" and any(more.get(key) for key in SAID):
     text = ""
   elif isinstance(content, list):
-    text = _joined(content, f"{where}.{keys[1]}", unread)
+    parts = _parts(content, f"{where}.{keys[1]}", unread)
+    text, shown = "".join(part for part in parts if isinstance(part, str)), [
+        part for part in parts if isinstance(part, Shown)]
   else:
     text = text_of(item, keys[1], f"{where}.{keys[1]}")
   if not text and role == "assistant" and not any(more.get(key) for key in SAID):
     raise BadRow("empty", "is empty, so there is nothing to learn", f"{where}.{keys[1]}")
   _sound_inside(more, where)
+  images = tuple(picture.image for picture in shown)
+  if shown and (more or len(shown) > 1 or [type(part) for part in parts] not in ([Shown], [Shown, str])):
+    as_read = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
+    fields = {"role": role, "content": as_read, **more}
+    return Message(role, text, images[0], fields, images[1:]), learned, unread, shown
   fields = {"role": role, **({"content": content and text} if keys[1] in item else {}), **more}
-  return Message(role, text, fields=fields if more else None), learned, unread
+  return Message(role, text, *images, fields=fields if more else None), learned, unread, shown
 
 
 def _role(role: Any, key: str, where: str) -> str:
@@ -108,13 +118,16 @@ def _learned(item: dict, role: str, where: str) -> tuple[bool, list[str]]:
   return True, [f"messages[].{key} of {role}" for key, value in flags.items() if value]
 
 
-def _joined(parts: list, where: str, unread: list[str]) -> str:
-  """The text of a list of content parts; keys of a part that nobody reads are added to `unread`."""
-  texts = []
+def _parts(parts: list, where: str, unread: list[str]) -> list[str | Shown]:
+  """Texts and pictures of a list of content parts; keys of a part that nobody reads are added to `unread`."""
+  read = []
   for number, part in enumerate(parts):
     here = f"{where}[{number}]"
     if isinstance(part, str):
       part = {"text": part}
+    if is_picture(part) and isinstance(part.get("image"), Shown):
+      read.append(part["image"])
+      continue
     if not isinstance(part, dict):
       raise BadRow("no content part", f'is {kind(part)}, but should be {{"type": "text", "text": ...}}', here)
     name = part.get("type") or ("text" if part.get("text") is not None else None)
@@ -122,10 +135,10 @@ def _joined(parts: list, where: str, unread: list[str]) -> str:
       pictured = isinstance(name, str) and any(word in name for word in PICTURES)
       raise BadRow("pictures or sound" if pictured else "content parts that are no text", f"is of type {name!r}"[:60] +
                    ", but only parts of type 'text' are read", here)
-    texts.append(text_of(part, "text", f"{here}.text"))
+    read.append(text_of(part, "text", f"{here}.text"))
     unread += [f"messages[].content[].{key}" for key, value in part.items() if key not in ("type", "text")
                and value is not None]
-  return "".join(texts)
+  return read
 
 
 def text_of(value: dict, key: str, where: str = "", empty: bool = True) -> str:

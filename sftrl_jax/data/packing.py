@@ -21,23 +21,29 @@ OPEN = 64        # rows that examples may still go into
 HELD_OUT = 2**31   # the stream by which examples are held out: the same for every seed, so that runs can be compared
 
 
-def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = True, most: int = sys.maxsize
-           ) -> tuple[np.ndarray, np.ndarray]:
+def packed(sizes: np.ndarray, order: np.ndarray, length: int, together: bool = True, most: int = sys.maxsize,
+           pictured: tuple[np.ndarray, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
   """(examples row by row, how many there are up to the end of each row). together: several examples may share a row;
-  most: of them in a row."""
+  most: of them in a row; pictured: (pictures of each example, most of a row)."""
   if not together:
     return order, np.arange(1, len(order) + 1)
   free: list[tuple[int, int]] = []   # (free places, number) of open rows, the fullest first
   members: list[list[int]] = []
   closed: list[int] = []
+  shown: list[int] = []   # pictures of each row
+  pictures, most_pictures = pictured or (np.zeros(1, np.int64), 0)
   for example, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-    place = bisect_left(free, (size, -1))   # the fullest row with room
+    place, own = bisect_left(free, (size, -1)), int(pictures[example]) if pictured else 0   # the fullest row with room
+    while own and place < len(free) and shown[free[place][1]] + own > most_pictures:
+      place += 1
     if place < len(free):
       room, row = free.pop(place)
     else:
       room, row = length, len(members)
       members.append([])
+      shown.append(0)
     members[row].append(example)
+    shown[row] += own
     if room > size and len(members[row]) < most:
       insort(free, (room - size, row))
     else:
@@ -92,7 +98,7 @@ def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray,
   def packed_pass(number: int) -> tuple[np.ndarray, np.ndarray]:
     source = np.random.default_rng((seed, number))
     return packed(sizes, source.permutation(examples) if rows.shuffle else examples, rows.length, rows.pack,
-                  corpus.most)
+                  corpus.most, corpus.pictured)
 
   return packed_pass
 
@@ -100,7 +106,7 @@ def make_pass(corpus: Corpus, rows: RowsConfig, examples: np.ndarray,
 def held_batches(corpus: Corpus, rows: RowsConfig, examples: np.ndarray, batch: int
                  ) -> Iterator[TokenBatch | PairBatch]:
   """Every held-out example once, in batches of one shape; the rows that the last one lacks are padding."""
-  members, ends = packed(corpus.sizes, examples, rows.length, rows.pack, corpus.most)
+  members, ends = packed(corpus.sizes, examples, rows.length, rows.pack, corpus.most, corpus.pictured)
   spans = np.split(members, ends[:-1])
   for first in range(0, len(spans), batch):
     yield corpus.laid(spans[first : first + batch], batch, rows.length)

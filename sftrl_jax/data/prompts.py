@@ -25,6 +25,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.messages import kind, listed, text_of
+from sftrl_jax.data.parts import PICTURES
 from sftrl_jax.data.read import Columns, read
 from sftrl_jax.envs.env import Verdict
 
@@ -189,6 +190,9 @@ def row_of(raw: Raw) -> PromptRow:
   if raw.fault:
     raise raw.fault
   value = {key: item for key, item in raw.value.items() if item is not None}
+  if shown := next((name for name in PICTURES if value.get(name)), ""):
+    raise BadRow("pictures", "has pictures, but prompts are texts, so the model would never see them: leave the "
+                 "column out", shown)
   if args := template_args(value):
     raise BadRow("arguments for the chat template", f"gives {', '.join(args)} to the chat template for this row alone, "
                  "but a run has the same ones for all prompts: config.tokenizer.template_args")

@@ -8,12 +8,13 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from sftrl_jax.data.lines import BadRow, Raw, array, cause, faulty, first_byte, lines
+from sftrl_jax.data.parts import PICTURES
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 BESIDE = ("system", "tools", "chat_template_kwargs")   # what of a row a chat template may get besides (formats.py)
@@ -102,11 +103,12 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Raw]:
       names = tuple(file.schema_arrow.names)
       wanted = _wanted(str(path), names, columns)
       number = 0
-      for batch in file.iter_batches(batch_size=256, columns=wanted):
+      size = 16 if any(name in PICTURES for name in wanted) else 256
+      for batch in file.iter_batches(batch_size=size, columns=wanted):
         for index in range(batch.num_rows):   # a row at a time, so that text which is no UTF-8 has a number
           number += 1
           try:
-            yield _row(str(path), number, batch.slice(index, 1).to_pylist()[0], names)
+            yield _row(str(path), number, batch.slice(index, 1).to_pylist()[0], names, columns)
           except UnicodeDecodeError as error:
             yield faulty(path, number, "no UTF-8", f"its text is no UTF-8 at byte {error.start + 1}")
   except (pyarrow.ArrowException, OSError) as error:
@@ -155,23 +157,35 @@ def _arrow(path: Path, split: str, columns: Columns) -> Iterator[Raw]:
 
 def _dataset(rows, name: str, columns: Columns) -> Iterator[Raw]:
   names = tuple(rows.column_names)
-  for number, value in enumerate(rows.select_columns(_wanted(name, names, columns)), start=1):
-    yield _row(name, number, value, names)
+  wanted = _wanted(name, names, columns)
+  for number, value in enumerate(_undecoded(rows.select_columns(wanted), wanted), start=1):
+    yield _row(name, number, value, names, columns)
 
 
-def _row(name: str, number: int, value: dict, columns: tuple[str, ...]) -> Raw:
-  """A row of a table, with JSON's types. columns: of the table; of those that are not read it is not known whether they
-  are null."""
+def _undecoded(rows, names: Sequence[str]) -> Iterator[dict]:
+  """The rows of a data set, pictures as they are encoded."""
+  if not any(name in PICTURES for name in names):
+    yield from rows
+    return
+  for table in rows.with_format("arrow").iter(batch_size=16):
+    yield from (table.slice(index, 1).to_pylist()[0] for index in range(table.num_rows))
+
+
+def _row(name: str, number: int, value: dict, names: tuple[str, ...], columns: Columns) -> Raw:
+  """A row of a table, with JSON's types. names: of the table's columns; of those that are not read it is not known
+  whether they are null."""
   try:
-    value = {key: _native(item, key) for key, item in value.items()}
+    value = {key: _native(item, key, key in PICTURES and not columns.every) for key, item in value.items()}
   except BadRow as error:
-    return Raw(name, number, {}, columns, error)
-  return Raw(name, number, value, tuple(key for key in columns if key not in value or value[key] is not None))
+    return Raw(name, number, {}, names, error)
+  return Raw(name, number, value, tuple(key for key in names if key not in value or value[key] is not None))
 
 
-def _native(value: Any, where: str) -> Any:
+def _native(value: Any, where: str, binary: bool = False) -> Any:
   """A value of a table as JSON has it: bytes are UTF-8, maps are objects, and a key without a value is none: a table
-  gives each object the keys of all. BadRow for bytes that are no text."""
+  gives each object the keys of all. BadRow for bytes that are no text, unless they may be `binary`."""
+  if isinstance(value, bytes) and binary:
+    return value
   if isinstance(value, (bytes, bytearray)):
     try:
       return bytes(value).decode("utf-8-sig")
@@ -179,19 +193,19 @@ def _native(value: Any, where: str) -> Any:
       raise BadRow("binary", f"is binary, but should be text: byte {error.start + 1} (0x{value[error.start]:02x}) is "
                              "no UTF-8", where) from error
   if isinstance(value, dict):
-    return {key: _native(item, f"{where}.{key}") for key, item in value.items() if item is not None}
+    return {key: _native(item, f"{where}.{key}", binary) for key, item in value.items() if item is not None}
   if isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
-    return _native({str(key): item for key, item in value}, where)
+    return _native({str(key): item for key, item in value}, where, binary)
   if isinstance(value, (list, tuple)):
-    return [_native(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    return [_native(item, f"{where}[{number}]", binary) for number, item in enumerate(value)]
   return value.item() if hasattr(value, "item") else value   # a number of numpy
 
 
 def _wanted(name: str, names: tuple[str, ...], columns: Columns) -> list[str]:
-  """The columns to read: pictures and the like are left where they are."""
+  """The columns to read: what no row is read from is left where it is."""
   if not any(column in columns.names for column in names):
     raise ValueError(f"{name} has the columns {', '.join(names) or '(none)'}; a row needs {columns.needed}.")
-  return [column for column in names if columns.every or column in (*columns.names, *BESIDE)]
+  return [column for column in names if columns.every or column in (*columns.names, *BESIDE, *PICTURES)]
 
 
 def _saved(path: Path) -> bool:

@@ -37,7 +37,8 @@ class Noted:
 class Report:
   """An account of every row. `tokens` and `label_tokens` are of the rows kept; `ends`: those whose last token is <eos>;
   `trailing`: those whose messages after the assistant's last one were left out; `ignored`: columns and keys that
-  nothing reads, and how many rows, or messages, have them; `duplicates`: examples that are equal to an earlier one."""
+  nothing reads, and how many rows, or messages, have them; `duplicates`: examples that are equal to an earlier one;
+  `pictures`: of all examples, and how many of them differ."""
 
   path: str
   format: str
@@ -56,6 +57,7 @@ class Report:
   lengths: tuple[tuple[int, int], ...]
   notes: tuple[Noted, ...] = ()
   duplicates: int = 0
+  pictures: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,8 @@ def text(report: Report, packed: Packed, example: str) -> str:
             f"({report.label_tokens / report.tokens:.1%}) are learned; {report.ends:,} of {report.kept:,} end in <eos>",
             f"  packed     {packed.rows:,} rows of {report.length} tokens a pass, {packed.filled:.1%} full; a pass is "
             f"{packed.steps:.1f} steps"]
+  if report.pictures[0]:
+    lines.append(f"  pictures   {report.pictures[0]:,}, of which {report.pictures[1]:,} differ")
   if packed.held:
     lines.append(f"  held out   {packed.held:,} examples, for eval/loss")
   if packed.overlap:

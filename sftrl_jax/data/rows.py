@@ -1,7 +1,8 @@
 """A person's own rows as one corpus of token ids, read once, with an account of every row that is not in it.
 
 Tokens of all rows lie in one flat int32 array beside one flag each, so that millions of rows are never a million Python
-objects. A row that is too long is cut and counted; one that then has nothing left to learn is dropped and counted.
+objects. A row that is too long is cut and counted; one that then has nothing left to learn is dropped and counted. One
+with pictures is never cut, but dropped and counted.
 """
 
 import array
@@ -22,8 +23,10 @@ from sftrl_jax.data.batches import lay
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.read import EXAMPLES, Columns, read
 from sftrl_jax.data.report import Dropped, Noted, Report, reasons
-from sftrl_jax.inputs import Slot
+from sftrl_jax.data.row_pictures import RowPictures
+from sftrl_jax.inputs import Inputs, Slot
 from sftrl_jax.objectives.batches import TokenBatch
+from sftrl_jax.text.images import Pictures
 from sftrl_jax.text.tokenizer import Tokenizer
 
 SHOWN = 3     # places named of every reason why rows were dropped
@@ -37,7 +40,7 @@ class RowsConfig:
 
   path: .jsonl, .json or .parquet, a directory of such files, or owner/name on the hub; empty for the environment's
     demonstrations
-  length: tokens of a packed row; a longer example is cut
+  length: tokens of a packed row; a longer example is cut, or with pictures dropped and counted
   format: messages, prompt_completion, text, or chosen (the preferred response of a pair); auto chooses one of the first
     three for each row, by the columns that are not null
   subset: of a data set of the hub
@@ -97,6 +100,7 @@ class Corpus:
   report: Report
   digests: np.ndarray   # uint64
   margins: np.ndarray | None = None   # f32, of pairs, where two examples are one; see data/pairs/rows.py
+  pictures: RowPictures | None = None   # for a model that reads some
 
   @property
   def count(self) -> int:
@@ -111,6 +115,11 @@ class Corpus:
   def most(self) -> int:
     """Most examples of a packed row."""
     return sys.maxsize
+
+  @property
+  def pictured(self) -> tuple[np.ndarray, int] | None:
+    """(pictures of each example, most of a packed row); None for a model of text."""
+    return None if self.pictures is None else (self.pictures.counts, self.pictures.reader.images)
 
   def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     span = slice(self.offsets[index], self.offsets[index + 1])
@@ -127,7 +136,16 @@ class Corpus:
         weights.append(learned)
         slots.append(Slot(row, start, segment))
         start += len(ids) - 1
-    return lay(sequences, weights, slots, rows, length)
+    batch = lay(sequences, weights, slots, rows, length)
+    return batch.replace(inputs=self.with_pictures(batch.inputs, spans))
+
+  def with_pictures(self, inputs: Inputs, spans: Sequence[Sequence[int]]) -> Inputs:
+    """The inputs with the pictures of the examples of each row, which are decoded now; as they are for a model of text.
+    """
+    if self.pictures is None:
+      return inputs
+    rows: list[Pictures] = [self.pictures.pixels(span) for span in spans]
+    return self.pictures.reader.add(inputs, rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +154,14 @@ class Form:
 
   columns: that a row is read from
   examples: (config, raws, tokenizer) -> (format, the row as it is understood, or its BadRow) of each
-  fitted: (config, what is understood, counts) -> (ids, flags) of its examples; BadRow if it cannot be used
+  fitted: (config, what is understood, counts) -> (ids, flags, numbers of its pictures) of its examples; BadRow if it
+    cannot be used
   used: (format, value) -> the columns that are read
   """
 
   columns: Columns
   examples: Callable[[Any, Sequence[Raw], Tokenizer], list[tuple[str, Any]]]
-  fitted: Callable[[Any, Any, Counter], list[tuple[Sequence[int], Sequence[bool]]]]
+  fitted: Callable[[Any, Any, Counter], list[tuple[Sequence[int], Sequence[bool], Sequence[int]]]]
   used: Callable[[str, dict], set[str]]
 
 
@@ -156,13 +175,16 @@ def load(rows: RowsConfig, tokenizer: Tokenizer, form: Form | None = None) -> Co
   tokens, learned, offsets = array.array("i"), bytearray(), array.array("q", [0])
   counts, dropped, notes, ignored, formats_read = Counter(), _Places(), _Places(), Counter(), Counter()
   first, raws, digests = "", iter(_shown(read(rows.path, rows.subset, rows.split, form.columns))), array.array("Q")
-  margins = array.array("f")
+  margins, pictures = array.array("f"), RowPictures(tokenizer.reader) if tokenizer.reader else None
   while some := list(itertools.islice(raws, CHUNK)):
+    some = some if pictures is None else list(map(pictures.opened, some))
     for raw, (kind, drafted) in zip(some, form.examples(rows, some, tokenizer), strict=True):
       counts["read"] += 1
       ignored.update(key for key in raw.columns if kind and key not in form.used(kind, raw.value))
       try:
         examples = form.fitted(rows, drafted, counts)
+        if pictures is not None:
+          pictures.refuse_misfits(examples)
       except BadRow as error:
         if error.reason not in LONG and rows.on_bad_row == "error":
           raise ValueError(_told(raw, error)) from error
@@ -176,22 +198,25 @@ def load(rows: RowsConfig, tokenizer: Tokenizer, form: Form | None = None) -> Co
           counts["trailing"] += 1
         else:
           notes.add(what, raw, example)
-      for ids, flags in examples:
+      for ids, flags, shown in examples:
         tokens.extend(ids)
         learned.extend(flags)
         offsets.append(len(tokens))
-      counts["ends"] += all(ids[-1] == tokenizer.eos for ids, _ in examples)
-      digests.append(_digest_of(examples))
+        if pictures is not None:
+          pictures.add_example(ids, shown)
+      counts["ends"] += all(ids[-1] == tokenizer.eos for ids, _, _ in examples)
+      digests.append(_digest_of(examples, pictures))
       margins.append(getattr(drafted, "margin", 0.0))
   arrays = (np.frombuffer(tokens, np.int32), np.frombuffer(learned, bool), np.frombuffer(offsets, np.int64))
   numbers = np.frombuffer(digests, np.uint64)
   kept = counts["read"] - sum(dropped.counts.values())
   report = Report(rows.path, ", ".join(formats_read) or rows.format, counts["read"], kept, dropped.as_(Dropped),
                   counts["truncated"], counts["trailing"], rows.length, len(tokens), int(arrays[1].sum()),
-                  counts["ends"], tuple(sorted(ignored.items())), _digest(*arrays), first,
-                  _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(np.unique(numbers)))
+                  counts["ends"], tuple(sorted(ignored.items())), _digest(*arrays, pictures=pictures), first,
+                  _histogram(np.diff(arrays[2])), notes.as_(Noted), kept - len(np.unique(numbers)),
+                  (pictures.shown, pictures.different) if pictures else (0, 0))
   _refuse(rows, report)
-  return Corpus(*arrays, report, numbers, np.frombuffer(margins, np.float32))
+  return Corpus(*arrays, report, numbers, np.frombuffer(margins, np.float32), pictures)
 
 
 class _Places:
@@ -212,8 +237,10 @@ class _Places:
     return tuple(kind(what, count, tuple(self._first[what]), *more(what)) for what, count in self.counts.items())
 
 
-def _digest_of(examples: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> int:
-  content = b"".join(np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes() for ids, flags in examples)
+def _digest_of(examples: Sequence[tuple[Sequence[int], Sequence[bool], Sequence[int]]], pictures: RowPictures | None
+               ) -> int:
+  content = b"".join(np.asarray(ids, np.int32).tobytes() + np.asarray(flags, bool).tobytes() + (
+      pictures.digests(shown) if pictures else b"") for ids, flags, shown in examples)
   return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
 
 
@@ -240,18 +267,18 @@ def _kind(kind: str, raw: Raw) -> str | BadRow:
 
 
 def _fitted(rows: RowsConfig, drafted: formats.Example | BadRow, counts: Counter
-            ) -> list[tuple[Sequence[int], Sequence[bool]]]:
+            ) -> list[tuple[Sequence[int], Sequence[bool], tuple[int, ...]]]:
   """An example cut to the length of a row."""
   if isinstance(drafted, BadRow):
     raise drafted
   ids, flags = drafted.ids, drafted.learned
   most = rows.length + 1
-  if len(ids) > most and not rows.truncate:
+  if len(ids) > most and (drafted.shown or not rows.truncate):
     raise BadRow(TOO_LONG, f"has {len(ids)} tokens")
   if not any(flags[1:most]):   # the first token of an example is never a target
     raise BadRow(CUT_OFF if len(ids) > most else "nothing to learn", f"has nothing to learn in {len(ids)} tokens")
   counts["truncated"] += len(ids) > most
-  return [(ids[:most], [False, *flags[1:most]])]   # without a <bos> it would count as a label
+  return [(ids[:most], [False, *flags[1:most]], drafted.shown)]   # without a <bos> it would count as a label
 
 
 EXAMPLE_A_ROW = Form(EXAMPLES, _examples, _fitted, formats.used)
@@ -287,11 +314,13 @@ def _shown(raws):
   return tqdm(raws, desc="reading rows", unit=" rows", disable=not sys.stderr.isatty(), leave=False)
 
 
-def _digest(*arrays: np.ndarray) -> str:
+def _digest(*arrays: np.ndarray, pictures: RowPictures | None = None) -> str:
   """What a resume compares: ids, flags and where examples begin, so that no other order passes for the same."""
   digest = hashlib.sha256()
   for each in arrays:
     digest.update(memoryview(np.ascontiguousarray(each)).cast("B"))
+  if pictures is not None and pictures.shown:
+    digest.update(pictures.digest())
   return digest.hexdigest()
 
 

@@ -32,7 +32,7 @@ def read(source: bytes | str | os.PathLike, name: str = "") -> np.ndarray:
   if isinstance(source, (bytes, bytearray, memoryview)):
     name, content = name or "the picture", bytes(source)
   else:
-    name, content = name or str(source), _content(source, name or str(source))
+    name, content = name or str(source), encoded(source, name or str(source))
   if len(content) > MOST_BYTES:
     raise ValueError(f"{name} has {len(content)} bytes, and at most {MOST_BYTES} are read: make it smaller.")
   try:
@@ -49,6 +49,19 @@ def read(source: bytes | str | os.PathLike, name: str = "") -> np.ndarray:
   return pixels
 
 
+def encoded(source: str | os.PathLike, name: str) -> bytes:
+  """The bytes of a picture's file, at most MOST_BYTES + 1. ValueError, by its name, for what cannot be read."""
+  try:
+    path = as_path(source if isinstance(source, str) else os.fspath(source))
+    if not path.is_file():   # a pipe would never end
+      raise FileNotFoundError(2, "no such file")
+    with path.open("rb") as file:
+      return file.read(MOST_BYTES + 1)
+  except (OSError, ValueError) as error:   # ValueError: a path with a null character
+    reason = getattr(error, "strerror", None) or error
+    raise ValueError(f"{name} cannot be read ({reason}): give the path of a picture.") from None
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """The picture with so many pixels, bicubic with antialiasing: uint8 [Y, X, 3] -> uint8 [height, width, 3]."""
   if image.shape[:2] == (height, width):
@@ -61,18 +74,6 @@ def png(image: np.ndarray) -> bytes:
   stream = io.BytesIO()
   Image.fromarray(image).save(stream, "PNG")
   return stream.getvalue()
-
-
-def _content(source: str | os.PathLike, name: str) -> bytes:
-  try:
-    path = as_path(source if isinstance(source, str) else os.fspath(source))
-    if not path.is_file():   # a pipe would never end
-      raise FileNotFoundError(2, "no such file")
-    with path.open("rb") as file:
-      return file.read(MOST_BYTES + 1)
-  except (OSError, ValueError) as error:   # ValueError: a path with a null character
-    reason = getattr(error, "strerror", None) or error
-    raise ValueError(f"{name} cannot be read ({reason}): give the path of a picture.") from None
 
 
 def _refusal(image: Image.Image) -> str:

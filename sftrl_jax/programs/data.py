@@ -51,8 +51,9 @@ def run(config: dict, out: Path, variant: str = "", count: int = COUNT) -> None:
     finally:
       part.unlink(missing_ok=True)
       shutil.rmtree(pictures, ignore_errors=True)
+  example = "FILE.py (whose model reads pictures)" if pictures_of(out).exists() else "configs/sft/chat.py"
   print(f"Written: {out}, {count:,} demonstrations of {variant or 'the training task'}, {len(hashes):,} of them "
-        f"different.\nTo train on it: sftrl sft --config=configs/sft/chat.py --config.data.path={out} --workdir=...")
+        f"different.\nTo train on it: sftrl sft --config={example} --config.data.path={out} --workdir=...")
 
 
 def refuse_out(out: Path) -> None:

@@ -18,6 +18,7 @@ from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, pla
 from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, PairsRun, Run, Study, number
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim, parse_claim
 
+PICTURE = re.compile(r"\d+x\d+ sha256:([0-9a-f]{16})")   # what a line of episodes.jsonl says of one
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
 # Numbers of an evaluation line that the report prints and does not compute with; a line may lack any of them.
 COUNTS = ("responses", "points", "first_right", "legal", "updates", "paper_flops", "entropy", "expert_accuracy",
@@ -188,8 +189,17 @@ def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 2
     step, seed = number(line.get("step")), number(line.get("seed"))
     if math.isfinite(step) and math.isfinite(seed):
       episodes.append(LoggedEpisode(int(step), str(line.get("variant", "")), int(seed), chat,
-                                    tuple(map(number, rewards)), tuple(map(str, codes)), line.get("success") is True))
+                                    tuple(map(number, rewards)), tuple(map(str, codes)), line.get("success") is True,
+                                    _pictures(paths.as_path(directory), line["chat"])))
   return tuple(episodes)
+
+
+def _pictures(directory: pathlib.PurePath, chat: list) -> dict[int, pathlib.PurePath]:
+  """{place in the chat: PNG file} of the pictures that the run has kept."""
+  messages = [message for message in chat if isinstance(message, dict)]
+  digests = [PICTURE.fullmatch(str(message.get("image", ""))) for message in messages]
+  files = {place: directory / "pictures" / f"{digest[1]}.png" for place, digest in enumerate(digests) if digest}
+  return {place: file for place, file in files.items() if file.is_file()}
 
 
 def read_labels(path: pathlib.PurePath) -> EnvLabels:

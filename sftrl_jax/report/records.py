@@ -103,7 +103,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class LoggedEpisode:
-  """A greedy evaluation in episodes.jsonl; `chat` holds (role, text), `rewards` and `codes` an entry a response."""
+  """A greedy evaluation in episodes.jsonl; `chat` holds (role, text), `rewards` and `codes` an entry a response.
+
+  `pictures`: the PNG file of what a message shows, by its place in the chat.
+  """
 
   step: int
   variant: str
@@ -112,6 +115,7 @@ class LoggedEpisode:
   rewards: tuple[float, ...]
   codes: tuple[str, ...]
   success: bool
+  pictures: dict[int, pathlib.PurePath] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

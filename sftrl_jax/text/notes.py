@@ -48,7 +48,9 @@ def _words_lost(message: Message, part: str) -> list[str]:
 def _drops(template: Template, chat: Chat, number: int) -> bool:
   """Whether it makes no difference what a message says."""
   message = chat[number]
-  fields = None if message.fields is None else {**message.fields, "content": "Something else"}
+  parts = [*({"type": "image"} for _ in message.images), {"type": "text", "text": "Something else"}]
+  fields = None if message.fields is None else {
+      **message.fields, "content": parts if message.images else "Something else"}
   changed = dataclasses.replace(message, text="Something else", fields=fields)
   return template.plain(chat) == template.plain((*chat[:number], changed, *chat[number + 1:]))
 

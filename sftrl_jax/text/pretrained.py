@@ -189,7 +189,7 @@ class Pretrained:
     if self.reader is None:
       return rendering
     try:
-      blocks = [self.reader.ids(message.image) for message in messages if message.image is not None]
+      blocks = [self.reader.ids(image) for message in messages for image in message.images]
       ids, written = expanded(rendering.ids, rendering.written, self.reader.image_id, blocks)
     except ValueError as error:
       return error

@@ -47,7 +47,7 @@ def renderings(tokenizer: Tokenizer | Pretrained, chats: Sequence[Chat],
 
 def pictures(tokenizer: Tokenizer | Pretrained, messages: Iterable[Message]) -> Pictures:
   """What the model reads of the pictures of messages, in their order; ValueError for one that it cannot read."""
-  shown = [message.image for message in messages if message.image is not None]
+  shown = [image for message in messages for image in message.images]
   return tuple(picture for image in shown for picture in tokenizer.reader.pixels(image))
 
 
@@ -124,14 +124,20 @@ def _ours(tokenizer: Tokenizer, chat: Chat) -> Rendering | ValueError:
 
 
 def _message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
-  """The ids one message adds: what stands for its picture, then its text."""
-  block = [] if message.image is None else tokenizer.reader.ids(message.image)
+  """The ids one message adds: what stands for its picture, then its text; or its parts in their order."""
   closing = [tokenizer.eos] if message.role == "assistant" else list(tokenizer.after_user)
-  return block + tokenizer.encode(message.text) + closing
+  if not message.images:
+    return tokenizer.encode(message.text) + closing
+  parts, images = (message.fields or {}).get("content"), iter(message.images)
+  if not isinstance(parts, list):
+    parts = [{"type": "image"}, {"type": "text", "text": message.text}]
+  ids = [tokenizer.reader.ids(next(images)) if part["type"] == "image" else tokenizer.encode(part["text"])
+         for part in parts]
+  return [token for some in ids for token in some] + closing
 
 
 def _refusal(tokenizer: Tokenizer | Pretrained, chat: Iterable[Message]) -> ValueError | None:
-  roles = [message.role for message in chat if message.image is not None]
+  roles = [message.role for message in chat if message.images]
   if roles and tokenizer.reader is None:
     return ValueError("This tokenizer renders text only, but a message carries an image: use a vision-language model.")
   if "assistant" in roles:

@@ -89,7 +89,9 @@ class Template:
   def _as_fields(self, message: Message) -> Mapping:
     """A message as the template reads it. A picture is a part of its content, before the text."""
     if message.fields is not None:
-      return message.fields
+      text = message.fields.get("content")
+      return ({**message.fields, "content": [{"type": "text", "text": text}]} if isinstance(text, str)
+              and self._reads_parts else message.fields)
     if message.image is None and not self._reads_parts:
       return {"role": message.role, "content": message.text}
     picture = [] if message.image is None else [{"type": "image"}]

@@ -61,6 +61,9 @@ class LogConfig:
 EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy", "proxy",
                  "rewards/accuracies", "rewards/margins")
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
+PICTURES = "pictures"   # the folder of a workdir with what was seen in the episodes that a report may show
+MOST_PICTURES = 2**20   # bytes of all of them
+LONGEST_SIDE = 384   # pixels; a larger picture is made smaller, for people
 PAUSES = {True: 1.0, False: 15.0}   # seconds between two progress.json, by whether the workdir is on this machine
 
 
@@ -78,14 +81,18 @@ def cut_after(path: Path, step: int, again: Callable[[dict], bool] = lambda line
 
 
 def chat_json(chat: Chat) -> list[dict]:
-  """A chat as JSON. Of a picture its size and a digest: the environment draws it again from the episode's seed."""
+  """A chat as JSON. Of a picture its size and a digest, by which PICTURES has it, if it is there."""
   return [{"role": message.role, "text": message.text, **({} if message.image is None else {
       "image": _described(message.image)})} for message in chat]
 
 
 def _described(image: Any) -> str:
   height, width = image.shape[:2]
-  return f"{width}x{height} sha256:{hashlib.sha256(image.tobytes()).hexdigest()[:16]}"
+  return f"{width}x{height} sha256:{_digest(image)}"
+
+
+def _digest(image: Any) -> str:
+  return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 class Log:
@@ -103,6 +110,7 @@ class Log:
     self._metrics, self._evals, self._episodes = self._lines = tuple(jsonl.Writer(workdir / file) for file in FILES)
     self._scalar_writers, self._start_step, self._evaluated = (), 0, set()
     self._kinds: set[str] = set()   # of what was said once
+    self._picture_bytes: int | None = None   # of PICTURES, once one is written
     self.profile = Profile(workdir / "profile", config.profile_steps, self.say)
     shown = writes and sys.stderr.isatty()
     self._bar = tqdm(total=1.0, desc=name, disable=not shown, leave=True,
@@ -139,6 +147,26 @@ class Log:
     """One line of episodes.jsonl, as long as the file is small enough."""
     if self.writes and self._episodes.size <= self.config.megabytes * 2**20:
       self._episodes.write(line)
+
+  def pictures(self, chat: Chat) -> None:
+    """The pictures of a chat as PNG files by their digests, each once, as long as all of them are small enough. In a
+    bucket there are none."""
+    images = [image for message in chat for image in message.images]
+    if not images or not self.writes or not paths.is_here(self.workdir):
+      return
+    from sftrl_jax.pictures.read import png, resize  # which loads Pillow, as texts need not
+    home = self.workdir / PICTURES
+    home.mkdir(parents=True, exist_ok=True)
+    if self._picture_bytes is None:
+      self._picture_bytes = sum(file.stat().st_size for file in home.iterdir())
+    for image in images:
+      path, scale = home / f"{_digest(image)}.png", max(1.0, max(image.shape[:2]) / LONGEST_SIDE)
+      if path.exists() or self._picture_bytes > MOST_PICTURES:
+        continue
+      content = png(resize(image, *(max(1, round(side / scale)) for side in image.shape[:2])))
+      if self._picture_bytes + len(content) <= MOST_PICTURES:
+        path.write_bytes(content)
+        self._picture_bytes += len(content)
 
   def close_parts(self) -> None:
     """Makes safe what is written so far. It may be called at any time: lines past a checkpoint are cut by a resume."""

@@ -87,6 +87,7 @@ BAD = {
     "a prefill": ({"prompt": [USER, REPLY]}, r"column prompt: ends with a message of the assistant, but a response"),
     "a role": ({"prompt": [{"role": "man", "content": "x"}]}, r"prompt\[0\]\.role: is 'man', but should be one of"),
     "a picture": ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, r"prompt\[0\].*only parts of type"),
+    "a picture beside": ({"prompt": "x", "images": ["a.png"]}, r"row 2, column images: has pictures, but prompts are"),
     "half a letter": (b'{"prompt": "\\ud800"}', r"column prompt: has half a surrogate pair"),
     "tools": ({"prompt": "x", "tools": [{"name": "add"}]}, r"row 2: gives tools to the chat template for this row"),
     "no JSON": (b"{", r"row 2: the line is no JSON"),

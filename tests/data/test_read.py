@@ -151,7 +151,7 @@ def test_a_path_is_the_same_from_everywhere_and_a_name_on_the_hub_stays(tmp_path
 
 
 def test_tables_are_read_with_the_types_of_json(tmp_path):
-  """Bytes, as Spark and DuckDB write texts; maps; and keys that other rows have, which are null."""
+  """Bytes, as Spark and DuckDB write texts, but of pictures; maps; and keys that other rows have, which are null."""
   pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
   tools = [{"n": "f", "more": {"a": 1, "b": None}}, {"n": "g", "more": {"a": None, "b": 2}}]
   message = pyarrow.struct([("role", pyarrow.binary()), ("content", pyarrow.large_string()),
@@ -164,7 +164,7 @@ def test_tables_are_read_with_the_types_of_json(tmp_path):
   parquet.write_table(table, tmp_path / "a.parquet")
   first, second, third = read(str(tmp_path / "a.parquet"))
   assert first.value == {"messages": [{"role": "user", "content": "a"}], "text": None, "chat_template_kwargs": {"a": 1},
-                         "tools": [{"n": "f", "more": {"a": 1}}, {"n": "g", "more": {"b": 2}}]}
+                         "image": b"\xff", "tools": [{"n": "f", "more": {"a": 1}}, {"n": "g", "more": {"b": 2}}]}
   assert first.columns == ("messages", "tools", "image", "chat_template_kwargs") and second.value["text"] == "ä"
   assert third.fault.column == "text" and "is binary, but should be text: byte 1 (0xff)" in str(third.fault)
   parquet.write_table(pyarrow.table({"text": pyarrow.nulls(2)}), tmp_path / "b.parquet")

@@ -1,5 +1,6 @@
 """Demonstrations as rows: what TRL's names say, and what our own SFT would learn from the same stream."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,6 +14,7 @@ from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.text import tokenizer as tokenizers
+from sftrl_jax.text.images import ImageReader
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SFT = CONFIGS / "general_points" / "sft.py"
@@ -106,6 +108,14 @@ def test_pictures_are_files_beside_the_rows(suffix, config, tmp_path):
     parts = [[(part["type"], part.get("text")) for part in message["content"]]
              for message in (*row["prompt"], *row["completion"])]
     assert parts == [[("image", None)] * (message.image is not None) + [("text", message.text)] for message in chat]
+  from sftrl_jax.programs.experiment.environment import make_env
+  tokenizer = tokenizers.words(make_env(settings["env"]).words, image=True)
+  tokenizer = dataclasses.replace(tokenizer, reader=ImageReader(tokenizer.image, 4, 32, 96))
+  corpus = rows.load(rows.RowsConfig(str(tmp_path / f"rows{suffix}"), length=400), tokenizer)
+  for index in range(6):
+    ids, weights = batches.example(tokenizer, shown(index))
+    assert [part.tolist() for part in corpus.example(index)] == [ids, [weight > 0 for weight in weights]]
+    assert (corpus.pictures.pixels([index])[0] == shown(index).chat[0].image).all()
   with pytest.raises(ConfigError, match="rows_images, which is there already"):
     data.run(settings, (tmp_path / "rows").with_suffix({".jsonl": ".parquet", ".parquet": ".jsonl"}[suffix]), count=1)
 

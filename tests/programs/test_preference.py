@@ -13,6 +13,7 @@ from sftrl_jax.checkpoints.export import REWARD
 from sftrl_jax.data import packing
 from sftrl_jax.data.pairs.batches import load_pairs
 from sftrl_jax.main import main
+from sftrl_jax.pictures.read import png
 from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import saved_run
@@ -95,9 +96,46 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(pair_config, li
   assert len(scales) == 2 * (objective == "reward") and len(set(scales)) <= 1   # that of 2 steps is written anew
 
 
+@pytest.fixture(scope="module")
+def pictured_pairs(tmp_path_factory):
+  """overrides of pair_config(): pairs of answers to a picture, but for one of text, and a model that reads them."""
+  home, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+  rows = []
+  for number in range(7):
+    (home / f"{number}.png").write_bytes(png(random.integers(0, 256, (32, 32, 3)).astype(np.uint8)))
+    rows.append({"prompt": [{"role": "user", "content": "Which?"}],
+                 "chosen": [{"role": "assistant", "content": "A" * (1 + number % 3)}],
+                 "rejected": [{"role": "assistant", "content": "B"}], "images": [f"{number}.png"] if number else []})
+  (home / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return dict(data__path=home / "pairs.jsonl", model__name="tiny_vlm", model__image_width=32, model__images=12,
+              model__channels="(2, 3, 4)", model__connector=8, model__connector_std=0.6)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward"])
+def test_pairs_with_pictures_are_learned_from_their_pictures(pair_config, pictured_pairs, objective):
+  """Another picture is another score, of policy and reference alike; rows of pairs and of text beside them, packed and
+  apart, have one loss and one gradient, which reaches the tower."""
+  experiment = build_experiment(pair_config(objective, data__pack=False, **pictured_pairs), "preference")
+  gradient = _packed_and_apart(experiment)
+  tower = jax.tree.leaves(gradient["model"]["vision"])
+  assert all(np.isfinite(leaf).all() for leaf in tower) and any(np.abs(leaf).max() > 0 for leaf in tower)
+  if objective == "dpo":
+    corpus = load_pairs(experiment.data, experiment.tokenizer)
+    batch = corpus.laid([np.asarray([0]), np.asarray([1])], 2, 96)
+    score = jax.jit(make_preference_learner(experiment).score_rows)
+    params = {"model": experiment.model.init(jax.random.key(0))}
+    swapped = batch.replace(inputs=batch.inputs.replace(images_BIYXC=255 - batch.inputs.images_BIYXC))
+    change_BS = np.abs(np.asarray(score(params, batch)) - np.asarray(score(params, swapped)))
+    assert not change_BS[0].any() and change_BS[1].min() > 1e-4
+
+
 @pytest.mark.parametrize("objective", ["dpo", "reward"])
 def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config, objective):
-  experiment = build_experiment(pair_config(objective, data__pack=False), "preference")
+  _packed_and_apart(build_experiment(pair_config(objective, data__pack=False), "preference"))
+
+
+def _packed_and_apart(experiment):
+  """The gradient, which is that of both."""
   learner, corpus = make_preference_learner(experiment), load_pairs(experiment.data, experiment.tokenizer)
   params, (_, trained, _) = experiment.model.init(jax.random.key(0)), trainable.abstract_trainable(experiment)
   head = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), trained.get("value"))
@@ -106,7 +144,7 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config,
   ref_N2 = np.random.default_rng(0).normal(-8, 1, (corpus.count, 2)).astype(np.float32)
   apart = dataclasses.replace(corpus, ref_logprobs_N2=ref_N2)
   packed = dataclasses.replace(apart, most=6)
-  members, ends = packing.packed(corpus.sizes, np.arange(corpus.count), 256, True, 6)
+  members, ends = packing.packed(corpus.sizes, np.arange(corpus.count), 256, True, 6, corpus.pictured)
   layouts = (apart.laid(np.split(np.arange(corpus.count), corpus.count), corpus.count, 96),
              packed.laid(np.split(members, ends[:-1]), len(ends) + 1, 256))   # and a blank row
   assert len(ends) < corpus.count / 2
@@ -114,6 +152,7 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_apart(pair_config,
       0].value()))(params, batch) for batch in layouts)
   np.testing.assert_allclose(loss, other, rtol=1e-6)
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-6), grads, others)
+  return grads
 
 
 def test_microbatches_of_unequal_numbers_of_pairs_have_the_gradient_of_the_whole(trained, pair_config, lines_of,

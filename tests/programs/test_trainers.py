@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sftrl_jax import paths, trees
-from sftrl_jax.programs import rl, sft
-from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs import data, rl, sft
+from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
@@ -73,6 +73,19 @@ def test_a_run_on_pictures_trains_the_tower_and_goes_on_as_if_it_had_not_stopped
     assert lines[-1]["sampling/sampling_logp_difference/max"] < 1e-4
     shown = lines_of(straight, "episodes.jsonl")[0]["chat"][0]
     assert shown["image"].startswith("96x32 sha256:") and len(json.dumps(shown)) < 200   # and no numbers
+
+
+def test_rows_that_were_written_train_as_the_stream_does(pictured, run_of, lines_of, tmp_path):
+  """An example is a row, so both read the same batches: the same ids, labels and pixels, and losses to the bit."""
+  plain = json.loads(json.dumps(nested.plain(pictured("sft"))))
+  data.run(plain, tmp_path / "rows.jsonl", count=16)
+  run_of(pictured("sft"), tmp_path / "stream")
+  run_of(pictured("sft", data__path=tmp_path / "rows.jsonl", data__shuffle=False, data__pack=False),
+         tmp_path / "file")
+  stream, file = ([(line["loss"], line["grad_norm"]) for line in lines_of(tmp_path / name, "metrics.jsonl")]
+                  for name in ("stream", "file"))
+  assert stream == file and len(file) == 2
+  assert json.loads((tmp_path / "file" / "data.json").read_text())["pictures"] == [16, 16]
 
 
 def test_a_model_of_text_is_not_given_pictures(pictured):

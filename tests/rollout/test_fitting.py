@@ -2,6 +2,8 @@
 episode that has several is a row, read from its beginning.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from sftrl_jax.rollout.episodes import by_row, play
 from sftrl_jax.rollout.fitting import NEVER_BEGAN, group_prompts, message_ids
 from sftrl_jax.rollout.policy import policy
 from sftrl_jax.rollout.segments import compile_all
+from sftrl_jax.text.images import ImageReader
 from sftrl_jax.text.render import continued, render
+from sftrl_jax.text.tokenizer import words
 from sftrl_jax.training import compile_count
 
 
@@ -32,6 +36,16 @@ def test_the_prompts_of_groups(tokenizer):
   assert f"--config.rollout.prompt_tokens={size} or more" in refused[2].message and refused[0] is NEVER_BEGAN
   with pytest.raises(ValueError, match="depend on the seed alone"):
     group_prompts(tokenizer, [first, asked("b")], 5, 2)
+
+
+def test_a_group_that_differs_in_its_picture_alone_is_refused():
+  """Its ids are equal, so one prompt would give the second the first one's picture."""
+  tokenizer = words(("a",), image=True)
+  tokenizer = dataclasses.replace(tokenizer, reader=ImageReader(tokenizer.image, 1, 2, 2))
+  same, other = (Message("user", "a", np.full((2, 2, 3), level, np.uint8)) for level in (0, 1))
+  assert group_prompts(tokenizer, [(same,), (same,)], 5, 2)[0] == [render(tokenizer, (other,))[0]] * 2
+  with pytest.raises(ValueError, match="depend on the seed alone"):
+    group_prompts(tokenizer, [(same,), (other,)], 5, 2)
 
 
 def test_a_word_that_the_tokenizer_lacks_spoils_its_episode(tokenizer):

@@ -11,6 +11,7 @@ import pytest
 from sftrl_jax import jsonl
 from sftrl_jax.chat import Message
 from sftrl_jax.jsonl import append_line
+from sftrl_jax.pictures.read import read
 from sftrl_jax.training import log as logs
 from sftrl_jax.training.log import Log, LogConfig, cut_after, write_json
 from sftrl_jax.training.position import Limits, Position
@@ -175,6 +176,21 @@ def test_of_a_picture_its_size_and_a_digest_are_written():
   one, other = (np.full((2, 3, 3), level, np.uint8) for level in (0, 1))
   written = [logs.chat_json((Message("user", "q", image),))[0]["image"] for image in (one, one.copy(), other)]
   assert written[0] == written[1] != written[2] and written[0].startswith("3x2 sha256:")
+
+
+def test_pictures_are_kept_once_by_their_digest_and_small(log, tmp_path, monkeypatch):
+  random = np.random.default_rng(0)
+  small, large = (random.integers(0, 256, (height, 900, 3)).astype(np.uint8) for height in (2, 500))
+  chat = (Message("user", "q", small), Message("assistant", "r"), Message("user", "q", large))
+  for _ in range(2):   # as at every evaluation
+    log.pictures(chat)
+  names = [each["image"].split(":")[1] for each in logs.chat_json(chat) if "image" in each]
+  files = sorted((tmp_path / logs.PICTURES).iterdir())
+  assert [file.stem for file in files] == sorted(names)
+  assert {read(file).shape for file in files} == {(1, 384, 3), (213, 384, 3)}
+  monkeypatch.setattr(logs, "MOST_PICTURES", sum(file.stat().st_size for file in files) + 200)
+  log.pictures((Message("user", "q", large[:300]),))
+  assert len(list((tmp_path / logs.PICTURES).iterdir())) == 2
 
 
 @pytest.mark.parametrize("settings", [dict(every=0), dict(episodes=-1), dict(megabytes=-1.0),

@@ -105,18 +105,21 @@ def seen(token_batch):
 
 
 def test_devices_change_nothing_of_a_model_that_reads_pictures(seen):
-  """Rows of text and of pictures are split over devices alike; the tower is trained, and a frozen connector stays."""
+  """Rows of text and of pictures, with labels of unequal number, are split over devices and microbatches alike; the
+  tower is trained, and a frozen connector stays."""
   model, params, batch = seen
 
-  def stepped(devices, axes):
+  def stepped(devices, axes, microbatches):
     mesh = meshes.make(meshes.MeshConfig(**axes), jax.devices()[:devices])
     optimizer = make_optimizer(OptimizerConfig("sgd", 0.5, freeze=("model/vision/connector/*",)), SCHEDULE)
     with jax.set_mesh(mesh), rules.applied():
       state = states.create_sharded(params, optimizer, mesh)
-      step = jax.jit(make_train_step(functools.partial(sft_loss, score=make_score(model)), optimizer, SCHEDULE))
+      loss = functools.partial(sft_loss, score=make_score(model))
+      step = jax.jit(make_train_step(loss, optimizer, SCHEDULE, microbatches))
       return jax.device_get(step(state, meshes.shard_rows(mesh, batch))[0].params)
 
-  whole, cut = stepped(1, {}), stepped(8, dict(data=2, tensor=2))
+  assert len(set(batch.weights_BT.sum(axis=1).tolist())) > 1
+  whole, cut = stepped(1, {}, 1), stepped(8, dict(data=2, tensor=2), 2)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), whole, cut)
   before, after = (tree["model"]["vision"] for tree in (params, whole))
   jax.tree.map(np.testing.assert_array_equal, before["connector"], after["connector"])

@@ -11,6 +11,7 @@ from sftrl_jax.data.report import Report
 from sftrl_jax.data.rows import Corpus, load
 from sftrl_jax.inputs import Inputs, Slot, pack
 from sftrl_jax.objectives.batches import PairBatch
+from sftrl_jax.text.images import ImageReader, with_pictures
 
 MOST = 32   # pairs of a packed row at most: the objective sums columns by side, for each of so many
 
@@ -41,6 +42,12 @@ class PairCorpus:
     return self.examples.digests
 
   @property
+  def pictured(self) -> tuple[np.ndarray, int] | None:
+    """(pictures of both sides of each pair, most of a packed row); None for a model of text."""
+    pictured = self.examples.pictured
+    return None if pictured is None else (pictured[0].reshape(-1, 2).sum(axis=1), pictured[1])
+
+  @property
   def report(self) -> Report:
     return self.examples.report
 
@@ -50,7 +57,7 @@ class PairCorpus:
 
   def laid(self, spans: Sequence[np.ndarray], rows: int, length: int) -> PairBatch:
     """A batch whose row r holds the pairs spans[r]."""
-    sequences, slots = [], []
+    sequences, slots, sides = [], [], []
     arrays = {"targets": np.int32, "weights": np.float32, "last": np.float32}
     targets_BT, weights_BT, last_BT = (np.zeros((rows, length), kind) for kind in arrays.values())
     sides_BT = np.full((rows, length), -1, np.int32)
@@ -58,6 +65,7 @@ class PairCorpus:
     ref_BS = None if self.ref_logprobs_N2 is None else np.zeros((rows, 2 * self.most), np.float32)
     for row, span in enumerate(spans):
       start = 0
+      sides.append([side for index in span.tolist() for side in (2 * index, 2 * index + 1)])
       for pair, index in enumerate(span.tolist()):
         live_BP[row, pair], margins_BP[row, pair] = 1.0, self.examples.margins[index]
         if ref_BS is not None:
@@ -72,15 +80,17 @@ class PairCorpus:
           sides_BT[row, start : start + size] = side
           last_BT[row, start + size - 1] = 1.0
           start += size
-    return PairBatch(pack(sequences, slots, rows, length), targets_BT, weights_BT, sides_BT, last_BT, live_BP,
-                     margins_BP, ref_BS)
+    inputs = self.examples.with_pictures(pack(sequences, slots, rows, length), sides)
+    return PairBatch(inputs, targets_BT, weights_BT, sides_BT, last_BT, live_BP, margins_BP, ref_BS)
 
 
-def blank(rows: int, length: int, most: int, reference: bool) -> PairBatch:
-  """A batch of that shape without a pair. reference: whether it has log-probabilities of the start."""
+def blank(rows: int, length: int, most: int, reference: bool, reader: ImageReader | None = None) -> PairBatch:
+  """A batch of that shape without a pair. reference: whether it has log-probabilities of the start; reader: of a model
+  that reads pictures."""
   columns = lambda kind: np.zeros((rows, length), kind)
   pairs = lambda count: np.zeros((rows, count * most), np.float32)
-  return PairBatch(Inputs(*(columns(np.int32) for _ in range(3))), columns(np.int32), columns(np.float32),
+  inputs = with_pictures(reader, Inputs(*(columns(np.int32) for _ in range(3))), ())
+  return PairBatch(inputs, columns(np.int32), columns(np.float32),
                    columns(np.int32) - 1, columns(np.float32), pairs(1), pairs(1), pairs(2) if reference else None)
 
 

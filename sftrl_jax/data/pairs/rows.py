@@ -20,6 +20,7 @@ from sftrl_jax.data import formats
 from sftrl_jax.data.formats import Example
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.pairs.sides import SIDES, sides_of
+from sftrl_jax.data.parts import PICTURES
 from sftrl_jax.data.read import BESIDE, Columns
 from sftrl_jax.data.rows import ALIKE, TOO_LONG, Form, refuse_ranges
 from sftrl_jax.text.tokenizer import Tokenizer
@@ -128,7 +129,7 @@ def _pair(sides: Sequence[Example | BadRow], margin: float, notes: tuple) -> Pai
 
 
 def _fitted(config: PairsConfig, pair: Pair | BadRow, counts: Counter
-            ) -> list[tuple[Sequence[int], Sequence[bool]]]:
+            ) -> list[tuple[Sequence[int], Sequence[bool], tuple[int, ...]]]:
   """The two sides of a pair that fits a row."""
   del counts
   if isinstance(pair, BadRow):
@@ -138,20 +139,20 @@ def _fitted(config: PairsConfig, pair: Pair | BadRow, counts: Counter
     if not any(side.learned[1:]):   # the first token of a side is never a target
       raise BadRow("nothing to learn", f"has nothing to learn in {len(side.ids)} tokens", name)
     begins.append(side.ids[: side.learned.index(True)])
-  if pair.sides[0].ids == pair.sides[1].ids:
+  if (pair.sides[0].ids, pair.sides[0].shown) == (pair.sides[1].ids, pair.sides[1].shown):
     raise BadRow(ALIKE, "has the same ids as rejected", "chosen")
   if begins[0] != begins[1]:
     raise BadRow("unequal prompts", "is rendered otherwise before rejected than before chosen", "prompt")
   size = sum(len(side.ids) for side in pair.sides)
   if size > config.length:
     raise BadRow(TOO_LONG, f"has {size} tokens on both sides together")
-  return [(side.ids, [False, *side.learned[1:]]) for side in pair.sides]
+  return [(side.ids, [False, *side.learned[1:]], side.shown) for side in pair.sides]
 
 
 def _used(name: str, value: dict) -> set[str]:
   chat = isinstance(value.get("chosen"), list) or isinstance(value.get("prompt"), list)
   scores = () if value.get("margin") is not None else SCORES
-  return {"prompt", *SIDES, "margin", *scores, *(BESIDE if chat else ())}
+  return {"prompt", *SIDES, "margin", *scores, *((*BESIDE, *PICTURES) if chat else ())}
 
 
 PAIR_A_ROW = Form(PAIRS, _pairs, _fitted, _used)

@@ -4,6 +4,7 @@ from typing import Any
 
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SHAREGPT, column_of, kind
+from sftrl_jax.data.parts import PICTURES
 from sftrl_jax.data.read import BESIDE
 
 SIDES = ("chosen", "rejected")
@@ -25,7 +26,7 @@ def sides_of(value: dict) -> tuple[dict, dict]:
     both = [[{"role": "assistant", "content": text}] for text in both]
   elif isinstance(both[0], list):
     prompt, *both = _after(prompt, *both)
-  rest = {key: value[key] for key in BESIDE if value.get(key) is not None and isinstance(both[0], list)}
+  rest = {key: value[key] for key in (*BESIDE, *PICTURES) if value.get(key) is not None and isinstance(both[0], list)}
   return tuple({"prompt": prompt, "completion": each, **rest} for each in both)
 
 

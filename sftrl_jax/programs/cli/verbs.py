@@ -48,7 +48,7 @@ STUDY_USAGE = f"""{RUN_USAGE}
 PROCESS_USAGE = """
   --coordinator=HOST:PORT --processes=N --process=I   one of N processes that train together; the first one listens
   at HOST:PORT. The same as SFTRL_COORDINATOR, SFTRL_PROCESSES, SFTRL_PROCESS. A TPU pod or GKE needs none of them"""
-SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FLAGS] [--config.some.key=value ...]
+SAMPLE_USAGE = """FROM [--prompt=TEXT] [--image=FILE] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FLAGS] [--config.KEY=V ...]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   without --prompt and --in: a prompt that is piped in, or a conversation in a terminal
   rows of --in have `prompt` (a text) or `messages`; rows of --out repeat them and add response, finish (stop,
@@ -61,6 +61,7 @@ SAMPLE_USAGE = """FROM [--prompt=TEXT] [--in=ROWS.jsonl --out=ANSWERS.jsonl] [FL
   --max-new-tokens=512  tokens of a response at most
   --seed=0              equal seeds and rows give equal answers
   --system=TEXT         the system message
+  --image=FILE          a picture before the prompt, or before the first message of a conversation; may be repeated
   --dtype=float32       or bfloat16 (default: a run's own; else float32 on CPUs, bfloat16 on accelerators)
   --raw                 the prompt as it is, without the chat template"""
 DATA_USAGE = """--config=FILE.py[:choice] --out=FILE.jsonl|.parquet [--variant=V --count=N] [--config.KEY=VALUE ...]
@@ -143,8 +144,8 @@ VERBS = {
     "sample": Verb(
         commands.run_sample, "get answers of a model: in a conversation, once, or for the rows of a file", SAMPLE_USAGE,
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",
-               "--max-new-tokens", "--seed", "--system", "--dtype"),
-        positionals=(1, 1), repeated=("--stop",), switches=("--raw",)),
+               "--max-new-tokens", "--seed", "--system", "--image", "--dtype"),
+        positionals=(1, 1), repeated=("--stop", "--image"), switches=("--raw",)),
     "label": Verb(
         commands.run_label, "pick the better of two responses: pairs for preference", LABEL_USAGE,
         flags=("--out", "--config", "--prompts", "--count", "--seed", "--temperature", "--max-new-tokens"),

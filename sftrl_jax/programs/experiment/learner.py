@@ -206,14 +206,15 @@ def make_preference_learner(experiment: Experiment) -> Learner:
   adapters = trainable.adapter_count(experiment)
   head = 2.0 * rows * length * heads.matmul_parameters(config.width, experiment.head_layers or ())
   reads = objective.reads_start(section)
-  cost = StepFlops(flops.train(config, rows * length, length, adapters) + 3 * head,
-                   flops.forward(config, rows * length, length) if reads else 0.0)
+  cost = StepFlops(flops.train(config, rows * length, length, adapters) + 3 * head
+                   + flops.pictures(config, rows, training=True, adapters=adapters),
+                   flops.forward(config, rows * length, length) + flops.pictures(config, rows) if reads else 0.0)
   updates = steps_at_most(experiment.limits, StepFlops(cost.train), data_flops(experiment))
   optimizer, train_step = _stepping(experiment, loss, updates)
   plain = make_score(experiment.model, chunk=experiment.compute.logit_chunk)
-  most = MOST if experiment.data.pack else 1
+  most, reader = MOST if experiment.data.pack else 1, experiment.tokenizer.reader
   return Learner(loss, optimizer, train_step, rows, length, cost, score_rows=score_sides(plain) if reads else None,
-                 blank_batch=lambda count, reference: blank(count, length, most, reference))
+                 blank_batch=lambda count, reference: blank(count, length, most, reference, reader))
 
 
 def score_sides(score: Callable) -> Callable:

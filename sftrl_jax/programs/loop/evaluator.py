@@ -121,6 +121,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     if temperature == 0.0:
       for episode in [episode for episode in episodes if episode.chat][: evals.log_episodes]:
         log.episode(episode_line(position.step, "eval", variant, temperature, episode))
+        log.pictures((*episode.earlier, *episode.chat))
   log.say(_summary(position, lines, time.perf_counter() - began))
   return lines
 

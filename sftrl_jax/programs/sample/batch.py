@@ -14,6 +14,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
 from sftrl_jax.data.lines import BadRow, lines
 from sftrl_jax.data.messages import listed, text_of
+from sftrl_jax.data.parts import PICTURES
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample.chat_loop import opening
@@ -89,6 +90,8 @@ def _row(number: int, content: dict, system: str, raw: bool) -> PromptRow:
   taken = [key for key in ADDED if key in content]
   if taken:
     raise ValueError(f"it has a key `{taken[0]}`, which would be overwritten in --out; rename it")
+  if shown := next((key for key in PICTURES if content.get(key)), ""):
+    raise ValueError(f"it has pictures in `{shown}`, which rows of --in cannot show: use --prompt and --image")
   value = content[keys[0]]
   if isinstance(value, str) and keys == ["prompt"]:
     if not text_of(content, "prompt"):

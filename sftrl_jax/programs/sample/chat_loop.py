@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.programs.sample.generate import (
@@ -16,7 +18,7 @@ from sftrl_jax.programs.sample.generate import (
   start_conversation,
 )
 from sftrl_jax.programs.sample.stopping import Generation, visible_text
-from sftrl_jax.text.render import continued, refuse_reuse, render
+from sftrl_jax.text.render import continued, pictures, refuse_reuse, render
 
 HELP = """/reset          begins anew, with the same system text
 /system TEXT    begins anew with this system text; without TEXT, with none
@@ -53,10 +55,19 @@ def opening(system: str) -> Chat:
   return (Message("system", system),) if system else ()
 
 
+def asked(text: str, images: Sequence[np.ndarray] = ()) -> Message:
+  """The user's message with pictures before its text."""
+  if len(images) < 2:
+    return Message("user", text, *images)
+  parts = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
+  return Message("user", text, images[0], {"role": "user", "content": parts}, tuple(images[1:]))
+
+
 def answer(settings: ChatSettings, state: ChatState, text: str, show: Callable[[str], None],
            stopped: Callable[[], bool]) -> tuple[ChatState, Generation, float]:
   """Answers the user's `text`. Returns the state afterwards, the response, and its tokens a second."""
-  chat = (*state.chat, Message("user", text))
+  begins = not any(message.role == "user" for message in state.chat)
+  chat = (*state.chat, asked(text, settings.images if begins else ()))
   conversation, generation, rate = stream(settings, _read_chat(settings, state, chat), state.turn, show, stopped)
   closed = bool(generation.tokens) and generation.tokens[-1] == settings.generator.tokenizer.eos
   chat = (*chat, Message("assistant", generation.text))
@@ -88,7 +99,8 @@ def _read_chat(settings: ChatSettings, state: ChatState, chat: Chat) -> Conversa
   """Reads the chat: only its new messages where the cache can be kept."""
   generator, reserve = settings.generator, settings.stop_conditions.max_new_tokens
   if state.conversation is None or not can_keep_cache(generator.tokenizer):
-    return start_conversation(generator, [render(generator.tokenizer, chat)[0]], reserve)
+    ids, shown = render(generator.tokenizer, chat)[0], pictures(generator.tokenizer, chat)
+    return start_conversation(generator, [ids], reserve, pictures=[shown])
   missing = [] if state.closed else [generator.tokenizer.eos]
   return continue_conversation(generator, state.conversation, [missing + continued(generator.tokenizer, chat)], reserve)
 

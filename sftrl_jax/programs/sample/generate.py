@@ -23,6 +23,7 @@ from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.sample import ResponseEnd, Sampling, TurnInputs, respond
+from sftrl_jax.text.images import Pictures, with_pictures
 
 PIECE = 8   # tokens sampled between two looks of the host
 WIDEST, NARROWEST = 256, 16   # tokens a row read at once
@@ -87,12 +88,16 @@ class Generator:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChatSettings:
-  """How responses are generated: by which model, to which end, at which temperature (0: greedy), with which key."""
+  """How responses are generated: by which model, to which end, at which temperature (0: greedy), with which key.
+
+  images: uint8 [Y, X, 3] each, with which every conversation begins
+  """
 
   generator: Generator
   stop_conditions: StopConditions
   temperature: float
   key: jax.Array
+  images: tuple[np.ndarray, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,17 +131,18 @@ def widths(tokens: int) -> list[int]:
 
 
 def start_conversation(generator: Generator, contexts: Sequence[Sequence[int]], reserve: int,
-                       rows: int = 0) -> Conversation:
+                       rows: int = 0, pictures: Sequence[Pictures] = ()) -> Conversation:
   """Reads the ids of each context into a new cache.
 
   reserve: tokens of the response that the cache has to have room for
   rows: of the compiled shape, at least; more than there are contexts are padding
+  pictures: of each context, as the model reads them; () where none has any
 
-  Raises ValueError for an empty context.
+  Raises ValueError for an empty context, and for pictures that are not those of the placeholders.
   """
   if not all(contexts):
     raise ValueError("A prompt has no token: give it some text.")
-  return _read(generator, None, [list(context) for context in contexts], reserve, max(rows, len(contexts)))
+  return _read(generator, None, [list(context) for context in contexts], reserve, max(rows, len(contexts)), pictures)
 
 
 def continue_conversation(generator: Generator, conversation: Conversation, contexts: Sequence[Sequence[int]],
@@ -147,13 +153,13 @@ def continue_conversation(generator: Generator, conversation: Conversation, cont
 
 
 def _read(generator: Generator, conversation: Conversation | None, new_ids: list[list[int]], reserve: int,
-          rows: int) -> Conversation:
+          rows: int, pictures: Sequence[Pictures] = ()) -> Conversation:
   """Reads all but the last of each conversation's new ids. The first of them is the last token it had, if it had any.
   """
-  compiled, reader = generator.compiled, getattr(generator.tokenizer, "reader", None)
-  if reader is not None and any(reader.image_id in ids for ids in new_ids):
-    raise ValueError("A prompt has a picture, which `sftrl sample` does not read: leave it out.")
+  compiled = generator.compiled
   pieces = widths(max(len(ids) for ids in new_ids) - 1)
+  if any(pictures):   # in one piece: it makes their features, which may stand anywhere in it
+    pieces = [sum(pieces)]
   used = conversation.used if conversation else 0
   offsets = [count - 1 for count in conversation.counts] if conversation else [0] * len(new_ids)
   piece_len = generator.sampling.max_new_tokens
@@ -167,13 +173,24 @@ def _read(generator: Generator, conversation: Conversation | None, new_ids: list
     cache = compiled.grow(conversation.cache, cache_len)
   inputs = left_pad([ids[:-1] for ids in new_ids], sum(pieces), rows)
   inputs.positions_BT[:len(new_ids)] += np.asarray(offsets, np.int32)[:, None] * inputs.segments_BT[:len(new_ids)]
-  start = 0
+  inputs, start = _with_pictures(generator, inputs, pictures), 0
   for width in pieces:
-    piece = jax.tree.map(lambda x, start=start, width=width: x[:, start:start + width], inputs)
+    piece = inputs if any(pictures) else jax.tree.map(
+        lambda x, start=start, width=width: x[:, start:start + width], inputs)
     cache = compiled.read(generator.params, cache, shard_rows(generator.mesh, piece))
     start += width
   counts = tuple(offset + len(ids) for offset, ids in zip(offsets, new_ids, strict=True))
   return Conversation(cache, cache_len, used + sum(pieces), counts, tuple(ids[-1] for ids in new_ids))
+
+
+def _with_pictures(generator: Generator, inputs: Inputs, pictures: Sequence[Pictures]) -> Inputs:
+  """The inputs with the pictures of each row, in as many places as the row with the most of them has."""
+  reader = getattr(generator.tokenizer, "reader", None)
+  if reader is not None and not any(pictures) and not (inputs.tokens_BT == reader.image_id).any():
+    return inputs
+  if reader is not None and not hasattr(generator.model.config, "picture_columns"):   # whose cache has no more places
+    reader = dataclasses.replace(reader, images=max(map(len, pictures), default=1))
+  return with_pictures(reader, inputs, pictures)
 
 
 def responses(settings: ChatSettings, conversation: Conversation,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from sftrl_jax.chat import Message
 from sftrl_jax.models import Model, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
@@ -20,6 +20,7 @@ from sftrl_jax.programs.config.errors import ConfigError, as_local_path, read_js
 from sftrl_jax.programs.config.values import LARGEST
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.experiment.network.parts import reading_pictures
 from sftrl_jax.programs.runtime import interrupt
 from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.batch import PromptRow
@@ -29,7 +30,7 @@ from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
 from sftrl_jax.rollout.decoding import placement
 from sftrl_jax.rollout.sample import Sampling
-from sftrl_jax.text.render import render, renderings
+from sftrl_jax.text.render import pictures, render, renderings
 
 TEMPERATURE = 0.7   # if the model recommends none: between the likeliest text and the model's own distribution
 
@@ -40,6 +41,7 @@ class SampleOptions:
 
   prompt: one prompt ("": read from stdin, or a conversation in a terminal)
   system: the system text ("": the chat template's own)
+  image: files of pictures before the prompt, or before the first message of a conversation
   rows_in, rows_out: JSONL files
   rows: rows answered together
   raw: take the prompt as it is, without the chat template
@@ -49,6 +51,7 @@ class SampleOptions:
 
   prompt: str = ""
   system: str = ""
+  image: tuple[str, ...] = ()
   rows_in: str = ""
   rows_out: str = ""
   temperature: float = -1.0
@@ -69,6 +72,8 @@ class SampleOptions:
       raise ConfigError("--prompt is one prompt and --in a file of them; give one.")
     if self.raw and self.system:
       raise ConfigError("--raw uses no chat template, so --system has no place: write it into the prompt.")
+    if self.image and (self.raw or self.rows_in):
+      raise ConfigError("--image is before a prompt of a chat, so --raw and --in have no place for it: leave one out.")
     if self.rows < 1 or self.seed < 0:
       raise ConfigError(f"--rows is {self.rows} and --seed {self.seed}: rows must be at least 1, the seed 0 or more.")
     if not (self.top_p < 0 or 0 < self.top_p <= 1):
@@ -105,7 +110,7 @@ def read_options(flags: Mapping[str, Any], switches: Set[str] = frozenset()) -> 
         raise ConfigError(f"--on-bad-row is {text!r}; it must be error or skip.")
       fields["skip"] = text == "skip"
     else:
-      fields[name] = tuple(text) if flag == "--stop" else text
+      fields[name] = tuple(text) if flag in ("--stop", "--image") else text
   return SampleOptions(**fields, raw="--raw" in switches)
 
 
@@ -115,7 +120,7 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
   source: WORKDIR[@STEP|@best:VARIANT], a Hugging Face directory or hub id, a .gguf file, or smollm2
   overrides: (dotted key, text) of the config of a run
   """
-  stop_conditions = StopConditions(options.max_new_tokens, options.stop)
+  stop_conditions, images = StopConditions(options.max_new_tokens, options.stop), _read_images(options)
   rows, skipped = [], []
   interactive = not options.rows_in and not options.prompt and sys.stdin.isatty()
   if options.rows_in:
@@ -132,7 +137,8 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
     generator, temperature, note = load_generator(source, options, overrides, stack)
     _note(f"{note} in {time.perf_counter() - start_time:.1f} s ({generator.model.config.dtype}, temperature "
           f"{temperature:g}). The first tokens wait for compiling.")
-    settings = ChatSettings(generator, stop_conditions, temperature, jax.random.key(options.seed))
+    settings = ChatSettings(generator, stop_conditions, temperature, jax.random.key(options.seed), images)
+    _refuse_images(settings, source)
     if rows:
       _answer_rows(settings, options, source, rows, skipped)
     elif interactive:
@@ -142,6 +148,28 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
         chat_loop.converse(settings, options.system, lambda: input("> "), _show)
     else:
       _answer_prompt(settings, options)
+
+
+def _read_images(options: SampleOptions) -> tuple[np.ndarray, ...]:
+  """The pictures of --image; ConfigError for one that cannot be read."""
+  if not options.image:
+    return ()
+  from sftrl_jax.pictures.read import read  # which loads Pillow
+  try:
+    return tuple(read(as_local_path(file, "--image"), f"--image={file}") for file in options.image)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
+
+
+def _refuse_images(settings: ChatSettings, source: str) -> None:
+  """ConfigError for pictures that the model does not read, before anything is compiled."""
+  tokenizer = settings.generator.tokenizer
+  if settings.images and tokenizer.reader is None:
+    raise ConfigError(f"--image is given, but {source} reads text only: give a vision-language model, or leave it out.")
+  try:
+    _ = [tokenizer.reader.ids(image) for image in settings.images]
+  except ValueError as error:
+    raise ConfigError(f"--image: {error}") from error
 
 
 def load_generator(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]],
@@ -160,8 +188,9 @@ def load_generator(source: str, options: SampleOptions, overrides: Sequence[tupl
   if opened.tokenizer is None:
     raise ConfigError(f"{opened.path} has no tokenizer: put the files of one (tokenizer.json) beside the weights.")
   model = build(opened.config, opened.tokenizer.size)
+  tokenizer = reading_pictures(opened.tokenizer, model)
   defaults = recommended(opened.path) if opened.kind == "hf" else {}
-  return *make_generator(model, opened.tokenizer, opened.params, mesh, options, defaults), f"Loaded {opened.path}"
+  return *make_generator(model, tokenizer, opened.params, mesh, options, defaults), f"Loaded {opened.path}"
 
 
 def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]],
@@ -263,13 +292,11 @@ def _answer_rows(settings: ChatSettings, options: SampleOptions, source: str, ro
 
 def _answer_prompt(settings: ChatSettings, options: SampleOptions) -> None:
   generator = settings.generator
-  if options.raw:
-    ids = unrendered(generator.tokenizer, options.prompt)
-  else:
-    chat = (*chat_loop.opening(options.system), Message("user", options.prompt))
-    ids = render(generator.tokenizer, chat)[0]
+  chat = (*chat_loop.opening(options.system), chat_loop.asked(options.prompt, settings.images))
+  shown = pictures(generator.tokenizer, chat)
+  ids = unrendered(generator.tokenizer, options.prompt) if options.raw else render(generator.tokenizer, chat)[0]
   _warn_of_context(settings, len(ids))
-  conversation = start_conversation(generator, [ids], settings.stop_conditions.max_new_tokens)
+  conversation = start_conversation(generator, [ids], settings.stop_conditions.max_new_tokens, pictures=[shown])
   _, generation, rate = chat_loop.stream(settings, conversation, 0, _show)
   _show("\n")
   _note(chat_loop.summary(generation, rate))

@@ -9,11 +9,12 @@ import dataclasses
 import html as html_text
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sftrl_jax.report.labels import plain
 
-Turn = tuple[str, str, str]  # (role, text, note)
+Turn = tuple[str, str, str] | tuple[str, str, str, pathlib.PurePath]  # (role, text, note), and a PNG file
+LARGEST_PNG = 2**20   # bytes; a larger file, or another, is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
 .turn { margin: .6rem 0; font-size: .82rem; } .turn b { color: var(--soft); font-weight: 600; font-size: .76rem; }
 .turn pre { margin: .15rem 0 0; background: var(--back); padding: .5rem .6rem; font-size: .78rem; max-height: 20rem;
   overflow: auto; }
+.turn img { width: 100%; max-width: 24rem; display: block; margin: .25rem 0; border-radius: 4px;
+  image-rendering: pixelated; }
 .assistant pre { border-left: 3px solid var(--accent); }
 """
 
@@ -162,7 +165,8 @@ def markdown_of(block: Block) -> str:
       parts = []
       for title, turns in columns:
         parts.append(f"**{e(title)}**")
-        parts += [f"{e(role)}{': ' + e(note) if note else ''}\n\n{fenced(text)}" for role, text, note in turns]
+        parts += [f"{e(role)}{': ' + e(note) if note else ''}\n\n{_markdown_seen(seen)}{fenced(text)}"
+                  for role, text, note, *seen in turns]
       return "\n\n".join(parts)
   raise _not_a_block(block)
 
@@ -210,17 +214,51 @@ def _html_cell(text: str) -> str:
 
 def _html_transcript(title: str, turns: Iterable[Turn]) -> str:
   parts = [f'<div class="transcript"><h4>{escape(title)}</h4>']
-  for role, text, note in turns:
+  for role, text, note, *seen in turns:
     side = "assistant" if role == "assistant" else "other"
     suffix = f" · {escape(note)}" if note else ""
-    parts.append(f'<div class="turn {side}"><b>{escape(role)}{suffix}</b><pre>{escape(text)}</pre></div>')
+    parts.append(f'<div class="turn {side}"><b>{escape(role)}{suffix}</b>{_html_seen(seen)}'
+                 f"<pre>{escape(text)}</pre></div>")
   return "".join(parts) + "</div>"
+
+
+def _png(path: pathlib.PurePath) -> bytes:
+  """The bytes of a PNG file that a run wrote, b"" for anything else."""
+  try:
+    content = path.read_bytes() if path.stat().st_size <= LARGEST_PNG else b""
+  except OSError:
+    return b""
+  return content if content.startswith(b"\x89PNG\r\n\x1a\n") else b""
+
+
+def _html_seen(seen: Sequence[pathlib.PurePath]) -> str:
+  return "".join(f'<img alt="what was seen" src="data:image/png;base64,{base64.b64encode(content).decode("ascii")}">'
+                 for path in seen if (content := _png(path)))
+
+
+def _markdown_seen(seen: Sequence[pathlib.PurePath]) -> str:
+  return "".join(f"![what was seen]({_beside(path)})\n\n" for path in seen if _png(path))
+
+
+def _beside(path: pathlib.PurePath) -> str:
+  """The name of a picture of an episode beside the report."""
+  return f"seen_{re.sub('[^0-9a-zA-Z]', '_', path.stem)}.png"
+
+
+def _write_seen(blocks: Iterable[Block], out: pathlib.Path) -> None:
+  """The pictures of all conversations, as files that report.md links."""
+  for block in blocks:
+    turns = [turn for _, turns in block.columns for turn in turns] if isinstance(block, Transcripts) else []
+    for path in dict.fromkeys(path for _, _, _, *seen in turns for path in seen):
+      if content := _png(path):
+        (out / _beside(path)).write_bytes(content)
 
 
 def write(title: str, blocks: Iterable[Block], out: pathlib.Path) -> pathlib.Path:
   """Writes report.md and report.html into `out`; returns the path of the latter."""
   out.mkdir(parents=True, exist_ok=True)
   blocks = [Heading(title, 1), *blocks]
+  _write_seen(blocks, out)
   (out / "report.md").write_text("\n\n".join(map(markdown_of, blocks)) + "\n", encoding="utf-8")
   body = "\n".join(map(html_of, blocks))
   page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -9,6 +9,7 @@ from sftrl_jax.report.read_workdir import read_episodes
 from sftrl_jax.report.records import LoggedEpisode, Study
 
 LONGEST_TEXT = 1600
+MOST_PICTURES = 12   # of one conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +74,18 @@ def choose(study: Study, method: str) -> EpisodeComparison | None:
 
 
 def turns(episode: LoggedEpisode) -> tuple[Turn, ...]:
-  """(role, text, note) of a chat; a response's note is its verdict and reward, long texts are cut."""
-  rows, answered = [], 0
-  for role, text in episode.chat:
+  """(role, text, note) of a chat; a response's note is its verdict and reward, long texts are cut. Of a message with a
+  picture its PNG file is the fourth."""
+  rows, answered, shown = [], 0, 0
+  for place, (role, text) in enumerate(episode.chat):
     note = ""
     if role == "assistant":
       code = episode.codes[answered] if answered < len(episode.codes) else ""
       reward = f"reward {episode.rewards[answered]:g}" if answered < len(episode.rewards) else ""
       note, answered = ", ".join(part for part in (plain(code, 40), reward) if part), answered + 1
-    rows.append((plain(role, 20), plain(text, LONGEST_TEXT), note))
+    picture = (episode.pictures[place],) if place in episode.pictures and shown < MOST_PICTURES else ()
+    rows.append((plain(role, 20), plain(text, LONGEST_TEXT), note, *picture))
+    shown += len(picture)
   return tuple(rows)
 
 

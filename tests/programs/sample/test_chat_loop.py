@@ -5,9 +5,13 @@ import os
 import signal
 
 import jax
+import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.models import build
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
+from sftrl_jax.programs.experiment.network.parts import reading_pictures
 from sftrl_jax.programs.sample.chat_loop import (
   HELP,
   ChatState,
@@ -20,6 +24,7 @@ from sftrl_jax.programs.sample.chat_loop import (
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.text.render import render
+from sftrl_jax.text.tokenizer import words
 
 
 @pytest.fixture
@@ -54,6 +59,37 @@ def test_a_turn_continues_the_whole_chat(settings):
   ids = [*render(tokenizer, state.chat[:1])[0], *first.tokens, *missing, *tokenizer.encode("c")]
   *_, (_, (again,)) = responses(settings, start_conversation(settings.generator, [ids], 6), [0])
   assert again.tokens == second.tokens
+
+
+def test_pictures_stand_before_the_first_message_of_every_conversation(generator):
+  """Two pictures, in their order: a turn over the cache is what a fresh reading of the whole chat gives."""
+  tokenizer = words(tuple("abcdefghijklmnopqrstuvwxyz"), image=True)
+  config = TinyVisionConfig(vocab=tokenizer.size, width=16, layers=1, heads=2, kv_heads=1, remat="none", init_std=0.6,
+                            image_id=tokenizer.image, image_width=32, images=2, channels=(2, 3, 4), connector=8,
+                            connector_std=0.6)
+  model = build(config)
+  tokenizer = reading_pictures(tokenizer, model)
+  decoding = jax.jit(lambda key: model.decoding(model.init(key)))(jax.random.key(3))
+  pictured = dataclasses.replace(generator, model=model, tokenizer=tokenizer, params=decoding)
+  random = np.random.default_rng(0)
+  images = tuple(random.integers(0, 256, (32, 32, 3)).astype(np.uint8) for _ in range(2))
+  settings = ChatSettings(pictured, StopConditions(6), 1.0, jax.random.key(0), images)
+  quiet = (lambda text: None, lambda: False)
+  state, first, _ = answer(settings, ChatState(), "a b", *quiet)
+  state, second, _ = answer(settings, state, "c", *quiet)
+  assert state.chat[0].images == images and not state.chat[2].images
+  ids, _ = render(tokenizer, state.chat[:1])
+  assert ids[1:3] == [tokenizer.image] * 2
+  missing = [] if first.tokens[-1] == tokenizer.eos else [tokenizer.eos]
+  ids = [*ids, *first.tokens, *missing, *tokenizer.encode("c")]
+  again = {}
+  for name, own in (("same", images), ("swapped", images[::-1])):
+    conversation = start_conversation(pictured, [ids], 6, pictures=[own])
+    *_, (_, (again[name],)) = responses(settings, conversation, [1])
+  assert again["same"].tokens == second.tokens
+  assert again["same"].logprob == pytest.approx(second.logprob, abs=1e-4) != again["swapped"].logprob
+  with pytest.raises(ValueError, match="Row 0 has 1 pictures and 2 placeholders"):
+    start_conversation(pictured, [ids], 6, pictures=[images[:1]])
 
 
 def test_a_conversation_is_shown_and_ends(settings):

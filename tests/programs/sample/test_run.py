@@ -4,9 +4,11 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from sftrl_jax import main
+from sftrl_jax.pictures.read import png
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.sample import run as sample_run
 from sftrl_jax.programs.sample.run import SampleOptions, read_options, recommended, run
@@ -63,6 +65,17 @@ def test_a_prompt_that_cannot_be_read_is_an_error(finished, monkeypatch):
     run(str(finished("sft")), SampleOptions())
 
 
+def test_a_picture_that_is_not_read_is_an_error_before_anything_is_compiled(finished, prompt, tmp_path):
+  (tmp_path / "a.png").write_bytes(png(np.zeros((2, 2, 3), np.uint8)))
+  for name, message in (("a.png", "reads text only: give a vision-lang"), ("b.png", "cannot be read .no such")):
+    with pytest.raises(ConfigError, match=f"--image.*{message}"):
+      run(str(finished("sft")), SampleOptions(prompt=prompt, image=(str(tmp_path / name),)))
+  rows = tmp_path / "rows.jsonl"
+  rows.write_text(json.dumps({"prompt": prompt, "images": ["a.png"]}) + "\n")
+  with pytest.raises(ConfigError, match="line 1: it has pictures in `images`"):
+    run(str(finished("sft")), SampleOptions(rows_in=str(rows), rows_out=str(tmp_path / "out.jsonl")))
+
+
 def test_from_must_be_something(tmp_path):
   with pytest.raises(ConfigError, match="has no checkpoint"):
     (tmp_path / "checkpoints").mkdir()
@@ -83,6 +96,8 @@ def test_words_become_what_is_asked():
 def test_the_command_line_takes_several_stop_strings_and_a_bare_raw():
   command = main.scan(["sample", "runs/x", "--stop=a", "--stop", "b", "--raw", "--prompt=hi"])
   assert read_options(command.flags, command.switches) == SampleOptions(prompt="hi", stop=("a", "b"), raw=True)
+  command = main.scan(["sample", "runs/x", "--image=a.png", "--image", "b.png"])
+  assert read_options(command.flags, command.switches).image == ("a.png", "b.png")
   with pytest.raises(main.Misuse, match="--seed is given twice"):
     main.scan(["sample", "runs/x", "--seed=1", "--seed=2"])
   with pytest.raises(main.Misuse, match="--raw is no flag of bench"):
@@ -99,6 +114,7 @@ def test_the_command_line_takes_several_stop_strings_and_a_bare_raw():
     ({"--in": "x"}, (), "--in and --out belong together"), ({"--rows": "0"}, (), "rows must be at least 1"),
     ({"--in": "x", "--out": "y", "--prompt": "z"}, (), "give one"), ({"--system": "x"}, ("--raw",), "no chat template"),
     ({"--dtype": "float16"}, (), "must be float32 or bfloat16"), ({"--temperature": "101"}, (), "between 0"),
+    ({"--image": ["x.png"]}, ("--raw",), "--image is before a prompt of a chat"),
     ({"--on-bad-row": "ignore"}, (), "must be error or skip")])
 def test_wrong_words_are_refused(flags, switches, message):
   with pytest.raises(ConfigError, match=message):

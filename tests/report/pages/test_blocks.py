@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 from sftrl_jax.report.pages import blocks
 
@@ -27,6 +28,20 @@ def test_hostile_text_is_text_in_both_formats(tmp_path):
   assert "<script" not in outside and set(re.findall(r"(?<!\\)\]\((.*?)\)", outside)) == {"p.png", "p.csv"}
   for text in (html, markdown):
     assert not set("\x00\x1b\u202e\ud800") & set(text)
+
+
+def test_a_conversation_shows_what_was_seen(tmp_path):
+  """A PNG is in the page and beside the report; what is no PNG, or is not there, is left out."""
+  seen, hostile, missing = (tmp_path / f"{name}.png" for name in ("0f", "x](y", "none"))
+  Image.new("RGB", (3, 2), "red").save(seen)
+  hostile.write_text("<svg onload=alert(1)>")
+  turns = tuple(("user", "q", "", path) for path in (seen, hostile, missing))
+  out = tmp_path / "report"
+  html = blocks.write("run", [blocks.Transcripts((("start", (*turns, ("assistant", "r", ""))),))], out).read_text()
+  assert html.count("<img") == 1 and "svg" not in html and len(re.findall("<pre>", html)) == 4
+  assert [path.name for path in out.glob("*.png")] == ["seen_0f.png"]
+  assert (out / "seen_0f.png").read_bytes() == seen.read_bytes()
+  assert re.findall(r"!\[.*?\]\((.*?)\)", (out / "report.md").read_text()) == ["seen_0f.png"]
 
 
 def test_a_table_row_stays_one_row():

@@ -39,7 +39,8 @@ def scored_by_start(experiment: Experiment) -> Callable[[SftData, RunState, Log]
 
   def prepare(data: SftData, run_state: RunState, log: Log) -> tuple[SftData, RunState, float]:
     data, length = with_reference(experiment, data, run_state, log), experiment.data.length
-    cost = flops.forward(experiment.model.config, scored_rows(experiment, data.corpus) * length, length)
+    config, rows = experiment.model.config, scored_rows(experiment, data.corpus)
+    cost = flops.forward(config, rows * length, length) + flops.pictures(config, rows)
     kept = run_state.start if trainable.measures_kl(experiment) else {}
     return data, dataclasses.replace(run_state, start=kept), cost
 
@@ -77,7 +78,8 @@ def scored_rows(experiment: Experiment, corpus: PairCorpus) -> int:
 
 def _packed(experiment: Experiment, corpus: PairCorpus) -> tuple[np.ndarray, np.ndarray]:
   data = experiment.data
-  return packing.packed(corpus.sizes, np.arange(corpus.count), data.length, data.pack, corpus.most)
+  return packing.packed(corpus.sizes, np.arange(corpus.count), data.length, data.pack, corpus.most,
+                        corpus.pictured)
 
 
 def _scored(experiment: Experiment, corpus: PairCorpus, run_state: RunState, log: Log) -> np.ndarray:

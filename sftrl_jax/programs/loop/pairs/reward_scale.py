@@ -41,7 +41,7 @@ def charged(experiment: Experiment) -> Callable[[SftData, RunState, Log], tuple[
     config, length = experiment.model.config, experiment.data.length
     tokens = -(-len(spans) // rows) * rows * length
     head = 2.0 * tokens * heads.matmul_parameters(config.width, experiment.head_layers)
-    return data, run_state, flops.forward(config, tokens, length) + head
+    return data, run_state, flops.forward(config, tokens, length) + flops.pictures(config, tokens // length) + head
 
   return prepare
 
@@ -106,5 +106,6 @@ def _spans(experiment: Experiment, data: SftData) -> list[np.ndarray]:
   """The first pairs of training, row by row."""
   section, corpus = experiment.data, data.corpus
   trained = packing.split(corpus, section.validation)[0][:PAIRS]
-  members, ends = packing.packed(corpus.sizes, trained, section.length, section.pack, corpus.most)
+  members, ends = packing.packed(corpus.sizes, trained, section.length, section.pack, corpus.most,
+                                corpus.pictured)
   return np.split(members, ends[:-1])

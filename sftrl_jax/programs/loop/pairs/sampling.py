@@ -215,7 +215,7 @@ def _keep_readable(experiment: Experiment, pairs: list[tuple[dict, tuple[Episode
       result.reason = result.reason or str(error)
       continue
     sampled = [[*episode.turns[0].response.context, *episode.turns[0].response.tokens] for episode in episodes]
-    result.counts["reread"] += any(list(ids) != before for (ids, _), before in zip(sides, sampled, strict=True))
+    result.counts["reread"] += any(list(ids) != before for (ids, _, _), before in zip(sides, sampled, strict=True))
     result.rows.append(row)
 
 
