@@ -50,7 +50,8 @@ def _key(labels: Mapping[str, str], colours: Mapping[str, str]) -> list[tuple[st
   shared = {}
   for group, label in labels.items():
     shared.setdefault(colours[group], []).append(label)
-  return [(names[0] if len(names) == 1 else f"{len(names)} methods", colour, "-", 3) for colour, names in shared.items()]
+  return [(names[0] if len(names) == 1 else f"{len(names)} methods", colour, "-", 3)
+          for colour, names in shared.items()]
 
 
 def _panel(axis: Axes, rows: Sequence[Row], measure: str, parts: Sequence[str], colours: Mapping[str, str]) -> None:
