@@ -13,7 +13,7 @@ from sftrl_jax.programs.start import initial_params
 from sftrl_jax.training.log import write_json
 
 NAME = "weights.json"
-MOST_NUMBERS = 50_000_000   # of a model that is compared at the end of its run: a second for each million or two
+MOST_NUMBERS = 20_000_000   # of a model that is compared at the end of its run: a second for each million
 
 
 def is_compared(experiment: Experiment) -> bool:
