@@ -170,9 +170,10 @@ def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) ->
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   log.close_parts()
   stores.finish(run_state.store)
-  step, params = run_state.position.step, run_state.eval_params(run_state.state)["model"]
-  weights_file.write_at_end(experiment, run_state.workdir, step, run_state.merge(params), run_state.start, log.say,
-                            log.heartbeat)
+  step = run_state.position.step
+  if weights_file.is_compared(experiment):
+    params = run_state.merge(run_state.eval_params(run_state.state)["model"])
+    weights_file.write_at_end(experiment, run_state.workdir, step, params, run_state.start, log.say, log.heartbeat)
   run_state.store.close()   # last: a signal that comes while weights are compared finds it open
   progress = {"phase": "complete", "done": 1.0, "text": f"step {step}", "rate": "", "eta": 0.0, "step": step,
               "steps": experiment.limits.steps, "flops": experiment.limits.flops}

@@ -53,12 +53,7 @@ def write(experiment: Experiment, path: Path, step: int, start: dict, params: di
 
 def write_at_end(experiment: Experiment, workdir: Path, step: int, params: dict, held: dict,
                  say: Callable[[str], None], heartbeat: Callable[[], None]) -> None:
-  """The file of a run that ends, unless `is_compared` says no or its start is gone.
-
-  held: the start, where the run holds it; else {}
-  """
-  if not is_compared(experiment):
-    return
+  """The file of a run that ends, unless its start is gone. held: the start, where the run holds it; else {}"""
   try:
     start = held or load_start(experiment, workdir)
   except ConfigError as error:
