@@ -1,15 +1,16 @@
-"""`sftrl evaluate FROM`: a checkpoint of a run, or a model without a run on the task of a config, evaluated."""
+"""`sftrl evaluate FROM`: a checkpoint of a run, or a model without a run on the task of a config, evaluated; or a run
+between its start and its end, or its weights against those of its start."""
 
 import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 
-from sftrl_jax import jsonl
+from sftrl_jax import jsonl, paths
 from sftrl_jax.parallel import hosts, rules
 from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
 from sftrl_jax.programs.experiment import hosts_agree, saved_run
@@ -17,6 +18,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
+from sftrl_jax.programs.loop import weights_file
 from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate, score_text
 from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.runtime.lock import only_output
@@ -52,30 +54,109 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
   Returns the lines of evals.jsonl. Of several processes each plays its share, and the first one writes and prints; all
   must see the workdir. Raises ConfigError.
   """
+  subject = _subject(source, overrides, workdir, spec)
+  with _loaded(subject) as (params, start, step):
+    out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
+    with _only_output(out):
+      lines = _evaluate(subject.experiment, out, params, start, step, f"evaluate {source}")
+  _say(table(lines))
+  _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
+  return lines
+
+
+def interpolate(source: str, overrides: Sequence[tuple[str, str]], shares: Sequence[float],
+                workdir: str = "") -> tuple[list[dict], Path]:
+  """Evaluates the weights (1 - share) * start + share * end of a run, each share into OUT/SHARE.
+
+  source, overrides: as of `run`, of a run with a start that is there
+  shares: each from 0 (the start itself) to 1 (the checkpoint itself)
+  workdir: OUT (default: WORKDIR/evaluate/STEP-interpolated)
+
+  Returns the lines of all evals.jsonl, each with its `share`, and OUT. Raises ConfigError.
+  """
+  subject = _subject(source, overrides, workdir)
+  _check_start_is_there(subject)
+  lines = []
+  with _loaded(subject) as (params, start, step):
+    out = as_path(workdir) if workdir else subject.home / "evaluate" / f"{step}-interpolated"
+    with _only_output(out):
+      for share in shares:
+        weights = initial_params.lerp(start, params, share)
+        title = f"evaluate {source} at share {share:g}"
+        lines += [{"share": share, **line} for line in _evaluate(
+            subject.experiment, out / f"{share:g}", weights, start, step, title)]
+  return lines, out
+
+
+def compare_weights(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "") -> Path:
+  """Writes weights.json of a checkpoint against the start of its run, however large, and evaluates nothing.
+
+  workdir: where it goes (default: the run's own workdir, for its report). Returns the path. Raises ConfigError.
+  """
+  subject = _run_of(source, overrides)
+  hosts_agree.check({**subject.experiment.config, "from": source}, subject.experiment.verb, {}, os.environ)
+  _check_start_is_there(subject)
+  path = (as_path(workdir) if workdir else subject.home) / weights_file.NAME
+  with _loaded(subject) as (params, start, step):
+    weights_file.write(subject.experiment, path, step, start, params)
+  _say(f"Written: {path}; `sftrl report {subject.home}` shows it.")
+  return path
+
+
+def share_table(lines: Sequence[dict]) -> str:
+  """Success, or the score where no response is right or wrong, by share: a row a variant and temperature."""
+  shares = sorted({line["share"] for line in lines})
+  rows = [f"{'variant':<14}{'temperature':>12}" + "".join(f"{share:>10g}" for share in shares)]
+  for variant, temperature in dict.fromkeys((line["variant"], line["temperature"]) for line in lines):
+    own = {line["share"]: line for line in lines if (line["variant"], line["temperature"]) == (variant, temperature)}
+    cells = [f"{100 * own[share]['success']:.1f}%" if own[share].get("verifies", True) else score_text(own[share])
+             for share in shares]
+    rows.append(f"{variant:<14}{temperature:>12g}" + "".join(f"{cell:>10}" for cell in cells))
+  return "\n".join([*rows, "Shares of the way from the start (0) to the checkpoint (1)."])
+
+
+def _subject(source: str, overrides: Sequence[tuple[str, str]], workdir: str, spec: str = "") -> Subject:
+  """What is evaluated, the same in all processes. ConfigError for a workdir that holds a run, and without variants."""
   if workdir and (as_path(workdir) / "config.json").is_file():
     raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
                       "leave it out.")
   subject = _model_without_run(source, overrides, spec) if spec else _run_of(source, overrides)
   experiment = subject.experiment
   hosts_agree.check({**experiment.config, "from": source}, experiment.verb, {}, os.environ)
-  step = hosts.led_by_first(lambda: subject.step)   # a run that is still training has another best step soon
   if not experiment.evals.variants:
     raise ConfigError(f"{source} names no variants to evaluate: add --config.evals.variants=\"('...',)\".")
-  with jax.set_mesh(experiment.mesh), rules.applied():
-    params, start, step = _parameters(subject, step)
-    out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
-    writes = hosts.is_first_process()
-    with only_output(out, "--workdir", inside=True) if writes else contextlib.nullcontext():
-      if writes:
-        for name in ("evals.jsonl", "episodes.jsonl"):
-          jsonl.remove(out / name)  # an evaluation is whole or written again
-      with contextlib.closing(Log(out, experiment.log, Limits(1), f"evaluate {source}", writes=writes)) as log:
-        log.start()
-        compile_rollouts(experiment, params)
-        lines = evaluate(experiment, params, start, Position(step=step), log, scorer=_scorer(experiment))
-  _say(table(lines))
-  _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
-  return lines
+  return subject
+
+
+def _check_start_is_there(subject: Subject) -> None:
+  if not initial_params.adapters_of(subject.home):
+    initial_params.check_start(subject.experiment.start, subject.experiment.model)
+
+
+@contextlib.contextmanager
+def _loaded(subject: Subject) -> Iterator[tuple[dict, dict, int]]:
+  """Yields `_parameters` under the mesh."""
+  step = hosts.led_by_first(lambda: subject.step)   # a run that is still training has another best step soon
+  with jax.set_mesh(subject.experiment.mesh), rules.applied():
+    yield _parameters(subject, step)
+
+
+def _only_output(out: Path) -> contextlib.AbstractContextManager:
+  """Held by the first process, which writes."""
+  return only_output(out, "--workdir", inside=True) if hosts.is_first_process() else contextlib.nullcontext()
+
+
+def _evaluate(experiment: Experiment, out: Path, params: dict, start: dict, step: int, title: str) -> list[dict]:
+  """Every variant by these parameters; evals.jsonl and episodes.jsonl go to `out`. title: of the progress bar"""
+  writes = hosts.is_first_process()
+  if writes:
+    paths.make(out)
+  for name in ("evals.jsonl", "episodes.jsonl") if writes else ():
+    jsonl.remove(out / name)  # an evaluation is whole or written again
+  with contextlib.closing(Log(out, experiment.log, Limits(1), title, writes=writes)) as log:
+    log.start()
+    compile_rollouts(experiment, params)
+    return evaluate(experiment, params, start, Position(step=step), log, scorer=_scorer(experiment))
 
 
 def table(lines: list[dict]) -> str:

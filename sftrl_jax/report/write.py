@@ -17,6 +17,7 @@ from sftrl_jax.report.read_workdir import read_run, read_study
 from sftrl_jax.report.records import Study
 from sftrl_jax.report.stats import claims, effects
 from sftrl_jax.report.stats.bootstrap import MIN_BASES
+from sftrl_jax.report.weights import page as weights_page
 
 Directory = pathlib.PurePath | str
 
@@ -41,7 +42,7 @@ def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> 
     blocks += study_page.results(chapter)
     if measured.rows:
       blocks += matched.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
-  blocks += preferences.blocks(chapter)
+  blocks += preferences.blocks(chapter) + weights_page.study_blocks(chapter)
   blocks += [Heading("What does not hold"), Bullets(claims.limits(study, measured, judged))]
   return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 
@@ -52,7 +53,7 @@ def write_run(workdir: Directory, out: pathlib.Path | str | None = None) -> path
   out = pathlib.Path(out) if out else run.directory / "report"
   return write(run.name, [
       *run_page.state(run), *run_page.evaluations(run, out), *run_page.scores(run, out),
-      *run_page.training(run, out), *run_page.conversation(run),
+      *run_page.training(run, out), *weights_page.run_blocks(run, out), *run_page.conversation(run),
       *data_blocks(run), *run_page.configuration(run)], out)
 
 

@@ -158,3 +158,33 @@ def test_what_cannot_be_evaluated_says_why(finished, source, spec, overrides, me
   source = str(finished("sft")) if source == "RUN" else source
   with pytest.raises(ConfigError, match=message):
     evaluate.run(source, [*(LITTLE if spec else []), *overrides], str(tmp_path / "out"), spec)
+
+
+def test_weights_between_start_and_end_begin_and_end_with_these(finished, lines_of, tmp_path):
+  home, shown = finished("sft"), ("variant", "temperature", "outcomes", "codes", "success", "seed")
+  pick = lambda lines: [[line[key] for key in shown] for line in lines]
+  lines, out = evaluate.interpolate(str(home), [], (0.0, 0.5, 1.0), str(tmp_path))
+  assert out == tmp_path and {line["share"] for line in lines} == {0.0, 0.5, 1.0}
+  for share, step in ((0, 0), (1, 2)):
+    own = [line for line in lines_of(home, "evals.jsonl") if line["step"] == step]
+    assert pick(line for line in lines if line["share"] == share) == pick(own)
+    assert pick(lines_of(tmp_path / str(share), "evals.jsonl")) == pick(own)
+  kl = {line["share"]: line["kl"] for line in lines if line["temperature"] == 1.0}
+  assert 0 == kl[0] < kl[0.5] < kl[1]
+  assert evaluate.share_table(lines).splitlines()[0].split() == ["variant", "temperature", "0", "0.5", "1"]
+
+
+def test_the_weights_of_any_run_can_be_compared_with_its_start(finished, tmp_path, capsys):
+  path = evaluate.compare_weights(str(finished("sft")), [], str(tmp_path))
+  assert {row["part"] for row in json.loads(path.read_text())["rows"]} == {
+      "embedding", "attention", "mlp", "norm", "head"}
+  assert str(path) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "rule"), [
+    (["--interpolate=0,half"], "no list of numbers"), (["--interpolate=0,2"], "has 2; a share is from 0"),
+    (["--interpolate=0", "--weights"], "give a workdir, one of the two"),
+    (["--weights", f"--config={TASK}"], "give a workdir, one of the two")])
+def test_a_share_that_is_none_is_an_error_before_anything_is_loaded(words, rule, capsys):
+  assert main(["evaluate", "nowhere", *words]) == 1
+  assert rule in capsys.readouterr().err

@@ -22,7 +22,7 @@ from sftrl_jax.programs.runtime import compile_cache
 from sftrl_jax.programs.runtime.interrupt import as_exception
 from sftrl_jax.programs.runtime.lock import PATIENCE, only_output
 from sftrl_jax.programs.runtime.process import cpu_threads, joined_processes, prepare_environment
-from sftrl_jax.programs.start import checkpoint_ref
+from sftrl_jax.programs.start import checkpoint_ref, mix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,15 +175,29 @@ def run_data(command: Command) -> None:
 
 def run_evaluate(command: Command) -> None:
   """Evaluates a checkpoint under the config of its run, or a model under --config."""
-  spec = command.flags.get("--config", "")
+  spec, workdir, overrides = command.flags.get("--config", ""), command.flags.get("--workdir", ""), command.overrides
+  shares = mix.parse_shares(command.flags["--interpolate"]) if "--interpolate" in command.flags else ()
+  compares = "--weights" in command.switches
+  if spec and (shares or compares) or shares and compares:
+    raise ConfigError("--interpolate and --weights are each of a run with its own config and start: give a workdir, "
+                      "one of the two, and no --config.")
   if spec:
     source = command.positionals[0]
-    prepare_environment(cpu_threads(resolve.load(spec).to_dict(), command.overrides))
+    prepare_environment(cpu_threads(resolve.load(spec).to_dict(), overrides))
   else:
     source = _prepare_from(command)
   from sftrl_jax.programs import evaluate
-  with as_exception(), _processes(command):
-    evaluate.run(source, list(command.overrides), command.flags.get("--workdir", ""), spec)
+  with as_exception(), _processes(command) as is_first:
+    if compares:
+      evaluate.compare_weights(source, list(overrides), workdir)
+    elif shares:
+      lines, out = evaluate.interpolate(source, list(overrides), shares, workdir)
+      if is_first:
+        from sftrl_jax.report.figures import interpolation_figure
+        print(evaluate.share_table(lines))
+        print(f"Written: {interpolation_figure.draw(lines, checkpoint_ref.home_of(source), out)}")
+    else:
+      evaluate.run(source, list(overrides), workdir, spec)
 
 
 def run_sample(command: Command) -> None:

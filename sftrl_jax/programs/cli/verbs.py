@@ -102,12 +102,15 @@ BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf|trl] [FLAGS] [-
   --mean-length=N   tokens of the scripted responses of `rollout` (default: a fifth of rollout.max_new_tokens)
   --sigma=0.9       of the logarithm of their lengths
   --out=DIR         writes DIR/bench.json"""
-EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [--config.some.key=value ...]
+EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [FLAGS] [--config.some.key=value ...]
   FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT
   --config=FILE.py   the task, for a model without a run: FROM is then a Hugging Face directory or id, a .gguf file,
                      smollm2, base:NAME or scratch
-  --workdir=DIR      for evals.jsonl (default: evaluate/STEP in the run's workdir, or
-                     runs/evaluate/NAME){PROCESS_USAGE}"""
+  --workdir=DIR      for evals.jsonl (default: evaluate/STEP in the run's workdir, or runs/evaluate/NAME)
+  --interpolate=0,0.25,0.5,0.75,1   evaluates weights between the start of a run (0) and FROM (1), and draws success
+                     by share (default of --workdir: evaluate/STEP-interpolated)
+  --weights          evaluates nothing: compares the weights of FROM with its start's, into weights.json of the run or
+                     of --workdir, as a run of a small model does at its end{PROCESS_USAGE}"""
 CONVERT_USAGE = """FROM TO [--dtype=DTYPE] [--adapters]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, adapters of PEFT (DIR or DIR@BASE), a .gguf
   file, or smollm2
@@ -140,7 +143,8 @@ VERBS = {
         flags=("--config", "--out", "--variant", "--count"), required=("--config", "--out")),
     "evaluate": Verb(
         commands.run_evaluate, "measure success on every variant, of a checkpoint or of a model without a run",
-        EVALUATE_USAGE, flags=("--config", "--workdir", *PROCESS_FLAGS), positionals=(1, 1)),
+        EVALUATE_USAGE, flags=("--config", "--workdir", "--interpolate", *PROCESS_FLAGS), positionals=(1, 1),
+        switches=("--weights",)),
     "sample": Verb(
         commands.run_sample, "get answers of a model: in a conversation, once, or for the rows of a file", SAMPLE_USAGE,
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",

@@ -22,7 +22,7 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
-from sftrl_jax.programs.loop import evaluation_time
+from sftrl_jax.programs.loop import evaluation_time, weights_file
 from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
@@ -166,12 +166,15 @@ def _go_on(run_state: RunState, log: Log, stop: Stop) -> RunState:
 
 
 def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> None:
-  """Waits for the last checkpoint; only then is the run complete."""
+  """Waits for the last checkpoint, and compares the weights with the start; only then is the run complete."""
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   log.close_parts()
   stores.finish(run_state.store)
-  run_state.store.close()
   step = run_state.position.step
+  if weights_file.is_compared(experiment):
+    params = run_state.merge(run_state.eval_params(run_state.state)["model"])
+    weights_file.write_at_end(experiment, run_state.workdir, step, params, run_state.start, log.say, log.heartbeat)
+  run_state.store.close()   # last: a signal that comes while weights are compared finds it open
   progress = {"phase": "complete", "done": 1.0, "text": f"step {step}", "rate": "", "eta": 0.0, "step": step,
               "steps": experiment.limits.steps, "flops": experiment.limits.flops}
   if log.writes:

@@ -84,6 +84,13 @@ def load_start(start: str, model: Model, seed: int, mesh: Mesh) -> dict:
   return store.restore_params(ref.home, ref.step, abstract)[0]
 
 
+def lerp(first: dict, second: dict, share: float) -> dict:
+  """(1 - share) * first + share * second, leaf by leaf in f32; one of the two itself at share 0 and 1."""
+  between = lambda a, b: ((1 - share) * a + share * b).astype(a.dtype)
+  return {0: first, 1: second}[share] if share in (0, 1) else jax.jit(lambda *trees: jax.tree.map(between, *trees))(
+      first, second)
+
+
 def param_shapes(model: Model) -> dict:
   """The shapes of a model's parameters."""
   return jax.eval_shape(model.init, jax.random.key(0))

@@ -1,4 +1,5 @@
-"""config.start=mix:A,B,SHARE: weights on the line between two starts. Nothing is loaded here, and JAX not imported."""
+"""config.start=mix:A,B,SHARE, and evaluate --interpolate=SHARES: weights on the line between two. Nothing is loaded
+here, and JAX not imported."""
 
 from typing import NamedTuple
 
@@ -36,3 +37,16 @@ def parse(start: str) -> Mix | None:
     raise ConfigError(f"config.start is {start!r}, whose share is {share:g}; it must be from 0 ({first} alone) to 1 "
                       f"({second} alone).")
   return Mix(first, second, share)
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+  """The shares of the way from a run's start (0) to its end (1), in ascending order. ConfigError for what are none."""
+  try:
+    shares = sorted({float(part) for part in text.split(",")})
+  except ValueError as error:
+    raise ConfigError(f"--interpolate={text} is no list of numbers: give shares of the way from the start (0) to the "
+                      "end (1), such as --interpolate=0,0.25,0.5,0.75,1.") from error
+  for share in shares:
+    if not 0 <= share <= 1:
+      raise ConfigError(f"--interpolate={text} has {share:g}; a share is from 0 (the start) to 1 (the end).")
+  return tuple(shares)

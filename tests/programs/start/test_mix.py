@@ -21,6 +21,13 @@ def test_a_mix_is_two_starts_and_a_share():
       mix.parse(wrong)
 
 
+def test_shares_are_sorted_and_each_is_there_once():
+  assert mix.parse_shares("1, 0,0.5,1") == (0.0, 0.5, 1.0)
+  for wrong, message in (("0,,1", "no list"), ("half", "no list"), ("1.1", "has 1.1"), ("nan", "has nan")):
+    with pytest.raises(ConfigError, match=message):
+      mix.parse_shares(wrong)
+
+
 def test_the_ends_are_the_starts_and_the_middle_their_mean(finished, tiny):
   experiment, workdir = build_experiment(tiny("sft"), "sft"), finished("sft")
   load = lambda start: jax.device_get(initial_params.load_start(start, experiment.model, 0, experiment.mesh))
