@@ -89,8 +89,20 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   as_config_error(lambda: kind.check(experiment))
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
-  notes = (*notes, *getattr(env, "notes", ()), *length.notes(experiment, learner))
+  notes = (*notes, *getattr(env, "notes", ()), *_mix_notes(experiment), *length.notes(experiment, learner))
   return dataclasses.replace(experiment, notes=notes)
+
+
+def _mix_notes(experiment: Experiment) -> tuple[str, ...]:
+  """Where the rows of a batch come from that are not the run's own."""
+  second = experiment.second_source()
+  if second is None:
+    return ()
+  mix = experiment.data.mix
+  source = getattr(second.data, "path", "") or "demonstrations" + "".join(
+      f", {name} {keys}" for name, keys in (("data", mix.data), ("env", mix.env)) if keys)
+  return (f"config.data.mix: {second.batch} of {experiment.batch} rows of every batch "
+          f"({second.batch / experiment.batch:.1%}) are replay: {source}.",)
 
 
 def _objective_section(plain: dict, sections: dict) -> Any:
@@ -234,14 +246,16 @@ def _probe_expert(env: Env, seed: int) -> None:
 
 def _probe_examples(experiment: Experiment) -> None:
   """The first demonstrations fit into rows of config.data.length."""
-  data = experiment.data
-  if not isinstance(data, DemonstrationsConfig):
-    return
-  longest = max(len(example(experiment.tokenizer, demonstration(experiment.env, data, experiment.seed, number))[0])
-                for number in range(PROBED))
-  if longest - 1 > data.length:
-    raise ValueError(f"config.data.length is {data.length}, but an example has {longest} tokens: use "
-                     f"--config.data.length={longest - 1} or more.")
+  for source in filter(None, (experiment, experiment.second_source())):
+    data = source.data
+    if not isinstance(data, DemonstrationsConfig):
+      continue
+    longest = max(len(example(source.tokenizer, demonstration(source.env, data, source.seed, number))[0])
+                  for number in range(PROBED))
+    if longest - 1 > data.length:
+      whose = "an example" if source is experiment else "an example of data.mix"
+      raise ValueError(f"config.data.length is {data.length}, but {whose} has {longest} tokens: use "
+                       f"--config.data.length={longest - 1} or more.")
 
 
 def _probe_optimizer(experiment: Experiment) -> None:

@@ -51,11 +51,12 @@ class Kind:
 
 
 def _check_sft(experiment: Experiment) -> None:
-  if not experiment.has_env and not isinstance(experiment.data, RowsConfig):
-    raise ValueError(NO_ENV.format(name=nothing.NAME, verb="sft",
-                                   way_out=", or give rows of your own with --config.data.path=FILE"))
-  if isinstance(experiment.data, DemonstrationsConfig):
-    refuse(experiment.env, experiment.data)
+  for source in filter(None, (experiment, experiment.second_source())):
+    if not source.has_env and not isinstance(source.data, RowsConfig):
+      raise ValueError(NO_ENV.format(name=nothing.NAME, verb="sft",
+                                     way_out=", or give rows of your own with --config.data.path=FILE"))
+    if isinstance(source.data, DemonstrationsConfig):
+      refuse(source.env, source.data)
   _refuse_exact(experiment)
   if experiment.sft.loss == "psft":
     algorithms.refuse_indivisible("batch", experiment.batch, "sft.minibatches", experiment.sft.minibatches)
