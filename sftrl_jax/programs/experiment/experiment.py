@@ -30,6 +30,7 @@ from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.preference_objectives import OBJECTIVES, Objective
+from sftrl_jax.training.updates.ema import EmaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Experiment:
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
   objective_config: the section of config.objective (dpo, reward), or None
   reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
-  teacher: of algorithm distill, not yet loaded; else None
+  teacher: of distillation, not yet loaded; else None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -60,6 +61,7 @@ class Experiment:
   evals: EvalsConfig
   optimizer: OptimizerConfig
   schedule: ScheduleConfig
+  ema: EmaConfig
   compute: ComputeConfig
   lora: LoraConfig
   checkpoint: CheckpointConfig
@@ -140,6 +142,18 @@ class Experiment:
     return dataclasses.replace(self.with_batch(mix.rows(self.batch)), env=env, data=data)
 
   def env_variant(self, variant: str) -> Env:
-    """The environment of one evaluation variant."""
-    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"],
-                       self.config["own_reward"], has_reward_model(self.config))
+    """The environment of one evaluation variant, or of a probe."""
+    settings = {**self.config["env"], **self.evals.env}
+    if variant in self.evals.probes:
+      settings |= self.evals.probes[variant]
+      variant = self.evals.probes[variant].get("variant", self.evals.variants[0])
+    return variant_env(settings, variant, self.config["reward"], self.config["own_reward"],
+                       has_reward_model(self.config))
+
+  @property
+  def probe_actor(self) -> Actor:
+    """The policy that plays probes: that of the run, with room for their prompts."""
+    if self.evals.probe_tokens <= self.actor.rollout.prompt_tokens:
+      return self.actor
+    rollout = dataclasses.replace(self.actor.rollout, prompt_tokens=self.evals.probe_tokens, shrink=())
+    return dataclasses.replace(self.actor, rollout=rollout, group=1)

@@ -10,6 +10,7 @@ from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.learner import make_sft_learner
 from sftrl_jax.programs.loop import row_training, sft_data
+from sftrl_jax.programs.start import initial_params
 
 OLD_RULES = {"data__length": 80, "data__mix__share": 0.25,
              "data__mix__data": "{'attempts': (0.5, 0.5), 'careless': 0.5}",
@@ -33,9 +34,10 @@ def test_what_is_prepared_is_paid_for_once(tiny, lines_of, tmp_path):
   assert all(line["compute/total_flops"] == line["compute/train_flops"] + 5.0 for line in lines)
 
 
-def test_psft_with_replay_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(tiny, run_of, lines_of, tmp_path):
+def test_psft_with_replay_and_an_average_is_resumed_with_the_bits_of_a_run_that_was_not_stopped(
+    tiny, run_of, lines_of, tmp_path):
   config = lambda steps: tiny("sft", steps=steps, sft__loss="psft", sft__minibatches=2, evals__variants="()",
-                              checkpoint__every=1, optimizer__learning_rate=0.01, **OLD_RULES)
+                              checkpoint__every=1, optimizer__learning_rate=0.01, ema__decay=0.5, **OLD_RULES)
   run_of(config(2), tmp_path / "straight")
   run_of(config(1), tmp_path / "resumed")
   run_of(config(2), tmp_path / "resumed")
@@ -43,6 +45,11 @@ def test_psft_with_replay_is_resumed_with_the_bits_of_a_run_that_was_not_stopped
   same = lines_of(tmp_path / "resumed", "metrics.jsonl")
   for name in ("loss", "loss/nll", "val/ratio", "grad_norm", "compute/total_flops"):
     assert [line[name] for line in same] == [first[name], second[name]]
+  experiment = build_experiment(config(2), "sft")
+  load = lambda name: initial_params.load_start(f"{tmp_path / name}", experiment.model, 0, experiment.mesh)
+  leaves = [jax.tree.leaves(load(name)) for name in ("straight:ema", "resumed:ema", "straight", "straight@1:ema")]
+  alike = [all(map(np.array_equal, leaves[0], other)) for other in leaves]
+  assert alike == [True, True, False, False]
   assert first["val/ratio_max"] > 1 and second["compute/score_flops"] == 2 * first["compute/score_flops"] > 0
   assert first["compute/train_flops"] == 3 * first["compute/score_flops"]
 
