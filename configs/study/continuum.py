@@ -13,10 +13,6 @@ J = Q = K = 10 and one try; DAgger has three, for its states are those after its
 from the base's own training: other rules, and a second try after a wrong first one. What the SFT that teaches has cost
 is in no budget; its forward passes are.
 
-Weights between a base and SFT's end need no arm:
-
-  sftrl evaluate mix:base:general_points_0,runs/continuum/runs/base-0-sft-0,0.5 --config=configs/general_points/sft.py
-
 Claims, fixed before any run on several bases, are what a prototype on three other bases supports, at the end of the
 runs; what it did not support (negatives keep the shift, own states suffice, soft targets forget less, DFT generalizes)
 is not claimed, and is in the tables all the same.
@@ -52,6 +48,8 @@ ARMS = dict(
                    dict(batch=4096, self_sft=dict(minibatches=64))),
     signed=(SIGNED, "REINFORCE++", "own answers, right ones up and wrong ones down", {}),
     signed_eps=(SIGNED, "REINFORCE++, eps 1e-4", "the same, small gradients take small steps", EPS),
+    mix=(SFT, "half way to SFT", "the weights half way from the base to SFT's end, not trained (a rate of 1e-12)",
+         dict(steps=1, optimizer=dict(learning_rate=1e-12))),
     grpo=(f"{HOME}/grpo.py", "GRPO", "signed, against the answers of a group", {}),
     ppo=(f"{HOME}/ppo.py", "PPO", "signed, with a value function and a clip", {}))
 TAUGHT = ("sft_distill", "distill")
@@ -89,6 +87,7 @@ def get_config(choice=""):
       bases=5 if choice else 3,
       base=f"{HOME}/base.py" if choice else "",
       methods={method: file for method, (file, *_) in ARMS.items()},
+      bases_of=dict(mix="mix:sft,0.5"),
       prepares=dict(teacher=SFT),
       uses={method: dict(teacher=dict(start="teacher")) for method in TAUGHT},
       labels={method: label for method, (_, label, *_) in ARMS.items()},

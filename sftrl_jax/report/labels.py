@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 MAX_LABELS = 200  # read from one labels.json
 LABEL_LENGTH = 40
 EMA = "ema:"   # before the name of a variant on which the average of the parameters was evaluated
+PROBE = "probe, "   # before the label of a probe
 
 CORRECT = "correct"
 CORRECT_COLOUR = "#3F8F63"

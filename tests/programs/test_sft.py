@@ -8,6 +8,7 @@ import pytest
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.start import checkpoint_ref
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
@@ -77,6 +78,7 @@ def test_an_average_of_a_student_is_evaluated_beside_it_and_is_a_start(finished,
   assert not same(lines[2, "id_seen"], lines[2, "ema:id_seen"])
   again, others = evaluate.run(f"{tmp_path / 'run'}:ema", [], str(tmp_path / "out"))
   assert same(again, lines[2, "ema:id_seen"]) and same(others, lines[2, "ema:others"])
+  assert str(checkpoint_ref.parse(f"{tmp_path / 'run'}@best:ema:id_seen")) == f"{tmp_path / 'run'}@2:ema"
   with pytest.raises(ConfigError, match="holds no average of its parameters, for its config.ema.decay is 0"):
     evaluate.run(f"{finished('sft')}:ema", [], str(tmp_path / "out"))
   metrics = lines_of(tmp_path / "run", "metrics.jsonl")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sftrl_jax.report.figures import style
 from sftrl_jax.report.figures.rows import Row, frontier_rows
 from sftrl_jax.report.figures.study_figures import ceiling, lines_of
-from sftrl_jax.report.labels import temperature_label
+from sftrl_jax.report.labels import EMA, PROBE, temperature_label
 from sftrl_jax.report.records import Run, Study
 
 if TYPE_CHECKING:
@@ -23,26 +23,36 @@ COLOURS = (style.RL, *style.MORE)
 def pareto_rows(study: Study) -> list[Row]:
   """Rows of variant, temperature, method, base, flops, in_distribution, shifted; [] for a study without probes.
 
-  A variant is the shifted one or a probe; base "mean" is the mean over bases.
+  A variant is the shifted one or a probe; base "mean" is the mean over bases. The averaged parameters of a method are
+  the method ema:METHOD.
   """
-  if not study.probes:
-    return []
   variants = [variant for variant in dict.fromkeys((study.ood, *study.probes)) if variant in study.variants]
-  return [{"variant": variant, **row} for variant in variants for row in frontier_rows(study, variant)]
+  rows = []
+  for variant in variants if study.probes else ():
+    for kind in ("", EMA):
+      rows += [{"variant": variant, **row, "method": f"{kind}{row['method']}"}
+               for row in frontier_rows(study, f"{kind}{variant}", f"{kind}{study.id}")]
+  return rows
 
 
 def pareto_rows_of_run(run: Run) -> list[Row]:
   """The same of one run, whose first variant is the one in distribution; [] without probes."""
   probes = dict.fromkeys(e.variant for e in run.evaluations if e.probe)
-  inside = next((e.variant for e in run.evaluations if not e.probe), "")
-  rows = []
+  inside, rows = next((e.variant for e in run.evaluations if not e.probe), ""), []
   for probe in probes:
+    kind = EMA if probe.startswith(EMA) else ""
     for temperature in sorted({e.temperature for e in run.evaluations}):
-      new = {e.step: e for e in run.curve(inside, temperature)}
-      rows += [{"variant": probe, "temperature": temperature, "method": run.name, "base": "mean", "flops": e.flops,
-                "in_distribution": new[e.step].success, "shifted": e.success}
+      new = {e.step: e for e in run.curve(f"{kind}{inside}", temperature)}
+      rows += [{"variant": probe.removeprefix(EMA), "temperature": temperature, "method": f"{kind}{run.name}",
+                "base": "mean", "flops": e.flops, "in_distribution": new[e.step].success, "shifted": e.success}
                for e in run.curve(probe, temperature) if e.step in new]
   return rows
+
+
+def with_ema(methods: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
+  """{method: label} with ema:METHOD of those that have rows, behind the others."""
+  averaged = dict.fromkeys(row["method"] for row in rows if row["method"].startswith(EMA))
+  return {**methods, **{method: f"{methods[method.removeprefix(EMA)]}, EMA" for method in averaged}}
 
 
 def looks(methods: Sequence[str], reference: str) -> dict[str, tuple[str, object]]:
@@ -70,7 +80,7 @@ def pareto(rows: Sequence[Row], methods: Mapping[str, str], look: Mapping[str, t
       style.rate_axis(axis, "y", top)
       style.rate_axis(axis, "x", right)
       axis.grid(axis="x", color=style.GRID, linewidth=0.8)
-      style.title(axis, f"{label} · {temperature_label(temperature)}")
+      style.title(axis, f"{label.removeprefix(PROBE)} · {temperature_label(temperature)}")
       panel_rows = [row for row in means if (row["variant"], row["temperature"]) == (variant, temperature)]
       for (method,), (x, y) in lines_of(panel_rows, "in_distribution", "shifted", "method").items():
         colour, dashes = look[method]

@@ -45,16 +45,16 @@ def curve_rows(study: Study, value: str = "", x: str = "flops") -> list[Row]:
   return rows
 
 
-def frontier_rows(study: Study, shifted: str = "") -> list[Row]:
+def frontier_rows(study: Study, shifted: str = "", inside: str = "") -> list[Row]:
   """The shifted rate against the rate in distribution: a row an evaluation, per base and for the mean.
 
-  shifted: the variant, study.ood if left out
+  shifted, inside: the two variants, study.ood and study.id if left out
   """
   table, rows = curve_rows(study), []
   line_key = lambda row: (row["temperature"], row["method"], row["base"])
-  for key in dict.fromkeys(line_key(row) for row in table if row["variant"] == study.id):
+  for key in dict.fromkeys(line_key(row) for row in table if row["variant"] == (inside or study.id)):
     sides = []
-    for variant in (study.id, shifted or study.ood):
+    for variant in (inside or study.id, shifted or study.ood):
       points = [row for row in table if line_key(row) == key and row["variant"] == variant]
       sides.append((np.array([row["flops"] for row in points]), np.array([row[study.measure] for row in points])))
     (inside_flops, inside), (outside_flops, outside) = sides

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from sftrl_jax.report.figures import study_figures
-from sftrl_jax.report.figures.pareto_figure import looks, pareto, pareto_rows
+from sftrl_jax.report.figures.pareto_figure import looks, pareto, pareto_rows, with_ema
 from sftrl_jax.report.figures.rows import frontier_rows, matched_rows
 from sftrl_jax.report.labels import count, flops_text, points_range, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
@@ -41,7 +41,8 @@ def pareto_blocks(study: Study, out: pathlib.Path) -> list[Block]:
     return []
   variants = {variant: study.labels.variant(variant) for variant in dict.fromkeys(row["variant"] for row in rows)}
   inside = f"{MEASURE_LABELS[study.measure]}, {study.labels.variant(study.id)}"
-  figure = pareto(rows, study.methods, looks(list(study.methods), study.reference), variants, inside)
+  methods = with_ema(study.methods, rows)
+  figure = pareto(rows, methods, looks(list(methods), study.reference), variants, inside)
   return [Heading("What is learned against what is forgotten"), Picture(study_figures.save(
       figure, rows, out / "pareto.png"), (
           "Success under the shift and on probes, tasks from before this training, against success in distribution: "

@@ -74,8 +74,9 @@ def _forgetting(run: Run, out: pathlib.Path) -> list[Block]:
     return []
   variants = {variant: run.labels.variant(variant) for variant in dict.fromkeys(row["variant"] for row in rows)}
   inside = next(run.labels.variant(e.variant) for e in run.evaluations if not e.probe)
-  figure = pareto_figure.pareto(rows, {run.name: run.name}, {run.name: (style.verb_colour(run.verb), "-")}, variants,
-                                f"success, {inside}")
+  methods, colour = pareto_figure.with_ema({run.name: run.name}, rows), style.verb_colour(run.verb)
+  look = dict(zip(methods, ((colour, "-"), (style.MORE[0], "-")), strict=False))
+  figure = pareto_figure.pareto(rows, methods, look, variants, f"success, {inside}")
   return [Picture(study_figures.save(figure, rows, out / "pareto.png"), (
       "Success on probes, tasks from before this training, against success in distribution, from the grey start to the "
       "dot: what is learned against what is forgotten."))]
