@@ -15,8 +15,9 @@ def data_blocks(run: Run) -> list[Block]:
     return _heldout_pairs(run)
   content = read_json(path)
   replay = content.get("mix") if isinstance(content.get("mix"), dict) else {}
-  blocks = [block for part, name in ((content, run.name), (replay, f"{run.name}, replay")) if "sha256" in part
-            for block in _source_blocks(part, name)]
+  parts = [(content, run.name)] if content.keys() - {"mix"} else []   # demonstrations have no account, replay may
+  parts += [(replay, f"{run.name}, replay")] if replay else []
+  blocks = [block for part, name in parts for block in _source_blocks(part, name)]
   return [*_heldout_pairs(run), *([Heading("Data")] if blocks else []), *blocks]
 
 

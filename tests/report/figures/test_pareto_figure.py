@@ -22,8 +22,9 @@ def test_the_path_of_a_run_joins_its_evaluations_of_one_step(make_run, tmp_path)
   run = read_workdir.read_run(with_probe(make_run(tmp_path / "run", "ppo", episodes=20)))
   rows = pareto_figure.pareto_rows_of_run(run)
   inside, old = (run.curve(name, 0.0) for name in ("id_seen", "rule_ood"))
-  assert [(row["in_distribution"], row["shifted"]) for row in rows if (row["temperature"], row["variant"]) == (
-      0.0, "second_try")] == [(new.success, e.success) for new, e in zip(inside, old, strict=True)]
+  path = [(row["in_distribution"], row["shifted"]) for row in rows if (
+      row["temperature"], row["variant"], row["method"]) == (0.0, "second_try", run.name)]
+  assert path == [(new.success, e.success) for new, e in zip(inside, old, strict=True)]
   blocks = run_page.evaluations(run, tmp_path / "out")
   assert (tmp_path / "out" / "pareto.png").is_file() and sum("forgotten" in str(block) for block in blocks) == 1
 
