@@ -279,6 +279,11 @@ class Study:
     return tuple(variant for variant in (self.id, *middle, self.ood) if variant in seen)
 
   @property
+  def own_variants(self) -> tuple[str, ...]:
+    """The variants without those of averaged parameters, which few methods have."""
+    return tuple(variant for variant in self.variants if not variant.startswith(EMA))
+
+  @property
   def probes(self) -> tuple[str, ...]:
     """The variants that are tasks from before training, those of averaged parameters apart."""
     probes = dict.fromkeys(e.variant for run in self.runs.values() for e in run.evaluations if e.probe)

@@ -119,11 +119,11 @@ def _gaps_table(study: Study, effects: Effects, order: Sequence[str]) -> Table:
 
 def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Figure:
   """A panel a variant, a row a method: success at the end with its interval, and lines at the start's."""
-  figure, axes = style.new_figure(1, len(study.variants), height=0.9 + 0.24 * len(order), sharey=True)
+  figure, axes = style.new_figure(1, len(study.own_variants), height=0.9 + 0.24 * len(order), sharey=True)
   temperatures = sorted({row["temperature"] for row in rows})
   top = study_figures.ceiling([row["high"] for row in rows])
   shared = next(iter(study.start_groups.values()))
-  for axis, variant in zip(axes.flat, study.variants, strict=True):
+  for axis, variant in zip(axes.flat, study.own_variants, strict=True):
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
     style.rate_axis(axis, "x", top)
     style.title(axis, study.labels.variant(variant))

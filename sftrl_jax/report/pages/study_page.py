@@ -266,7 +266,7 @@ def verdicts(chapter: Chapter, methods: Iterable[str]) -> list[Block]:
     return []
   order = {group: index for index, group in enumerate((*study.start_groups, *methods))}
   rows.sort(key=lambda row: order[row["group"]])
-  figure = study_figures.verdicts(rows, chapter.labelled(study.variants), study.methods, groups)
+  figure = study_figures.verdicts(rows, chapter.labelled(study.own_variants), study.methods, groups)
   of_cards = any(group.label == "wrong numbers" for group in groups)
   return [Picture(study_figures.save(figure, rows, chapter.out / "codes.png"), (
       f"Verdicts of {'all responses' if study.of_points else 'first attempts'}, in percent, mean over bases."
