@@ -184,6 +184,7 @@ def test_it_is_told_once_and_nothing_is_made(case, sandbox, capsys):
 
 # Numeric keys that take 0, and -1. A new key that does so belongs here; one that does not has to refuse it.
 ZERO = {
+    "env.earlier", "ema.decay", "data.mix.share", "evals.probe_tokens",
     "seed", "flops", "env.rewards", "env.noise", "env.pixels", "model.vocab", "model.kv_heads",
     "model.head_dim", "model.mlp_dim", "evals.every",
     "model.window", "model.context", "model.query_scale", "model.rope_context", "model.rope_local_theta",

@@ -32,6 +32,7 @@ METHOD = {
     "optimizer.learning_rate": "a rate is good for a loss, not for a task",
     "optimizer.args": "as the rate",
     "optimizer.factors.value/*": "of the value head, which SFT has none of",
+    "ema": "an average beside the run, which training does not read",
     "schedule": "counts updates, of which the methods make different numbers",
     "compute": "how a batch is cut into pieces: speed and rounding",
     "checkpoint": "counts steps: another unit; what is kept does not change what is trained",
@@ -39,6 +40,7 @@ METHOD = {
 }
 # What a study compares, by its file, where that is no method: it says so in its overrides.
 COMPARED = {"configs/study/attempts_cpu.py": "env.attempts",
+            **dict.fromkeys(("configs/study/continuum.py", "configs/study/continuum.py:fresh"), "env.attempts"),
             "configs/study/general_points_vl_cpu.py:arms": "optimizer.freeze"}
 STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "configs") for command in entry.commands
            if command.split()[1] == "study"]

@@ -5,6 +5,7 @@ import typing
 
 import pytest
 
+from sftrl_jax.data.mix import MixConfig
 from sftrl_jax.objectives.sft import SFTConfig
 from sftrl_jax.programs.config import values
 from sftrl_jax.programs.config.errors import ConfigError
@@ -18,6 +19,7 @@ SECTIONS = {
     "evals": sections.EvalsConfig, "optimizer": sections.OptimizerConfig, "schedule": sections.ScheduleConfig,
     "compute": sections.ComputeConfig, "mesh": sections.MeshConfig, "checkpoint": sections.CheckpointConfig,
     "log": sections.LogConfig, "data": sections.DemonstrationsConfig, "rows": sections.RowsConfig,
+    "mix": MixConfig, "ema": sections.EmaConfig,
     "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig, "sft": SFTConfig,
     **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
     **{objective.key: objective.section for objective in OBJECTIVES.values()}}

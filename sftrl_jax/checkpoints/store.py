@@ -174,11 +174,13 @@ def _in_all_processes(read: Callable[[], Any]) -> tuple[Any, str]:
   return (None, damage) if damage else (result, "")
 
 
-def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model") -> tuple[dict, int]:
+def restore_params(workdir: Path, step: int | None, like: dict, root: str = "model", ema: bool = False
+                   ) -> tuple[dict, int]:
   """(parameters of the model for evaluation, step) of a checkpoint, whatever optimizer and heads it was trained with.
 
   step: None for the newest intact one. like: parameters with the shapes, dtypes and shardings to restore to.
-  root: "model", or "lora" if only adapters were trained. Changes nothing in the workdir.
+  root: "model", or "lora" if only adapters were trained. ema: the average that the optimizer's state holds. Changes
+  nothing in the workdir.
   """
   store = manager(workdir, writes=False)
   try:
@@ -189,7 +191,7 @@ def restore_params(workdir: Path, step: int | None, like: dict, root: str = "mod
         listed = ", ".join(map(str, reversed(steps))) or "none"
         raise ValueError(f"{workdir} has no checkpoint{'' if step is None else f' {step}'}; steps there: {listed}.")
       for candidate in candidates:
-        params, damage = _in_all_processes(lambda candidate=candidate: _params(store, candidate, like, root))
+        params, damage = _in_all_processes(lambda candidate=candidate: _params(store, candidate, like, root, ema))
         if not damage:
           return params, candidate
         before, steps = steps, _listed(store)
@@ -209,13 +211,16 @@ def _listed(store: Any) -> list[int]:
   return hosts.led_by_first(lambda: sorted(store.all_steps(), reverse=True))
 
 
-def _params(store: Any, step: int, like: dict, root: str) -> dict:
+def _params(store: Any, step: int, like: dict, root: str, ema: bool) -> dict:
   """The parameters under `root` of a step, in the dtypes of `like`."""
   import orbax.checkpoint as ocp
   where, arrays = f"{store.directory}/{step}", _meta(store, step)["arrays"]
-  item = "evaluated" if any(path.startswith("evaluated/") for path in arrays) else "state"
-  nested = {"evaluated": {root: like}} if item == "evaluated" else {"state": {"params": {root: like}}}
-  prefix = f"evaluated/{root}/" if item == "evaluated" else f"state/params/{root}/"
+  averaged = not ema and any(path.startswith("evaluated/") for path in arrays)
+  names = ("evaluated",) if averaged else ("state", "opt_state", "ema") if ema else ("state", "params")
+  item, nested = names[0], {root: like}
+  for name in reversed(names):
+    nested = {name: nested}
+  prefix = f"{'/'.join((*names, root))}/"
   recorded = {path: description for path, description in arrays.items() if path.startswith(prefix)}
   _refuse_mismatch(where, recorded, nested, dtypes=False)
   # Arrays are read in the dtype that they were saved in, as the checksums are of its bits, and cast afterwards.
@@ -224,8 +229,9 @@ def _params(store: Any, step: int, like: dict, root: str) -> dict:
   arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), target)
   tree = _read(lambda: ocp.args.PyTreeRestore(target, arguments, partial_restore=True), store, step, item)
   _verify(where, recorded, {item: tree})
-  params = tree[root] if item == "evaluated" else tree["params"][root]
-  return jax.tree.map(lambda new, old: new.astype(old.dtype), params, like)
+  for name in (*names[1:], root):
+    tree = tree[name]
+  return jax.tree.map(lambda new, old: new.astype(old.dtype), tree, like)
 
 
 def _meta(store: Any, step: int) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+import jax
 import numpy as np
 
 from sftrl_jax.data.demonstrations import Demonstration
@@ -11,6 +12,9 @@ from sftrl_jax.text.images import Pictures, with_pictures
 from sftrl_jax.text.pretrained import Pretrained
 from sftrl_jax.text.render import pictures, render, responses
 from sftrl_jax.text.tokenizer import Tokenizer
+
+Cursors = int | Sequence[int]   # examples read; of two sources a pair, and 0 before the first batch
+Batches = Callable[[Cursors], tuple[TokenBatch, Cursors]]
 
 
 def example(tokenizer: Tokenizer | Pretrained, shown: Demonstration) -> tuple[list[int], list[float]]:
@@ -75,3 +79,14 @@ def lay(sequences: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], 
     targets_BT[slot.row, span] = ids[1:]
     weights_BT[slot.row, span] = weight[1:]
   return TokenBatch(inputs, targets_BT, weights_BT)
+
+
+def beside(first: Batches, second: Batches) -> Batches:
+  """Batches whose first rows are those of `first`, and whose last ones those of `second`."""
+
+  def next_batch(cursors: Cursors) -> tuple[TokenBatch, Cursors]:
+    ones, twos = (0, 0) if isinstance(cursors, int) else cursors
+    (upper, ones), (lower, twos) = first(ones), second(twos)
+    return jax.tree.map(lambda a, b: np.concatenate([a, b]), upper, lower), (ones, twos)
+
+  return next_batch

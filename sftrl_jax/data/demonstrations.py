@@ -5,6 +5,7 @@ import random
 from typing import Any, Literal
 
 from sftrl_jax.chat import Chat, Message
+from sftrl_jax.data.mix import MixConfig, mix_of
 from sftrl_jax.envs.env import Env
 
 DRAWS = 100  # wrong responses asked for before a wrong one counts as impossible
@@ -23,6 +24,7 @@ class DemonstrationsConfig:
   careless_spread: that share differs by state, from careless - careless_spread to careless + careless_spread
   misread: share of earlier wrong attempts that misread the hand
   choices: of how many correct answers one is shown
+  mix: replay of old data, see data/mix.py
   """
 
   length: int = 64
@@ -32,8 +34,10 @@ class DemonstrationsConfig:
   careless_spread: float = 0.0
   misread: float = 0.2
   choices: int = 1
+  mix: MixConfig = MixConfig()
 
   def __post_init__(self):
+    object.__setattr__(self, "mix", mix_of(self))
     if self.points not in ("last", "all"):
       raise ValueError(f"points is {self.points!r}; it must be 'last' or 'all'.")
     if self.length < 2:

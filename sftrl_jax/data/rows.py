@@ -21,6 +21,7 @@ from tqdm import tqdm
 from sftrl_jax.data import formats
 from sftrl_jax.data.batches import lay
 from sftrl_jax.data.lines import BadRow, Raw
+from sftrl_jax.data.mix import MixConfig, mix_of
 from sftrl_jax.data.read import EXAMPLES, Columns, read
 from sftrl_jax.data.report import Dropped, Noted, Report, reasons
 from sftrl_jax.data.row_pictures import RowPictures
@@ -54,6 +55,7 @@ class RowsConfig:
   pack: several examples a row, none sees another; off is one example a row
   validation: share of the examples that is held out, of which eval/loss is measured
   flops: that the rows have cost, charged with the first step; recorded: what pairs.json beside path says
+  mix: replay of old data, see data/mix.py
   """
 
   path: str
@@ -69,9 +71,11 @@ class RowsConfig:
   pack: bool = True
   validation: float = 0.0
   flops: float | Literal["recorded"] = 0.0
+  mix: MixConfig = MixConfig()
 
   def __post_init__(self):
     refuse_ranges(self, 2)
+    object.__setattr__(self, "mix", mix_of(self))
 
 
 def refuse_ranges(config: Any, least: int) -> None:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from sftrl_jax.readout import PLAIN, Readout
 from sftrl_jax.shapes import check
 
+Kl = Callable[[jax.Array, jax.Array], jax.Array]   # (log p of the policy, log q of a teacher) -> over the last axis
+
 
 def logprobs(hidden_BTD: jax.Array, unembed_DV: jax.Array, targets_BT: jax.Array, *, temperature: float = 1.0,
              chunk: int = 0, readout: Readout = PLAIN) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -127,24 +129,26 @@ def kl_and_entropy(hidden_BTD: jax.Array, unembed_DV: jax.Array, ref_hidden_BTD:
   return _in_chunks(measure, chunk, hidden_BTD, ref_hidden_BTD)
 
 
-def with_teacher(hidden_BTD: jax.Array, unembed_DV: jax.Array, teacher_BTE: jax.Array, teacher_EW: jax.Array,
+def with_teacher(hidden_BTD: jax.Array, unembed_DV: jax.Array, teacher: tuple[jax.Array, jax.Array],
                  targets_BT: jax.Array, *, temperature: float = 1.0, chunk: int = 0,
-                 readouts: tuple[Readout, Readout] = (PLAIN, PLAIN)
+                 readouts: tuple[Readout, Readout] = (PLAIN, PLAIN), kl: Kl | None = None
                  ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """(kl_BT, logprobs_BT, entropy_BT, correct_BT): `reverse_kl` to a teacher, the only one that has a gradient, and what
+  """(kl_BT, logprobs_BT, entropy_BT, correct_BT): `kl` to a teacher, the only one that has a gradient, and what
   `logprobs` gives.
 
-  teacher_BTE, teacher_EW: hidden states and unembedding of the teacher, whose width E may be another. Its table may
+  teacher: hidden states [B, T, E] and unembedding [E, W] of the teacher, whose width E may be another. Its table may
   have more rows (W) than V, or fewer: ids beyond the smaller one are no ids of the tokenizer. chunk: as of `logprobs`;
-  the backward pass computes a chunk's logits again. readouts: of the policy and of the teacher
+  the backward pass computes a chunk's logits again. readouts: of the policy and of the teacher. kl: `reverse_kl` if
+  left out, or `forward_kl`
   """
-  ids = min(unembed_DV.shape[1], teacher_EW.shape[1])
+  teacher_BTE, teacher_EW = teacher
+  ids, kl = min(unembed_DV.shape[1], teacher_EW.shape[1]), kl or reverse_kl
 
   def measure(hidden_BTD: jax.Array, teacher_BTE: jax.Array, targets_BT: jax.Array) -> tuple[jax.Array, ...]:
     of = lambda hidden, unembed, read: _logits(hidden, unembed[:, :ids], read) / temperature
     logits_BTV = of(hidden_BTD, unembed_DV, readouts[0])
     log_p = jax.nn.log_softmax(logits_BTV, axis=-1)
-    kl_BT = reverse_kl(log_p, jax.nn.log_softmax(of(teacher_BTE, teacher_EW, readouts[1]), axis=-1))
+    kl_BT = kl(log_p, jax.nn.log_softmax(of(teacher_BTE, teacher_EW, readouts[1]), axis=-1))
     log_p = jax.lax.stop_gradient(log_p)
     chosen_BT = jnp.take_along_axis(log_p, targets_BT[..., None], axis=-1)[..., 0]
     return kl_BT, chosen_BT, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1), _is_first_best(log_p, targets_BT)
@@ -152,6 +156,12 @@ def with_teacher(hidden_BTD: jax.Array, unembed_DV: jax.Array, teacher_BTE: jax.
   if not chunk or chunk >= hidden_BTD.shape[1]:
     return measure(hidden_BTD, teacher_BTE, targets_BT)
   return _in_chunks(jax.checkpoint(measure), chunk, hidden_BTD, teacher_BTE, targets_BT)
+
+
+def forward_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+  """sum_v q(v) (log q(v) - log p(v)) over the last axis, in nats: cross-entropy to q's whole distribution, less q's
+  entropy, which has no gradient in p."""
+  return reverse_kl(log_q, log_p)
 
 
 def reverse_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: cross-entropy on the target tokens, and its variants DFT and PSFT."""
+"""Supervised fine-tuning: cross-entropy on the target tokens, and its variants DFT, PSFT and distillation."""
 
 import dataclasses
 from typing import Literal
@@ -16,12 +16,13 @@ class SFTConfig:
   """What a target token is worth.
 
   loss: "nll" is cross-entropy; "dft" weighs a token by its own probability (Wu et al. 2025); "psft" clips its ratio to
-    the policy before the step, as if every target had advantage 1 (Zhu et al. 2025)
+    the policy before the step, as if every target had advantage 1 (Zhu et al. 2025); "distill" learns the whole
+    distribution of the model of config.teacher in the place of the target (Hinton et al. 2015)
   minibatches: of "psft": updates a step, each on batch / minibatches rows; ratios are to the policy before the first
   clip_high: of "psft": epsilon above 1, beyond which a token pulls no more; with advantage 1 none is clipped below 1
   """
 
-  loss: Literal["nll", "dft", "psft"] = "nll"
+  loss: Literal["nll", "dft", "psft", "distill"] = "nll"
   minibatches: int = 8
   clip_high: float = 0.28
 
@@ -42,8 +43,11 @@ def sft_loss(params: dict, batch: TokenBatch, *, score: Score, sft: SFTConfig = 
     dft   l_t = -sg(p_t) log p_t, with sg the stop-gradient (arXiv 2508.05629)
     psft  l_t = -min(rho_t, clip(rho_t, 1 - e, 1 + e_high)) = -min(rho_t, 1 + e_high), with rho_t = p_t / p_old,t of the
           policy before the first minibatch of the step (arXiv 2508.17784)
+    distill  l_t = sum_v q(v) (log q(v) - log p(v)), the forward KL to the teacher q, exact over the vocabulary; nll is
+          that of a teacher which is sure of y_t. On-policy distillation (imitation/distill.py) differs twice: states
+          that the policy reached, and the reverse KL
 
-  score: (params, inputs, targets_BT) -> Scores.
+  score: (params, inputs, targets_BT) -> Scores; of distill with a KL, the forward one.
   """
   scores, weights_BT = score(params, batch.inputs, batch.targets_BT), batch.weights_BT
   hide = lambda x_BT: jnp.where(weights_BT > 0, x_BT, 0.0)  # before any arithmetic: off the weights may be NaN
@@ -56,6 +60,8 @@ def sft_loss(params: dict, batch: TokenBatch, *, score: Score, sft: SFTConfig = 
   if sft.loss == "nll":
     return mean(-logprobs_BT), metrics
   metrics["loss/nll"] = mean(-logprobs_BT)
+  if sft.loss == "distill":
+    return mean(hide(scores.kl_BT)), metrics
   if sft.loss == "dft":
     return mean(-jax.lax.stop_gradient(jnp.exp(logprobs_BT)) * logprobs_BT), metrics
   gap_BT = hide(scores.logprobs_BT - batch.old_logprobs_BT)

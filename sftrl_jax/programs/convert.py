@@ -64,7 +64,7 @@ def _write_adapters(source: str, target: str, dtype: str) -> None:
                       "leave --adapters out.")
   ref, experiment = _experiment(source)
   with jax.set_mesh(experiment.mesh):
-    params, step = initial_params.load_adapters(home, ref.step, experiment.model, experiment.mesh, lora)
+    params, step = initial_params.load_adapters(home, ref.step, experiment.model, experiment.mesh, lora, ref.ema)
   base = initial_params.base_name(home)
   try:
     out = as_local_path(target, "TO")
@@ -105,7 +105,7 @@ def _load_run(source: str, dtype: str) -> tuple[Loaded, Path | str, str, ScoreHe
   if saved_run.is_reward_model(experiment):
     export.scorer_of(experiment.model.config)
   with jax.set_mesh(experiment.mesh):
-    params, step = saved_run.parameters(experiment, ref.home, ref.step)
+    params, step = saved_run.parameters(experiment, ref)
     head = saved_run.score_head(experiment, ref.home, step) if saved_run.is_reward_model(experiment) else None
   params = trees.cast(params, dtype or "float32")
   decoder = dataclasses.replace(experiment.model.config, dtype=dtype or "float32")

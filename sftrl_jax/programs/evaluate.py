@@ -22,7 +22,8 @@ from sftrl_jax.programs.loop import weights_file
 from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate, score_text
 from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.runtime.lock import only_output
-from sftrl_jax.programs.start import checkpoint_ref, initial_params, pretrained
+from sftrl_jax.programs.start import checkpoint_ref, initial_params, mix, pretrained
+from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
 from sftrl_jax.rollout.scoring import Scorer
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Limits, Position
@@ -32,15 +33,18 @@ from sftrl_jax.training.position import Limits, Position
 class Subject:
   """What is evaluated.
 
-  home: the workdir of its run; None for a model without one
-  step: of its run; None for the newest
+  ref: the checkpoint of its run; None for a model without one
   out: where the lines go if no --workdir is given; None for evaluate/STEP in the run's workdir
   """
 
   experiment: Experiment
-  home: Path | None = None
-  step: int | None = None
+  ref: CheckpointRef | None = None
   out: Path | None = None
+
+  @property
+  def home(self) -> Path | None:
+    """The workdir of its run."""
+    return self.ref and self.ref.home
 
 
 def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", spec: str = "") -> list[dict]:
@@ -56,7 +60,8 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
   """
   subject = _subject(source, overrides, workdir, spec)
   with _loaded(subject) as (params, start, step):
-    out = as_path(workdir) if workdir else subject.out or subject.home / "evaluate" / str(step)
+    out = as_path(workdir) if workdir else subject.out or (
+        subject.home / "evaluate" / f"{step}{'-ema' * subject.ref.ema}")
     with _only_output(out):
       lines = _evaluate(subject.experiment, out, params, start, step, f"evaluate {source}")
   _say(table(lines))
@@ -78,7 +83,8 @@ def interpolate(source: str, overrides: Sequence[tuple[str, str]], shares: Seque
   _check_start_is_there(subject)
   lines = []
   with _loaded(subject) as (params, start, step):
-    out = as_path(workdir) if workdir else subject.home / "evaluate" / f"{step}-interpolated"
+    out = as_path(workdir) if workdir else subject.home / "evaluate" / (
+        f"{step}{'-ema' * subject.ref.ema}-interpolated")
     with _only_output(out):
       for share in shares:
         weights = initial_params.lerp(start, params, share)
@@ -136,7 +142,8 @@ def _check_start_is_there(subject: Subject) -> None:
 @contextlib.contextmanager
 def _loaded(subject: Subject) -> Iterator[tuple[dict, dict, int]]:
   """Yields `_parameters` under the mesh."""
-  step = hosts.led_by_first(lambda: subject.step)   # a run that is still training has another best step soon
+  # A run that is still training has another best step soon.
+  step = hosts.led_by_first(lambda: subject.ref.step if subject.ref else 0)
   with jax.set_mesh(subject.experiment.mesh), rules.applied():
     yield _parameters(subject, step)
 
@@ -210,7 +217,7 @@ def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:
     _say(ref.note)
   config = saved_run.config_of(home, overrides)
   experiment = build_experiment(config, saved_run.verb_of(home), home, scored=_finds_reward_model(config))
-  return Subject(experiment, home, ref.step)
+  return Subject(experiment, ref)
 
 
 def _finds_reward_model(config: Mapping) -> bool:
@@ -235,13 +242,13 @@ def _model_without_run(source: str, overrides: Sequence[tuple[str, str]], spec: 
                       "a config of its own: leave --config out, and change keys with --config.some.key=VALUE.")
   if any(key == "start" for key, _ in overrides):
     raise ConfigError(f"--config.start and FROM both name a model: leave --config.start out, FROM is {source}.")
-  own = () if source == "scratch" or source.startswith("base:") else (
+  own = () if source == "scratch" or source.startswith(("base:", mix.PREFIX)) else (
       ("model.name", pretrained.NAME), ("tokenizer.name", pretrained.NAME))
   config, _ = resolve_run(spec, (*own, *overrides, ("start", source)))
   experiment = build_experiment(config, verb_of(config))
   initial_params.check_start(source, experiment.model)
   name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2]) or "model"
-  return Subject(experiment, step=0, out=Path("runs") / "evaluate" / name)
+  return Subject(experiment, out=Path("runs") / "evaluate" / name)
 
 
 def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
@@ -250,7 +257,7 @@ def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
   if home is None:
     params = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
     return params, params, 0
-  params, step = saved_run.parameters(experiment, home, step)
+  params, step = saved_run.parameters(experiment, dataclasses.replace(subject.ref, step=step))
   if initial_params.adapters_of(home):
     return params, initial_params.reference_params(home, experiment.start, experiment.model, experiment.seed,
                                                    experiment.mesh), step

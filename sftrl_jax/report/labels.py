@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 MAX_LABELS = 200  # read from one labels.json
 LABEL_LENGTH = 40
+EMA = "ema:"   # before the name of a variant on which the average of the parameters was evaluated
+PROBE = "probe, "   # before the label of a probe
 
 CORRECT = "correct"
 CORRECT_COLOUR = "#3F8F63"
@@ -40,6 +42,8 @@ class EnvLabels:
 
   def variant(self, name: str) -> str:
     """The label of a variant; a name without a label stands for itself."""
+    if name.startswith(EMA):
+      return f"{self.variant(name.removeprefix(EMA))}, EMA"
     return self.variants.get(name) or _label(name)
 
   def verdict_groups(self, codes: Iterable[str]) -> tuple[VerdictGroup, ...]:

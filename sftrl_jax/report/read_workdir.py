@@ -156,6 +156,7 @@ def _evaluation(line: dict, where: str) -> Evaluation:
       counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0},
       proxy=number(line.get("proxy")), gold=number(line.get("reward")),
       response_length=number(line.get("response_length")), verifies=line.get("verifies") is not False,
+      probe=line.get("probe") is True,
       cards_N=_cards(line, where, episodes))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sftrl_jax.report.labels import EnvLabels, merge_labels
+from sftrl_jax.report.labels import EMA, EnvLabels, merge_labels
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim
 
 REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
@@ -34,7 +34,7 @@ class Evaluation:
   `proxy` is the mean reward of an episode by the scorer that a run learns from, `gold` by the environment, NaN where
   there is none; `response_length` is in tokens. `cards_N` [episodes]: 1 where the first response has the cards of the
   picture right, empty where there is none. `verifies`: whether the task has right and wrong responses;
-  `success` is 0 without.
+  `success` is 0 without. `probe`: whether the variant is a task from before training.
   """
 
   step: int
@@ -60,6 +60,7 @@ class Evaluation:
   gold: float = math.nan
   response_length: float = math.nan
   verifies: bool = True
+  probe: bool = False
   cards_N: np.ndarray = dataclasses.field(default_factory=lambda: NO_COUNTS)
 
   @property
@@ -272,7 +273,7 @@ class Study:
   @property
   def held_out(self) -> str:
     """The variant of the training rule that no method trained on, by its name; "" if there is none."""
-    return next((variant for variant in self.variants if "unseen" in variant), "")
+    return next((variant for variant in self.variants if "unseen" in variant and not variant.startswith(EMA)), "")
 
   @property
   def variants(self) -> tuple[str, ...]:
@@ -280,6 +281,17 @@ class Study:
     seen = dict.fromkeys(e.variant for run in self.runs.values() for e in run.evaluations)
     middle = sorted(variant for variant in seen if variant not in (self.id, self.ood))
     return tuple(variant for variant in (self.id, *middle, self.ood) if variant in seen)
+
+  @property
+  def own_variants(self) -> tuple[str, ...]:
+    """The variants without those of averaged parameters, which few methods have."""
+    return tuple(variant for variant in self.variants if not variant.startswith(EMA))
+
+  @property
+  def probes(self) -> tuple[str, ...]:
+    """The variants that are tasks from before training, those of averaged parameters apart."""
+    probes = dict.fromkeys(e.variant for run in self.runs.values() for e in run.evaluations if e.probe)
+    return tuple(variant for variant in probes if not variant.startswith(EMA))
 
   @property
   def temperatures(self) -> tuple[float, ...]:

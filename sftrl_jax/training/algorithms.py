@@ -32,8 +32,7 @@ from sftrl_jax.training.advantages import (
   make_return_advantages,
 )
 
-NO_TEACHER = ("config.algorithm is 'distill', but config.teacher.start is '': give the run whose distribution is "
-              "learned, --config.teacher.start=WORKDIR, or pretrained weights.")
+DISTILL = "distill"   # the algorithm, and the loss of SFT, that learn from config.teacher
 PROBED = 8   # first states whose expert is asked before a run begins
 
 
@@ -120,11 +119,6 @@ def _refuse_long_experts(experiment) -> None:
                     *experiment.env.reset(f"{experiment.seed} {number}"))
 
 
-def _refuse_no_teacher(experiment) -> None:
-  if not experiment.config["teacher"]["start"]:
-    raise ValueError(NO_TEACHER)
-
-
 ALGORITHMS = {
     # A value function for every token or turn: advantages by GAE.
     "ppo": Algorithm(
@@ -162,10 +156,9 @@ ALGORITHMS = {
         loss=lambda config, score, experiment: functools.partial(imitation_loss, score=score),
         imitated=_expert_response, check=_refuse_long_experts),
     # A teacher's distribution at every token that it has sampled.
-    "distill": Algorithm(
+    DISTILL: Algorithm(
         DistillConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
-        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score),
-        check=_refuse_no_teacher),
+        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score)),
 }
 
 

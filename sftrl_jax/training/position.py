@@ -11,7 +11,7 @@ class Position:
   """
 
   step: int = 0  # SFT updates or RL iterations done
-  cursor: int = 0  # examples or episodes read
+  cursor: int | tuple[int, int] = 0  # examples or episodes read; a pair where there are two sources of rows
   tokens: int = 0  # trained on
   seconds: float = 0.0  # of steps, evaluation and compilation apart
   train_flops: float = 0.0
@@ -28,7 +28,7 @@ class Position:
     """FLOPs of updates, rollouts and scoring."""
     return self.train_flops + self.rollout_flops + self.score_flops
 
-  def ahead(self, cursor: int, tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
+  def ahead(self, cursor: int | tuple[int, int], tokens: int, seconds: float, *, train: float, rollout: float = 0.0,
             score: float = 0.0, counts: dict[str, int] | None = None) -> "Position":
     """The position after one more step, with these tokens, seconds and FLOPs of it. counts: as they are after it."""
     return Position(self.step + 1, cursor, self.tokens + tokens, self.seconds + seconds, self.train_flops + train,

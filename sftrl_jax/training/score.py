@@ -7,7 +7,7 @@ import jax
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, heads
 from sftrl_jax.objectives.batches import Scores
-from sftrl_jax.objectives.logprobs import logprobs, with_teacher
+from sftrl_jax.objectives.logprobs import Kl, logprobs, reverse_kl, with_teacher
 
 CRITIC = "critic"   # the root of a critic's own trunk, beside "model" and "value"
 Score = Callable[[dict, Inputs, jax.Array], Scores]
@@ -37,17 +37,18 @@ def make_score(model: Model, temperature: float = 1.0, chunk: int = 0, value_gra
   return score
 
 
-def make_teacher_score(model: Model, teacher: Model, temperature: float = 1.0, chunk: int = 0) -> Score:
+def make_teacher_score(model: Model, teacher: Model, temperature: float = 1.0, chunk: int = 0,
+                       kl: Kl = reverse_kl) -> Score:
   """`make_score` with the KL to a teacher, for params {"model": ..., "teacher": ...}. The KL alone has a gradient.
 
-  temperature: divides the logits of both
+  temperature: divides the logits of both; kl: `reverse_kl` or `forward_kl`
   """
 
   def score(params: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
     kl_BT, logprobs_BT, entropy_BT, correct_BT = with_teacher(
         model.hidden(params["model"], inputs), model.unembedding(params["model"]),
-        teacher.hidden(params["teacher"], inputs), teacher.unembedding(params["teacher"]), targets_BT,
-        temperature=temperature, chunk=chunk, readouts=(model.readout, teacher.readout))
+        (teacher.hidden(params["teacher"], inputs), teacher.unembedding(params["teacher"])), targets_BT,
+        temperature=temperature, chunk=chunk, readouts=(model.readout, teacher.readout), kl=kl)
     return Scores(logprobs_BT, entropy_BT, None, correct_BT, kl_BT)
 
   return score

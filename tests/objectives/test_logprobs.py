@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sftrl_jax.objectives.logprobs import kl_and_entropy, logprobs, with_teacher
+from sftrl_jax.objectives.logprobs import forward_kl, kl_and_entropy, logprobs, with_teacher
 from sftrl_jax.readout import Readout
 
 B, T, D, V = 2, 7, 5, 11
@@ -201,7 +201,7 @@ def test_the_kl_to_a_teacher_is_exact_also_of_another_width_and_table_and_in_chu
   readout, read_theirs = Readout(ids=9), Readout(ids=9, softcap=3.0)
   whole, pieces = (jax.jit(functools.partial(with_teacher, temperature=0.7, chunk=chunk,
                                              readouts=(readout, read_theirs))) for chunk in (0, 3))
-  kl, chosen, entropy, correct = whole(hidden, unembed, theirs, table, targets)
+  kl, chosen, entropy, correct = whole(hidden, unembed, (theirs, table), targets)
   log_of = lambda z: z - np.log(np.exp(z).sum(-1, keepdims=True))
   exact = lambda *arrays: [array.astype(np.float64) for array in arrays]
   log_p = log_of((np.matmul(*exact(hidden, unembed)) / 0.7)[..., :9])
@@ -210,18 +210,20 @@ def test_the_kl_to_a_teacher_is_exact_also_of_another_width_and_table_and_in_chu
   np.testing.assert_allclose(chosen, np.take_along_axis(log_p, targets[..., None], -1)[..., 0], rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(entropy, -(np.exp(log_p) * log_p).sum(-1), rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(correct, log_p.argmax(-1) == targets)
-  total = lambda of: jax.jit(jax.grad(lambda *arrays: jnp.sum(of(*arrays, targets)[0] ** 2), (0, 1)))
-  for piece, one in zip(total(pieces)(hidden, unembed, theirs, table), total(whole)(hidden, unembed, theirs, table),
-                        strict=True):
+  forward = with_teacher(hidden, unembed, (theirs, table), targets, temperature=0.7, readouts=(readout, read_theirs),
+                         kl=forward_kl)[0]
+  np.testing.assert_allclose(forward, (np.exp(log_q) * (log_q - log_p)).sum(-1), rtol=1e-5, atol=1e-5)
+  total = lambda of: jax.jit(jax.grad(lambda *arrays: jnp.sum(of(*arrays, (theirs, table), targets)[0] ** 2), (0, 1)))
+  for piece, one in zip(total(pieces)(hidden, unembed), total(whole)(hidden, unembed), strict=True):
     np.testing.assert_allclose(piece, one, rtol=1e-4, atol=1e-5)
-  for piece, one in zip(pieces(hidden, unembed, theirs, table, targets), (kl, chosen, entropy, correct), strict=True):
+  for piece, one in zip(pieces(hidden, unembed, (theirs, table), targets), (kl, chosen, entropy, correct), strict=True):
     np.testing.assert_allclose(piece, one, rtol=1e-5, atol=1e-6)
 
 
 def test_logits_of_neither_model_exist_whole_in_the_gradient_of_the_kl_to_a_teacher():
   rows, length, chunk, vocab = 2, 64, 8, 1000
   shape = lambda *sizes, dtype=jnp.float32: jax.ShapeDtypeStruct(sizes, dtype)
-  loss = lambda *arrays: jnp.sum(with_teacher(*arrays, chunk=chunk)[0])
+  loss = lambda hidden, unembed, *rest: jnp.sum(with_teacher(hidden, unembed, rest[:2], rest[2], chunk=chunk)[0])
   compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(
       shape(rows, length, 4), shape(4, vocab), shape(rows, length, 3), shape(3, vocab),
       shape(rows, length, dtype=jnp.int32)).compile()

@@ -12,14 +12,22 @@ import pytest
 from sftrl_jax import inputs
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import Scores, TokenBatch
+from sftrl_jax.objectives.logprobs import forward_kl
 from sftrl_jax.objectives.sft import SFTConfig, sft_loss
 
 module = importlib.util.spec_from_file_location("laws", pathlib.Path(__file__).parents[1] / "formula_laws.py")
 laws = importlib.util.module_from_spec(module)
 module.loader.exec_module(laws)
 
-VARIANTS = {loss: SFTConfig(loss=loss) for loss in ("nll", "dft", "psft")}
+VARIANTS = {loss: SFTConfig(loss=loss) for loss in ("nll", "dft", "psft", "distill")}
 variants = pytest.mark.parametrize("name", VARIANTS)
+TEACHER = np.random.default_rng(7).normal(size=(laws.B, laws.T, laws.V))
+
+
+def taught(params, _, targets_BT):
+  """`laws.score` with the KL to a table of a teacher's logits."""
+  log_q = jax.nn.log_softmax(jnp.asarray(TEACHER, params["logits"].dtype))
+  return laws.score(params, _, targets_BT)._replace(kl_BT=forward_kl(jax.nn.log_softmax(params["logits"]), log_q))
 
 
 def score(logits_BTV, _, targets_BT):
@@ -90,7 +98,9 @@ def ragged(seed=0):
 def by_formula(logits, batch, sft):
   logs = laws.logprobs(logits, batch.targets_BT)
   ratio = np.exp(logs - batch.old_logprobs_BT)
-  each = {"nll": -logs, "dft": -np.exp(logs) * logs, "psft": -np.minimum(ratio, np.clip(ratio, 0.8, 1 + sft.clip_high))}
+  log_p, log_q = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (logits, TEACHER))
+  each = {"distill": (np.exp(log_q) * (log_q - log_p)).sum(-1), "nll": -logs, "dft": -np.exp(logs) * logs,
+          "psft": -np.minimum(ratio, np.clip(ratio, 0.8, 1 + sft.clip_high))}
   return (batch.weights_BT * each[sft.loss]).sum(), batch.weights_BT.sum()
 
 
@@ -98,7 +108,7 @@ def by_formula(logits, batch, sft):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_variant_is_its_formula_on_ragged_rows(name, seed):
   sft, (logits, batch) = VARIANTS[name], ragged(seed)
-  loss = functools.partial(sft_loss, score=laws.score, sft=sft)
+  loss = functools.partial(sft_loss, score=taught, sft=sft)
   gradient = laws.check(loss, logits, batch, *by_formula(logits, batch, sft), gradient=name != "dft")
   if name == "dft":   # p times the gradient of cross-entropy, a token at a time
     p = np.exp(laws.logprobs(logits, batch.targets_BT))
@@ -111,7 +121,7 @@ def test_a_variant_is_its_formula_on_ragged_rows(name, seed):
 def test_no_variant_reads_what_is_not_learned(name):
   logits, batch = ragged()
   poisoned = batch.replace(old_logprobs_BT=np.where(batch.weights_BT > 0, batch.old_logprobs_BT, np.nan))
-  laws.check_mask(functools.partial(sft_loss, score=laws.score, sft=VARIANTS[name]), logits, batch, poisoned,
+  laws.check_mask(functools.partial(sft_loss, score=taught, sft=VARIANTS[name]), logits, batch, poisoned,
                   batch.weights_BT)
 
 

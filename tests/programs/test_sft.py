@@ -6,7 +6,9 @@ import math
 import pytest
 
 from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.start import checkpoint_ref
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
@@ -60,3 +62,25 @@ def test_an_optimizer_of_ones_own_file_learns_as_that_of_optax(tiny, run_of, lin
     tiny("sft", optimizer__name="rules.py:make", optimizer__args__beta=0.9)
   with pytest.raises(ConfigError, match="config.optimizer.args.momentum is 'much', but should be float"):
     tiny("sft", optimizer__name="rules.py:make", optimizer__args__momentum="much")
+
+
+def test_an_average_of_a_student_is_evaluated_beside_it_and_is_a_start(finished, tiny, run_of, lines_of, tmp_path):
+  config = tiny("sft", ema__decay=0.5, sft__loss="distill", teacher__start=finished("sft"), evals__at="()",
+                evals__variants="('id_seen',)", evals__temperatures="(1.0,)", optimizer__learning_rate=0.03,
+                schedule__warmup=0, seed=3,
+                evals__probes="{'others': {'shifts': ('other_rules',), 'variant': 'other_rules'}}")
+  run_of(config, tmp_path / "run")
+  lines = {(line["step"], line["variant"]): line for line in lines_of(tmp_path / "run", "evals.jsonl")}
+  assert list(lines) == [(step, f"{kind}{name}") for step in (0, 2) for kind in ("", "ema:") for name in (
+      "id_seen", "others")]
+  assert {name for (_, name), line in lines.items() if line.get("probe")} == {"others", "ema:others"}
+  same = lambda a, b: all(a[key] == b[key] for key in ("outcomes", "response_length", "kl"))
+  assert same(lines[0, "id_seen"], lines[0, "ema:id_seen"])
+  assert not same(lines[2, "id_seen"], lines[2, "ema:id_seen"])
+  again, others = evaluate.run(f"{tmp_path / 'run'}:ema", [], str(tmp_path / "out"))
+  assert same(again, lines[2, "ema:id_seen"]) and same(others, lines[2, "ema:others"])
+  assert str(checkpoint_ref.parse(f"{tmp_path / 'run'}@best:ema:id_seen")) == f"{tmp_path / 'run'}@2:ema"
+  with pytest.raises(ConfigError, match="holds no average of its parameters, for its config.ema.decay is 0"):
+    evaluate.run(f"{finished('sft')}:ema", [], str(tmp_path / "out"))
+  metrics = lines_of(tmp_path / "run", "metrics.jsonl")
+  assert all(0 < line["loss"] < line["loss/nll"] for line in metrics)   # two random models are near one another

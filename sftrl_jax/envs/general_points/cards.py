@@ -72,6 +72,12 @@ def any_face(cards: tuple[Card, ...]) -> bool:
   return any(card[0] in _FACE for card in cards)
 
 
+def shares_face_value(cards: tuple[Card, ...], rule: Rule, other_rule: Rule) -> bool:
+  """Whether a J, Q or K among the cards counts the same under both rules."""
+  faces = [_FACE[card[0]] for card in cards if card[0] in _FACE]
+  return any(rule[face] == other_rule[face] for face in faces)
+
+
 def any_large(cards: tuple[Card, ...]) -> bool:
   """Whether a card of LARGE is among the cards."""
   return any(card[0] in LARGE for card in cards)

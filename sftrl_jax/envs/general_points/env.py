@@ -67,7 +67,10 @@ class GeneralPoints:
     that they differ in the rule alone. Hands without a solution are never dealt.
   shifts: names of SHIFT_LABELS that are variants too: a hand with a face under another rule ("all_5" and its like),
     with a card from 14 to 19 ("large"), of one card more ("five"), or under a prompt that states the rule of `rule_ood`
-    while the verifier keeps the training rule ("fake": who reads the prompt fails, who has memorised succeeds).
+    while the verifier keeps the training rule ("fake": who reads the prompt fails, who has memorised succeeds), or of
+    a rule drawn as for "mixed", under which no face of the hand counts as in training ("other_rules").
+  earlier: careless responses, with the feedback on each, that the first prompt holds: the task of another try. The
+    policy still has `attempts` of its own.
   hints: what the feedback on a wrong answer says: "full" (why it is wrong, without the solver), "paper" (also which
     beginning of the formula is that of a solution) or "none".
   reasoning: the expert writes the steps of its formula before the formula.
@@ -95,6 +98,7 @@ class GeneralPoints:
   rewards: tuple[float, ...] = (5.0, -1.0, -2.0, -3.0)
   variant: str = "train"
   shifts: tuple[str, ...] = ()
+  earlier: int = 0
   hints: str = "full"
   reasoning: bool = False
   careless_by: str = "target"
@@ -159,14 +163,27 @@ class GeneralPoints:
       if self.variant != "train" and not (cards.any_large if self.variant == "large" else cards.any_face)(dealt):
         continue
       values = cards.points(dealt, rule)
+      if self.variant == "other_rules" and cards.shares_face_value(dealt, rule, self._rules()[0]):
+        continue
       target = self._target(source, tuple(sorted(values)))
       if target:
         shown = self._rules()[1] if self.variant == "fake" else rule
         dealt, chat = self._opening(seed, dealt, shown, target)
-        return Hand(dealt, rule, values, target, chat), chat
+        hand = self._failed(seed, Hand(dealt, rule, values, target, chat))
+        return hand, hand.chat
     raise ValueError(f"no hand of {self.cards} cards met target={self.target!r}, faces={self.faces!r}, "
                      f"holdout={self.holdout}, variant={self.variant!r} in {DRAWS} draws: use another target, more "
                      "cards, or a holdout nearer to 0.25.")
+
+  def _failed(self, seed: int | str, hand: Hand) -> Hand:
+    """The hand after `earlier` wrong responses, which do not count as attempts."""
+    for number in range(self.earlier):
+      name = f"{seed} earlier {number}"
+      after, verdict = self.step(hand, self.careless(hand, name))
+      if verdict.correct:   # a careless formula is right by chance
+        after, _ = self.step(hand, self.misread(hand, name))
+      hand = dataclasses.replace(after, attempt=0, ended=False)
+    return hand
 
   def _opening(self, seed: int | str, dealt: tuple[cards.Card, ...], rule: cards.Rule, target: int
                ) -> tuple[tuple[cards.Card, ...], Chat]:
@@ -280,7 +297,7 @@ class GeneralPoints:
       return cards.RULES[self.variant]
     if self.faces == "diverse":
       return cards.DIVERSE[int(source.random() * len(cards.DIVERSE))]
-    if self.faces != "mixed":
+    if self.faces != "mixed" and self.variant != "other_rules":
       return as_rule(self.faces)
     low, count = (10, 4) if source.random() < 0.5 else (1, 13)
     return tuple([low + int(source.random() * count) for _ in range(3)])

@@ -11,7 +11,8 @@ STYLES = {"paper": paper, "short": short, "compact": compact, "recite": recite}
 CLOSED = {"compact": compact.WORDS, "recite": recite.WORDS}   # the vocabularies of styles that have one
 VARIANT_LABELS = {"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule"}
 SHIFT_LABELS = {"all_5": "OOD, faces are 5", "all_7": "OOD, faces are 7", "all_12": "OOD, faces are 12",
-                "large": "OOD, cards 14 to 19", "five": "OOD, one card more", "fake": "OOD, a rule that does not hold"}
+                "large": "OOD, cards 14 to 19", "five": "OOD, one card more", "fake": "OOD, a rule that does not hold",
+                "other_rules": "other rules"}
 
 
 def checked(env: Any) -> dict:
@@ -32,6 +33,7 @@ def checked(env: Any) -> dict:
       "holdout": _holdout(env.holdout),
       "rewards": tuple(fields.real("rewards", reward, "use for example (5, -1, -2, -3)") for reward in rewards),
       "shifts": (shifts := _shifts(env)),
+      "earlier": fields.integer("earlier", env.earlier, 0, 100),
       "hints": fields.choice("hints", env.hints, ("full", "paper", "none")),
       "reasoning": fields.flag("reasoning", env.reasoning),
       "careless_by": fields.choice("careless_by", env.careless_by, ("target", "slip")),

@@ -20,7 +20,7 @@ MEANINGS = {
     "steps": "updates of SFT or preference, or RL iterations",
     "batch": "rows of one update, or episodes of one RL iteration",
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
-             "DIR@best:VARIANT; mix:A,B,0.5 for the weights between two of these",
+             "DIR@best:VARIANT, each with :ema for its average; mix:A,B,0.5 for the weights between two of these",
     "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
     "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward) that training, or one "
                    "evaluation of a variant, may leave out; may change on resume",
@@ -53,8 +53,9 @@ MEANINGS = {
     "self_sft": "the objective: cross-entropy on its own responses that are correct, fresh every iteration",
     "dagger": "the objective: cross-entropy on the expert's response at a state of every episode",
     "distill": "the objective: the reverse KL to a teacher's distribution on its own responses",
-    "teacher": "whose distribution algorithm distill learns",
+    "teacher": "whose distribution algorithm distill, or sft.loss distill, learns",
     "optimizer": "the rule that updates the parameters; args are its own",
+    "ema": "an average of the parameters that is evaluated beside them, as variants ema:VARIANT",
     "schedule": "of the learning rate, in optimizer updates",
     "compute": "how a batch is cut into pieces; changes no result but for rounding",
     "mesh": "how arrays lie on the devices, and CPU threads",

@@ -38,8 +38,10 @@ from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.render import render
 from sftrl_jax.training import algorithms
 from sftrl_jax.training.optimizers import param_paths
+from sftrl_jax.training.optimizers.optimizer import make_optimizer
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.preference_objectives import OBJECTIVES
+from sftrl_jax.training.state import create, is_averaged
 
 MOST_WORKERS = 1024   # threads of a process
 PROBED = 8  # episodes of each variant, and examples, looked at before a run begins
@@ -80,17 +82,30 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   if sections["compute"].exact:
     model, actor = as_config_error(lambda: _exactly(actor, mesh))
   notes = as_config_error(lambda: undivided.check(_shapes(model), mesh)) if mesh.size > 1 else ()
-  names = ("evals", "optimizer", "schedule", "compute", "lora", "checkpoint", "log")
+  names = ("evals", "optimizer", "schedule", "ema", "compute", "lora", "checkpoint", "log")
   experiment = Experiment(plain, verb, mesh, env, tokenizer, model, actor, Limits(plain["steps"], plain["flops"]),
                           **{name: sections[name] for name in names}, data=sections.get("data"),
                           sft=sections.get("sft"), algorithm_config=algorithm_config,
                           objective_config=_objective_section(plain, sections), reward_model=reward, teacher=teacher,
                           notes=notes)
   as_config_error(lambda: kind.check(experiment))
+  _check_probes(experiment)
   as_config_error(lambda: _probe(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
-  notes = (*notes, *getattr(env, "notes", ()), *length.notes(experiment, learner))
+  notes = (*notes, *getattr(env, "notes", ()), *_mix_notes(experiment), *length.notes(experiment, learner))
   return dataclasses.replace(experiment, notes=notes)
+
+
+def _mix_notes(experiment: Experiment) -> tuple[str, ...]:
+  """Where the rows of a batch come from that are not the run's own."""
+  second = experiment.second_source()
+  if second is None:
+    return ()
+  mix = experiment.data.mix
+  source = getattr(second.data, "path", "") or "demonstrations" + "".join(
+      f", {name} {keys}" for name, keys in (("data", mix.data), ("env", mix.env)) if keys)
+  return (f"config.data.mix: {second.batch} of {experiment.batch} rows of every batch "
+          f"({second.batch / experiment.batch:.1%}) are replay: {source}.",)
 
 
 def _objective_section(plain: dict, sections: dict) -> Any:
@@ -179,6 +194,19 @@ def _check_variants(plain: dict, evals, env: Env) -> None:
                          has_reward_model(plain)), variant))
 
 
+def _check_probes(experiment: Experiment) -> None:
+  for name in experiment.evals.probes:
+    try:
+      if name in experiment.env.variants:
+        raise ValueError("the environment has a variant of that name: choose another.")
+      _check_rows(experiment.env, experiment.env_variant(name), name)
+    except ValueError as error:
+      raise ConfigError(f"config.evals.probes.{name}: {error}") from error
+  if experiment.compute.exact and experiment.probe_actor is not experiment.actor:
+    raise ConfigError(f"config.evals.probe_tokens is {experiment.evals.probe_tokens}, but under config.compute.exact "
+                      "all rows have those of config.rollout: raise config.rollout.prompt_tokens instead.")
+
+
 def _check_rows(env: Env, variant: Env, name: str) -> None:
   """ValueError where the chats of a variant need other rows than those of training, for which all is compiled."""
   ours, theirs = rewriting(env), rewriting(variant)
@@ -202,6 +230,8 @@ def _probe(experiment: Experiment) -> None:
   envs += [(experiment.env_variant(variant), "") for variant in experiment.evals.variants]
   for env, prefix in envs:
     _probe_prompts(experiment, env, prefix)
+  for probe in experiment.evals.probes:
+    _probe_prompts(experiment, experiment.env_variant(probe), "", probe)
   if experiment.evals.expert_episodes:
     for variant in experiment.evals.variants:
       _probe_expert(experiment.env_variant(variant), experiment.evals.seed)
@@ -209,9 +239,10 @@ def _probe(experiment: Experiment) -> None:
   _probe_optimizer(experiment)
 
 
-def _probe_prompts(experiment: Experiment, env: Env, prefix: str) -> None:
+def _probe_prompts(experiment: Experiment, env: Env, prefix: str, probe: str = "") -> None:
   """Most of the first prompts fit; a run leaves out the few that do not, or that reset does not give."""
-  most, lengths, errors = experiment.actor.rollout.prompt_tokens, [], []
+  actor, key = (experiment.probe_actor, "evals.probe_tokens") if probe else (experiment.actor, "rollout.prompt_tokens")
+  most, lengths, errors = actor.rollout.prompt_tokens, [], []
   for number in range(PROBED):
     try:
       lengths.append(len(render(experiment.tokenizer, env.reset(f"{prefix}{number}")[1])[0]))
@@ -220,8 +251,8 @@ def _probe_prompts(experiment: Experiment, env: Env, prefix: str) -> None:
   if len(errors) + sum(length > most for length in lengths) <= min(PROBED // 2, experiment.config["max_dropped"]):
     return
   if max(lengths, default=0) > most:
-    raise ValueError(f"config.rollout.prompt_tokens is {most}, but a prompt has {max(lengths)} tokens: use "
-                     f"--config.rollout.prompt_tokens={max(lengths)} or more.")
+    raise ValueError(f"config.{key} is {most}, but a prompt{f' of probe {probe}' if probe else ''} has {max(lengths)} "
+                     f"tokens: use --config.{key}={max(lengths)} or more.")
   raise errors[0]
 
 
@@ -234,14 +265,16 @@ def _probe_expert(env: Env, seed: int) -> None:
 
 def _probe_examples(experiment: Experiment) -> None:
   """The first demonstrations fit into rows of config.data.length."""
-  data = experiment.data
-  if not isinstance(data, DemonstrationsConfig):
-    return
-  longest = max(len(example(experiment.tokenizer, demonstration(experiment.env, data, experiment.seed, number))[0])
-                for number in range(PROBED))
-  if longest - 1 > data.length:
-    raise ValueError(f"config.data.length is {data.length}, but an example has {longest} tokens: use "
-                     f"--config.data.length={longest - 1} or more.")
+  for source in filter(None, (experiment, experiment.second_source())):
+    data = source.data
+    if not isinstance(data, DemonstrationsConfig):
+      continue
+    longest = max(len(example(source.tokenizer, demonstration(source.env, data, source.seed, number))[0])
+                  for number in range(PROBED))
+    if longest - 1 > data.length:
+      whose = "an example" if source is experiment else "an example of data.mix"
+      raise ValueError(f"config.data.length is {data.length}, but {whose} has {longest} tokens: use "
+                       f"--config.data.length={longest - 1} or more.")
 
 
 def _probe_optimizer(experiment: Experiment) -> None:
@@ -250,6 +283,10 @@ def _probe_optimizer(experiment: Experiment) -> None:
   if lora.rank and optimizer.name == "galore":
     raise ValueError("config.optimizer.name is 'galore', which is for whole matrices, but config.lora.rank is "
                      f"{lora.rank}: use another, for example adamw, or --config.lora.rank=0.")
+  if experiment.ema.decay and is_averaged(jax.eval_shape(
+      lambda params: create(params, make_optimizer(optimizer, lambda number: 1.0)), _shapes(experiment.model))):
+    raise ValueError(f"config.ema.decay is {experiment.ema.decay:g}, but optimizer {optimizer.name} evaluates an "
+                     "average of its own: use --config.ema.decay=0, or another optimizer.")
   if not (lora.rank or optimizer.freeze or optimizer.factors):
     return
   params = _shapes(experiment.model)

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from sftrl_jax.checkpoints.store import CheckpointConfig
 from sftrl_jax.data.demonstrations import DemonstrationsConfig
+from sftrl_jax.data.mix import mix_of
 from sftrl_jax.data.pairs.rows import PairsConfig
 from sftrl_jax.data.pairs.sampled import SampledPairsConfig
 from sftrl_jax.data.rows import RowsConfig
@@ -15,10 +16,12 @@ from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.objectives.sft import SFTConfig
-from sftrl_jax.programs.experiment.environment import has_reward_model, variant_env
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.resolve import build
+from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
 from sftrl_jax.programs.experiment.network.reward_model import RewardModel
 from sftrl_jax.programs.experiment.network.teacher import Teacher
-from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig
+from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig, data_section
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
 from sftrl_jax.training.algorithms import ALGORITHMS, Algorithm
@@ -27,6 +30,7 @@ from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
 from sftrl_jax.training.position import Limits
 from sftrl_jax.training.preference_objectives import OBJECTIVES, Objective
+from sftrl_jax.training.updates.ema import EmaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Experiment:
   algorithm_config: the section of config.algorithm (ppo, grpo, ...), or None
   objective_config: the section of config.objective (dpo, reward), or None
   reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
-  teacher: of algorithm distill, not yet loaded; else None
+  teacher: of distillation, not yet loaded; else None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -57,6 +61,7 @@ class Experiment:
   evals: EvalsConfig
   optimizer: OptimizerConfig
   schedule: ScheduleConfig
+  ema: EmaConfig
   compute: ComputeConfig
   lora: LoraConfig
   checkpoint: CheckpointConfig
@@ -116,7 +121,39 @@ class Experiment:
     """Whether there is an environment; a run may have rows of its own and nothing to play."""
     return self.config["env"]["name"] != nothing.NAME
 
+  def with_batch(self, rows: int) -> "Experiment":
+    """The run with batches of so many rows."""
+    return dataclasses.replace(self, config={**self.config, "batch": rows})
+
+  def second_source(self) -> "Experiment | None":
+    """The run with the environment, the data and the rows of config.data.mix; None without. ConfigError, ValueError."""
+    mix, plain = mix_of(self.data), self.config["data"] if self.data else {}
+    if not mix.rows(self.batch):
+      return None
+    kind = data_section({**plain, **mix.data})
+    if mix.env and kind is RowsConfig:
+      raise ValueError(f"config.data.mix.env is {mix.env}, but the second source is the file {mix.data.get('path')!r}: "
+                       "leave it out, or give mix.data keys of demonstrations.")
+    data = build(kind, mix.settings(plain, kind), "config.data.mix.data")
+    try:
+      env = make_env({**self.config["env"], **mix.env})
+    except ConfigError as error:
+      raise ConfigError(f"config.data.mix.env is {mix.env}: {error}") from error
+    return dataclasses.replace(self.with_batch(mix.rows(self.batch)), env=env, data=data)
+
   def env_variant(self, variant: str) -> Env:
-    """The environment of one evaluation variant."""
-    return variant_env({**self.config["env"], **self.evals.env}, variant, self.config["reward"],
-                       self.config["own_reward"], has_reward_model(self.config))
+    """The environment of one evaluation variant, or of a probe."""
+    settings = {**self.config["env"], **self.evals.env}
+    if variant in self.evals.probes:
+      settings |= self.evals.probes[variant]
+      variant = self.evals.probes[variant].get("variant", self.evals.variants[0])
+    return variant_env(settings, variant, self.config["reward"], self.config["own_reward"],
+                       has_reward_model(self.config))
+
+  @property
+  def probe_actor(self) -> Actor:
+    """The policy that plays probes: that of the run, with room for their prompts."""
+    if self.evals.probe_tokens <= self.actor.rollout.prompt_tokens:
+      return self.actor
+    rollout = dataclasses.replace(self.actor.rollout, prompt_tokens=self.evals.probe_tokens, shrink=())
+    return dataclasses.replace(self.actor, rollout=rollout, group=1)

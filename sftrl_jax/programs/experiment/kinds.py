@@ -51,16 +51,29 @@ class Kind:
 
 
 def _check_sft(experiment: Experiment) -> None:
-  if not experiment.has_env and not isinstance(experiment.data, RowsConfig):
-    raise ValueError(NO_ENV.format(name=nothing.NAME, verb="sft",
-                                   way_out=", or give rows of your own with --config.data.path=FILE"))
-  if isinstance(experiment.data, DemonstrationsConfig):
-    refuse(experiment.env, experiment.data)
+  for source in filter(None, (experiment, experiment.second_source())):
+    if not source.has_env and not isinstance(source.data, RowsConfig):
+      raise ValueError(NO_ENV.format(name=nothing.NAME, verb="sft",
+                                     way_out=", or give rows of your own with --config.data.path=FILE"))
+    if isinstance(source.data, DemonstrationsConfig):
+      refuse(source.env, source.data)
   _refuse_exact(experiment)
+  _refuse_teacher(experiment, "sft.loss", experiment.sft.loss)
   if experiment.sft.loss == "psft":
     algorithms.refuse_indivisible("batch", experiment.batch, "sft.minibatches", experiment.sft.minibatches)
     _refuse_uncut(experiment, experiment.sft.minibatches)
   _refuse_uncut(experiment)
+
+
+def _refuse_teacher(experiment: Experiment, key: str, method: str) -> None:
+  """ValueError for a teacher that nothing learns from, and for distillation without one. key: that names the method"""
+  start = experiment.config["teacher"]["start"]
+  if start and method != algorithms.DISTILL:
+    raise ValueError(f"config.teacher.start is {start!r}, but {key} {method} has no teacher: leave it out, or use "
+                     f"--config.{key}={algorithms.DISTILL}.")
+  if not start and method == algorithms.DISTILL:
+    raise ValueError(f"config.{key} is {method!r}, but config.teacher.start is '': give the run whose distribution is "
+                     "learned, --config.teacher.start=WORKDIR, or pretrained weights.")
 
 
 def _check_preference(experiment: Experiment) -> None:
@@ -120,9 +133,7 @@ def _check_rl(experiment: Experiment) -> None:
   name = experiment.config["algorithm"]
   algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
   experiment.algorithm.check(experiment)
-  if experiment.config["teacher"]["start"] and name != "distill":
-    raise ValueError(f"config.teacher.start is {experiment.config['teacher']['start']!r}, but algorithm {name} has no "
-                     "teacher: leave it out, or use --config.algorithm=distill.")
+  _refuse_teacher(experiment, "algorithm", name)
   if not experiment.algorithm.compares:
     _refuse_exact(experiment, f"algorithm {name}")
   _check_reward_model(experiment)
@@ -152,7 +163,8 @@ def _refuse_unrewarded(env: Env, config: dict) -> None:
 
 
 KINDS = {
-    "sft": Kind({**SHARED, "data": data_section, "sft": SFTConfig}, _check_sft, make_sft_learner, plays_episodes=False),
+    "sft": Kind({**SHARED, "data": data_section, "sft": SFTConfig, "teacher": TeacherConfig}, _check_sft,
+                make_sft_learner, plays_episodes=False),
     "rl": Kind({**SHARED, "max_without_signal": 300, "reward_model": RewardModelConfig, "teacher": TeacherConfig,
                 "algorithm": OneOf("ppo", {
                     name: algorithm.section for name, algorithm in algorithms.ALGORITHMS.items()})},

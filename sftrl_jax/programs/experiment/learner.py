@@ -15,6 +15,7 @@ import optax
 from sftrl_jax.data.pairs.batches import MOST, blank
 from sftrl_jax.models import flops, heads
 from sftrl_jax.objectives.batches import PairBatch, TokenBatch
+from sftrl_jax.objectives.logprobs import forward_kl
 from sftrl_jax.objectives.sft import SFTConfig, sft_loss
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.start import trainable
@@ -28,6 +29,7 @@ from sftrl_jax.training.response_scores import make_response_score, make_score_r
 from sftrl_jax.training.score import make_score, make_teacher_score
 from sftrl_jax.training.state import create, is_averaged
 from sftrl_jax.training.step import make_train_step
+from sftrl_jax.training.updates.ema import with_ema
 from sftrl_jax.training.updates.hold import hold_policy
 from sftrl_jax.training.updates.kl_limit import limit_kl
 from sftrl_jax.training.updates.lengths import RowLengths, blank_score, by_length, compiled_lengths
@@ -171,13 +173,17 @@ class Learner:
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   """The loss of config.sft on packed rows of `length` tokens (0: config.data.length)."""
   score, sft = make_score(experiment.model, chunk=experiment.compute.logit_chunk), experiment.sft or SFTConfig()
-  held_out = functools.partial(sft_loss, score=score)
+  held_out, teacher = functools.partial(sft_loss, score=score), experiment.teacher
   loss = held_out if sft.loss == "nll" else functools.partial(held_out, sft=sft)
+  if teacher is not None:
+    loss = functools.partial(loss, score=make_teacher_score(
+        experiment.model, teacher.model, chunk=experiment.compute.logit_chunk, kl=forward_kl))
   minibatches = sft.minibatches if sft.loss == "psft" else 1
   rows, length = experiment.batch, length or experiment.data.length
   config, adapters = experiment.model.config, trainable.adapter_count(experiment)
   cost = StepFlops(flops.train(config, rows * length, length, adapters)
-                   + flops.pictures(config, rows, training=True, adapters=adapters))
+                   + flops.pictures(config, rows, training=True, adapters=adapters)
+                   + _teacher_flops(experiment, rows * length, length))
   score_rows = None
   if minibatches > 1:
     cost = StepFlops(cost.train, flops.forward(config, rows * length, length, adapters=adapters)
@@ -293,10 +299,14 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   layers = section.value_layers if experiment.algorithm.value_head else ()
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
   head += flops.forward(config, positions, length, unembedded=0) + tower() if experiment.has_own_critic else 0.0
-  teacher = flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
-  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head + teacher
-                   + tower(training=True, adapters=adapters),
+  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head
+                   + _teacher_flops(experiment, positions, length) + tower(training=True, adapters=adapters),
                    flops.forward(config, positions, length, adapters=adapters) + head + tower() + reference)
+
+
+def _teacher_flops(experiment: Experiment, positions: float, length: int) -> float:
+  """Of the teacher's forward pass, 0 without one."""
+  return flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
 
 
 def steps_at_most(limits: Limits, cost: StepFlops, before: float = 0.0) -> int:
@@ -318,11 +328,12 @@ def _stepping(experiment: Experiment, loss: Callable, updates: int, warmup: int 
               lengths: RowLengths | None = None):
   """(optimizer, train step). updates: of the whole run, as far as it is known before; warmup: of its critic."""
   schedule = make_schedule(experiment.schedule, experiment.optimizer.learning_rate, updates)
-  optimizer = make_optimizer(experiment.optimizer, schedule)
+  averaging = lambda rate: with_ema(make_optimizer(experiment.optimizer, rate), experiment.ema.decay)
+  optimizer = averaging(schedule)
 
   def at_share(spent: jax.Array) -> tuple:
     rate = functools.partial(schedule, spent=spent)
-    return make_optimizer(experiment.optimizer, rate), rate
+    return averaging(rate), rate
 
   return optimizer, make_train_step(loss, optimizer, schedule, experiment.compute.microbatches,
                                     trainable.full_params_fn(experiment), at_share, warmup, lengths)

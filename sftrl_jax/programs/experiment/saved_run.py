@@ -42,12 +42,13 @@ def config_of(home: Path, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
   return resolve(ConfigDict(config), list(overrides), KINDS[verb_of(home)].schema)
 
 
-def parameters(experiment: Experiment, home: Path, step: int | None) -> tuple[dict, int]:
+def parameters(experiment: Experiment, ref: CheckpointRef) -> tuple[dict, int]:
   """(parameters of `model`, step) of a checkpoint; adapters are merged into their base."""
   model, mesh = experiment.model, experiment.mesh
-  if initial_params.adapters_of(home):
-    return initial_params.load_with_adapters(home, step, model, mesh, experiment.lora, experiment.start)[:2]
-  return store.restore_params(home, step, initial_params.abstract_params(model, mesh))
+  if initial_params.adapters_of(ref.home):
+    return initial_params.load_with_adapters(ref.home, ref.step, model, mesh, experiment.lora, experiment.start,
+                                             ref.ema)[:2]
+  return store.restore_params(ref.home, ref.step, initial_params.abstract_params(model, mesh), ema=ref.ema)
 
 
 def is_reward_model(experiment: Experiment) -> bool:

@@ -24,6 +24,7 @@ from sftrl_jax.training.log import LogConfig
 from sftrl_jax.training.optimizers import catalogue
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
+from sftrl_jax.training.updates.ema import EmaConfig
 
 catalogue.set_user_file_loader(user_files.optimizer)   # config.optimizer.name=path/to/file.py:function
 
@@ -39,6 +40,9 @@ class EvalsConfig:
   at: shares of the run's steps or FLOPs after which it is evaluated, where every is 0
   variants: of the environment
   env: fields of the environment that differ from training's, for every variant
+  probes: {name: {field of the environment: value}} of tasks from before this training, evaluated beside the variants to
+    see what is forgotten: each the first variant's environment with these fields
+  probe_tokens: most tokens of a probe's prompt, where they are more than rollout.prompt_tokens (0: as these)
   episodes: episodes a variant and temperature
   seed: the first episode's seed; the others follow, the same in every run that is to be compared
   temperatures: 0 is greedy
@@ -54,6 +58,8 @@ class EvalsConfig:
   at: tuple[float, ...] = _AT
   variants: tuple[str, ...] = ()
   env: dict = dataclasses.field(default_factory=dict)
+  probes: dict[str, dict] = dataclasses.field(default_factory=dict)
+  probe_tokens: int = 0
   episodes: int = 512
   seed: int = 1_000_000_000
   temperatures: tuple[float, ...] = (0.0, 1.0)
@@ -68,9 +74,15 @@ class EvalsConfig:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
     if self.samples < 1:
       raise ValueError(f"samples is {self.samples}; it must be at least 1.")
-    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes"):
+    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes", "probe_tokens"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    for name, fields in self.probes.items():
+      if not name.isidentifier() or name in self.variants or not isinstance(fields, dict):
+        raise ValueError(f"probes has {name!r}: {fields!r}, but a probe is a word that is no variant, and fields of "
+                         "the environment: {'second_try': {'earlier': 1}}.")
+    if self.probes and not self.variants:
+      raise ValueError(f"probes is {self.probes}, but variants is (), beside which they are evaluated: add a variant.")
     if not all(0 < share < 1 for share in self.at):
       raise ValueError(f"at is {self.at}; it needs shares of the run between 0 and 1; its end is always evaluated.")
     if self.every and tuple(self.at) not in ((), _AT):   # the default may stay: nobody asked for it
@@ -166,4 +178,4 @@ SHARED = {
     "verdict_seconds": 120.0, "verdict_workers": 16, "start": "scratch", "env": env_section, "reward": "",
     "own_reward": OwnRewardConfig, "tokenizer": TokenizerConfig, "model": model_section, "lora": LoraConfig,
     "rollout": RolloutConfig, "evals": EvalsConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig,
-    "compute": ComputeConfig, "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}
+    "ema": EmaConfig, "compute": ComputeConfig, "mesh": MeshConfig, "checkpoint": CheckpointConfig, "log": LogConfig}

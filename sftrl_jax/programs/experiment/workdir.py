@@ -106,7 +106,9 @@ def _claim(experiment: Experiment, workdir: Path, held: contextlib.ExitStack) ->
   held.enter_context(only_writer(workdir))
   if not path.is_file() or differences(recorded(workdir), record):
     write_json(path, record)
-  write_json(workdir / "labels.json", labels_of(experiment.env))   # for reports, which import no environment
+  labels = labels_of(experiment.env)   # for reports, which import no environment
+  probes = {name: f"probe, {name.replace('_', ' ')}" for name in experiment.evals.probes}
+  write_json(workdir / "labels.json", {**labels, "variants": {**labels["variants"], **probes}})
   user_files.record(experiment.config, workdir)
   if experiment.config["model"]["name"] == pretrained.NAME:
     pretrained.keep(workdir, experiment.start, experiment.model.config, experiment.tokenizer)

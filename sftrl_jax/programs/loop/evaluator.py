@@ -27,6 +27,7 @@ from sftrl_jax.rollout.segments import compile_all
 from sftrl_jax.rollout.tally import Tally, distinct, pass_at, tally, wilson
 from sftrl_jax.training.log import Log, chat_json
 from sftrl_jax.training.position import Position
+from sftrl_jax.training.updates.ema import of_weights
 
 
 @functools.cache
@@ -43,10 +44,16 @@ def kl_rows(model: Model, chunk: int) -> Callable[[dict, dict, Inputs, jax.Array
   return jax.jit(sum_kl)
 
 
-def kl_batch(experiment: Experiment) -> int:
+def actors(experiment: Experiment) -> list[Actor]:
+  """The Actors that play variants and probes: that of the run, and one with longer prompts where probes need it."""
+  longer = experiment.evals.probes and experiment.probe_actor is not experiment.actor
+  return [experiment.actor, *([experiment.probe_actor] if longer else [])]
+
+
+def kl_batch(experiment: Experiment, actor: Actor) -> int:
   """Rows of one call of `kl_rows`. They have no more tokens than a microbatch of a train step, so that an evaluation
   needs no more memory, but one row for every shard of the mesh."""
-  actor, section = experiment.actor, experiment.algorithm_config
+  section = experiment.algorithm_config
   pieces = experiment.compute.microbatches * (1 if section is None else section.minibatches)
   tokens = experiment.batch * (experiment.data.length if section is None else actor.episode_rows * actor.row_len())
   shards = mesh_rows(experiment.mesh)
@@ -70,7 +77,8 @@ def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], tem
 
 
 def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,
-             pause: Callable[[], None] = lambda: None, updates: int = 0, scorer: Scorer | None = None) -> list[dict]:
+             pause: Callable[[], None] = lambda: None, updates: int = 0, scorer: Scorer | None = None,
+             kind: str = "") -> list[dict]:
   """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy. An episode
@@ -79,12 +87,13 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   played several times (evals.samples), every rate is of the first time, whose random numbers are those of one.
   updates: of the optimizer so far
   scorer: whose rewards a run learns from; `proxy` is then their mean, and `reward` stays the environment's own
+  kind: of the parameters, "" or EMA, see `of_weights`
   """
   evals, actor = experiment.evals, experiment.actor
   decoding = actor.compiled.to_decoding(params)
   key, lines, began = jax.random.key(evals.seed), [], time.perf_counter()
   seeds = range(evals.seed, evals.seed + evals.episodes)
-  todo = [(variant, temperature) for variant in evals.variants for temperature in evals.temperatures]
+  todo = [(variant, temperature) for variant in (*evals.variants, *evals.probes) for temperature in evals.temperatures]
 
   def play(actor: Actor, env: Env, seeds: Sequence[int], temperature: float = 0.0) -> list[Episode]:
     return episodes_of(actor, decoding, env, seeds, temperature, key, lambda: (log.heartbeat(), pause()),
@@ -94,14 +103,16 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     log.progress("evaluate", position, f"evaluating {number + 1}/{len(todo)}")
     env, when = experiment.env_variant(variant), f"evaluating {variant} at temperature {temperature:g}"
     count = evals.samples if temperature else 1
-    played = play(actor, env, [*seeds] * count, temperature)
+    player = experiment.probe_actor if variant in evals.probes else actor
+    played = play(player, env, [*seeds] * count, temperature)
     samples = [played[first : first + len(seeds)] for first in range(0, len(played), len(seeds))]
     troubles, *_ = [left_out.count(experiment, {}, episodes, when, log) for episodes in samples]
     counting, episodes = counting_of(env), samples[0]
     counts = tally(episodes, env.codes, counting)
-    line = _line(experiment, position, variant, temperature, counting, counts) | _responses(counts)
+    line = _line(experiment, position, of_weights(variant, kind), temperature, counting, counts) | _responses(counts)
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
+    line |= {"probe": True} if variant in evals.probes else {}
     line |= {"troubles": troubles} if troubles else {}
     line |= {} if verifies(env) else {"verifies": False}   # no success is stated, so none of 0 is meant
     line |= _proxy(scorer, episodes) if scorer else {}
@@ -111,8 +122,8 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     if count > 1:
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
-      line |= _mean_kl(experiment, params, start, episodes)
-    if evals.expert_episodes and temperature == 0.0:
+      line |= _mean_kl(experiment, player, params, start, episodes)
+    if evals.expert_episodes and temperature == 0.0 and variant in evals.variants:
       accuracy, states = expert_accuracy.measure(experiment, variant, play)
       left_out.count(experiment, {}, states, f"{when} from the expert's states", log)
       line |= accuracy
@@ -120,7 +131,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     lines.append(line)
     if temperature == 0.0:
       for episode in [episode for episode in episodes if episode.chat][: evals.log_episodes]:
-        log.episode(episode_line(position.step, "eval", variant, temperature, episode))
+        log.episode(episode_line(position.step, "eval", line["variant"], temperature, episode))
         log.pictures((*episode.earlier, *episode.chat))
   log.say(_summary(position, lines, time.perf_counter() - began))
   return lines
@@ -129,7 +140,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
 def compile_rollouts(experiment: Experiment, params: dict, after_each: Callable[[], None] = lambda: None) -> None:
   """Compiles every shape in which a run decodes, so that nothing compiles later. params: a tree of `model`."""
   decoding = experiment.actor.compiled.to_decoding(params)
-  for actor in (experiment.actor, *expert_accuracy.actors(experiment)):
+  for actor in (*actors(experiment), *expert_accuracy.actors(experiment)):
     compile_all(actor, decoding, after_each)
 
 
@@ -165,16 +176,17 @@ def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
   return {"proxy": sum(sums) / len(sums), "proxy_episodes": len(sums)} if sums else {"proxy_episodes": 0}
 
 
-def _mean_kl(experiment: Experiment, params: dict, start: dict, episodes: list[Episode]) -> dict[str, float]:
+def _mean_kl(experiment: Experiment, actor: Actor, params: dict, start: dict, episodes: list[Episode]
+             ) -> dict[str, float]:
   """{"kl": from the start, "entropy"} in nats a response token, over the first of the policy's own episodes at
   temperature 1, and {"kl_episodes"}: how many these are."""
   count = _kl_episodes(experiment)
-  rows, total, parts = kl_batch(experiment), None, by_row(episodes[:count])
+  rows, total, parts = kl_batch(experiment, actor), None, by_row(episodes[:count])
   measure = kl_rows(experiment.model, experiment.compute.logit_chunk)
   for first in range(0, len(parts), rows):
     some = parts[first : first + rows]
     blank = blank_episodes(rows - len(some))
-    batch = collect.rows([*some, *blank], experiment.actor.row_len(), [()] * rows, reader=experiment.tokenizer.reader)
+    batch = collect.rows([*some, *blank], actor.row_len(), [()] * rows, reader=experiment.tokenizer.reader)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
     means = jax.device_get(measure(params, start, *placed))
     total = means if total is None else merge(total, means)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from sftrl_jax.data.batches import Cursors
 from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.experiment import hosts_agree, memory
@@ -50,7 +51,7 @@ def train(experiment: Experiment, learner: Learner, make_data: Callable[[Experim
   sft_data.refuse_changed(data, workdir)
   tokens, limits = learner.rows * learner.length, experiment.limits
 
-  def next_batch(cursor: int) -> tuple[TokenBatch | PairBatch, int]:
+  def next_batch(cursor: Cursors) -> tuple[TokenBatch | PairBatch, Cursors]:
     """(the batch at this cursor on its way to the devices, the cursor after it)."""
     batch, after = data.batches(cursor)
     return shard_rows(experiment.mesh, batch), after

@@ -51,6 +51,7 @@ class RunState:
   start: parameters of `model` at the start, for KL; {} where nothing reads them
   averaged_params: state -> parameters like those that are trained; those of the state but for averaging optimizers
   eval_params: state -> {"model": ..., heads} that play and are evaluated: averaged ones, with what is frozen
+  ema_params: state -> those of its average of parameters, as `eval_params`; None without config.ema
   frozen: {"model": start} where adapters are trained and it is not, {"teacher": ...} where there is one; else {}
   merge: the model of `eval_params` -> the same without adapters
   measure: the parameters of `eval_params` -> metrics of what is held out; None where nothing is
@@ -78,6 +79,7 @@ class RunState:
   eval_params: Callable[[TrainState], dict]
   frozen: dict
   merge: Callable[[dict], dict]
+  ema_params: Callable[[TrainState], dict] | None = None
   measure: Callable[[dict], dict[str, float]] | None = None
   measure_variants: Callable[[dict], list[dict]] | None = None
   unlogged_metrics: tuple = ()

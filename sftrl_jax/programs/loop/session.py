@@ -35,6 +35,7 @@ from sftrl_jax.training.log import FILES, Log, cut_after, write_json
 from sftrl_jax.training.position import Position, due, due_at
 from sftrl_jax.training.profile import span
 from sftrl_jax.training.state import TrainState, is_averaged
+from sftrl_jax.training.updates import ema
 
 LATE_SHARE = 0.25   # of checkpoint.grace_seconds: steps that take longer are settled at once, so that a stop is in time
 
@@ -73,13 +74,14 @@ def start_or_resume(experiment: Experiment, learner: Learner, workdir: Path, log
     cut_after(workdir / name, after, lambda line, again=again: again and line.get("kind", "eval") == "eval")
   averaged_params, full_params = _averaged(jitted, state), trainable.full_params_fn(experiment)
   eval_params = lambda state: full_params(averaged_params(state), frozen)
+  average = (lambda state: full_params(ema.ema_params(state), frozen)) if experiment.ema.decay else None
   stores.described({"state": state, **_evaluated(state, averaged_params)})  # compiled now, since nothing is later
   exports = experiment.lora.rank and experiment.checkpoint.export_every
   merge = jax.jit(lora.merge).lower(eval_params(state)["model"]).compile() if exports else lora.merge
   start = start if trainable.reads_start(experiment) else {}  # a quarter of what training holds
   run_state = RunState(state, position, start, store, workdir, jitted, averaged_params, eval_params, frozen, merge,
-                       unlogged_metrics=unlogged_metrics, eval_pending=eval_pending, length=length.record(experiment),
-                       alarm_streaks=alarm_streaks, kl_coef=kl_coef)
+                       average, unlogged_metrics=unlogged_metrics, eval_pending=eval_pending,
+                       length=length.record(experiment), alarm_streaks=alarm_streaks, kl_coef=kl_coef)
   stop.finish_saves = lambda: stores.finish(store)
   stop.set_savepoint(lambda: _save_last(run_state, log), between=True)
   return run_state
@@ -186,13 +188,17 @@ def _is_evaluated(experiment: Experiment, run_state: RunState) -> bool:
 
 
 def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
-  """Every variant played, and what is held out measured: no evaluation is pending any more."""
-  params, position = run_state.eval_params(run_state.state), run_state.position
+  """Every variant played, and what is held out measured: no evaluation is pending any more. With config.ema all of it
+  twice, of the parameters and of their average."""
+  position, weights = run_state.position, {"": run_state.eval_params(run_state.state)}
+  if run_state.ema_params is not None:
+    weights[ema.EMA] = run_state.ema_params(run_state.state)
   if experiment.evals.variants:
     started = time.perf_counter()
     with span("evaluate"):
-      evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
-               updates=int(run_state.state.step), scorer=run_state.scorer)
+      for kind, params in weights.items():
+        evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
+                 updates=int(run_state.state.step), scorer=run_state.scorer, kind=kind)
     slow = evaluation_time.note(experiment, position, time.perf_counter() - started)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
@@ -200,11 +206,13 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
   if run_state.measure_variants:
     log.progress("evaluate", position, "measuring held-out pairs")
     about = {"step": position.step, "flops": position.total_flops, "seconds": round(position.seconds, 3)}
-    for line in run_state.measure_variants(params):
-      log.evaluation({**about, **line})
+    for kind, params in weights.items():
+      for line in run_state.measure_variants(params):
+        log.evaluation({**about, **line, "variant": ema.of_weights(line["variant"], kind)})
   if run_state.measure:
     log.progress("evaluate", position, "measuring held-out rows")
-    measured = run_state.measure(params)
+    measured = {name.replace("eval/", f"eval/{ema.of_weights('', kind).replace(':', '/')}"): value
+                for kind, params in weights.items() for name, value in run_state.measure(params).items()}
     log.say(f"step {position.step:>5}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
     run_state = write_line(run_state, position, log, measured)
   return dataclasses.replace(run_state, eval_pending=False)

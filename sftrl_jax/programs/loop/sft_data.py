@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sftrl_jax.data import packing, report as reports
-from sftrl_jax.data.batches import next_batch
+from sftrl_jax.data import mix, packing, report as reports
+from sftrl_jax.data.batches import Cursors, beside, next_batch
 from sftrl_jax.data.demonstrations import DemonstrationsConfig, demonstration
 from sftrl_jax.data.pairs.batches import PairCorpus, load_pairs
 from sftrl_jax.data.rows import Corpus, load
@@ -28,20 +28,20 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.run_state import RunState
 from sftrl_jax.training.log import Log, write_json
 
-RECORD = "data.json"
+RECORD, MIX = "data.json", "mix"   # and the key in it of the second source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SftData:
   """What SFT, or training on pairs, reads.
 
-  batches: cursor -> (batch, cursor), the cursor being how many examples, or pairs, were read
+  batches: cursor -> (batch, cursor), the cursor being how many examples, or pairs, were read; two of two sources
   record: what data.json holds; {} for demonstrations
   summary: the same for a person
   corpus, held: of own rows; the examples that are held out
   """
 
-  batches: Callable[[int], tuple[TokenBatch | PairBatch, int]]
+  batches: Callable[[Cursors], tuple[TokenBatch | PairBatch, Cursors]]
   record: dict = dataclasses.field(default_factory=dict)
   summary: str = ""
   corpus: Corpus | PairCorpus | None = None
@@ -50,16 +50,28 @@ class SftData:
 
 def make_sft_data(experiment: Experiment) -> SftData:
   """The supply of a run; own rows are read here, whole. ConfigError for what nobody would train on."""
+  second, mine = experiment.second_source(), _mine(experiment, experiment.batch)
+  if second is None:
+    return _of_source(experiment, mine)
+  first = experiment.with_batch(experiment.batch - second.batch)
+  sources = [_of_source(*part) for part in zip((first, second), mix.parts(mine, first.batch), strict=True)]
+  new, old = sources
+  record = {**new.record, **({MIX: old.record} if old.record else {})}
+  summary = "\n".join(source.summary for source in sources if source.summary)
+  return SftData(beside(new.batches, old.batches), record, summary, new.corpus, new.held)
+
+
+def _of_source(experiment: Experiment, mine: frozenset[int] | None) -> SftData:
+  """The supply of rows from one source. mine: the rows that this process makes, None for all"""
   data, seed, rows = experiment.data, experiment.seed, experiment.batch
   if isinstance(data, DemonstrationsConfig):
     chats = functools.partial(demonstration, experiment.env, data, seed)
-    return SftData(functools.partial(next_batch, chats, experiment.tokenizer, rows, data.length,
-                                     mine=_mine(experiment, rows)))
+    return SftData(functools.partial(next_batch, chats, experiment.tokenizer, rows, data.length, mine=mine))
   try:
     corpus = load(data, experiment.tokenizer)
   except ValueError as error:
     raise ConfigError(str(error)) from error
-  return of_corpus(experiment, corpus)
+  return _of_corpus(experiment, corpus, mine)
 
 
 def make_pair_data(experiment: Experiment) -> SftData:
@@ -73,6 +85,10 @@ def make_pair_data(experiment: Experiment) -> SftData:
 
 def of_corpus(experiment: Experiment, corpus: Corpus | PairCorpus) -> SftData:
   """The supply of a run from the rows that it has read."""
+  return _of_corpus(experiment, corpus, _mine(experiment, experiment.batch))
+
+
+def _of_corpus(experiment: Experiment, corpus: Corpus | PairCorpus, mine: frozenset[int] | None) -> SftData:
   data = experiment.data
   try:
     trained, held = packing.split(corpus, data.validation)
@@ -82,7 +98,7 @@ def of_corpus(experiment: Experiment, corpus: Corpus | PairCorpus) -> SftData:
   packed = packing.account(corpus, data, trained, seed, rows)
   plain, shown = (reports.marked(experiment.tokenizer, *corpus.example(0), colour)
                   for colour in (False, sys.stdout.isatty()))
-  batches = packing.make_batches(corpus, data, trained, seed, rows, _mine(experiment, rows))
+  batches = packing.make_batches(corpus, data, trained, seed, rows, mine)
   return SftData(batches, reports.plain(corpus.report, packed, plain),
                 reports.text(corpus.report, packed, shown), corpus, held)
 
@@ -99,15 +115,16 @@ def refuse_changed(sft_data: SftData, workdir: Path) -> None:
     return
   try:
     before = json.loads(path.read_text())
-    sha256, kept = before["sha256"], before["kept"]
-  except (ValueError, KeyError, TypeError) as error:
+    pairs = [(now, then["sha256"], then["kept"]) for now, then in (
+        (sft_data.record, before), (sft_data.record.get(MIX), before.get(MIX))) if now and "sha256" in now]
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ConfigError(f"{path} is damaged ({error}): delete it to go on with the data as it is now, or give another "
                       "workdir.") from error
-  if sha256 != sft_data.record["sha256"]:
-    now = sft_data.record
-    raise ConfigError(f"{workdir} was begun with other data: {now['path']} gave {kept:,} examples then (sha256 "
-                      f"{sha256[:12]}) and gives {now['kept']:,} now (sha256 {now['sha256'][:12]}). Put the data, or "
-                      "the tokenizer, back as it was, or give another --workdir.")
+  for now, sha256, kept in pairs:
+    if sha256 != now["sha256"]:
+      raise ConfigError(f"{workdir} was begun with other data: {now['path']} gave {kept:,} examples then (sha256 "
+                        f"{sha256[:12]}) and gives {now['kept']:,} now (sha256 {now['sha256'][:12]}). Put the data, or "
+                        "the tokenizer, back as it was, or give another --workdir.")
 
 
 def record(sft_data: SftData, workdir: Path, log: Log) -> None:

@@ -117,11 +117,11 @@ def planned_functions(experiment: Experiment) -> Source:
           calls=learner.updates)
   yield PlannedFunction("train step", jitted.train_step, (("state", state), ("batch", batch), ("parameters", frozen)),
                         resident=kept, calls=learner.updates, tokens=learner.minibatch * learner.length)
-  evals, actor = experiment.evals, experiment.actor
+  evals = experiment.evals
   if kind.plays_episodes or evals.variants:
     decoding = yield from _rollout(experiment, kind.plays_episodes, eval_params["model"], state, kept)
-  if trainable.measures_kl(experiment):
-    count = evaluator.kl_batch(experiment)
+  for actor in evaluator.actors(experiment) if trainable.measures_kl(experiment) else ():
+    count = evaluator.kl_batch(experiment, actor)
     batch = collect.rows(blank_episodes(count), actor.row_len(), [()] * count, reader=experiment.tokenizer.reader)
     yield PlannedFunction("kl of an evaluation", evaluator.kl_rows(experiment.model, experiment.compute.logit_chunk), (
         ("parameters", eval_params["model"]), ("reference", model), ("batch", batch.inputs), ("batch", batch.mask_BT)),
@@ -197,6 +197,8 @@ def _rollout(experiment: Experiment, trains: bool, model: dict, state: TrainStat
                                    resident=(("optimizer", state.opt_state), *kept), calls=float(bool(batches)))
   kept = (("state", state), *kept)
   yield from _sampling(actor, decoding, kept, batches, "turn {}")
+  for more in evaluator.actors(experiment)[1:]:
+    yield from _sampling(more, decoding, kept, 0, "turn {} of probes")
   for more in expert_accuracy.actors(experiment):
     yield from _sampling(more, decoding, kept, 0, "turn at the expert's states")
   return decoding

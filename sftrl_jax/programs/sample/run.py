@@ -203,7 +203,7 @@ def _load_run(source: str, options: SampleOptions, overrides: Sequence[tuple[str
   changes = [*unsplit, *overrides, *([("model.dtype", options.dtype)] if options.dtype else [])]
   experiment = build_experiment(saved_run.config_of(ref.home, changes), saved_run.verb_of(ref.home), scored=False)
   enter_mesh(experiment.mesh, stack)
-  params, step = saved_run.parameters(experiment, ref.home, ref.step)
+  params, step = saved_run.parameters(experiment, ref)
   generator, temperature = make_generator(experiment.model, experiment.tokenizer, params, experiment.mesh, options, {})
   return generator, temperature, f"Loaded {ref.home} at step {step}"
 

@@ -1,4 +1,5 @@
-"""FROM: which step of which run is meant by WORKDIR, WORKDIR@STEP and WORKDIR@best:VARIANT. Nothing is loaded here."""
+"""FROM: which step of which run is meant by WORKDIR, WORKDIR@STEP and WORKDIR@best:VARIANT, each with :ema for the
+average of its parameters. Nothing is loaded here."""
 
 import dataclasses
 import json
@@ -6,22 +7,24 @@ import math
 from pathlib import Path
 
 from sftrl_jax import jsonl, paths
-from sftrl_jax.programs.config.errors import ConfigError, as_path, nearest
+from sftrl_jax.programs.config.errors import ConfigError, as_path, nearest, recorded
 from sftrl_jax.programs.start import mix
 
-BEST = "best:"
+BEST, EMA = "best:", "ema"
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointRef:
-  """home: the workdir. step: None for the newest checkpoint. note: a line for a person where the step was chosen."""
+  """home: the workdir. step: None for the newest checkpoint. note: a line for a person where the step was chosen.
+  ema: whether the average of the run's parameters is meant, see config.ema."""
 
   home: Path
   step: int | None = None
   note: str = ""
+  ema: bool = False
 
   def __str__(self):
-    return str(self.home) if self.step is None else f"{self.home}@{self.step}"
+    return (str(self.home) if self.step is None else f"{self.home}@{self.step}") + f":{EMA}" * self.ema
 
 
 def resolve_best(start: str) -> str:
@@ -43,9 +46,16 @@ def describe_start(start: str) -> str:
 
 def home_of(source: str) -> Path:
   """The workdir that FROM names, whatever follows its @; a directory may have an @ in its own name."""
+  source, _ = _split_ema(source)
   if "@" not in source or as_path(source).is_dir():
     return as_path(source)
   return as_path(source.rpartition("@")[0])
+
+
+def _split_ema(source: str) -> tuple[str, bool]:
+  """(FROM without :ema at its end, whether it was there); a directory may have that in its own name."""
+  ema = source.endswith(f":{EMA}") and not as_path(source).is_dir()
+  return (source.removesuffix(f":{EMA}"), True) if ema else (source, False)
 
 
 def is_workdir(home: Path) -> bool:
@@ -64,9 +74,21 @@ def parse(source: str, description: str = "") -> CheckpointRef:
   description: how a person gave it, for errors (source itself if "").
 
   @best:VARIANT is the step with the highest success on that variant in evals.jsonl: greedy if it was measured, else at
-  the lowest temperature; the earlier of two equal ones; of those that have a checkpoint.
+  the lowest temperature; the earlier of two equal ones; of those that have a checkpoint. @best:ema:VARIANT is that of
+  the averaged parameters.
   """
   description, home = description or repr(source), home_of(source)
+  source, ema = _split_ema(source)
+  ref = _parse(source, home, description)
+  ref = dataclasses.replace(ref, ema=ema or f"@{BEST}{EMA}:" in source)
+  if ref.ema and not recorded(home).get("ema", {}).get("decay"):
+    raise ConfigError(f"{description}: {home} holds no average of its parameters, for its config.ema.decay is 0: leave "
+                      f":{EMA} out, or train with --config.ema.decay=0.998.")
+  return ref
+
+
+def _parse(source: str, home: Path, description: str) -> CheckpointRef:
+  """`parse` of a source without :ema."""
   kept = steps_of(home, description)
   if as_path(source) == home:
     return CheckpointRef(home)

@@ -80,8 +80,8 @@ def load_start(start: str, model: Model, seed: int, mesh: Mesh) -> dict:
   ref = _checkpoint(start)
   _refuse_other_shape(ref, model)
   if lora := adapters_of(ref.home):
-    return load_with_adapters(ref.home, ref.step, model, mesh, lora)[0]
-  return store.restore_params(ref.home, ref.step, abstract)[0]
+    return load_with_adapters(ref.home, ref.step, model, mesh, lora, ema=ref.ema)[0]
+  return store.restore_params(ref.home, ref.step, abstract, ema=ref.ema)[0]
 
 
 def lerp(first: dict, second: dict, share: float) -> dict:
@@ -145,26 +145,27 @@ def check_adapter_base(home: Path, start: str = "") -> str:
 
 
 def load_with_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, lora: LoraConfig,
-                       start: str = "") -> tuple[dict, int, str]:
+                       start: str = "", ema: bool = False) -> tuple[dict, int, str]:
   """(parameters of `model`, step, fingerprint) of a workdir of adapters: its base with the adapters merged into it.
 
-  lora: what was trained, perhaps at another strength; with rank 0 the adapters are left off.
+  lora: what was trained, perhaps at another strength; with rank 0 the adapters are left off. ema: their average
   """
   params, fingerprint = adapter_base(home, start, model, recorded(home)["seed"], mesh)
   if not lora.rank:
     return params, checkpoint_ref.steps_of(home, repr(str(home)))[-1] if step is None else step, fingerprint
-  adapters, step = load_adapters(home, step, model, mesh, lora)
+  adapters, step = load_adapters(home, step, model, mesh, lora, ema)
   join = lambda params, adapters: lora_layers.merge(lora_layers.attach(params, adapters, lora))
   shardings = jax.tree.map(lambda x: x.sharding, params)
   merged = jax.jit(join, donate_argnums=0, out_shardings=shardings)(params, adapters)
   return merged, step, sha256([fingerprint, checksums(adapters)])
 
 
-def load_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, lora: LoraConfig) -> tuple[dict, int]:
-  """(the adapters alone, step) of a workdir of adapters."""
+def load_adapters(home: Path, step: int | None, model: Model, mesh: Mesh, lora: LoraConfig, ema: bool = False
+                  ) -> tuple[dict, int]:
+  """(the adapters alone, step) of a workdir of adapters. ema: their average"""
   shapes = {"lora": jax.eval_shape(lambda key: lora_layers.init(lora, param_shapes(model), key), jax.random.key(0))}
   abstract = abstract_with(shapes, rules.shardings(shapes, mesh))
-  return store.restore_params(home, step, abstract["lora"], root="lora")
+  return store.restore_params(home, step, abstract["lora"], root="lora", ema=ema)
 
 
 def reference_params(home: Path, start: str, model: Model, seed: int, mesh: Mesh) -> dict:
@@ -190,7 +191,8 @@ def start_and_fingerprint(start: str, model: Model, seed: int, mesh: Mesh) -> tu
   if lora is None:
     params = load_start(start, model, seed, mesh)
     return params, sha256(checksums(params))
-  params, _, fingerprint = load_with_adapters(home, _checkpoint(start).step, model, mesh, lora)
+  ref = _checkpoint(start)
+  params, _, fingerprint = load_with_adapters(home, ref.step, model, mesh, lora, ema=ref.ema)
   return params, fingerprint
 
 

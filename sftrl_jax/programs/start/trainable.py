@@ -4,6 +4,7 @@ A run of adapters checkpoints its adapters alone. WORKDIR/base.json records whic
 in numbers, with a fingerprint of what is stored there: on another base adapters mean nothing.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -138,5 +139,6 @@ def _pinned_start(start: str) -> str:
   if not checkpoint_ref.is_workdir(home):
     return str(Path(start).absolute())
   description = checkpoint_ref.describe_start(start)
-  step = checkpoint_ref.parse(start, description).step
-  return f"{paths.absolute(home)}@{checkpoint_ref.steps_of(home, description)[-1] if step is None else step}"
+  ref = checkpoint_ref.parse(start, description)
+  step = checkpoint_ref.steps_of(home, description)[-1] if ref.step is None else ref.step
+  return str(dataclasses.replace(ref, home=paths.absolute(home), step=step))

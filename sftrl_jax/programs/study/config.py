@@ -1,12 +1,14 @@
 """The section `study` of a config: the methods that are compared, their bases and their budget."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import nearest
 from sftrl_jax.report.registered_claim import parse_claim
 
+MIX = "mix:"   # of bases_of: mix:METHOD,SHARE
 START = "start"   # of base-B-start, the runs of base_start
 LIMITS = (("bases", 1, 99), ("seeds", 1, 99), ("jobs", 0, 1024), ("flops", 0, 1e30), ("eval_episodes", 0, 10**6))
 
@@ -25,7 +27,8 @@ class StudyConfig:
     that learns to read pictures first; "": as the base's own config says
   bases_of: {method: FILE.py[:choice], the name of shipped bases, or scratch} of a method that starts from other bases.
     The runs that train them are base-B-METHOD; methods of the same file share them under the name of the first. The
-    name of another method: this one starts where that one's run of the same base and seed ends. So may one of prepares
+    name of another method: this one starts where that one's run of the same base and seed ends. So may one of prepares;
+    mix:METHOD,0.5: half way on the line of the weights from the base to there
   prepares: {name: FILE.py[:choice]} of runs that methods use and that are not compared, such as a reward model's:
     base-B-NAME-S, one for each base and seed, from that base. overrides may name them
   uses: {method: {config key: NAME or NAME/FILE}}: the key becomes the workdir of the run of `prepares` on that base and
@@ -95,6 +98,10 @@ class StudyConfig:
         if not isinstance(value, kind) or value == "":
           raise ValueError(f"{key}.{method} is {value!r}, but should be for example {example!r}.")
     for method, source in self.bases_of.items():
+      below, share = mixed(source)
+      if source.startswith(MIX) and (below not in self.methods or below in self.bases_of or not 0 <= share <= 1):
+        raise ValueError(f"bases_of.{method} is {source!r}, but a mix is mix:METHOD,SHARE, of a method that starts "
+                         "from the study's bases and a share of it from 0 to 1, such as mix:sft,0.5.")
       if source == method or (source in self.methods and self.bases_of.get(source) in self.methods):
         raise ValueError(f"bases_of.{method} is the method {source!r}, but that one should start from a base itself.")
     for method, shares in (self.at.items() if isinstance(self.at, dict) else [("", self.at)]):
@@ -138,6 +145,15 @@ class StudyConfig:
   def shares_of(self, method: str) -> tuple[float, ...]:
     """The shares of a method's run after which it is evaluated; () leaves it to its config."""
     return tuple(self.at.get(method, ()) if isinstance(self.at, dict) else self.at)
+
+
+def mixed(source: str) -> tuple[str, float]:
+  """(METHOD, SHARE) of a source mix:METHOD,SHARE, NaN for a share that is no number; ("", NaN) of another source."""
+  method, _, share = source.removeprefix(MIX).rpartition(",")
+  try:
+    return (method, float(share)) if source.startswith(MIX) else ("", math.nan)
+  except ValueError:
+    return method, math.nan
 
 
 SCHEMA = {"study": StudyConfig}

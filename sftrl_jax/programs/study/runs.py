@@ -9,7 +9,7 @@ from sftrl_jax.programs.config import nested, resolve, values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.run_config import verb_of
 from sftrl_jax.programs.runtime.process import cores
-from sftrl_jax.programs.study.config import START, StudyConfig
+from sftrl_jax.programs.study.config import MIX, START, StudyConfig, mixed
 from sftrl_jax.programs.study.process_pool import ChildRun
 
 
@@ -34,14 +34,17 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
   specs = {**study.prepares, **study.methods}   # what is used comes before what uses it
   verbs = {name: _training_verb(name, spec) for name, spec in specs.items()}
   # Those that start where another one ends come after it.
-  names = sorted(specs, key=lambda name: groups[name][1] in study.methods)
+  names = sorted(specs, key=lambda name: bool(below(study, groups[name][1])))
   for seed in range(study.seeds):
     for base in range(study.bases):
       for name in names:
         group, source = groups[name]
-        needs = f"base-{base}-{source}-{seed}" if source in study.methods else (
-            _base_name(base, group) if group in trained else "")
+        ends = below(study, source)
+        needs = f"base-{base}-{ends}-{seed}" if ends else (_base_name(base, group) if group in trained else "")
         start = str(workdir / "runs" / needs) if needs else _shipped(source, base)
+        if source.startswith(MIX):
+          own = str(workdir / "runs" / _base_name(base, "")) if "" in trained else _shipped(study.shipped, base)
+          start = f"{MIX}{own},{start},{mixed(source)[1]:g}"
         used = {key: f"base-{base}-{of}-{seed}{slash}{file}" for key, value in _dotted(study.uses.get(name, {})).items()
                 for of, slash, file in [value.partition("/")]}
         needs = min(used.values()).partition("/")[0] if used else needs
@@ -63,6 +66,12 @@ def base_groups(study: StudyConfig) -> dict[str, tuple[str, str]]:
     source = study.bases_of.get(method, default)
     groups[method] = ("" if source == default else first.setdefault(source, method), source)
   return groups
+
+
+def below(study: StudyConfig, source: str) -> str:
+  """The method at whose end runs of this source begin, alone or mixed with the base; "" where there is none."""
+  method = mixed(source)[0] or source
+  return method if method in study.methods else ""
 
 
 def method_of(name: str) -> str:

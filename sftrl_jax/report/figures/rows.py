@@ -45,18 +45,21 @@ def curve_rows(study: Study, value: str = "", x: str = "flops") -> list[Row]:
   return rows
 
 
-def frontier_rows(study: Study) -> list[Row]:
-  """The shifted rate against the rate in distribution: a row an evaluation, per base and for the mean."""
-  table, rows = curve_rows(study), []
+def frontier_rows(study: Study, shifted: str = "", inside: str = "") -> list[Row]:
+  """The shifted rate against the rate in distribution: a row an evaluation, per base and for the mean.
+
+  shifted, inside: the two variants, study.ood and study.id if left out
+  """
+  table, rows, variants = curve_rows(study), [], (inside or study.id, shifted or study.ood)
   line_key = lambda row: (row["temperature"], row["method"], row["base"])
-  for key in dict.fromkeys(line_key(row) for row in table if row["variant"] == study.id):
+  for key in dict.fromkeys(line_key(row) for row in table if row["variant"] == variants[0]):
     sides = []
-    for variant in (study.id, study.ood):
+    for variant in variants:
       points = [row for row in table if line_key(row) == key and row["variant"] == variant]
       sides.append((np.array([row["flops"] for row in points]), np.array([row[study.measure] for row in points])))
-    (inside_flops, inside), (outside_flops, outside) = sides
+    (inside_flops, within), (outside_flops, outside) = sides
     if len(outside_flops):
-      for flops, x, y in zip(inside_flops, inside, np.interp(inside_flops, outside_flops, outside), strict=True):
+      for flops, x, y in zip(inside_flops, within, np.interp(inside_flops, outside_flops, outside), strict=True):
         rows.append({**dict(zip(("temperature", "method", "base"), key, strict=True)), "flops": float(flops),
                      "in_distribution": float(x), "shifted": float(y)})
   return rows

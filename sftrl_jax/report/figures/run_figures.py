@@ -14,7 +14,7 @@ import numpy as np
 from sftrl_jax.report.figures import style
 from sftrl_jax.report.figures.rows import Row, verdict_shares
 from sftrl_jax.report.figures.study_figures import ceiling, hide_inner_labels, lines_of, success_grid
-from sftrl_jax.report.labels import EnvLabels, VerdictGroup, seconds_text, temperature_label
+from sftrl_jax.report.labels import EMA, EnvLabels, VerdictGroup, seconds_text, temperature_label
 from sftrl_jax.report.records import Run
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ def success_of_run(rows: Sequence[Row], colour: str, labels: EnvLabels) -> Figur
         bars = [[max(0, row["success"] - row["low"]) if math.isfinite(row["low"]) else 0 for row in line],
                 [max(0, row["high"] - row["success"]) if math.isfinite(row["high"]) else 0 for row in line]]
         # A bar in the line's dashes would look broken, so it is drawn apart.
-        axis.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=1, alpha=0.45)
-        axis.plot(xs, ys, color=colour, linestyle=style.line_of(variant), linewidth=2, marker="o", markersize=3.5,
+        ink = style.MORE[0] if variant.startswith(EMA) else colour
+        axis.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=ink, elinewidth=1, alpha=0.45)
+        axis.plot(xs, ys, color=ink, linestyle=style.line_of(variant), linewidth=2, marker="o", markersize=3.5,
                   clip_on=False)   # else what is at 100% is cut in half
-        end_labels.append((xs[-1], ys[-1], labels.variant(variant), colour))
+        end_labels.append((xs[-1], ys[-1], labels.variant(variant), ink))
     style.end_labels(axis, end_labels)
   axes[0, 0].set_ylabel("success")
   return figure

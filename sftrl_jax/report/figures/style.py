@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sftrl_jax.report.labels import plot_text
+from sftrl_jax.report.labels import EMA, plot_text
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -36,6 +36,7 @@ def verb_colour(verb: str) -> str:
 
 def line_of(variant: str, in_distribution: Collection[str] = ("id_seen", "id")) -> Any:
   """A matplotlib line style: solid in distribution, dashed shifted, dotted held out."""
+  variant = variant.removeprefix(EMA)   # the average of the parameters has the line of the parameters
   if variant in in_distribution or variant.startswith("id_seen"):
     return "-"
   return (0, (1, 1.4)) if variant.startswith("id") else (0, (5, 2))

@@ -14,6 +14,15 @@ def data_blocks(run: Run) -> list[Block]:
   if not path.is_file():
     return _heldout_pairs(run)
   content = read_json(path)
+  replay = content.get("mix") if isinstance(content.get("mix"), dict) else {}
+  parts = [(content, run.name)] if content.keys() - {"mix"} else []   # demonstrations have no account, replay may
+  parts += [(replay, f"{run.name}, replay")] if replay else []
+  blocks = [block for part, name in parts for block in _source_blocks(part, name)]
+  return [*_heldout_pairs(run), *([Heading("Data")] if blocks else []), *blocks]
+
+
+def _source_blocks(content: dict, name: str) -> list[Block]:
+  """The account of one source of rows."""
   read, kept, truncated, tokens, learned = (
       f"{number(content.get(key)):,.0f}" for key in ("read", "kept", "truncated", "tokens", "label_tokens"))
   packed = content.get("packed") if isinstance(content.get("packed"), dict) else {}
@@ -36,9 +45,9 @@ def data_blocks(run: Run) -> list[Block]:
   dropped = [group for group in content.get("dropped", []) if isinstance(group, dict)]
   rows += [("dropped", f"{number(group.get('count')):,.0f} {group.get('reason', '')} "
                        f"({', '.join(map(str, group.get('first', [])))})") for group in dropped]
-  table = Table(("data", run.name), tuple((key, plain(value, 200)) for key, value in rows))
-  return [*_heldout_pairs(run), Heading("Data"), table, Text("The first example; in double brackets what is learned: "
-                                       f"{plain(content.get('example', ''), 600)}")]
+  table = Table(("data", name), tuple((key, plain(value, 200)) for key, value in rows))
+  return [table, Text("The first example; in double brackets what is learned: "
+                      f"{plain(content.get('example', ''), 600)}")]
 
 
 def _heldout_pairs(run: Run) -> list[Block]:

@@ -11,7 +11,7 @@ from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.figures.rows import Row, curve_rows, effect_rows
 from sftrl_jax.report.labels import percent, plain, plot_text, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
-from sftrl_jax.report.pages.matched import matched_blocks
+from sftrl_jax.report.pages.matched import matched_blocks, pareto_blocks
 from sftrl_jax.report.pages.methods_table import methods_table
 from sftrl_jax.report.pages.study_page import (
   Chapter,
@@ -78,7 +78,7 @@ def results(chapter: Chapter) -> list[Block]:
       f"a row: the start of a method that has other bases. Orange: {study.reference_label}.")))
   blocks += _curves(study, order, out)
   blocks += [_gaps_table(study, effects, order), Heading("Shifted success at the same success in distribution"),
-             *matched_blocks(study, effects)]
+             *matched_blocks(study, effects), *pareto_blocks(study, out)]
   return blocks + verdicts(chapter, order)
 
 
@@ -119,11 +119,11 @@ def _gaps_table(study: Study, effects: Effects, order: Sequence[str]) -> Table:
 
 def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Figure:
   """A panel a variant, a row a method: success at the end with its interval, and lines at the start's."""
-  figure, axes = style.new_figure(1, len(study.variants), height=0.9 + 0.24 * len(order), sharey=True)
+  figure, axes = style.new_figure(1, len(study.own_variants), height=0.9 + 0.24 * len(order), sharey=True)
   temperatures = sorted({row["temperature"] for row in rows})
   top = study_figures.ceiling([row["high"] for row in rows])
   shared = next(iter(study.start_groups.values()))
-  for axis, variant in zip(axes.flat, study.variants, strict=True):
+  for axis, variant in zip(axes.flat, study.own_variants, strict=True):
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
     style.rate_axis(axis, "x", top)
     style.title(axis, study.labels.variant(variant))

@@ -4,7 +4,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from sftrl_jax.report.figures import proxy_figure, run_figures, study_figures, style
+from sftrl_jax.report.figures import pareto_figure, proxy_figure, run_figures, study_figures, style
 from sftrl_jax.report.figures.rows import verdict_groups
 from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
 from sftrl_jax.report.pages import alarms_box, transcripts
@@ -64,7 +64,22 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
       Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines), (
           "An attempt is a try at a point: an episode succeeds if every point is right within so many."
           if any(e.attempts_of == "point" for e in run.evaluations) else ""))]
-  return blocks + response_blocks(run)
+  return blocks + _forgetting(run, out) + response_blocks(run)
+
+
+def _forgetting(run: Run, out: pathlib.Path) -> list[Block]:
+  """What is learned against what is forgotten; [] for a run without probes."""
+  rows = pareto_figure.pareto_rows_of_run(run)
+  if not rows:
+    return []
+  variants = {variant: run.labels.variant(variant) for variant in dict.fromkeys(row["variant"] for row in rows)}
+  inside = next(run.labels.variant(e.variant) for e in run.evaluations if not e.probe)
+  methods, colour = pareto_figure.with_ema({run.name: run.name}, rows), style.verb_colour(run.verb)
+  look = dict(zip(methods, ((colour, "-"), (style.MORE[0], "-")), strict=False))
+  figure = pareto_figure.pareto(rows, methods, look, variants, f"success, {inside}")
+  return [Picture(study_figures.save(figure, rows, out / "pareto.png"), (
+      "Success on probes, tasks from before this training, against success in distribution, from the grey start to the "
+      "dot: what is learned against what is forgotten."))]
 
 
 def _scored_evaluations(run: Run) -> list[Block]:

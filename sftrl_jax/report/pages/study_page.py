@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from sftrl_jax.report.figures import study_figures
 from sftrl_jax.report.figures.rows import attempt_rows, curve_rows, effect_rows, verdict_groups, verdict_rows
-from sftrl_jax.report.labels import count, percent, points, points_range, temperature_label
+from sftrl_jax.report.labels import EMA, count, percent, points, points_range, temperature_label
 from sftrl_jax.report.pages import alarms_box
 from sftrl_jax.report.pages.blocks import Block, Heading, Notice, Picture, Table, Text
 from sftrl_jax.report.records import CARDS, MEASURE_LABELS, PER_STEP, Study
@@ -239,7 +239,7 @@ def inside(chapter: Chapter) -> list[Block]:
     blocks.append(Picture(study_figures.save(figure, rows, out / "kl.png"), (
         "KL from the start on the model's own responses at T=1, by variant; thin lines are bases.")))
   rows = [row for row in curve_rows(study) if row["variant"] != study.ood]
-  middle = [v for v in study.variants if v not in (study.id, study.ood)]
+  middle = [v for v in study.variants if v not in (study.id, study.ood, *study.probes) and not v.startswith(EMA)]
   if middle and rows:
     variants = chapter.labelled((study.id, *middle))
     figure = study_figures.curves(rows, variants, study.methods, chapter.colours, (study.id,))
@@ -266,7 +266,7 @@ def verdicts(chapter: Chapter, methods: Iterable[str]) -> list[Block]:
     return []
   order = {group: index for index, group in enumerate((*study.start_groups, *methods))}
   rows.sort(key=lambda row: order[row["group"]])
-  figure = study_figures.verdicts(rows, chapter.labelled(study.variants), study.methods, groups)
+  figure = study_figures.verdicts(rows, chapter.labelled(study.own_variants), study.methods, groups)
   of_cards = any(group.label == "wrong numbers" for group in groups)
   return [Picture(study_figures.save(figure, rows, chapter.out / "codes.png"), (
       f"Verdicts of {'all responses' if study.of_points else 'first attempts'}, in percent, mean over bases."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.envs.general_points import cards
+from sftrl_jax.envs.general_points.env import GeneralPoints
 
 
 def test_the_deck_holds_every_card_once():
@@ -47,3 +48,19 @@ def test_a_bad_seed_is_refused():
     cards.stream(-1, 0)
   with pytest.raises(TypeError):
     cards.stream(1.5, 0)
+
+
+def test_probes_of_the_base_are_other_rules_and_another_try():
+  """Under other rules no face counts as in training; another try has failures before it, and its attempts are left."""
+  fields = dict(target="any", cards=3, faces=10, attempts=1, style="compact")
+  others = GeneralPoints(**fields, shifts=("other_rules",), variant="other_rules")
+  hands = [others.reset(seed)[0] for seed in range(200)]
+  values = {value for hand in hands for card, value in zip(hand.cards, hand.values, strict=True) if card.rank in "JQK"}
+  assert values == set(range(1, 14)) - {10} and len({hand.rule for hand in hands}) > 50
+  plain, again = GeneralPoints(**fields, variant="id_seen"), GeneralPoints(**fields, variant="id_seen", earlier=2)
+  for seed in range(20):
+    (first, prompt), (hand, chat) = plain.reset(seed), again.reset(seed)
+    assert (hand.cards, hand.target, hand.attempt) == (first.cards, first.target, 0) and chat[:1] == prompt
+    assert [message.role for message in chat] == ["user", "assistant", "user", "assistant", "user"]
+    assert not any(plain.step(first, message.text)[1].correct for message in chat if message.role == "assistant")
+    assert again.step(hand, again.expert(hand))[1].success and again.step(hand, "")[1].truncated

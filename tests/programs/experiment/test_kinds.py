@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import learner, run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
@@ -93,6 +94,11 @@ def test_a_policy_learns_from_a_teacher_whose_pass_is_charged(finished, tiny, ru
   learned = learner.make_rl_learner(build_experiment(config("scratch"), "rl")).flops.train
   plain = learner.make_rl_learner(build_experiment(tiny("dagger", compute__lengths=2), "rl")).flops.train
   assert learned == pytest.approx(4 / 3 * plain)   # of a teacher of its size
+  of_rows = lambda **keys: learner.make_sft_learner(build_experiment(tiny("sft", **keys), "sft")).flops.train
+  assert of_rows(sft__loss="distill", teacher__start="scratch") == pytest.approx(4 / 3 * of_rows())
+  for keys in ({"sft__loss": "distill"}, {"teacher__start": "scratch"}):
+    with pytest.raises(ConfigError, match="config.teacher.start is"):
+      build_experiment(tiny("sft", **keys), "sft")
 
 
 def test_a_policy_that_is_never_right_stays_as_it_is_and_ends_the_run(tiny, run_of, lines_of, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
+from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
 
 
 def test_a_config_is_read_back_with_overrides(finished):
@@ -24,8 +25,8 @@ def test_a_config_is_read_back_with_overrides(finished):
 def test_parameters_of_a_step_are_those_of_its_checkpoint(finished):
   home = finished("sft")
   experiment = build_experiment(saved_run.config_of(home, []), "sft")
-  newest, step = saved_run.parameters(experiment, home, None)
-  named, same_step = saved_run.parameters(experiment, home, step)
+  newest, step = saved_run.parameters(experiment, CheckpointRef(home))
+  named, same_step = saved_run.parameters(experiment, CheckpointRef(home, step))
   assert step == same_step == 2
   jax.tree.map(np.testing.assert_array_equal, newest, named)
 

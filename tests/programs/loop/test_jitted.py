@@ -42,7 +42,8 @@ def compiled_programs():
 
 
 @pytest.mark.parametrize("method, own", [
-    ("sft", {"sft__loss": "psft", "sft__minibatches": "2"}), ("rl", {}),
+    ("sft", {"sft__loss": "psft", "sft__minibatches": "2", "ema__decay": "0.9", "evals__probe_tokens": "28",
+             "evals__probes": "{'second_try': {'earlier': 1}}", "evals__variants": "('id_seen',)"}), ("rl", {}),
     ("grpo", {"compute__lengths": "4"}), ("rloo", {"evals__variants": "()"}), ("lora", {})])
 def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method, own):
   assert "regroup" in compare(tiny(method, **CHANGES, **own), run_of, tmp_path, method)

@@ -20,6 +20,8 @@ from sftrl_jax.programs.config.errors import ConfigError
     ({"notes": {"pp": "x"}}, r"notes has 'pp'.*did you mean ppo"), ({"notes": {"ppo": ""}}, r"notes\.ppo is ''"),
     ({"bases_of": {"pp": "x.py"}}, r"bases_of has 'pp'.*did you mean ppo"),
     ({"bases_of": {"ppo": "ppo"}}, "bases_of.ppo is the method 'ppo', but that one should start from a base"),
+    ({"bases_of": {"ppo": "mix:sft,2"}}, "bases_of.ppo is 'mix:sft,2', but a mix is mix:METHOD,SHARE"),
+    ({"bases_of": {"ppo": "mix:x,0.5"}}, "bases_of.ppo is 'mix:x,0.5', but a mix is mix:METHOD,SHARE"),
     ({"bases_of": {"base": "x.py"}}, "bases_of has 'base', which is no method"),
     ({"measure": "reward"}, r"config\.study\.measure is 'reward'"),
     ({"claims": ({"method": "ppo", "sign": 1}, {"method": "pp", "sign": 1})},

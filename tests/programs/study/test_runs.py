@@ -173,6 +173,14 @@ def test_a_method_may_start_where_the_run_of_another_one_ends(files, expand):
   assert by_name["base-1-after-1"].words[0] == "rl" and set(by_name["base-1-after-1"].words) >= {"--config.seed=201"}
 
 
+def test_a_method_may_be_a_mix_of_the_base_and_the_end_of_another_one(files, expand):
+  methods = {"half": files["sft"], "sft": files["sft"]}
+  runs = {run.name: run for run in expand(methods=methods, bases_of={"half": "mix:sft,0.5"})}
+  assert runs["base-1-half-0"].needs == "base-1-sft-0" and list(runs).index("base-1-half-0") > list(runs).index(
+      "base-1-sft-0")
+  assert "--config.start=mix:runs/x/runs/base-1,runs/x/runs/base-1-sft-0,0.5" in runs["base-1-half-0"].words
+
+
 def test_whatever_a_run_needs_comes_before_it(files, expand):
   methods = {"sft": files["sft"], "ppo": files["ppo"], "ppo_clean": files["ppo"], "after": files["ppo"]}
   runs = list(expand(methods=methods, bases=3, seeds=2, bases_of={"ppo_clean": files["sft"], "after": "sft"}))

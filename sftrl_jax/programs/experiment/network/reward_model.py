@@ -145,7 +145,11 @@ def describe(config: RewardModelConfig, tokenizer: Tokenizer, policy: dict, mesh
   if not checkpoint_ref.is_workdir(home):
     raise ConfigError(f"{about}, which is no workdir of a run: train a reward model with `sftrl preference "
                       "--config.objective=reward`, and give its --workdir.")
-  step, plain = checkpoint_ref.parse(config.start, about).step, recorded(home)
+  ref, plain = checkpoint_ref.parse(config.start, about), recorded(home)
+  step = ref.step
+  if ref.ema:
+    raise ConfigError(f"{about}, but the score head and the scale of a reward model are those of its parameters and "
+                      "not of their average: leave :ema out.")
   if plain.get("verb") != "preference" or plain.get("objective") != "reward":
     kind = f"of objective {plain['objective']!r}" if plain.get("objective") else f"of `sftrl {plain.get('verb')}`"
     raise ConfigError(f"{about}, a run {kind}, which has no score head: give one of `sftrl preference "

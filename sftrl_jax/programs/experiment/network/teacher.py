@@ -17,7 +17,7 @@ KEY = "config.teacher.start"
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-  """Whose distribution `algorithm=distill` learns.
+  """Whose distribution `algorithm=distill` and `sft.loss=distill` learn.
 
   start: a workdir of a run (WORKDIR@STEP where it still trains), or what else config.start takes: pretrained weights,
     also of a larger model; base:NAME, scratch or a mix are of this run's own model. Its tokenizer is that of this run

@@ -51,10 +51,11 @@ def score_of(scored):
   from sftrl_jax.inputs import right_pad
   from sftrl_jax.models import heads
   from sftrl_jax.programs.experiment import saved_run
+  from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
   from sftrl_jax.text.render import render
   home, experiment = scored
   with jax.set_mesh(experiment.mesh):
-    params, step = saved_run.parameters(experiment, home, None)
+    params, step = saved_run.parameters(experiment, CheckpointRef(home))
     head = saved_run.score_head(experiment, home, step)
   values = jax.jit(lambda inputs: heads.scalar({"kernel": head.kernel, "bias": head.bias},
                                                experiment.model.hidden(params, inputs)))
