@@ -1,7 +1,7 @@
 r"""GP-VL of the paper, initial SFT: right answers about black cards in a picture, from which SFT and PPO start alike.
 
   sftrl sft --config=configs/paper/gp_vl_init.py:11b --workdir=runs/gp_vl_init           (eight chips of 80 GiB)
-  sftrl sft --config=configs/paper/gp_vl_init.py:smolvlm --workdir=runs/gp_vl_init_small (one GPU of 80 GiB)
+  sftrl sft --config=configs/paper/gp_vl_init.py:smolvlm --workdir=runs/gp_vl_init_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/gp_vl_init.py:11b_numbers --topology=v5p-16
 

@@ -2,6 +2,7 @@ r"""GP-VL of the paper, PPO: the verifier's rewards for black cards in a picture
 
   sftrl rl --config=configs/paper/gp_vl_ppo.py:11b --workdir=runs/gp_vl_ppo              (after gp_vl_init.py:11b)
   sftrl rl --config=configs/paper/gp_vl_ppo.py:11b_token --workdir=runs/gp_vl_ppo_token  (every token is an action)
+  sftrl rl --config=configs/paper/gp_vl_ppo.py:smolvlm --workdir=runs/gp_vl_ppo_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/gp_vl_ppo.py:11b_numbers --topology=v5p-16
 

@@ -1,7 +1,7 @@
 r"""GP-VL of the paper, SFT: right answers about black cards under J = Q = K = 10. What of 11, 12, 13, and of red suits?
 
   sftrl sft --config=configs/paper/gp_vl_sft.py:11b --workdir=runs/gp_vl_sft             (after gp_vl_init.py:11b)
-  sftrl sft --config=configs/paper/gp_vl_sft.py:smolvlm --workdir=runs/gp_vl_sft_small --config.start=runs/SMALL
+  sftrl sft --config=configs/paper/gp_vl_sft.py:smolvlm --workdir=runs/gp_vl_sft_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/gp_vl_sft.py:11b_numbers --topology=v5p-16
 

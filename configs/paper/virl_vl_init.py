@@ -1,7 +1,7 @@
 r"""V-IRL-VL of the paper, initial SFT: right actions at what four views show, from which SFT and PPO start alike.
 
   sftrl sft --config=configs/paper/virl_vl_init.py:11b --workdir=runs/virl_vl_init           (eight chips of 80 GiB)
-  sftrl sft --config=configs/paper/virl_vl_init.py:smolvlm --workdir=runs/virl_vl_init_small (one GPU of 80 GiB)
+  sftrl sft --config=configs/paper/virl_vl_init.py:smolvlm --workdir=runs/virl_vl_init_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/virl_vl_init.py:11b_numbers --topology=v5p-16
 

@@ -2,6 +2,7 @@ r"""V-IRL-VL of the paper, PPO: the verifier's rewards at what four views show, 
 
   sftrl rl --config=configs/paper/virl_vl_ppo.py:11b --workdir=runs/virl_vl_ppo              (after virl_vl_init.py:11b)
   sftrl rl --config=configs/paper/virl_vl_ppo.py:11b_token --workdir=runs/virl_vl_ppo_token  (every token is an action)
+  sftrl rl --config=configs/paper/virl_vl_ppo.py:smolvlm --workdir=runs/virl_vl_ppo_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/virl_vl_ppo.py:11b_numbers --topology=v5p-16
 

@@ -1,7 +1,7 @@
 r"""V-IRL-VL of the paper, SFT: right actions in absolute words at what is seen. And relative ones, or other cities?
 
   sftrl sft --config=configs/paper/virl_vl_sft.py:11b --workdir=runs/virl_vl_sft         (after virl_vl_init.py:11b)
-  sftrl sft --config=configs/paper/virl_vl_sft.py:smolvlm --workdir=runs/virl_vl_sft_small --config.start=runs/SMALL
+  sftrl sft --config=configs/paper/virl_vl_sft.py:smolvlm --workdir=runs/virl_vl_sft_small  (one GPU)
 
 Plan first, without weights or network: sftrl plan --config=configs/paper/virl_vl_sft.py:11b_numbers --topology=v5p-16
 

@@ -9,7 +9,7 @@ _LLAMA = dict(width=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp_dim
               rope_scaling="llama3", rope_factor=8.0, rope_low=1.0, rope_high=4.0, rope_context=8192, dtype="bfloat16")
 LLAMA = dict(_LLAMA, vocab=128256)
 LLAMA_VISION = dict(
-    _LLAMA, name="mllama", vocab=128264, cross=(3, 8, 13, 18, 23, 28, 33, 38), tile=560, tiles=4, patch=14,
+    _LLAMA, name="mllama", vocab=128264, context=131072, cross=(3, 8, 13, 18, 23, 28, 33, 38), tile=560, tiles=4, patch=14,
     tower_side=40, tower_width=1280, tower_layers=32, global_layers=8, tower_heads=16, tower_mlp_dim=5120,
     intermediate=(3, 7, 15, 23, 30), image_mean=(0.48145466, 0.4578275, 0.40821073),
     image_std=(0.26862954, 0.26130258, 0.27577711))
@@ -17,11 +17,10 @@ SMOLVLM = dict(
     name="idefics3", layout="smolvlm", vocab=49280, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
     mlp_dim=1536, norm_eps=1e-5, rope_theta=1e5, tie_embeddings=False, dtype="bfloat16", shuffle=4, image_height=512,
     image_width=512, image_longest=2048, patch=16, tower_side=32, tower_width=768, tower_layers=12, tower_heads=12,
-    tower_mlp_dim=3072)
+    tower_mlp_dim=3072, images=17)
 HUB = {"8b": "meta-llama/Llama-3.1-8B-Instruct", "11b": "meta-llama/Llama-3.2-11B-Vision-Instruct",
        "smolvlm": "HuggingFaceTB/SmolVLM-256M-Instruct"}
 NUMBERS = {"numbers": LLAMA, "11b_numbers": LLAMA_VISION, "smolvlm_numbers": SMOLVLM}
-PICTURE = {"11b": 1, "smolvlm": 17}   # pictures of a row that are the tiles of one of the environment; else 1
 SMALL = ("smolvlm", "smolvlm_numbers")
 
 # Tokens, and `row` of a row of SFT, which holds `examples` of them on average. Those of "8b" and "11b" were measured

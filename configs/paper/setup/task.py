@@ -10,7 +10,7 @@ is three times as long, as bytes are shorter than tokens. No choice is a toy, wh
 
 from ml_collections import ConfigDict
 
-from configs.paper.setup.models import HUB, NUMBERS, PICTURE, SMALL, TOKENS
+from configs.paper.setup.models import HUB, NUMBERS, SMALL, TOKENS
 
 # The correct environments, as the paper's text has them; env.legacy=True is its released code. Views have 1,200 pixels
 # in the paper, and the model shrinks four of them to 1,120.
@@ -33,8 +33,8 @@ TOGETHER = {"gp_l": 16, "virl_l": 16, "gp_vl": 16, "virl_vl": 8}   # episodes of
 
 
 def shared(task: str, choice: str, start: str) -> ConfigDict:
-  """Task, model, tokens and evaluation. task: a key of ENVS; start: of a choice of weights, "" for those of the hub;
-  the others have random weights."""
+  """Task, model, tokens and evaluation. task: a key of ENVS; start: of a choice of weights, "" for those of the hub,
+  with "_small" behind it for "smolvlm"; the others have random weights."""
   known = [name for name, tokens in TOKENS.items() if task in tokens]
   if choice not in known:
     hint = "'8b' reads text as '11b' does; " if choice == "11b" else ""
@@ -44,12 +44,11 @@ def shared(task: str, choice: str, start: str) -> ConfigDict:
   config = ConfigDict()
   config.seed = 42 if task.startswith("gp") else 12
   config.env = dict(ENVS[task]) if choice else {**ENVS[task], **TOYS[task]}
+  start = start and start + "_small" * (choice in SMALL)
   config.start = (start or HUB[choice]) if choice in HUB else "scratch"
   config.tokenizer = dict(name="pretrained" if choice in HUB else "bytes" if choice else "words")
   config.model = dict(name="pretrained", dtype="bfloat16") if choice in HUB else (
       dict(NUMBERS[choice]) if choice else dict(TOY_MODELS.get(task, {}), width=64, layers=2, heads=4))
-  if PICTURE.get(choice.removesuffix("_numbers"), 1) > 1:
-    config.model.images = PICTURE[choice.removesuffix("_numbers")]
   config.rollout = dict(rows=64, prompt_tokens=tokens["prompt"], feedback_tokens=tokens["feedback"],
                         max_new_tokens=tokens["response"], temperature=0.2, shrink=())
   if task == "virl_vl" and not choice:
@@ -71,7 +70,7 @@ def supervised(task: str, choice: str, start: str, steps: int, warmup: int) -> C
   config.steps = steps
   config.batch = 128 // tokens["examples"]
   if choice and task.endswith("_vl") and tokens["examples"] > 1:
-    config.model.images = tokens["examples"]
+    config.model.images = tokens["examples"]   # one each
   config.data = dict(length=tokens["row"], choices=4)
   config.optimizer = dict(name="adamw", learning_rate=_rate(SFT_RATES, task, choice), clip=1.0,
                           args=dict(b2=0.98, eps=1e-7))
