@@ -10,9 +10,8 @@ Hardware: eight accelerators of 80 GiB, the paper's node (a v5p-16). Minutes: no
 Result: not run. The paper: rule_ood rises from 35.7% to 45.0% of actions, whole routes in other cities from 16.7% to
 77.8% of 18.
 
-The paper's and ours: as virl_l_ppo.py, with the rate 1e-7 and microbatches of half as many episodes. A wrong action
-after a misread picture is paid with -1.5. --config.env.legacy=true has the views where the released code has them,
-which is not where its prompt says.
+The paper's and ours: as virl_l_ppo.py, with the rate 1e-7. A wrong action after a misread picture is paid with -1.5.
+--config.env.legacy=true has the views where the released code has them, which is not where its prompt says.
 """
 
 from configs.paper.setup import task

@@ -9,8 +9,8 @@ _LLAMA = dict(width=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp_dim
               rope_scaling="llama3", rope_factor=8.0, rope_low=1.0, rope_high=4.0, rope_context=8192, dtype="bfloat16")
 LLAMA = dict(_LLAMA, vocab=128256)
 LLAMA_VISION = dict(
-    _LLAMA, name="mllama", vocab=128264, context=131072, cross=(3, 8, 13, 18, 23, 28, 33, 38), tile=560, tiles=4, patch=14,
-    tower_side=40, tower_width=1280, tower_layers=32, global_layers=8, tower_heads=16, tower_mlp_dim=5120,
+    _LLAMA, name="mllama", vocab=128264, context=131072, cross=(3, 8, 13, 18, 23, 28, 33, 38), tile=560, tiles=4,
+    patch=14, tower_side=40, tower_width=1280, tower_layers=32, global_layers=8, tower_heads=16, tower_mlp_dim=5120,
     intermediate=(3, 7, 15, 23, 30), image_mean=(0.48145466, 0.4578275, 0.40821073),
     image_std=(0.26862954, 0.26130258, 0.27577711))
 SMOLVLM = dict(
