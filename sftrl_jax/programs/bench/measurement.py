@@ -8,11 +8,11 @@ import jax
 from sftrl_jax.programs.bench import table
 from sftrl_jax.programs.bench.hf_peer import Peer
 from sftrl_jax.programs.bench.machine_peak import MachinePeak
+from sftrl_jax.programs.bench.memory_use import MemoryUse
 from sftrl_jax.programs.bench.paired_timing import Work, alternate
 from sftrl_jax.programs.bench.workloads import Timed
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.plan.local import MemoryUse
 
 RECOMPUTED = {"full": "the activations of whole blocks", "light": "the cheap parts of blocks",
               "offload": "the cheap parts of blocks", "none": "nothing"}
