@@ -1,12 +1,16 @@
 """What SFT and RL are compared on is the same, word for word; only what belongs to a method may differ."""
 
+import dataclasses
 import pathlib
 
 import pytest
 
+from sftrl_jax.checkpoints import families
+from sftrl_jax.models.vision.mllama.model import MllamaConfig
 from sftrl_jax.programs.cli import experiments
 from sftrl_jax.programs.config import nested, resolve
 from sftrl_jax.programs.experiment import run_config
+from sftrl_jax.programs.start.pretrained import PretrainedConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -105,3 +109,16 @@ def test_published_figures_are_of_rows_of_one_length(spec, monkeypatch):
   """What a microbatch computes is charged, so another number of lengths is another number of updates at equal FLOPs."""
   monkeypatch.chdir(ROOT)
   assert resolved(spec).compute.lengths == 1 < resolved("configs/pod/ppo.py").compute.lengths
+
+
+def test_the_papers_model_in_numbers_is_the_one_that_transformers_describes():
+  """Llama-3.2-11B-Vision-Instruct is transformers' default, but for its tiles and its rotary positions."""
+  from configs.paper.setup.models import LLAMA_VISION
+  rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
+  described = families.describe({"model_type": "mllama", "text_config": {"rope_scaling": rope},
+                                 "vision_config": {"image_size": 560}})
+  ours = MllamaConfig(**{key: value for key, value in LLAMA_VISION.items() if key != "name"})
+  free = {field.name for field in dataclasses.fields(PretrainedConfig)} | {"image_id", "image_mean", "image_std"}
+  for field in dataclasses.fields(MllamaConfig):
+    assert field.name in free or getattr(ours, field.name) == getattr(described, field.name), field.name

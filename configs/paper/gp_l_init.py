@@ -14,8 +14,8 @@ Here: Llama-3.1-8B-Instruct, hands drawn for every update instead of a file, one
 Planned, with rows in bytes, three times as long: 21 of 96 GiB a chip, at least 1.2 chip-hours (9 minutes).
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):
-  return task.supervised("gp_l", choice, task.HUB, steps=400, warmup=188)
+  return task.supervised("gp_l", choice, "", steps=400, warmup=188)

@@ -22,7 +22,7 @@ Planned whole, rollouts and scoring included, with --config.compute.lengths=1 an
 as long: 22.3 of 96 GiB a chip; a step takes at least 65 s, so 20 steps take at least 2.9 chip-hours.
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):

@@ -13,7 +13,7 @@ As gp_l_init.py, from its end. The optimizer's memory begins anew, so it has 20 
 Planned, with rows in bytes, three times as long: 21 of 96 GiB a chip, at least 17.1 chip-hours (2.1 hours).
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):

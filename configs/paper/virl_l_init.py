@@ -14,8 +14,8 @@ The paper's warm-up for V-IRL-L is not known, as the size of its data is not; he
 Planned as virl_l_sft.py, whose updates it has: 23 of 96 GiB a chip, at least 0.2 chip-hours (1.5 minutes).
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):
-  return task.supervised("virl_l", choice, task.HUB, steps=25, warmup=5)
+  return task.supervised("virl_l", choice, "", steps=25, warmup=5)

@@ -20,7 +20,7 @@ least 1,723 s, if every route is walked to its end, so 15 steps take at least 57
 that are set here, for rows of tokens, do not fit with the bytes of :numbers, whose rows are three times as long.
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):

@@ -13,7 +13,7 @@ for 10.7e9 weights, which is about 1,400 updates of 128 examples of 430 tokens.
 Planned, with rows in bytes, three times as long: 23 of 96 GiB a chip, at least 3.9 chip-hours (29 minutes).
 """
 
-from configs.paper import task
+from configs.paper.setup import task
 
 
 def get_config(choice=""):

@@ -131,6 +131,23 @@ def attend_in_chunks(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, in
   return mixed.reshape(B, H, pieces * queries, C)[:, :, :T]
 
 
+def attend_by_chunks(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS: jax.Array, queries: int
+                     ) -> jax.Array:
+  """`attend` under any mask, with the scores of at most `queries` queries a row at once, also in the backward pass,
+  which computes those of each chunk again."""
+  B, H, T, C = q_BHTC.shape
+  if queries >= T:
+    return attend(q_BHTC, k_BKSC, v_BKSC, allowed_BTS)
+  size = min(queries, -(-T // (8 * -(-T // queries))) * 8)   # even pieces, of whole rows of an accelerator's tiles
+  pieces = -(-T // size)
+  fill = (0, pieces * size - T)   # queries of padding are never read
+  q = jnp.pad(q_BHTC, ((0, 0), (0, 0), fill, (0, 0))).reshape(B, H, pieces, size, C)
+  allowed = jnp.pad(allowed_BTS, ((0, 0), fill, (0, 0))).reshape(B, pieces, size, -1)
+  chunk = jax.checkpoint(lambda arrays: attend(arrays[0], k_BKSC, v_BKSC, arrays[1]), prevent_cse=False)
+  mixed = jax.lax.map(chunk, (jnp.moveaxis(q, 2, 0), jnp.moveaxis(allowed, 1, 0)))
+  return jnp.moveaxis(mixed, 0, 2).reshape(B, H, pieces * size, C)[:, :, :T]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _mix(q_BKXC, k_BKSC, v_BKSC, bias_BTS, softcap):
   return _mix_forward(q_BKXC, k_BKSC, v_BKSC, bias_BTS, softcap)[0]

@@ -183,13 +183,20 @@ def reads_whole_episodes(config: Any) -> bool:
   return getattr(config, "mean", "") == "sequence" or getattr(config, "ratio", "") == "sequence"
 
 
-def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh) -> None:
-  """ValueError unless the batch can be cut by the section's numbers and the mesh can split it."""
+def check(name: str, config: Any, batch: int, microbatches: int, rollout: RolloutConfig, mesh: Mesh,
+          episode_rows: int = 1) -> None:
+  """ValueError unless the batch can be cut by the section's numbers and the mesh can split it.
+
+  batch: episodes, each of so many rows
+  """
   pieces, cut = config.minibatches, f"batch / {name}.minibatches"
   refuse_indivisible("batch", batch, f"{name}.minibatches", pieces)
-  refuse_indivisible(cut, batch // pieces, "compute.microbatches", microbatches)
   refuse_uneven(cut, batch // pieces, mesh)
-  refuse_uneven(f"{cut} / compute.microbatches", batch // pieces // microbatches, mesh)
+  units, of_rows = batch // pieces, "" if episode_rows == 1 else f" x {episode_rows} rows"
+  if not reads_whole_episodes(config):
+    units, cut = units * episode_rows, f"{cut}{of_rows}"
+  refuse_indivisible(cut, units, "compute.microbatches", microbatches)
+  refuse_uneven(f"{cut} / compute.microbatches", units // microbatches, mesh)
   if isinstance(config, GroupConfig):
     refuse_indivisible("batch", batch, f"{name}.group", config.group)
     refuse_indivisible("rollout.rows", rollout.rows, f"{name}.group", config.group)

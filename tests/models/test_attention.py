@@ -169,10 +169,35 @@ def test_chunks_of_queries_are_all_queries_at_once(queries, window, softcap):
   np.testing.assert_allclose(*(np.asarray(x).swapaxes(1, 2)[real] for x in (chunked, whole)), atol=1e-6)
 
 
+def largest(jaxpr):
+  """Numbers in the largest array that a program makes."""
+  return max([variable.aval.size for eqn in jaxpr.eqns for variable in eqn.outvars] + [
+      largest(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)])
+
+
 def test_chunks_of_queries_never_hold_the_scores_of_all():
   q, k = (jax.ShapeDtypeStruct((2, heads, 512, 4), jnp.float32) for heads in (4, 2))
   ints = jax.ShapeDtypeStruct((2, 512), jnp.int32)
   jaxpr = jax.make_jaxpr(attention.attend_in_chunks)(q, k, k, Inputs(ints, ints, ints))
-  largest = lambda jaxpr: max([variable.aval.size for eqn in jaxpr.eqns for variable in eqn.outvars] + [
-      largest(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)])
   assert largest(jaxpr.jaxpr) == 2 * 4 * attention.QUERIES * 512   # and not 2 * 4 * 512 * 512
+
+
+@pytest.mark.parametrize("queries", [3, 16, 99])
+def test_chunks_under_any_mask_have_the_results_and_gradients_of_all_at_once(queries):
+  q, k, v, weights = normal(1, 2, 4, 37, 6), normal(2, 2, 2, 9, 6), normal(3, 2, 2, 9, 6), normal(4, 2, 4, 37, 6)
+  allowed = some_keys(2, 37, 9)
+
+  def both(attend):
+    loss = lambda arrays: jnp.sum(attend(*arrays, allowed) * weights)
+    return jax.jit(jax.value_and_grad(loss))((q, k, v))
+
+  chunked = lambda *arrays: attention.attend_by_chunks(*arrays, queries)
+  for ours, whole in zip(jax.tree.leaves(both(chunked)), jax.tree.leaves(both(attention.attend)), strict=True):
+    np.testing.assert_allclose(ours, whole, atol=2e-5)
+
+
+def test_chunks_under_any_mask_never_hold_the_scores_of_all_also_backwards():
+  q, k = (jax.ShapeDtypeStruct((2, heads, size, 4), jnp.float32) for heads, size in ((4, 512), (2, 64)))
+  loss = lambda q, k, v, allowed: attention.attend_by_chunks(q, k, v, allowed, 128).sum()
+  jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(q, k, k, jax.ShapeDtypeStruct((2, 512, 64), bool))
+  assert largest(jaxpr.jaxpr) == 2 * 4 * 128 * 64   # and not 2 * 4 * 512 * 64

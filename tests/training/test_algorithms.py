@@ -35,6 +35,21 @@ def test_groups_are_split_by_the_mesh(monkeypatch):
     algorithms.check("grpo", section, 16, 1, RolloutConfig(rows=8), mesh)
 
 
+def test_rows_of_an_episode_may_be_in_several_microbatches_unless_the_loss_reads_them_together(monkeypatch):
+  monkeypatch.setattr("sftrl_jax.parallel.mesh.rows", lambda mesh: 2)
+  mesh = types.SimpleNamespace(shape={"data": 2})
+  check = lambda name, microbatches, **fields: algorithms.check(
+      name, ALGORITHMS[name].section(minibatches=2, **fields), 8, microbatches, RolloutConfig(rows=8), mesh, 3)
+  for microbatches in (1, 2, 3, 6):   # of 4 episodes of 3 rows
+    check("ppo", microbatches)
+  for microbatches, message in ((5, "must divide config.batch / ppo.minibatches x 3 rows = 12"), (4, "is 3, but the")):
+    with pytest.raises(ValueError, match=message):
+      check("ppo", microbatches)
+  check("grpo", 2, group=2, ratio="sequence")
+  with pytest.raises(ValueError, match="must divide config.batch / grpo.minibatches = 4"):
+    check("grpo", 3, group=2, ratio="sequence")
+
+
 def test_sections_are_frozen_and_hashable():
   for method in ALGORITHMS.values():
     assert hash(method.section()) == hash(method.section())

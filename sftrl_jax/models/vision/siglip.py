@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.models.attention import attend
+from sftrl_jax.models.attention import attend_by_chunks
 from sftrl_jax.models.decoder import Project, mark_saved, remat_policy
 from sftrl_jax.models.layout import ROWS, constrain
 from sftrl_jax.models.vision.config import VisionConfig
 from sftrl_jax.projections import TOWER_PROJECTIONS
 from sftrl_jax.shapes import check
 
+QUERIES = 1024   # patches of a picture whose scores exist at once; all 6,432 of Llama-3.2-Vision's take gigabytes
 ACTIVATIONS = {"gelu": functools.partial(nn.gelu, approximate=True),
                "erf_gelu": functools.partial(nn.gelu, approximate=False),
                "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x), "silu": nn.silu, "relu": nn.relu}
@@ -130,7 +131,7 @@ class TowerAttention(nn.Module):
   def __call__(self, x_BTD, allowed_BTS):
     c = self.config
     q_BHTC, k_BHTC, v_BHTC = (_project(c, f"attn/{name}", "bte,ega->bgta")(x_BTD) for name in "qkv")
-    mixed_BHTC = mark_saved(c, attend(q_BHTC, k_BHTC, v_BHTC, allowed_BTS))
+    mixed_BHTC = mark_saved(c, attend_by_chunks(q_BHTC, k_BHTC, v_BHTC, allowed_BTS, QUERIES))
     return _project(c, "attn/o", "bgta,gae->bte", (2 * c.tower_layers) ** -0.5)(mixed_BHTC)
 
 

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import DecoderConfig
+from sftrl_jax.models.vision.config import VisionConfig
+from sftrl_jax.models.vision.idefics3 import Idefics3Config
 from sftrl_jax.programs.bench.paired_timing import Work, timed
 from sftrl_jax.programs.bench.workloads import Examples
 from sftrl_jax.programs.config.errors import ConfigError
@@ -20,17 +23,19 @@ from sftrl_jax.programs.config.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Peer:
-  """A transformers model on torch, and its optimizer."""
+  """A transformers model on torch, and its optimizer. normalisation: (mean, std) of the pixels of pictures."""
 
   model: Any
   optimizer: Any
   device: Any
   clip: float
   versions: str
+  normalisation: tuple = ()
 
 
 def load_peer(config: DecoderConfig, params: dict, threads: int, learning_rate: float, clip: float) -> Peer:
-  """Exports our weights, and loads them into transformers. ConfigError where torch or transformers is missing.
+  """Exports our weights, and loads them into transformers. ConfigError where torch or transformers is missing, and for
+  a model that reads pictures in another way than Idefics3 and SmolVLM.
 
   params: of `model`, stacked; threads: of torch; clip: largest norm of gradients, 0 for none
   """
@@ -40,6 +45,9 @@ def load_peer(config: DecoderConfig, params: dict, threads: int, learning_rate: 
   except ImportError as error:
     raise ConfigError(f"--against=hf needs torch and transformers ({error}): pip install 'sftrl-jax[hf]' torch.") from (
         error)
+  if isinstance(config, VisionConfig) and not isinstance(config, Idefics3Config):
+    raise ConfigError("--against=hf gives the peer pictures as Idefics3 and SmolVLM read them, but the model is a "
+                      f"{type(config).__name__}: time this one without --against.")
   torch.set_num_threads(threads)
   with tempfile.TemporaryDirectory() as folder:
     model = load_model(Path(folder), config, params, config.dtype)
@@ -48,7 +56,8 @@ def load_peer(config: DecoderConfig, params: dict, threads: int, learning_rate: 
   optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
   versions = f"torch {torch.__version__} ({threads} threads, {model.device.type}), transformers " + (
       transformers.__version__)
-  return Peer(model, optimizer, model.device, clip, versions)
+  normalisation = (config.image_mean, config.image_std) if isinstance(config, VisionConfig) else ()
+  return Peer(model, optimizer, model.device, clip, versions, normalisation)
 
 
 def load_model(folder: Path, config: DecoderConfig, params: dict, dtype: str) -> Any:
@@ -66,7 +75,8 @@ def load_model(folder: Path, config: DecoderConfig, params: dict, dtype: str) ->
   before = os.environ.get("HF_HUB_OFFLINE")
   os.environ["HF_HUB_OFFLINE"] = "1"
   try:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    kind = "ImageTextToText" if isinstance(config, VisionConfig) else "CausalLM"
+    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", local_files_only=True)
     model = model.to("cuda" if cuda else "cpu")
     for parameter in model.parameters():   # which may be mapped from a file that is deleted
@@ -84,9 +94,13 @@ def recomputes(config: DecoderConfig) -> bool:
   return config.remat == "full"
 
 
-def train(peer: Peer, examples: Examples, rows: int) -> Work:
-  """One optimizer step over all examples: `rows` at a time, padded to the longest of them."""
+def train(peer: Peer, examples: Examples, rows: int, images_BIYXC: np.ndarray | None = None) -> Work:
+  """One optimizer step over all examples: `rows` at a time, padded to the longest of them.
+
+  images_BIYXC: of the examples, which then are `rows`; None of a model of text
+  """
   import torch
+  pictures = _pictures(peer, images_BIYXC)
   pieces = [examples[first:first + rows] for first in range(0, len(examples), rows)]
   batches, label_count = [], sum(sum(weight > 0 for weight in weights[1:]) for _, weights in examples)
   for piece in pieces:
@@ -102,7 +116,7 @@ def train(peer: Peer, examples: Examples, rows: int) -> Work:
   def step() -> None:
     peer.model.train()
     for tokens, mask, labels in batches:
-      out = peer.model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False,
+      out = peer.model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False, **pictures,
                        num_items_in_batch=torch.tensor(label_count, device=peer.device))
       out.loss.backward()
     torch.nn.utils.clip_grad_norm_(peer.model.parameters(), peer.clip or float("inf"))
@@ -113,31 +127,31 @@ def train(peer: Peer, examples: Examples, rows: int) -> Work:
   return step
 
 
-def prefill(peer: Peer, tokens_BT: np.ndarray) -> Work:
+def prefill(peer: Peer, inputs: Inputs) -> Work:
   """Reads prompts into a cache, and picks the first token of each response."""
   import torch
-  tokens = torch.from_numpy(tokens_BT.astype(np.int64)).to(peer.device)
+  tokens, pictures = _ids(peer, inputs), _pictures(peer, inputs.images_BIYXC)
 
   def run() -> None:
     peer.model.eval()
     with torch.inference_mode():
-      out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+      out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1, **pictures)
       out.logits[:, -1].argmax(-1)
     _wait(peer)
 
   return run
 
 
-def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Work, str]:
+def decode(peer: Peer, inputs: Inputs, steps: int) -> tuple[Work, str]:
   """(work that decodes `steps` greedy tokens a row after the prompts, a note on how).
 
   It is the faster of a plain loop over the cache and of model.generate less its time up to the first token.
   """
   import torch
-  tokens = torch.from_numpy(tokens_BT.astype(np.int64)).to(peer.device)
+  tokens, pictures = _ids(peer, inputs), _pictures(peer, inputs.images_BIYXC)
   peer.model.eval()
   with torch.inference_mode():
-    out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+    out = peer.model(input_ids=tokens, use_cache=True, logits_to_keep=1, **pictures)
   cache, first = out.past_key_values, out.logits[:, -1:].argmax(-1)
 
   def loop() -> None:
@@ -152,7 +166,7 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Work, str]:
   def generate(new: int) -> None:
     with torch.inference_mode():
       peer.model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, min_new_tokens=new,
-                          do_sample=False, use_cache=True, pad_token_id=0)
+                          do_sample=False, use_cache=True, pad_token_id=0, **pictures)
     _wait(peer)
 
   loop()
@@ -161,6 +175,21 @@ def decode(peer: Peer, tokens_BT: np.ndarray, steps: int) -> tuple[Work, str]:
   by_loop, by_generate = timed(loop), beyond_first()
   note = f"loop {1e3 * by_loop / steps:.1f} ms, generate {1e3 * by_generate / steps:.1f} ms a step"
   return (loop, f"{note}; loop is timed") if by_loop <= by_generate else (beyond_first, f"{note}; generate is timed")
+
+
+def _ids(peer: Peer, inputs: Inputs) -> Any:
+  import torch
+  return torch.from_numpy(np.asarray(inputs.tokens_BT, np.int64)).to(peer.device)
+
+
+def _pictures(peer: Peer, images_BIYXC: np.ndarray | None) -> dict:
+  """The arguments of the peer's model for pictures: pixels as its processor makes them; {} without pictures."""
+  import torch
+  if images_BIYXC is None:
+    return {}
+  mean, std = (np.asarray(values, np.float32) for values in peer.normalisation)
+  pixels = (np.asarray(images_BIYXC, np.float32) / 255 - mean) / std
+  return {"pixel_values": torch.from_numpy(pixels.transpose(0, 1, 4, 2, 3).copy()).to(peer.device, peer.model.dtype)}
 
 
 def _wait(peer: Peer) -> None:

@@ -3,9 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
+
 from sftrl_jax.programs.bench import table
 from sftrl_jax.programs.bench.hf_peer import Peer
 from sftrl_jax.programs.bench.machine_peak import MachinePeak
+from sftrl_jax.programs.bench.memory_use import MemoryUse
 from sftrl_jax.programs.bench.paired_timing import Work, alternate
 from sftrl_jax.programs.bench.workloads import Timed
 from sftrl_jax.programs.config.errors import ConfigError
@@ -71,6 +74,13 @@ class Measurement:
   peers: tuple[str, ...] = ()
 
 
+def _memory(work: Work) -> float | None:
+  """Bytes of this process, at the peak of one run of the work, above what it held before; None where not known."""
+  began = MemoryUse.now()
+  work()
+  return began.increase()
+
+
 def measure(bench: Bench, work: str, shape: str, timed: Timed, theirs: Work | None, steps: int = 1, note: str = "",
             sides: str = "") -> dict:
   """The line of one work, after it is printed.
@@ -80,6 +90,9 @@ def measure(bench: Bench, work: str, shape: str, timed: Timed, theirs: Work | No
   """
   line = table.line_of(work, shape, timed, alternate(timed.run, theirs, bench.pairs), bench.peak,
                        bench.experiment.model.config.dtype, steps)
+  if theirs is not None and jax.default_backend() == "cpu":
+    line |= {key: grown for key, side in (("memory", timed.run), ("their_memory", theirs))
+             if (grown := _memory(side)) is not None}
   line |= {"note": note} if note else {}
   line |= {"sides": sides} if sides and theirs else {}
   bench.say(table.describe_line(line))

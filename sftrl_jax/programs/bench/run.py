@@ -5,6 +5,7 @@ close in time can be trusted, and a comparison of two runs cannot.
 """
 
 import dataclasses
+import functools
 import gc
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh, rules
 from sftrl_jax.parallel.mesh import shard_rows
@@ -119,12 +121,15 @@ def _decoding_params(bench: Bench) -> dict:
   return bench.experiment.actor.compiled.to_decoding(full_params["model"])
 
 
+def _prompts(bench: Bench, rows: int, text: int) -> Inputs:
+  return workloads.prompts(rows, text, bench.experiment.model.config.vocab, bench.experiment.tokenizer.reader)
+
+
 def _prefill(bench: Bench) -> list[dict]:
-  (rows, length), experiment = PREFILL, bench.experiment
-  timed = workloads.prefill(experiment.actor.decoder, _decoding_params(bench), experiment.mesh, rows, length)
-  tokens = workloads.ids_of(rows, length, experiment.model.config.vocab)
-  theirs = hf_peer.prefill(bench.peer, tokens) if bench.peer else None
-  return [measure(bench, "prefill", f"{rows}x{length}", timed, theirs)]
+  experiment, inputs = bench.experiment, _prompts(bench, *PREFILL)
+  timed = workloads.prefill(experiment.actor.decoder, _decoding_params(bench), experiment.mesh, inputs)
+  theirs = hf_peer.prefill(bench.peer, inputs) if bench.peer else None
+  return [measure(bench, "prefill", "x".join(map(str, inputs.tokens_BT.shape)), timed, theirs)]
 
 
 def _decode(bench: Bench) -> list[dict]:
@@ -133,11 +138,10 @@ def _decode(bench: Bench) -> list[dict]:
     if rows % mesh.rows(bench.experiment.mesh):
       bench.say(f"decode batch {rows} is left out: the mesh splits rows {mesh.rows(bench.experiment.mesh)} ways")
       continue
-    timed = workloads.decode(bench.experiment.actor.decoder, decoding, bench.experiment.mesh, rows, length, STEPS)
-    theirs, note = None, ""
+    inputs, theirs, note = _prompts(bench, rows, length), None, ""
+    timed = workloads.decode(bench.experiment.actor.decoder, decoding, bench.experiment.mesh, inputs, STEPS)
     if bench.peer:
-      tokens = workloads.ids_of(rows, length, bench.experiment.model.config.vocab)
-      theirs, note = hf_peer.decode(bench.peer, tokens, STEPS)
+      theirs, note = hf_peer.decode(bench.peer, inputs, STEPS)
     lines.append(measure(bench, "decode", f"batch {rows}", timed, theirs, steps=STEPS, note=note))
     del timed, theirs
     gc.collect()
@@ -145,7 +149,8 @@ def _decode(bench: Bench) -> list[dict]:
 
 
 def _sft(bench: Bench) -> list[dict]:
-  """One step on rows without padding, and one on half as many rows packed with ragged examples."""
+  """One step on rows without padding, and one on half as many rows packed with ragged examples; of a model that reads
+  pictures, one on rows that begin with pictures."""
   experiment, vocab = bench.experiment, bench.experiment.model.config.vocab
   rows, length = experiment.batch, experiment.data.length if experiment.data else experiment.actor.row_len()
   learner = make_sft_learner(experiment, length)
@@ -155,13 +160,15 @@ def _sft(bench: Bench) -> list[dict]:
   theirs_too = remat if hf_peer.recomputes(experiment.model.config) else "none"
   sides = f"ours recomputes {RECOMPUTED[remat]} (model.remat={remat}), the peer {RECOMPUTED[theirs_too]}"
   half = rows // 2 if rows % (2 * experiment.compute.microbatches) == 0 else rows
-  lines = []
-  for name, count, make_batch in (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged)):
+  lines, reader = [], experiment.tokenizer.reader
+  kinds = (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged))
+  kinds = (("sft", rows, functools.partial(workloads.with_pictures, reader=reader)),) if reader else kinds
+  for name, count, make_batch in kinds:
     batch, examples = make_batch(count, length, vocab)
     if learner.minibatches > 1:   # of what the train step reads, its numbers do not change how long it takes
       batch = batch.replace(old_logprobs_BT=np.zeros_like(batch.weights_BT))
     timed = workloads.train(training, batch, int(batch.weights_BT.sum()))
-    theirs = hf_peer.train(bench.peer, examples, count) if bench.peer else None
+    theirs = hf_peer.train(bench.peer, examples, count, batch.inputs.images_BIYXC) if bench.peer else None
     lines.append(measure(bench, name, f"{count}x{length}", timed, theirs, sides=sides))
     del timed, theirs   # frees the state before the next one is made
     gc.collect()

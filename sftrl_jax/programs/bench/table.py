@@ -54,6 +54,8 @@ COLUMNS = (("work", "work", 16, str), ("shape", "shape", 10, str), ("ms_per_step
            ("of_peak", "of peak", 9, "{:.0%}".format), ("of_bandwidth", "of memory", 11, "{:.0%}".format),
            ("alive", "alive", 8, "{:.0%}".format), ("their_alive", "undivided", 11, "{:.0%}".format),
            ("temporaries", "temporaries", 13, lambda size: f"{size / 1e9:.2f} GB"),
+           ("memory", "memory", 10, lambda size: f"{size / 1e9:.2f} GB"),
+           ("their_memory", "peer memory", 13, lambda size: f"{size / 1e9:.2f} GB"),
            ("their_tokens_per_second", "peer tokens/s", 15, _number), ("ratio", "ratio", 8, "{:.2f}".format),
            ("ratio_spread", "pairs", 14, lambda spread: f"{spread[0]:.2f} - {spread[1]:.2f}"))
 

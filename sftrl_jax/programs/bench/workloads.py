@@ -16,13 +16,14 @@ from sftrl_jax.models import Model, flops
 from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.objectives.batches import GroupBatch, PolicyBatch, TokenBatch
 from sftrl_jax.parallel.mesh import shard_rows
+from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.loop.jitted import JittedFunctions
 from sftrl_jax.programs.sample.generate import Generator
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.sample import Sampling
-from sftrl_jax.text.images import ImageReader
+from sftrl_jax.text.images import ImageReader, Pictures, TiledReader
 
 SHORTEST = 16   # tokens of the shortest ragged example
 Examples = Sequence[tuple[Sequence[int], Sequence[float]]]   # (ids, weights)
@@ -83,6 +84,42 @@ def unpadded(rows: int, length: int, vocab: int, reader: ImageReader | None = No
   return batch, [(row[:-1].tolist(), [1.0] * length) for row in ids]
 
 
+def picture_of(reader: ImageReader) -> tuple[list[int], Pictures]:
+  """(ids, pixels) of a picture of noise, which has as many tiles as a square one may have."""
+  size = (2 * reader.width,) * 2 if isinstance(reader, TiledReader) else (reader.height, reader.width)
+  picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+  return reader.ids(picture), reader.pixels(picture)
+
+
+def prompts(rows: int, text: int, vocab: int, reader: ImageReader | None = None) -> Inputs:
+  """Rows of `text` random ids, without padding. Before them stand pictures, where the model reads them, as many as a
+  row may have."""
+  tokens_BT = ids_of(rows, text, vocab)
+  if reader is None:
+    return unpadded_inputs(tokens_BT)
+  ids, pixels = picture_of(reader)
+  count = reader.images // len(pixels)
+  tokens_BT[tokens_BT == reader.image_id] = 1
+  before_BT = np.broadcast_to(np.asarray(ids * count, np.int32), (rows, count * len(ids)))
+  inputs = unpadded_inputs(np.concatenate([before_BT, tokens_BT], axis=1))
+  return reader.add(inputs, [pixels * count] * rows)
+
+
+def with_pictures(rows: int, length: int, vocab: int, reader: ImageReader) -> tuple[TokenBatch, Examples]:
+  """As `unpadded`, with pictures at the beginning of each row, whose ids are no labels. ConfigError where a row has no
+  room for text behind them."""
+  before = prompts(1, 0, vocab, reader).tokens_BT.shape[1]
+  if length < before + 2:
+    raise ConfigError(f"config.data.length is {length}, but the pictures of a row take {before} tokens: use "
+                      f"--config.data.length={before + 2} or more.")
+  inputs = prompts(rows, length + 1 - before, vocab, reader)
+  ids_BT, weights_BT = inputs.tokens_BT, np.ones((rows, length), np.float32)
+  weights_BT[:, : before - 1] = 0.0
+  inputs = unpadded_inputs(ids_BT[:, :-1].copy()).replace(images_BIYXC=inputs.images_BIYXC)
+  examples = [(row.tolist(), [0.0, *weights.tolist()]) for row, weights in zip(ids_BT, weights_BT, strict=True)]
+  return TokenBatch(inputs, ids_BT[:, 1:].copy(), weights_BT), examples
+
+
 def ragged(rows: int, length: int, vocab: int) -> tuple[TokenBatch, Examples]:
   """(a packed batch of examples; the same examples, for the peer).
 
@@ -124,9 +161,9 @@ def train(training: Training, batch: TokenBatch | PolicyBatch | GroupBatch, labe
   return Timed(run, tokens, cost, labels, temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
 
 
-def prefill(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int) -> Timed:
-  """Reads prompts into a new cache, and picks the likeliest first token of each response."""
-  inputs = shard_rows(mesh, unpadded_inputs(ids_of(rows, length, model.config.vocab)))
+def prefill(model: Model, decoding: dict, mesh: Mesh, inputs: Inputs) -> Timed:
+  """Reads prompts, which have no padding, into a new cache, and picks the likeliest first token of each response."""
+  (rows, length), inputs = inputs.tokens_BT.shape, shard_rows(mesh, inputs)
 
   @jax.jit
   def read(params: dict, inputs: Inputs) -> tuple[Cache, jax.Array]:
@@ -137,15 +174,16 @@ def prefill(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int) ->
   def run() -> None:
     jax.block_until_ready(read(decoding, inputs))
 
-  return Timed(run, rows * length, flops.forward(model.config, rows * length, length, unembedded=rows))
+  cost = flops.forward(model.config, rows * length, length, unembedded=rows) + flops.pictures(model.config, rows)
+  return Timed(run, rows * length, cost)
 
 
-def decode(model: Model, decoding: dict, mesh: Mesh, rows: int, length: int, steps: int) -> Timed:
-  """Decodes `steps` greedy tokens a row after prompts of `length`, by the loop of rollouts; no row stops early."""
+def decode(model: Model, decoding: dict, mesh: Mesh, inputs: Inputs, steps: int) -> Timed:
+  """Decodes `steps` greedy tokens a row after these prompts, by the loop of rollouts; no row stops early."""
+  rows, length = inputs.tokens_BT.shape
   endless = types.SimpleNamespace(stops=(-1,), pad=0)
   compiled = Generator(model, endless, decoding, mesh, Sampling(steps)).compiled
-  prompts = shard_rows(mesh, unpadded_inputs(ids_of(rows, length, model.config.vocab)))
-  cache = compiled.read(decoding, compiled.empty(rows, length + steps), prompts)
+  cache = compiled.read(decoding, compiled.empty(rows, length + steps), shard_rows(mesh, inputs))
   ones = np.ones((rows, 1), np.int32)
   last_tokens = shard_rows(mesh, Inputs(ones, ones * length, ones))
   live_B, numbers_B = shard_rows(mesh, (np.ones(rows, bool), np.arange(rows, dtype=np.uint32)))

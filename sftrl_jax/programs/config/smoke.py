@@ -40,6 +40,11 @@ PAIRS = {"data.pairs": 8, "data.heldout_pairs": 4, "data.ties": "coin", "data.pr
 # vocabulary is a few bytes, but a chat template's own tokens fall away. A response may be cut off.
 BYTES = {"rollout.prompt_tokens": 3, "rollout.feedback_tokens": 3, "data.length": 3}
 MOST_BYTES, RESPONSE = 2816, 12
+# In place of a large model that reads pictures: this one resizes any picture to one tile of 2 x 2 features.
+LARGE_READERS = ("mllama", "idefics3")
+SMALL_READER = {"name": "idefics3", "image_height": 16, "image_width": 16, "image_longest": 16, "patch": 4,
+                "tower_side": 4, "image_splitting": False, "tower_width": 8, "tower_heads": 2, "tower_layers": 1,
+                "tower_mlp_dim": 16}
 # A study runs its methods' own :smoke, from one newborn model, so that it needs no base and no other process.
 STUDY = {"study.bases": 1, "study.seeds": 1, "study.jobs": 1, "study.flops": 0.0, "study.eval_episodes": ROWS,
          "study.at": (), "study.shipped": "scratch", "study.bases_of": {}}
@@ -69,6 +74,8 @@ def smoke(config: Mapping) -> ConfigDict:
 def _run(tree: dict) -> dict:
   if _at(tree, "model.name") == "pretrained":
     tree = _without_weights(tree)
+  elif _at(tree, "model.name") in LARGE_READERS:
+    tree = _with_model(tree, SMALL_READER)
   for path, most in AT_MOST.items():
     value = _at(tree, path)
     if type(value) is int and value > most:
@@ -88,8 +95,13 @@ def _without_weights(tree: dict) -> dict:
       nested.put(tree, path, min(bytes_per_token * value, MOST_BYTES))
   if type(_at(tree, "rollout.max_new_tokens")) is int:
     nested.put(tree, "rollout.max_new_tokens", RESPONSE)
-  tree["model"] = {**{key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}, "layers": 1}
-  return {**tree, "tokenizer": {"name": "bytes"}}
+  return {**_with_model(tree, SMALL_READER if _at(tree, "env.vision") else {}), "tokenizer": {"name": "bytes"}}
+
+
+def _with_model(tree: dict, family: dict) -> dict:
+  """The config with a model of one layer and of some family, computed as the one that it replaces."""
+  kept = {key: value for key, value in tree["model"].items() if key in ("dtype", "remat")}
+  return {**tree, "model": {**kept, **family, "layers": 1}}
 
 
 def _study(tree: dict) -> dict:

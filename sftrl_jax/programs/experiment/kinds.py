@@ -126,10 +126,9 @@ def _check_rl(experiment: Experiment) -> None:
   if not experiment.has_env:
     raise ValueError(NO_ENV.format(name=nothing.NAME, verb="rl", way_out=""))
   _refuse_unrewarded(experiment.env, experiment.config)
-  pieces = experiment.compute.microbatches
-  algorithms.refuse_indivisible("batch", experiment.batch, "compute.microbatches", pieces)
-  algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch, pieces,
-                   experiment.actor.rollout, experiment.mesh)
+  algorithms.check(experiment.config["algorithm"], experiment.algorithm_config, experiment.batch,
+                   experiment.compute.microbatches, experiment.actor.rollout, experiment.mesh,
+                   experiment.actor.episode_rows)
   name = experiment.config["algorithm"]
   algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
   experiment.algorithm.check(experiment)

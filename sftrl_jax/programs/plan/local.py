@@ -5,8 +5,6 @@ measured first: the prediction adds the time of a layer to the time without any.
 peaks. Where XLA has one CPU thread, seconds are that thread's CPU time: other processes do not count.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import gc
 import math
@@ -25,6 +23,7 @@ from sftrl_jax.parallel.chips import GIB
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.bench import machine_peak
 from sftrl_jax.programs.bench.machine_peak import MachinePeak
+from sftrl_jax.programs.bench.memory_use import MemoryUse
 from sftrl_jax.programs.bench.table import describe_machine
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
@@ -38,7 +37,6 @@ from sftrl_jax.training.log import write_json
 REPEATS, ENOUGH = 5, 2.0   # measurements of a function at most, and seconds after which no further one begins
 LEAST = 0.05   # seconds of a measurement: Linux counts the CPU time of a thread that runs elsewhere by the tick
 NUMBERS = ("parameters", "decoding", "reference", "reward model")   # roles whose arrays are not all zeros
-STATUS = Path("/proc/self/status")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,42 +178,6 @@ def _array(leaf, role: str, mesh: Mesh):
     whole = role == "batch" and jnp.issubdtype(leaf.dtype, jnp.integer)
     make = lambda: jnp.full(leaf.shape, int(whole), leaf.dtype)
   return jax.jit(make, out_shardings=leaf.sharding)()
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryUse:
-  """Bytes in use on all local devices when a measurement begins, and the peak until then. peak: -1 if unknown."""
-
-  used: int
-  peak: int
-
-  @classmethod
-  def now(cls) -> "MemoryUse":
-    """On CPU devices, the memory of this process, whose peak Linux is asked to reset."""
-    if jax.default_backend() == "cpu":
-      reset = STATUS.with_name("clear_refs")
-      if not STATUS.is_file() or not os.access(reset, os.W_OK):
-        return cls(0, -1)
-      with contextlib.suppress(AttributeError):   # glibc keeps freed memory, which would count as used
-        ctypes.CDLL(None).malloc_trim(0)
-      reset.write_text("5")   # resets VmHWM, see proc(5)
-      return cls(_status("VmRSS"), 0)
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    return cls(sum(device.get("bytes_in_use", 0) for device in stats),
-               sum(device.get("peak_bytes_in_use", 0) for device in stats))
-
-  def increase(self) -> float | None:
-    """The peak since then, above what was in use then; None where an earlier peak was higher."""
-    if jax.default_backend() == "cpu":
-      return None if self.peak < 0 else float(max(0, _status("VmHWM") - self.used))
-    now = self.now()
-    return float(now.peak - self.used) if now.peak > self.peak else None
-
-
-def _status(name: str) -> int:
-  """Bytes, from a line of /proc/self/status such as `VmRSS:  1024 kB`."""
-  line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-  return int(line.split()[1]) * 1024
 
 
 def to_json(measured: Measured, machine: Machine, predicted: float | None) -> dict:

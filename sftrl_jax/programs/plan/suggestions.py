@@ -18,6 +18,7 @@ from sftrl_jax.programs.config.errors import ConfigError, first_line
 from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.plan import topology
 from sftrl_jax.programs.plan.compilation import Plan
+from sftrl_jax.training.algorithms import reads_whole_episodes
 
 KL = "kl of an evaluation"
 ROWS = re.compile(r"(, \d+ rows| \d+( to \d+)?( again)?$).*")   # in the names of functions of a rollout
@@ -122,6 +123,8 @@ def _more_microbatches(plan: Plan) -> list[int]:
   """compute.microbatches doubled, as long as each microbatch has a row for every shard of the mesh."""
   config, section = plan.experiment.config, plan.experiment.algorithm_config
   rows = config["batch"] // (section.minibatches if section is not None else 1)
+  if section is not None and not reads_whole_episodes(section):
+    rows *= plan.experiment.actor.episode_rows
   pieces, shards, counts = config["compute"]["microbatches"], mesh.rows(plan.experiment.mesh), []
   while rows % (2 * pieces) == 0 and rows // (2 * pieces) % shards == 0:
     pieces *= 2

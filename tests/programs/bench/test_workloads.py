@@ -8,7 +8,11 @@ import pytest
 
 from sftrl_jax.models import DecoderConfig, build, flops
 from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.pictures.processors.idefics3 import Idefics3Processor
+from sftrl_jax.pictures.processors.mllama import MllamaProcessor
 from sftrl_jax.programs.bench import workloads
+from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.text.images import ImageReader, TiledReader
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +48,31 @@ def test_rows_without_padding_are_all_labels_and_the_peer_reads_the_same():
   assert (batch.targets_BT[:, :-1] == batch.inputs.tokens_BT[:, 1:]).all()
 
 
+@pytest.mark.parametrize("reader", [
+    ImageReader(7, 3, 4, 6, 2), TiledReader(7, 4, 16, 16, 5, Idefics3Processor(16, 32, True, "lanczos", 4)),
+    TiledReader(7, 1, 33, 8, 1, MllamaProcessor(8, 4, "bilinear"))])
+def test_rows_with_pictures_are_text_behind_as_many_as_fit_and_the_peer_reads_the_same(reader):
+  batch, examples = workloads.with_pictures(2, 30, 40, reader)
+  placeholders = reader.tokens * reader.images
+  tokens_BT = batch.inputs.tokens_BT
+  assert tokens_BT.shape == (2, 30) and batch.inputs.segments_BT.all()
+  assert (tokens_BT == reader.image_id).sum(axis=1).tolist() == [placeholders] * 2
+  assert (tokens_BT[:, :placeholders] == reader.image_id).all()
+  assert batch.inputs.images_BIYXC.any(axis=(2, 3, 4)).all()   # none is blank
+  assert batch.weights_BT.sum(axis=1).tolist() == [30 - placeholders + 1] * 2
+  assert (batch.targets_BT[:, :-1] == tokens_BT[:, 1:]).all()
+  for (ids, weights), row, target in zip(examples, tokens_BT, batch.targets_BT, strict=True):
+    assert ids == [*row, target[-1]] and weights == [0.0] * placeholders + [1.0] * (31 - placeholders)
+  with pytest.raises(ConfigError, match=f"config.data.length={placeholders + 2} or more"):
+    workloads.with_pictures(2, placeholders, 40, reader)
+
+
 def test_decoding_can_be_repeated_and_its_prompts_stay(model, decoding, mesh):
-  timed = workloads.decode(model, decoding, mesh, 2, 8, 4)
+  timed = workloads.decode(model, decoding, mesh, workloads.prompts(2, 8, 40), 4)
   for _ in range(3):
     timed.run()
   assert timed.tokens == 8 and timed.flops > 0
-  prefill = workloads.prefill(model, decoding, mesh, 2, 8)
+  prefill = workloads.prefill(model, decoding, mesh, workloads.prompts(2, 8, 40))
   prefill.run()
   assert prefill.tokens == 16 and timed.bytes > 0 == prefill.bytes
 

@@ -100,6 +100,17 @@ def test_what_is_made_like_others_is_built_small(path, one_device, monkeypatch):
   assert experiment.model.config.width == smoke.EXACTLY["model.width"] and experiment.limits.steps == 3
 
 
+@pytest.mark.parametrize("choice", ["11b", "smolvlm_numbers"])
+def test_a_large_model_that_reads_pictures_becomes_a_small_one_that_reads_the_same(choice, one_device, monkeypatch):
+  """Whatever the size of a picture: the task stays."""
+  monkeypatch.chdir(ROOT)
+  spec = f"configs/paper/gp_vl_ppo.py:{choice}"
+  config, _ = run_config.resolve_run(f"{spec}:smoke", (), "rl")
+  assert config.env.to_dict().items() >= resolve.load(spec).env.to_dict().items() and config.tokenizer.name == "bytes"
+  reader = build.build_experiment(config, "rl").tokenizer.reader
+  assert (reader.tokens, reader.images, config.model.width) == (4, 1, 16) and config.model.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("path", RLHF)
 def test_rlhf_asks_for_its_reward_model(path, one_device, monkeypatch):
   monkeypatch.chdir(ROOT)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 
 from sftrl_jax.parallel import peers
 from sftrl_jax.programs import evaluate, preference
-from sftrl_jax.programs.experiment import hosts_agree
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.experiment import hosts_agree, run_config
 
+ROOT = pathlib.Path(__file__).parents[3]
 ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
          "data": "", "versions": ["0.10.2", "0.10.2"], "devices of a process": 4}
 
@@ -189,17 +192,18 @@ def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
   assert sum("Written:" in said for _, said in pair[1]) == 1
 
 
-REWARDED = """
+TRAINED = """
 import json, pathlib, sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
-from sftrl_jax.programs import rl
+from sftrl_jax.programs import rl, sft
 
 hosts.join({})
 fellows = peers.connect()
-rl.run(ConfigDict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]) / "two")
+for name, config in json.loads(sys.argv[1]).items():
+  (rl if "algorithm" in config else sft).run(ConfigDict(config), pathlib.Path(sys.argv[2]) / name)
 """
 
 
@@ -207,7 +211,7 @@ def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny,
   config = tiny("rl", reward="", reward_model__start=reward_home(tmp_path / "reward", bias=0.1),
                 ppo__kl_target=5.0, ppo__kl_horizon=16, evals__variants="('id_seen',)")
   run_of(config, tmp_path / "one")
-  for code, output in run_in_two(REWARDED, config.to_dict(), tmp_path):
+  for code, output in run_in_two(TRAINED, {"two": config.to_dict()}, tmp_path):
     assert code == 0, output
   one, two = (lines_of(tmp_path / name, "metrics.jsonl") for name in ("one", "two"))
   for ours, theirs in zip(one, two, strict=True):
@@ -217,6 +221,29 @@ def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny,
   one, two = (lines_of(tmp_path / name, "evals.jsonl") for name in ("one", "two"))
   assert [line["proxy"] for line in two] == pytest.approx([line["proxy"] for line in one], abs=1e-5)
   assert (tmp_path / "two" / "reward_model.json").is_file()
+
+
+def test_two_processes_that_read_pictures_do_what_one_does(one_device, run_of, lines_of, tmp_path, monkeypatch):
+  """Half of the pictures are in each process. They matter: the connector is large from the start."""
+  monkeypatch.chdir(ROOT)
+  quick = {"model.connector_std": "1.0", "evals.variants": "('red',)", "evals.temperatures": "(0.0,)",
+           "log.report": "False", "mesh.cpu_threads": "0"}
+  configs = {name: run_config.resolve_for(verb, resolve.load(f"configs/paper/gp_vl_{name}.py:smoke"), [*quick.items()],
+                                          lambda _: None) for name, verb in (("sft", "sft"), ("ppo", "rl"))}
+  for code, output in run_in_two(TRAINED, {name: config.to_dict() for name, config in configs.items()}, tmp_path):
+    assert code == 0, output
+  for name, config in configs.items():
+    homes = tmp_path / f"{name}_one", tmp_path / name
+    run_of(config, homes[0])
+    for ours, theirs in zip(*(lines_of(home, "metrics.jsonl") for home in homes), strict=True):
+      keys = [key for key in ours if key == "grad_norm" or key.startswith(("loss", "response", "objective"))]
+      assert len(keys) > 1
+      assert [theirs[key] for key in keys] == pytest.approx([ours[key] for key in keys], rel=1e-4, abs=1e-5), keys
+    ours, theirs = (lines_of(home, "episodes.jsonl") for home in homes)
+    assert ours == theirs
+    assert len(ours) > 2
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-4),
+                 *(arrays_of(home, 3) for home in homes))
 
 
 def arrays_of(workdir, step):

@@ -1,10 +1,15 @@
 """The functions of a run are those that it runs, with arguments that fit one another."""
 
+import pathlib
+
 import jax
 import pytest
 
+from sftrl_jax.models import flops
+from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
-from sftrl_jax.programs.plan import jitted_functions
+from sftrl_jax.programs.plan import compilation, jaxpr_flops, jitted_functions
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.training.state import TrainState
 
@@ -84,6 +89,48 @@ def test_segments_are_listed_with_all_rows_and_called_as_often_as_the_longest_re
   lens = actor.cache_lens(0)
   assert len(grown) == len(lens) - 1 and [function.static["cache_len"] for function in grown] == list(lens[1:])
   assert [function.calls for function in grown] == [batches * experiment.model.config.layers] * (len(lens) - 1)
+
+
+@pytest.fixture(scope="module")
+def pictured(one_device):
+  """(experiment, its functions) of PPO of a small Llama-3.2-Vision on hands of one picture."""
+  model = {"name": "mllama", "layers": 2, "cross": (1,), "tile": 16, "patch": 8, "tower_side": 2, "tower_width": 32,
+           "tower_heads": 4, "tower_mlp_dim": 128, "tower_layers": 1, "width": 16, "heads": 2}
+  changes = [(f"model.{key}", str(value)) for key, value in model.items()]
+  config = resolve.load(str(pathlib.Path(__file__).parents[3] / "configs/paper/gp_vl_ppo.py:smoke"))
+  config.model, config.ppo.value_layers = {}, ()
+  experiment = build_experiment(run_config.resolve_for("rl", config, changes, lambda _: None), "rl")
+  return experiment, listed(experiment)
+
+
+def test_pictures_are_read_where_a_chat_begins_and_what_is_made_of_them_is_kept(pictured):
+  (experiment, functions), config = pictured, pictured[0].model.config
+  batches = lambda name: [tree for role, tree in functions[name].arguments if role == "batch"]
+  of = lambda trees: [leaf.shape for tree in trees for leaf in jax.tree.leaves(tree) if leaf.ndim == 5]
+  one = (1, config.image_height, config.image_width, 3)   # picture a row
+  rows, update = experiment.batch, experiment.batch // 2
+  assert {name: of(batches(name)) for name in ("score", "minibatch", "train step", "turn 1, 16 rows")} == {
+      "score": [(rows, *one)], "minibatch": [(rows, *one)], "train step": [(update, *one)],
+      "turn 1, 16 rows": [(16, *one)]}
+  later = functions["turn 2 on, 16 rows"]
+  cache = dict(later.arguments)["cache"]
+  assert not of(batches(later.name))
+  assert [keys.shape[2] for keys in cache.pictures.keys_BKFC] == [config.picture_columns]
+  size = lambda cache: compilation.bytes_by_role([("cache", cache)])["cache"]
+  kept = size(cache) - size(cache.replace(pictures=None))
+  assert kept >= 2 * 16 * config.picture_columns * config.kv_heads * config.head_dim * 4
+
+
+def test_flops_of_a_planned_step_have_the_tower(pictured):
+  """Forward, backward and what full remat computes again."""
+  experiment, function = pictured[0], pictured[1]["train step"]
+  values = jitted_functions.with_row_shardings(function, experiment.mesh)
+  with jax.set_mesh(experiment.mesh):
+    traced = function.jitted.trace(*values, **function.static)
+  rows, length, config = experiment.batch // 2, experiment.actor.row_len(), experiment.model.config
+  least = flops.train(config, rows * length, length) + flops.pictures(config, rows, training=True)
+  counted = jaxpr_flops.count(traced.jaxpr, 1).once
+  assert least < counted < 1.6 * least and flops.pictures(config, rows, training=True) > 0.2 * least
 
 
 def test_adapters_are_trained_on_what_is_frozen(tiny):

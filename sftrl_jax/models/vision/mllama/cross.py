@@ -1,10 +1,9 @@
 """A block of the decoder that attends to pictures: its gates begin closed, so that the text model is what it was."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from sftrl_jax.models.attention import QUERIES, attend
+from sftrl_jax.models.attention import QUERIES, attend_by_chunks
 from sftrl_jax.models.decoder import Mlp, Norm, mark_saved, project
 from sftrl_jax.models.vision.mllama.config import MllamaFields
 
@@ -23,7 +22,7 @@ class CrossAttention(nn.Module):
     if x_BTD is None:
       return kept
     q_BHTC = norm("q_norm", project(c, "attn/q", "btd,dhc->bhtc")(x_BTD))
-    mixed_BHTC = mark_saved(c, attend_by_chunks(q_BHTC, *kept, allowed_BTF))
+    mixed_BHTC = mark_saved(c, attend_by_chunks(q_BHTC, *kept, allowed_BTF, QUERIES))
     return project(c, "attn/o", "bhtc,hcd->btd", gain=(2 * c.layers) ** -0.5)(mixed_BHTC)
 
 
@@ -51,17 +50,3 @@ class CrossBlock(nn.Module):
 
     x_BTD = x_BTD + gated("attn_gate", attention(norm("attn_norm", x_BTD), allowed_BTF, states_BFD, kept))
     return x_BTD + gated("mlp_gate", Mlp(c, name="mlp")(norm("mlp_norm", x_BTD)))
-
-
-def attend_by_chunks(q_BHTC: jax.Array, k_BKFC: jax.Array, v_BKFC: jax.Array, allowed_BTF: jax.Array,
-                     queries: int = QUERIES) -> jax.Array:
-  """`attend`, with the scores of `queries` queries a row at once."""
-  B, H, T, C = q_BHTC.shape
-  if queries >= T:
-    return attend(q_BHTC, k_BKFC, v_BKFC, allowed_BTF)
-  fill, pieces = (0, -T % queries), -(-T // queries)   # queries of padding are never read
-  q = jnp.pad(q_BHTC, ((0, 0), (0, 0), fill, (0, 0))).reshape(B, H, pieces, queries, C)
-  allowed = jnp.pad(allowed_BTF, ((0, 0), fill, (0, 0))).reshape(B, pieces, queries, -1)
-  chunk = lambda arrays: attend(arrays[0], k_BKFC, v_BKFC, arrays[1])
-  mixed = jax.lax.map(chunk, (jnp.moveaxis(q, 2, 0), jnp.moveaxis(allowed, 1, 0)))
-  return jnp.moveaxis(mixed, 0, 2).reshape(B, H, pieces * queries, C)[:, :, :T]

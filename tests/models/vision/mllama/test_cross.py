@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.models.attention import attend
 from sftrl_jax.models.vision.mllama.config import MllamaFields
-from sftrl_jax.models.vision.mllama.cross import CrossBlock, attend_by_chunks
+from sftrl_jax.models.vision.mllama.cross import CrossBlock
 
 CONFIG = MllamaFields(vocab=16, image_id=8, width=16, heads=4, kv_heads=2, mlp_dim=12)
 
@@ -30,10 +29,3 @@ def test_closed_gates_and_tokens_without_pictures_change_nothing():
   np.testing.assert_array_equal(out[0, :3], x[0, :3])
   assert np.abs(out[1] - x[1]).max(axis=-1).min() > 0.01
   np.testing.assert_allclose(by_kept, out, atol=1e-5)
-
-
-def test_queries_in_chunks_are_those_at_once():
-  random = np.random.default_rng(1)
-  draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
-  q, k, v, allowed = draw(2, 4, 11, 4), draw(2, 2, 6, 4), draw(2, 2, 6, 4), draw(2, 11, 6) > 0
-  np.testing.assert_allclose(attend_by_chunks(q, k, v, allowed, 3), attend(q, k, v, allowed), atol=1e-6)
