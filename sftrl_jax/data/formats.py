@@ -18,7 +18,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SAID, Listed, column_of, kind, listed, text_of
 from sftrl_jax.data.pairs.sides import SIDES, sides_of
-from sftrl_jax.data.parts import PICTURES, spread
+from sftrl_jax.data.pictures.parts import PICTURES, spread
 from sftrl_jax.data.read import BESIDE, EXAMPLES
 from sftrl_jax.text.pretrained import SEAM, Pretrained, Rendering
 from sftrl_jax.text.render import renderings

@@ -11,7 +11,7 @@ from typing import Any
 
 from sftrl_jax.chat import ROLES, Chat, Message
 from sftrl_jax.data.lines import BadRow
-from sftrl_jax.data.parts import Shown, is_picture
+from sftrl_jax.data.pictures.parts import Shown, is_picture
 from sftrl_jax.text.notes import REASONS
 
 SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool",

@@ -25,7 +25,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.messages import kind, listed, text_of
-from sftrl_jax.data.parts import PICTURES
+from sftrl_jax.data.pictures.parts import PICTURES
 from sftrl_jax.data.read import Columns, read
 from sftrl_jax.envs.env import Verdict
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from sftrl_jax.data.lines import BadRow, Raw, array, cause, faulty, first_byte, lines
-from sftrl_jax.data.parts import PICTURES
+from sftrl_jax.data.pictures.parts import PICTURES
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 BESIDE = ("system", "tools", "chat_template_kwargs")   # what of a row a chat template may get besides (formats.py)

@@ -20,7 +20,7 @@ from sftrl_jax.data import formats
 from sftrl_jax.data.formats import Example
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.pairs.sides import SIDES, sides_of
-from sftrl_jax.data.parts import PICTURES
+from sftrl_jax.data.pictures.parts import PICTURES
 from sftrl_jax.data.read import BESIDE, Columns
 from sftrl_jax.data.rows import ALIKE, TOO_LONG, Form, refuse_ranges
 from sftrl_jax.text.tokenizer import Tokenizer

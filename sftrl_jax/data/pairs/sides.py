@@ -4,7 +4,7 @@ from typing import Any
 
 from sftrl_jax.data.lines import BadRow
 from sftrl_jax.data.messages import SHAREGPT, column_of, kind
-from sftrl_jax.data.parts import PICTURES
+from sftrl_jax.data.pictures.parts import PICTURES
 from sftrl_jax.data.read import BESIDE
 
 SIDES = ("chosen", "rejected")

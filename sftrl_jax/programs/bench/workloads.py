@@ -87,7 +87,8 @@ def unpadded(rows: int, length: int, vocab: int, reader: ImageReader | None = No
 def picture_of(reader: ImageReader) -> tuple[list[int], Pictures]:
   """(ids, pixels) of a picture of noise, which has as many tiles as a square one may have."""
   size = (2 * reader.width,) * 2 if isinstance(reader, TiledReader) else (reader.height, reader.width)
-  picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+  generator = np.random.default_rng(0)
+  picture = generator.integers(0, 256, (*size, 3), np.uint8)
   return reader.ids(picture), reader.pixels(picture)
 
 

@@ -14,7 +14,7 @@ from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
 from sftrl_jax.data.lines import BadRow, lines
 from sftrl_jax.data.messages import listed, text_of
-from sftrl_jax.data.parts import PICTURES
+from sftrl_jax.data.pictures.parts import PICTURES
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample.chat_loop import opening

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sftrl_jax.data.lines import BadRow
-from sftrl_jax.data.parts import Shown, spread, with_own_pictures
+from sftrl_jax.data.pictures.parts import Shown, spread, with_own_pictures
 
 FIRST, SECOND = (Shown(number, np.zeros((1, 1, 3), np.uint8)) for number in (0, 1))
 PICTURE, ANSWER = {"type": "image"}, {"role": "assistant", "content": "a"}

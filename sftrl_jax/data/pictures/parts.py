@@ -16,7 +16,7 @@ PLACEHOLDER = "<image>"          # what other formats write into a text for a pi
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """A picture of a row. number: of data/row_pictures.py; image: uint8 [Y, X, 3] of its size, without its pixels."""
+  """A picture of a row. number: of row_pictures.py; image: uint8 [Y, X, 3] of its size, without its pixels."""
 
   number: int
   image: np.ndarray = dataclasses.field(compare=False, repr=False)

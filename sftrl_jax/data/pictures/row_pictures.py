@@ -18,7 +18,7 @@ import numpy as np
 
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.messages import kind
-from sftrl_jax.data.parts import PICTURES, Shown, with_own_pictures
+from sftrl_jax.data.pictures.parts import PICTURES, Shown, with_own_pictures
 from sftrl_jax.text.images import ImageReader, Pictures
 
 CHATS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
