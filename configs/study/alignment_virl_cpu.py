@@ -2,8 +2,9 @@ r"""What aligns a model on V-IRL, and what survives a shift: SFT, DPO, RLHF and 
 
   sftrl study --config=configs/study/alignment_virl_cpu.py --workdir=runs/alignment_virl    (five bases, two cores)
 
-Hardware: two CPU cores. Minutes: 29 by its CPU seconds.
-Result: not run at full length.
+Hardware: two CPU cores. Minutes: 19 by its CPU seconds, beside other work 28.
+Result: all fourteen claims held. Right responses under the shift, greedy, from 69%: SFT on expert responses 36%, SFT on
+preferred ones 81%, the same with DPO's updates 100%, DPO 95%, RLHF and PPO 100%.
 
 The arms of alignment_cpu.py on another task and another shift. From each base every arm spends 2e12 FLOPs on routes
 under absolute actions (`TURN west`), and is evaluated on these and on the same routes under relative ones (`TURN

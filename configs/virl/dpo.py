@@ -4,7 +4,8 @@ r"""DPO on V-IRL: the better one of two responses at one point of a route. Does 
   sftrl preference --config=configs/virl/dpo.py --workdir=runs/virl_noisy --config.data.noise=0.2
 
 Hardware: one CPU core. Minutes: 2.
-Result: see configs/study/alignment_cpu.py:virl.
+Result: on five bases, greedy, right responses go from 69% to 100% under absolute actions and to 95% under relative
+ones.
 
 At a random point of each route, after right responses at those before, the start responds twice, and the verifier's
 rewards order both: runs/virl_dpo/pairs.jsonl, whose FLOPs are in the budget. What comes before the response is prompt:

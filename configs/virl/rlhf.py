@@ -3,7 +3,7 @@ r"""RLHF on V-IRL: PPO from a reward model that scores every response of a route
   sftrl rl --config=configs/virl/rlhf.py --workdir=runs/virl_rlhf --config.reward_model.start=runs/virl_reward
 
 Hardware: one CPU core. Minutes: 2, and 2 for the reward model.
-Result: see configs/study/alignment_cpu.py:virl.
+Result: on five bases, greedy, right responses go from 69% to 100% under absolute actions and under relative ones.
 
 runs/virl_reward is the workdir of reward.py in this folder, a finished run.
 
