@@ -194,7 +194,7 @@ ZERO = {
     "checkpoint.every", "checkpoint.export_every", "lora.rank",
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
     "data.misread", "data.careless_spread", "ppo.value_clip", "ppo.critic_warmup", "ppo.dual_clip", "ppo.ratio_cap",
-    "ppo.target_kl", "evals.expert_episodes", "evals.kl_episodes", "rollout.segment",
+    "ppo.target_kl", "evals.expert_episodes", "evals.kl_episodes", "rollout.segment", "rollout.feedback_images",
     "own_reward.abstain_limit", "own_reward.batch", "own_reward.memory_gib", "own_reward.output_kib", "ppo.kl_target",
     "reward_model.flops", "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef",
     "ppo.kl_coef",

@@ -46,14 +46,16 @@ def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) 
   return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
 
 
-def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0) -> float:
+def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0, images: int = -1) -> float:
   """FLOPs of the features of all pictures of so many rows, unused places included; 0 for a model of text.
 
   training: forward and backward, 3 x forward; or, with adapters, which are in the decoder, forward alone
+  images: places of a row, config.images if negative
   """
   if not hasattr(config, "tower_flops"):
     return 0.0
-  return (3.0 if training and not adapters else 1.0) * rows * config.images * config.tower_flops()
+  images = config.images if images < 0 else images
+  return (3.0 if training and not adapters else 1.0) * rows * images * config.tower_flops()
 
 
 def by_paper(parameters: int, read_tokens: float, buffer_tokens: float = 0.0) -> float:

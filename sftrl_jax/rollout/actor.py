@@ -210,9 +210,13 @@ class Actor:
     """Whether nothing is in the cache when a turn begins."""
     return turn == 0 or not self.carries
 
+  def images(self, turn: int) -> int:
+    """Pictures that a row reads at the start of a turn, unused places included."""
+    return getattr(self.model.config, "images", 0) if self.begins_empty(turn) else self.rollout.feedback_images
+
   def with_pictures(self, inputs: Inputs, pictures: Sequence[Pictures], turn: int) -> Inputs:
-    """What a turn reads, with the pictures of each row; a turn that goes on with a cache reads none."""
-    return with_pictures(self.tokenizer.reader, inputs, pictures) if self.begins_empty(turn) else inputs
+    """What a turn reads, with the pictures of each row."""
+    return with_pictures(self.tokenizer.reader, inputs, pictures, self.images(turn))
 
   def cache_len(self, turn: int) -> int:
     """Most tokens of the cache in a turn: the need of the first turn, and from the second on that of the last one, so
@@ -326,7 +330,7 @@ class Actor:
     shared prompt once. cache_len: columns that a sampled token attends over (0: of the whole turn)."""
     cache_len, config = cache_len or self.cache_len(turn), self.model.config
     read, decode = self.read_len(turn) * rows // group, (steps - 1) * rows
-    tower = flops.pictures(config, rows // group) if self.begins_empty(turn) else 0.0
+    tower = flops.pictures(config, rows // group, images=self.images(turn))
     if not (self.begins_empty(turn) and kernels.reads_itself(self.read_len(turn), cache_len)):
       return tower + flops.forward(config, read + decode, cache_len, unembedded=rows * steps)
     return (tower + flops.forward(config, read, self.read_len(turn), unembedded=0)

@@ -11,6 +11,7 @@ class RolloutConfig:
   rows: conversations decoded together
   prompt_tokens: longest prompt
   feedback_tokens: longest message of the verifier, with the tokens that the chat template adds
+  feedback_images: most pictures of such a message, which are read beside the cache that `carry` keeps
   max_new_tokens: longest response, its <eos> included
   temperature: of training rollouts and their log-probabilities
   carry: keep the cache from turn to turn; off, every turn reads the whole chat again, as it always does where the
@@ -31,6 +32,7 @@ class RolloutConfig:
   rows: int = 256
   prompt_tokens: int = 64
   feedback_tokens: int = 16
+  feedback_images: int = 0
   max_new_tokens: int = 64
   temperature: float = 1.0
   carry: bool = True
@@ -45,6 +47,9 @@ class RolloutConfig:
     for name in ("rows", "prompt_tokens", "feedback_tokens", "max_new_tokens"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    if self.feedback_images < 0 or (self.feedback_images and not self.carry):
+      raise ValueError(f"feedback_images is {self.feedback_images} and carry {self.carry}; it must be 0, or at least 1 "
+                       "with carry=True: without, a turn reads all pictures of the chat.")
     if self.segment < 0:
       raise ValueError(f"segment is {self.segment}; it must be positive, or 0 for a whole response.")
     if not 0 < self.temperature <= 100:

@@ -11,8 +11,9 @@ from sftrl_jax.text.render import continued, later_messages, pictures, render
 from sftrl_jax.text.tokenizer import Tokenizer
 
 NEVER_BEGAN = Trouble("dropped/env", "reset gave no chat")
-LATER_PICTURE = Trouble("dropped/env", "a message after a response carries a picture, but config.rollout.carry keeps "
-                        "a cache, beside which no pictures are read: use --config.rollout.carry=False.")
+LATER_PICTURE = Trouble("dropped/env", "a message after a response carries more pictures than config.rollout."
+                        "feedback_images, which are read beside the cache that config.rollout.carry keeps: raise it, "
+                        "or use --config.rollout.carry=False.")
 Readable = tuple[list[int], Trouble | None]   # (ids, None), or ([], the trouble)
 
 
@@ -60,9 +61,10 @@ def later_ids(tokenizer: Tokenizer | Pretrained, rollout: RolloutConfig, chat: C
               carries: bool = False) -> Readable:
   """Of a chat after a response: all of it where it begins anew, else what follows. read: ids of the chat so far
 
-  carries: whether the cache holds what was read before. Turns that only add to it read no pictures
+  carries: whether the cache holds what was read before. Turns that only add to it read few pictures
   """
-  if carries and any(message.image is not None for message in later_messages(chat)):
+  shown = sum(message.image is not None for message in later_messages(chat)) if carries else 0
+  if shown > rollout.feedback_images:
     return [], LATER_PICTURE
   return (prompt_ids(tokenizer, chat, rollout.prompt_tokens, "cut/prompt") if anew else
           message_ids(tokenizer, chat, rollout.feedback_tokens, read))

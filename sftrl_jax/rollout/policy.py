@@ -105,7 +105,7 @@ def _next_reading(actor: Actor, chats: Sequence[Chat], kept: Sequence[int], memo
     contexts.append(context)
     refused.append(trouble)
     images.append(() if trouble else pictures(actor.tokenizer, chat if anew else later_messages(chat)))
-    all_images.append(() if trouble or actor.carries else pictures(actor.tokenizer, chat))
+    all_images.append(images[-1] if trouble or actor.carries else pictures(actor.tokenizer, chat))
   slots, cache, columns = tuple(memory.slots[place] for place in kept), None, 0
   slots_of_processes = hosts.gathered(slots)
   rows = min(smallest_size(actor, slots_of_processes), memory.rows)

@@ -32,6 +32,7 @@ class Tally:
   episode_right: tuple[int, ...]  # right responses of every episode
   episode_responses: tuple[int, ...]  # responses of every episode
   first_parts: dict[str, str]  # {part of the verdict: "1" an episode whose first response has it right, else "0"}
+  all_parts: dict[str, tuple[int, int]]  # {part: (responses that have it right, those that have it)}
 
   @property
   def success(self) -> float:
@@ -72,7 +73,8 @@ def tally(episodes: Sequence[Episode], codes: Sequence[str] = (), counting: Coun
       first_right=sum(tried[0].verdict.correct for of_episode in points for tried in of_episode),
       legal=sum(turn.verdict.code not in counting.illegal_codes for turn in turns), all_codes=_counted(turns, codes),
       episode_right=tuple(sum(turn.verdict.correct for turn in episode.turns) for episode in episodes),
-      episode_responses=tuple(len(episode.turns) for episode in episodes), first_parts=_first_parts(episodes))
+      episode_responses=tuple(len(episode.turns) for episode in episodes), first_parts=_first_parts(episodes),
+      all_parts=count_parts(turns))
 
 
 def _first_parts(episodes: Sequence[Episode]) -> dict[str, str]:
@@ -80,6 +82,16 @@ def _first_parts(episodes: Sequence[Episode]) -> dict[str, str]:
   parts = [(episode.turns[0].verdict.parts or {}) if episode.turns else {} for episode in episodes]
   names = dict.fromkeys(name for of_episode in parts for name in of_episode)
   return {name: "".join("01"[bool(of_episode.get(name))] for of_episode in parts) for name in names}
+
+
+def count_parts(turns: Iterable[Turn]) -> dict[str, tuple[int, int]]:
+  """{part of the verdict: (responses that have it right, those that have it)}; {} where no verdict has parts."""
+  right, counts = Counter(), Counter()
+  for turn in turns:
+    for name, is_right in (turn.verdict.parts or {}).items():
+      right[name] += bool(is_right)
+      counts[name] += 1
+  return {name: (right[name], count) for name, count in counts.items()}
 
 
 def points_of(episode: Episode, attempts_of: str) -> list[list[Turn]]:

@@ -197,49 +197,63 @@ def test_a_token_is_thought_if_its_text_ends_where_the_action_starts(start, thou
 
 @pytest.fixture(scope="module")
 def seeing(guess):
-  """(environment whose prompts of two in three seeds have a picture, model that reads it, its parameters)."""
+  """(environment, model that reads its pictures, the model's parameters, tokenizer).
+
+  Two in three seeds have a picture in the prompt, and one in three has one in the feedback too.
+  """
+  drawn = lambda *seed: np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype(np.uint8)
 
   class Seen(guess):
     def reset(self, seed):
       (number, word, attempt, chat), _ = super().reset(seed)
-      draw = np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-      chat = (dataclasses.replace(chat[0], image=draw if seed % 3 else None),)
+      chat = (dataclasses.replace(chat[0], image=drawn(seed) if seed % 3 else None),)
       return (number, word, attempt, chat), chat
+
+    def step(self, state, response):
+      (seed, word, attempt, chat), verdict = super().step(state, response)
+      if verdict.chat is not None and seed % 3 == 2:
+        chat = (*chat[:-1], dataclasses.replace(chat[-1], image=drawn(seed, attempt)))
+        verdict = dataclasses.replace(verdict, chat=chat)
+      return (seed, word, attempt, chat), verdict
 
   tokenizer = words("abcdef", image=True)
   config = TinyVisionConfig(vocab=tokenizer.size, width=16, layers=2, heads=2, kv_heads=1, remat="none", unroll=2,
                             init_std=0.6, image_id=tokenizer.image, image_height=32, image_width=32,
-                            channels=(2, 3, 4), connector=8, connector_std=0.6)
-  reader = ImageReader(tokenizer.image, config.image_tokens, 32, 32)
+                            images=2, channels=(2, 3, 4), connector=8, connector_std=0.6)
+  reader = ImageReader(tokenizer.image, config.image_tokens, 32, 32, 2)
   model = build(config)
   return Seen(attempts=2), model, jax.jit(model.init)(jax.random.key(3)), dataclasses.replace(tokenizer, reader=reader)
 
 
 def test_what_is_sampled_from_pictures_is_what_the_trainer_says_of_its_rows(seeing):
-  """Over turns on one cache, and in groups in refilled slots that read all again: the same tokens, and the trainer's
-  log-probabilities; a turn on a cache reads no picture."""
+  """Over turns on one cache, which read the pictures of the feedback alone, and in groups in refilled slots that read
+  all again: the same tokens, and the trainer's log-probabilities."""
   env, model, params, tokenizer = seeing
   score, tokens, seeds = jax.jit(make_score(model, 0.7)), [], [number // 2 for number in range(8)]
   mesh, decoding = meshes.make(meshes.MeshConfig(), jax.devices()[:1]), jax.jit(model.decoding)(params)
-  for group, way in ((1, {}), (2, dict(carry=False, refill=True, segment=2))):
-    settings = RolloutConfig(rows=8, prompt_tokens=6, feedback_tokens=2, max_new_tokens=3, shrink=(), **way)
+  for group, way in ((1, dict(feedback_images=1)), (2, dict(carry=False, refill=True, segment=2))):
+    settings = RolloutConfig(rows=8, prompt_tokens=6, feedback_tokens=3, max_new_tokens=3, shrink=(), **way)
     actor = Actor(model, tokenizer, settings, Sampling(3), env.attempts, mesh, group)
     context = PlayContext(env, actor, decoding, jax.random.key(5), 0.7, group)
     episodes, _ = play_together(context, range(8), seeds)
     tokens.append([[turn.response.tokens for turn in episode.turns] for episode in episodes])
     batch = rows(episodes, actor.row_len(), [()] * 8, reader=tokenizer.reader)
-    assert batch.inputs.images_BIYXC.any((1, 2, 3, 4)).tolist() == [bool(seed % 3) for seed in seeds]
+    shown = [[len(turn.response.images) for turn in episode.turns] for episode in episodes]
+    assert shown == [[int(seed % 3 > 0), int(seed % 3 == 2)][: len(counts)]
+                     for seed, counts in zip(seeds, shown, strict=True)]
+    assert batch.inputs.images_BIYXC.any((2, 3, 4)).sum(1).tolist() == list(map(sum, shown))
     scores, on = score({"model": params}, batch.inputs, batch.targets_BT), batch.mask_BT > 0
     np.testing.assert_allclose(np.asarray(scores.logprobs_BT)[on], batch.sampled_logprobs_BT[on], atol=1e-5)
-    assert [len(turn.response.images) for turn in episodes[-1].turns][1:] == [0] * (len(episodes[-1].turns) - 1)
   assert tokens[0] == tokens[1] and {len(turns) for turns in tokens[0]} == {1, 2}
 
 
-def test_a_picture_after_a_response_needs_turns_that_read_all_again(seeing):
+def test_a_picture_after_a_response_needs_room_beside_the_cache_or_turns_that_read_all_again(seeing):
   env, _, _, tokenizer = seeing
   image = np.zeros((32, 32, 3), np.uint8)
   chat = (Message("user", "a"), Message("assistant", "b"), Message("user", "c", image))
   rollout = RolloutConfig(feedback_tokens=3)
   ids, trouble = later_ids(tokenizer, rollout, chat, (1, tokenizer.eos), False, carries=True)
-  assert not ids and "use --config.rollout.carry=False" in trouble.message
+  assert not ids and "feedback_images" in trouble.message and "use --config.rollout.carry=False" in trouble.message
+  one = dataclasses.replace(rollout, feedback_images=1)
+  assert later_ids(tokenizer, one, chat, (1, tokenizer.eos), False, carries=True)[1] is None
   assert later_ids(tokenizer, rollout, chat, (1, tokenizer.eos), False)[0] == [tokenizer.image, *tokenizer.encode("c")]

@@ -44,6 +44,7 @@ def test_parts_of_a_verdict_are_counted_for_the_first_response_of_every_episode(
   episodes = [dataclasses.replace(each, turns=(dataclasses.replace(each.turns[0], verdict=dataclasses.replace(
       each.turns[0].verdict, parts=part)), *each.turns[1:])) for each, part in zip(EPISODES, parts, strict=False)]
   assert tally([*episodes, EPISODES[4]]).first_parts == {"cards": "11000", "rule": "00010"}
+  assert tally(EPISODES).all_parts == {} and tally(episodes).all_parts == {"cards": (2, 2), "rule": (1, 2)}
 
 
 def test_attempts_past_nine_still_take_one_character():

@@ -92,11 +92,12 @@ def generate(number: int, pool: str, size: int, share: float) -> City:
 
 
 def walk(city: City, draw: random.Random, legs: int, straight: int, drop: float, number: int | str = "",
-         wrap: bool = True) -> route.Route:
+         wrap: bool = True, distractors: float = 0.0) -> route.Route:
   """A route of so many legs that ends at a landmark and visits no intersection twice; ValueError if none is found.
 
   straight, drop: candidates for points between the ends of a leg, and the share of them that is left out
   number: for the route's name; wrap: as in route.make
+  distractors: share of the points between the ends of a leg at which a landmark of another street is seen
   """
   nodes = list(city.streets)
   for _ in range(_DRAWS):
@@ -115,7 +116,10 @@ def walk(city: City, draw: random.Random, legs: int, straight: int, drop: float,
       visited.add(node)
     if len(path) == legs and node in city.landmarks:
       parts = tuple(_leg(city, *step, draw, straight, drop) for step in path)
-      return route.make(f"route {number} of {city.name}", start, parts, wrap, city.number)
+      name = f"route {number} of {city.name}"
+      # A stream of its own: with and without distractors a seed has the same route.
+      parts = _distracted(city, parts, random.Random(f"distractors {name}"), distractors) if distractors else parts
+      return route.make(name, start, parts, wrap, city.number)
   raise ValueError(f"no route of {legs} legs was drawn in {city.name} in {_DRAWS} attempts: use fewer legs, a larger "
                    "size, or more landmarks.")
 
@@ -128,6 +132,18 @@ def _leg(city: City, node: Node, facing: int, draw: random.Random, straight: int
                             compass.bend(heading, sign[2])) if sign else None
   streets = tuple(tuple(map(city.heading, city.streets[ending])) for ending in (node, following))
   return route.Leg(heading, (begin, end), landmark, route.between((begin, end), draw, straight, drop, _snap), streets)
+
+
+def _distracted(city: City, legs: tuple[route.Leg, ...], draw: random.Random, share: float) -> tuple[route.Leg, ...]:
+  """The legs with landmarks at points between their ends, of kinds that the route does not name."""
+  named = {leg.landmark.kind for leg in legs if leg.landmark}
+  others = [(name, kind) for name, kind, _ in city.landmarks.values() if kind not in named]
+  def sign() -> route.Landmark | None:
+    if not others or draw.random() >= share:
+      return None
+    angle = draw.randrange(-180, 180)
+    return route.Landmark(*draw.choice(others), compass.side_word(0, angle), angle)
+  return tuple(dataclasses.replace(leg, distractors=tuple(sign() for _ in leg.between)) for leg in legs)
 
 
 def _snap(place: route.Place, ends: tuple[route.Place, route.Place]) -> route.Place:

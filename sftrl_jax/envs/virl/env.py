@@ -63,6 +63,8 @@ class VIRL:
   legs: of a route: one number, or the smallest and the largest.
   straight, drop: candidates for points at which one only walks on, a leg, and the share of them that is left out.
   landmarks: share of the intersections that have a landmark.
+  distractors: share of the points between the ends of a leg at which a landmark is seen that the route does not name.
+    Without them whether there is a landmark says where one is, and the instruction which one: nothing need be read.
   cities: number of training cities.
   size: intersections along a side of a city.
   pool: landmarks of training: "known", or "all" (as a base model that is to know the words of every city needs).
@@ -85,6 +87,7 @@ class VIRL:
   straight: int = 5
   drop: float = 0.5
   landmarks: float = 0.75
+  distractors: float = 0.0
   cities: int = 4
   size: int = 8
   pool: str = "known"
@@ -119,6 +122,9 @@ class VIRL:
                        "routes=FILE of other cities with variant='id', or routes='' for generated cities.")
     if self.routes:
       self._check_saved()
+      if self.distractors:
+        raise ValueError(f"distractors is {self.distractors}, but the routes of {self.routes} have their own "
+                         "landmarks: use routes='' for generated cities, or distractors=0.")
 
   @property
   def variants(self) -> tuple[str, ...]:
@@ -180,7 +186,7 @@ class VIRL:
     low, high = self.legs
     legs = low + int(draw.random() * (high - low + 1))
     place = city.generate(int(draw.random() * count), pool, self.size, self.landmarks)
-    return city.walk(place, draw, legs, self.straight, self.drop, seed, wrap=not self.legacy)
+    return city.walk(place, draw, legs, self.straight, self.drop, seed, not self.legacy, self.distractors)
 
   def step(self, state: Walk, response: str) -> tuple[Walk, Verdict]:
     """Judges a response; ValueError when the episode of `state` has ended."""
@@ -197,7 +203,7 @@ class VIRL:
     truncated = not correct and tries >= self.tries + self.legacy
     following = state.route.points[state.place + 1] if correct and not arrived else None
     feedback = verifier.feedback(code, following, self.vision)
-    parts = {"landmark": style.sees(point, response)} if self.vision else None
+    parts = self._parts(point, response) if self.vision else None
     image = self._picture(state.route, following) if following and not style.REBUILT else None
     chat = (*state.chat, Message("assistant", response), Message("user", feedback, image))
     ended = arrived or truncated
@@ -209,6 +215,11 @@ class VIRL:
     reward = self.rewards[1 if unscored else _REWARD[code]]
     following_chat = None if ended else state.chat
     return state, Verdict(reward, arrived, truncated, correct, arrived, feedback, following_chat, code, parts)
+
+  def _parts(self, point: Point, response: str) -> dict[str, bool]:
+    """Whether a response names what is seen (`nothing` too), and of points with a landmark its sign."""
+    right = STYLES[self.style].sees(point, response)
+    return {"landmark": right} | ({"sign": right} if point.landmark else {})
 
   def _picture(self, route: Route, point: Point) -> np.ndarray | None:
     return views.picture(self, route, point) if self.vision else None
@@ -313,6 +324,7 @@ def _checked(env: VIRL) -> dict:
       "straight": fields.integer("straight", env.straight, 0, 20),
       "drop": _share("drop", env.drop),
       "landmarks": _share("landmarks", env.landmarks),
+      "distractors": _share("distractors", env.distractors),
       "cities": fields.integer("cities", env.cities, 1, 10_000),
       "size": fields.integer("size", env.size, 2, 50),
       "pool": fields.choice("pool", env.pool, ("known", "all")),

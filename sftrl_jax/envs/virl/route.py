@@ -36,6 +36,7 @@ class Leg:
   """A straight walk. heading: degrees; ends: its two places; landmark: at its end, if any.
 
   between: the points of the rail between the two ends, in order
+  distractors: landmarks that are seen there and that the instruction does not name, or None; () for none at all
   streets: headings of the streets that leave either end; () where they are not known
   """
 
@@ -44,6 +45,7 @@ class Leg:
   landmark: Landmark | None
   between: tuple[Place, ...] = ()
   streets: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+  distractors: tuple[Landmark | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,8 +100,9 @@ def make(name: str, facing: float, legs: tuple[Leg, ...], wrap: bool = True, cit
     streets = leg.streets[0] or ((facing + 180) % 360, leg.heading)
     points.append(Point(seen, index > 0, line, "turn", turn.absolute, turn.relative, leg.ends[0], facing, streets))
     both = (leg.heading, (leg.heading + 180) % 360)
-    points += [Point(None, False, line + 1, "forward", place=place, heading=leg.heading, streets=both)
-               for place in leg.between]
+    shown = leg.distractors or (None,) * len(leg.between)
+    points += [Point(sign, False, line + 1, "forward", place=place, heading=leg.heading, streets=both)
+               for place, sign in zip(leg.between, shown, strict=True)]
     facing, seen = leg.heading, leg.landmark
   points.append(Point(seen, False, 2 * len(legs), "stop", place=legs[-1].ends[1], heading=facing,
                       streets=legs[-1].streets[1] or ((facing + 180) % 360,)))

@@ -1,6 +1,6 @@
 """A small vision-language model: a convolutional stem whose features are the cells of a picture, such as one a card.
 
-Three convolutions halve each side; pixel shuffle joins 4 x 4 of their places, an MLP of two layers connects them to the
+Three convolutions halve each side; pixel shuffle joins the places of a cell, an MLP of two layers connects them to the
 decoder, and each cell adds an embedding of its place. The MLP's last matrix begins far below the embeddings: so a cell
 is known by its place before it is read. With one of their size, or without places, reading begins much later.
 """
@@ -15,20 +15,21 @@ from sftrl_jax.models.vision.model import VisionModel
 from sftrl_jax.shapes import check
 
 KERNELS = (5, 3, 3)   # sides of the convolutions' windows, which move by 2 pixels
-SHUFFLE = 4           # places of a side that become one feature
-CELL = SHUFFLE * 2 ** len(KERNELS)   # pixels of a side that one feature sees as its own
+HALVED = 2 ** len(KERNELS)   # pixels of a side for one place behind them
 
 
 @dataclasses.dataclass(frozen=True)
 class TinyVisionConfig(VisionConfig):
-  """A decoder with a convolutional tower, of which a picture has a feature for each cell of 32 x 32 pixels.
+  """A decoder with a convolutional tower, of which a picture has a feature for each cell.
 
+  cell: pixels of a cell's side, such as those of a card, or of one view of a street
   channels: of the convolutions
   connector: channels inside the connector
   connector_std: standard deviation of the connector's last matrix at initialisation
   pixel_scale: pixels 0 to 255 are read as -pixel_scale to pixel_scale
   """
 
+  cell: int = 32
   channels: tuple[int, ...] = (8, 16, 32)
   connector: int = 128
   connector_std: float = 0.002
@@ -43,13 +44,21 @@ class TinyVisionConfig(VisionConfig):
       raise ValueError(f"connector is {self.connector} and connector_std {self.connector_std}; both must be positive.")
     if not self.pixel_scale > 0:
       raise ValueError(f"pixel_scale is {self.pixel_scale}; it must be positive: 1 reads pixels as -1 to 1.")
-    if self.image_height % CELL or self.image_width % CELL:
+    if self.cell < HALVED or self.cell % HALVED:
+      raise ValueError(f"cell is {self.cell}; it must be a multiple of {HALVED}, the pixels of a side that the "
+                       "convolutions turn into one place.")
+    if self.image_height % self.cell or self.image_width % self.cell:
       raise ValueError(f"image_height and image_width are {self.image_height} and {self.image_width}; each must be a "
-                       f"multiple of {CELL}, the pixels of one feature.")
+                       f"multiple of {self.cell}, the pixels of one feature: change them, or cell.")
 
   @property
   def image_tokens(self) -> int:
-    return self.image_height * self.image_width // CELL**2
+    return self.image_height * self.image_width // self.cell**2
+
+  @property
+  def places(self) -> int:
+    """Places of a cell's side, behind the convolutions."""
+    return self.cell // HALVED
 
   def tower_flops(self) -> float:
     pixels, read, total = self.image_height * self.image_width, 3, 0
@@ -57,7 +66,7 @@ class TinyVisionConfig(VisionConfig):
       pixels //= 4
       total += pixels * side * side * read * written
       read = written
-    joined = SHUFFLE**2 * read
+    joined = self.places**2 * read
     return 2.0 * (total + self.image_tokens * self.connector * (joined + self.width))
 
   def build(self) -> "TinyVision":
@@ -78,7 +87,7 @@ class TinyVision(VisionModel):
       tower[str(number)] = {"kernel": _normal(key, number, (side, side, read, written),
                                               (gain / (side * side * read)) ** 0.5)}
       read = written
-    joined = SHUFFLE**2 * read
+    joined = c.places**2 * read
     connector = {"up": {"kernel": _normal(key, len(KERNELS), (joined, c.connector), joined**-0.5)},
                  "down": {"kernel": _normal(key, len(KERNELS) + 1, (c.connector, c.width), c.connector_std)},
                  "places": _normal(key, len(KERNELS) + 2, (c.image_tokens, c.width), c.init_std)}
@@ -97,8 +106,9 @@ class TinyVision(VisionModel):
     for number in range(len(KERNELS)):
       x = jax.nn.relu(convolve(x, parts["tower"]["conv"][str(number)]["kernel"]))
     _, rows, columns, channels = x.shape
-    x = x.reshape(B * I, rows // SHUFFLE, SHUFFLE, columns // SHUFFLE, SHUFFLE, channels).transpose(0, 1, 3, 2, 4, 5)
-    x_BFD = x.reshape(B, I * c.image_tokens, SHUFFLE**2 * channels)
+    side = c.places
+    x = x.reshape(B * I, rows // side, side, columns // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    x_BFD = x.reshape(B, I * c.image_tokens, side**2 * channels)
     up, down = (parts["connector"][name]["kernel"].astype(x.dtype) for name in ("up", "down"))
     places_FD = jnp.tile(parts["connector"]["places"].astype(x.dtype), (I, 1))
     return jnp.einsum("bfe,ed->bfd", jax.nn.relu(jnp.einsum("bfd,de->bfe", x_BFD, up)), down) + places_FD[None]

@@ -165,7 +165,7 @@ def _responses(counts: Tally) -> dict:
           "points": counts.points, "first_right": counts.first_right, "legal": counts.legal,
           "all_codes": counts.all_codes, "episode_right": list(counts.episode_right),
           "episode_responses": list(counts.episode_responses),
-          **({"first_parts": counts.first_parts} if counts.first_parts else {})}
+          **({"first_parts": counts.first_parts, "all_parts": counts.all_parts} if counts.all_parts else {})}
 
 
 def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
@@ -216,9 +216,12 @@ def _rate(line: dict) -> str:
   """Success, and the rate of right responses where an episode has many; the score where nobody says what is right."""
   if not line.get("verifies", True):
     return f"score {score_text(line)}"
-  per_step = f" (per step {100 * line['per_step']:.1f}%)" if line["attempts_of"] == "point" else ""
+  if line["attempts_of"] == "point":
+    rates = [f"{name} {right / count:.1%}" for name, (right, count) in line.get("all_parts", {}).items()]
+    rates = ", ".join([f"per step {line['per_step']:.1%}", *rates])
+    return f"{100 * line['success']:.1f}% ({rates})"
   parts = [f"{name} {right.count('1') / max(1, len(right)):.1%}" for name, right in line.get("first_parts", {}).items()]
-  return f"{100 * line['success']:.1f}%{per_step}{' (first ' + ', '.join(parts) + ')' if parts else ''}"
+  return f"{100 * line['success']:.1f}%{' (first ' + ', '.join(parts) + ')' if parts else ''}"
 
 
 def score_text(line: dict) -> str:

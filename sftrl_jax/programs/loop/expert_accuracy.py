@@ -18,6 +18,7 @@ from sftrl_jax.programs.experiment.environment import has_reward_model, variant_
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.rollout.episodes import Episode
+from sftrl_jax.rollout.tally import count_parts
 from sftrl_jax.text.render import render
 from sftrl_jax.text.tokenizer import Tokenizer
 
@@ -33,12 +34,16 @@ def actors(experiment: Experiment) -> list[Actor]:
 def measure(experiment: Experiment, variant: str, play: Play) -> tuple[dict, list[Episode]]:
   """({"expert_accuracy", "expert_states"} of a variant, an episode of one response a state).
 
+  Where verdicts have parts, "expert_parts" has those of these responses: {part: (right, responses that have it)}.
+
   A state that has no right response for whatever reason counts as not right, like an episode of an evaluation.
   """
   states = ExpertStates(experiment.env_variant(variant), _places(experiment)[0][variant])
   episodes = play(_actor(experiment), states, range(len(states.places)))
   right = sum(bool(episode.turns) and episode.turns[-1].verdict.correct for episode in episodes)
-  return {"expert_accuracy": right / max(1, len(episodes)), "expert_states": len(episodes)}, episodes
+  parts = count_parts(turn for episode in episodes for turn in episode.turns)
+  line = {"expert_accuracy": right / max(1, len(episodes)), "expert_states": len(episodes)}
+  return line | ({"expert_parts": parts} if parts else {}), episodes
 
 
 def _actor(experiment: Experiment) -> Actor:

@@ -1,5 +1,6 @@
 """Generated cities and routes through them."""
 
+import dataclasses
 import math
 import random
 
@@ -49,6 +50,24 @@ def test_routes_turn_at_every_intersection_and_visit_none_twice():
         assert min(math.dist(point.place, corner) for corner in corners) > 8 and point.landmark is None
       if point.move == "turn":
         assert point.absolute in compass.COMPASS and point.relative in compass.RELATIVE
+
+
+def test_distractors_are_landmarks_that_the_route_does_not_name_and_change_nothing_else():
+  town = city.generate(0, "known", 8, 0.75)
+  signs = {(name, kind) for name, kind, _ in town.landmarks.values()}
+  for seed in range(40):
+    plain, some, each = (city.walk(town, random.Random(seed), 3, 5, 0.3, seed, distractors=share)
+                         for share in (0.0, 0.5, 1.0))
+    named = {landmark.kind for landmark in plain.landmarks if landmark}
+    for before, half, after in zip(plain.points, some.points, each.points, strict=True):
+      if before.move != "forward":
+        assert before == half == after
+        continue
+      sign = after.landmark
+      assert (sign.name, sign.kind) in signs and sign.kind not in named
+      assert sign.side == compass.side_word(0, sign.angle)
+      assert dataclasses.replace(after, landmark=None) == before == dataclasses.replace(half, landmark=None)
+  assert {point.landmark is None for point in some.points if point.move == "forward"} == {True, False}
 
 
 def test_a_city_too_small_for_a_route_is_an_error():
