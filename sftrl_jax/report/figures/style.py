@@ -81,7 +81,7 @@ def new_panels(count: int, margin: float, line_height: float, groups: int = 1) -
 
 def is_lowest(axis: Axes) -> bool:
   """Whether no panel of the figure stands below this one."""
-  places = [other.get_subplotspec() for other in axis.figure.axes]
+  places = [panel.get_subplotspec() for panel in axis.figure.axes]
   own = axis.get_subplotspec()
   return not any(place.colspan.start == own.colspan.start and place.rowspan.start > own.rowspan.start
                  for place in places)
