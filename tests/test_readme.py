@@ -34,7 +34,7 @@ PATH = re.compile(r"(?<![\w/.@:<>-])([\w{},.-]+/)*[\w{},.-]+\.(?:py|sh|md|png|js
 FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 # What a workdir holds, by name.
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
-                 "progress.json", "labels.json", "reference.json", "weights.json", "report.md",
+                 "progress.json", "labels.json", "reference.json", "report.md", "weights.json",
                  "pairs.jsonl", "pairs.json", "VARIANT.jsonl", "reward_scale.json"}
 # And a directory of Hugging Face.
 HUB_FILES = {"preprocessor_config.json", "processor_config.json"}
