@@ -1,6 +1,6 @@
-"""Classify a document: which of four topics has most of its words? The prompt gives every topic the name of its label.
+"""Classify a document: which of three topics has most of its words? The prompt gives every topic the name of its label.
 
-  prompt    LABELS sport alpha food gamma money epsilon music beta TEXT goal the soup match ... ASK
+  prompt    LABELS sport alpha food gamma money epsilon TEXT goal the soup match ... ASK
   response  TOPIC sport LABEL alpha
   feedback  OK, WRONG or ILLEGAL
 
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from sftrl_jax.envs import fields, texts
 
-OPTIONS = 4   # topics in a prompt
+OPTIONS = 3   # topics in a prompt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class DocumentLabels(texts.TextTask):
     listed = texts.picks(source, topics, OPTIONS)
     usual = [texts.LABELS[tuple(texts.TOPICS).index(topic)] for topic in listed]
     named = texts.names(style, "other" if self.variant == "label_ood" else self.labels, usual)
-    return Document(tuple(words), tuple(zip(listed, named, strict=True)), tuple(topics[:3]))
+    return Document(tuple(words), tuple(zip(listed, named, strict=True)), tuple(topics))
 
   def _judge(self, text: Document, words: Sequence[str]) -> tuple[str, float, dict[str, bool]]:
     """Of a right label nothing else is looked at."""

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 
 from sftrl_jax.envs import texts
 
-KINDS = (("place", "thing"), ("person", "thing"), ("thing", "person"), ("place", "person"))   # asked, given
+KINDS = (("place", "thing"), ("person", "thing"))   # asked, given
 
 
 class Line(NamedTuple):
@@ -46,7 +46,7 @@ class Story:
 
   @property
   def habit(self) -> int:
-    return (*texts.PEOPLE, *texts.THINGS).index(getattr(self.lines[self.line], self.given))
+    return texts.THINGS.index(getattr(self.lines[self.line], self.given))
 
   def prompt(self) -> str:
     sentences = [f"{number} {self._sentence(line, texts.DEEDS[self.wording][deed])}" for number, line, deed in

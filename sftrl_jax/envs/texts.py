@@ -40,8 +40,7 @@ LABELS = "alpha beta gamma delta epsilon zeta".split()   # of the topics, in tra
 RELATIONS = "leader holder member".split()   # of the verbs, in training
 VERBS = {"plain": "runs owns joins".split(), "other": "run_by owned_by joined_by".split()}
 DEEDS = {"plain": "hid left put".split(), "other": "keeps stores holds".split()}
-ASKED = {"plain": {"place": "WHERE", "person": "WHO", "thing": "WHAT"},
-         "other": {"place": "PLACE_OF", "person": "OWNER_OF", "thing": "ITEM_OF"}}
+ASKED = {"plain": {"place": "WHERE", "person": "WHO"}, "other": {"place": "PLACE_OF", "person": "OWNER_OF"}}
 NUMBERS = tuple(map(str, range(1, 10)))
 SAW = "saw"   # the verb of a sentence that states no relation
 FEEDBACK = {"correct": "OK", "illegal": "ILLEGAL"}   # on all other codes: WRONG
@@ -209,9 +208,10 @@ def picks(source: random.Random, options: Sequence, count: int) -> list:
 def names(style: random.Random, labels: str, usual: Sequence[str]) -> tuple[str, ...]:
   """The names of a prompt's labels, as many as there are usual ones.
 
-  labels: "usual", "other" (of NAMES, in random order) or "mixed" (half the time of both lists, in random order)
+  labels: "usual", "other" (of NAMES, in random order) or "mixed" (of both lists, in random order; a
+    quarter of the time the usual ones)
   """
-  if labels == "usual" or (labels == "mixed" and style.random() < 0.5):
+  if labels == "usual" or (labels == "mixed" and style.random() < 0.25):
     return tuple(usual)
   return tuple(picks(style, NAMES if labels == "other" else (*usual, *NAMES), len(usual)))
 
