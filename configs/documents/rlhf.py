@@ -1,10 +1,8 @@
 r"""RLHF on a task of texts: PPO from a reward model of pairs; the verifier is measured beside it.
 
   sftrl rl --config=configs/documents/rlhf.py --workdir=runs/labels_rlhf --config.reward_model.start=runs/labels_reward
-  sftrl rl --config=configs/documents/rlhf.py:reading --workdir=runs/reading_rlhf \
-    --config.reward_model.start=runs/reading_reward
-  sftrl rl --config=configs/documents/rlhf.py:triples --workdir=runs/triples_rlhf \
-    --config.reward_model.start=runs/triples_reward
+
+runs/labels_reward is the workdir of reward.py in this folder, a finished run. Choices reading and triples, the same.
 
 Hardware: one CPU core. Minutes: 2, and 2 for the reward model.
 Result: not yet measured on five bases.
