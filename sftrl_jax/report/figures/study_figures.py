@@ -76,20 +76,20 @@ def measure_of(rows: Sequence[Row]) -> str:
 
 def success_grid(rows: Sequence[Row], variants: Mapping[str, str], margin: float,
                  line_height: float) -> tuple[Figure, list[tuple[Axes, str, list[Row]]]]:
-  """A figure of rates with a row of panels a temperature and a panel a variant, and its panels without any line yet.
+  """A figure of rates with a panel a variant, each temperature apart, and its panels without any line yet.
 
-  margin, line_height: inches of the figure's height, once and for each row of panels
+  margin, line_height: inches of the figure's height, once and for each line of panels
 
   Returns (figure, [(axis, variant, the rows of the panel), ...]).
   """
   temperatures = sorted({row["temperature"] for row in rows})
-  height = margin + line_height * len(temperatures)
-  figure, axes = style.new_figure(len(temperatures), len(variants), height=height, sharey=True)
+  figure, axes = style.new_panels(len(variants), margin, line_height, len(temperatures))
   measure, panels = measure_of(rows), []
   top = ceiling([row[measure] for row in rows])
-  for line, temperature in zip(axes, temperatures, strict=True):
-    line[0].set_ylabel(MEASURE_LABELS[measure])
-    for axis, (variant, label) in zip(line, variants.items(), strict=True):
+  for of_temperature, temperature in zip(axes, temperatures, strict=True):
+    for axis, (variant, label) in zip(of_temperature, variants.items(), strict=True):
+      if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel(MEASURE_LABELS[measure])
       style.rate_axis(axis, top=top)
       style.title(axis, panel_title(label, temperature))
       of_panel = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
@@ -140,9 +140,9 @@ def style_x(axis: Axes, rows: Sequence[Row]) -> str:
 
 
 def hide_inner_labels(figure: Figure) -> None:
-  """Leaves the label of x to the last row of panels."""
+  """Leaves the label of x to the lowest panels."""
   for axis in figure.axes:
-    if not axis.get_subplotspec().is_last_row():
+    if not style.is_lowest(axis):
       axis.set_xlabel("")
 
 
@@ -174,7 +174,7 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
 
 def attempts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
              inside: Collection[str], unit: str = "attempts") -> Figure:
-  """Success within 1..U attempts of the start and each method; a row of panels a temperature, a panel a variant."""
+  """Success within 1..U attempts of the start and each method; a panel a variant and temperature."""
   figure, panels = success_grid(rows, variants, 0.4, 2.3)
   for axis, variant, panel_rows in panels:
     end_labels = []
@@ -195,11 +195,10 @@ def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
              groups: Sequence[VerdictGroup]) -> Figure:
   """Verdicts as stacked bars: a panel a variant, a bar the start or a method."""
   bars = list(dict.fromkeys(row["group"] for row in rows))
-  height = 0.75 + (0.45 if len(bars) < 7 else 0.28) * len(bars)
-  figure, axes = style.new_figure(1, len(variants), height=height, sharey=True)
+  figure, (axes,) = style.new_panels(len(variants), 0.3, 0.45 + (0.45 if len(bars) < 7 else 0.28) * len(bars))
   counted = {row["verdict"] for row in rows if row["share"] > 0}
   groups = [group for group in groups if group.label in counted]
-  for axis, (variant, label) in zip(axes.flat, variants.items(), strict=True):
+  for axis, (variant, label) in zip(axes, variants.items(), strict=True):
     axis.grid(visible=False)
     style.rate_axis(axis, "x", 1.0)
     style.title(axis, label)
@@ -224,9 +223,11 @@ def verdicts(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[
 def divergence(rows: Sequence[Row], variants: Mapping[str, str], methods: Mapping[str, str],
                colours: Mapping[str, str], inside: Collection[str]) -> Figure:
   """KL from the start against FLOPs, a panel a variant."""
-  figure, axes = style.new_figure(1, len(variants), height=2.7, sharey=True)
+  figure, (axes,) = style.new_panels(len(variants), 0.2, 2.5)
   largest, top = max(row["flops"] for row in rows), 1.12 * max(row["kl"] for row in rows)
-  for axis, (variant, label) in zip(axes.flat, variants.items(), strict=True):
+  for axis, (variant, label) in zip(axes, variants.items(), strict=True):
+    if axis.get_subplotspec().is_first_col():
+      axis.set_ylabel("KL from the start\n(nats per response token)")
     style.flops_axis(axis, largest)
     axis.set_ylim(0, top or 1)
     style.title(axis, label)
@@ -239,7 +240,7 @@ def divergence(rows: Sequence[Row], variants: Mapping[str, str], methods: Mappin
       if thick:
         end_labels.append((x[-1], y[-1], methods[method], colours[method]))
     style.end_labels(axis, end_labels)
-  axes[0, 0].set_ylabel("KL from the start\n(nats per response token)")
+  hide_inner_labels(figure)
   return figure
 
 

@@ -25,6 +25,7 @@ START = "#8A8F98"
 MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A5568")
 INK = "#23272E"
 GRID = "#E3E6EA"
+KEY_SIZE = 8.5      # points
 CHARACTER = 0.035   # width of a character of a label, as a share of a panel's
 
 
@@ -59,6 +60,31 @@ def new_figure(rows: int, columns: int, width: float = 7.4, height: float = 3.0,
   for axis in axes.flat:
     _style_axis(axis)
   return figure, axes
+
+
+def new_panels(count: int, margin: float, line_height: float, groups: int = 1) -> tuple[Figure, list[list[Axes]]]:
+  """A Figure with `count` panels of one y axis for each group, and the panels of each group.
+
+  At most three stand side by side, for what stands over and under a panel is wider than it. A group begins a line.
+
+  margin, line_height: inches of the figure's height, once and for each line of panels
+  """
+  columns = count if count < 4 else 2 if count == 4 else 3
+  lines = -(-count // columns)
+  figure, axes = new_figure(groups * lines, columns, height=margin + line_height * groups * lines, sharey=True)
+  panels = [list(of_group.flat) for of_group in np.split(axes, groups)]
+  for of_group in panels:
+    for axis in of_group[count:]:
+      axis.remove()
+  return figure, [of_group[:count] for of_group in panels]
+
+
+def is_lowest(axis: Axes) -> bool:
+  """Whether no panel of the figure stands below this one."""
+  places = [panel.get_subplotspec() for panel in axis.figure.axes]
+  own = axis.get_subplotspec()
+  return not any(place.colspan.start == own.colspan.start and place.rowspan.start > own.rowspan.start
+                 for place in places)
 
 
 def _style_axis(axis: Axes) -> None:
@@ -149,8 +175,12 @@ def free_height(axis: Axes, x: float, height: float, text: str, step: float,
 
 
 def key(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int | None = None) -> None:
-  """One legend above the panels: entries are (text, colour, line style, width)."""
+  """One legend above the panels: entries are (text, colour, line style, width), in one line where they fit."""
   from matplotlib.lines import Line2D
   handles = [Line2D([], [], color=colour, linestyle=line, linewidth=width) for _, colour, line, width in entries]
-  figure.legend(handles, [plot_text(entry[0]) for entry in entries], loc="outside upper left",
-                ncols=columns or len(entries), frameon=False, fontsize=8.5, handlelength=2.2, columnspacing=1.6)
+  texts = [plot_text(entry[0]) for entry in entries]
+  widths = [(4.6 + 0.56 * len(text)) * KEY_SIZE / 72 for text in texts]   # inches, with the line and the gaps
+  room = figure.get_figwidth() - 0.2
+  columns = columns or (len(entries) if sum(widths) <= room else max(1, int(room / max(widths))))
+  figure.legend(handles, texts, loc="outside upper left", ncols=columns, frameon=False, fontsize=KEY_SIZE,
+                handlelength=2.2, columnspacing=1.6)

@@ -249,8 +249,8 @@ def inside(chapter: Chapter) -> list[Block]:
           "the shifted variant falls and this difference stays small, what was lost is a rule rather than what was "
           "gained being a list."), _seen_table(study, effects)]
     blocks.append(Picture(study_figures.save(figure, rows, out / "unseen.png"),
-                          f"{measure_words(study, effects, study.measure)} on the variants that are not shifted, "
-                          "against FLOPs."))
+                          f"{measure_words(study, effects, study.measure)} on the other variants, against FLOPs: solid "
+                          "in distribution, dotted held out, dashed shifted."))
   return blocks
 
 

@@ -105,3 +105,20 @@ def test_methods_that_begin_from_unlike_models_have_a_start_line_each():
   grey = lambda rows: [line.get_ydata()[0] for line in study_figures.curves(
       rows, VARIANTS, LABELS, COLOURS, ("id_seen",)).axes[0].lines if line.get_color() == style.START]
   assert len(grey(curve_rows())) == 1 and len(grey(rows)) == 2
+
+
+def test_panels_of_six_variants_and_the_legend_of_their_verdicts_are_apart():
+  variants = {f"v{number}": f"OOD, a look number {number}" for number in range(6)}
+  rows = [{**row, "variant": variant, "kl": 0.1} for variant in variants for row in curve_rows()
+          if row["variant"] == "rule_ood"]
+  groups = GENERAL_POINTS.verdict_groups(())
+  shares = [{"variant": variant, "group": "start", "verdict": group.label, "share": 0.1}
+            for variant in variants for group in groups]
+  for figure, lines in ((study_figures.curves(rows, variants, LABELS, COLOURS, ()), 4),
+                        (study_figures.verdicts(shares, variants, LABELS, groups), 2),
+                        (study_figures.divergence(rows, variants, LABELS, COLOURS, ()), 2)):
+    figure.draw_without_rendering()
+    boxes = [axis.get_tightbbox() for axis in figure.axes]
+    assert len({round(axis.get_position().y0, 2) for axis in figure.axes}) == lines
+    assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
+    assert all(legend.get_window_extent().x1 <= figure.bbox.x1 for legend in figure.legends)

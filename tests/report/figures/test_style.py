@@ -34,3 +34,13 @@ def test_a_label_inside_a_panel_stands_below_the_lines_that_pass_and_one_at_its_
   assert style.free_height(axis, 99, 0.9, "PPO", 0.06, passing) == 0.9
   assert style.free_height(axis, 20, 0.5, "PPO", 0.06, passing) == 0.5
   assert style.free_height(axis, 20, 0.9, "PPO", 0.06, [((0, 100), (y, y)) for y in np.arange(0, 1, 0.02)]) == 0.9
+
+
+def test_a_group_of_panels_begins_a_line_and_the_lowest_ones_are_known():
+  figure, groups = style.new_panels(5, 0.4, 1.0, groups=2)
+  assert [len(group) for group in groups] == [5, 5] and len(figure.axes) == 10 and figure.get_figheight() == 4.4
+  assert all(group[0].get_subplotspec().is_first_col() for group in groups)
+  assert [style.is_lowest(axis) for axis in groups[1]] == [False, False, True, True, True]
+  assert not any(map(style.is_lowest, groups[0]))
+  figure, ((*_, last),) = style.new_panels(4, 0.4, 1.0)
+  assert last.get_subplotspec().colspan.start == 1 and style.is_lowest(last)
