@@ -6,7 +6,7 @@ r"""A base model for texts: it knows both wordings and all names of labels, and 
   sftrl sft --config=configs/documents/base.py --workdir=runs/texts_base           (one base for all three tasks)
 
 Hardware: one CPU core. Minutes: 4 (for all three tasks: 12).
-Result: not yet measured on five bases.
+Result: on one base (seed 0), labels: 61 to 75% right in every variant, greedy. Reading, triples: not yet measured.
 
 The mixture is an assumption of the studies, and their reports say so: half of the texts are in the other wording, three
 quarters have names of labels drawn from all names, a fifth are longer than in training. The writer is careless with a

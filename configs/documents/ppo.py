@@ -16,7 +16,7 @@ from configs.documents import task
 def get_config(choice=""):
   config = task.shared(choice)
   config.steps = 10_000  # the budget ends the run
-  config.flops = 1.5e12
+  config.flops = 1e12
   config.batch = 256
   config.algorithm = "ppo"
   config.ppo = dict(

@@ -17,8 +17,8 @@ from configs.documents import task
 def get_config(choice=""):
   config = task.shared(choice)
   config.steps = 100_000  # the budget ends the run
-  config.flops = 1.5e12
-  config.batch = 64
+  config.flops = 1e12
+  config.batch = 32   # about 1,100 updates
   config.data = dict(length=task.about(choice)["row"])
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=20)

@@ -43,10 +43,10 @@ def pairs(choice="") -> ConfigDict:
   """What DPO and a reward model share: pairs of the start's responses in the plain wording."""
   task, config = about(choice), shared(choice)
   config.steps = 100_000   # the budget ends the run
-  config.flops = 1.5e12
+  config.flops = 1e12
   config.batch = 64
   # length: two sides of a prompt and a response
-  config.data = dict(pairs=4000, variants=("id", "wording_ood"), heldout_pairs=500, length=2 * task["row"] + 2,
+  config.data = dict(pairs=2000, variants=("id", "wording_ood"), heldout_pairs=500, length=2 * task["row"] + 2,
                      pack=False)
   config.compute = dict(microbatches=4)   # what fits a core's cache
   config.checkpoint = dict(every=200, keep=2)
