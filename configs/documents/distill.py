@@ -14,7 +14,7 @@ from configs.documents import ppo, task
 def get_config(choice=""):
   config = ppo.get_config(choice)
   config.algorithm = "distill"
-  del config.ppo
+  del config.ppo, config.optimizer.factors   # of the value head
   config.distill = dict(epochs=1, minibatches=4)
   name = next(name for name, about in task.TASKS.items() if about == task.about(choice))
   config.teacher = dict(start=f"runs/{name}_sft")

@@ -14,6 +14,6 @@ from configs.documents import ppo
 def get_config(choice=""):
   config = ppo.get_config(choice)
   config.algorithm = "self_sft"
-  del config.ppo
+  del config.ppo, config.optimizer.factors   # of the value head
   config.self_sft = dict(epochs=1, minibatches=4)
   return config
