@@ -4,10 +4,11 @@ from ml_collections import ConfigDict
 
 LABELLED = ("id", "heldout", "wording_ood", "length_ood", "label_ood")
 # prompt_tokens, max_new_tokens: of the longest text, a bos and an end counted. row: of an expert's example in training.
+# pair: of two sides, each with a prompt of training and a response of max_new_tokens.
 TASKS = {
-    "labels": dict(name="document_labels", variants=LABELLED, prompt_tokens=28, max_new_tokens=5, row=26),
-    "reading": dict(name="reading", variants=LABELLED[:-1], prompt_tokens=35, max_new_tokens=5, row=30),
-    "triples": dict(name="triples", variants=LABELLED, prompt_tokens=28, max_new_tokens=21, row=35)}
+    "labels": dict(name="document_labels", variants=LABELLED, prompt_tokens=28, max_new_tokens=5, row=26, pair=54),
+    "reading": dict(name="reading", variants=LABELLED[:-1], prompt_tokens=35, max_new_tokens=5, row=29, pair=60),
+    "triples": dict(name="triples", variants=LABELLED, prompt_tokens=28, max_new_tokens=21, row=34, pair=86)}
 
 
 def about(choice: str) -> dict:
@@ -45,8 +46,7 @@ def pairs(choice="") -> ConfigDict:
   config.steps = 100_000   # the budget ends the run
   config.flops = 1e12
   config.batch = 64
-  # length: two sides of a prompt and a response
-  config.data = dict(pairs=2000, variants=("id", "wording_ood"), heldout_pairs=500, length=2 * task["row"] + 2,
+  config.data = dict(pairs=2000, variants=("id", "wording_ood"), heldout_pairs=500, length=task["pair"],
                      pack=False)
   config.compute = dict(microbatches=4)   # what fits a core's cache
   config.checkpoint = dict(every=200, keep=2)
