@@ -24,6 +24,8 @@ class DemonstrationsConfig:
   careless_spread: that share differs by state, from careless - careless_spread to careless + careless_spread
   misread: share of earlier wrong attempts that misread the hand
   choices: of how many correct answers one is shown
+  noise: share of learned responses that are mislabelled: the environment's `misread`, always wrong, where the expert's
+    would stand
   mix: replay of old data, see data/mix.py
   """
 
@@ -34,6 +36,7 @@ class DemonstrationsConfig:
   careless_spread: float = 0.0
   misread: float = 0.2
   choices: int = 1
+  noise: float = 0.0
   mix: MixConfig = MixConfig()
 
   def __post_init__(self):
@@ -44,7 +47,7 @@ class DemonstrationsConfig:
       raise ValueError(f"length is {self.length}; a row needs at least 2 tokens.")
     if not self.attempts or min(self.attempts) < 0 or abs(sum(self.attempts) - 1) > 1e-6:
       raise ValueError(f"attempts is {self.attempts}; it must be probabilities that sum to 1, for example (0.5, 0.5).")
-    for name in ("careless", "misread"):
+    for name in ("careless", "misread", "noise"):
       if not 0 <= getattr(self, name) <= 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
     if not 0 <= self.careless_spread <= min(self.careless, 1 - self.careless):
@@ -71,14 +74,17 @@ def refuse(env: Env, shown: DemonstrationsConfig) -> None:
                      f"{env.attempts}.")
   earlier = sum(shown.attempts[1:]) > 0
   wanted = {"careless": shown.careless > 0 or (earlier and shown.misread < 1), "misread": earlier and shown.misread > 0,
-            "careless_bias": shown.careless_spread > 0}
+            "careless_bias": shown.careless_spread > 0, "noise": shown.noise > 0}
   way_out = {"careless": "--config.data.careless=0 and one attempt or --config.data.misread=1",
-             "misread": "--config.data.misread=0", "careless_bias": "--config.data.careless_spread=0"}
+             "misread": "--config.data.misread=0", "careless_bias": "--config.data.careless_spread=0",
+             "noise": "--config.data.noise=0"}
   arguments = {"careless_bias": "state"}
   for name, asked in wanted.items():
-    if asked and not callable(getattr(env, name, None)):
-      raise ValueError(f"config.data asks for {name.replace('_bias', '')} responses, but this environment has no "
-                       f"{name}({arguments.get(name, 'state, seed')}): write it (envs/env.py describes its return "
+    method = "misread" if name == "noise" else name
+    if asked and not callable(getattr(env, method, None)):
+      asked_for = "mislabelled" if name == "noise" else name.replace("_bias", "")
+      raise ValueError(f"config.data asks for {asked_for} responses, but this environment has no "
+                       f"{method}({arguments.get(name, 'state, seed')}): write it (envs/env.py describes its return "
                        f"value), or use {way_out[name]}.")
   if shown.points == "all" and getattr(env, "rewrites_prompt", False):
     raise ValueError("config.data.points is 'all', but this environment writes a new prompt at every point and a row "
@@ -141,12 +147,14 @@ def _responses(chat: Chat) -> int:
 
 
 def _learned_response(env: Env, shown: DemonstrationsConfig, source: random.Random, name: str, state: Any) -> str:
-  """The expert's response, or a careless one at the share that this state has."""
+  """The expert's response, a careless one at the share that this state has, or a mislabelled one."""
   careless = shown.careless
   if shown.careless_spread:
     careless += shown.careless_spread * env.careless_bias(state)
   if careless and source.random() < careless:
     return env.careless(state, f"{name} last")
+  if shown.noise and source.random() < shown.noise:
+    return env.misread(state, f"{name} last")
   return env.expert(state, source.randrange(shown.choices)) if shown.choices > 1 else env.expert(state)
 
 

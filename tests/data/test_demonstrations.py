@@ -70,6 +70,13 @@ def test_careless_last_attempts_come_at_their_rate(careless):
   assert luck < 0.5
 
 
+def test_mislabelled_answers_come_at_their_rate_and_are_wrong():
+  noisy = [judged(0, index, chat)[-1].correct for index, chat in enumerate(chats(DemonstrationsConfig(noise=0.2)))]
+  assert sum(noisy) / COUNT == pytest.approx(0.8, abs=0.08)
+  assert not any(judged(0, index, chat)[-1].correct
+                 for index, chat in enumerate(chats(DemonstrationsConfig(noise=1.0), count=50)))
+
+
 def test_choices_show_other_right_answers():
   single, four = chats(DemonstrationsConfig(), count=100), chats(DemonstrationsConfig(choices=4), count=100)
   assert 10 < sum(a[-1] != b[-1] for a, b in zip(single, four, strict=True)) < 100
@@ -100,8 +107,9 @@ def test_careless_and_misread_are_asked_for_only_where_the_config_asks():
   assert demonstration(plain, DemonstrationsConfig(), 0, 5) == demonstration(ENV, DemonstrationsConfig(), 0, 5)
   for shown, name in ((DemonstrationsConfig(careless=0.1), "careless"),
                       (DemonstrationsConfig(attempts=(0.5, 0.5)), "careless"),
-                      (DemonstrationsConfig(attempts=(0.5, 0.5), misread=1.0), "misread")):
-    with pytest.raises(ValueError, match=rf"config\.data asks for {name} responses, .* no {name}\(state, seed\)"):
+                      (DemonstrationsConfig(attempts=(0.5, 0.5), misread=1.0), "misread"),
+                      (DemonstrationsConfig(noise=0.1), "misread")):
+    with pytest.raises(ValueError, match=rf"config\.data asks for \w+ responses, .* no {name}\(state, seed\)"):
       refuse(plain, shown)
   with pytest.raises(ValueError, match="data.attempts has 2 entries, but config.env.attempts is 1"):
     refuse(GeneralPoints(attempts=1), DemonstrationsConfig(attempts=(0.5, 0.5)))
@@ -123,6 +131,7 @@ def test_a_careless_answer_that_happens_to_be_right_is_drawn_again_where_nothing
 @pytest.mark.parametrize("settings, key", [
     (dict(length=1), "length"), (dict(attempts=()), "attempts"), (dict(attempts=(0.5, 0.4)), "attempts"),
     (dict(attempts=(1.5, -0.5)), "attempts"), (dict(careless=1.1), "careless"), (dict(misread=-0.1), "misread"),
+    (dict(noise=1.1), "noise"),
     (dict(choices=0), "choices"), (dict(points="some"), "points"), (dict(careless_spread=0.1), "careless_spread"),
     (dict(careless=0.9, careless_spread=0.2), "careless_spread")])
 def test_wrong_settings_name_their_key(settings, key):

@@ -29,7 +29,8 @@ RUN = ("configs/general_points/base.py", "configs/general_points/sft.py", "confi
        "configs/virl/grpo.py")
 STUDIES = ("configs/study/general_points_cpu.py", "configs/study/virl_cpu.py")   # the second one by --long
 # Their rewards are by a model that is trained first, without which they are built as far as they can be.
-RLHF = ("configs/rlhf/ppo.py", "configs/rlhf/grpo.py", "configs/general_points/rlhf.py", "configs/virl/rlhf.py")
+RLHF = ("configs/rlhf/ppo.py", "configs/rlhf/grpo.py", "configs/general_points/rlhf.py", "configs/virl/rlhf.py",
+        "configs/documents/rlhf.py")
 BUILT = [path for path in ENTRIES if path not in (*RUN, *STUDIES, *RLHF)]
 QUICK = ("--config.rollout.shrink=()", "--config.evals.temperatures=(0.0,)", "--config.log.report=False")
 
