@@ -7,6 +7,7 @@ base model can know them all. What a text says depends on the seed and its lengt
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import random
@@ -70,7 +71,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTask:
+class TextTask(abc.ABC):
   """The part of a task that does not depend on what is asked; not an environment by itself.
 
   attempts: responses of an episode at most; each has a verdict
@@ -155,17 +156,17 @@ class TextTask:
     """From -1 to 1, by what is asked about: the same in every wording and under all labels."""
     return 2 * (GOLDEN * (state.text.habit + 1) % 1) - 1
 
+  @abc.abstractmethod
   def _draw(self, source: random.Random, length: int, wording: str, style: random.Random) -> Any:
     """A text. source: of what it says. style: of how its labels are named"""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _judge(self, text: Any, words: Sequence[str]) -> tuple[str, float, dict[str, bool]]:
     """(code, score in [0, 1], parts) of a response."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _reward(self, code: str, score: float, best: float) -> float:
     """The reward of a response. best: the highest score of the episode's earlier responses"""
-    raise NotImplementedError
 
   def _length(self, source: random.Random) -> int:
     low, high = (self.longer, self.longer) if self.variant == "length_ood" else self.length

@@ -6,6 +6,7 @@ recursion is in this file. WORKDIR/base.json records the base of a workdir of ad
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,13 @@ def load_start(start: str, model: Model, seed: int, mesh: Mesh) -> dict:
 
 def lerp(first: dict, second: dict, share: float) -> dict:
   """(1 - share) * first + share * second, leaf by leaf in f32; one of the two itself at share 0 and 1."""
-  between = lambda a, b: ((1 - share) * a + share * b).astype(a.dtype)
-  return {0: first, 1: second}[share] if share in (0, 1) else jax.jit(lambda *trees: jax.tree.map(between, *trees))(
-      first, second)
+  if share in (0, 1):
+    return second if share else first
+  return jax.jit(lambda *pair: jax.tree.map(_between(share), *pair))(first, second)
+
+
+def _between(share: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  return lambda a, b: ((1 - share) * a + share * b).astype(a.dtype)
 
 
 def param_shapes(model: Model) -> dict:
@@ -210,9 +215,9 @@ def _base_file(start: str) -> Path:
 def _load_mix(mixed: Mix, model: Model, seed: int, mesh: Mesh) -> dict:
   """(1 - share) * first + share * second, leaf by leaf in f32."""
   first, second = (load_start(each, model, seed, mesh) for each in (mixed.first, mixed.second))
-  lerp = lambda a, b: ((1 - mixed.share) * a + mixed.share * b).astype(a.dtype)
   shardings = jax.tree.map(lambda x: x.sharding, first)
-  return jax.jit(lambda a, b: jax.tree.map(lerp, a, b), donate_argnums=0, out_shardings=shardings)(first, second)
+  return jax.jit(lambda *pair: jax.tree.map(_between(mixed.share), *pair), donate_argnums=0, out_shardings=shardings)(
+      first, second)
 
 
 def _load_shipped(path: Path, abstract: dict) -> dict:
