@@ -22,9 +22,9 @@ from sftrl_jax.data import formats
 from sftrl_jax.data.batches import lay
 from sftrl_jax.data.lines import BadRow, Raw
 from sftrl_jax.data.mix import MixConfig, mix_of
+from sftrl_jax.data.pictures.row_pictures import RowPictures
 from sftrl_jax.data.read import EXAMPLES, Columns, read
 from sftrl_jax.data.report import Dropped, Noted, Report, reasons
-from sftrl_jax.data.pictures.row_pictures import RowPictures
 from sftrl_jax.inputs import Inputs, Slot
 from sftrl_jax.objectives.batches import TokenBatch
 from sftrl_jax.text.images import Pictures
