@@ -6,7 +6,7 @@ r"""SFT on a task of texts: right responses in the plain wording. What becomes o
   sftrl sft --config=configs/documents/sft.py --workdir=runs/noisy --config.data.noise=0.1   (a tenth is mislabelled)
 
 Hardware: one CPU core. Minutes: 2.
-Result: on one base, labels, 5e11 FLOPs: id from 66% to 100%, label_ood from 62% to 94%, greedy.
+Result: on one base, labels, greedy: id from 66% to 100%, label_ood from 62% to 91% (93% on its way).
 
 Each starts from the run of base.py for its task.
 """

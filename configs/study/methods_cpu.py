@@ -66,12 +66,13 @@ SEEN = ("A first base of all three tasks (stopped at 1,180 of 1,600 steps, four 
         "task has a base of its own, a document has three topics, questions give a thing alone, and texts are careless "
         "in 35% on average, as those of virl_cpu.py.")
 LABELS_SEEN = (
-    "SFT and PPO were run from one such base on 256 evaluation texts; all claims had been written before. Greedy, id "
-    "and label_ood: start 66 and 62%; SFT after 1e11 FLOPs 100 and 93%, after 5e11 100 and 94% (T = 1: 93, then 89%); "
-    "PPO after 1.1e11 94 and 90%, after 5.1e11 99 and 94% (T = 1: 91%). So the claim that SFT loses under the shift is "
-    "not expected to hold at this budget; it was kept, as it is the article's. PPO's value head was linear there and "
-    "raised the alarm poor_values: it has layers and a rate of its own now, as on V-IRL, which was not run. The batch "
-    "of SFT, 32, the 2,000 pairs and the budget were set without a run; DPO, self-SFT, GRPO and RLHF were not run.")
+    "SFT and PPO were run from one such base on 256 evaluation texts; all claims had been written before. Greedy, "
+    "id and label_ood: start 66 and 62%; SFT after 1e11 FLOPs 100 and 93%, after 1e12 100 and 91% (label_ood at T "
+    "= 1: 57, 93, 82%); PPO after 1.1e11 94 and 90%, after 1e12 100 and 95% (T = 1: 93%). So the claim that SFT "
+    "loses under the shift is not expected to hold at this budget, and both reach 100% in distribution; the "
+    "claims were kept, as they are the article's. PPO's value head was linear there and raised the alarm "
+    "poor_values: it has layers and a rate of its own now, as on V-IRL, which was not run. The batch of SFT, 32, "
+    "the 2,000 pairs and the budget were set without a run; DPO, self-SFT, GRPO and RLHF were not run.")
 UNKNOWN = ("No method was run on this task, and no base of 1,800 steps: whether it can do the task in both wordings is "
            "not known.")
 DISCLOSURE = dict(
