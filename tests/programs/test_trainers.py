@@ -97,6 +97,6 @@ def _of_text(config):
   with config.unlocked():
     config.model = {key: value for key, value in config.model.to_dict().items()
                     if key not in ("image_id", "image_height", "image_width", "images", "channels", "connector",
-                                   "connector_std", "pixel_scale")} | {"name": "decoder"}
+                                   "connector_std", "pixel_scale", "cell")} | {"name": "decoder"}
     config.optimizer.factors = {}
   return config

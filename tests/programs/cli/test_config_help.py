@@ -114,7 +114,7 @@ def test_names_that_a_key_takes_are_listed_and_taken(resolved):
       build_experiment(run_config.resolve_for("rl", config, [(path, "nameless")], lambda _: None), "rl")
     named = [name for name in names if ".py" not in name]
     assert "nameless" in str(error.value) and all(name in str(error.value) for name in named), path
-  assert "'token' | 'turn'" in pages and "'none' | 'full'" in pages
+  assert "'none' | 'linear'" in pages and "'none' | 'full'" in pages
 
 
 def test_help_needs_no_device_and_starts_nothing(tmp_path):

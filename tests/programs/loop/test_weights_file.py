@@ -18,7 +18,8 @@ from sftrl_jax.programs.start import initial_params
 def both_ends(home):
   """(experiment, start, end) of a run, read back."""
   experiment = build_experiment(saved_run.config_of(home, []), saved_run.verb_of(home), home)
-  return experiment, weights_file.load_start(experiment, home), saved_run.parameters(experiment, home, None)[0]
+  end = saved_run.parameters(experiment, saved_run.parse(str(home)))[0]
+  return experiment, weights_file.load_start(experiment, home), end
 
 
 def measured(start, end):
