@@ -6,7 +6,7 @@ r"""SFT on GeneralPoints from pictures: right answers about one deck under J = Q
 
 Hardware: one CPU core. Minutes: 2.
 Result: on five bases, greedy: in distribution 25% to 88%, on held-out pairs 23% to 14%, under the shifted rule 20% to
-0%; hands read with deck1 71% to 47%, with the dark deck 91% to 71%. From one base, with the tower frozen reading
+0%; hands read with deck1 71% to 47%, with the dark deck 91% to 71%. With the tower frozen (eight bases) reading
 stays, and the rule is lost all the same; with PPO's updates the rule ends at 12%.
 """
 
