@@ -156,16 +156,15 @@ def frontier(rows: Sequence[Row], methods: Mapping[str, str], colours: Mapping[s
     style.rate_axis(axis, "y", top)
     style.rate_axis(axis, "x", max(right, 0.2))
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
-    panel_rows = [row for row in rows if row["temperature"] == temperature]
+    panel_rows, ends = [row for row in rows if row["temperature"] == temperature], []
     for (method, base), (x, y) in lines_of(panel_rows, "in_distribution", "shifted", "method", "base").items():
       thick = base == "mean"
       axis.plot(x, y, color=colours[method], linewidth=2.4 if thick else 0.9, alpha=1 if thick else 0.4,
                 marker="o" if thick else None, markersize=3.5, zorder=3 if thick else 2, clip_on=False)
       axis.plot(x[:1], y[:1], "o", color=style.START, markersize=7 if thick else 4, zorder=4, clip_on=False)
       if thick:
-        axis.annotate(plot_text(methods[method]), (x[-1], y[-1]), xytext=(7, 0), textcoords="offset points",
-                      va="center", fontsize=8.5, fontweight="bold", color=colours[method], annotation_clip=False,
-                      zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
+        ends.append((x[-1], y[-1], methods[method], colours[method]))
+    style.end_labels(axis, ends)
     axis.set_xlabel(plot_text(inside_label, 60))
     style.title(axis, temperature_label(temperature))
   axes[0, 0].set_ylabel(plot_text(shifted_label, 60))
