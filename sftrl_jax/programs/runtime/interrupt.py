@@ -80,13 +80,15 @@ def end(number: int) -> None:
 
 
 def _listen(inner: socket.socket, outer: socket.socket) -> None:
-  heard = False
+  raised = 0   # signals read here that are raised as exceptions
   while byte := outer.recv(1):
     handler = signal.getsignal(byte[0]) if byte[0] in CODES else None
-    if handler is _at_once or (handler is _raise and heard):
+    # The main thread may have raised it, and left its block, before this thread comes to read it.
+    is_raised = handler is _raise or len(received) > raised
+    if handler is _at_once and not is_raised or is_raised and raised:
       end(byte[0])
-    if handler is _raise:
-      heard = True
+    if is_raised:
+      raised += 1
       threading.Thread(target=_end_late, args=(byte[0],), daemon=True).start()
 
 

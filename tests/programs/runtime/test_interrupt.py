@@ -63,6 +63,22 @@ def test_a_program_that_asks_for_it_removes_what_is_half_written(number, code):
   assert status == code and printed.startswith("removed\nInterrupted. The same command") and len(printed) < 120
 
 
+def test_a_signal_that_is_read_after_its_exception_has_passed_ends_nothing():
+  """The thread that reads signals may be late: here the block is over before it reads the one that was raised in it."""
+  work = """
+import types
+inner, outer = interrupt.socket.socketpair()
+interrupt.received.append(signal.SIGINT)
+signal.signal(signal.SIGINT, interrupt._at_once)
+inner.send(bytes([signal.SIGINT]))
+interrupt.threading = types.SimpleNamespace(Thread=lambda **arguments: types.SimpleNamespace(start=inner.close))
+print("ready", flush=True)
+interrupt._listen(inner, outer)
+print("goes on")
+"""
+  assert ended(work) == (0, "goes on\n")
+
+
 def test_errors_that_a_library_makes_of_it_are_no_errors():
   work = """
       try: endless()
