@@ -52,7 +52,7 @@ MOST_FILES = 12   # of a folder, without __init__.py
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core", "lib"}
 VAGUE_NAMES = {"told", "said", "found", "made", "one", "other"}
 LONGEST = 350
-MOST_PARAMETERS = 9
+MOST_PARAMETERS = 8
 # Modules whose tests are somewhere else: this list may only shrink.
 WITHOUT_TESTS = {"__main__.py"}
 

@@ -19,7 +19,7 @@ from sftrl_jax.programs.experiment.environment import has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
 from sftrl_jax.programs.loop import weights_file
-from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate, score_text
+from sftrl_jax.programs.loop.evaluator import Weights, compile_rollouts, evaluate, score_text
 from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.start import checkpoint_ref, initial_params, mix, pretrained
@@ -163,7 +163,7 @@ def _evaluate(experiment: Experiment, out: Path, params: dict, start: dict, step
   with contextlib.closing(Log(out, experiment.log, Limits(1), title, writes=writes)) as log:
     log.start()
     compile_rollouts(experiment, params)
-    return evaluate(experiment, params, start, Position(step=step), log, scorer=_scorer(experiment))
+    return evaluate(experiment, Weights(params, start), Position(step=step), log, scorer=_scorer(experiment))
 
 
 def table(lines: list[dict]) -> str:

@@ -63,7 +63,7 @@ def later_ids(tokenizer: Tokenizer | Pretrained, rollout: RolloutConfig, chat: C
 
   carries: whether the cache holds what was read before. Turns that only add to it read few pictures
   """
-  shown = sum(message.image is not None for message in later_messages(chat)) if carries else 0
+  shown = sum(len(message.images) for message in later_messages(chat)) if carries else 0
   if shown > rollout.feedback_images:
     return [], LATER_PICTURE
   return (prompt_ids(tokenizer, chat, rollout.prompt_tokens, "cut/prompt") if anew else

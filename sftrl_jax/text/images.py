@@ -95,14 +95,15 @@ class TiledReader(ImageReader):
     return tuple(self.processor.tiles(image))
 
 
-def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence[Pictures], images: int = -1) -> Inputs:
+def with_pictures(reader: ImageReader | None, inputs: Inputs, pictures: Sequence[Pictures],
+                  images: int | None = None) -> Inputs:
   """`reader.add`; without a reader, which is with a model of text, the inputs as they are. ValueError for pictures that
   nothing reads.
 
-  images: places of a row, those of the reader if negative; 0 for inputs without pictures
+  images: places of a row, those of the reader if left out; 0 for inputs without pictures
   """
-  if reader is not None and images:
-    return (reader if images < 0 else dataclasses.replace(reader, images=images)).add(inputs, pictures)
+  if reader is not None and images != 0:
+    return (reader if images is None else dataclasses.replace(reader, images=images)).add(inputs, pictures)
   row = next((row for row, own in enumerate(pictures) if len(own)), None)
   if row is not None:
     raise ValueError(f"Row {row} has {len(pictures[row])} pictures, but the model reads text only: use a "

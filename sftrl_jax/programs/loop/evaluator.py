@@ -1,5 +1,6 @@
 """Success of a policy on every named variant: one evaluator for SFT, RL and the verb `evaluate`."""
 
+import dataclasses
 import functools
 import time
 from collections import Counter
@@ -76,10 +77,19 @@ def episodes_of(actor: Actor, decoding: Any, env: Env, seeds: Sequence[int], tem
           for episode in play_together(context, numbers, seeds[numbers.start : numbers.stop])[0]]
 
 
-def evaluate(experiment: Experiment, params: dict, start: dict, position: Position, log: Log,
-             pause: Callable[[], None] = lambda: None, updates: int = 0, scorer: Scorer | None = None,
-             kind: str = "") -> list[dict]:
-  """One line of evals.jsonl a variant and temperature, written and returned. params, start: trees of `model`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+  """What is evaluated. params, start: trees of `model`; KLs are from the start, which is {} where none is measured.
+  kind: of the params, "" or EMA, see `of_weights`"""
+
+  params: dict
+  start: dict
+  kind: str = ""
+
+
+def evaluate(experiment: Experiment, weights: Weights, position: Position, log: Log,
+             pause: Callable[[], None] = lambda: None, updates: int = 0, scorer: Scorer | None = None) -> list[dict]:
+  """One line of evals.jsonl a variant and temperature, written and returned.
 
   The random numbers of episode i are the same at every step and in every run: what differs is the policy. An episode
   that is spoiled stays among the `episodes` of its line and counts as not solved, so that runs pair by episode; the
@@ -87,10 +97,9 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
   played several times (evals.samples), every rate is of the first time, whose random numbers are those of one.
   updates: of the optimizer so far
   scorer: whose rewards a run learns from; `proxy` is then their mean, and `reward` stays the environment's own
-  kind: of the parameters, "" or EMA, see `of_weights`
   """
   evals, actor = experiment.evals, experiment.actor
-  decoding = actor.compiled.to_decoding(params)
+  decoding = actor.compiled.to_decoding(weights.params)
   key, lines, began = jax.random.key(evals.seed), [], time.perf_counter()
   seeds = range(evals.seed, evals.seed + evals.episodes)
   todo = [(variant, temperature) for variant in (*evals.variants, *evals.probes) for temperature in evals.temperatures]
@@ -109,7 +118,8 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     troubles, *_ = [left_out.count(experiment, {}, episodes, when, log) for episodes in samples]
     counting, episodes = counting_of(env), samples[0]
     counts = tally(episodes, env.codes, counting)
-    line = _line(experiment, position, of_weights(variant, kind), temperature, counting, counts) | _responses(counts)
+    line = _line(experiment, position, of_weights(variant, weights.kind), temperature, counting, counts)
+    line |= _responses(counts)
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
     line |= {"probe": True} if variant in evals.probes else {}
@@ -122,7 +132,7 @@ def evaluate(experiment: Experiment, params: dict, start: dict, position: Positi
     if count > 1:
       line |= {"pass_at": pass_at(samples), "distinct": distinct(samples)}
     if evals.kl and temperature == 1.0:
-      line |= _mean_kl(experiment, player, params, start, episodes)
+      line |= _mean_kl(experiment, player, weights, episodes)
     if evals.expert_episodes and temperature == 0.0 and variant in evals.variants:
       accuracy, states = expert_accuracy.measure(experiment, variant, play)
       left_out.count(experiment, {}, states, f"{when} from the expert's states", log)
@@ -176,8 +186,7 @@ def _proxy(scorer: Scorer, episodes: list[Episode]) -> dict[str, float]:
   return {"proxy": sum(sums) / len(sums), "proxy_episodes": len(sums)} if sums else {"proxy_episodes": 0}
 
 
-def _mean_kl(experiment: Experiment, actor: Actor, params: dict, start: dict, episodes: list[Episode]
-             ) -> dict[str, float]:
+def _mean_kl(experiment: Experiment, actor: Actor, weights: Weights, episodes: list[Episode]) -> dict[str, float]:
   """{"kl": from the start, "entropy"} in nats a response token, over the first of the policy's own episodes at
   temperature 1, and {"kl_episodes"}: how many these are."""
   count = _kl_episodes(experiment)
@@ -188,7 +197,7 @@ def _mean_kl(experiment: Experiment, actor: Actor, params: dict, start: dict, ep
     blank = blank_episodes(rows - len(some))
     batch = collect.rows([*some, *blank], actor.row_len(), [()] * rows, reader=experiment.tokenizer.reader)
     placed = shard_rows(experiment.mesh, (batch.inputs, batch.mask_BT))
-    means = jax.device_get(measure(params, start, *placed))
+    means = jax.device_get(measure(weights.params, weights.start, *placed))
     total = means if total is None else merge(total, means)
   return {"kl_episodes": count, **{name: float(mean.total / max(mean.weight, 1.0)) for name, mean in total.items()}}
 

@@ -23,7 +23,7 @@ from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
 from sftrl_jax.programs.loop import evaluation_time, weights_file
-from sftrl_jax.programs.loop.evaluator import compile_rollouts, evaluate
+from sftrl_jax.programs.loop.evaluator import Weights, compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
 from sftrl_jax.programs.loop.run_state import RunState, Step, settled, write_line
 from sftrl_jax.programs.runtime import compile_cache
@@ -197,8 +197,8 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     started = time.perf_counter()
     with span("evaluate"):
       for kind, params in weights.items():
-        evaluate(experiment, params["model"], run_state.start, position, log, stop.sync_or_exit,
-                 updates=int(run_state.state.step), scorer=run_state.scorer, kind=kind)
+        evaluate(experiment, Weights(params["model"], run_state.start, kind), position, log, stop.sync_or_exit,
+                 updates=int(run_state.state.step), scorer=run_state.scorer)
     slow = evaluation_time.note(experiment, position, time.perf_counter() - started)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")

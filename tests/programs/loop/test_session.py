@@ -155,8 +155,8 @@ def test_an_evaluation_that_was_dropped_is_made_again(finished, tiny, run_of, li
   kept, real = [], session_loop.evaluate
   monkeypatch.setattr(Stop, "set_savepoint", lambda self, save, between=False: kept.append(save))
 
-  def evaluate(experiment, params, start, position, *rest, **more):
-    lines = real(experiment, params, start, position, *rest, **more)
+  def evaluate(experiment, weights, position, *rest, **more):
+    lines = real(experiment, weights, position, *rest, **more)
     if position.step == 1:
       kept[-1]()   # what the thread that heard SIGTERM does
       raise Stopped
