@@ -22,7 +22,14 @@ def test_least_and_most_are_two_sides_of_one_bound():
   assert (at_least.bound, at_least.sign) == (at_most.bound, -at_most.sign) == (0.95, 1)
 
 
+def test_a_claim_may_read_at_a_success_in_distribution_and_then_of_a_method_alone():
+  assert claim(sign=1, matched=0.4, comparison="sft").matched == 0.4
+  assert claim(sign=-1, matched=0.5, comparison="ppo").comparison == "ppo"
+
+
 @pytest.mark.parametrize(("keys", "message"), [
+    ({"sign": 1, "matched": 0}, "^matched is 0.*between 0 and 1"), ({"sign": 1, "matched": 40}, "^matched is 40"),
+    ({"sign": 1, "matched": True}, "^matched is True"), ({"sign": 1, "matched": "0.4"}, "^matched is 0.4, but"),
     ({}, "^sign, least, most: the claim has none"), ({"sign": 1, "least": 0.1}, "^sign, least, most: .* sign, least"),
     ({"sign": 0}, "^sign is 0"), ({"sign": True}, "^sign is True"), ({"sign": "1"}, "^sign is 1"),
     ({"least": 60}, "^least is 60.*0.6 is 60 points"), ({"most": float("nan")}, "^most is nan"),

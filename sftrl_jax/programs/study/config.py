@@ -43,7 +43,8 @@ class StudyConfig:
     for a task of many answers an episode). The other one follows.
   claims: predictions, recorded before the runs start and judged in the report: ({method: NAME, sign: 1 or -1}, ...),
     or least or most (a share: 0.6 is 60 points) in place of sign. More keys: variant (ood), measure (that of the
-    study), temperature (0), comparison ("start", or a method, or "" for the value at the end), text.
+    study), temperature (0), comparison ("start", or a method, or "" for the value at the end), text, and matched: 0.4
+    reads both where they first have 40% in distribution, and comparison may then be the method itself, at its end.
   reference: the method that the others are compared with; "" for SFT, and only then the report judges claims
     about SFT and RL
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator

@@ -56,11 +56,13 @@ def judge_registered(study: Study, effects: Effects) -> tuple[Claim, ...]:
   for claim in study.claims:
     quantity = {START: "change", "": "end"}.get(claim.comparison, "gap")
     other_method = claim.comparison if quantity == "gap" and claim.comparison != study.reference else ""
-    estimate = effects.find(quantity, claim.method, claim.variant, claim.temperature, measure=claim.measure,
-                            comparison=other_method)
+    estimate = effects.matched_claims.get(claim) if claim.matched else effects.find(
+        quantity, claim.method, claim.variant, claim.temperature, measure=claim.measure, comparison=other_method)
     if estimate is None or not estimate.bases:
       estimate = Estimate(*[math.nan] * 5, bases=0, runs=0, episodes=0, kept=0.0, per_base=())
-      verdict, reason = UNMEASURED, "no finished run has been evaluated so"
+      verdict, reason = UNMEASURED, (
+          f"no finished run rises through {100 * claim.matched:g}% in distribution" if claim.matched
+          else "no finished run has been evaluated so")
     else:
       verdict, reason = judge(estimate, claim.sign, claim.bound)
       opposite = "the opposite was measured" in reason
@@ -74,12 +76,29 @@ def registered_text(study: Study, claim: RegisteredClaim) -> str:
   """A recorded claim in words, where it has none of its own."""
   rate = f"{MEASURE_LABELS[claim.measure]} on {study.labels.variant(claim.variant)}"
   method, side = study.methods[claim.method], "at least" if claim.sign > 0 else "at most"
+  if claim.matched:
+    return _matched_text(study, claim, rate, side)
   if not claim.comparison:
     return f"{method} ends with {side} {100 * claim.bound:g}% {rate}"
   compared = "its start" if claim.comparison == START else f"{study.methods[claim.comparison]} at equal FLOPs"
   if not claim.bound:
     return f"{method} ends {'above' if claim.sign > 0 else 'below'} {compared} in {rate}"
   return f"{method} minus {compared} is {side} {100 * claim.bound:g} points in {rate}"
+
+
+def _matched_text(study: Study, claim: RegisteredClaim, rate: str, side: str) -> str:
+  """As `registered_text`, of a claim that reads where a success in distribution is first reached."""
+  method, place = study.methods[claim.method], f"{100 * claim.matched:g}% in distribution"
+  if not claim.comparison:
+    return f"At {place} {method} has {side} {100 * claim.bound:g}% {rate}"
+  if claim.comparison == claim.method:
+    subject, compared = f"{method} at its end", f"itself at {place}"
+  else:
+    subject = f"At {place} {method}"
+    compared = "its start" if claim.comparison == START else f"{study.methods[claim.comparison]} at the same"
+  if not claim.bound:
+    return f"{subject} is {'above' if claim.sign > 0 else 'below'} {compared} in {rate}"
+  return f"{subject} minus {compared} is {side} {100 * claim.bound:g} points in {rate}"
 
 
 def _prediction(claim: RegisteredClaim) -> str:

@@ -7,12 +7,14 @@ on the data as they are. In texts and names here SFT stands for the study's refe
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from sftrl_jax.report.records import CARDS, PER_STEP, Evaluation, RunKey, Study
-from sftrl_jax.report.stats import bootstrap, flops_axis
+from sftrl_jax.report.records import RunKey, Study
+from sftrl_jax.report.registered_claim import RegisteredClaim
+from sftrl_jax.report.stats import bootstrap, flops_axis, matched_claim
+from sftrl_jax.report.stats.curves import Curves, estimate_of, rate_of, resampled_curves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Effects:
   """All effects of a study.
 
   `notes` list what was interpolated or left out. `reads` tell between which evaluations of SFT its matched points were
-  read, by the measure that heads the report. `attempts` is the largest number of attempts.
+  read, by the measure that heads the report. `attempts` is the largest number of attempts. `matched_claims` are the
+  estimates of the study's claims that are about one success in distribution.
   """
 
   rows: tuple[Effect, ...]
@@ -65,6 +68,7 @@ class Effects:
   comparison: flops_axis.Comparison
   attempts: int
   measure: str = "success"
+  matched_claims: Mapping[RegisteredClaim, bootstrap.Estimate | None] = dataclasses.field(default_factory=dict)
 
   def find(self, quantity: str, method: str, variant: str, temperature: float, attempts: int = 0, measure: str = "",
            comparison: str = "") -> bootstrap.Estimate | None:
@@ -87,80 +91,10 @@ class Effects:
     return float(np.mean(widths)) if widths else math.nan
 
 
-@dataclasses.dataclass(frozen=True)
-class ResampledCurve:
-  """A run on one variant and temperature: flops [K] and rates [R+1, K] by (measure, attempts)."""
-
-  flops: np.ndarray
-  rates: dict[tuple[str, int], np.ndarray]
-  episodes: int
-  attempts: int
-
-  def rate(self, measure: str) -> np.ndarray | None:
-    """[R+1, K], within all attempts; None if this run's lines do not hold the measure."""
-    return self.rates.get((measure, self.attempts))
-
-
-Curves = Mapping[tuple[RunKey, str, float], ResampledCurve]
-
-
-def _resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tuple[Curves, int]:
-  """(curves by (run, variant, temperature), the largest number of attempts).
-
-  One draw of episodes serves every curve, so all of them must have played the same episodes of a variant; ValueError
-  otherwise.
-  """
-  curves, most = {}, 1
-  for variant in study.variants:
-    slots, vectors, played = [], [], {}
-    for key in keys:
-      for temperature in study.temperatures:
-        evaluations = study.runs[key].curve(variant, temperature)
-        for evaluation in evaluations:
-          if not evaluation.outcomes.size:
-            raise ValueError(f"{study.runs[key].directory}/evals.jsonl: step {evaluation.step}, {variant} has no "
-                             "outcomes, one digit an episode, without which runs cannot be paired. Evaluate its "
-                             "checkpoints again.")
-          played[evaluation.seed, evaluation.episodes, evaluation.attempts] = study.runs[key].directory
-        for name, of_curve in _vectors(evaluations):
-          slots.append((key, temperature, name, evaluations))
-          vectors += of_curve
-    if len(played) > 1:
-      sets = "; ".join(f"{run}: seed {s}, {n} episodes, {a} attempts" for (s, n, a), run in played.items())
-      raise ValueError(f"Runs of a study pair by episode, but {variant} was evaluated differently ({sets}). Give every "
-                       "run the same evals section.")
-    if not vectors:
-      continue
-    means, start = bootstrap.episode_means(np.stack(vectors), variant, resamples), 0
-    for key, temperature, (measure, attempts), evaluations in slots:
-      flops = np.array([e.flops for e in evaluations])
-      curve = curves.setdefault((key, variant, temperature), ResampledCurve(
-          flops, {}, len(vectors[0]), evaluations[0].attempts))
-      values, start = means[:, start : start + len(flops)], start + len(flops)
-      if measure == PER_STEP:
-        values, start = bootstrap.ratios(values, means[:, start : start + len(flops)]), start + len(flops)
-      curve.rates[measure, attempts] = values
-      most = max(most, attempts)
-  return curves, most
-
-
-def _vectors(evaluations: Sequence[Evaluation]) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
-  """((measure, attempts), vectors over episodes) of a curve: an evaluation each, of PER_STEP all parts, then wholes."""
-  if not evaluations:
-    return
-  most = evaluations[0].attempts
-  for attempts in sorted({1, most}):
-    yield ("success", attempts), [e.within(attempts) for e in evaluations]
-  if all(e.responses_N.size for e in evaluations):
-    yield (PER_STEP, most), [*(e.right_N for e in evaluations), *(e.responses_N for e in evaluations)]
-  if all(e.cards_N.size for e in evaluations):
-    yield (CARDS, most), [e.cards_N.astype(np.float32) for e in evaluations]
-
-
 def measure(study: Study, resamples: int = bootstrap.RESAMPLES) -> Effects:
   """Every effect of the study's finished runs (none where nothing has been trained yet)."""
   comparison = flops_axis.comparison(study)
-  curves, most = _resampled_curves(study, list(comparison.at), resamples)
+  curves, most = resampled_curves(study, list(comparison.at), resamples)
   rows, notes, reads = [], list(comparison.notes), []
   for temperature in study.temperatures:
     rows += _plain_effects(study, comparison, curves, temperature)
@@ -173,12 +107,8 @@ def measure(study: Study, resamples: int = bootstrap.RESAMPLES) -> Effects:
         if name == study.measure:
           # With many methods the table of matched gaps counts the pairs instead.
           notes, reads = notes + ([] if study.has_many_methods else left_out), reads + where
-  return Effects(tuple(rows), tuple(notes), tuple(reads), comparison, most, study.measure)
-
-
-def _estimate(values: Mapping[RunKey, np.ndarray], episodes: int) -> bootstrap.Estimate:
-  """An estimate from a statistic [R+1] of each run."""
-  return bootstrap.estimate(np.stack(list(values.values()), axis=1), [base for base, _, _ in values], episodes)
+  claims = {claim: matched_claim.estimate(study, comparison, curves, claim) for claim in study.claims if claim.matched}
+  return Effects(tuple(rows), tuple(notes), tuple(reads), comparison, most, study.measure, claims)
 
 
 def _plain_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float) -> list[Effect]:
@@ -196,11 +126,11 @@ def _plain_effects(study: Study, comparison: flops_axis.Comparison, curves: Curv
       episodes = next(iter(of_runs.values())).episodes
       for quantity, method, values in _plain_values(study, start, end):
         if values:
-          rows.append(Effect(quantity, method, variant, temperature, name[1], _estimate(values, episodes), name[0]))
+          rows.append(Effect(quantity, method, variant, temperature, name[1], estimate_of(values, episodes), name[0]))
       for method, other_method in _pairs(study):
         values = _gaps(comparison, read, method, holding, other_method)
         if values:
-          rows.append(Effect("gap", method, variant, temperature, name[1], _estimate(values, episodes), name[0],
+          rows.append(Effect("gap", method, variant, temperature, name[1], estimate_of(values, episodes), name[0],
                              "" if other_method == study.reference else other_method))
   return rows
 
@@ -218,7 +148,7 @@ def _pairs(study: Study) -> list[tuple[str, str]]:
   """(method, the method to subtract): the reference, where both start from the same models, and what claims name."""
   pairs = [(method, study.reference) for method in study.compared_methods if study.share_bases(method, study.reference)]
   return list(dict.fromkeys([*pairs, *((claim.method, claim.comparison) for claim in study.claims
-                                       if claim.comparison in study.methods)]))
+                                       if claim.comparison in study.methods and not claim.matched)]))
 
 
 def _gaps(comparison: flops_axis.Comparison, read: Callable[[RunKey, float], np.ndarray], method: str,
@@ -240,26 +170,20 @@ def _early_effects(study: Study, comparison: flops_axis.Comparison, curves: Curv
   for quantity, selector in (("early_best", study.ood), ("early_unseen", study.held_out)):
     changes: dict[str, dict[RunKey, np.ndarray]] = {study.id: {}, study.ood: {}}
     for key in comparison.at:
-      selecting = _rate(curves, key, selector, temperature, measure)
+      selecting = rate_of(curves, key, selector, temperature, measure)
       if key[1] != study.reference or selecting is None or selecting.shape[1] < 2:
         continue
       best = 1 + int(np.argmax(selecting[0][1:]))
       for variant, values in changes.items():
-        rate = _rate(curves, key, variant, temperature, measure)
+        rate = rate_of(curves, key, variant, temperature, measure)
         if rate is not None and rate.shape[1] == selecting.shape[1]:
           values[key] = rate[:, best] - rate[:, 0]
     for variant, values in changes.items():
       if values:
         curve = curves[next(iter(values)), variant, temperature]
         rows.append(Effect(quantity, study.reference, variant, temperature, curve.attempts,
-                           _estimate(values, curve.episodes), measure))
+                           estimate_of(values, curve.episodes), measure))
   return rows
-
-
-def _rate(curves: Curves, key: RunKey, variant: str, temperature: float, measure: str) -> np.ndarray | None:
-  """[R+1, K] of a run, None if it has none."""
-  curve = curves.get((key, variant, temperature))
-  return None if curve is None else curve.rate(measure)
 
 
 def _memory_effects(study: Study, comparison: flops_axis.Comparison, curves: Curves, temperature: float,
@@ -269,13 +193,13 @@ def _memory_effects(study: Study, comparison: flops_axis.Comparison, curves: Cur
   for method in study.methods:
     values, first = {}, None
     for key in comparison.at:
-      pair = [(curves.get((key, variant, temperature)), _rate(curves, key, variant, temperature, measure))
+      pair = [(curves.get((key, variant, temperature)), rate_of(curves, key, variant, temperature, measure))
               for variant in (study.id, study.held_out)]
       if key[1] == method and all(rate is not None for _, rate in pair):
         seen, unseen = (flops_axis.read_at(curve.flops, rate, comparison.at[key]) - rate[:, 0] for curve, rate in pair)
         values[key], first = seen - unseen, first or pair[0][0]
     if values:
-      rows.append(Effect("memory", method, study.id, temperature, first.attempts, _estimate(values, first.episodes),
+      rows.append(Effect("memory", method, study.id, temperature, first.attempts, estimate_of(values, first.episodes),
                          measure))
   return rows
 
@@ -294,7 +218,7 @@ def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Cur
     partner = (key[0], study.reference, key[2])
     if key[1] != method or partner not in comparison.at:
       continue
-    quads = [_rate(curves, k, v, temperature, measure) for k in (key, partner) for v in (study.id, study.ood)]
+    quads = [rate_of(curves, k, v, temperature, measure) for k in (key, partner) for v in (study.id, study.ood)]
     if any(rate is None for rate in quads) or quads[2].shape[1] != quads[3].shape[1]:
       continue
     method_id, method_ood, sft_id, sft_ood = quads
@@ -314,6 +238,6 @@ def _matched_effect(study: Study, comparison: flops_axis.Comparison, curves: Cur
                    f"{study.runs[key].name} in distribution; this pair is left out.")
   if not values:
     return [], notes, reads
-  estimate = _estimate(values, curve.episodes)
+  estimate = estimate_of(values, curve.episodes)
   effect = Effect("matched", method, study.ood, temperature, curve.attempts, estimate, measure)
   return [effect] if estimate.bases else [], notes, reads
