@@ -74,7 +74,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         started, before = time.perf_counter(), run_state.position
         with span("rollout"):
           params = run_state.eval_params(run_state.state)
-          played = play_batch(experiment, params, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()),
+          player = {"model": run_state.start} if experiment.samples_from_start else params
+          played = play_batch(experiment, player, before.cursor, lambda: (log.heartbeat(), stop.sync_or_exit()),
                               run_state.scorer)
           counts = left_out.count(experiment, before.counts, played.all_episodes, f"step {before.step + 1}", log)
         played_at = time.perf_counter()

@@ -2,7 +2,7 @@
 the expert's. They differ in the rows that they learn from (rollout/imitated.py) and not in the loss."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from sftrl_jax.metrics import Mean
 from sftrl_jax.objectives.batches import Score, TokenBatch
@@ -36,7 +36,12 @@ class SelfSFTConfig(ImitationConfig):
   Zelikman et al. 2022; RAFT, Dong et al. 2023). Positives alone:
 
     L = -sum_t c_t log pi(y_t | y_<t) / sum_t c_t,  c_t = 1 on the tokens of responses that the verifier calls correct
+
+  sampler: "policy", as it is in this iteration, or "start": the model that the run begins with, as in rejection sampling
+    fine-tuning (Yuan et al. 2023). Episodes and their order are the same.
   """
+
+  sampler: Literal["policy", "start"] = "policy"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,6 +117,11 @@ class Experiment:
     return self.algorithm_config is not None and bool(self.algorithm_config.kl_coef or self.reward_model)
 
   @property
+  def samples_from_start(self) -> bool:
+    """Whether the model that a run begins with plays its episodes, and not the policy that it trains."""
+    return getattr(self.algorithm_config, "sampler", "policy") == "start"
+
+  @property
   def has_env(self) -> bool:
     """Whether there is an environment; a run may have rows of its own and nothing to play."""
     return self.config["env"]["name"] != nothing.NAME

@@ -75,10 +75,10 @@ def _init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
 
 
 def reads_start(experiment: Any) -> bool:
-  """Whether a run keeps the parameters that it began with, to measure how far it has come from them."""
+  """Whether a run keeps the parameters that it began with: to measure how far it has come from them, or to play."""
   objective = experiment.objective
   compared = objective is not None and objective.reads_start(experiment.objective_config)
-  return bool(measures_kl(experiment) or compared or experiment.reads_reference)
+  return bool(measures_kl(experiment) or compared or experiment.reads_reference or experiment.samples_from_start)
 
 
 def measures_kl(experiment: Any) -> bool:

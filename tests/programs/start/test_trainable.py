@@ -148,3 +148,21 @@ def test_adapters_without_their_base_are_refused(upon, experiment, run_of, tiny,
 def test_what_trains_a_model_has_no_adapters(finished, tmp_path):
   assert initial_params.adapters_of(finished("sft")) is None and initial_params.adapters_of(tmp_path) is None
   assert initial_params.adapters_of(finished("lora")) == lora.LoraConfig(rank=2)
+
+
+BASE = {"start": "base:general_points_0", "model__width": 64, "model__layers": 3, "model__heads": 4, "model__unroll": 3,
+        "env__attempts": 1, "batch": 32, "rollout__rows": 32, "evals__variants": "()", "log__episodes": 32}
+
+
+def test_where_the_start_plays_what_was_learned_changes_no_episode(tiny, run_of, lines_of, tmp_path):
+  """Self-SFT of a base that is often right, at a rate that changes it in one iteration."""
+  second = {}
+  for sampler, rate in (("start", 1e-2), ("start", 1e-9), ("policy", 1e-2), ("policy", 1e-9)):
+    workdir = tmp_path / f"{sampler}{rate}"
+    run_of(tiny("self_sft", **BASE, self_sft__sampler=sampler, optimizer__learning_rate=rate, schedule__warmup=0),
+           workdir)
+    episodes = lines_of(workdir, "episodes.jsonl")
+    second[sampler, rate] = [line["chat"] for line in episodes if line["kind"] == "train" and line["step"] == 2]
+    assert len(second[sampler, rate]) == 32
+  assert second["start", 1e-2] == second["start", 1e-9] == second["policy", 1e-9]
+  assert second["policy", 1e-2] != second["policy", 1e-9]
