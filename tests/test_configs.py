@@ -44,7 +44,8 @@ METHOD = {
 }
 # What a study compares, by its file, where that is no method: it says so in its overrides.
 COMPARED = {"configs/study/attempts_cpu.py": "env.attempts",
-            **dict.fromkeys(("configs/study/continuum.py", "configs/study/continuum.py:fresh"), "env.attempts"),
+            **dict.fromkeys(("configs/study/continuum.py", "configs/study/continuum.py:targets",
+                             "configs/study/continuum.py:quick"), "env.attempts"),
             "configs/study/general_points_vl_cpu.py:arms": "optimizer.freeze"}
 STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "configs") for command in entry.commands
            if command.split()[1] == "study"]
