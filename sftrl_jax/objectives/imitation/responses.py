@@ -37,8 +37,8 @@ class SelfSFTConfig(ImitationConfig):
 
     L = -sum_t c_t log pi(y_t | y_<t) / sum_t c_t,  c_t = 1 on the tokens of responses that the verifier calls correct
 
-  sampler: "policy", as it is in this iteration, or "start": the model that the run begins with, as in rejection sampling
-    fine-tuning (Yuan et al. 2023). Episodes and their order are the same.
+  sampler: who plays: "policy", as it is in this iteration, or "start", the model that the run begins with (rejection
+    sampling fine-tuning, Yuan et al. 2023). The episodes' seeds are the same.
   """
 
   sampler: Literal["policy", "start"] = "policy"

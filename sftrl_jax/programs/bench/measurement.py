@@ -23,16 +23,20 @@ class ScriptedLengths:
   """How long scripted responses are: lognormal tokens, cut to 1 to config.rollout.max_new_tokens.
 
   mean: before they are cut (0: a fifth of max_new_tokens); sigma: of their logarithm
+  longest: tokens of the longest of the ragged examples of SFT (0: config.data.length)
   """
 
   mean: float = 0.0
   sigma: float = 0.9
+  longest: float = 0.0
 
   def __post_init__(self):
     if not 0 <= self.mean < float("inf"):
       raise ConfigError(f"--mean-length is {self.mean}; it must be a number of tokens above 0.")
     if not 0 <= self.sigma <= 10:
       raise ConfigError(f"--sigma is {self.sigma}; it must be from 0 (all lengths alike) to 10.")
+    if self.longest and not (2 <= self.longest < float("inf") and self.longest == int(self.longest)):
+      raise ConfigError(f"--longest is {self.longest}; it must be a whole number of tokens, 2 or more.")
 
 
 SCRIPTED = ScriptedLengths()

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from sftrl_jax.programs import rl
-from sftrl_jax.programs.bench import table, trl_peer
+from sftrl_jax.programs.bench import table
 from sftrl_jax.programs.bench.measurement import RECOMPUTED, Bench
 from sftrl_jax.programs.bench.paired_timing import Pairs, Work, alternate
-from sftrl_jax.programs.bench.trl_peer import PARTS, RATE, Iteration
+from sftrl_jax.programs.bench.trl import grpo
+from sftrl_jax.programs.bench.trl.grpo import PARTS, Iteration
+from sftrl_jax.programs.bench.trl.stepping import RATE
 from sftrl_jax.programs.bench.workloads import Timed
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
@@ -39,7 +41,7 @@ def measure(bench: Bench) -> list[dict]:
     peer = None
     if bench.against == "trl":
       peer = stack.enter_context(
-          trl_peer.iterations(bench.experiment, bench.start, bench.peak.threads, bench.pairs + 1, theirs))
+          grpo.iterations(bench.experiment, bench.start, bench.peak.threads, bench.pairs + 1, theirs))
     alternate(work, peer, bench.pairs)
   ours, theirs = ours[1:], theirs[1:]   # without the warm-up
   return _lines(bench, ours, theirs)

@@ -4,6 +4,7 @@ One run measures peaks, our work and the peer's, ours and theirs in turns. On a 
 close in time can be trusted, and a comparison of two runs cannot.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -19,16 +20,17 @@ from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh, rules
 from sftrl_jax.parallel.mesh import shard_rows
-from sftrl_jax.programs.bench import hf_peer, machine_peak, rl_iteration, scripted_rollout, table, trl_peer, workloads
+from sftrl_jax.programs.bench import hf_peer, machine_peak, rl_iteration, scripted_rollout, table, workloads
 from sftrl_jax.programs.bench.hf_peer import Peer
 from sftrl_jax.programs.bench.measurement import (
-    RECOMPUTED,
-    SCRIPTED,
-    Bench,
-    Measurement,
-    ScriptedLengths,
-    measure,
+  RECOMPUTED,
+  SCRIPTED,
+  Bench,
+  Measurement,
+  ScriptedLengths,
+  measure,
 )
+from sftrl_jax.programs.bench.trl import grpo as trl_grpo, sft as trl_sft, stepping
 from sftrl_jax.programs.bench.workloads import Timed, Training
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
@@ -52,22 +54,24 @@ def run(config: ConfigDict, verb: str, against: str = "", out: str = "", pairs: 
   """Measures the training of a config, prints a table, and returns the content of bench.json.
 
   against: the peer, of AGAINST, or ""; out: a directory for bench.json, or ""; only: of MEASUREMENTS, () for all, or
-  for all that "trl" does; scripted: lengths of the responses of "rollout"
+  for what "trl" does of this training; scripted: lengths of the responses of "rollout"
   """
   refuse(against, pairs, only)
-  names = [name for name in only or MEASUREMENTS
-           if (only or against != "trl" or "trl" in MEASUREMENTS[name].peers)
-           and (KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes)]
+  of_trl = ("iteration",) if KINDS[verb].plays_episodes else ("sft",)
+  names = [name for name in only or (of_trl if against == "trl" else MEASUREMENTS)
+           if KINDS[verb].plays_episodes or not MEASUREMENTS[name].needs_episodes]
   if not names:
     raise ConfigError(f"--against={against} --only={','.join(only)} measures training that plays episodes, but this "
                       f"config is one of {verb}: use one of rl.")
-  versions = trl_peer.versions(machine_peak.threads()) if against == "trl" else ""
+  versions = stepping.versions(machine_peak.threads()) if against == "trl" else ""
   experiment = build_experiment(config, verb)
   initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   if against:
     _refuse_devices(experiment, against)
   if against == "trl":
-    trl_peer.refuse(experiment)
+    for name, refuse_unlike in (("iteration", trl_grpo.refuse), ("sft", trl_sft.refuse)):
+      if name in names:
+        refuse_unlike(experiment)
   with jax.set_mesh(experiment.mesh), rules.applied(), tempfile.TemporaryDirectory() as folder:
     peak = machine_peak.measure()
     print(table.describe_machine(peak), flush=True)
@@ -161,15 +165,23 @@ def _sft(bench: Bench) -> list[dict]:
   sides = f"ours recomputes {RECOMPUTED[remat]} (model.remat={remat}), the peer {RECOMPUTED[theirs_too]}"
   half = rows // 2 if rows % (2 * experiment.compute.microbatches) == 0 else rows
   lines, reader = [], experiment.tokenizer.reader
-  kinds = (("sft", rows, workloads.unpadded), ("sft ragged", half, workloads.ragged))
+  longest = int(bench.scripted.longest)
+  if longest > length:
+    raise ConfigError(f"--longest is {longest}, but a row has {length} tokens: use --config.data.length={longest}.")
+  ragged = functools.partial(workloads.ragged, longest=longest)
+  kinds = (("sft", rows, workloads.unpadded), ("sft ragged", half, ragged))
   kinds = (("sft", rows, functools.partial(workloads.with_pictures, reader=reader)),) if reader else kinds
   for name, count, make_batch in kinds:
     batch, examples = make_batch(count, length, vocab)
     if learner.minibatches > 1:   # of what the train step reads, its numbers do not change how long it takes
       batch = batch.replace(old_logprobs_BT=np.zeros_like(batch.weights_BT))
     timed = workloads.train(training, batch, int(batch.weights_BT.sum()))
-    theirs = hf_peer.train(bench.peer, examples, count, batch.inputs.images_BIYXC) if bench.peer else None
-    lines.append(measure(bench, name, f"{count}x{length}", timed, theirs, sides=sides))
+    with contextlib.ExitStack() as stack:
+      theirs = hf_peer.train(bench.peer, examples, count, batch.inputs.images_BIYXC) if bench.peer else None
+      if bench.against == "trl":
+        theirs = stack.enter_context(trl_sft.steps(
+            experiment, bench.start, bench.peak.threads, bench.pairs + 2, examples, count))
+      lines.append(measure(bench, name, f"{count}x{length}", timed, theirs, sides=sides))
     del timed, theirs   # frees the state before the next one is made
     gc.collect()
   return lines
@@ -209,6 +221,6 @@ def _rl(bench: Bench) -> list[dict]:
 
 MEASUREMENTS = {
     "prefill": Measurement(_prefill, peers=("hf",)), "decode": Measurement(_decode, peers=("hf",)),
-    "sft": Measurement(_sft, peers=("hf",)), "rl": Measurement(_rl, needs_episodes=True),
+    "sft": Measurement(_sft, peers=AGAINST), "rl": Measurement(_rl, needs_episodes=True),
     "rollout": Measurement(scripted_rollout.measure, needs_episodes=True),
     "iteration": Measurement(rl_iteration.measure, needs_episodes=True, peers=("trl",))}

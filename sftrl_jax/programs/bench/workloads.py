@@ -121,15 +121,16 @@ def with_pictures(rows: int, length: int, vocab: int, reader: ImageReader) -> tu
   return TokenBatch(inputs, ids_BT[:, 1:].copy(), weights_BT), examples
 
 
-def ragged(rows: int, length: int, vocab: int) -> tuple[TokenBatch, Examples]:
+def ragged(rows: int, length: int, vocab: int, longest: int = 0) -> tuple[TokenBatch, Examples]:
   """(a packed batch of examples; the same examples, for the peer).
 
-  Lengths are log-uniform between SHORTEST and `length` tokens; the second half of an example are labels.
+  Lengths are log-uniform between SHORTEST and `longest` tokens (0: `length`); the second half of an example are labels.
   """
+  longest = longest or length
   generator, used, segments = random.Random(0), [0] * rows, [0] * rows
   examples, slots = [], []
   while True:
-    size = round(math.exp(generator.uniform(math.log(min(SHORTEST, length)), math.log(length))))
+    size = round(math.exp(generator.uniform(math.log(min(SHORTEST, longest)), math.log(longest))))
     slot = first_fit(size, used, segments, length)
     if slot is None:
       break

@@ -235,7 +235,7 @@ def run_bench(command: Command) -> None:
   if "--against" in command.flags:   # two frameworks share the device's memory
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   numbers = {}
-  for flag, name in (("--mean-length", "mean"), ("--sigma", "sigma")):
+  for flag, name in (("--mean-length", "mean"), ("--sigma", "sigma"), ("--longest", "longest")):
     if flag in command.flags:
       try:
         numbers[name] = float(command.flags[flag])

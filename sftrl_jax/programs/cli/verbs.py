@@ -97,10 +97,12 @@ LABEL_USAGE = """FROM --out=PAIRS.jsonl [FLAGS] [--config.some.key=value ...]
   --max-new-tokens=256    tokens of a response at most (default of a task: its config.rollout.max_new_tokens)"""
 BENCH_USAGE = """--config=FILE.py[:choice][:smoke] [--against=hf|trl] [FLAGS] [--config.some.key=value ...]
   --against=hf      transformers and torch on the same shapes and weights, alternating with ours
-  --against=trl     an iteration of TRL's GRPOTrainer on the same prompts, rewards and weights, alternating with ours
+  --against=trl     an iteration of TRL's GRPOTrainer on the same prompts, rewards and weights, or a step of its
+                    SFTTrainer on the same examples, not packed; alternating with ours
   --only=KINDS      some of prefill,decode,sft,rl,rollout,iteration     --pairs=5  repetitions of each
   --mean-length=N   tokens of the scripted responses of `rollout` (default: a fifth of rollout.max_new_tokens)
   --sigma=0.9       of the logarithm of their lengths
+  --longest=N       tokens of the longest of the ragged examples of `sft` (default: data.length)
   --out=DIR         writes DIR/bench.json"""
 EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [FLAGS] [--config.some.key=value ...]
   FROM is the workdir of a run, workdir@step, or workdir@best:VARIANT
@@ -156,7 +158,8 @@ VERBS = {
         required=("--out",), positionals=(1, 1)),
     "bench": Verb(
         commands.run_bench, "measure training and decoding against the machine's peak, torch and TRL",
-        BENCH_USAGE, flags=("--config", "--against", "--out", "--only", "--pairs", "--mean-length", "--sigma"),
+        BENCH_USAGE, flags=("--config", "--against", "--out", "--only", "--pairs", "--mean-length", "--sigma",
+                            "--longest"),
         required=("--config",)),
     "plan": Verb(
         commands.run_plan, "whether a run fits a TPU slice, how fast it can be there, and which settings help",

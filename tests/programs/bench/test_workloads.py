@@ -39,6 +39,8 @@ def test_ragged_rows_hold_every_example_once_with_its_labels():
       token for ids, weights in examples for token, weight in zip(ids, weights, strict=True) if weight)
   again, _ = workloads.ragged(4, 64, 40)
   assert (again.inputs.tokens_BT == batch.inputs.tokens_BT).all()
+  short = [len(ids) - 1 for ids, _ in workloads.ragged(4, 64, 40, longest=20)[1]]
+  assert 16 <= min(short) <= max(short) <= 20
 
 
 def test_rows_without_padding_are_all_labels_and_the_peer_reads_the_same():

@@ -1,18 +1,14 @@
-"""The peer of `sftrl bench --against=trl`: iterations of TRL's GRPOTrainer, as its own loop runs them.
+"""The peer of `sftrl bench --against=trl` in RL: iterations of TRL's GRPOTrainer, as its own loop runs them.
 
-The trainer runs in a thread and waits before each of its steps, so that its iterations and ours alternate. It is set up
-as its users would: transformers' generate, its default AdamW. Prompts are our ids as text, of a tokenizer with a word
-for each id, so that both sides read the same ids and end at the same ones.
+It is set up as its users would: transformers' generate, its default AdamW. Prompts are our ids as text, of a tokenizer
+with a word for each id, so that both sides read the same ids and end at the same ones.
 """
 
 import collections
 import contextlib
 import dataclasses
-import queue
 import tempfile
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +16,14 @@ from typing import Any
 from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.programs.bench import hf_peer
 from sftrl_jax.programs.bench.paired_timing import Work
+from sftrl_jax.programs.bench.trl import stepping
+from sftrl_jax.programs.bench.trl.stepping import RATE, id_tokenizer, word
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.rollout_batch import env_seed
 from sftrl_jax.rollout.fitting import prompt_ids
 
 PARTS = ("rollout", "verify", "score", "update")
-RATE = 1e-12   # of learning
 LOSSES = {"token": "dapo", "sequence": "grpo", "constant": "dr_grpo"}   # by grpo.mean
 # Methods of the trainer, and what their seconds are.
 TIMED = {"_generate": "rollout", "_calculate_rewards": "verify", "_generate_and_score_completions": "before"}
@@ -48,22 +45,6 @@ class Iteration:
     return sum(self.parts.values()) if part == "iteration" else self.parts[part]
 
 
-class _Ended(Exception):
-  """Ends the trainer's loop before its last step."""
-
-
-def versions(threads: int) -> str:
-  """What the peer is made of. ConfigError where something is missing."""
-  try:
-    import torch
-    import transformers
-    import trl
-  except ImportError as error:
-    raise ConfigError(f"--against=trl needs TRL and torch ({error}): pip install 'sftrl-jax[peers]'.") from error
-  return (f"trl {trl.__version__}, transformers {transformers.__version__}, torch {torch.__version__} "
-          f"({threads} threads)")
-
-
 def refuse(experiment: Experiment) -> None:
   """ConfigError for what the peer does not do, before anything is compiled."""
   section, optimizer, name = experiment.algorithm_config, experiment.optimizer, experiment.config.get("algorithm")
@@ -83,9 +64,7 @@ def refuse(experiment: Experiment) -> None:
       ("grpo.target_kl", section.target_kl, not section.target_kl, "0", "TRL has no such limit"),
       ("lora.rank", experiment.lora.rank, not experiment.lora.rank, "0", "whole models are compared"),
       ("optimizer.name", optimizer.name, optimizer.name == "adamw", "adamw", "AdamW is compared"))
-  for key, value, compared, wanted, reason in rules:
-    if not compared:
-      raise ConfigError(f"--against=trl: config.{key} is {value!r}, but {reason}: use --config.{key}={wanted}.")
+  stepping.refuse_unlike(rules)
 
 
 @contextlib.contextmanager
@@ -95,57 +74,20 @@ def iterations(experiment: Experiment, start: dict, threads: int, count: int, re
 
   start: parameters of `model`, stacked; threads: of torch; record: gets what is measured of each iteration
   """
-  import torch
-  import transformers
-  begin, done, clock = queue.SimpleQueue(), queue.SimpleQueue(), collections.Counter()
+  clock = collections.Counter()
 
-  class Gate(transformers.TrainerCallback):
-    """Lets one step of the trainer through at a time."""
-
-    def on_step_begin(self, *arguments: Any, **more: Any) -> None:
-      if not begin.get():
-        raise _Ended
-      clock.clear()
-      clock["began"] = time.perf_counter()
-
-    def on_step_end(self, *arguments: Any, **more: Any) -> None:
-      if torch.cuda.is_available():
-        torch.cuda.synchronize()
-      whole = time.perf_counter() - clock["began"]
-      parts = {"rollout": clock["rollout"], "verify": clock["verify"],
-               "score": clock["before"] - clock["rollout"] - clock["verify"], "update": whole - clock["before"]}
-      record.append(Iteration(parts, clock["tokens"]))
-      done.put(None)
-
-  def train() -> None:
-    try:
-      torch.set_num_threads(threads)
-      trainer.train()
-      done.put(RuntimeError(f"TRL's trainer has run its {count} iterations."))
-    except _Ended:
-      pass
-    except BaseException as error:   # which belongs to whoever waits for the step
-      done.put(error)
-
-  def work() -> None:
-    begin.put(True)
-    if (error := done.get()) is not None:
-      raise RuntimeError(f"TRL's trainer has failed: {error}") from error
+  def ended(whole: float) -> None:
+    parts = {"rollout": clock["rollout"], "verify": clock["verify"],
+             "score": clock["before"] - clock["rollout"] - clock["verify"], "update": whole - clock["before"]}
+    record.append(Iteration(parts, clock["tokens"]))
 
   with tempfile.TemporaryDirectory() as folder:
-    with warnings.catch_warnings():   # TRL uses names that transformers deprecates
-      warnings.simplefilter("ignore", FutureWarning)
+    with stepping.quiet():
       trainer = _trainer(experiment, start, Path(folder), count, clock)
-    trainer.add_callback(Gate())
     for name, part in TIMED.items():
       setattr(trainer, name, _timed(getattr(trainer, name), part, clock))
-    thread = threading.Thread(target=train, daemon=True)
-    thread.start()
-    try:
+    with stepping.steps(trainer, threads, clock.clear, ended) as work:
       yield work
-    finally:
-      begin.put(False)
-      thread.join()
 
 
 def _timed(method: Callable, part: str, clock: collections.Counter) -> Callable:
@@ -166,8 +108,6 @@ def _trainer(experiment: Experiment, start: dict, folder: Path, count: int, cloc
   import datasets
   import transformers
   import trl
-  transformers.utils.logging.set_verbosity_error()
-  transformers.utils.logging.disable_progress_bar()
   config, pieces = experiment.model.config, experiment.compute.microbatches
   model = hf_peer.load_model(folder / "model", config, start, "float32")
   model.generation_config.eos_token_id = list(experiment.actor.tokenizer.stops)
@@ -201,24 +141,8 @@ def prompts(experiment: Experiment, count: int) -> list[dict]:
     ids, trouble = prompt_ids(experiment.actor.tokenizer, chat, experiment.actor.rollout.prompt_tokens)
     if trouble:
       raise ConfigError(f"--against=trl plays all episodes: {trouble.message}")
-    rows.append({"prompt": " ".join(map(_word, ids)), "seed": seed})
+    rows.append({"prompt": " ".join(map(word, ids)), "seed": seed})
   return rows
-
-
-def id_tokenizer(vocab: int, ours: Any) -> Any:
-  """A tokenizer of transformers with a word for each id of the model: "<5> <17>" is [5, 17]. ours: with pad and eos"""
-  import tokenizers
-  import transformers
-  ids = {_word(number): number for number in range(vocab)}
-  words = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token=_word(0)))
-  words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-  return transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=_word(ours.pad),
-                                              eos_token=_word(ours.eos))
-
-
-def _word(number: int) -> str:
-  """Of an id. No word is in another one, for special ones are looked for first."""
-  return f"<{number}>"
 
 
 def _reward(experiment: Experiment, clock: collections.Counter) -> Callable[..., list[float]]:

@@ -4,7 +4,8 @@ import importlib.util
 
 import pytest
 
-from sftrl_jax.programs.bench import run, trl_peer
+from sftrl_jax.programs.bench import run
+from sftrl_jax.programs.bench.trl import grpo as peer, stepping
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 
@@ -22,17 +23,17 @@ def grpo(tiny):
     (dict(lora__rank=2), "config.lora.rank=0"), (dict(optimizer__name="lion"), "config.optimizer.name=adamw")])
 def test_what_trl_does_not_do_is_refused_with_the_way_out(tiny, changed, key):
   with pytest.raises(ConfigError, match=key):
-    trl_peer.refuse(build_experiment(tiny("grpo", **ALIKE | changed), "rl"))
+    peer.refuse(build_experiment(tiny("grpo", **ALIKE | changed), "rl"))
 
 
 def test_other_methods_and_kinds_are_refused(tiny, grpo):
   with pytest.raises(ConfigError, match="config.algorithm is 'ppo'"):
-    trl_peer.refuse(build_experiment(tiny("rl"), "rl"))
-  with pytest.raises(ConfigError, match="which --against=trl does not do: it does iteration"):
+    peer.refuse(build_experiment(tiny("rl"), "rl"))
+  with pytest.raises(ConfigError, match="which --against=trl does not do: it does sft, iteration"):
     run.refuse("trl", 1, ("decode",))
   with pytest.raises(ConfigError, match="use one of rl"):
-    run.run(tiny("sft"), "sft", against="trl")
-  trl_peer.refuse(build_experiment(grpo, "rl"))
+    run.run(tiny("sft"), "sft", against="trl", only=("iteration",))
+  peer.refuse(build_experiment(grpo, "rl"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="trl is here")
@@ -43,13 +44,13 @@ def test_without_trl_the_error_names_the_extra(grpo):
 
 def test_prompts_are_ids_as_text_that_its_tokenizer_reads_back(grpo):
   experiment = build_experiment(grpo, "rl")
-  rows, tokenizer = trl_peer.prompts(experiment, 2), experiment.actor.tokenizer
-  theirs = trl_peer.id_tokenizer(tokenizer.size, tokenizer)
+  rows, tokenizer = peer.prompts(experiment, 2), experiment.actor.tokenizer
+  theirs = stepping.id_tokenizer(tokenizer.size, tokenizer)
   assert len(rows) == 2 * experiment.batch // experiment.actor.group and len({row["seed"] for row in rows}) == len(rows)
   for row in rows:
     ids = theirs(row["prompt"])["input_ids"]
     chat = experiment.env.reset(row["seed"])[1]
-    assert ids == trl_peer.prompt_ids(tokenizer, chat, 99)[0] and theirs.decode(ids) == row["prompt"]
+    assert ids == peer.prompt_ids(tokenizer, chat, 99)[0] and theirs.decode(ids) == row["prompt"]
   assert (theirs.pad_token_id, theirs.eos_token_id) == (tokenizer.pad, tokenizer.eos)
 
 

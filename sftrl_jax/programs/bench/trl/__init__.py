@@ -1,0 +1,1 @@
+"""The peer of `sftrl bench --against=trl`."""
