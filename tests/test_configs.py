@@ -44,6 +44,8 @@ METHOD = {
 }
 # What a study compares, by its file, where that is no method: it says so in its overrides.
 COMPARED = {"configs/study/attempts_cpu.py": "env.attempts",
+            **dict.fromkeys(("configs/study/adaptability_cpu.py", "configs/study/adaptability_cpu.py:quick"),
+                            "env.faces"),
             **dict.fromkeys(("configs/study/continuum.py", "configs/study/continuum.py:targets",
                              "configs/study/continuum.py:quick"), "env.attempts"),
             "configs/study/general_points_vl_cpu.py:arms": "optimizer.freeze"}

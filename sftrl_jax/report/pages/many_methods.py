@@ -13,6 +13,7 @@ from sftrl_jax.report.labels import percent, plain, plot_text, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
 from sftrl_jax.report.pages.matched import matched_blocks, pareto_blocks
 from sftrl_jax.report.pages.methods_table import methods_table
+from sftrl_jax.report.pages.reach_table import reach_blocks
 from sftrl_jax.report.pages.study_page import (
   Chapter,
   cell,
@@ -78,7 +79,7 @@ def results(chapter: Chapter) -> list[Block]:
       f"a row: the start of a method that has other bases. Orange: {study.reference_label}.")))
   blocks += _curves(study, order, out)
   blocks += [_gaps_table(study, effects, order), Heading("Shifted success at the same success in distribution"),
-             *matched_blocks(study, effects), *pareto_blocks(study, out)]
+             *matched_blocks(study, effects), *reach_blocks(study), *pareto_blocks(study, out)]
   return blocks + verdicts(chapter, order)
 
 

@@ -9,6 +9,7 @@ from sftrl_jax.report.figures.pareto_figure import looks, pareto, pareto_rows, w
 from sftrl_jax.report.figures.rows import frontier_rows, matched_rows
 from sftrl_jax.report.labels import count, flops_text, points_range, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
+from sftrl_jax.report.pages.reach_table import reach_blocks
 from sftrl_jax.report.pages.study_page import Chapter, cell, dagger
 from sftrl_jax.report.records import MEASURE_LABELS, Study
 from sftrl_jax.report.stats.effects import Effects
@@ -31,7 +32,8 @@ def trade(chapter: Chapter) -> list[Block]:
     blocks.append(Picture(study_figures.save(figure, pairs, out / "matched.png"), (
         f"{study.reference_label} read where its curve first reaches the other method's final {rate} in distribution "
         "(linear between evaluations), against that method's end. Numbers at the right: the difference in points.")))
-  return [*blocks, *matched_blocks(study, effects), *_early_table(study, effects), *pareto_blocks(study, out)]
+  return [*blocks, *matched_blocks(study, effects), *_early_table(study, effects), *reach_blocks(study),
+          *pareto_blocks(study, out)]
 
 
 def pareto_blocks(study: Study, out: pathlib.Path) -> list[Block]:
