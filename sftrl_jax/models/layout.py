@@ -22,8 +22,9 @@ HEADS = ("batch", "across", "tokens", "channels")
 STATIONARY_HEADS = ("replicas", "heads", "tokens", "channels")
 
 
-def spec(shape: tuple[int, ...], axes: tuple[str, ...]) -> PartitionSpec | None:
-  """The mesh axes of named axes; an axis that they do not divide is not split. None where there is no constraint."""
+def spec(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec | None:
+  """The mesh axes of named axes; one that they do not divide, or without a name, is not split. None where there is no
+  constraint."""
   mesh, rules = jax.sharding.get_abstract_mesh(), nn.get_logical_axis_rules()
   if mesh.empty or mesh.size == 1 or not rules:
     return None
@@ -33,7 +34,7 @@ def spec(shape: tuple[int, ...], axes: tuple[str, ...]) -> PartitionSpec | None:
                          for names, size in zip(mesh_axes, shape, strict=True)))
 
 
-def constrain(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
   """x with a sharding constraint by these axes."""
   partition = spec(x.shape, axes)
   return x if partition is None else jax.lax.with_sharding_constraint(x, partition)

@@ -194,7 +194,9 @@ def _scored(score: Score, params: dict, texts: tuple, pieces: int) -> tuple:
 def _scored_by_length(score: Score, params: dict, texts: tuple, pieces: int, order_B: jax.Array,
                       sizes: tuple[int, ...]) -> tuple:
   """(logprobs_BT, values_BT or None, counts), 0 where a column was not computed."""
-  rows_of = lambda x, order_B: constrain(jnp.take(x, order_B, axis=0), ("batch", *["tokens"] * (x.ndim - 1)))
+  # An array of two axes has tokens; pictures have others, which stay whole.
+  axes_of = lambda x: ("batch", "tokens") if x.ndim == 2 else ("batch", *[None] * (x.ndim - 1))
+  rows_of = lambda x, order_B: constrain(jnp.take(x, order_B, axis=0), axes_of(x))
   ordered = jax.tree.map(lambda x: rows_of(x, order_B), texts)
 
   def at(size: int) -> Callable:

@@ -14,12 +14,10 @@ from sftrl_jax.objectives.grpo import GRPOConfig
 from sftrl_jax.objectives.ppo import PPOConfig
 from sftrl_jax.objectives.reinforce_plus_plus import ReinforcePlusPlusConfig
 from sftrl_jax.objectives.returns import group_relative, leave_one_out
-from sftrl_jax.parallel import mesh as meshes, rules
-from sftrl_jax.rollout.collect import Rows, grid, outcomes, rows
+from sftrl_jax.rollout.collect import grid, outcomes, rows
 from sftrl_jax.rollout.episodes import Episode
 from sftrl_jax.training import advantages as of_rows
 from sftrl_jax.training.advantages import NOT_SCORED, make_advantages, make_group_advantages, make_score_rows, take
-from sftrl_jax.training.score import make_score
 from sftrl_jax.training.updates.lengths import by_length, lengths_of
 
 module = importlib.util.spec_from_file_location("by_hand", pathlib.Path(__file__).parents[1] / "chats_by_hand.py")
@@ -123,21 +121,6 @@ def test_rows_scored_at_their_length_come_back_in_their_order(pieces):
     assert not getattr(scored, name)[:, 8:].any() and np.abs(getattr(scored, name)[there]).max() > 0
   assert whole.counts is None
   assert scored.counts.tolist() == {1: [0, 0, 1, 0], 2: [0, 1, 1, 0], 4: [1, 2, 1, 0]}[pieces]
-
-
-def test_rows_of_a_model_are_scored_alike_at_their_length_on_two_devices(model, params, ragged):
-  inputs, targets_BT, mask_BT = ragged
-  laid = Rows(inputs, targets_BT, mask_BT, targets_BT, mask_BT)
-  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=1), jax.devices()[:2])
-  order = by_length(np.arange(8, dtype=np.int32), lengths_of(inputs), 4)
-  whole = jax.device_get(jax.jit(make_score_rows(make_score(model), 1))(params, None, laid))
-  with jax.set_mesh(mesh), rules.applied():
-    placed = jax.device_put(params, rules.shardings(params, mesh)), None, meshes.shard_rows(mesh, laid), order
-    scored = jax.device_get(jax.jit(make_score_rows(make_score(model), 4, (2, 4, 6)))(*placed))
-  for name in ("logprobs_BT", "values_BT"):
-    there = inputs.segments_BT > 0
-    np.testing.assert_allclose(getattr(scored, name)[there], getattr(whole, name)[there], atol=1e-6)
-  assert scored.counts.tolist() == [0, 1, 1, 2]
 
 
 def test_a_group_that_was_not_scored_has_no_old_logprobs():

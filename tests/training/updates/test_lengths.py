@@ -9,12 +9,14 @@ import optax
 import pytest
 
 from sftrl_jax.metrics import floats
-from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch
+from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.training import state as states
+from sftrl_jax.training.advantages import make_score_rows
 from sftrl_jax.training.score import make_score
 from sftrl_jax.training.step import accumulate, deal, make_train_step
 from sftrl_jax.training.updates import lengths
@@ -162,3 +164,28 @@ def test_columns_are_cut_and_what_has_none_stays(policy_batch):
   batch = cut(batch_for("grpo", policy_batch), 2)
   assert batch.targets_BT.shape == batch.inputs.tokens_BT.shape == (8, 2) and batch.advantages_B.shape == (8,)
   np.testing.assert_array_equal(lengths.widen(batch.mask_BT, 6)[:, 2:], 0)
+
+
+def score_pictured(params, inputs, targets_BT):
+  """Log-probabilities that depend on the row's pictures."""
+  blank = jnp.zeros(targets_BT.shape)
+  return Scores(inputs.images_BIYXC.mean((1, 2, 3, 4))[:, None] * targets_BT, blank, None, blank > 0)
+
+
+def test_rows_of_a_model_are_scored_alike_at_their_length_on_two_devices(model, params, ragged):
+  """A model's on text, and what depends on a row's pictures."""
+  inputs, targets_BT, mask_BT = ragged
+  pictures = np.random.default_rng(0).random((8, 2, 4, 4, 3), np.float32)
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=1), jax.devices()[:2])
+  order = by_length(np.arange(8, dtype=np.int32), lengths_of(inputs), 4)
+  for score_rows, read in ((make_score(model), inputs), (score_pictured, inputs.replace(images_BIYXC=pictures))):
+    laid = Rows(read, targets_BT, mask_BT, targets_BT, mask_BT)
+    whole = jax.device_get(jax.jit(make_score_rows(score_rows, 1))(params, None, laid))
+    with jax.set_mesh(mesh), rules.applied():
+      placed = jax.device_put(params, rules.shardings(params, mesh)), None, meshes.shard_rows(mesh, laid), order
+      scored = jax.device_get(jax.jit(make_score_rows(score_rows, 4, (2, 4, 6)))(*placed))
+    there = inputs.segments_BT > 0
+    np.testing.assert_allclose(scored.logprobs_BT[there], whole.logprobs_BT[there], atol=1e-6)
+    assert scored.counts.tolist() == [0, 1, 1, 2]
+    if whole.values_BT is not None:
+      np.testing.assert_allclose(scored.values_BT[there], whole.values_BT[there], atol=1e-6)
