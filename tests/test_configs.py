@@ -43,7 +43,7 @@ METHOD = {
     "log": "counts steps: another unit",
 }
 # What a study compares, by its file, where that is no method: it says so in its overrides.
-COMPARED = {"configs/study/attempts_cpu.py": "env.attempts",
+COMPARED = {"configs/study/settings/attempts_cpu.py": "env.attempts",
             **dict.fromkeys(("configs/study/adaptability_cpu.py", "configs/study/adaptability_cpu.py:quick"),
                             "env.faces"),
             **dict.fromkeys(("configs/study/continuum.py", "configs/study/continuum.py:targets",

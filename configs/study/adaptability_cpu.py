@@ -68,6 +68,7 @@ def get_config(choice=""):
       at=(0.03, 0.08, 0.2, 0.4, 0.7),
       jobs=2,
       disclosure=("Budgets, rates and batches are those of continuum.py. That SFT of 2.4e12 FLOPs leaves 1 to 3% under "
-                  "the new rule, and PPO 20 to 25%, was known from a prototype on other bases; no run of a second "
-                  "phase had been seen.",))
+                  "the new rule, and PPO 20 to 25%, was known from a prototype on other bases, and from "
+                  "settings/starts_cpu.py that PPO under the old rule after SFT recovers nothing of the shift; no run "
+                  "of a second phase had been seen.",))
   return config

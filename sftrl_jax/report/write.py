@@ -12,7 +12,7 @@ from sftrl_jax.report.pages import many_methods, matched, preferences, provenanc
 from sftrl_jax.report.pages.alarms_box import console_line
 from sftrl_jax.report.pages.blocks import Bullets, Heading, write
 from sftrl_jax.report.pages.data_box import data_blocks
-from sftrl_jax.report.pages.methods_table import methods_table
+from sftrl_jax.report.pages.tables.methods_table import methods_table
 from sftrl_jax.report.read_workdir import read_run, read_study
 from sftrl_jax.report.records import Study
 from sftrl_jax.report.stats import claims, effects

@@ -12,8 +12,6 @@ from sftrl_jax.report.figures.rows import Row, curve_rows, effect_rows
 from sftrl_jax.report.labels import percent, plain, plot_text, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
 from sftrl_jax.report.pages.matched import matched_blocks, pareto_blocks
-from sftrl_jax.report.pages.methods_table import methods_table
-from sftrl_jax.report.pages.reach_table import reach_blocks
 from sftrl_jax.report.pages.study_page import (
   Chapter,
   cell,
@@ -24,6 +22,8 @@ from sftrl_jax.report.pages.study_page import (
   start_rate,
   verdicts,
 )
+from sftrl_jax.report.pages.tables.methods_table import methods_table
+from sftrl_jax.report.pages.tables.reach_table import reach_blocks
 from sftrl_jax.report.records import MEASURE_LABELS, Study
 from sftrl_jax.report.stats.effects import Effects
 

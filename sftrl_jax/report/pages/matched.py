@@ -9,8 +9,8 @@ from sftrl_jax.report.figures.pareto_figure import looks, pareto, pareto_rows, w
 from sftrl_jax.report.figures.rows import frontier_rows, matched_rows
 from sftrl_jax.report.labels import count, flops_text, points_range, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
-from sftrl_jax.report.pages.reach_table import reach_blocks
 from sftrl_jax.report.pages.study_page import Chapter, cell, dagger
+from sftrl_jax.report.pages.tables.reach_table import reach_blocks
 from sftrl_jax.report.records import MEASURE_LABELS, Study
 from sftrl_jax.report.stats.effects import Effects
 

@@ -9,7 +9,7 @@ from sftrl_jax.report.figures.rows import verdict_groups
 from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
 from sftrl_jax.report.pages import alarms_box, transcripts
 from sftrl_jax.report.pages.blocks import Block, Bullets, Heading, Notice, Picture, Table, Text
-from sftrl_jax.report.pages.responses_table import response_blocks
+from sftrl_jax.report.pages.tables.responses_table import response_blocks
 from sftrl_jax.report.read_workdir import read_episodes
 from sftrl_jax.report.records import Run
 from sftrl_jax.report.stats import alarms

@@ -223,7 +223,7 @@ def test_of_a_crowd_of_methods_the_reference_and_one_more_are_run():
 
 def test_a_study_of_shipped_bases_begins_newborn_when_small(monkeypatch):
   monkeypatch.chdir(ROOT)
-  for path in ("configs/study/general_points_cpu.py:quick", "configs/study/optimizers.py"):
+  for path in ("configs/study/general_points_cpu.py:quick", "configs/study/settings/optimizers.py"):
     for run in expanded(path, pathlib.Path("x")):
       assert "--config.start=scratch" in run.words and any(word.endswith(":smoke") for word in run.words)
 

@@ -1,7 +1,7 @@
 import json
 
 from sftrl_jax.report import read_workdir
-from sftrl_jax.report.pages.responses_table import mean_attempts, response_blocks
+from sftrl_jax.report.pages.tables.responses_table import mean_attempts, response_blocks
 
 
 def test_a_line_has_the_start_and_the_end_of_everything_that_was_measured(points, tmp_path):

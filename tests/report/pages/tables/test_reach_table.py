@@ -1,8 +1,8 @@
 import math
 
 from sftrl_jax.report import read_workdir
-from sftrl_jax.report.pages import reach_table
 from sftrl_jax.report.pages.blocks import Table
+from sftrl_jax.report.pages.tables import reach_table
 
 
 def test_a_cell_has_the_mean_its_spread_and_how_many_came_to_it():

@@ -1,6 +1,6 @@
 r"""Does RL keep more of the shifted rule when it trains with more attempts at a hand, as in the paper's figure 10?
 
-  sftrl study --config=configs/study/attempts_cpu.py --workdir=runs/attempts           (three bases, two cores)
+  sftrl study --config=configs/study/settings/attempts_cpu.py --workdir=runs/attempts           (three bases, two cores)
 
 Hardware: two CPU cores. Minutes: 18, beside other work.
 Result: claims 2 and 3 hold, 1, 4 and 5 are not shown. On rule_ood, greedy, PPO with 1, 3, 5, 10 attempts gains 6.5,

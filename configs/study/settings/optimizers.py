@@ -1,8 +1,8 @@
 r"""Does the comparison depend on the optimizer? The same SFT, or the same PPO, under each at its rate from our table.
 
-  sftrl study --config=configs/study/optimizers.py --workdir=runs/optimizers             (SFT, 14 well-known ones)
-  sftrl study --config=configs/study/optimizers.py:rl --workdir=runs/optimizers_rl       (PPO)
-  sftrl study --config=configs/study/optimizers.py:all --workdir=runs/optimizers_all     (SFT, every one; :rl:all PPO)
+  sftrl study --config=configs/study/settings/optimizers.py --workdir=runs/optimizers          (SFT, 14 well-known ones)
+  sftrl study --config=configs/study/settings/optimizers.py:rl --workdir=runs/optimizers_rl    (PPO)
+  sftrl study --config=configs/study/settings/optimizers.py:all --workdir=runs/optimizers_all  (SFT, all; :rl:all PPO)
 
 Hardware: two CPU cores. Minutes: about 12 (:rl 20, :all 35).
 Result: SFT on base 0 alone, 256 hands, greedy, in percent of id_seen / rule_ood, from 34 / 31 at the start:

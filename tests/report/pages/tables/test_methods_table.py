@@ -1,5 +1,5 @@
 from sftrl_jax.report import read_workdir
-from sftrl_jax.report.pages.methods_table import methods_table
+from sftrl_jax.report.pages.tables.methods_table import methods_table
 from sftrl_jax.report.stats import effects
 
 

@@ -1,6 +1,6 @@
 r"""From which checkpoint does RL work: from none, from a base in the window, from one over-tuned by SFT?
 
-  sftrl study --config=configs/study/starts_cpu.py --workdir=runs/starts               (three bases, two cores)
+  sftrl study --config=configs/study/settings/starts_cpu.py --workdir=runs/starts               (three bases, two cores)
 
 Hardware: two CPU cores. Minutes: 11, beside other work, and 5 for the bases.
 Result: claims 1, 3 and 5 hold. From scratch PPO solves nothing (no reward ever differs). SFT lowers rule_ood from 24.5%
