@@ -22,6 +22,7 @@ from sftrl_jax.report.pages.study_page import (
   start_rate,
   verdicts,
 )
+from sftrl_jax.report.pages.tables.key_differences import key_differences
 from sftrl_jax.report.pages.tables.methods_table import methods_table
 from sftrl_jax.report.pages.tables.reach_table import reach_blocks
 from sftrl_jax.report.records import MEASURE_LABELS, Study
@@ -80,7 +81,7 @@ def results(chapter: Chapter) -> list[Block]:
   blocks += _curves(study, order, out)
   blocks += [_gaps_table(study, effects, order), Heading("Shifted success at the same success in distribution"),
              *matched_blocks(study, effects), *reach_blocks(study), *pareto_blocks(study, out)]
-  return blocks + verdicts(chapter, order)
+  return [*blocks, *key_differences(study, order), *verdicts(chapter, order)]
 
 
 def _ends_table(study: Study, effects: Effects, order: Sequence[str], variants: Sequence[str],

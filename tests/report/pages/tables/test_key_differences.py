@@ -1,0 +1,38 @@
+from sftrl_jax.report import read_workdir
+from sftrl_jax.report.pages.blocks import Table, Text
+from sftrl_jax.report.pages.tables.key_differences import key_differences
+
+
+def blocks(directory):
+  study = read_workdir.read_study(directory)
+  return study, key_differences(study, list(study.methods))
+
+
+def test_a_row_has_what_was_measured_of_a_method_and_no_column_is_empty(arms_study):
+  study, (_, table, _, advice) = blocks(arms_study)
+  assert isinstance(table, Table) and [row[0] for row in table.rows] == list(study.methods.values())
+  rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+  assert rows[study.methods["ppo_never"]]["runs not finished"] == "3" == rows[study.methods["ppo_late"]][
+      "runs not finished"]
+  assert rows[study.methods["ppo"]]["runs not finished"] == "0" and "change, probes" not in table.header
+  for column in table.header:
+    assert any(row[column] not in ("–", "") for row in rows.values()), column
+  assert isinstance(advice, Text)
+
+
+def test_the_advice_names_the_largest_value_of_each_purpose(whole_study):
+  study, (_, _, _, advice) = blocks(whole_study)
+  inside, shifted, cost = advice.text.split(". ")
+  assert f"({study.labels.variant('id_seen')}): SFT, " in inside and "over 5 bases" in inside
+  assert f"({study.labels.variant('rule_ood')}): PPO, " in shifted
+  assert "FLOPs to 50%" in cost and ": SFT, " in cost
+
+
+def test_few_bases_are_no_recommendation(make_study, tmp_path):
+  _, (*_, advice) = blocks(make_study(tmp_path, bases=2))
+  assert advice.text.endswith("2 bases cannot distinguish methods: these are the largest means, not recommendations.")
+  assert "not distinguished" not in advice.text
+
+
+def test_without_a_finished_run_there_is_nothing_to_say(make_study, tmp_path):
+  assert blocks(make_study(tmp_path, bases=1, finished=False))[1] == []
