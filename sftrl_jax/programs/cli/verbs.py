@@ -143,8 +143,9 @@ VERBS = {
         flags=("--config", "--out", "--variant", "--count"), required=("--config", "--out")),
     "evaluate": Verb(
         commands.run_evaluate, "measure success on every variant, of a checkpoint or of a model without a run",
-        EVALUATE_USAGE, flags=("--config", "--workdir", "--interpolate", *PROCESS_FLAGS), positionals=(1, 1),
-        switches=("--weights",)),
+        EVALUATE_USAGE, flags=("--config", "--workdir", "--interpolate", "--tasks", "--limit", "--shots", "--task_path",
+                               "--dtype", *PROCESS_FLAGS),
+        positionals=(1, 1), switches=("--weights", "--chat")),
     "sample": Verb(
         commands.run_sample, "get answers of a model: in a conversation, once, or for the rows of a file", SAMPLE_USAGE,
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",
