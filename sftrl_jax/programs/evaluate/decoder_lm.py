@@ -164,7 +164,8 @@ class DecoderLM(TemplateLM):
     stops = handle_stop_sequences(asked["until"], eos=self._end_text)
     stops = [text for text in stops if text]
     temperature = float(asked.get("temperature", 0.0)) if asked.get("do_sample") else 0.0
-    generator = self._generator(int(asked.get("top_k") or 0), float(asked.get("top_p") or 1.0))
+    cut = (int(asked.get("top_k") or 0), float(asked.get("top_p") or 1.0)) if temperature else (0, 1.0)
+    generator = self._generator(*cut)
     settings = ChatSettings(generator, StopConditions(asked["max_gen_toks"], tuple(stops)), temperature,
                             jax.random.key(0))
     conversation = start_conversation(generator, contexts, asked["max_gen_toks"], rows)

@@ -60,11 +60,12 @@ def load(options: TaskOptions) -> dict:
 
 
 def requests(tasks: Iterable[Any], options: TaskOptions) -> Iterable[tuple[str, str]]:
-  """(name of the task, a text) of all that will be asked, without a chat template."""
+  """(name of the task, a text) of all that will be read: contexts, and what stands behind them with its context."""
   for task in tasks:
     task.build_all_requests(limit=options.limit or None)
     for instance in task.instances:
-      yield from ((task.task_name, text) for text in instance.args if isinstance(text, str))
+      texts = [text for text in instance.args if isinstance(text, str)]
+      yield from ((task.task_name, text) for text in dict.fromkeys((texts[0], "".join(texts))))
     task.set_fewshot_seed(seed=SEED)   # these requests are made once more
 
 

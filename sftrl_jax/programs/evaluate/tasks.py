@@ -43,8 +43,8 @@ def run(source: str, options: TaskOptions, overrides: Sequence[tuple[str, str]] 
     out = decoder.output(workdir, step)
     with only_output(out, "--workdir", inside=True):
       settings = {"from": source, "step": step, "chat": options.chat, "dtype": decoder.model.config.dtype,
-                  "context": decoder.context}
-      lines = lines_of(ask(tasks, decoder, params, options), {**settings, "limit": options.limit or None})
+                  "context": decoder.context, "limit": options.limit or None}
+      lines = lines_of(ask(tasks, decoder, params, options), settings)
       write(out, lines)
   print(table(lines))
   print(f"Written: {', '.join(map(str, jsonl.files(out / NAME)))}")
@@ -130,7 +130,8 @@ def table(lines: Sequence[dict]) -> str:
   rows = [f"{'task':<{wide}}{'metric':<{metric_wide}}{'value':>10}{'stderr':>10}{'n':>8}{'shots':>7}{'version':>9}"]
   cell = lambda value: "" if value is None else f"{value:.4f}"
   for line, name in zip(lines, names, strict=True):
+    n, shots, version = ("" if line[key] is None else line[key] for key in ("n", "shots", "version"))
     rows.append(f"{line['task']:<{wide}}{name:<{metric_wide}}{cell(line['value']):>10}{cell(line['stderr']):>10}"
-                f"{line['n'] or '':>8}{line['shots'] if line['shots'] is not None else '':>7}{line['version']!s:>9}")
+                f"{n:>8}{shots:>7}{version:>9}")
   return "\n".join([*rows, f"By lm-eval {lines[0]['lm_eval']}" + (
       f"; the first {lines[0]['limit']} documents of each task." if lines[0]["limit"] else ".")])

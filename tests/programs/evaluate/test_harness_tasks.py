@@ -45,7 +45,7 @@ def test_shots_are_the_same_each_time_and_never_the_question_itself(task_folder)
 def test_reading_all_requests_leaves_them_as_they_are(task_folder):
   task, = load(task_folder, "tiny_choice", shots=2).values()
   texts = [text for _, text in harness_tasks.requests([task], TaskOptions(("tiny_choice",)))]
-  assert texts[::2] == prompts(task) and " Paris" in texts
+  assert texts[::2] == prompts(task) and any(text.endswith("\n\nThe capital of France is Paris") for text in texts)
 
 
 def test_a_function_in_a_task_file_of_ones_own_runs(task_folder):
