@@ -46,7 +46,7 @@ def program(monkeypatch):
   kind = types.SimpleNamespace(schema=schema)
   stand_ins = {"experiment.kinds": types.SimpleNamespace(KINDS=dict.fromkeys(verbs, kind)),
                "trainers": types.SimpleNamespace(TRAINERS=dict.fromkeys(verbs, run)),
-               "evaluate": types.SimpleNamespace(run=run)}
+               "evaluate.run": types.SimpleNamespace(run=run)}
   for name, module in stand_ins.items():
     monkeypatch.setitem(sys.modules, f"sftrl_jax.programs.{name}", module)
     monkeypatch.setattr(f"sftrl_jax.programs.{name}", module, raising=False)

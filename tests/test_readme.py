@@ -25,7 +25,8 @@ PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/R
          ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "configs/study/VIRL.md",
          ROOT / "configs/study/ALIGNMENT.md", ROOT / "configs/study/VISION.md", ROOT / "launch/README.md",
          *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md",
-         ROOT / "sftrl_jax/models/vision/README.md", ROOT / "sftrl_jax/programs/own_reward/README.md"]
+         ROOT / "sftrl_jax/models/vision/README.md", ROOT / "sftrl_jax/programs/own_reward/README.md",
+         ROOT / "sftrl_jax/programs/evaluate/README.md"]
 MOST_LINES, WIDTH = 120, 120
 HOUSE_WORDS = re.compile(r"\b(told|said|born|newborn|lies|whoever)\b", re.IGNORECASE)
 # Files of a reader, and files that a run writes.
@@ -35,7 +36,7 @@ FOLDER = re.compile(r"^(?:sftrl_jax|configs|launch|tests)/(?:[\w.-]+/)*$")
 # What a workdir holds, by name.
 WORKDIR_FILES = {"config.json", "metrics.jsonl", "evals.jsonl", "episodes.jsonl", "data.json", "own.json", "base.json",
                  "progress.json", "labels.json", "reference.json", "report.md", "weights.json",
-                 "pairs.jsonl", "pairs.json", "VARIANT.jsonl", "reward_scale.json"}
+                 "pairs.jsonl", "pairs.json", "tasks.jsonl", "VARIANT.jsonl", "reward_scale.json"}
 # And a directory of Hugging Face.
 HUB_FILES = {"preprocessor_config.json", "processor_config.json"}
 ALONE = {"quickstart.sh", "test.sh", "smollm2.sh", "bases.sh"}   # scripts without --dry-run

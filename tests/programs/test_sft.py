@@ -6,8 +6,8 @@ import math
 import pytest
 
 from sftrl_jax.checkpoints import store as stores
-from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.start import checkpoint_ref
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",

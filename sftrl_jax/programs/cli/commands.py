@@ -174,7 +174,9 @@ def run_data(command: Command) -> None:
 
 
 def run_evaluate(command: Command) -> None:
-  """Evaluates a checkpoint under the config of its run, or a model under --config."""
+  """Evaluates a checkpoint under the config of its run, or a model under --config; or asks it tasks of lm-eval."""
+  from sftrl_jax.programs.evaluate.task_options import read_options
+  tasks = read_options(command.flags, command.switches)
   spec, workdir, overrides = command.flags.get("--config", ""), command.flags.get("--workdir", ""), command.overrides
   shares = mix.parse_shares(command.flags["--interpolate"]) if "--interpolate" in command.flags else ()
   compares = "--weights" in command.switches
@@ -186,18 +188,23 @@ def run_evaluate(command: Command) -> None:
     prepare_environment(cpu_threads(resolve.load(spec).to_dict(), overrides))
   else:
     source = _prepare_from(command)
-  from sftrl_jax.programs import evaluate
+  if tasks:
+    from sftrl_jax.programs.evaluate import tasks as task_run
+    with as_exception(), _processes(command):
+      task_run.run(source, tasks, overrides, workdir, spec)
+    return
+  from sftrl_jax.programs.evaluate import run
   with as_exception(), _processes(command) as is_first:
     if compares:
-      evaluate.compare_weights(source, list(overrides), workdir)
+      run.compare_weights(source, list(overrides), workdir)
     elif shares:
-      lines, out = evaluate.interpolate(source, list(overrides), shares, workdir)
+      lines, out = run.interpolate(source, list(overrides), shares, workdir)
       if is_first:
         from sftrl_jax.report.figures import interpolation_figure
-        print(evaluate.share_table(lines))
+        print(run.share_table(lines))
         print(f"Written: {interpolation_figure.draw(lines, checkpoint_ref.home_of(source), out)}")
     else:
-      evaluate.run(source, list(overrides), workdir, spec)
+      run.run(source, list(overrides), workdir, spec)
 
 
 def run_sample(command: Command) -> None:

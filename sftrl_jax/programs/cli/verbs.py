@@ -112,7 +112,14 @@ EVALUATE_USAGE = f"""FROM [--config=FILE.py[:choice]] [--workdir=DIR] [FLAGS] [-
   --interpolate=0,0.25,0.5,0.75,1   evaluates weights between the start of a run (0) and FROM (1), and draws success
                      by share (default of --workdir: evaluate/STEP-interpolated)
   --weights          evaluates nothing: compares the weights of FROM with its start's, into weights.json of the run or
-                     of --workdir, as a run of a small model does at its end{PROCESS_USAGE}"""
+                     of --workdir, as a run of a small model does at its end
+  --tasks=arc_easy,gsm8k   instead: tasks of lm-eval (pip install 'sftrl-jax[eval]'), into tasks.jsonl of --workdir;
+                     FROM is then also any model of `sftrl sample`, without --config
+    --limit=100      documents of a task, the first ones (default: all)
+    --shots=5        examples before each question (default: the task's own number)
+    --task_path=DIR  task files (YAML) of your own; Python functions that they name run
+    --chat           prompts by the model's chat template
+    --dtype=float32  or bfloat16, as of `sftrl sample`{PROCESS_USAGE}"""
 CONVERT_USAGE = """FROM TO [--dtype=DTYPE] [--adapters]
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, adapters of PEFT (DIR or DIR@BASE), a .gguf
   file, or smollm2
@@ -144,9 +151,10 @@ VERBS = {
         commands.run_data, "write demonstrations of a task as rows that TRL reads", DATA_USAGE,
         flags=("--config", "--out", "--variant", "--count"), required=("--config", "--out")),
     "evaluate": Verb(
-        commands.run_evaluate, "measure success on every variant, of a checkpoint or of a model without a run",
-        EVALUATE_USAGE, flags=("--config", "--workdir", "--interpolate", *PROCESS_FLAGS), positionals=(1, 1),
-        switches=("--weights",)),
+        commands.run_evaluate, "measure success on every variant, or on tasks of lm-eval, of a checkpoint or a model",
+        EVALUATE_USAGE, flags=("--config", "--workdir", "--interpolate", "--tasks", "--limit", "--shots", "--task_path",
+                               "--dtype", *PROCESS_FLAGS),
+        positionals=(1, 1), switches=("--weights", "--chat")),
     "sample": Verb(
         commands.run_sample, "get answers of a model: in a conversation, once, or for the rows of a file", SAMPLE_USAGE,
         flags=("--prompt", "--in", "--out", "--on-bad-row", "--rows", "--temperature", "--top-k", "--top-p", "--stop",

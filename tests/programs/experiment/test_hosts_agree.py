@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sftrl_jax.parallel import peers
-from sftrl_jax.programs import evaluate, preference
+from sftrl_jax.programs import preference
 from sftrl_jax.programs.config import resolve
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment import hosts_agree, run_config
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -61,7 +62,8 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
-from sftrl_jax.programs import evaluate, preference, rl, sft
+from sftrl_jax.programs import preference, rl, sft
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.check import run_checks, task_checks
 from sftrl_jax.programs.check.expert_episodes import CheckFailed
 from sftrl_jax.programs.experiment import hosts_agree

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from sftrl_jax.envs.virl.env import VIRL
-from sftrl_jax.programs import evaluate
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.saved_run import config_of
 from sftrl_jax.programs.experiment.sections import EvalsConfig

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from sftrl_jax import trees
 from sftrl_jax.envs.env import Verdict
 from sftrl_jax.inputs import right_pad
-from sftrl_jax.programs import evaluate, preference
+from sftrl_jax.programs import preference
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment import memory, run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import make_env

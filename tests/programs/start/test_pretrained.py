@@ -10,9 +10,9 @@ import pytest
 from sftrl_jax.chat import Message
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.models import DecoderConfig, build
-from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment import run_config, saved_run
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.start import checkpoint_ref, pretrained

@@ -11,8 +11,8 @@ import pytest
 
 from sftrl_jax import trees
 from sftrl_jax.models import lora
-from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.start import initial_params
 

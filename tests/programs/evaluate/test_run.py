@@ -8,8 +8,8 @@ import pytest
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.main import main
 from sftrl_jax.models import DecoderConfig, build
-from sftrl_jax.programs import evaluate
 from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.evaluate import run as evaluate
 from sftrl_jax.programs.experiment import saved_run
 from sftrl_jax.programs.runtime.lock import only_output
 

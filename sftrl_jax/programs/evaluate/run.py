@@ -4,47 +4,26 @@ between its start and its end, or its weights against those of its start."""
 import contextlib
 import dataclasses
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.parallel import hosts, rules
-from sftrl_jax.programs.config.errors import ConfigError, as_path, recorded
+from sftrl_jax.programs.config.errors import ConfigError, as_path
+from sftrl_jax.programs.evaluate.subject import Subject, of_run, refuse_run, say, without_run
 from sftrl_jax.programs.experiment import hosts_agree, saved_run
-from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.environment import has_reward_model
 from sftrl_jax.programs.experiment.experiment import Experiment
-from sftrl_jax.programs.experiment.run_config import resolve_run, verb_of
 from sftrl_jax.programs.loop import weights_file
 from sftrl_jax.programs.loop.evaluator import Weights, compile_rollouts, evaluate, score_text
 from sftrl_jax.programs.loop.reward_scorers import make_scorer
 from sftrl_jax.programs.runtime.lock import only_output
-from sftrl_jax.programs.start import checkpoint_ref, initial_params, mix, pretrained
-from sftrl_jax.programs.start.checkpoint_ref import CheckpointRef
+from sftrl_jax.programs.start import initial_params
 from sftrl_jax.rollout.scoring import Scorer
 from sftrl_jax.training.log import Log
 from sftrl_jax.training.position import Limits, Position
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-  """What is evaluated.
-
-  ref: the checkpoint of its run; None for a model without one
-  out: where the lines go if no --workdir is given; None for evaluate/STEP in the run's workdir
-  """
-
-  experiment: Experiment
-  ref: CheckpointRef | None = None
-  out: Path | None = None
-
-  @property
-  def home(self) -> Path | None:
-    """The workdir of its run."""
-    return self.ref and self.ref.home
 
 
 def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", spec: str = "") -> list[dict]:
@@ -60,12 +39,11 @@ def run(source: str, overrides: Sequence[tuple[str, str]], workdir: str = "", sp
   """
   subject = _subject(source, overrides, workdir, spec)
   with _loaded(subject) as (params, start, step):
-    out = as_path(workdir) if workdir else subject.out or (
-        subject.home / "evaluate" / f"{step}{'-ema' * subject.ref.ema}")
+    out = subject.output(workdir, step)
     with _only_output(out):
       lines = _evaluate(subject.experiment, out, params, start, step, f"evaluate {source}")
-  _say(table(lines))
-  _say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
+  say(table(lines))
+  say(f"Written: {', '.join(map(str, jsonl.files(out / 'evals.jsonl')))}")
   return lines
 
 
@@ -83,8 +61,7 @@ def interpolate(source: str, overrides: Sequence[tuple[str, str]], shares: Seque
   _check_start_is_there(subject)
   lines = []
   with _loaded(subject) as (params, start, step):
-    out = as_path(workdir) if workdir else subject.home / "evaluate" / (
-        f"{step}{'-ema' * subject.ref.ema}-interpolated")
+    out = subject.output(workdir, step, "-interpolated")
     with _only_output(out):
       for share in shares:
         weights = initial_params.lerp(start, params, share)
@@ -99,13 +76,13 @@ def compare_weights(source: str, overrides: Sequence[tuple[str, str]], workdir: 
 
   workdir: where it goes (default: the run's own workdir, for its report). Returns the path. Raises ConfigError.
   """
-  subject = _run_of(source, overrides)
+  subject = of_run(source, overrides)
   hosts_agree.check({**subject.experiment.config, "from": source}, subject.experiment.verb, {}, os.environ)
   _check_start_is_there(subject)
   path = (as_path(workdir) if workdir else subject.home) / weights_file.NAME
   with _loaded(subject) as (params, start, step):
     weights_file.write(subject.experiment, path, step, start, params)
-  _say(f"Written: {path}; `sftrl report {subject.home}` shows it.")
+  say(f"Written: {path}; `sftrl report {subject.home}` shows it.")
   return path
 
 
@@ -123,10 +100,8 @@ def share_table(lines: Sequence[dict]) -> str:
 
 def _subject(source: str, overrides: Sequence[tuple[str, str]], workdir: str, spec: str = "") -> Subject:
   """What is evaluated, the same in all processes. ConfigError for a workdir that holds a run, and without variants."""
-  if workdir and (as_path(workdir) / "config.json").is_file():
-    raise ConfigError(f"--workdir={workdir} is the workdir of a run, whose evals.jsonl would be lost: give another, or "
-                      "leave it out.")
-  subject = _model_without_run(source, overrides, spec) if spec else _run_of(source, overrides)
+  refuse_run(workdir)
+  subject = without_run(source, overrides, spec) if spec else of_run(source, overrides)
   experiment = subject.experiment
   hosts_agree.check({**experiment.config, "from": source}, experiment.verb, {}, os.environ)
   if not experiment.evals.variants:
@@ -206,49 +181,10 @@ def _percent(rate: float | None) -> str:
   return "" if rate is None else f"{100 * rate:.1f}%"
 
 
-def _run_of(source: str, overrides: Sequence[tuple[str, str]]) -> Subject:
-  """The checkpoint of a run that WORKDIR[@...] names."""
-  home = checkpoint_ref.home_of(source)
-  if not (home / "config.json").is_file() or not (checkpoint_ref.is_workdir(home) or recorded(home).get("verb")):
-    raise ConfigError(f"{source} is no workdir of a run: a model without a run (a Hugging Face directory or id, a "
-                      ".gguf file, smollm2, base:NAME) is evaluated on the task of a config: add --config=FILE.py.")
-  ref = saved_run.parse(source)
-  if ref.note:
-    _say(ref.note)
-  config = saved_run.config_of(home, overrides)
-  experiment = build_experiment(config, saved_run.verb_of(home), home, scored=_finds_reward_model(config))
-  return Subject(experiment, ref)
-
-
-def _finds_reward_model(config: Mapping) -> bool:
-  """Whether the reward model of a run is there to score what is played; without it, all else is measured."""
-  start = config.get("reward_model", {}).get("start")
-  is_there = bool(start) and checkpoint_ref.is_workdir(checkpoint_ref.home_of(start))
-  if start and not is_there:
-    _say(f"The reward model of this run, {start}, is not there: its scores are left out.")
-  return is_there
-
-
 def _scorer(experiment: Experiment) -> Scorer | None:
   """What scored the episodes of the run, if it is there."""
   missing = has_reward_model(experiment.config) and experiment.reward_model is None
   return None if missing or experiment.verb != "rl" else make_scorer(experiment, None)
-
-
-def _model_without_run(source: str, overrides: Sequence[tuple[str, str]], spec: str) -> Subject:
-  """What a run of this config would begin with, if it began with `source`."""
-  if checkpoint_ref.is_workdir(checkpoint_ref.home_of(source)):
-    raise ConfigError(f"--config={spec} is for a model without a run, but {source} is the workdir of a run, which has "
-                      "a config of its own: leave --config out, and change keys with --config.some.key=VALUE.")
-  if any(key == "start" for key, _ in overrides):
-    raise ConfigError(f"--config.start and FROM both name a model: leave --config.start out, FROM is {source}.")
-  own = () if source == "scratch" or source.startswith(("base:", mix.PREFIX)) else (
-      ("model.name", pretrained.NAME), ("tokenizer.name", pretrained.NAME))
-  config, _ = resolve_run(spec, (*own, *overrides, ("start", source)))
-  experiment = build_experiment(config, verb_of(config))
-  initial_params.check_start(source, experiment.model)
-  name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2]) or "model"
-  return Subject(experiment, out=Path("runs") / "evaluate" / name)
 
 
 def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
@@ -264,12 +200,7 @@ def _parameters(subject: Subject, step: int | None) -> tuple[dict, dict, int]:
   try:
     initial_params.check_start(experiment.start)
   except ConfigError as error:
-    _say(f"KL is not measured from the start: {error}")
+    say(f"KL is not measured from the start: {error}")
     return params, params, step
   start = initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh)
   return params, start, step
-
-
-def _say(text: str) -> None:
-  if hosts.is_first_process():
-    print(text)

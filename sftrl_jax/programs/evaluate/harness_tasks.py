@@ -1,0 +1,134 @@
+"""Tasks of lm-eval, EleutherAI's harness: its own, and those of a user's YAML files. All are loaded, with their data,
+before a model is.
+
+A YAML file of --task_path may name Python functions (`!function`), which run here: it is the user's own code.
+"""
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from random import seed as seed_python
+from typing import Any
+
+from numpy.random import seed as seed_numpy
+
+from sftrl_jax.programs.config.errors import ConfigError, first_line
+from sftrl_jax.programs.evaluate.task_options import TaskOptions
+
+PACKAGE = "lm_eval"
+INSTALL = "pip install 'sftrl-jax[eval]'"
+MOST_NEW_TOKENS = 256   # of a response, where a task does not say, as in lm-eval
+PYTHON_SEED, SEED = 0, 1234   # the harness's own, of its global generators and of few-shot examples
+# What a task may say of generation. Beams are another decoder's; others have no meaning here.
+LENGTH_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+SAMPLING_KEYS = {"until", "do_sample", "temperature", "top_k", "top_p", *LENGTH_KEYS}
+WITHOUT_EFFECT = {"num_beams": 1, "repetition_penalty": 1, "length_penalty": 1}   # at these values
+
+
+def check_installed() -> None:
+  """ConfigError where lm-eval is not installed."""
+  if importlib.util.find_spec(PACKAGE) is None:
+    raise ConfigError(f"--tasks needs the package lm-eval, which is not installed: {INSTALL}.")
+
+
+def load(options: TaskOptions) -> dict:
+  """The tasks as lm-eval's evaluator takes them: {"tasks": {name: task}, "groups": {name: group}}, few-shot examples
+  chosen. ConfigError for a name that is none, for data that is not there, and for a task that cannot be asked."""
+  check_installed()
+  # A pool that is forked beside JAX's threads may never return.
+  os.environ.setdefault("DISABLE_MULTIPROC", "1")
+  manager = _manager(options)
+  unknown = [name for name in options.tasks if name not in manager.task_index]
+  if unknown:
+    raise ConfigError(_unknown(unknown[0], manager.all_tasks, options))
+  tasks, groups = {}, {}
+  seed_python(PYTHON_SEED)   # some tasks shuffle their choices while they are loaded
+  seed_numpy(SEED)
+  for name in options.tasks:
+    try:
+      loaded = manager.load([name])
+    except Exception as error:   # of any type: of the network, of files, of a user's own function
+      raise ConfigError(_not_loaded(name, error, options)) from error
+    tasks |= loaded["tasks"]
+    groups |= loaded["groups"]
+  for name, task in tasks.items():
+    _refuse(name, task)
+    _set_shots(task, options.shots)
+  return {"tasks": tasks, "groups": groups}
+
+
+def requests(tasks: Iterable[Any], options: TaskOptions) -> Iterable[tuple[str, str]]:
+  """(name of the task, a text) of all that will be read: contexts, and what stands behind them with its context."""
+  for task in tasks:
+    task.build_all_requests(limit=options.limit or None)
+    for instance in task.instances:
+      texts = [text for text in instance.args if isinstance(text, str)]
+      yield from ((task.task_name, text) for text in dict.fromkeys((texts[0], "".join(texts))))
+    task.set_fewshot_seed(seed=SEED)   # these requests are made once more
+
+
+def most_new_tokens(task: Any) -> int:
+  """Tokens of a response at most; 0 for a task that has none written."""
+  if task.OUTPUT_TYPE != "generate_until":
+    return 0
+  asked = task.config.generation_kwargs or {}
+  return int(next((asked[key] for key in LENGTH_KEYS if asked.get(key) is not None), MOST_NEW_TOKENS))
+
+
+def _manager(options: TaskOptions) -> Any:
+  """lm-eval's index of tasks; of a user's files alone where these have all that is asked, for its own are many."""
+  from lm_eval.tasks import TaskManager
+  from lm_eval.tasks._index import Kind
+  if not options.task_path:
+    return TaskManager()
+  folder = Path(options.task_path)
+  if not folder.is_dir():
+    raise ConfigError(f"--task_path={folder} is no directory: give one with YAML files of tasks.")
+  own = TaskManager(include_path=str(folder), include_defaults=False)
+  entries = [own.task_index.get(name) for name in options.tasks]
+  if all(entry is not None and entry.kind in (Kind.TASK, Kind.PY_TASK) for entry in entries):
+    return own
+  return TaskManager(include_path=str(folder))
+
+
+def _unknown(name: str, names: list[str], options: TaskOptions) -> str:
+  import lm_eval
+  near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+  where = f"lm-eval {lm_eval.__version__}"
+  if options.task_path:
+    where += f" or of --task_path={options.task_path}"
+  guess = f": did you mean {' or '.join(near)}?" if near else ": see its list of tasks, or give --task_path=DIR."
+  return f"--tasks names {name!r}, which is no task of {where} ({len(names)} names){guess}"
+
+
+def _not_loaded(name: str, error: Exception, options: TaskOptions) -> str:
+  way_out = ("paths in its YAML file are relative to the directory of this command" if options.task_path else
+             "data comes from the Hugging Face Hub, or from its cache (HF_HOME) once it has been there")
+  return (f"--tasks={name}: this task, or its data, cannot be read: {first_line(error).rstrip('.')}. Note that "
+          f"{way_out}.")
+
+
+def _refuse(name: str, task: Any) -> None:
+  """ConfigError for a task that a decoder of texts cannot be asked, or that is not safe to ask."""
+  if getattr(task, "UNSAFE_CODE", False):
+    raise ConfigError(f"--tasks={name}: the task runs the code that a model writes, which is not done here: use "
+                      "lm-eval itself, in a sandbox, on a model of `sftrl convert`.")
+  if getattr(task, "MULTIMODAL", False):
+    raise ConfigError(f"--tasks={name}: the task shows pictures or sounds, and is asked of texts only here: leave it "
+                      "out.")
+  asked = task.config.generation_kwargs or {} if task.OUTPUT_TYPE == "generate_until" else {}
+  for key, value in asked.items():
+    if key not in SAMPLING_KEYS and value != WITHOUT_EFFECT.get(key, ...):
+      raise ConfigError(f"--tasks={name}: its generation_kwargs has {key}: {value!r}, which this sampler lacks; known "
+                        f"are {', '.join(sorted(SAMPLING_KEYS))}. Copy the task's YAML file into a --task_path without "
+                        "it.")
+
+
+def _set_shots(task: Any, shots: int) -> None:
+  """Examples before each question, as lm-eval's own command sets them: 0 in a task's file stays 0."""
+  own = task.get_config("num_fewshot")
+  if own is None or (shots >= 0 and own != 0):
+    task.set_config(key="num_fewshot", value=max(0, shots))
+  task.set_fewshot_seed(seed=SEED)
