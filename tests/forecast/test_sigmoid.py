@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from sftrl_jax.forecast import sigmoid
-from sftrl_jax.forecast.sigmoid import CHANGE, LEVEL, MIDPOINT, SPREADS, START, STEEPNESS, Curve, band, fit
+from sftrl_jax.forecast.sigmoid import CHANGE, LEVEL, MIDPOINT, NOISES, START, STEEPNESS, Curve, band, fit
 
 FLOPS = 1e12
 
@@ -23,7 +23,7 @@ def exact(flops, start, end, midpoint, steepness):
 
 def simulated(random, points, trials):
   """(curve up to FLOPs, the rate measured at twice that), of parameters that are distributed as the penalties say."""
-  spreads, weights = zip(*SPREADS, strict=True)
+  *_, weights = zip(*NOISES, strict=True)
   while True:
     start, change = random.normal(*START), random.normal(0, CHANGE)
     if 0 <= start <= 1 and 0 <= start + change <= 1:
@@ -31,7 +31,10 @@ def simulated(random, points, trials):
   flops = np.array([*np.linspace(0, FLOPS, points), 2 * FLOPS])
   rates = exact(flops, start, start + change, FLOPS * math.exp(random.normal(*MIDPOINT)),
                 math.exp(random.normal(*STEEPNESS)))
-  rates += random.choice(spreads, p=weights) * random.standard_normal(points + 1) * (flops > 0)
+  spread, walk, _ = NOISES[random.choice(len(NOISES), p=weights)]
+  steps = np.diff(sigmoid.drift_time(flops, FLOPS), prepend=0.0)
+  rates += np.cumsum(walk * np.sqrt(steps) * random.standard_normal(points + 1))
+  rates += spread * random.standard_normal(points + 1) * (flops > 0)
   right = random.binomial(trials, np.clip(rates, 0, 1))
   return Curve(tuple(flops[:-1]), tuple(right[:-1]), (trials,) * points), right[-1] / trials
 
@@ -65,22 +68,27 @@ def test_least_squares_and_likelihood_are_the_library_s():
   random = np.random.default_rng(0)
   flops_K, trials_K = np.linspace(0, 1, 5), np.full(5, 200.0)
   right_K = np.array([60.0, 75, 80, 120, 130])
-  squares = sigmoid._Squares.of(flops_K, right_K, trials_K)
-  share_NK = random.random((3, 5))
-  for spread in range(len(SPREADS)):
-    _, _, _, start_NT, change_NT, logs_NT = squares.solved(share_NK, squares.weight_KT, sums=True)
-    weight_K, logs = squares.weight_KT[:, spread], []
+  squares, u_K = sigmoid._Squares.of(flops_K, right_K, trials_K), flops_K
+  rate_K, share_NK = right_K / trials_K, random.random((3, 5))
+  variance_K = (right_K + 1) / (trials_K + 2) * (1 - (right_K + 1) / (trials_K + 2)) / trials_K
+  _, _, _, start_NT, change_NT, logs_NT = squares.solved(share_NK)
+  constants = []
+  for place, (spread, walk, _) in enumerate(NOISES):
+    noise_KK = np.diag(variance_K + spread**2 * (flops_K > 0)) + walk**2 * np.minimum.outer(u_K, u_K)
+    white_KK, logs = np.linalg.inv(np.linalg.cholesky(noise_KK)), []
     for number, share_K in enumerate(share_NK):
       design = np.stack([np.ones(5), share_K], axis=1)
-      rows = np.concatenate([design * np.sqrt(weight_K)[:, None], np.diag([1 / START[1], 1 / CHANGE])])
-      values = np.concatenate([right_K / trials_K * np.sqrt(weight_K), [START[0] / START[1], 0.0]])
-      solution, *_ = np.linalg.lstsq(rows, values)
-      assert np.allclose(solution, [start_NT[number, spread], change_NT[number, spread]])
-      covariance = design @ np.diag([START[1]**2, CHANGE**2]) @ design.T + np.diag(1 / weight_K)
-      logs.append(stats.multivariate_normal(design @ [START[0], 0.0], covariance).logpdf(right_K / trials_K))
-    assert np.allclose(np.diff(logs), np.diff(logs_NT[:, spread]))
-    alone = squares.solved(share_NK, np.tile(weight_K, (3, 1)), sums=False)
-    assert np.allclose(alone[-1], logs_NT[:, spread])
+      rows = np.concatenate([white_KK @ design, np.diag([1 / START[1], 1 / CHANGE])])
+      solution, *_ = np.linalg.lstsq(rows, np.concatenate([white_KK @ rate_K, [START[0] / START[1], 0.0]]))
+      assert np.allclose(solution, [start_NT[number, place], change_NT[number, place]])
+      covariance = design @ np.diag([START[1]**2, CHANGE**2]) @ design.T + noise_KK
+      logs.append(stats.multivariate_normal(design @ [START[0], 0.0], covariance).logpdf(rate_K))
+    assert np.allclose(np.diff(logs), np.diff(logs_NT[:, place]))
+    constants.append(logs[0] - logs_NT[0, place])
+    alone = squares.solved(share_NK, np.full(3, place))
+    assert all(np.allclose(one, many if many.ndim == 1 else many[:, place]) for one, many in zip(
+        alone[1:], squares.solved(share_NK)[1:], strict=True))
+  assert np.allclose(constants, constants[0])   # so that noises compare too
 
 
 def rising(trials=512, last=FLOPS):
@@ -123,7 +131,7 @@ def test_a_flat_curve_goes_on(rate):
   flops = np.linspace(0, FLOPS, 6)
   forecast = fit(curve_of([rate] * 6, flops))
   low, middle, high = band(forecast.measured(2 * FLOPS, 512))
-  assert low <= rate <= high and abs(middle - rate) < 0.02 and high - low < 0.12
+  assert low <= rate <= high and abs(middle - rate) < 0.02 and high - low < 0.25
   assert np.isfinite(forecast.rates(np.array([0.0, 1e9, 1e15]))).all()
 
 
@@ -147,7 +155,7 @@ def test_what_a_run_moves_between_evaluations_widens_the_band():
   rates = exact(flops, 0.3, 0.8, 3e11, 1.5)
   unsteady = np.clip(rates + 0.06 * random.standard_normal(12) * (flops > 0), 0, 1)
   steady, moved = (fit(curve_of(values, flops, 20_000)) for values in (rates, unsteady))
-  assert moved.residual_D.std() > 0.03 > 0.01 > steady.residual_D.std()
+  assert moved.residual_D.std() > 0.02 > 0.01 > steady.residual_D.std()
 
 
 def test_the_early_part_is_left_out_where_enough_stays():

