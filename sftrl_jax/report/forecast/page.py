@@ -20,9 +20,10 @@ TITLE = "Forecast"
 CANT_SAY = "the data can't say"
 METHOD = (
     f"Each run's evaluations are fitted by a sigmoid of its FLOPs, R0 + (A - R0) / (1 + (M / C)^B), which may fall, by "
-    "penalised least squares with the variance of the episodes and of what a run moves between evaluations. The "
-    f"{LEVEL:.0%} bands hold the curves that these leave open, and other bases where there are at least {MIN_BASES}. A "
-    "sigmoid rises or falls and does not turn: a curve that will turn is forecast wrongly. "
+    "penalised least squares with the variance of the episodes, of what a run moves between evaluations, and of a "
+    f"drift off the sigmoid, a random walk in FLOPs. The {LEVEL:.0%} bands hold the curves that these leave open, and "
+    f"other bases where there are at least {MIN_BASES}. A sigmoid rises or falls and does not turn: where a curve will "
+    "turn, the band holds it only by its width. "
     f"{MIN_POINTS} evaluations are the least. Nothing is forecast beyond the end of a budget, or {AHEAD:g} times the "
     "FLOPs of a finished run.")
 
