@@ -16,7 +16,7 @@ FLOORS = {
     "paths": -1,   # the ground: what a path is
     "shapes": 0, "trees": 0, "metrics": 0, "inputs": 0, "projections": 0, "readout": 0, "chat": 0, "alarms": 0,
     "jsonl": 0, "pictures": 0,
-    "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1,
+    "models": 1, "envs": 1, "objectives": 1, "text": 1, "parallel": 1, "forecast": 1,
     "checkpoints": 2, "data": 2, "rollout": 2,
     "training": 3,
     "programs": 4,
@@ -36,13 +36,13 @@ PROGRAM_FLOORS = {
     "cli": 9,
 }
 BESIDE = "report"   # imports no room, and may be imported by these only
-# No room but files without JAX: a run and its report mean the same by an alarm, a path and a file of lines.
-WORDS_OF_REPORT = {"alarms", "paths", "jsonl"}
+# But what has no JAX: a run and its report mean the same by an alarm, a path, a file of lines and a forecast.
+WORDS_OF_REPORT = {"alarms", "paths", "jsonl", "forecast"}
 READERS_OF_REPORT = {"sftrl_jax/programs/cli/commands.py", "sftrl_jax/programs/study/run.py",
                      "sftrl_jax/programs/study/config.py"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # Imported before JAX may be: threads are not decided yet, or a mistake has to be printed at once.
-LIGHT_ROOMS = {"envs", "pictures", "report", "chat", "alarms", "paths", "jsonl"}
+LIGHT_ROOMS = {"envs", "pictures", "report", "forecast", "chat", "alarms", "paths", "jsonl"}
 LIGHT_FOLDERS = {"programs/config", "programs/runtime", "programs/study"}
 LIGHT_FILES = {"main.py", "__main__.py", *(f"programs/{name}.py" for name in (
     "cli/verbs", "cli/commands", "cli/config_help", "cli/experiments", "experiment/run_config", "start/checkpoint_ref",

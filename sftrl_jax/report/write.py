@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from sftrl_jax import paths
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.figures.rows import curve_rows
+from sftrl_jax.report.forecast import page as forecast_page
 from sftrl_jax.report.labels import percent, plain, temperature_label
 from sftrl_jax.report.pages import many_methods, matched, preferences, provenance, run_page, study_page
 from sftrl_jax.report.pages.alarms_box import console_line
@@ -22,11 +23,11 @@ from sftrl_jax.report.weights import page as weights_page
 Directory = pathlib.PurePath | str
 
 
-def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> pathlib.Path:
+def write_study(directory: Directory, out: pathlib.Path | str | None = None, price: float = 0.0) -> pathlib.Path:
   """Writes the report (report.md, report.html, figures) of what there is of a study; returns the path of report.html.
 
-  `out` is DIRECTORY/report by default. Missing and unfinished runs are named in the report. ValueError, naming file,
-  line, rule and way out, for damaged input.
+  `out` is DIRECTORY/report by default, `price` in dollars of a chip-hour (0: no dollars). Missing and unfinished runs
+  are named in the report. ValueError, naming file, line, rule and way out, for damaged input.
   """
   study = read_study(directory)
   out = pathlib.Path(out) if out else study.directory / "report"
@@ -42,19 +43,21 @@ def write_study(directory: Directory, out: pathlib.Path | str | None = None) -> 
     blocks += study_page.results(chapter)
     if measured.rows:
       blocks += matched.trade(chapter) + study_page.inside(chapter) + provenance.episode(study)
+  blocks += forecast_page.study_blocks(chapter, price)
   blocks += preferences.blocks(chapter) + weights_page.study_blocks(chapter)
   blocks += [Heading("What does not hold"), Bullets(claims.limits(study, measured, judged))]
   return write(study.name, [*blocks, *provenance.method(study, measured), *provenance.appendix(study)], out)
 
 
-def write_run(workdir: Directory, out: pathlib.Path | str | None = None) -> pathlib.Path:
-  """Writes the report of one run into `out` or its workdir's report/; returns the path of report.html."""
+def write_run(workdir: Directory, out: pathlib.Path | str | None = None, price: float = 0.0) -> pathlib.Path:
+  """Writes the report of one run into `out` or its workdir's report/; returns the path of report.html. price: dollars
+  of a chip-hour, 0: no dollars."""
   run = read_run(workdir)
   out = pathlib.Path(out) if out else run.directory / "report"
   return write(run.name, [
-      *run_page.state(run), *run_page.evaluations(run, out), *run_page.scores(run, out),
-      *run_page.training(run, out), *weights_page.run_blocks(run, out), *run_page.conversation(run),
-      *data_blocks(run), *run_page.configuration(run)], out)
+      *run_page.state(run), *run_page.evaluations(run, out), *forecast_page.run_blocks(run, out, price),
+      *run_page.scores(run, out), *run_page.training(run, out), *weights_page.run_blocks(run, out),
+      *run_page.conversation(run), *data_blocks(run), *run_page.configuration(run)], out)
 
 
 def write_overlay(directories: Sequence[Directory], out: pathlib.Path | str) -> pathlib.Path:

@@ -41,6 +41,16 @@ def test_the_start_and_the_end_are_evaluated_and_the_run_is_complete(finished, l
   store.close()
 
 
+def test_a_run_says_where_its_success_will_be(tiny, run_of, lines_of, tmp_path, capsys):
+  """From the fourth evaluation on, and not at the end, where it is measured."""
+  few = dict(evals__variants="('id_seen',)", evals__temperatures="(0.0,)")
+  run_of(tiny("sft", steps=6, evals__every=1, **few), tmp_path)
+  lines = [line for line in capsys.readouterr().out.splitlines() if "forecast of success" in line]
+  assert [int(line.split()[1]) for line in lines] == [3, 4, 5]
+  spent = lines_of(tmp_path, "metrics.jsonl")[-1]["compute/total_flops"]
+  assert all(f"at {spent:.2e} FLOPs (80% band): id_seen " in line for line in lines)
+
+
 def test_an_optimizer_of_ones_own_file_learns_as_that_of_optax(tiny, run_of, lines_of, tmp_path, monkeypatch):
   """A run by path has the bits of the same optimizer by name, from any directory, and refuses a changed file."""
   (tmp_path / "rules.py").write_text(

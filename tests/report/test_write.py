@@ -7,7 +7,7 @@ import pytest
 from sftrl_jax.report import write
 from sftrl_jax.report.stats import bootstrap
 
-STUDY_FIGURES = ("effects_drawn", "curves", "frontier", "matched", "attempts", "codes", "kl", "unseen")
+STUDY_FIGURES = ("effects_drawn", "curves", "frontier", "matched", "attempts", "codes", "kl", "unseen", "forecast")
 
 
 @pytest.fixture(autouse=True)

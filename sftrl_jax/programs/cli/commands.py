@@ -297,15 +297,27 @@ def run_report(command: Command) -> None:
     if not (directory / "study.json").is_file() and not (directory / "config.json").is_file():
       raise ConfigError(f"{directory} is no workdir: it holds neither study.json (a study) nor config.json (a run).")
   first, is_overlay = directories[0], len(directories) > 1
+  price = _price(command, is_overlay)
   home = as_path(command.flags.get("--out", first / ("overlay" if is_overlay else "report")))
   with only_output(home, "--out", inside=True), paths.staging(home) as out:
     if is_overlay:
       write.write_overlay(directories, out)
     elif (first / "study.json").is_file():
-      write.write_study(first, out)
+      write.write_study(first, out, price)
     else:
-      write.write_run(first, out)
+      write.write_run(first, out, price)
   print(f"Report: {home / 'report.html'}")
+
+
+def _price(command: Command, is_overlay: bool) -> float:
+  """--price in dollars of a chip-hour, 0 without. ConfigError where nothing is forecast."""
+  if "--price" not in command.flags:
+    return 0.0
+  if is_overlay:
+    raise ConfigError("--price is of the forecast, which several directories over one another do not have: give one "
+                      "run or study.")
+  from sftrl_jax.programs.plan import options
+  return options.parse_number("--price", command.flags["--price"])
 
 
 def run_configs(command: Command) -> None:

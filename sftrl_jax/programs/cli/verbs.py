@@ -126,8 +126,9 @@ CONVERT_USAGE = """FROM TO [--dtype=DTYPE] [--adapters]
   TO is a new directory, or one that this verb wrote before, which it replaces
   --dtype=float32    or bfloat16 (default: that of the weights)
   --adapters         write the adapters of a run for PEFT, and not the model that they are merged into"""
-REPORT_USAGE = """DIR [DIR ...] [--out=DIR]
-  draws several directories over one another"""
+REPORT_USAGE = """DIR [DIR ...] [--out=DIR] [--price=1.2]
+  draws several directories over one another
+  --price=1.2   dollars of a chip-hour: the forecast of a run or study says what its FLOPs cost"""
 CONFIGS_USAGE = """[DIR]
   DIR holds config files (default: configs)"""
 
@@ -178,7 +179,7 @@ VERBS = {
         flags=("--dtype",), positionals=(2, 2), overrides=False, switches=("--adapters",)),
     "report": Verb(
         commands.run_report, "write tables and figures of runs or of a study", REPORT_USAGE,
-        flags=("--out",), positionals=(1, 1000), overrides=False),
+        flags=("--out", "--price"), positionals=(1, 1000), overrides=False),
     "configs": Verb(
         commands.run_configs, "list every experiment: claim, hardware, minutes, command", CONFIGS_USAGE,
         positionals=(0, 1), overrides=False),

@@ -16,6 +16,7 @@ import numpy as np
 
 from sftrl_jax import paths, trees
 from sftrl_jax.checkpoints import store as stores
+from sftrl_jax.forecast import live as forecast_line
 from sftrl_jax.metrics import from_json, to_json
 from sftrl_jax.models import lora
 from sftrl_jax.programs.experiment import length
@@ -203,6 +204,7 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
     run_state = dataclasses.replace(run_state, has_evaluated=True)
+    _say_forecast(run_state, experiment.limits.done(position), log)
   if run_state.measure_variants:
     log.progress("evaluate", position, "measuring held-out pairs")
     about = {"step": position.step, "flops": position.total_flops, "seconds": round(position.seconds, 3)}
@@ -216,6 +218,17 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     log.say(f"step {position.step:>5}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
     run_state = write_line(run_state, position, log, measured)
   return dataclasses.replace(run_state, eval_pending=False)
+
+
+def _say_forecast(run_state: RunState, done: float, log: Log) -> None:
+  """Where success will be at the end of the run, by the lines of evals.jsonl; nothing of the run depends on it.
+
+  done: share of the run, in [0, 1]
+  """
+  if log.writes and 0 < done < 1 and paths.is_here(run_state.workdir):   # a bucket's lines are still held
+    text = forecast_line.line(run_state.workdir / "evals.jsonl", run_state.position.total_flops / done)
+    if text:
+      log.say(f"step {run_state.position.step:>5}  {text}")
 
 
 def _exports(experiment: Experiment, position: Position) -> bool:

@@ -39,7 +39,8 @@ def read_options(flags: dict[str, str], verb: str) -> PlanOptions:
   if show and show not in SHOWN:
     raise ConfigError(f"--show={show} is not known; there is {', '.join(SHOWN)}.")
   _refuse_unwritable(out)
-  price, tries = _number("--price", flags.get("--price", "0")), _number("--tries", flags.get("--tries", str(TRIES)))
+  price, tries = (parse_number(flag, flags.get(flag, default)) for flag, default in (
+      ("--price", "0"), ("--tries", str(TRIES))))
   topology.prepare(name)
   words = lambda flag: tuple(word for word in flags.get(flag, "").split(",") if word)
   return PlanOptions(verb, where, words("--optimizer"), words("--only"), show, out, price, int(tries))
@@ -58,7 +59,8 @@ def _refuse_unwritable(out: str) -> None:
     raise ConfigError(f"--json={out} cannot be written: give a path of a file in an existing directory.")
 
 
-def _number(flag: str, text: str) -> float:
+def parse_number(flag: str, text: str) -> float:
+  """A number of a flag; ConfigError for anything else, and below zero."""
   try:
     value = float(text)
   except ValueError:

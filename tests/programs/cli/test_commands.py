@@ -16,8 +16,12 @@ def test_report_knows_a_run_a_study_and_several(tmp_path, monkeypatch, capsys):
   assert main(["report", str(run)]) == 0
   assert main(["report", str(study), "--out", str(tmp_path / "o")]) == 0
   assert main(["report", str(run), str(study)]) == 0
-  assert asked == [("write_run", run, run / "report"), ("write_study", study, tmp_path / "o"),
-                   ("write_overlay", [run, study], run / "overlay")]
+  assert main(["report", str(study), "--price=1.5"]) == 0
+  assert asked == [("write_run", run, run / "report", 0.0), ("write_study", study, tmp_path / "o", 0.0),
+                   ("write_overlay", [run, study], run / "overlay"), ("write_study", study, study / "report", 1.5)]
+  assert main(["report", str(study), "--price=cheap"]) == 1
+  assert main(["report", str(run), str(study), "--price=1"]) == 1
+  assert "--price=cheap must be a number" in (errors := capsys.readouterr().err) and "give one run or study" in errors
   assert main(["report", str(tmp_path)]) == 1
   assert "is no workdir" in capsys.readouterr().err
 
