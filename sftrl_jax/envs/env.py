@@ -39,7 +39,7 @@ class Env(Protocol):
   `variants` names the evaluation variants, each an instance with the field `variant=`; `codes` names the verdicts;
   `attempts` is the most responses of one episode; `words` is the whole vocabulary of a compact style, () otherwise.
 
-  Sixteen more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
+  Seventeen more members are optional. `thread_safe`: threads may call reset and step at one time (default: False).
   `attempts_of`: "episode" (an attempt is a response of the episode, the default) or "point" (a right response that does
   not end the episode leads to the next point of a task of many points, where tries begin anew); `tries`: then the most
   tries at a point; `illegal_codes`: codes of responses whose form is not valid, by default ("illegal",) where that code
@@ -51,10 +51,13 @@ class Env(Protocol):
   chat and `most_rows` the most chats of one episode; each is `attempts` if left out.
 
   Dicts of str `code_labels` {code: label} and `variant_labels` {variant: label} are what a report prints instead of
-  the names, in this order; codes with one label are added up. The methods careless(state, seed), a well-formed response
-  that ignores the task of this state and may happen to be right, and misread(state, seed), a response that misreads
-  the task and is always wrong, are used by data.careless and data.misread; careless_bias(state), from -1 to 1, says
-  where text of mixed quality is careless less or more often than on average, for data.careless_spread.
+  the names, in this order; codes with one label are added up. A third dict, `part_labels` {part of a verdict: label},
+  names the parts that a report measures beside success, such as the reading of a picture.
+
+  The methods careless(state, seed), a well-formed response that ignores the task of this state and may happen to be
+  right, and misread(state, seed), a response that misreads the task and is always wrong, are used by data.careless and
+  data.misread; careless_bias(state), from -1 to 1, says where text of mixed quality is careless less or more often than
+  on average, for data.careless_spread.
   action_start(response), for ppo.thought_weight, is the index of the character with which a response's action starts:
   what stands before it is thought. It is 0 where a response has no action, or nothing before it.
   """
@@ -155,5 +158,7 @@ def verifies(env: Env) -> bool:
 
 
 def labels_of(env: Env) -> dict[str, dict[str, str]]:
-  """{"codes": {code: label}, "variants": {variant: label}} of an environment; {} where it has no labels."""
-  return {"codes": dict(getattr(env, "code_labels", {})), "variants": dict(getattr(env, "variant_labels", {}))}
+  """{"codes": {code: label}, "variants": {variant: label}, "parts": {part of a verdict: label}} of an environment; {}
+  where it has no labels."""
+  return {table: dict(getattr(env, name, {})) for table, name in (
+      ("codes", "code_labels"), ("variants", "variant_labels"), ("parts", "part_labels"))}

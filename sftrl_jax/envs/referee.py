@@ -18,7 +18,7 @@ from sftrl_jax.envs.env import Verdict, thread_safe
 # Of a reward. Advantages, returns and gradients are sums of squares in float32, which ends at 3.4e38.
 LARGEST = 1e15
 FLAGS = ("terminated", "truncated", "correct", "success")
-LABELS = ("code_labels", "variant_labels")
+LABELS = ("code_labels", "variant_labels", "part_labels")
 
 
 class TaskError(ValueError):

@@ -81,13 +81,14 @@ class Scene:
   """What is around a point. streets: degrees to the right of where one faces; crossing: has zebra stripes
 
   city: its number, which decides its palette; place: any text that names the point, which decides the buildings
+  signs: a view shows the first that lies in it
   """
 
   city: int
   place: str
   streets: tuple[float, ...]
   crossing: bool
-  sign: Sign | None
+  signs: tuple[Sign, ...] = ()
 
 
 def palette(city: int, look: str) -> Palette:
@@ -140,12 +141,11 @@ def _view(scene: Scene, colours: Palette, pixels: int, turn: float) -> np.ndarra
   seen = tuple(angle for angle in ahead if abs(angle) <= 60)
   variant = zlib.crc32(f"{scene.city} {scene.place} {turn:g}".encode()) % VARIANTS
   view = _background(colours, seen, scene.crossing, variant, pixels)
-  if scene.sign is None:
+  sign, angle = next(((sign, angle) for sign in scene.signs if -45 <= (angle := _bend(sign.angle - turn)) < 45),
+                     (None, 0.0))
+  if sign is None:
     return view
-  angle = _bend(scene.sign.angle - turn)
-  if not -45 <= angle < 45:
-    return view
-  board = _board(scene.sign.name, colours.sign, pixels)
+  board = _board(_lines(sign.name, pixels), colours.sign, pixels)
   height, width, _ = board.shape
   x = round(pixels / 2 * (1 + math.tan(math.radians(angle))) - width / 2)
   x, y = min(max(0, x), pixels - width), round(0.44 * pixels) - height // 2
@@ -158,12 +158,16 @@ def _bend(angle: float) -> float:
   return (angle + 180) % 360 - 180
 
 
-@functools.lru_cache(maxsize=512)
-def _board(name: str, colours: tuple[Colour, Colour, Colour], pixels: int) -> np.ndarray:
-  """The board of a sign: uint8 [Y, X, 3], no wider than a view. A small one has the last word of the name alone."""
-  board, ink, frame = colours
+def _lines(name: str, pixels: int) -> tuple[str, ...]:
+  """The lines of a sign's board. A small one has the last word of the name alone, so that few boards are drawn."""
   words = name.upper().split() or ["?"]
-  lines = [words[-1]] if pixels < COLUMNS or len(words) == 1 else [" ".join(words[:-1]), words[-1]]
+  return (words[-1],) if pixels < COLUMNS or len(words) == 1 else (" ".join(words[:-1]), words[-1])
+
+
+@functools.lru_cache(maxsize=1024)
+def _board(lines: tuple[str, ...], colours: tuple[Colour, Colour, Colour], pixels: int) -> np.ndarray:
+  """The board of a sign: uint8 [Y, X, 3], no wider than a view."""
+  board, ink, frame = colours
   scale, margin = 2, max(1, pixels // 40)
   font = ImageFont.load_default(_size(lines, scale * (pixels - 4 * margin), scale * pixels * 0.17))
   boxes = [font.getbbox(line, anchor="la") for line in lines]
@@ -179,7 +183,7 @@ def _board(name: str, colours: tuple[Colour, Colour, Colour], pixels: int) -> np
   return shown[: pixels // 2, :pixels]   # a name of a file may be too long for any font
 
 
-def _size(lines: list[str], width: float, height: float) -> int:
+def _size(lines: tuple[str, ...], width: float, height: float) -> int:
   """The largest font in which every line is at most so wide and high."""
   widest = max(ImageFont.load_default(100).getlength(line) for line in lines)
   return max(6, int(min(height, 100 * width / widest)))

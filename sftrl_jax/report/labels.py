@@ -35,10 +35,12 @@ REMAINDER = VerdictGroup("other", "#C9CDD3", ())
 
 @dataclasses.dataclass(frozen=True)
 class EnvLabels:
-  """An environment's labels by variant and by verdict code, in the environment's order."""
+  """An environment's labels by variant, by verdict code, and by those parts of verdicts that are measures, in the
+  environment's order."""
 
   variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
   codes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def variant(self, name: str) -> str:
     """The label of a variant; a name without a label stands for itself."""
@@ -77,15 +79,17 @@ GENERAL_POINTS = EnvLabels(
     variants={"id_seen": "ID, seen pairs", "id_unseen": "ID, held-out pairs", "rule_ood": "OOD, new rule",
               "visual_ood": "OOD, new pictures"},
     codes={"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "misread": "wrong numbers",
-           "illegal": "illegal format"})
+           "illegal": "illegal format"},
+    parts={"cards": "hands read"})
 
 
 def parse_labels(content: Mapping[str, Any]) -> EnvLabels:
-  """EnvLabels from the content of a labels.json; GENERAL_POINTS if one of its two tables is damaged.
+  """EnvLabels from the content of a labels.json; GENERAL_POINTS if one of its tables is damaged.
 
-  At most MAX_LABELS of a table are read, and made safe to print; a label that is no text is left out.
+  At most MAX_LABELS of a table are read, and made safe to print; a label that is no text is left out. A file of an
+  older version has no parts: then they are those of GENERAL_POINTS.
   """
-  tables = [content.get("variants"), content.get("codes")]
+  tables = [content.get("variants"), content.get("codes"), content.get("parts", GENERAL_POINTS.parts)]
   if not all(isinstance(table, dict) for table in tables):
     return GENERAL_POINTS
   return EnvLabels(*({name: _label(label) for name, label in list(table.items())[:MAX_LABELS] if isinstance(label, str)}
@@ -94,11 +98,12 @@ def parse_labels(content: Mapping[str, Any]) -> EnvLabels:
 
 def merge_labels(tables: Iterable[EnvLabels]) -> EnvLabels:
   """The labels of several runs in one, of those that have a labels.json; where these disagree, the first one counts."""
-  variants, codes = {}, {}
+  variants, codes, parts = {}, {}, {}
   recorded = [labels for labels in tables if labels is not GENERAL_POINTS]
   for labels in reversed(recorded):
     variants, codes = {**variants, **labels.variants}, {**codes, **labels.codes}
-  return EnvLabels(variants, codes) if recorded else GENERAL_POINTS
+    parts = {**parts, **labels.parts}
+  return EnvLabels(variants, codes, parts) if recorded else GENERAL_POINTS
 
 
 def _label(text: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
-from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, PairsRun, Run, Study, number
+from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, PairsRun, PartCounts, Run, Study, number
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim, parse_claim
 
 PICTURE = re.compile(r"\d+x\d+ sha256:([0-9a-f]{16})")   # what a line of episodes.jsonl says of one
@@ -23,6 +23,7 @@ DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a,
 # Numbers of an evaluation line that the report prints and does not compute with; a line may lack any of them.
 COUNTS = ("responses", "points", "first_right", "legal", "updates", "paper_flops", "entropy", "expert_accuracy",
           "expert_states", "distinct")
+MAX_PARTS = 20   # read from one line
 MEND_LINE = "Cut or mend that line, or make the run again."
 
 
@@ -94,9 +95,13 @@ def _outcomes(line: dict, where: str, episodes: int, attempts: int) -> np.ndarra
 
 def _counts_by_episode(line: dict, where: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
   """(right responses, responses) of every episode, both empty where the line has none."""
+  return _pair_of_counts({key: line.get(key, []) for key in ("episode_right", "episode_responses")}, where, episodes)
+
+
+def _pair_of_counts(counts: dict[str, Any], where: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+  """Counts of right responses and of responses, an episode each, by their two keys in the line."""
   pair = []
-  for key in ("episode_right", "episode_responses"):
-    values = line.get(key, [])
+  for key, values in counts.items():
     values_N = np.array([number(value) for value in values]) if isinstance(values, list) else NO_COUNTS - 1.0
     whole = np.isfinite(values_N) & (values_N >= 0) & (values_N < 2**31) & (values_N == np.floor(values_N))
     if not isinstance(values, list) or len(values) not in (0, episodes) or not whole.all():
@@ -104,19 +109,27 @@ def _counts_by_episode(line: dict, where: str, episodes: int) -> tuple[np.ndarra
     pair.append(values_N.astype(np.int64) if len(values) else NO_COUNTS)
   right_N, responses_N = pair
   if right_N.size != responses_N.size or (right_N > responses_N).any():
-    raise ValueError(f"{where}: episode_right and episode_responses must both be there, and no episode may have more "
-                     f"right responses than responses. {MEND_LINE}")
+    raise ValueError(f"{where}: {' and '.join(counts)} must both be there, and no episode may have more right "
+                     f"responses than responses. {MEND_LINE}")
   return right_N, responses_N
 
 
-def _cards(line: dict, where: str, episodes: int) -> np.ndarray:
-  """1 an episode whose first response has the cards right; empty where the line has no such part."""
-  parts = line.get("first_parts")
-  text = parts.get("cards", "") if isinstance(parts, dict) else ""
-  if not isinstance(text, str) or not {"0", "1"}.issuperset(text) or len(text) not in (0, episodes):
-    raise ValueError(f"{where}: first_parts.cards must be {episodes} digits 0 or 1, not {str(text)[:40]!r}. "
-                     f"{MEND_LINE}")
-  return np.array([*text], np.uint8) if text else NO_COUNTS
+def _parts(line: dict, where: str, episodes: int) -> dict[str, PartCounts]:
+  """{part of verdicts: its counts} of all responses where the line has them by episode, else of first ones."""
+  by_episode, first = line.get("episode_parts"), line.get("first_parts")
+  parts = {}
+  if isinstance(by_episode, dict):
+    for name, pair in list(by_episode.items())[:MAX_PARTS]:
+      right, having = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+      key = f"episode_parts.{plain(name, 40)}"
+      parts[name] = _pair_of_counts({f"{key}[0]": right, f"{key}[1]": having}, where, episodes)
+  elif isinstance(first, dict):
+    for name, text in list(first.items())[:MAX_PARTS]:
+      if not isinstance(text, str) or not {"0", "1"}.issuperset(text) or len(text) != episodes:
+        raise ValueError(f"{where}: first_parts.{plain(name, 40)} must be {episodes} digits 0 or 1, not "
+                         f"{str(text)[:40]!r}. {MEND_LINE}")
+      parts[name] = np.array([*text], np.int64), np.ones(episodes, np.int64)
+  return {name: counts for name, counts in parts.items() if counts[0].size}
 
 
 def _codes(line: dict, key: str) -> dict[str, float]:
@@ -156,8 +169,7 @@ def _evaluation(line: dict, where: str) -> Evaluation:
       counts={name: number(line.get(name)) for name in COUNTS if number(line.get(name)) >= 0},
       proxy=number(line.get("proxy")), gold=number(line.get("reward")),
       response_length=number(line.get("response_length")), verifies=line.get("verifies") is not False,
-      probe=line.get("probe") is True,
-      cards_N=_cards(line, where, episodes))
+      probe=line.get("probe") is True, parts=_parts(line, where, episodes))
 
 
 def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:

@@ -17,8 +17,9 @@ MOST_COLUMNS = 5  # methods of a study, above which its report has a row for eac
 
 RunKey = tuple[int, str, int]  # (base, method, seed)
 NO_COUNTS = np.zeros(0, np.int64)
-PER_STEP, CARDS = "per_step", "cards"
-MEASURE_LABELS = {"success": "success", PER_STEP: "right responses", CARDS: "hands read"}
+PER_STEP = "per_step"
+MEASURE_LABELS = {"success": "success", PER_STEP: "right responses"}
+PartCounts = tuple[np.ndarray, np.ndarray]   # [episodes] each: right responses of those that have a part, and all these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Evaluation:
   [episodes]: right responses and responses of every episode, or both empty. `all_codes` counts the verdicts of all
   responses, `pass_at` is {k: pass@k}, and `counts` holds the numbers of read_workdir.COUNTS that the line has.
   `proxy` is the mean reward of an episode by the scorer that a run learns from, `gold` by the environment, NaN where
-  there is none; `response_length` is in tokens. `cards_N` [episodes]: 1 where the first response has the cards of the
-  picture right, empty where there is none. `verifies`: whether the task has right and wrong responses;
-  `success` is 0 without. `probe`: whether the variant is a task from before training.
+  there is none; `response_length` is in tokens. `parts` has counts of what verdicts judge apart, such as the reading of
+  a picture: of all responses where a task has many points, else of first ones. `verifies`: whether the task has right
+  and wrong responses; `success` is 0 without. `probe`: whether the variant is a task from before training.
   """
 
   step: int
@@ -61,7 +62,7 @@ class Evaluation:
   response_length: float = math.nan
   verifies: bool = True
   probe: bool = False
-  cards_N: np.ndarray = dataclasses.field(default_factory=lambda: NO_COUNTS)
+  parts: Mapping[str, PartCounts] = dataclasses.field(default_factory=dict)
 
   @property
   def score(self) -> float:
@@ -73,11 +74,6 @@ class Evaluation:
     """Right responses of all responses, NaN without them."""
     responses = int(self.responses_N.sum())
     return float(self.right_N.sum() / responses) if responses else math.nan
-
-  @property
-  def cards(self) -> float:
-    """Hands that the first response has read right, of all; NaN without pictures."""
-    return float(self.cards_N.mean()) if self.cards_N.size else math.nan
 
   @property
   def updates(self) -> float:
@@ -220,14 +216,18 @@ class Study:
   def measures(self) -> tuple[str, ...]:
     """The measures that evaluations hold, the one that heads the report first."""
     every = [e for run in self.runs.values() for e in run.evaluations]
-    counts = {PER_STEP: lambda e: e.responses_N.size, CARDS: lambda e: e.cards_N.size}
-    held = [measure for measure in MEASURES if measure == "success" or any(map(counts[measure], every))]
-    return tuple(sorted(held, key=lambda measure: measure != self.named_measure))
+    held = [measure for measure in MEASURES if measure == "success" or any(e.responses_N.size for e in every)]
+    held.sort(key=lambda measure: measure != self.named_measure)
+    return (*held, *(part for part in self.labels.parts if any(part in e.parts for e in every)))
 
   @property
   def measure(self) -> str:
     """What heads the report: the measure that study.json names, if evaluations hold it."""
     return self.measures[0]
+
+  def measure_label(self, measure: str) -> str:
+    """A measure in a few words; a part of verdicts without a label stands for itself."""
+    return MEASURE_LABELS.get(measure) or self.labels.parts.get(measure, measure)
 
   @property
   def of_points(self) -> bool:

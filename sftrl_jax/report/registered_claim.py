@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Episodes that were right; right responses of all responses; episodes whose first response has the cards right.
-MEASURES = ("success", "per_step", "cards")
+MEASURES = ("success", "per_step")   # of every task: episodes that were right; right responses of all responses
 START = "start"   # what a method is compared with by default: the model that its run starts from
 
 
@@ -14,6 +14,7 @@ START = "start"   # what a method is compared with by default: the model that it
 class RegisteredClaim:
   """A prediction about a method's runs, at their end or at a success in distribution.
 
+  `measure` is one of MEASURES or a part of the task's verdicts, such as "cards" or "sign".
   It says that `sign` * (estimate - `bound`) > 0. The estimate is the value of `measure` on `variant` at the end, minus
   that of `comparison`: START, another method, or "" for the value itself. `bound` is in [-1, 1], 0.6 for 60 points.
   matched: 0, or the share at which both are read instead: where the same measure in distribution, at the same
@@ -56,8 +57,9 @@ def parse_claim(content: Any, methods: Collection[str], variant: str, measure: s
       raise ValueError(f"{key} is {str(words[key])[:60]!r}, but should be text.")
   if words["method"] not in methods:
     raise ValueError(f"method is {words['method'][:60]!r}, but should be one of {', '.join(methods)}.")
-  if words["measure"] not in MEASURES:
-    raise ValueError(f"measure is {words['measure'][:60]!r}, but should be one of {', '.join(MEASURES)}.")
+  if not re.fullmatch(r"\w{1,40}", words["measure"]):
+    raise ValueError(f"measure is {words['measure'][:60]!r}, but should be one of {', '.join(MEASURES)}, or the name "
+                     "of a part of the task's verdicts.")
   matched = _matched(content)
   if words["comparison"] not in (START, "", *methods) or (words["comparison"] == words["method"] and not matched):
     raise ValueError(f"comparison is {words['comparison'][:60]!r}, but should be 'start', another method "

@@ -33,6 +33,7 @@ class Tally:
   episode_responses: tuple[int, ...]  # responses of every episode
   first_parts: dict[str, str]  # {part of the verdict: "1" an episode whose first response has it right, else "0"}
   all_parts: dict[str, tuple[int, int]]  # {part: (responses that have it right, those that have it)}
+  episode_parts: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # the same of every episode
 
   @property
   def success(self) -> float:
@@ -74,7 +75,7 @@ def tally(episodes: Sequence[Episode], codes: Sequence[str] = (), counting: Coun
       legal=sum(turn.verdict.code not in counting.illegal_codes for turn in turns), all_codes=_counted(turns, codes),
       episode_right=tuple(sum(turn.verdict.correct for turn in episode.turns) for episode in episodes),
       episode_responses=tuple(len(episode.turns) for episode in episodes), first_parts=_first_parts(episodes),
-      all_parts=count_parts(turns))
+      all_parts=count_parts(turns), episode_parts=_episode_parts(episodes))
 
 
 def _first_parts(episodes: Sequence[Episode]) -> dict[str, str]:
@@ -82,6 +83,12 @@ def _first_parts(episodes: Sequence[Episode]) -> dict[str, str]:
   parts = [(episode.turns[0].verdict.parts or {}) if episode.turns else {} for episode in episodes]
   names = dict.fromkeys(name for of_episode in parts for name in of_episode)
   return {name: "".join("01"[bool(of_episode.get(name))] for of_episode in parts) for name in names}
+
+
+def _episode_parts(episodes: Sequence[Episode]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+  counts = [count_parts(episode.turns) for episode in episodes]
+  names = dict.fromkeys(name for of_episode in counts for name in of_episode)
+  return {name: tuple(zip(*(of_episode.get(name, (0, 0)) for of_episode in counts), strict=True)) for name in names}
 
 
 def count_parts(turns: Iterable[Turn]) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from sftrl_jax.envs.virl import city
 from sftrl_jax.pictures import streets
 from sftrl_jax.pictures.streets import Scene, Sign
 
-PLAIN = Scene(3, "0 0", (0.0, 180.0), False, None)
+PLAIN = Scene(3, "0 0", (0.0, 180.0), False)
 
 
 def views(scene, pixels=64, look="day"):
@@ -32,7 +32,7 @@ def centre(view, without):
     (180, "back", 0), (-180, "back", 0), (150, "back", -1), (-90, "left", 0), (270, "left", 0), (-60, "left", 1),
     (405, "right", -1), (-45, "front", -1)])
 def test_a_sign_is_in_one_view_on_its_side(angle, shown, where):
-  scene = dataclasses.replace(PLAIN, sign=Sign("Olive Gym", angle))
+  scene = dataclasses.replace(PLAIN, signs=(Sign("Olive Gym", angle),))
   before, after = views(PLAIN), views(scene)
   assert [name for name in before if (before[name] != after[name]).any()] == [shown]
   assert np.sign(round((centre(after[shown], before[shown]) - 31.5) / 4)) == where
@@ -55,7 +55,7 @@ def test_only_a_crossing_has_stripes():
 
 
 def test_a_turn_of_the_head_moves_the_views():
-  scene = Scene(3, "1 2", (0.0, 45.0, 180.0), True, Sign("Old Bank", 20))
+  scene = Scene(3, "1 2", (0.0, 45.0, 180.0), True, (Sign("Old Bank", 20),))
   ahead = streets.panel(scene, "day", 48, (0.0, 90.0, 180.0, 270.0))
   turned = streets.panel(scene, "day", 48, (90.0, 180.0, 270.0, 0.0))
   assert (ahead[:48, 48:] == turned[:48, :48]).all() and (ahead[:48, :48] == turned[48:, 48:]).all()
@@ -73,7 +73,7 @@ def test_every_city_has_a_look_and_the_shift_has_others():
 @pytest.mark.parametrize("pixels, names", [(64, [f"The {kind}" for kind in city.POOLS["all"]]), (224, [
     f"{word} {kind}" for word in ("Amber", "Harvest", "Juniper") for kind in ("bank", "pizzeria", "observatory")])])
 def test_every_sign_is_whole_and_its_own(pixels, names, look):
-  boards = [streets.panel(dataclasses.replace(PLAIN, sign=Sign(name, 0)), look, pixels)[:pixels, :pixels]
+  boards = [streets.panel(dataclasses.replace(PLAIN, signs=(Sign(name, 0),)), look, pixels)[:pixels, :pixels]
             for name in names]
   for place, board in enumerate(boards[:-1]):
     different = [(np.abs(board.astype(int) - later).max(-1) > 60).mean() for later in boards[place + 1:]]
@@ -91,5 +91,5 @@ def test_panels_have_the_papers_size_and_are_drawn_once():
 @pytest.mark.parametrize("name", ["", " ", "x" * 200, "Ω ☃ \ud83d\ude00", "A\nB"])
 def test_any_name_of_a_file_has_a_board_in_its_view(name):
   for pixels in (32, 224):
-    image = streets.panel(dataclasses.replace(PLAIN, sign=Sign(name, 44)), "day", pixels)
+    image = streets.panel(dataclasses.replace(PLAIN, signs=(Sign(name, 44),)), "day", pixels)
     assert image.shape == (streets.side(pixels),) * 2 + (3,)

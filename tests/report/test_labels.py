@@ -44,7 +44,9 @@ def test_the_words_of_labels_json_come_in_its_order_and_other_names_stay():
   groups = words.verdict_groups(("numbers", "odd", "value", "correct", "late"))
   assert codes_of(groups) == [("correct", ("correct",)), ("too late", ("late",)), ("wrong", ("value", "numbers")),
                               ("odd", ("odd",)), ("other", ())]
-  merged = labels.merge_labels([GENERAL_POINTS, words, labels.EnvLabels({"rule_ood": "x", "five": "y"})])
+  merged = labels.merge_labels([GENERAL_POINTS, words, labels.EnvLabels({"rule_ood": "x", "five": "y"}, {}, {
+      "cards": "x", "sign": "signs read"})])
+  assert merged.parts == {"cards": "hands read", "sign": "signs read"}   # those of an older version are of cards
   assert merged.variants == {"rule_ood": "four numbers", "five": "y"} and merged.codes == words.codes
   assert labels.merge_labels([GENERAL_POINTS, GENERAL_POINTS]) is GENERAL_POINTS
 
@@ -64,7 +66,8 @@ def test_general_points_looks_as_in_old_reports():
 
 
 @pytest.mark.parametrize("content", [
-    {}, {"codes": 3, "variants": ["a"]}, {"codes": {}}, {"codes": {}, "variants": None}])
+    {}, {"codes": 3, "variants": ["a"]}, {"codes": {}}, {"codes": {}, "variants": None},
+    {"codes": {}, "variants": {}, "parts": ["sign"]}])
 def test_damaged_tables_are_those_of_general_points(content):
   assert labels.parse_labels(content) is GENERAL_POINTS
 

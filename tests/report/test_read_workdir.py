@@ -72,6 +72,10 @@ def test_a_run_of_many_attempts_reads_back(make_run, tmp_path):
     ({"success": 0.9}, "outcomes are right on"),
     ({"flops": float("inf")}, "flops"),
     ({"first_parts": {"cards": "012"}}, "first_parts.cards must be 4 digits 0 or 1"),
+    ({"first_parts": {"cards\u202e": 3}}, "first_parts.cards\ufffd must be 4 digits 0 or 1"),
+    ({"episode_parts": {"sign": [[1, 0, 0, 0], [1, 1, 1]]}}, r"episode_parts.sign\[1\] must be 4 counts"),
+    ({"episode_parts": {"sign": [1, 0, 0, 0]}}, r"episode_parts.sign\[0\] must be 4 counts"),
+    ({"episode_parts": {"sign": [[1, 2, 0, 0], [1, 1, 1, 1]]}}, "no episode may have more right responses"),
     ({"outcomes": "01"}, "outcomes must be 4 digits"),
     ({"outcomes": "01X1"}, "outcomes must be 4 digits"),
     ({"outcomes": "01b1"}, "name attempt 11, but attempts is 3"),
@@ -208,7 +212,8 @@ def test_a_damaged_labels_file_leaves_the_words_of_general_points(make_run, tmp_
 def test_labels_are_read_with_the_run(make_run, tmp_path):
   run = make_run(tmp_path / "run", "sft", episodes=20)
   (run / "labels.json").write_text('{"variants": {"rule_ood": "new rule\\ud800"}, "codes": {"value": "off"}}')
-  assert read_workdir.read_run(run).labels == EnvLabels({"rule_ood": "new rule\ufffd"}, {"value": "off"})
+  assert read_workdir.read_run(run).labels == EnvLabels(
+      {"rule_ood": "new rule\ufffd"}, {"value": "off"}, GENERAL_POINTS.parts)
   (run / "labels.json").unlink()
   (run / "labels.json").mkdir()
   assert read_workdir.read_run(run).labels is GENERAL_POINTS

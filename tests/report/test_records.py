@@ -2,6 +2,9 @@ import dataclasses
 import json
 import math
 
+import numpy as np
+
+from sftrl_jax.report.labels import EnvLabels
 from sftrl_jax.report.read_workdir import read_study
 from sftrl_jax.report.records import number
 
@@ -48,6 +51,18 @@ def test_the_measure_that_heads_a_report_is_the_named_one_if_lines_hold_it(point
   assert dataclasses.replace(study, named_measure="success").measures == ("success", "per_step")
   older = dataclasses.replace(read_study(whole_study), named_measure="per_step")
   assert older.measures == ("success",) and not older.of_points
+
+
+def test_a_part_of_verdicts_is_a_measure_where_the_task_has_a_label_for_it(points_study):
+  study = read_study(points_study)
+  first, *rest = study.runs.values()
+  counts = {name: (np.ones(3), np.ones(3)) for name in ("landmark", "sign")}
+  seen = dataclasses.replace(first, labels=EnvLabels(parts={"sign": "signs read", "cards": "hands read"}),
+                             evaluations=(dataclasses.replace(first.evaluations[0], parts=counts),))
+  study = dataclasses.replace(study, runs=dict(zip(study.runs, (seen, *rest), strict=True)))
+  assert study.measures == ("per_step", "success", "sign")
+  assert [study.measure_label(name) for name in study.measures] == ["right responses", "success", "signs read"]
+  assert study.measure_label("landmark") == "landmark"
 
 
 def test_methods_are_grouped_by_the_bases_that_they_start_from(arms_study):

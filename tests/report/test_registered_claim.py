@@ -13,6 +13,7 @@ def claim(**keys):
 
 def test_a_claim_has_the_defaults_of_its_study():
   assert claim(sign=-1) == RegisteredClaim("ppo", "rule_ood", "per_step", 0.0, START, -1, 0.0, "")
+  assert claim(sign=1, measure="sign").measure == "sign"   # a part of the task's verdicts
   whole = claim(least=0.6, variant="id", measure="success", temperature=1, comparison="sft", text="PPO wins.")
   assert whole == RegisteredClaim("ppo", "id", "success", 1.0, "sft", 1, 0.6, "PPO wins.")
 
@@ -38,7 +39,7 @@ def test_a_claim_may_read_at_a_success_in_distribution_and_then_of_a_method_alon
     ({"sign": 1, "comparison": "ppo"}, "^comparison is 'ppo'.*sft"),
     ({"sign": 1, "comparison": 3}, "^comparison is '3'"),
     ({"sign": 1, "method": "dpo"}, "^method is 'dpo'"), ({"sign": 1, "method": ["ppo"]}, "^method is .*should be text"),
-    ({"sign": 1, "measure": "reward"}, "^measure is 'reward'"), ({"sign": 1, "measure": {}}, "^measure is '{}'"),
+    ({"sign": 1, "measure": "per step"}, "^measure is 'per step'"), ({"sign": 1, "measure": {}}, "^measure is '{}'"),
     ({"sign": 1, "temperature": -1}, "^temperature is -1"), ({"sign": 1, "temperature": "0"}, "^temperature is 0"),
     ({"sign": 1, "variants": "id"}, "^variants is not a key of a claim"), ({"sign": 1, "text": 3}, "^text is '3'"),
 ])

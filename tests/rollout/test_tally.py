@@ -45,6 +45,9 @@ def test_parts_of_a_verdict_are_counted_for_the_first_response_of_every_episode(
       each.turns[0].verdict, parts=part)), *each.turns[1:])) for each, part in zip(EPISODES, parts, strict=False)]
   assert tally([*episodes, EPISODES[4]]).first_parts == {"cards": "11000", "rule": "00010"}
   assert tally(EPISODES).all_parts == {} and tally(episodes).all_parts == {"cards": (2, 2), "rule": (1, 2)}
+  by_episode = tally([*episodes, EPISODES[4]]).episode_parts
+  assert by_episode == {"cards": ((1, 1, 0, 0, 0), (1, 1, 0, 0, 0)), "rule": ((0, 0, 0, 1, 0), (1, 0, 0, 1, 0))}
+  assert {name: tuple(map(sum, pair)) for name, pair in by_episode.items()} == tally(episodes).all_parts
 
 
 def test_attempts_past_nine_still_take_one_character():

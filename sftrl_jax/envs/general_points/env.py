@@ -150,6 +150,10 @@ class GeneralPoints:
     return recognition.CODE_LABELS if self.vision else CODE_LABELS
 
   @property
+  def part_labels(self) -> dict[str, str]:
+    return recognition.PART_LABELS if self.vision else {}
+
+  @property
   def words(self) -> tuple[str, ...]:
     """The vocabulary of a style with a closed one; () in the others."""
     return CLOSED.get(self.style, ()) + compact.STEP_WORDS * (self.style == "compact" and self.reasoning)

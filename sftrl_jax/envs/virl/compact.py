@@ -20,10 +20,10 @@ REBUILT = False       # the chat of an episode grows
 MOST_LEGS = 6         # two lines a leg, and twelve numbers have a word
 LONGEST = 200         # characters of the longest response that is read
 
-NOTHING = "nothing"
+NOTHING, SEE = "nothing", "SEE"
 _SPACES = {"absolute": compass.COMPASS, "relative": tuple(word.replace(" ", "_") for word in compass.RELATIVE)}
 _LINES = tuple(str(number) for number in range(1, 2 * MOST_LEGS + 1))
-WORDS = ("ACTIONS", "ROUTE", "TURN", "WALK", "REACH", "END", "SEE", "CROSSING", "LINE", "FORWARD", "STOP", "WRONG",
+WORDS = ("ACTIONS", "ROUTE", "TURN", "WALK", "REACH", "END", SEE, "CROSSING", "LINE", "FORWARD", "STOP", "WRONG",
          "DONE", NOTHING, *_SPACES["absolute"], *_SPACES["relative"], *_LINES, *city.KNOWN, *city.UNSEEN)
 _OPENING = re.compile(r"[^ ]+ LINE [0-9]+ ")
 _TURNS = {space: frozenset(f"TURN {word}" for word in words) for space, words in _SPACES.items()}
@@ -34,13 +34,13 @@ def prompt(route: Route, space: str, vision: bool = False) -> str:
   lines, last = [], len(route.turns) - 1
   for index, (turn, landmark) in enumerate(zip(route.turns, route.landmarks, strict=True)):
     lines += [f"TURN {turn.relative.replace(' ', '_')} {turn.absolute}",
-              f"{'REACH' if index == last else 'WALK'} {_kind(landmark)}"]
+              f"{'REACH' if index == last else 'WALK'} {kind_of(landmark)}"]
   numbered = " ".join(f"{number} {line}" for number, line in zip(_LINES, lines, strict=False))
   return f"ACTIONS {' '.join(_SPACES[space])} ROUTE {numbered} END {observation(route.points[0], vision)}"
 
 
 def observation(point: Point, vision: bool = False) -> str:
-  return f"SEE{'' if vision else f' {_kind(point.landmark)}'}{' CROSSING' if point.intersection else ''}"
+  return f"{SEE}{'' if vision else f' {kind_of(point.landmark)}'}{' CROSSING' if point.intersection else ''}"
 
 
 def action(move: str, word: str) -> str:
@@ -51,7 +51,7 @@ def action(move: str, word: str) -> str:
 def write(route: Route, point: Point, line: int, acted: str) -> str:
   """The response that reads `point` rightly, follows a line of the instruction and acts as given."""
   del route
-  return f"{_kind(point.landmark)} LINE {line} {acted}"
+  return f"{kind_of(point.landmark)} LINE {line} {acted}"
 
 
 def judge(point: Point, space: str, response: str) -> str:
@@ -66,12 +66,12 @@ def judge(point: Point, space: str, response: str) -> str:
     return "space"
   if acted not in _TURNS[space] and acted not in ("FORWARD", "STOP"):
     return "illegal"
-  return "action" if words[0] == _kind(point.landmark) else "misread"
+  return "action" if words[0] == kind_of(point.landmark) else "misread"
 
 
 def sees(point: Point, response: str) -> bool:
   """Whether a response begins with the landmark of a point, or with `nothing` where there is none."""
-  return response[:LONGEST].partition(" ")[0] == _kind(point.landmark)
+  return response[:LONGEST].partition(" ")[0] == kind_of(point.landmark)
 
 
 def action_start(response: str) -> int:
@@ -87,5 +87,6 @@ def feedback(code: str, following: Point | None, vision: bool = False) -> str:
   return observation(following, vision) if following else "DONE"
 
 
-def _kind(landmark) -> str:
+def kind_of(landmark) -> str:
+  """The word of a landmark, or of None."""
   return landmark.kind if landmark else NOTHING

@@ -16,18 +16,14 @@ from typing import ClassVar
 import numpy as np
 
 from sftrl_jax.chat import Chat, Message
-from sftrl_jax.envs import fields
 from sftrl_jax.envs.env import Verdict
-from sftrl_jax.envs.virl import city, compact, compass, legacy, paper, saved_routes, views
+from sftrl_jax.envs.virl import city, compact, legacy, paper, saved_routes, signs, views
 from sftrl_jax.envs.virl.route import Landmark, Point, Route
+from sftrl_jax.envs.virl.validation import SPACES, STYLES, VARIANT_LABELS, VISUAL_LABELS, WORDS, checked
 
-STYLES = {"paper": paper, "compact": compact}
-VARIANT_LABELS = {"id": "ID", "rule_ood": "OOD, relative actions", "city_ood": "OOD, new cities"}
-VISUAL_LABELS = {"visual_ood": "OOD, new look"}
 CODE_LABELS = {"correct": "correct", "action": "wrong action", "misread": "misread, wrong action",
                "space": "other action space", "illegal": "illegal format"}
-SPACES = ("absolute", "relative")
-WORDS = dict(zip(SPACES, (compass.COMPASS, compass.RELATIVE), strict=True))   # of turns
+PART_LABELS = {"sign": "signs read", "distractor": "signs of no instruction read"}
 GOLDEN = (5**0.5 - 1) / 2
 SHIFTED_CITIES = 1000   # cities that `city_ood`, and training with pool="all", draw from
 _REWARD = {"correct": 0, "action": 1, "misread": 2, "space": 1, "illegal": 1}   # index into `rewards`
@@ -38,6 +34,7 @@ class Walk:
   """The state of an episode: at which point of which route, and how many tries were made there.
 
   opening: the part of the prompt that is the same at every point; history: the observations and actions before
+  signs: those of the picture where reading alone is asked for, else ()
   """
 
   route: Route
@@ -48,6 +45,7 @@ class Walk:
   place: int = 0
   tries: int = 0
   ended: bool = False
+  signs: signs.Signs = ()
 
   @property
   def point(self) -> Point:
@@ -79,6 +77,8 @@ class VIRL:
   pixels: of a view's side: 1200 in the paper. 0 for 224 in style "paper", 64 in "compact".
   look: of the cities of training: "day", or "any" (that of the visual shifts too, as a base model needs).
   panoramas: the directory of the panoramas of `routes` (the data's street_views); "" for drawn streets.
+  answer: "action"; or "signs": with vision, in style "compact", an episode is one picture of a point of the route with
+    signs in its four views, and the whole answer is their names; see signs.py.
   """
 
   style: str = "paper"
@@ -100,14 +100,16 @@ class VIRL:
   pixels: int = 0
   look: str = "day"
   panoramas: str = ""
+  answer: str = "action"
 
   codes: ClassVar[tuple[str, ...]] = tuple(CODE_LABELS)
   code_labels: ClassVar[dict[str, str]] = CODE_LABELS
+  part_labels: ClassVar[dict[str, str]] = PART_LABELS
   thread_safe: ClassVar[bool] = True
   attempts_of: ClassVar[str] = "point"
 
   def __post_init__(self):
-    for name, value in _checked(self).items():
+    for name, value in checked(self).items():
       object.__setattr__(self, name, value)
     if self.legacy and self.style != "paper":
       raise ValueError(f"legacy is True, but style is {self.style!r}: the released code has style='paper' only.")
@@ -160,6 +162,8 @@ class VIRL:
   @property
   def most_rows(self) -> int:
     """The points of the longest route, each of which has a chat of its own in the paper's style."""
+    if self.answer == "signs":
+      return 1
     if self.routes:
       return max(len(saved.points) for saved in self._saved())
     return self.legs[1] * max(1, self.straight) + 1
@@ -167,6 +171,12 @@ class VIRL:
   def reset(self, seed: int | str) -> tuple[Walk, Chat]:
     """A route and the prompt of its first point, the same for the same seed."""
     route = self.route(seed)
+    if self.answer == "signs":
+      draw = stream("signs", seed)
+      shown = signs.draw(draw, self._pool, views.TURNS)
+      walk = Walk(route, "", (), compact.SEE, signs=shown)
+      state = self._at(walk, int(draw.random() * len(route.points)))
+      return state, state.chat
     space = self._space(seed)
     style = STYLES[self.style]
     opening = style.prompt(route, space, self.vision)
@@ -180,13 +190,17 @@ class VIRL:
       saved = self._saved()
       chosen = saved[int(draw.random() * len(saved))]
       return saved_routes.route(chosen, draw, self.straight, self.drop, wrap=not self.legacy, random_start=self.legacy)
-    unseen = self.variant == "city_ood"
-    pool = "unseen" if unseen else self.pool
+    pool = self._pool
     count = self.cities if pool == "known" else SHIFTED_CITIES
     low, high = self.legs
     legs = low + int(draw.random() * (high - low + 1))
     place = city.generate(int(draw.random() * count), pool, self.size, self.landmarks)
     return city.walk(place, draw, legs, self.straight, self.drop, seed, not self.legacy, self.distractors)
+
+  @property
+  def _pool(self) -> str:
+    """The landmarks of the variant's cities."""
+    return "unseen" if self.variant == "city_ood" else self.pool
 
   def step(self, state: Walk, response: str) -> tuple[Walk, Verdict]:
     """Judges a response; ValueError when the episode of `state` has ended."""
@@ -197,14 +211,15 @@ class VIRL:
     style, verifier, point = STYLES[self.style], legacy if self.legacy else STYLES[self.style], state.point
     # The released code truncates at one try more than it scores.
     unscored = self.legacy and state.tries >= self.tries
-    code = "action" if unscored else verifier.judge(point, state.space, response)
+    code = ("action" if unscored else signs.judge(state.signs, response) if state.signs else
+            verifier.judge(point, state.space, response))
     correct, tries = code == "correct", state.tries + 1
-    arrived = correct and point.move == "stop"
+    arrived = correct and (bool(state.signs) or point.move == "stop")
     truncated = not correct and tries >= self.tries + self.legacy
     following = state.route.points[state.place + 1] if correct and not arrived else None
     feedback = verifier.feedback(code, following, self.vision)
-    parts = self._parts(point, response) if self.vision else None
-    image = self._picture(state.route, following) if following and not style.REBUILT else None
+    parts = {"signs": correct} if state.signs else self._parts(state, response) if self.vision else None
+    image = self._picture(state, following) if following and not style.REBUILT else None
     chat = (*state.chat, Message("assistant", response), Message("user", feedback, image))
     ended = arrived or truncated
     if following:
@@ -216,22 +231,24 @@ class VIRL:
     following_chat = None if ended else state.chat
     return state, Verdict(reward, arrived, truncated, correct, arrived, feedback, following_chat, code, parts)
 
-  def _parts(self, point: Point, response: str) -> dict[str, bool]:
-    """Whether a response names what is seen (`nothing` too), and of points with a landmark its sign."""
-    right = STYLES[self.style].sees(point, response)
-    return {"landmark": right} | ({"sign": right} if point.landmark else {})
+  def _parts(self, state: Walk, response: str) -> dict[str, bool]:
+    """Whether a response names what is seen (`nothing` too), and of points with a landmark its sign; apart, those that
+    the instruction does not name: what they say is in the picture alone."""
+    seen, right = state.point.landmark, STYLES[self.style].sees(state.point, response)
+    named = seen is None or seen.kind in [mark.kind for mark in state.route.landmarks if mark]
+    return {"landmark": right} | ({"sign": right} if seen else {}) | ({} if named else {"distractor": right})
 
-  def _picture(self, route: Route, point: Point) -> np.ndarray | None:
-    return views.picture(self, route, point) if self.vision else None
+  def _picture(self, state: Walk, point: Point) -> np.ndarray | None:
+    return views.picture(self, state.route, point, state.signs or (point.landmark,)) if self.vision else None
 
   def _at(self, state: Walk, place: int) -> Walk:
     """The state at a point: with the chat as it is, or with the point's own prompt where the style writes one anew."""
     style, point = STYLES[self.style], state.route.points[place]
     if not style.REBUILT:
-      chat = state.chat or (Message("user", state.opening, self._picture(state.route, point)),)
+      chat = state.chat or (Message("user", state.opening, self._picture(state, point)),)
       return dataclasses.replace(state, chat=chat, place=place)
     shown = style.turn_of(place + 1, state.history, point, self.vision)
-    chat = (Message("user", f"{state.opening}{shown}{style.output()}", self._picture(state.route, point)),)
+    chat = (Message("user", f"{state.opening}{shown}{style.output()}", self._picture(state, point)),)
     history = style.turn_of(place + 1, state.history, point)
     return dataclasses.replace(state, chat=chat, history=history, place=place)
 
@@ -273,6 +290,8 @@ class VIRL:
   def misread(self, state: Walk, seed: int | str) -> str:
     """Sees another landmark, and acts wrongly."""
     point, draw = state.point, stream("misread", seed)
+    if state.signs:
+      return signs.misread(state.signs, draw, self._pool)
     kinds = [kind for kind in city.POOLS[self.pool] if point.landmark is None or kind != point.landmark.kind]
     kind = kinds[int(draw.random() * len(kinds))]
     seen = dataclasses.replace(point, landmark=Landmark(f"Other {kind.capitalize()}", kind, "front"))
@@ -281,6 +300,8 @@ class VIRL:
     return self._answer(state, seen, point.line, *actions[int(draw.random() * len(actions))])
 
   def _answer(self, state: Walk, seen: Point, line: int, move: str, word: str) -> str:
+    if state.signs:
+      return signs.write(state.signs)
     style = STYLES[self.style]
     return style.write(state.route, seen, line, style.action(move, word))
 
@@ -305,38 +326,3 @@ class VIRL:
 def stream(purpose: str, seed: int | str) -> random.Random:
   """A random stream for (purpose, seed); the same numbers on every machine."""
   return random.Random(f"virl {purpose} {seed}")
-
-
-def _checked(env: VIRL) -> dict:
-  """The normalised fields; ValueError for the first that is wrong."""
-  legs = env.legs if isinstance(env.legs, (list, tuple)) else (env.legs, env.legs)
-  low, high = (fields.integer("legs", count, 1, paper.MOST_LEGS) for count in fields.items(
-      "legs", legs, 2, "the smallest and the largest number, for example (2, 5)"))
-  if low > high:
-    raise ValueError(f"legs is {env.legs!r}, but the smallest number comes first: use ({high}, {low}).")
-  if not isinstance(env.routes, str):
-    raise ValueError(f"routes is {env.routes!r}, but it must be the path of a file, or '' for generated cities.")
-  return {
-      **views.checked(env),
-      "style": fields.choice("style", env.style, tuple(STYLES)),
-      "space": fields.choice("space", env.space, (*SPACES, "mixed")),
-      "legs": (low, high),
-      "straight": fields.integer("straight", env.straight, 0, 20),
-      "drop": _share("drop", env.drop),
-      "landmarks": _share("landmarks", env.landmarks),
-      "distractors": _share("distractors", env.distractors),
-      "cities": fields.integer("cities", env.cities, 1, 10_000),
-      "size": fields.integer("size", env.size, 2, 50),
-      "pool": fields.choice("pool", env.pool, ("known", "all")),
-      "legacy": fields.flag("legacy", env.legacy),
-      "tries": fields.integer("tries", env.tries, 1, 100),
-      "rewards": tuple(fields.real("rewards", reward, "use for example (1, -1, -1.5)") for reward in fields.items(
-          "rewards", env.rewards, 3, "of a right action, a wrong one, a wrong one after misreading")),
-      "variant": fields.choice("variant", env.variant, ("train", *VARIANT_LABELS, *VISUAL_LABELS))}
-
-
-def _share(name: str, value: float) -> float:
-  share = fields.real(name, value, "use a share such as 0.5")
-  if not 0 <= share <= 1:
-    raise ValueError(f"{name} is {value!r}, but it must lie in [0, 1]: use a share such as 0.5.")
-  return share

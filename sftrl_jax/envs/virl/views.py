@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from sftrl_jax.envs import fields
 from sftrl_jax.envs.virl import compass, saved_routes
-from sftrl_jax.envs.virl.route import Point, Route
+from sftrl_jax.envs.virl.route import Landmark, Point, Route
 from sftrl_jax.pictures import panorama, streets
 from sftrl_jax.pictures.read import read
 
@@ -21,11 +22,13 @@ TURNS = (0.0, 90.0, 180.0, 270.0)   # front and right above, back and left below
 # The released code looks there while its prompt names the four views as above: a defect, see legacy.py.
 LEGACY_TURNS = (-135.0, -45.0, 45.0, 135.0)
 LOOKS = ("day", "any")
+_USUAL = {"pixels": 0, "look": "day", "panoramas": "", "answer": "action"}   # without vision
 
 
-def picture(env: Any, route: Route, point: Point) -> np.ndarray:
+def picture(env: Any, route: Route, point: Point, shown: Sequence[Landmark | None]) -> np.ndarray:
   """The four views at a point, read-only: uint8 [Y, X, 3].
 
+  shown: the landmarks whose signs are drawn; a panorama has its own
   env: the VIRL, whose fields say how it is drawn. ValueError for a panorama that cannot be read
   """
   turns = LEGACY_TURNS if env.legacy else TURNS
@@ -33,10 +36,10 @@ def picture(env: Any, route: Route, point: Point) -> np.ndarray:
   if env.panoramas:
     headings = tuple((point.heading + turn) % 360 for turn in turns)
     return _photographed(env.panoramas, saved_routes.panorama_of(env.routes, point.place), headings, pixels)
-  sign = streets.Sign(point.landmark.name, point.landmark.angle) if point.landmark else None
+  signs = tuple(streets.Sign(mark.name, mark.angle) for mark in shown if mark)
   ahead = tuple(round(compass.bend(point.heading, street), 3) for street in point.streets)
   place = f"{point.place[0]:.0f} {point.place[1]:.0f} {point.heading:.0f}"
-  scene = streets.Scene(route.city, place, ahead, point.intersection, sign)
+  scene = streets.Scene(route.city, place, ahead, point.intersection, signs)
   image = streets.panel(scene, look_of(env, route), pixels, turns)
   image.flags.writeable = False   # states are immutable
   return image
@@ -78,7 +81,7 @@ def checked(env: Any) -> dict:
   """The normalised fields of pictures; ValueError for the first that is wrong."""
   vision = fields.flag("vision", env.vision)
   if not vision:
-    for name, usual in (("pixels", 0), ("look", "day"), ("panoramas", "")):
+    for name, usual in _USUAL.items():
       if getattr(env, name) != usual:
         raise ValueError(f"{name} is {getattr(env, name)!r}, but vision is False, so that no picture is shown: use "
                          f"vision=True, or leave {name} out.")
@@ -93,5 +96,8 @@ def checked(env: Any) -> dict:
   if env.panoramas and not Path(env.panoramas).expanduser().is_dir():
     raise ValueError(f"panoramas is {env.panoramas!r}, which is no directory: give that of the files NAME.jpg and "
                      "NAME.metadata.json (street_views/ in the paper's data).")
+  answer = fields.choice("answer", env.answer, ("action", "signs"))
+  if answer == "signs" and env.style != "compact":
+    raise ValueError(f"answer is 'signs', but style is {env.style!r}: only the style 'compact' can name signs alone.")
   return {"vision": vision, "pixels": fields.integer("pixels", env.pixels, 0, 1200), "panoramas": env.panoramas,
-          "look": fields.choice("look", env.look, LOOKS)}
+          "look": fields.choice("look", env.look, LOOKS), "answer": answer}

@@ -120,6 +120,8 @@ def evaluate(experiment: Experiment, weights: Weights, position: Position, log: 
     counts = tally(episodes, env.codes, counting)
     line = _line(experiment, position, of_weights(variant, weights.kind), temperature, counting, counts)
     line |= _responses(counts)
+    if counts.episode_parts and counting.attempts_of == "point":   # else the first response is what is reported
+      line["episode_parts"] = counts.episode_parts
     line |= {"attempts_of": counting.attempts_of, "updates": updates, "paper_flops": flops.by_paper(
         _parameter_count(experiment.model), position.read_tokens, position.buffer_tokens)}
     line |= {"probe": True} if variant in evals.probes else {}

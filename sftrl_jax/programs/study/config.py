@@ -6,7 +6,7 @@ from typing import Literal
 
 from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import nearest
-from sftrl_jax.report.registered_claim import parse_claim
+from sftrl_jax.report.registered_claim import MEASURES, parse_claim
 
 MIX = "mix:"   # of bases_of: mix:METHOD,SHARE
 START = "start"   # of base-B-start, the runs of base_start
@@ -40,11 +40,12 @@ class StudyConfig:
   id: the variant of training
   ood: the shifted variant
   measure: what heads the report: "success" (episodes that were right) or "per_step" (right responses of all responses,
-    for a task of many answers an episode). The other one follows.
+    for a task of many answers an episode). The other one follows, and parts of verdicts that the task has a label for.
   claims: predictions, recorded before the runs start and judged in the report: ({method: NAME, sign: 1 or -1}, ...),
     or least or most (a share: 0.6 is 60 points) in place of sign. More keys: variant (ood), measure (that of the
-    study), temperature (0), comparison ("start", or a method, or "" for the value at the end), text, and matched: 0.4
-    reads both where they first have 40% in distribution, and comparison may then be the method itself, at its end.
+    study, or such a part: "cards", "sign"), temperature (0), comparison ("start", or a method, or "" for the value at
+    the end), text, and matched: 0.4 reads both where they first have 40% in distribution, and comparison may then be
+    the method itself, at its end.
   reference: the method that the others are compared with; "" for SFT, and only then the report judges claims
     about SFT and RL
   jobs: processes at once; 0 for one per CPU core; 1 on an accelerator
@@ -142,6 +143,14 @@ class StudyConfig:
       for method in methods:
         if method not in allowed:
           raise ValueError(f"{key} has {method!r}, which is no method{nearest(method, allowed)}")
+
+  def claimed_parts(self) -> dict[str, list[str]]:
+    """{method: the parts of verdicts that claims about it have as their measure}."""
+    table = {}
+    for claim in self.claims:
+      measure = claim.get("measure", self.measure)
+      table.setdefault(claim["method"], []).extend([] if measure in MEASURES else [measure])
+    return table
 
   def shares_of(self, method: str) -> tuple[float, ...]:
     """The shares of a method's run after which it is evaluated; () leaves it to its config."""

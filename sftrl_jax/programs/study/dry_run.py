@@ -10,12 +10,13 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sftrl_jax.envs.env import Env, labels_of
 from sftrl_jax.programs.config import resolve, user_files
-from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.errors import ConfigError, nearest
 from sftrl_jax.programs.experiment.run_config import resolve_run
 from sftrl_jax.programs.study.process_pool import ChildRun
 
@@ -43,12 +44,13 @@ class RunCommand:
   overrides: tuple[tuple[str, str], ...]
 
 
-def refuse(cases: Iterable[tuple[str, ChildRun]]) -> None:
+def refuse(cases: Iterable[tuple[str, ChildRun]], claimed: Mapping[str, Sequence[str]]) -> None:
   """ConfigError that lists every run which could not begin, with the reason. RuntimeError if the dry run itself fails.
 
   cases: (method or "base", run), a base before the runs that need it
+  claimed: {method: the parts of verdicts that claims about it have as their measure}
   """
-  payload = json.dumps([(method, run.name, run.words, run.needs) for method, run in cases])
+  payload = json.dumps([[(method, run.name, run.words, run.needs) for method, run in cases], dict(claimed)])
   child = subprocess.run(COMMAND, input=payload, capture_output=True, text=True, check=False)
   if child.returncode:
     raise RuntimeError(f"The dry run of the study's configs failed:\n{child.stderr[-2000:].strip()}")
@@ -61,14 +63,16 @@ def refuse(cases: Iterable[tuple[str, ChildRun]]) -> None:
 def main() -> None:
   """Reads cases from stdin and prints the mistakes as [(config file, message, [method, ...]), ...]."""
   with contextlib.redirect_stdout(io.StringIO()):   # of stdout, the parent reads the last line alone
-    mistakes = find_mistakes(json.load(sys.stdin))
+    mistakes = find_mistakes(*json.load(sys.stdin))
   print(json.dumps([(*mistake, methods) for mistake, methods in mistakes.items()]))
 
 
-def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[tuple[str, str], list[str]]:
+def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]], claimed: Mapping[str, Sequence[str]]
+                  ) -> dict[tuple[str, str], list[str]]:
   """{(config file, message): [method, ...]} of the runs that could not begin.
 
   cases: (method or "base", name, words, needs), as in `refuse`. A run whose base cannot begin adds no mistake.
+  claimed: as in `refuse`
   """
   built, mistakes = {}, {}
   for method, name, words, needs in cases:
@@ -82,6 +86,7 @@ def find_mistakes(cases: Iterable[tuple[str, str, Sequence[str], str]]) -> dict[
       continue
     try:
       built[name] = _build_run(command, built, built.get(needs))
+      _refuse_unknown_parts(claimed.get(method, ()), built[name].env)
     except (ValueError, OSError) as error:
       built[name] = None
       methods = mistakes.setdefault((spec, str(error)), [])
@@ -124,6 +129,15 @@ def _build_method(command: RunCommand, base: "Experiment | None") -> "Experiment
     return build.build_experiment(config, command.verb)
   except (ValueError, OSError) as error:
     return error
+
+
+def _refuse_unknown_parts(claimed: Sequence[str], env: Env) -> None:
+  """ConfigError for a claim about a part of verdicts that the task has no label for."""
+  known = labels_of(env)["parts"]
+  for part in claimed:
+    if part not in known:
+      raise ConfigError(f"a claim of config.study.claims has the measure {part!r}, which is none of this task"
+                        f"{nearest(part, ('success', 'per_step', *known))}")
 
 
 def _refuse_other_model(base: "Experiment", experiment: "Experiment") -> None:

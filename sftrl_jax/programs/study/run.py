@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: Path, command: str = "sftrl study") -> None
   runs = expand(study, workdir)
   _refuse_recorded(config, workdir)
   if not all(process_pool.is_complete(run) for run in runs):
-    dry_run.refuse([(method_of(run.name), run) for run in runs])
+    dry_run.refuse([(method_of(run.name), run) for run in runs], study.claimed_parts())
   with only_writer(workdir) as lock:
     _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
     _write_json(workdir / "study.json", record(study, command, _hardware()))

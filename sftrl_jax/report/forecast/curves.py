@@ -9,7 +9,7 @@ import numpy as np
 
 from sftrl_jax.forecast.sigmoid import DRAWS, Curve, Forecast, fit
 from sftrl_jax.report.labels import EMA
-from sftrl_jax.report.records import CARDS, PER_STEP, Evaluation, Run, Study, number
+from sftrl_jax.report.records import PER_STEP, Evaluation, Run, Study, number
 from sftrl_jax.report.stats.bootstrap import MIN_BASES
 
 AHEAD = 2.0   # times the FLOPs of a run at its end: the backtest reaches as far
@@ -93,8 +93,6 @@ def curve_of(evaluations: Sequence[Evaluation], measure: str) -> Curve:
     rate, trials = getattr(evaluation, measure), float(evaluation.episodes)
     if measure == PER_STEP:
       trials = _effective_trials(evaluation)
-    elif measure == CARDS:
-      trials = float(evaluation.cards_N.size)
     if math.isfinite(rate) and trials:
       points.append((evaluation.flops, rate * trials, trials))
   return Curve(*map(tuple, zip(*points, strict=True))) if points else Curve((), (), ())

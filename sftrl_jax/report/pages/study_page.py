@@ -10,7 +10,7 @@ from sftrl_jax.report.figures.rows import attempt_rows, curve_rows, effect_rows,
 from sftrl_jax.report.labels import EMA, count, percent, points, points_range, temperature_label
 from sftrl_jax.report.pages import alarms_box
 from sftrl_jax.report.pages.blocks import Block, Heading, Notice, Picture, Table, Text
-from sftrl_jax.report.records import CARDS, MEASURE_LABELS, PER_STEP, Study
+from sftrl_jax.report.records import MEASURE_LABELS, PER_STEP, Study
 from sftrl_jax.report.stats.bootstrap import MIN_BASES, Estimate
 from sftrl_jax.report.stats.claims import Claim
 from sftrl_jax.report.stats.effects import Effects
@@ -155,8 +155,9 @@ def measure_words(study: Study, effects: Effects, measure: str) -> str:
   """What a measure counts, as the beginning of a caption."""
   if measure == PER_STEP:
     return "Right responses of all responses, per step"
-  if measure == CARDS:
-    return "Hands whose cards the first response names right"
+  if measure != "success":
+    return f"{study.measure_label(measure)[:1].upper()}{study.measure_label(measure)[1:]}, of " + (
+        "all responses at points that have one" if study.of_points else "first responses")
   within = "tries" if study.of_points and effects.attempts != 1 else "try" if study.of_points else ""
   return (f"Success (every point of an episode right) within {effects.attempts} {within} a point" if within else
           f"Success within {count(effects.attempts, 'attempt')}")

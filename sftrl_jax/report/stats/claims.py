@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sftrl_jax.report import labels
-from sftrl_jax.report.records import MEASURE_LABELS, Study
+from sftrl_jax.report.records import Study
 from sftrl_jax.report.registered_claim import START, RegisteredClaim
 from sftrl_jax.report.stats import alarms
 from sftrl_jax.report.stats.bootstrap import MIN_BASES, Estimate
@@ -74,7 +74,7 @@ def judge_registered(study: Study, effects: Effects) -> tuple[Claim, ...]:
 
 def registered_text(study: Study, claim: RegisteredClaim) -> str:
   """A recorded claim in words, where it has none of its own."""
-  rate = f"{MEASURE_LABELS[claim.measure]} on {study.labels.variant(claim.variant)}"
+  rate = f"{study.measure_label(claim.measure)} on {study.labels.variant(claim.variant)}"
   method, side = study.methods[claim.method], "at least" if claim.sign > 0 else "at most"
   if claim.matched:
     return _matched_text(study, claim, rate, side)
@@ -121,7 +121,7 @@ def judge_claims(study: Study, effects: Effects) -> tuple[Claim, ...]:
     return ()
   sft = study.reference_label
   inside, outside = study.labels.variant(study.id), study.labels.variant(study.ood)
-  candidates, rate = [], MEASURE_LABELS[study.measure]
+  candidates, rate = [], study.measure_label(study.measure)
   for method in study.compared_methods:
     label = study.methods[method]
     candidates += [

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sftrl_jax.report.records import CARDS, PER_STEP, Evaluation, RunKey, Study
+from sftrl_jax.report.records import PER_STEP, Evaluation, RunKey, Study
 from sftrl_jax.report.stats import bootstrap
 
 
@@ -44,7 +44,7 @@ def resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tu
                              "outcomes, one digit an episode, without which runs cannot be paired. Evaluate its "
                              "checkpoints again.")
           played[evaluation.seed, evaluation.episodes, evaluation.attempts] = study.runs[key].directory
-        for name, of_curve in _vectors(evaluations):
+        for name, of_curve in _vectors(evaluations, study.labels.parts):
           slots.append((key, temperature, name, evaluations))
           vectors += of_curve
     if len(played) > 1:
@@ -59,15 +59,19 @@ def resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tu
       curve = curves.setdefault((key, variant, temperature), ResampledCurve(
           flops, {}, len(vectors[0]), evaluations[0].attempts))
       values, start = means[:, start : start + len(flops)], start + len(flops)
-      if measure == PER_STEP:
+      if measure != "success":
         values, start = bootstrap.ratios(values, means[:, start : start + len(flops)]), start + len(flops)
       curve.rates[measure, attempts] = values
       most = max(most, attempts)
   return curves, most
 
 
-def _vectors(evaluations: Sequence[Evaluation]) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
-  """((measure, attempts), vectors over episodes) of a curve: an evaluation each, of PER_STEP all parts, then wholes."""
+def _vectors(evaluations: Sequence[Evaluation], parts: Iterable[str]
+             ) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
+  """((measure, attempts), vectors over episodes) of a curve: an evaluation each, of a ratio all parts, then wholes.
+
+  parts: of verdicts that are measures
+  """
   if not evaluations:
     return
   most = evaluations[0].attempts
@@ -75,8 +79,9 @@ def _vectors(evaluations: Sequence[Evaluation]) -> Iterator[tuple[tuple[str, int
     yield ("success", attempts), [e.within(attempts) for e in evaluations]
   if all(e.responses_N.size for e in evaluations):
     yield (PER_STEP, most), [*(e.right_N for e in evaluations), *(e.responses_N for e in evaluations)]
-  if all(e.cards_N.size for e in evaluations):
-    yield (CARDS, most), [e.cards_N.astype(np.float32) for e in evaluations]
+  for part in parts:
+    if all(part in e.parts for e in evaluations):
+      yield (part, most), [e.parts[part][side] for side in (0, 1) for e in evaluations]
 
 
 def estimate_of(values: Mapping[RunKey, np.ndarray], episodes: int) -> bootstrap.Estimate:

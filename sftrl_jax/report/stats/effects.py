@@ -24,7 +24,7 @@ class Effect:
   `quantity`: start, end, change, gap (method minus `comparison` at equal FLOPs), matched (the same at matched success
   in distribution), early_best (SFT at its best shifted evaluation, minus its start), early_unseen (SFT where held-out
   success peaks, minus start), memory (change on the episodes seen in training minus change on those held out).
-  `measure`: of registered_claim.MEASURES. `attempts`: right within so many attempts, which only success depends on.
+  `measure`: of Study.measures. `attempts`: right within so many attempts, which only success depends on.
   """
 
   quantity: str

@@ -74,6 +74,42 @@ def test_what_is_seen_is_reported_apart_from_the_action(env):
     assert all(verdict.parts.values())
 
 
+def test_signs_of_no_instruction_are_reported_apart():
+  """What they say is in the picture alone: a policy that names the landmark of the next line misreads each of them."""
+  env, seen = dataclasses.replace(COMPACT, distractors=1.0), set()
+  for seed in range(30):
+    states, verdicts = walk(env, seed)
+    for (state, _), verdict in zip(states, verdicts, strict=True):
+      point, named = state.point, {mark.kind for mark in state.route.landmarks if mark}
+      assert ("distractor" in verdict.parts) == (point.landmark is not None and point.landmark.kind not in named)
+      assert set(verdict.parts.values()) == {True} and env.part_labels.keys() >= verdict.parts.keys() - {"landmark"}
+      seen |= verdict.parts.keys()
+      if "distractor" in verdict.parts:
+        _, guessed = env.step(state, f"{max(named)} LINE {point.line} FORWARD")
+        assert guessed.correct and not any(guessed.parts.values())
+  assert seen == {"landmark", "sign", "distractor"}
+
+
+@pytest.mark.parametrize("variant", ["train", "id", "city_ood", "visual_ood"])
+def test_reading_alone_shows_one_picture_of_the_same_route_with_signs_in_its_views(variant):
+  env = dataclasses.replace(COMPACT, answer="signs", look="any", variant=variant, tries=1)
+  routes = dataclasses.replace(env, answer="action")
+  assert (env.attempts, env.most_rows, env.rewrites_prompt) == (1, 1, False)
+  for seed in range(40):
+    state, chat = env.reset(seed)
+    assert state.route == routes.route(seed) and [message.text for message in chat] == ["SEE"]
+    blank = routes._picture(dataclasses.replace(state, signs=()), dataclasses.replace(state.point, landmark=None))
+    for place, mark in enumerate(state.signs):   # it differs from the street where it has a sign
+      y, x = (32 * index for index in divmod(place, 2))
+      own, plain = (image[y : y + 32, x : x + 32] for image in (chat[0].image, blank))
+      assert (own != plain).any() == (mark is not None)
+    after, verdict = env.step(state, env.expert(state))
+    assert verdict.success and verdict.terminated and verdict.chat is None and after.ended and verdict.reward == 1
+    assert verdict.parts == {"signs": True} and env.careless(state, seed) == env.expert(state)
+    _, verdict = env.step(state, env.misread(state, seed))
+    assert (verdict.code, verdict.reward, verdict.truncated, verdict.parts) == ("misread", -1.5, True, {"signs": False})
+
+
 @STYLES
 def test_a_seed_gives_one_picture_and_a_look_changes_nothing_else(env):
   shifted, new = (dataclasses.replace(env, variant=name) for name in ("visual_ood", "city_ood"))

@@ -94,7 +94,7 @@ def test_what_is_made_like_others_is_built_small(path, one_device, monkeypatch):
   monkeypatch.chdir(ROOT)
   if ENTRIES[path] == "study":
     cases = [(runs.method_of(run.name), run.name, run.words, run.needs) for run in expanded(path, pathlib.Path("x"))]
-    assert len(cases) > 1 and not dry_run.find_mistakes(cases)
+    assert len(cases) > 1 and not dry_run.find_mistakes(cases, {})
     return
   config, _ = run_config.resolve_run(f"{path}:smoke", (), ENTRIES[path])
   experiment = build.build_experiment(config, ENTRIES[path])

@@ -20,7 +20,7 @@ def test_the_labels_of_the_environment_are_beside_the_config(tiny, tmp_path):
   experiment = build_experiment(tiny("sft"), "sft")
   with workdir_of(experiment, tmp_path / "run"):
     labels = json.loads((tmp_path / "run" / "labels.json").read_text())
-  assert labels == {"codes": CODE_LABELS, "variants": VARIANT_LABELS}
+  assert labels == {"codes": CODE_LABELS, "variants": VARIANT_LABELS, "parts": {}}
   assert list(labels["codes"]) == list(CODE_LABELS)   # in the environment's order
   assert "labels" not in json.loads((tmp_path / "run" / "config.json").read_text())
   (tmp_path / "run" / "labels.json").unlink()   # as in a workdir of an older version

@@ -57,6 +57,8 @@ def test_claims_are_data_with_the_defaults_of_the_study(section_of):
   claim = {"method": "ppo", "comparison": "sft", "least": 0.6}
   section = section_of(claims=(claim,), measure="per_step", notes={"ppo": "The paper's."})
   assert section.claims == (claim,) and section.notes == {"ppo": "The paper's."}
+  assert section.claimed_parts() == {claim["method"]: []}
+  assert section_of(claims=(claim, {**claim, "measure": "sign"})).claimed_parts() == {claim["method"]: ["sign"]}
 
 
 def test_shares_are_those_of_all_methods_or_of_each(section_of):

@@ -28,8 +28,8 @@ def case(who, verb="sft", needs="", workdir="none", **keys):
   return who, process_pool.ChildRun(name, words, pathlib.Path(workdir), pathlib.Path("log"), needs)
 
 
-def mistakes_in(*cases):
-  mistakes = dry_run.find_mistakes([(who, run.name, run.words, run.needs) for who, run in cases])
+def mistakes_in(*cases, **claimed):
+  mistakes = dry_run.find_mistakes([(who, run.name, run.words, run.needs) for who, run in cases], claimed)
   return {message: whose for (_, message), whose in mistakes.items()}
 
 
@@ -59,6 +59,17 @@ def test_a_base_that_is_not_shipped_is_told_of_and_what_is_right_is_not(here):
   assert list(mistakes.values()) == [["sft"]] and "is not shipped" in next(iter(mistakes))
 
 
+def test_a_claim_about_a_part_of_verdicts_needs_a_task_that_has_it(here):
+  """Of text nothing is judged apart; of pictures their cards are."""
+  start = dict(start="base:general_points_0")
+  message, = mistakes_in(case("sft", **start), sft=["cards"])
+  assert "has the measure 'cards', which is none of this task. Valid: success, per_step." in message
+  seen = dict(start="scratch", env__vision=True, env__style="recite", model__name="tiny_vlm", data__length=32)
+  assert not mistakes_in(case("sft", **seen), sft=["cards"])
+  message, = mistakes_in(case("sft", **seen), sft=["carts"])
+  assert "did you mean cards?" in message
+
+
 def test_one_mistake_of_several_methods_is_told_once_and_a_wrong_base_alone(here):
   mistakes = mistakes_in(case("base", batch=0), case("sft", needs="base-0", start="runs/base-0"))
   assert list(mistakes.values()) == [["base"]]
@@ -71,12 +82,12 @@ def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(h
   file, workdir = stranger(tmp_path), tmp_path / "run"
   assemble = lambda: build.build_experiment(run_config.resolve_for("sft", resolve.load(f"{file}:sft"), []), "sft")
   cases = [("sft", "base-0-sft-0", ("sft", f"--config={file}:sft", f"--workdir={workdir}"), "")]
-  assert not dry_run.find_mistakes(cases)
+  assert not dry_run.find_mistakes(cases, {})
   for _ in range(2):
     with experiment_workdir.workdir_of(assemble(), workdir):
       assert str(file) in (workdir / "own.json").read_text()
   stranger(tmp_path, ("randrange(20)", "randrange(19)"))
-  (_, message), = dry_run.find_mistakes(cases)
+  (_, message), = dry_run.find_mistakes(cases, {})
   assert "sort_numbers.py has changed since the run" in message
   with pytest.raises(ConfigError, match="has changed since the run"):
     experiment_workdir.workdir_of(assemble(), workdir).__enter__()
@@ -85,7 +96,7 @@ def test_runs_begun_with_another_file_of_the_task_are_told_of_and_do_not_go_on(h
 def test_a_child_that_breaks_is_no_silence(monkeypatch):
   monkeypatch.setattr(dry_run, "COMMAND", (dry_run.sys.executable, "-c", "raise SystemExit('no memory')"))
   with pytest.raises(RuntimeError, match="configs failed:\nno memory"):
-    dry_run.refuse([case("sft")])
+    dry_run.refuse([case("sft")], {})
 
 
 def test_what_a_prepared_run_will_write_is_no_mistake(here):

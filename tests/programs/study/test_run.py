@@ -38,7 +38,7 @@ class Reports:
 def reports(monkeypatch):
   stand_in = Reports()
   monkeypatch.setattr(study_run, "write", stand_in)
-  monkeypatch.setattr(study_run.dry_run, "refuse", lambda cases: None)
+  monkeypatch.setattr(study_run.dry_run, "refuse", lambda cases, claimed: None)
   return stand_in
 
 

@@ -126,6 +126,23 @@ def test_hands_read_are_a_measure_like_success(make_study, tmp_path):
     assert cards.per_base == pytest.approx(first.per_base, abs=1e-6) and cards.low == pytest.approx(first.low, abs=1e-6)
 
 
+def test_a_part_of_all_responses_is_a_ratio_as_right_responses_are(points, tmp_path):
+  """Here a response has the sign right where it is right, and every response has one."""
+  directory = points.write_study(tmp_path, bases=3)
+  for run in (directory / "runs").iterdir():
+    (run / "labels.json").write_text(json.dumps({"codes": {}, "variants": {}, "parts": {"sign": "signs read"}}))
+    lines = [json.loads(line) for line in (run / "evals.jsonl").read_text().splitlines()]
+    for line in lines:
+      line["episode_parts"] = {"sign": [line["episode_right"], line["episode_responses"]], "landmark": [[], []]}
+    (run / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  study = read_workdir.read_study(directory)
+  result = effects.measure(study, resamples=100)
+  assert study.measures == ("per_step", "success", "sign")
+  for quantity in ("start", "end", "change"):
+    sign, whole = (result.find(quantity, "sft", "rule_ood", 0.0, measure=measure) for measure in ("sign", "per_step"))
+    assert sign == whole and sign.bases == 3
+
+
 def test_a_gap_in_right_responses_is_paired_by_episode(of_points):
   """Both methods play the same episodes, of unequal ease: their difference varies less than two apart would."""
   study, result = of_points
