@@ -23,7 +23,8 @@ from sftrl_jax.programs.study import config as study_config
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "configs/README.md", ROOT / "configs/study/README.md",
          ROOT / "configs/study/GENERAL_POINTS.md", ROOT / "configs/study/VIRL.md",
-         ROOT / "configs/study/ALIGNMENT.md", ROOT / "configs/study/VISION.md", ROOT / "launch/README.md",
+         ROOT / "configs/study/ALIGNMENT.md", ROOT / "configs/study/VISION.md", ROOT / "configs/study/CONTINUUM.md",
+         ROOT / "launch/README.md",
          *sorted((ROOT / "sftrl_jax").glob("*/README.md")), ROOT / "sftrl_jax/data/pairs/README.md",
          ROOT / "sftrl_jax/models/vision/README.md", ROOT / "sftrl_jax/programs/own_reward/README.md",
          ROOT / "sftrl_jax/programs/evaluate/README.md"]
