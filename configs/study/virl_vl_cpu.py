@@ -3,7 +3,7 @@ r"""V-IRL from pictures on a laptop: what SFT and PPO make of a shifted action s
   sftrl study --config=configs/study/virl_vl_cpu.py --workdir=runs/virl_vl
 
 Hardware: two CPU cores. Minutes: 30.
-Result: not run. One base was trained by the recipe: see configs/virl_vl/base.py.
+Result: not run. One base was trained: configs/virl_vl/base.py.
 
 Each base learns to read signs, one picture a row, and then whole routes under both action spaces, with the landmarks of
 every city by day and by dusk, careless at a share that differs by view. From each, SFT and PPO spend the same FLOPs on

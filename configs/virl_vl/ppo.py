@@ -23,7 +23,7 @@ def get_config():
   # The value head begins from nothing: at the policy's rate it stays behind, and advantages hold its errors.
   config.optimizer.factors = {"model/vision/*": 1 / 3, "value/*": 10.0}
   config.schedule = dict(name="constant", warmup=10)
-  config.compute = dict(microbatches=8, lengths=1)
+  config.compute = dict(microbatches=1, lengths=1)   # as in base.py
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=1)
   return config

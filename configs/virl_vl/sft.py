@@ -22,7 +22,7 @@ def get_config(choice=""):
   config.batch = 80 if choice == "equal_updates" else 8
   config.data = dict(length=task.ROUTE, points="all")
   config.schedule = dict(name="constant", warmup=20)
-  config.compute = dict(microbatches=config.batch // 4)
+  config.compute = dict(microbatches=1)   # as in base.py
   if choice == "frozen":
     config.optimizer.freeze = ("model/vision/*",)
   config.checkpoint = dict(every=1000, keep=2)
