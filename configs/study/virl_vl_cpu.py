@@ -3,7 +3,7 @@ r"""V-IRL from pictures on a laptop: what SFT and PPO make of a shifted action s
   sftrl study --config=configs/study/virl_vl_cpu.py --workdir=runs/virl_vl
 
 Hardware: two CPU cores. Minutes: 30.
-Result: not run. One base was trained by the recipe: see configs/virl_vl/base.py.
+Result: not run. One base was trained, and seen in a pilot of 4e11 FLOPs: VISION.md.
 
 Each base learns to read signs, one picture a row, and then whole routes under both action spaces, with the landmarks of
 every city by day and by dusk, careless at a share that differs by view. From each, SFT and PPO spend the same FLOPs on
@@ -59,5 +59,8 @@ def get_config():
       eval_episodes=192,
       at={method: (0.1, 0.4) if method.startswith("sft") else (0.4,) for method in methods},
       jobs=2,
-      disclosure=())
+      disclosure=(
+          "Sizes and recipe were chosen on one seed. A base of 1,100 steps was then post-trained by SFT and PPO for "
+          "4e11 FLOPs and seen on 96 of the evaluation routes: under the shifted actions PPO rose from 12 to 91% and "
+          "SFT to 34%, in training from 6 to 64 and 89%. The claims were written before and not changed after.",))
   return config
