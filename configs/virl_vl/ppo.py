@@ -3,7 +3,7 @@ r"""PPO on V-IRL from pictures: the verifier's rewards for absolute actions, fou
   sftrl rl --config=configs/virl_vl/ppo.py --workdir=runs/virl_vl_ppo   (after base.py in this folder)
 
 Hardware: one CPU core. Minutes: 4.
-Result: on one base at 4e11 FLOPs, greedy: right responses 6% to 64%, under relative actions 12% to 91%.
+Result: on one base, greedy: right responses 88% to 100%, under relative actions too; signs read 96% to 81%.
 
 A right action is paid whatever the response says that it has seen; a wrong one costs more if the sign is misread too.
 """

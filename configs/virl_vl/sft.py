@@ -5,7 +5,8 @@ r"""SFT on V-IRL from pictures: right actions in absolute words, four cities by 
   sftrl sft --config=configs/virl_vl/sft.py:frozen --workdir=runs/virl_vl_sft_frozen    (the tower stays)
 
 Hardware: one CPU core. Minutes: 4.
-Result: on one base at 4e11 FLOPs, greedy: right responses 6% to 89%, under relative actions 12% to 34%.
+Result: on one base, greedy: right responses 88% to 100%, under relative actions to 47%; signs read in new cities 95% to
+20%.
 
 Equal FLOPs are not equal updates: rows of ten times as many routes make about as many updates as PPO.
 """
