@@ -8,10 +8,9 @@ Plan first, without renting anything: sftrl plan --config=configs/pod/ppo.py:8b-
 Hardware: the slice in the choice's name. Minutes: `sftrl plan` bounds them.
 Result: planned, not run: what of each choice fits its slice with f32 AdamW is in launch/README.md.
 
-Planned whole, 8b-v5e-64 with 1,024 rows of 2,048 + 1,024 tokens in one attempt (`--config.env.attempts=1
---config.rollout.rows=1024 --config.batch=1024 --config.rollout.prompt_tokens=2048 --config.rollout.max_new_tokens=1024`,
-17 minutes of compiling on two cores): 13.7 of 15.75 GiB a chip at most, while the cache holds 3,071 tokens; a step
-takes at least 32.5 s, of which two updates 15.3 s, 16 segments of decoding 10.8 s.
+Planned whole, 8b-v5e-64 with 1,024 rows of 2,048 + 1,024 tokens (env.attempts=1, rollout.rows=1024, batch=1024,
+rollout.prompt_tokens=2048, rollout.max_new_tokens=1024; 17 minutes of compiling on two cores): 13.7 of 15.75 GiB a chip
+at most, while the cache holds 3,071 tokens; a step takes at least 32.5 s, two updates 15.3 s of it, decoding 10.7 s.
 """
 
 from configs.pod import task
