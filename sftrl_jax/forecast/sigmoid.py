@@ -149,12 +149,12 @@ def fit(curve: Curve, seed: int = 0, draws: int = DRAWS) -> Forecast | None:
                   walk_D * generator.standard_normal(draws))
 
 
-def _merged(points_K3: np.ndarray) -> np.ndarray:
+def _merged(points: np.ndarray) -> np.ndarray:
   """At most MOST_POINTS rows of FLOPs, right ones, trials: the first one, and groups of neighbours of the others."""
-  if len(points_K3) <= MOST_POINTS:
-    return points_K3
-  groups = np.array_split(points_K3[1:], MOST_POINTS - 1)
-  return np.array([points_K3[0], *((group[:, 0].mean(), *group[:, 1:].sum(axis=0)) for group in groups)])
+  if len(points) <= MOST_POINTS:
+    return points
+  groups = np.array_split(points[1:], MOST_POINTS - 1)
+  return np.array([points[0], *((group[:, 0].mean(), *group[:, 1:].sum(axis=0)) for group in groups)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_labels_are_for_what_the_environment_names(name):
 
 
 def test_an_environment_needs_no_labels():
-  assert labels_of(object()) == {"codes": {}, "variants": {}}
+  assert labels_of(object()) == {"codes": {}, "variants": {}, "parts": {}}
 
 
 def test_an_attempt_is_of_the_episode_unless_the_environment_says_otherwise():
