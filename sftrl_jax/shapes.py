@@ -17,10 +17,11 @@ LEGEND = {
     "L": "positions on an episode's grid", "1": "a broadcast axis",
     "2": "the sides of a pair", "W": "rows of a teacher's table",
 }
-# report/stats imports no room and compares runs, not tokens: its arrays have a legend of their own.
+# report/ and forecast/ compare runs, not tokens: their arrays have a legend of their own.
 LEGEND_OF_STATISTICS = {
-    "R": "resamples", "B": "bases", "S": "seeds", "H": "episodes", "M": "vectors over episodes", "N": "runs",
-    "K": "FLOPs", "U": "attempts",
+    "R": "resamples", "B": "bases", "S": "seeds", "H": "episodes", "M": "vectors over episodes",
+    "N": "runs, or curves that are tried", "K": "FLOPs", "U": "attempts", "D": "draws of a forecast",
+    "G": "FLOPs of a grid", "T": "kinds of noise", "L": "FLOPs, a second time",
 }
 
 

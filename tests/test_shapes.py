@@ -60,7 +60,8 @@ def suffixes(path):
 def test_every_axis_in_the_code_is_in_the_legend():
   seen = set()
   for path in sorted(PACKAGE.rglob("*.py")):
-    legend = LEGEND_OF_STATISTICS if path.is_relative_to(PACKAGE / "report") else LEGEND
+    of_runs = path.is_relative_to(PACKAGE / "report") or path.is_relative_to(PACKAGE / "forecast")
+    legend = LEGEND_OF_STATISTICS if of_runs else LEGEND
     for name, letters in suffixes(path).items():
       assert set(letters) <= set(legend), f"{path}: {name} has an axis that is not in the legend of shapes.py."
       seen |= {(id(legend), letter) for letter in letters}
