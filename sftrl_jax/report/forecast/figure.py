@@ -43,10 +43,11 @@ def band_rows(forecasts: Sequence[MethodForecast]) -> list[Row]:
 
 
 def bands(rows: Sequence[Row], panels: Mapping[str, str], methods: Mapping[str, str], colours: Mapping[str, str],
-          inside: Sequence[str]) -> Figure:
+          inside: Sequence[str], rate: str = "success") -> Figure:
   """A panel a variant, or a method where `panels` has methods: medians and bands, dots the evaluations of bases.
 
-  panels: {variant or method: title}; inside: the variants drawn solid. A grey line: the last evaluation of a panel
+  panels: {variant or method: title}; inside: the variants drawn solid; rate: what is measured, in words.
+  A grey line: the last evaluation of a panel
   """
   by = "method" if set(panels) <= set(methods) else "variant"
   columns = min(PANELS_A_ROW if by == "method" else 3, len(panels))
@@ -61,7 +62,7 @@ def bands(rows: Sequence[Row], panels: Mapping[str, str], methods: Mapping[str, 
   for axis in axes.flat[len(panels):]:
     axis.set_visible(False)
   for axis in axes[:, 0]:
-    axis.set_ylabel("success")
+    axis.set_ylabel(rate)
   hide_inner_labels(figure)
   for axis in axes[-1] if columns > 2 else ():   # the whole words are wider than a panel
     axis.set_xlabel(axis.get_xlabel().replace("post-training compute ", "").strip("()"))

@@ -39,10 +39,11 @@ def study_blocks(chapter: Chapter, price: float = 0.0) -> list[Block]:
   colours = {method: style.SFT if method == study.reference else style.RL for method in study.methods} if (
       study.has_many_methods) else chapter.colours
   labels = {**study.methods, **{variant: study.labels.variant(variant) for variant in (study.id, study.ood)}}
-  return [Heading(TITLE), *_bands(forecasts, panels, labels, colours, (study.id,), chapter.out),
+  rate = MEASURE_LABELS[study.measure]
+  return [Heading(TITLE), *_bands(forecasts, panels, labels, colours, (study.id,), chapter.out, rate),
           _table(forecasts, labels, price), *_crossings(study, forecasts, price),
           *_backtest(list(study.runs.values()), (study.id, study.ood), labels, min(study.temperatures), study.measure),
-          Text(f"{METHOD}{_price_words(price)} Success here is {MEASURE_LABELS[study.measure]}, "
+          Text(f"{METHOD}{_price_words(price)} Success here is {rate}, "
                f"{temperature_label(min(study.temperatures))}.")]
 
 
@@ -66,7 +67,8 @@ def _price_words(price: float) -> str:
 
 
 def _bands(forecasts: Sequence[MethodForecast], panels: Mapping[str, str], labels: Mapping[str, str],
-           colours: Mapping[str, str], inside: tuple[str, ...], out: pathlib.Path) -> list[Block]:
+           colours: Mapping[str, str], inside: tuple[str, ...], out: pathlib.Path,
+           rate: str = "success") -> list[Block]:
   rows = band_rows(forecasts)
   if not rows:
     return []
@@ -74,7 +76,7 @@ def _bands(forecasts: Sequence[MethodForecast], panels: Mapping[str, str], label
   drawn = {name: plain(title, 24 if by == "method" else 60) for name, title in panels.items()
            if any(row[by] == name for row in rows)}
   methods = {row["method"]: labels[row["method"]] for row in rows}
-  figure = bands(rows, drawn, methods, colours, inside)
+  figure = bands(rows, drawn, methods, colours, inside, rate)
   dashed = " Dashed: shifted." if by == "method" else ""
   return [Picture(study_figures.save(figure, rows, out / "forecast.png"), (
       f"Medians and {LEVEL:.0%} bands of the mean over bases; dots: evaluations of single bases; the grey line: the "
