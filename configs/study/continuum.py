@@ -71,29 +71,41 @@ def claim(method, comparison="start", variant="rule_ood", temperature=1.0, text=
 
 
 OWN, EXPERT = ("self_sft", "signed", "ppo"), ("sft", "dagger")
-# Success in distribution at which (a) and (b) compare, by temperature: the prototype's, and greedy what it had there.
-LEVELS = {1.0: (0.32, 0.40), 0.0: (0.45,)}
 NAMES = {method: label for method, (_, label, *_) in ARMS.items()}
+
+
+def carried_claims(inside, shifted, levels, falls_from):
+  """The prototype's claims (a) to (e) and what it saw of SFT, PPO and self-SFT, on any task.
+
+  inside: the variant trained on; shifted: the shift in words; levels: {temperature: success in distribution at which
+  (a) and (b) compare}; falls_from: that from which (e) counts
+  """
+  first = levels[1.0][0]
+  return (
+      *(claim(own, expert, temperature=temperature, matched=level, sign=1,
+              text=f"(a) at {100 * level:g}% in distribution {NAMES[own]} is above {NAMES[expert]} on the {shifted}")
+        for temperature, of in levels.items() for level in of for own in OWN for expert in EXPERT),
+      claim("frozen", "sft", matched=first, most=0.03, text=(
+          "(b) right answers of the base are no way there: rejection sampling is at most 3 points above SFT")),
+      claim("self_sft", "frozen", matched=first, sign=1, text="(b) and self-SFT, whose answers are fresh, is above it"),
+      claim("sft_eps", "sft", least=0.04, text="(c) eps 1e-4 alone keeps 4 points of the shift for SFT"),
+      claim("sft_eps", "sft", inside, least=-0.08, text="(c) and costs SFT less than 8 points in distribution"),
+      claim("self_sft_eps", "self_sft", least=0.04, text="(c) eps 1e-4 alone keeps 4 points of it for self-SFT"),
+      claim("self_sft_eps", "self_sft", inside, least=-0.08, text="(c) and costs self-SFT less than 8 points"),
+      claim("self_sft_eps", "ppo", least=-0.04, text="(d) self-SFT with eps 1e-4 is at most 4 points below PPO there"),
+      claim("self_sft_eps", "ppo", most=0.04, text="(d) and at most 4 points above"),
+      claim("self_sft", "self_sft", matched=falls_from, most=-0.08, text=(
+          f"(e) from {100 * falls_from:g}% in distribution to its end self-SFT falls by 8 points on the {shifted}")),
+      claim("sft", sign=-1, temperature=0.0, text=f"SFT on expert answers lowers success on the {shifted}"),
+      claim("ppo", sign=1, text="PPO raises it"),
+      claim("self_sft_eps", sign=1, text="so does self-SFT with eps 1e-4, without any sign"))
+
+
 CLAIMS = (
-    *(claim(own, expert, temperature=temperature, matched=level, sign=1,
-            text=f"(a) at {100 * level:g}% in distribution {NAMES[own]} is above {NAMES[expert]} on the shifted rule")
-      for temperature, levels in LEVELS.items() for level in levels for own in OWN for expert in EXPERT),
-    claim("frozen", "sft", matched=0.32, most=0.03,
-          text="(b) right answers of the base are no way there: rejection sampling is at most 3 points above SFT"),
-    claim("self_sft", "frozen", matched=0.32, sign=1, text="(b) and self-SFT, whose answers are fresh, is above it"),
-    claim("sft_eps", "sft", least=0.04, text="(c) eps 1e-4 alone keeps 4 points of the shift for SFT"),
-    claim("sft_eps", "sft", "id_seen", least=-0.08, text="(c) and costs SFT less than 8 points in distribution"),
-    claim("self_sft_eps", "self_sft", least=0.04, text="(c) eps 1e-4 alone keeps 4 points of it for self-SFT"),
-    claim("self_sft_eps", "self_sft", "id_seen", least=-0.08, text="(c) and costs self-SFT less than 8 points"),
-    claim("self_sft_eps", "ppo", least=-0.04, text="(d) self-SFT with eps 1e-4 is at most 4 points below PPO there"),
-    claim("self_sft_eps", "ppo", most=0.04, text="(d) and at most 4 points above"),
-    claim("self_sft", "self_sft", matched=0.5, most=-0.08,
-          text="(e) from 50% in distribution to its end self-SFT falls by 8 points under the shifted rule"),
+    # The prototype's levels, and greedy what it had there.
+    *carried_claims("id_seen", "shifted rule", {1.0: (0.32, 0.40), 0.0: (0.45,)}, falls_from=0.5),
     *(claim(own, "sft", "second_try", sign=1,
             text=f"(f) own answers carry to a second try: {NAMES[own]} ends above SFT on it") for own in OWN),
-    claim("sft", sign=-1, temperature=0.0, text="SFT on expert answers lowers success under the shifted rule"),
-    claim("ppo", sign=1, text="PPO raises it"),
-    claim("self_sft_eps", sign=1, text="so does self-SFT with eps 1e-4, without any sign"),
     claim("self_sft", "sft", "other_rules", sign=1, text="self-SFT forgets less of other rules than SFT"),
     claim("sft_replay", "sft", sign=1, text="10% replay protects the shift in SFT"),
     claim("sft", sign=-1, variant="other_rules", temperature=0.0, text="SFT forgets other rules"))

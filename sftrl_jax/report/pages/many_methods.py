@@ -81,7 +81,7 @@ def results(chapter: Chapter) -> list[Block]:
   blocks += _curves(study, order, out)
   blocks += [_gaps_table(study, effects, order), Heading("Shifted success at the same success in distribution"),
              *matched_blocks(study, effects), *reach_blocks(study), *pareto_blocks(study, out)]
-  return [*blocks, *key_differences(study, order), *verdicts(chapter, order)]
+  return [*blocks, *key_differences(study, effects, order), *verdicts(chapter, order)]
 
 
 def _ends_table(study: Study, effects: Effects, order: Sequence[str], variants: Sequence[str],

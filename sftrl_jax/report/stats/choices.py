@@ -63,7 +63,7 @@ def ends(study: Study, variant: str, temperature: float, change: bool = False) -
   values: dict[str, dict[int, list[float]]] = {}
   for (base, method, _), run in _finished(study).items():
     curve = run.curve(variant, temperature)
-    rates = [e.per_step if study.measure == "per_step" else e.success for e in curve]
+    rates = [getattr(e, study.measure) for e in curve]
     if len(rates) > 1 and all(map(math.isfinite, (rates[0], rates[-1]))):
       values.setdefault(method, {}).setdefault(base, []).append(rates[-1] - (rates[0] if change else 0.0))
   return _means(values)

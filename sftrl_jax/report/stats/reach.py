@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from sftrl_jax.report.records import PER_STEP, Run, RunKey, Study
+from sftrl_jax.report.records import Run, RunKey, Study
 from sftrl_jax.report.stats.flops_axis import first_crossing
 
 LEVELS = (0.25, 0.5, 0.75, 0.9, 0.95)
@@ -39,5 +39,5 @@ def _curve(study: Study, run: Run, temperature: float) -> tuple[np.ndarray, np.n
   if len(evaluations) < 2:
     return None
   flops_K = np.array([e.flops for e in evaluations], float)
-  rate_K = np.array([e.per_step if study.measure == PER_STEP else e.success for e in evaluations], float)
+  rate_K = np.array([getattr(e, study.measure) for e in evaluations], float)
   return (flops_K, rate_K) if np.isfinite(rate_K).all() else None

@@ -7,38 +7,39 @@ import numpy as np
 
 from sftrl_jax.report.labels import count, flops_text, percent, points, seconds_text, temperature_label
 from sftrl_jax.report.pages.blocks import Block, Heading, Table, Text
+from sftrl_jax.report.pages.tables.methods_table import last_value, mean, nats
 from sftrl_jax.report.records import MEASURE_LABELS, Run, Study
 from sftrl_jax.report.stats import choices
 from sftrl_jax.report.stats.bootstrap import MIN_BASES
 from sftrl_jax.report.stats.choices import Choice
+from sftrl_jax.report.stats.effects import Effects
 
 
-def key_differences(study: Study, order: Sequence[str]) -> list[Block]:
+def key_differences(study: Study, effects: Effects, order: Sequence[str]) -> list[Block]:
   """The table and the recommendations; [] where no run has finished."""
   lowest = min(study.temperatures, default=0.0)
   if not choices.ends(study, study.id, lowest):
     return []
-  return [Heading("Key differences"), _table(study, order, lowest), Heading("Which one for you?", 3),
+  return [Heading("Key differences"), _table(study, effects, order, lowest), Heading("Which one for you?", 3),
           Text(" ".join(_sentences(study, lowest)))]
 
 
-def _table(study: Study, order: Sequence[str], temperature: float) -> Table:
-  gains, shifts = (choices.ends(study, variant, temperature, change=True) for variant in (study.id, study.ood))
-  kept = choices.kept(study, temperature)
-  mean = lambda values: float(np.mean(values)) if len(values) else math.nan
+def _table(study: Study, effects: Effects, order: Sequence[str], temperature: float) -> Table:
   rows = []
   for method in order:
     runs = [run for key, run in study.runs.items() if key[1] == method]
-    of_runs = lambda read, runs=runs: mean([value for value in map(read, runs) if math.isfinite(value)])
-    moved = list(shifts.get(method, {}).values())
+    of_runs = lambda read, runs=runs: mean([read(run) for run in runs])
+    change = lambda variant, method=method: effects.find("change", method, variant, temperature)
+    changes = lambda variants, change=change: [estimate.value for estimate in map(change, variants) if estimate]
+    shift = change(study.ood)
     rows.append((
-        study.methods[method], points(mean(list(gains.get(method, {}).values()))), points(mean(moved)),
-        points(mean(list(kept.get(method, {}).values()))),
-        f"{100 * float(np.std(moved, ddof=1)):.1f}" if len(moved) > 1 else "–",
-        flops_text(of_runs(lambda run: _last(run, lambda e: e.flops, study.id))),
+        study.methods[method],
+        *(points(mean(changes(variants))) for variants in ((study.id,), (study.ood,), study.probes)),
+        f"{100 * float(np.std(shift.per_base, ddof=1)):.1f}" if shift and shift.bases > 1 else "–",
+        flops_text(of_runs(lambda run: last_value(run, lambda e: e.flops, study.id))),
         seconds_text(of_runs(lambda run: run.last("seconds"))),
-        _nats(of_runs(lambda run: _last(run, lambda e: e.kl, study.id))),
-        percent(of_runs(lambda run: _last(run, lambda e: e.share("legal", "responses"), study.id))),
+        nats(of_runs(lambda run: last_value(run, lambda e: e.kl, study.id))),
+        percent(of_runs(lambda run: last_value(run, lambda e: e.share("legal", "responses"), study.id))),
         _pass_at(study, runs), str(len(study.bases) * len(study.seeds) - sum(run.finished for run in runs))))
   header = ("method", f"gain, {study.labels.variant(study.id)}", f"change, {study.labels.variant(study.ood)}",
             "change, probes", "spread of the shifted change", "FLOPs", "training time", "KL, nats a token",
@@ -46,28 +47,17 @@ def _table(study: Study, order: Sequence[str], temperature: float) -> Table:
   shown = [0, *(index for index in range(1, len(header)) if any(row[index] not in ("–", "0") for row in rows))]
   choose = lambda cells: tuple(cells[index] for index in shown)
   return Table(choose(header), tuple(map(choose, rows)), (
-      f"{MEASURE_LABELS[study.measure].capitalize()}, {temperature_label(temperature)}, of finished runs: points from "
-      "the run's own start, means over bases; the spread is the standard deviation over bases. Probes are tasks from "
-      "before this training. Training time is that of steps, without evaluations, on a machine that several runs may "
-      "share. Intervals are in the tables above."))
-
-
-def _last(run: Run, value: Callable, variant: str) -> float:
-  """The value of a run's last evaluation of a variant that has one, NaN without."""
-  known = [(e.step, value(e)) for e in run.evaluations if e.variant == variant and math.isfinite(value(e))]
-  return max(known)[1] if known else math.nan
-
-
-def _nats(value: float) -> str:
-  return "–" if math.isnan(value) else f"{value:.2f}"
+      f"{MEASURE_LABELS[study.measure].capitalize()}, {temperature_label(temperature)}: points from the run's own "
+      "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases. Probes are "
+      "tasks from before this training. Training time is that of steps, without evaluations, on a machine that several "
+      "runs may share."))
 
 
 def _pass_at(study: Study, runs: Sequence[Run]) -> str:
   """`pass@8 71.2%`, of the largest k."""
   largest = max((k for run in runs for e in run.evaluations for k in e.pass_at), default=0)
-  values = [_last(run, lambda e: e.pass_at.get(largest, math.nan), study.id) for run in runs]
-  known = [value for value in values if math.isfinite(value)]
-  return f"pass@{largest} {percent(sum(known) / len(known))}" if largest and known else "–"
+  value = mean([last_value(run, lambda e: e.pass_at.get(largest, math.nan), study.id) for run in runs])
+  return f"pass@{largest} {percent(value)}" if math.isfinite(value) else "–"
 
 
 def _sentences(study: Study, temperature: float) -> list[str]:

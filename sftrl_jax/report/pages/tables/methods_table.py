@@ -17,7 +17,7 @@ def methods_table(study: Study, effects: Effects, order: Sequence[str]) -> list[
     runs = [run for key, run in study.runs.items() if key[1] == method]
     values = [[column(run) for run in runs if run.evaluations] for _, column, _ in columns]
     rows.append((study.methods[method], study.notes.get(method, ""), _state(study, runs), *(
-        form(_mean(of_runs)) for of_runs, (_, _, form) in zip(values, columns, strict=True))))
+        form(mean(of_runs)) for of_runs, (_, _, form) in zip(values, columns, strict=True))))
   header = ("method", "what it is for", "runs", *(name for name, _, _ in columns))
   kept = [0, *([1] if study.notes else []), 2, *(
       index for index in range(3, len(header)) if any(row[index] != "–" for row in rows))]
@@ -34,28 +34,32 @@ Column = tuple[str, Callable[[Run], float], Callable[[float], str]]   # (heading
 
 def _columns(study: Study, effects: Effects) -> list[Column]:
   number = lambda value: "–" if math.isnan(value) else f"{value:,.0f}"
-  nats = lambda value: "–" if math.isnan(value) else f"{value:.2f}"
   columns: list[Column] = [
-      ("updates", lambda run: _last(run, lambda e: e.updates), number),
-      ("FLOPs", lambda run: _last(run, lambda e: e.flops), flops_text),
-      ("FLOPs, paper's formula", lambda run: _last(run, lambda e: e.count("paper_flops")), flops_text)]
+      ("updates", lambda run: last_value(run, lambda e: e.updates), number),
+      ("FLOPs", lambda run: last_value(run, lambda e: e.flops), flops_text),
+      ("FLOPs, paper's formula", lambda run: last_value(run, lambda e: e.count("paper_flops")), flops_text)]
   variants = [variant for variant in (study.id, study.ood) if variant in study.variants]
   for variant in variants:
     columns.append((f"KL, {study.labels.variant(variant)}",
-                    lambda run, variant=variant: _last(run, lambda e: e.kl, variant), nats))
+                    lambda run, variant=variant: last_value(run, lambda e: e.kl, variant), nats))
   for variant in variants:
-    columns.append((f"at the expert's states, {study.labels.variant(variant)}",
-                    lambda run, variant=variant: _last(run, lambda e: e.count("expert_accuracy"), variant), percent))
+    accuracy = lambda run, variant=variant: last_value(run, lambda e: e.count("expert_accuracy"), variant)
+    columns.append((f"at the expert's states, {study.labels.variant(variant)}", accuracy, percent))
   return columns
 
 
-def _last(run: Run, value: Callable[[Evaluation], float], variant: str = "") -> float:
+def nats(value: float) -> str:
+  return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def last_value(run: Run, value: Callable[[Evaluation], float], variant: str = "") -> float:
   """The value of a run's last evaluation step that has one, NaN without."""
   known = [(e.step, value(e)) for e in run.evaluations if variant in ("", e.variant) and math.isfinite(value(e))]
   return max(known)[1] if known and max(known)[0] == max(e.step for e in run.evaluations) else math.nan
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+  """Of the finite ones, NaN without."""
   known = [value for value in values if math.isfinite(value)]
   return sum(known) / len(known) if known else math.nan
 

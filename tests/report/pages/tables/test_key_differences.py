@@ -1,11 +1,12 @@
 from sftrl_jax.report import read_workdir
 from sftrl_jax.report.pages.blocks import Table, Text
 from sftrl_jax.report.pages.tables.key_differences import key_differences
+from sftrl_jax.report.stats import effects
 
 
 def blocks(directory):
   study = read_workdir.read_study(directory)
-  return study, key_differences(study, list(study.methods))
+  return study, key_differences(study, effects.measure(study, resamples=100), list(study.methods))
 
 
 def test_a_row_has_what_was_measured_of_a_method_and_no_column_is_empty(arms_study):
