@@ -48,9 +48,9 @@ def _table(study: Study, effects: Effects, order: Sequence[str], temperature: fl
   choose = lambda cells: tuple(cells[index] for index in shown)
   return Table(choose(header), tuple(map(choose, rows)), (
       f"{MEASURE_LABELS[study.measure].capitalize()}, {temperature_label(temperature)}: points from the run's own "
-      "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases. Probes are "
-      "tasks from before this training. Training time is that of steps, without evaluations, on a machine that several "
-      "runs may share."))
+      "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases. "
+      "Probes are tasks from before this training. Training time is that of steps, without evaluations, on a machine "
+      "that several runs may share."))
 
 
 def _pass_at(study: Study, runs: Sequence[Run]) -> str:
