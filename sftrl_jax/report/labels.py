@@ -149,7 +149,7 @@ def count(number: int, noun: str) -> str:
 
 def flops_text(flops: float) -> str:
   """FLOPs to three digits, e.g. 2.4e12."""
-  return "–" if not math.isfinite(flops) else f"{flops:.3g}".replace("e+", "e")
+  return "–" if not math.isfinite(flops) else f"{flops:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def seconds_text(seconds: float) -> str:

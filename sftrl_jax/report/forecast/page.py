@@ -102,7 +102,7 @@ def _table(forecasts: Sequence[MethodForecast], labels: Mapping[str, str], price
                  f"{flops_text(reached)}", flops_text(target), f"{percent(middle)} ({percent(low)} to {percent(high)})",
                  f"{points(gains[1])} ({points_range(gains[0], gains[2])})",
                  *([dollars_text(dollars)] if price else [])))
-  header = ("variant", "method", "bases", "measured, at FLOPs", "forecast at FLOPs", f"success there ({LEVEL:.0%})",
+  header = ("variant", "method", "bases", "measured, at FLOPs", "forecast at FLOPs", f"rate there ({LEVEL:.0%})",
             f"points more ({LEVEL:.0%})", *(["dollars a run"] if price else []))
   few = any(0 < len(forecast.bases) < MIN_BASES for forecast in forecasts)
   return Table(header, tuple(rows), (
@@ -149,7 +149,7 @@ def _crossing_cells(study: Study, pair: Sequence[MethodForecast | None], price: 
     if passing.is_known:
       dollars = upper.chip_hours() * price
       names = study.methods[upper.method], study.methods[lower.method]
-      answer = "{} passes {}" if passing.interval()[1] else "{} is above {} from the first evaluation on"
+      answer = "{} passes {}" if passing.interval()[2] else "{} is above {} from the first evaluation on"
       return (answer.format(*names), *_where(passing, first), share,
               *([_dollars_interval(passing, first, dollars)] if price else []))
   return (CANT_SAY, "–", "–", share, *(["–"] if price else []))
