@@ -12,7 +12,7 @@ The article that this project starts from names tasks as either side's home grou
 knowledge graph's triples with F1 as the reward for RL. Its statements about them are the claims below, written before
 any run over bases. Every method starts from the same bases and spends the same FLOPs on texts in the plain wording with
 the usual labels (V-IRL: absolute actions). Evaluation adds held-out combinations, longer texts, the other wording, and
-other names of labels in the prompt; the shift that claims are about is the last of these that a task has.
+other names of labels in the prompt. Claims are about the last of these of which the bases know something.
 
 DPO and the reward model of RLHF learn from pairs of the base's responses, which the verifier orders. Their FLOPs, and
 those of the reward model, are in the arm's budget. `sft_noise` is SFT where a tenth of the demonstrations is wrong.
@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 TASKS = {
     "labels": dict(name="classifying documents", home="documents", choice="labels", shift="label_ood", pairs="2,000"),
     "reading": dict(name="short answers", home="documents", choice="reading", shift="wording_ood", pairs="2,000"),
-    "triples": dict(name="extracting triples", home="documents", choice="triples", shift="label_ood", pairs="2,000"),
+    "triples": dict(name="extracting triples", home="documents", choice="triples", shift="wording_ood", pairs="2,000"),
     "virl": dict(name="acting over turns", home="virl", choice="", shift="rule_ood", pairs="1,000")}
 LABELS = dict(sft="SFT", sft_noise="SFT, noise", dpo="DPO + SFT term", self_sft="Self-SFT", grpo="GRPO", ppo="PPO",
               rlhf="RLHF")
@@ -75,9 +75,15 @@ LABELS_SEEN = (
     "the 2,000 pairs and the budget were set without a run; DPO, self-SFT, GRPO and RLHF were not run.")
 UNKNOWN = ("No method was run on this task, and no base of 1,800 steps: whether it can do the task in both wordings is "
            "not known.")
+TRIPLES_SEEN = (
+    "All arms were run from base 0, and the shift of the claims was changed from label_ood to wording_ood after that: "
+    "greedy, the base has 73% in distribution, 87% in the other wording, 56% of longer texts and 8% under other names "
+    "of relations, which are three names of ten in an order that the prompt gives. Base 0 ended, in distribution, "
+    "other wording, longer texts: SFT 100, 77, 0%; PPO 100, 83, 0; GRPO 100, 90, 0; self-SFT 100, 97, 0; RLHF 100, "
+    "98, 13. So bases 1 to 4 are the test of what the claims say.")
 DISCLOSURE = dict(
     labels=(SEEN, LABELS_SEEN),
-    reading=(SEEN, UNKNOWN), triples=(SEEN, UNKNOWN),
+    reading=(SEEN, UNKNOWN), triples=(SEEN, TRIPLES_SEEN),
     virl=("The configs, but for self-SFT, are those of alignment_virl_cpu.py and virl_cpu.py, whose runs over five "
           "bases had been seen: so the claims about SFT and PPO are a repetition. Self-SFT and SFT with wrong "
           "demonstrations were not run.",))
