@@ -35,11 +35,15 @@ def verb_colour(verb: str) -> str:
 
 
 def line_of(variant: str, in_distribution: Collection[str] = ("id_seen", "id")) -> Any:
-  """A matplotlib line style: solid in distribution, dashed shifted, dotted held out."""
+  """A matplotlib line style: solid in distribution, dashed shifted, dotted held out.
+
+  in_distribution: variants of training; where none of them is called id, as after a change of the rule, id is a shift
+  """
   variant = variant.removeprefix(EMA)   # the average of the parameters has the line of the parameters
-  if variant in in_distribution or variant.startswith("id_seen"):
+  usual = any(name.startswith("id") for name in in_distribution)
+  if variant in in_distribution or (usual and variant.startswith("id_seen")):
     return "-"
-  return (0, (1, 1.4)) if variant.startswith("id") else (0, (5, 2))
+  return (0, (1, 1.4)) if usual and variant.startswith("id") else (0, (5, 2))
 
 
 def method_colours(methods: Iterable[str], reference: str) -> dict[str, str]:

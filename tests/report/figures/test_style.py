@@ -10,6 +10,11 @@ def test_colour_is_the_method_and_line_the_distribution():
   assert len(lines) == 3 and style.line_of("id_seen") == "-"
 
 
+def test_where_training_is_on_another_variant_the_usual_one_is_a_shift():
+  inside, shift = (style.line_of(variant, ("rule_ood",)) for variant in ("rule_ood", "id_seen"))
+  assert inside == "-" and shift == style.line_of("rule_ood")
+
+
 def test_there_are_colours_for_any_number_of_methods():
   assert len(style.method_colours(dict.fromkeys(map(str, range(40))), "0")) == 40
 
