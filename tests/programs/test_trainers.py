@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import jax
 import numpy as np
@@ -11,43 +10,16 @@ import pytest
 
 from sftrl_jax import paths, trees
 from sftrl_jax.programs import data, rl, sft
-from sftrl_jax.programs.config import nested, resolve
+from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
 from sftrl_jax.programs.trainers import TRAINERS
-
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points_vl"
-TINY = {"start": "scratch", "steps": "2", "flops": "0", "batch": "8", "model.width": "16", "model.layers": "1",
-        "model.heads": "2", "model.unroll": "1", "model.channels": "(2, 3, 4)", "model.connector": "8",
-        "rollout.rows": "8", "rollout.shrink": "()", "rollout.max_new_tokens": "4", "evals.variants": "()",
-        "checkpoint.every": "1", "checkpoint.keep": "9", "log.every": "1", "log.writers": "()", "log.report": "False",
-        "mesh.cpu_threads": "0"}
-OWN = {"sft": {}, "ppo": {"ppo.minibatches": "1"}}
-REWARD = """def by_words(chat, response, verdict):
-  return len(set(response.split())) / 8.0
-"""
 
 
 def test_every_kind_of_training_has_the_program_of_its_name():
   assert set(TRAINERS) == set(KINDS)
   assert TRAINERS["sft"] is sft.run and TRAINERS["rl"] is rl.run
-
-
-@pytest.fixture(scope="module")
-def pictured(one_device, tmp_path_factory):
-  """pictured(name, **overrides) -> the resolved config of a tiny run on pictures; __ is a dot. RL is paid for words."""
-  reward = tmp_path_factory.mktemp("reward") / "words.py"
-  reward.write_text(REWARD)
-
-  def make(name, **overrides):
-    config, verb = resolve.load(str(CONFIGS / f"{name}.py")), "sft" if name == "sft" else "rl"
-    changed = {**TINY, **OWN[name], **({"reward": f"{reward}:by_words"} if name == "ppo" else {}),
-               **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
-    return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
-
-  return make
 
 
 def params_of(workdir, step):
