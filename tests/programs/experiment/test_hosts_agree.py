@@ -130,7 +130,11 @@ def run_in_two(code, configs, home):
                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
     children.append(subprocess.Popen([sys.executable, "-c", code, json.dumps(configs), str(home)], env=environment,
                                      text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-  told = [child.communicate(timeout=300)[0] for child in children]
+  try:
+    told = [child.communicate(timeout=600)[0] for child in children]
+  finally:
+    for child in children:
+      child.kill()   # one that waits for another would outlive the tests
   return list(zip([child.returncode for child in children], told, strict=True))
 
 
