@@ -116,6 +116,13 @@ TOWER_PROJECTIONS: dict[str, Projection] = {projection.path: projection for proj
 STACKS: dict[str, dict[str, Projection]] = {
     STACK: PROJECTIONS, CROSS: PROJECTIONS, TOWER: TOWER_PROJECTIONS, GLOBAL: TOWER_PROJECTIONS}
 
+# Kernels of what reads pictures that are in no stack, and beside which adapters may stand: (axes read, axes written).
+# A convolution reads the pixels of its window.
+SINGLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "vision/connector/proj": (("ffn",), ("embed",)), "vision/connector/up": (("embed",), ("ffn",)),
+    "vision/connector/down": (("ffn",), ("embed",)),
+    **{f"vision/tower/conv/{number}": (("norm",) * 3, ("norm",)) for number in range(3)}}
+
 
 def is_stacked(path: str) -> bool:
   """Whether a parameter has layers on its first axis."""

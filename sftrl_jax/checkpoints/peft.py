@@ -212,6 +212,9 @@ def save(directory: Path | str, config: DecoderConfig, adapters: dict, lora: Lor
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f"{directory} is not empty: give another directory.")
   joined = sorted(trees.leaves(adapters).keys() - names.keys())
+  if joined and not joined[0].startswith(STACK):
+    raise ValueError(f"{joined[0].rpartition('/')[0]} is outside of the decoder's own blocks, where adapters are not "
+                     "written for PEFT: write the merged model, without --adapters.")
   if joined:
     raise ValueError(f"{joined[0].rpartition('/')[0]} is no matrix of its own in {families.of(config)}, so PEFT has no "
                      "place for its adapters: write the merged model, without --adapters.")

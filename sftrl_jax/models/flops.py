@@ -46,16 +46,19 @@ def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) 
   return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
 
 
-def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0, images: int = -1) -> float:
+def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0, images: int = -1,
+             adapted: bool = False) -> float:
   """FLOPs of the features of all pictures of so many rows, unused places included; 0 for a model of text.
 
-  training: forward and backward, 3 x forward; or, with adapters, which are in the decoder, forward alone
+  training: forward and backward, 3 x forward; with adapters in the decoder, forward alone; with adapters among what
+    reads pictures (adapted) about 2 x forward, as `train` says. Their own FLOPs are charged to the decoder's tokens.
   images: places of a row, config.images if negative
   """
   if not hasattr(config, "tower_flops"):
     return 0.0
   images = config.images if images < 0 else images
-  return (3.0 if training and not adapters else 1.0) * rows * images * config.tower_flops()
+  passes = 1.0 if not training else 2.0 if adapted else 1.0 if adapters else 3.0
+  return passes * rows * images * config.tower_flops()
 
 
 def by_paper(parameters: int, read_tokens: float, buffer_tokens: float = 0.0) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from sftrl_jax import trees
-from sftrl_jax.projections import PROJECTIONS, STACK, STACKS, stack_of
+from sftrl_jax.projections import PROJECTIONS, SINGLES, STACK, STACKS, is_stacked, stack_of
 
 EVERYWHERE = (*(f"*{path}" for path in PROJECTIONS if path.startswith("attn/")), "*mlp/*")
 
@@ -30,8 +30,8 @@ class LoraConfig:
   rank: columns of a and rows of b (0: no adapters, everything is trained)
   alpha: strength of the adapters: their product is multiplied by alpha / rank
   targets: globs of the projections that are adapted; all of them do better than attention alone. A glob reaches
-    projections outside the decoder's own blocks only where it spells the beginning of their path: vision/*,
-    cross_layers/*
+    projections outside the decoder's own blocks only where it spells the beginning of their path: vision/tower/*,
+    vision/connector/*, cross_layers/*
   scaling: "rank" divides alpha by the rank, "root" by its square root, which keeps large ranks learning (rsLoRA)
   """
 
@@ -59,9 +59,10 @@ class LoraConfig:
 
 
 def projections(base: dict) -> dict[str, int]:
-  """{path of a projection that can be adapted: how many axes its kernel reads, behind the layers'}."""
+  """{path of a projection that can be adapted: how many axes its kernel reads, behind those of a stack's layers}."""
   reads = {f"{stack}{path}/kernel": len(projection.reads) for stack, projections in STACKS.items()
            for path, projection in projections.items()}
+  reads |= {f"{path}/kernel": len(axes) for path, (axes, _) in SINGLES.items()}
   return {path.removesuffix("/kernel"): reads[path] for path in trees.leaves(base) if path in reads}
 
 
@@ -94,10 +95,10 @@ def init(lora: LoraConfig, base: dict, key: jax.Array) -> dict:
   leaves = {}
   for path, reads in chosen(lora, base).items():
     read, written = _sides(base, path, reads)
-    layers, bound = _kernel(base, path).shape[0], math.prod(read) ** -0.5
+    layers, bound = _kernel(base, path).shape[: is_stacked(path)], math.prod(read) ** -0.5
     path_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
-    leaves[f"{path}/a"] = jax.random.uniform(path_key, (layers, *read, lora.rank), minval=-bound, maxval=bound)
-    leaves[f"{path}/b"] = jnp.zeros((layers, lora.rank, *written))
+    leaves[f"{path}/a"] = jax.random.uniform(path_key, (*layers, *read, lora.rank), minval=-bound, maxval=bound)
+    leaves[f"{path}/b"] = jnp.zeros((*layers, lora.rank, *written))
   return traverse_util.unflatten_dict(leaves, sep="/")
 
 
@@ -106,11 +107,21 @@ def count(lora: LoraConfig, base: dict) -> int:
   return trees.size(jax.eval_shape(lambda key: init(lora, base, key), jax.random.key(0))) if lora.rank else 0
 
 
-def attach(base: dict, adapters: dict, lora: LoraConfig) -> dict:
-  """The base with a, b and their scale beside the kernels that are adapted. Nothing is computed or copied."""
+def reads_pictures(lora: LoraConfig, base: dict) -> bool:
+  """Whether some adapters stand in what reads pictures, so that gradients reach it."""
+  return bool(lora.rank) and any(path.startswith("vision/") for path in chosen(lora, base))
+
+
+def attach(base: dict, adapters: dict, lora: LoraConfig, path: str = "") -> dict:
+  """The base with a, b and their scale beside the kernels that are adapted. Nothing is computed or copied.
+
+  path: of the tree within a model's, which ends in / unless it is empty
+  """
   if "kernel" in base:
-    return {**base, **adapters, "scale": np.full(adapters["a"].shape[0], lora.scale, np.float32)}
-  return {name: attach(item, adapters[name], lora) if name in adapters else item for name, item in base.items()}
+    layers = adapters["a"].shape[: is_stacked(path)]
+    return {**base, **adapters, "scale": np.full(layers, lora.scale, np.float32)}
+  return {name: attach(item, adapters[name], lora, f"{path}{name}/") if name in adapters else item
+          for name, item in base.items()}
 
 
 def merge(params: Any) -> Any:
@@ -156,6 +167,6 @@ def _kernel(base: dict, path: str):
 
 
 def _sides(base: dict, path: str, reads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """(sizes of the axes read, of the axes written) by one layer's kernel."""
-  _, *sizes = _kernel(base, path).shape
+  """(sizes of the axes read, of the axes written) by a kernel, one layer's of a stack."""
+  sizes = _kernel(base, path).shape[is_stacked(path):]
   return tuple(sizes[:reads]), tuple(sizes[reads:])

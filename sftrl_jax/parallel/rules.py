@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftrl_jax import trees
-from sftrl_jax.projections import PROJECTIONS, TOWER_PROJECTIONS
+from sftrl_jax.projections import PROJECTIONS, SINGLES, TOWER_PROJECTIONS
 
 LARGE = 2**20   # numbers from which an array must not be copied whole to several devices by accident
 # Blocks of the decoder; those that attend to pictures have the same projections.
@@ -38,7 +38,7 @@ TOWER_AXES = {
 }
 # Axes of the matrices [written, read] that large kernels are in decoding parameters.
 MATRIX_AXES = {f"{path}/matrix": (each.writes[0], each.reads[0]) for path, each in PROJECTIONS.items()}
-# Axes of low-rank adapters, which are always stacked: a reads what the kernel reads, b writes what it writes.
+# Axes of low-rank adapters: a reads what the kernel reads, b writes what it writes. Those of blocks are always stacked.
 ADAPTER_AXES, TOWER_ADAPTER_AXES = (
     {f"{path}/{leaf}": (*reads, *writes) for path, each in projections.items()
      for leaf, (reads, writes) in each.matrices.items() if leaf != "kernel"}
@@ -61,12 +61,11 @@ PARAMETER_AXES = {
     r"(?:.*/)?model/vision/tower/(positions|pre_tile|post_tile)/gate": ("norm",),
     r"(?:.*/)?model/vision/tower/class": ("norm",),
     r"(?:.*/)?model/vision/tower/\w*norm\w*/(scale|bias)": ("norm",),
-    r"(?:.*/)?model/vision/connector/proj/kernel": ("ffn", "embed"),
+    # Convolutions are small, and the connector is split as an MLP is.
+    **{f"(?:.*/)?model/{path}/kernel": (*reads, *writes) for path, (reads, writes) in SINGLES.items()},
+    **{f"(?:.*/)?lora/{path}/a": (*reads, "rank") for path, (reads, _) in SINGLES.items()},
+    **{f"(?:.*/)?lora/{path}/b": ("rank", *writes) for path, (_, writes) in SINGLES.items()},
     r"(?:.*/)?model/vision/connector/proj/bias": ("norm",),
-    # Of models that read pictures: convolutions are small, and the connector is split as an MLP is.
-    r"(?:.*/)?model/vision/tower/conv/\d+/kernel": ("norm",) * 4,
-    r"(?:.*/)?model/vision/connector/up/kernel": ("embed", "ffn"),
-    r"(?:.*/)?model/vision/connector/down/kernel": ("ffn", "embed"),
     r"(?:.*/)?model/vision/connector/places": ("tokens", "embed"),
     r"(?:.*/)?value/kernel": ("norm",),
     r"(?:.*/)?value/bias": (),

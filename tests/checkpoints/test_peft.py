@@ -70,6 +70,9 @@ def test_what_is_written_is_what_is_read(adapters, tmp_path):
   assert peft.lora_of(tmp_path / "again", config) == lora
   with pytest.raises(ValueError, match="is not empty: give another directory"):
     peft.save(tmp_path / "again", config, there, lora, "", None)
+  beside = {**there, "vision": {"connector": {"proj": {"a": np.zeros((4, 2)), "b": np.zeros((2, 24))}}}}
+  with pytest.raises(ValueError, match="^vision/connector/proj is outside of the decoder's own blocks"):
+    peft.save(tmp_path / "others", config, beside, lora, "", None)
 
 
 def test_peft_opens_what_is_written_with_equal_logits(adapters, tmp_path):

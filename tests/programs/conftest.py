@@ -1,4 +1,4 @@
-"""A stand-in for the children of a study: a script that writes a workdir as a run does, without training anything."""
+"""Tiny runs of every kind of training, from configs of this repository, which many tests read."""
 
 import contextlib
 import functools
@@ -7,53 +7,10 @@ import os
 import pathlib
 import runpy
 import shutil
-import sys
 
 import pytest
 
 from sftrl_jax import jsonl, paths
-from sftrl_jax.programs.study import process_pool
-
-SCRIPT = '''
-import json, os, pathlib, signal, sys, time
-
-words = dict(word[2:].split("=", 1) for word in sys.argv[2:])
-home = pathlib.Path(words["workdir"])
-home.mkdir(parents=True, exist_ok=True)
-
-def tell(phase, done):
-  part = home / "progress.part"
-  part.write_text(json.dumps({"phase": phase, "done": done, "text": f"step {done:.0%}", "rate": "3 it/s", "eta": 1}))
-  part.replace(home / "progress.json")
-
-def stop(number, frame):
-  print("checkpoint written")
-  sys.exit(75 if number == signal.SIGTERM else 130)
-
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
-if (home.parents[1] / f"fail-{home.name}").exists():
-  sys.exit("error: config.ppo.gamma is out of range")
-threads = int(words["config.mesh.cpu_threads"])
-(home / "config.json").write_text(json.dumps({"verb": sys.argv[1], "mesh": {"cpu_threads": threads}}))
-with open(home / "evals.jsonl", "a") as evals:
-  for step in range(3):
-    evals.write(json.dumps({"step": step, "variant": "id_seen", "temperature": 0.0}) + "\\n")
-    evals.flush()
-    tell("train", step / 3)
-    while (home.parents[1] / "hold").exists():
-      time.sleep(0.02)
-(home / "checkpoints" / "3").mkdir(parents=True)
-tell("complete", 1.0)
-'''
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-  """Children become stand-ins: `hold` in the study's directory makes them wait, `fail-NAME` makes one fail."""
-  script = tmp_path / "stand_in.py"
-  script.write_text(SCRIPT)
-  monkeypatch.setattr(process_pool, "COMMAND", (sys.executable, str(script)))
 
 
 @pytest.fixture(scope="package")
@@ -174,7 +131,18 @@ def shared_runs():
 
 
 @pytest.fixture(scope="package")
-def tiny(one_device, shared_runs):
+def words_reward(shared_runs):
+  """The reward REWARD as FILE:NAME, which is a part of a run's config: one in all workers."""
+  reward = shared_runs / "words.py"
+  if not reward.is_file():
+    part = reward.with_suffix(f".{os.getpid()}")
+    part.write_text(REWARD)
+    part.replace(reward)
+  return f"{reward}:by_words"
+
+
+@pytest.fixture(scope="package")
+def tiny(one_device, words_reward):
   """tiny(method, **overrides) -> the resolved config of a run of seconds, from configs/general_points; __ is a dot.
 
   method: of TINY_METHODS; "rl" is PPO, "lora" SFT of adapters. RL is paid for words, so that there is an advantage.
@@ -182,11 +150,6 @@ def tiny(one_device, shared_runs):
   """
   from sftrl_jax.programs.config import resolve
   from sftrl_jax.programs.experiment import run_config
-  reward = shared_runs / "words.py"   # a part of a run's config, which is one in all workers
-  if not reward.is_file():
-    part = reward.with_suffix(f".{os.getpid()}")
-    part.write_text(REWARD)
-    part.replace(reward)
 
   def make(method, env=None, **overrides):
     file, own = TINY_METHODS[method]
@@ -195,8 +158,32 @@ def tiny(one_device, shared_runs):
     if env:
       config.env, changed = env, {key: value for key, value in changed.items() if not key.startswith("env.")}
     elif verb == "rl":
-      changed.setdefault("reward", f"{reward}:by_words")
+      changed.setdefault("reward", words_reward)
     return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
+
+  return make
+
+
+TINY_PICTURES = {
+    "start": "scratch", "steps": "2", "flops": "0", "batch": "8", "model.width": "16", "model.layers": "1",
+    "model.heads": "2", "model.unroll": "1", "model.channels": "(2, 3, 4)", "model.connector": "8",
+    "rollout.rows": "8", "rollout.shrink": "()", "rollout.max_new_tokens": "4", "evals.variants": "()",
+    "checkpoint.every": "1", "checkpoint.keep": "9", "log.every": "1", "log.writers": "()", "log.report": "False",
+    "mesh.cpu_threads": "0"}
+
+
+@pytest.fixture(scope="package")
+def pictured(one_device, words_reward):
+  """pictured(name, **overrides) -> the resolved config of a tiny run on pictures, from configs/general_points_vl; __ is
+  a dot. PPO is paid for words."""
+  from sftrl_jax.programs.config import resolve
+  from sftrl_jax.programs.experiment import run_config
+  own = {"sft": {}, "ppo": {"ppo.minibatches": "1", "reward": words_reward}}
+
+  def make(name, **overrides):
+    more = {key.replace("__", "."): str(value) for key, value in overrides.items()}
+    config, changed = resolve.load(f"{CONFIGS}_vl/{name}.py"), {**TINY_PICTURES, **own[name], **more}
+    return run_config.resolve_for("sft" if name == "sft" else "rl", config, list(changed.items()), lambda _: None)
 
   return make
 

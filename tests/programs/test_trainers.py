@@ -2,52 +2,30 @@
 
 import json
 import math
-import pathlib
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import traverse_util
 
 from sftrl_jax import paths, trees
+from sftrl_jax.inputs import right_pad
+from sftrl_jax.models import lora
 from sftrl_jax.programs import data, rl, sft
-from sftrl_jax.programs.config import nested, resolve
+from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.experiment import run_config
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.kinds import KINDS
+from sftrl_jax.programs.start import initial_params
 from sftrl_jax.programs.trainers import TRAINERS
-
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points_vl"
-TINY = {"start": "scratch", "steps": "2", "flops": "0", "batch": "8", "model.width": "16", "model.layers": "1",
-        "model.heads": "2", "model.unroll": "1", "model.channels": "(2, 3, 4)", "model.connector": "8",
-        "rollout.rows": "8", "rollout.shrink": "()", "rollout.max_new_tokens": "4", "evals.variants": "()",
-        "checkpoint.every": "1", "checkpoint.keep": "9", "log.every": "1", "log.writers": "()", "log.report": "False",
-        "mesh.cpu_threads": "0"}
-OWN = {"sft": {}, "ppo": {"ppo.minibatches": "1"}}
-REWARD = """def by_words(chat, response, verdict):
-  return len(set(response.split())) / 8.0
-"""
+from sftrl_jax.text.images import with_pictures
+from sftrl_jax.text.render import pictures, render
 
 
 def test_every_kind_of_training_has_the_program_of_its_name():
   assert set(TRAINERS) == set(KINDS)
   assert TRAINERS["sft"] is sft.run and TRAINERS["rl"] is rl.run
-
-
-@pytest.fixture(scope="module")
-def pictured(one_device, tmp_path_factory):
-  """pictured(name, **overrides) -> the resolved config of a tiny run on pictures; __ is a dot. RL is paid for words."""
-  reward = tmp_path_factory.mktemp("reward") / "words.py"
-  reward.write_text(REWARD)
-
-  def make(name, **overrides):
-    config, verb = resolve.load(str(CONFIGS / f"{name}.py")), "sft" if name == "sft" else "rl"
-    changed = {**TINY, **OWN[name], **({"reward": f"{reward}:by_words"} if name == "ppo" else {}),
-               **{key.replace("__", "."): str(value) for key, value in overrides.items()}}
-    return run_config.resolve_for(verb, config, list(changed.items()), lambda _: None)
-
-  return make
 
 
 def params_of(workdir, step):
@@ -73,6 +51,48 @@ def test_a_run_on_pictures_trains_the_tower_and_goes_on_as_if_it_had_not_stopped
     assert lines[-1]["sampling/sampling_logp_difference/max"] < 1e-4
     shown = lines_of(straight, "episodes.jsonl")[0]["chat"][0]
     assert shown["image"].startswith("96x32 sha256:") and len(json.dumps(shown)) < 200   # and no numbers
+
+
+@pytest.mark.parametrize("name, own", [
+    ("sft", dict(optimizer__factors={})),
+    ("ppo", dict(lora__targets=("vision/*", "*attn/q"), optimizer__factors={"lora/vision/*": 0.5}))])
+def test_adapters_alone_are_trained_on_pictures_and_go_on_as_if_they_had_not_stopped(pictured, run_of, lines_of,
+                                                                                      tmp_path, name, own):
+  """The tower stays as it was to the bit, unless it is named; what decodes or is loaded has the adapters merged."""
+  own = {"lora__rank": 2, "model__connector_std": 1.0, "optimizer__learning_rate": 0.03, "schedule__warmup": 0, **own}
+  straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+  run_of(pictured(name, **own), straight)
+  for steps in (1, 2):
+    run_of(pictured(name, steps=steps, **own), resumed)
+  trained, other = params_of(straight, 2), params_of(resumed, 2)
+  for path, leaf in trained.items():
+    np.testing.assert_array_equal(leaf, other[path], err_msg=path)
+  adapters = {path.partition("params/lora/")[2]: leaf for path, leaf in trained.items() if "params/lora/" in path}
+  assert not any("/model/" in path for path in trained) and all(leaf.any() for leaf in adapters.values())
+  adapted = {path.rpartition("/")[0] for path in adapters}
+  named = {*(f"vision/tower/conv/{number}" for number in range(3)), "vision/connector/up", "vision/connector/down"}
+  assert {path for path in adapted if path.startswith("vision/")} == (named if name == "ppo" else set())
+  experiment = build_experiment(pictured(name, **own), "sft" if name == "sft" else "rl")
+  load = lambda start: initial_params.load_start(start, experiment.model, 0, experiment.mesh)
+  base, merged = load("scratch"), load(str(straight))
+  for path, leaf in trees.leaves(base).items():
+    same = np.array_equal(leaf, trees.leaves(merged)[path])
+    assert same == (path.rpartition("/")[0] not in adapted), path
+  batch = rows_of_pictures(experiment)
+  logits = lambda params: np.asarray(jax.jit(experiment.model.logits)(params, *jax.tree.leaves(batch)))
+  beside = lora.attach(base, traverse_util.unflatten_dict(adapters, sep="/"), experiment.lora)
+  np.testing.assert_allclose(logits(merged), logits(beside), atol=1e-4)
+  assert np.abs(logits(merged) - logits(base)).max() > 1e-2
+  if name == "ppo":
+    assert max(line["sampling/sampling_logp_difference/max"] for line in lines_of(straight, "metrics.jsonl")) < 1e-4
+
+
+def rows_of_pictures(experiment):
+  """Inputs of three first prompts of the task, right-padded."""
+  chats = [experiment.env.reset(seed)[1] for seed in range(3)]
+  ids = [render(experiment.tokenizer, chat)[0] for chat in chats]
+  return with_pictures(experiment.tokenizer.reader, right_pad(ids, 12),
+                       [pictures(experiment.tokenizer, chat) for chat in chats])
 
 
 def test_rows_that_were_written_train_as_the_stream_does(pictured, run_of, lines_of, tmp_path):

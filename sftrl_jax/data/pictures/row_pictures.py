@@ -29,10 +29,10 @@ MANY = "more pictures than config.model.images"
 class RowPictures:
   """Pictures by their number, and the numbers of every example.
 
-  reader: of the model
+  reader: of the model; None where it is not known yet: then `image` gives pictures, and `pixels` nothing
   """
 
-  def __init__(self, reader: ImageReader):
+  def __init__(self, reader: ImageReader | None):
     self.reader = reader
     self._file = tempfile.TemporaryFile(buffering=0)
     self._ends, self._is_path, self._sizes = array.array("q", [0]), bytearray(), array.array("i")
@@ -99,8 +99,21 @@ class RowPictures:
     """What a model reads of the pictures of examples, in their order. ValueError where a file has changed."""
     numbers = [number for example in examples
                for number in self._of_examples[self._offsets[example] : self._offsets[example + 1]]]
-    decoded = {number: self._decoded(number) for number in dict.fromkeys(numbers)}
+    decoded = {number: self.reader.pixels(self.image(number)) for number in dict.fromkeys(numbers)}
     return tuple(picture for number in numbers for picture in decoded[number])
+
+  def image(self, number: int) -> np.ndarray:
+    """A picture, uint8 [Y, X, 3], decoded now. ValueError where its file has changed."""
+    from sftrl_jax.pictures import read
+    start, end = self._ends[number], self._ends[number + 1]
+    content, name = os.pread(self._file.fileno(), end - start, start), "the picture"
+    if self._is_path[number]:
+      name = content.decode()
+      content = read.encoded(name, name)
+      if _digest(content) != self._digest_of(number):
+        raise ValueError(f"{name} has changed since the rows were read: put it back as it was, and give the same "
+                         "command again.")
+    return read.read(content, name)
 
   def _digest_of(self, number: int) -> bytes:
     return bytes(self._digests[DIGEST * number : DIGEST * (number + 1)])
@@ -118,7 +131,8 @@ class RowPictures:
       number = self._numbers.get(digest)
       if number is None:
         image = read.read(content, name)
-        self.reader.ids(image)
+        if self.reader is not None:
+          self.reader.ids(image)
         number = self._numbers[digest] = self._keep(path, content, image, digest)
     except BadRow:
       raise
@@ -136,18 +150,6 @@ class RowPictures:
     self._sizes.extend(image.shape[:2])
     self._digests.extend(digest)
     return self.different - 1
-
-  def _decoded(self, number: int) -> Pictures:
-    from sftrl_jax.pictures import read
-    start, end = self._ends[number], self._ends[number + 1]
-    content, name = os.pread(self._file.fileno(), end - start, start), "the picture"
-    if self._is_path[number]:
-      name = content.decode()
-      content = read.encoded(name, name)
-      if _digest(content) != self._digest_of(number):
-        raise ValueError(f"{name} has changed since the rows were read: put it back as it was, and give the same "
-                         "command again.")
-    return self.reader.pixels(read.read(content, name))
 
 
 def sources_of(value: dict) -> tuple[str, list]:

@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.models.vision.model import VisionModel
+from sftrl_jax.models.vision.model import VisionModel, project
 from sftrl_jax.models.vision.siglip import Siglip, TowerConfig
 from sftrl_jax.pictures.processors import idefics3 as processors
 from sftrl_jax.shapes import check
@@ -83,8 +83,7 @@ class Idefics3(VisionModel):
     B, I = images_BIYXC.shape[:2]
     flat_BYXC = images_BIYXC.reshape(B * I, *images_BIYXC.shape[2:])
     x_BTD = pixel_shuffle(Siglip(c).apply({"params": parts["tower"]}, flat_BYXC), c.grid, c.shuffle)
-    kernel_ED = parts["connector"]["proj"]["kernel"].astype(x_BTD.dtype)
-    return jnp.einsum("bte,ed->btd", x_BTD, kernel_ED).reshape(B, I * c.image_tokens, c.width)
+    return project("bte,ed->btd", x_BTD, parts["connector"]["proj"]).reshape(B, I * c.image_tokens, c.width)
 
 
 def pixel_shuffle(x_BTD: jax.Array, grid: tuple[int, int], shuffle: int) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import Model, cache, decoder
 from sftrl_jax.models.layout import ROWS, constrain
+from sftrl_jax.models.lora import low_rank
 from sftrl_jax.models.vision.config import VisionConfig
 from sftrl_jax.readout import Readout
 from sftrl_jax.shapes import check
@@ -61,6 +62,13 @@ class VisionModel(Model, abc.ABC):
     check(tokens_BT=inputs.tokens_BT, images_BIYXC=inputs.images_BIYXC)
     features_BFD = constrain(self.features(params, inputs.images_BIYXC), ROWS)
     return functools.partial(splice, features_BFD, places(inputs.tokens_BT, self.config.image_id))
+
+
+def project(equation: str, x: jax.Array, projection: dict) -> jax.Array:
+  """einsum(equation, x, kernel) of a projection in no stack, in the dtype of x, and of the adapter beside its kernel if
+  there is one."""
+  y = jnp.einsum(equation, x, projection["kernel"].astype(x.dtype))
+  return y + low_rank(equation, x, *(projection[name] for name in ("a", "b", "scale"))) if "a" in projection else y
 
 
 def places(tokens_BT: jax.Array, image_id: int) -> jax.Array:

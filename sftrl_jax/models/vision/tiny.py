@@ -10,8 +10,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sftrl_jax.models import lora
 from sftrl_jax.models.vision.config import VisionConfig
-from sftrl_jax.models.vision.model import VisionModel
+from sftrl_jax.models.vision.model import VisionModel, project
 from sftrl_jax.shapes import check
 
 KERNELS = (5, 3, 3)   # sides of the convolutions' windows, which move by 2 pixels
@@ -96,7 +97,8 @@ class TinyVision(VisionModel):
   def features(self, params: dict, images_BIYXC: jax.Array) -> jax.Array:
     """features_BFD: relu of each convolution, pixel shuffle, then relu(x up) down + the embedding of the place."""
     check(images_BIYXC=images_BIYXC)
-    c, parts = self.config, params["vision"]
+    c, connector = self.config, params["vision"]["connector"]
+    conv = lora.merge(params["vision"]["tower"]["conv"])   # whose kernels are smaller than what they read
     B, I, *sizes = images_BIYXC.shape
     if tuple(sizes) != (c.image_height, c.image_width, 3):
       raise ValueError(f"A picture is {tuple(sizes)}, but the model reads {(c.image_height, c.image_width, 3)}.")
@@ -104,14 +106,14 @@ class TinyVision(VisionModel):
     convolve = lambda x, kernel: jax.lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     for number in range(len(KERNELS)):
-      x = jax.nn.relu(convolve(x, parts["tower"]["conv"][str(number)]["kernel"]))
+      x = jax.nn.relu(convolve(x, conv[str(number)]["kernel"]))
     _, rows, columns, channels = x.shape
     side = c.places
     x = x.reshape(B * I, rows // side, side, columns // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
     x_BFD = x.reshape(B, I * c.image_tokens, side**2 * channels)
-    up, down = (parts["connector"][name]["kernel"].astype(x.dtype) for name in ("up", "down"))
-    places_FD = jnp.tile(parts["connector"]["places"].astype(x.dtype), (I, 1))
-    return jnp.einsum("bfe,ed->bfd", jax.nn.relu(jnp.einsum("bfd,de->bfe", x_BFD, up)), down) + places_FD[None]
+    places_FD = jnp.tile(connector["places"].astype(x.dtype), (I, 1))
+    hidden_BFE = jax.nn.relu(project("bfd,de->bfe", x_BFD, connector["up"]))
+    return project("bfe,ed->bfd", hidden_BFE, connector["down"]) + places_FD[None]
 
 
 def _normal(key: jax.Array, number: int, shape: tuple[int, ...], std: float) -> jax.Array:

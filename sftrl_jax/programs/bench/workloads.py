@@ -158,7 +158,8 @@ def train(training: Training, batch: TokenBatch | PolicyBatch | GroupBatch, labe
   tokens = len(batch.inputs.tokens_BT) * length
   adapters = trainable.adapter_count(experiment)
   cost = (flops.train(experiment.model.config, tokens, length, adapters)
-          + flops.pictures(experiment.model.config, tokens / length, training=True, adapters=adapters))
+          + flops.pictures(experiment.model.config, tokens / length, training=True, adapters=adapters,
+                           adapted=trainable.adapts_pictures(experiment)))
   memory = compiled.memory_analysis()   # None where the backend does not report it
   return Timed(run, tokens, cost, labels, temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
 

@@ -52,7 +52,8 @@ SAMPLE_USAGE = """FROM [--prompt=TEXT] [--image=FILE] [--in=ROWS.jsonl --out=ANS
   FROM is a workdir[@step|@best:VARIANT], a Hugging Face directory or id, a .gguf file, or smollm2
   without --prompt and --in: a prompt that is piped in, or a conversation in a terminal
   rows of --in have `prompt` (a text) or `messages`; rows of --out repeat them and add response, finish (stop,
-  stop_string or length), tokens (their number) and logprob (their sum); the same command adds the missing rows
+  stop_string or length), tokens (their number) and logprob (their sum); the same command adds the missing rows;
+  `images` (paths) or `image` of a row stand where its messages have {"type": "image"}, else before its first text
   --on-bad-row=skip     leaves out rows that it cannot read (default: error)
   --rows=16             rows that are answered together
   --temperature=0.7     0 is greedy; with top-k and top-p, the model's generation_config.json has the default

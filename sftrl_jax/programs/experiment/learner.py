@@ -182,7 +182,7 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   rows, length = experiment.batch, length or experiment.data.length
   config, adapters = experiment.model.config, trainable.adapter_count(experiment)
   cost = StepFlops(flops.train(config, rows * length, length, adapters)
-                   + flops.pictures(config, rows, training=True, adapters=adapters)
+                   + _picture_flops(experiment, rows, adapters)
                    + _teacher_flops(experiment, rows * length, length))
   score_rows = None
   if minibatches > 1:
@@ -213,7 +213,7 @@ def make_preference_learner(experiment: Experiment) -> Learner:
   head = 2.0 * rows * length * heads.matmul_parameters(config.width, experiment.head_layers or ())
   reads = objective.reads_start(section)
   cost = StepFlops(flops.train(config, rows * length, length, adapters) + 3 * head
-                   + flops.pictures(config, rows, training=True, adapters=adapters),
+                   + _picture_flops(experiment, rows, adapters),
                    flops.forward(config, rows * length, length) + flops.pictures(config, rows) if reads else 0.0)
   updates = steps_at_most(experiment.limits, StepFlops(cost.train), data_flops(experiment))
   optimizer, train_step = _stepping(experiment, loss, updates)
@@ -300,8 +300,15 @@ def _pass_flops(experiment: Experiment, adapters: int, positions: float, length:
   head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
   head += flops.forward(config, positions, length, unembedded=0) + tower() if experiment.has_own_critic else 0.0
   return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head
-                   + _teacher_flops(experiment, positions, length) + tower(training=True, adapters=adapters),
+                   + _teacher_flops(experiment, positions, length)
+                   + _picture_flops(experiment, positions / length, adapters),
                    flops.forward(config, positions, length, adapters=adapters) + head + tower() + reference)
+
+
+def _picture_flops(experiment: Experiment, rows: float, adapters: int) -> float:
+  """Of training on the pictures of so many rows."""
+  return flops.pictures(experiment.model.config, rows, training=True, adapters=adapters,
+                        adapted=trainable.adapts_pictures(experiment))
 
 
 def _teacher_flops(experiment: Experiment, positions: float, length: int) -> float:

@@ -179,6 +179,8 @@ def _prompts_of_env(source: str, env: Env | None, generator: Generator, seed: in
 
   def prompt(number: int) -> tuple[Chat, Sequence[int]]:
     chat = env.reset(f"{seed} {number}")[1]
+    if any(message.images for message in chat):
+      raise ConfigError("This task shows pictures, which a terminal cannot show: give --prompts=FILE.jsonl of texts.")
     return chat, render(generator.tokenizer, chat)[0]
 
   return prompt
@@ -188,6 +190,9 @@ def _prompts_of_file(path: str, generator: Generator) -> Callable[[int], tuple[C
   rows, _ = batch.read(as_local_path(path, "--prompts"))
   ids = []
   for row in rows:
+    if row.shown:
+      raise ConfigError(f"--prompts={path} line {row.line}: it has pictures, which a terminal cannot show: leave it "
+                        "out.")
     try:
       ids.append(prompt_ids(generator.tokenizer, row))
     except ValueError as error:

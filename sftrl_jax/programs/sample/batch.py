@@ -1,6 +1,7 @@
 """Answers the rows of a JSONL file in batches: one line out for a line in, in the same order, resumable."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -12,14 +13,16 @@ from tqdm import tqdm
 from sftrl_jax import paths
 from sftrl_jax.chat import Chat, Message
 from sftrl_jax.data.formats import system_of, template_args
-from sftrl_jax.data.lines import BadRow, lines
-from sftrl_jax.data.messages import listed, text_of
-from sftrl_jax.data.pictures.parts import PICTURES
+from sftrl_jax.data.lines import BadRow, Raw, lines
+from sftrl_jax.data.messages import Listed, listed, text_of
+from sftrl_jax.data.pictures.parts import PICTURES, spread
+from sftrl_jax.data.pictures.row_pictures import RowPictures
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample.chat_loop import opening
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import Generation
+from sftrl_jax.text.images import ImageReader, Pictures
 from sftrl_jax.training.log import write_json
 
 ADDED = ("response", "finish", "tokens", "logprob")
@@ -32,9 +35,10 @@ class PromptRow:
 
   line: its number in the file, from 1
   content: the JSON object
-  chat: the chat to answer
+  chat: the chat to answer, whose pictures have their sizes and no pixels
   args: what its chat template gets besides: tools and chat_template_kwargs of the row
   text: the bare prompt, for use without a chat template
+  shown: the numbers of its pictures in `pictures`, which all rows of a file share
   """
 
   line: int
@@ -42,10 +46,20 @@ class PromptRow:
   chat: Chat = ()
   args: dict = dataclasses.field(default_factory=dict)
   text: str = ""
+  shown: tuple[int, ...] = ()
+  pictures: RowPictures | None = dataclasses.field(default=None, repr=False, compare=False)
+
+  def pixels(self, reader: ImageReader | None) -> Pictures:
+    """What a model reads of the row's pictures, decoded now. ConfigError for a file that has changed since `read`."""
+    try:
+      return tuple(tile for number in self.shown for tile in reader.pixels(self.pictures.image(number)))
+    except ValueError as error:
+      raise ConfigError(f"--in line {self.line}: {error}") from error
 
 
 def read(path: Path, system: str = "", raw: bool = False, skip: bool = False) -> tuple[list[PromptRow], list[str]]:
-  """Returns the rows, and for each broken row a sentence with its line and its mistake.
+  """Returns the rows, and for each broken row a sentence with its line and its mistake. Every picture is decoded, which
+  shows whether it can be; its pixels are not kept.
 
   system: put before every chat that has no system text
   raw: take prompts without a chat template
@@ -53,13 +67,13 @@ def read(path: Path, system: str = "", raw: bool = False, skip: bool = False) ->
 
   Raises ConfigError if a row is broken and not skipped, or if no row can be answered.
   """
-  rows, broken = [], []
+  rows, broken, pictures = [], [], RowPictures(None)
   try:
     for line in lines(path):
       try:
         if line.fault is not None:
           raise line.fault
-        rows.append(_row(line.number, line.value, system, raw))
+        rows.append(_row(line, system, raw, pictures))
       except ValueError as error:
         broken.append(f"line {line.number}: {error}")
   except OSError as error:
@@ -81,8 +95,9 @@ def refuse(path: Path, broken: Sequence[str], right: int, skip: bool) -> None:
     raise ConfigError(f"--in={path} holds no row: write one JSON object a line, with `prompt` or `messages`.")
 
 
-def _row(number: int, content: dict, system: str, raw: bool) -> PromptRow:
+def _row(line: Raw, system: str, raw: bool, pictures: RowPictures) -> PromptRow:
   """Raises ValueError, without the line's number, for content that cannot be answered."""
+  number, content = line.number, line.value
   keys = [key for key in ("prompt", "messages", "conversations") if content.get(key) is not None]
   if len(keys) != 1:
     raise ValueError(f"it has both `{keys[0]}` and `{keys[1]}`; give one" if keys else
@@ -90,33 +105,61 @@ def _row(number: int, content: dict, system: str, raw: bool) -> PromptRow:
   taken = [key for key in ADDED if key in content]
   if taken:
     raise ValueError(f"it has a key `{taken[0]}`, which would be overwritten in --out; rename it")
-  if shown := next((key for key in PICTURES if content.get(key)), ""):
-    raise ValueError(f"it has pictures in `{shown}`, which rows of --in cannot show: use --prompt and --image")
+  if raw and (column := next((key for key in PICTURES if content.get(key)), "")):
+    raise ValueError(f"it has pictures in `{column}`, which have no place in a bare text: leave --raw out")
   value = content[keys[0]]
   if isinstance(value, str) and keys == ["prompt"]:
     if not text_of(content, "prompt"):
       raise ValueError("`prompt` is empty")
     if raw:
       return PromptRow(number, content, (Message("user", value),), text=value)
-    chat = (Message("user", value),)
   elif raw:
     raise ValueError(f"--raw needs a text in `prompt`, but `{keys[0]}` is a list of messages")
-  else:
-    chat = messages(value, column=keys[0])
+  asked = _named(lambda: _asked(pictures.opened(line), keys[0]))
+  chat = _unanswered(asked.chat)
   chat = (*system_of(content, chat), *chat)
   opened = chat if chat[0].role == "system" else (*opening(system), *chat)
-  return PromptRow(number, content, opened, template_args(content), value if isinstance(value, str) else "")
+  shown = tuple(number for numbers in asked.shown for number in numbers)
+  return PromptRow(number, content, opened, template_args(content), value if isinstance(value, str) else "", shown,
+                   pictures)
+
+
+def _asked(line: Raw, column: str) -> Listed:
+  """The messages of a row in their column, with its pictures in them; a text is the user's message."""
+  if line.fault is not None:
+    raise line.fault
+  value = line.value
+  if isinstance(value[column], str) and column == "prompt":
+    value = {**value, column: [{"role": "user", "content": value[column]}]}
+  return listed((spread(value, (column,)) if isinstance(value[column], list) else value)[column], column)
 
 
 def messages(value: Any, system: str = "", column: str = "messages") -> Chat:
   """Reads [{"role": ..., "content": ...}, ...] as a chat that awaits a response; ValueError for anything else."""
-  try:
-    chat = listed(value, column).chat
-  except BadRow as error:
-    raise ValueError(f"{error.column}: {error}") from error
+  chat = _unanswered(_named(lambda: listed(value, column)).chat)
+  return (*opening("" if chat[0].role == "system" else system), *chat)
+
+
+def _unanswered(chat: Chat) -> Chat:
   if chat[-1].role == "assistant":
     raise ValueError("the last message is the assistant's, so nothing is left to answer")
-  return (*opening("" if chat[0].role == "system" else system), *chat)
+  return chat
+
+
+def _named(make: Callable[[], Listed]) -> Listed:
+  """make(), whose BadRow becomes a ValueError that begins with the column."""
+  try:
+    return make()
+  except BadRow as error:
+    raise ValueError(f"{error.column}: {error}") from error
+
+
+def digest_of_pictures(rows: Sequence[PromptRow]) -> str:
+  """Of the pictures of all rows in their order; "" without any."""
+  digest = hashlib.sha256()
+  for row in rows:
+    digest.update(len(row.shown).to_bytes(8) + (row.pictures.digests(row.shown) if row.shown else b""))
+  return digest.hexdigest() if any(row.shown for row in rows) else ""
 
 
 def answer_all(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Sequence[Sequence[int]], out: Path,
@@ -145,8 +188,9 @@ def _answer_rest(settings: ChatSettings, rows: Sequence[PromptRow], contexts: Se
   with bar, paths.named_errors(out), out.open("a") as file:
     for first in range(done, len(rows), size):
       numbers = range(first, min(first + size, len(rows)))
+      pictures = [rows[number].pixels(settings.generator.tokenizer.reader) for number in numbers]
       conversation = start_conversation(settings.generator, [contexts[number] for number in numbers],
-                                        settings.stop_conditions.max_new_tokens, size)
+                                        settings.stop_conditions.max_new_tokens, size, pictures)
       *_, (_, generations) = responses(settings, conversation, numbers)
       for number, generation in zip(numbers, generations, strict=True):
         file.write(json.dumps(answered(rows[number], generation), ensure_ascii=False) + "\n")

@@ -123,6 +123,16 @@ def alone(mesh: MeshConfig) -> MeshConfig:
   return dataclasses.replace(mesh, data=1, fsdp=1, tensor=-1)
 
 
+def with_room(generator: Generator, images: int) -> Generator:
+  """The generator whose cache keeps so many pictures of a row; as it is where pictures stand in the row alone."""
+  config = generator.model.config
+  if not hasattr(config, "picture_columns") or images <= config.images:
+    return generator
+  model = dataclasses.replace(generator.model, config=dataclasses.replace(config, images=images))
+  return dataclasses.replace(generator, model=model, tokenizer=dataclasses.replace(
+      generator.tokenizer, reader=dataclasses.replace(generator.tokenizer.reader, images=images)))
+
+
 def widths(tokens: int) -> list[int]:
   """Returns the widths of the pieces in which that many tokens are read; the first one is padded on the left."""
   whole, rest = divmod(tokens, WIDEST)

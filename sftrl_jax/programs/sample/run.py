@@ -24,7 +24,14 @@ from sftrl_jax.programs.experiment.network.parts import reading_pictures
 from sftrl_jax.programs.runtime import interrupt
 from sftrl_jax.programs.sample import batch, chat_loop
 from sftrl_jax.programs.sample.batch import PromptRow
-from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, alone, start_conversation
+from sftrl_jax.programs.sample.generate import (
+  PIECE,
+  ChatSettings,
+  Generator,
+  alone,
+  start_conversation,
+  with_room,
+)
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.programs.start import checkpoint_ref
 from sftrl_jax.programs.start.open_model import open_model
@@ -137,6 +144,7 @@ def run(source: str, options: SampleOptions, overrides: Sequence[tuple[str, str]
     generator, temperature, note = load_generator(source, options, overrides, stack)
     _note(f"{note} in {time.perf_counter() - start_time:.1f} s ({generator.model.config.dtype}, temperature "
           f"{temperature:g}). The first tokens wait for compiling.")
+    generator = with_room(generator, max([len(images), *(len(row.shown) for row in rows)]))
     settings = ChatSettings(generator, stop_conditions, temperature, jax.random.key(options.seed), images)
     _refuse_images(settings, source)
     if rows:
@@ -243,7 +251,7 @@ def contexts(tokenizer: Any, rows: Iterable[PromptRow],
              raw: bool) -> tuple[list[PromptRow], list[list[int]], list[str]]:
   """Renders the prompts of rows. Returns the rendered rows, their ids, and a sentence for each row that has none.
 
-  A closed vocabulary does not have every word, so rendering can fail.
+  A closed vocabulary does not have every word, so rendering can fail; and a model may not read a row's pictures.
   """
   rendered, ids, broken = [], [], []
   for row in rows:
@@ -263,6 +271,8 @@ def prompt_ids(tokenizer: Any, row: PromptRow) -> list[int]:
   lost = [name for name in rendering.unread if name.removeprefix("messages[].") in ("tool_calls", "tools")]
   if lost:
     raise ValueError(f"{lost[0]}: the chat template does not read it")
+  if tokenizer.reader is not None and rendering.ids[-1:] == [tokenizer.reader.image_id]:
+    raise ValueError("it ends in a picture, but the token before a response must be one of text: write some behind it")
   return rendering.ids
 
 
@@ -285,6 +295,8 @@ def _answer_rows(settings: ChatSettings, options: SampleOptions, source: str, ro
   recorded = {"from": source, "temperature": settings.temperature, "top_k": settings.generator.sampling.top_k,
               "top_p": settings.generator.sampling.top_p, "stop": list(options.stop), "seed": options.seed,
               "max_new_tokens": options.max_new_tokens, "system": options.system, "raw": options.raw}
+  if digest := batch.digest_of_pictures(rows):
+    recorded["pictures"] = digest
   count = batch.answer_all(settings, rows, ids, Path(options.rows_out), options.rows, recorded, _note)
   left_out = f", {len(skipped)} left out" if skipped else ""
   print(f"{options.rows_out}: {len(rows)} rows, {count} of them new{left_out}.")

@@ -42,6 +42,11 @@ def adapter_count(experiment: Any) -> int:
   return lora_layers.count(lora, param_shapes(experiment.model)) if lora.rank else 0
 
 
+def adapts_pictures(experiment: Any) -> bool:
+  """Whether adapters stand in what reads pictures, so that its features have gradients."""
+  return lora_layers.reads_pictures(experiment.lora, param_shapes(experiment.model)) if experiment.lora.rank else False
+
+
 def init_trainable(experiment: Any, workdir: Path) -> tuple[dict, dict, dict]:
   """(the model at the start, the parameters that are trained, what is frozen) of a run, new or continued."""
   begins, trained, frozen = _init_trainable(experiment, workdir)

@@ -65,7 +65,8 @@ def check(params: optax.Params, factors: dict[str, float], frozen: Iterable[str]
   for key, patterns in (("factors", factors), ("freeze", frozen)):
     for pattern in patterns:
       if not fnmatch.filter(paths, pattern):
-        raise ValueError(f"config.optimizer.{key}: {pattern!r} matches no parameter; there are {', '.join(paths)}.")
+        raise ValueError(f"config.optimizer.{key}: {pattern!r} matches no parameter; there are {', '.join(paths)}: "
+                         f"change it, or leave it out (--config.optimizer.{key}={'{}' if key == 'factors' else '()'}).")
   for path in paths:
     patterns = matches(path, factors)
     if len(patterns) > 1:

@@ -15,6 +15,7 @@ import pytest
 from sftrl_jax import models, trees
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.inputs import Inputs
+from sftrl_jax.models import lora
 from sftrl_jax.models.vision.tiny import TinyVisionConfig
 
 IMAGE = 23
@@ -82,6 +83,20 @@ def with_images():
     return Inputs(*(jnp.asarray(x) for x in (batch.tokens_BT, batch.positions_BT, batch.segments_BT, images)))
 
   return add
+
+
+@pytest.fixture(scope="session")
+def adapted():
+  """adapted(params, *targets) -> (the tree with adapters that add nothing, the same with loud ones, their paths)."""
+
+  def attach(params, *targets):
+    config, random = lora.LoraConfig(rank=2, alpha=3.0, targets=targets), np.random.default_rng(2)
+    born = lora.init(config, params, jax.random.key(0))
+    draw = lambda x: jnp.asarray(random.normal(size=x.shape) / np.prod(x.shape[1:-1]) ** 0.5, jnp.float32)
+    both = [lora.attach(params, adapters, config) for adapters in (born, jax.tree.map(draw, born))]
+    return *both, {path.rpartition("/")[0] for path in trees.leaves(born)}
+
+  return attach
 
 
 @pytest.fixture(scope="session")

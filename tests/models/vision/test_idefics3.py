@@ -10,7 +10,7 @@ from PIL import Image
 
 from sftrl_jax import inputs
 from sftrl_jax.checkpoints import hf
-from sftrl_jax.models import cache
+from sftrl_jax.models import cache, lora
 from sftrl_jax.models.vision.idefics3 import Idefics3Config, pixel_shuffle
 
 IMAGE, TOKENS, SIDE = 40, 4, 18   # a tile has 4 x 4 patches of 4 pixels, 2 pixels are left over; 2 x 2 features
@@ -123,6 +123,21 @@ def test_an_export_opens_in_transformers_with_equal_logits(smolvlm, tmp_path):
   processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "export")
   pixels = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0].transpose(0, 2, 3, 1)
   np.testing.assert_allclose((smolvlm.config.processor().tiles(picture) / 255 - 0.5) / 0.5, pixels, atol=1e-5)
+
+
+def test_adapters_of_the_tower_and_the_connector_are_exported_merged(smolvlm, adapted, tmp_path):
+  """transformers gives of the export the logits that adapters give beside their kernels."""
+  import torch
+  import transformers
+
+  _, loud, there = adapted(smolvlm.params, "vision/*", "*attn/q")
+  assert {"vision/connector/proj", "vision/tower/layers/block/mlp/up", "layers/block/attn/q"} < there
+  batch = smolvlm.batch
+  ours = smolvlm.logits(loud, batch.tokens_BT, batch.positions_BT, batch.segments_BT, smolvlm.images)
+  assert np.abs(np.asarray(ours)[..., :IMAGE] - smolvlm.expected[..., :IMAGE]).max() > 0.1
+  hf.save(tmp_path / "export", smolvlm.config, jax.device_get(jax.jit(lora.merge)(loud)))
+  model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "export", attn_implementation="eager")
+  close(ours, torch_logits(torch, model.eval(), batch, smolvlm.images), batch.segments_BT)
 
 
 def test_pixel_shuffle_joins_neighbours_row_by_row():

@@ -9,7 +9,7 @@ import pytest
 
 from sftrl_jax import inputs, models, trees
 from sftrl_jax.inputs import Inputs, Slot
-from sftrl_jax.models import cache
+from sftrl_jax.models import cache, lora
 from sftrl_jax.models.vision.model import places, splice
 from sftrl_jax.objectives.logprobs import logprobs
 from sftrl_jax.readout import PLAIN
@@ -131,3 +131,34 @@ def test_a_model_of_text_refuses_pictures(text, shown, with_images):
 def test_what_agrees_to_the_bit_is_our_decoder_without_pictures(vision):
   with pytest.raises(ValueError, match="VisionModel|TinyVision"):
     models.exactly(vision.model, "cpu", 1, "", 32)
+
+
+@pytest.mark.parametrize("targets, paths", [
+    (("vision/*",), {*(f"tower/conv/{number}" for number in range(3)), "connector/up", "connector/down"}),
+    (("vision/connector/d*",), {"connector/down"})])
+def test_adapters_reach_the_tower_and_the_connector_where_they_are_named(vision, shown, with_images, same, adapted,
+                                                                          targets, paths):
+  """They add nothing at first, and merged ones say what they say beside their kernels; gradients reach all of them."""
+  batch = jax.tree.leaves(with_images(inputs.right_pad([row.ids for row in shown], LENGTH),
+                                      [row.pictures for row in shown]))
+  born, loud, there = adapted(vision.params, *targets)
+  assert there == {f"vision/{path}" for path in paths}
+  base = vision.logits(vision.params, *batch)
+  np.testing.assert_array_equal(vision.logits(born, *batch), base)
+  of_loud, merged = vision.logits(loud, *batch), jax.jit(lora.merge)(loud)
+  assert jax.tree.structure(merged) == jax.tree.structure(vision.params)
+  same(vision.logits(merged, *batch), of_loud, 1e-5)
+  changed = np.abs(of_loud - base).max(axis=(1, 2))
+  assert changed[0] == 0 and changed[1:].min() > 1e-2   # the first row has no picture
+  decoding = jax.jit(vision.model.decoding)
+  jax.tree.map(np.testing.assert_array_equal, decoding(loud), decoding(merged))
+  gradient = jax.jit(jax.grad(lambda tree: jnp.sum(jnp.square(vision.model.logits(tree, *batch)[..., 0]))))(loud)
+  factors = {path: leaf for path, leaf in trees.leaves(gradient).items() if path.endswith(("/a", "/b"))}
+  assert len(factors) == 2 * len(paths) and all(np.isfinite(leaf).all() and leaf.any() for leaf in factors.values())
+
+
+def test_adapters_of_the_decoder_leave_alone_what_reads_pictures(vision):
+  there = lora.chosen(lora.LoraConfig(rank=2), vision.params)
+  assert there and all(path.startswith("layers/block/") for path in there)
+  assert not lora.reads_pictures(lora.LoraConfig(rank=2), vision.params)
+  assert lora.reads_pictures(lora.LoraConfig(rank=2, targets=("vision/tower/*", "*attn/q")), vision.params)

@@ -60,6 +60,7 @@ def test_flops_of_the_tower_are_those_of_its_products(config, cell):
   assert flops.pictures(config, 3) == 3 * 2 * config.tower_flops()
   assert flops.pictures(config, 3, training=True) == 3 * flops.pictures(config, 3)
   assert flops.pictures(config, 3, training=True, adapters=8) == flops.pictures(config, 3)
+  assert flops.pictures(config, 3, training=True, adapters=8, adapted=True) == 2 * flops.pictures(config, 3)
   assert 2 * flops.pictures(config, 3, images=1) == flops.pictures(config, 3)
   assert flops.pictures(models.DecoderConfig(vocab=9), 3, training=True) == 0.0
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import socket
 import subprocess
@@ -13,13 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sftrl_jax.parallel import peers
-from sftrl_jax.programs import preference
-from sftrl_jax.programs.config import resolve
+from sftrl_jax.parallel import mesh as meshes, peers
+from sftrl_jax.programs import data, preference
+from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.evaluate import run as evaluate
-from sftrl_jax.programs.experiment import hosts_agree, run_config
+from sftrl_jax.programs.experiment import hosts_agree
 
-ROOT = pathlib.Path(__file__).parents[3]
 ALIKE = {"config": {"seed": 0, "optimizer": {"name": "adamw"}}, "code": "a" * 64, "files named by the config": {},
          "data": "", "versions": ["0.10.2", "0.10.2"], "devices of a process": 4}
 
@@ -132,7 +130,11 @@ def run_in_two(code, configs, home):
                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
     children.append(subprocess.Popen([sys.executable, "-c", code, json.dumps(configs), str(home)], env=environment,
                                      text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-  told = [child.communicate(timeout=300)[0] for child in children]
+  try:
+    told = [child.communicate(timeout=600)[0] for child in children]
+  finally:
+    for child in children:
+      child.kill()   # one that waits for another would outlive the tests
   return list(zip([child.returncode for child in children], told, strict=True))
 
 
@@ -195,15 +197,22 @@ def test_two_processes_evaluate_as_one_does(pair, lines_of, tmp_path):
 
 
 TRAINED = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
 from ml_collections import ConfigDict
 from sftrl_jax.parallel import hosts, peers
 from sftrl_jax.programs import rl, sft
 
+def print_writes(event, args):
+  writes = event in ("os.mkdir", "os.rename", "os.remove") or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)
+  if writes and isinstance(args[0], (str, os.PathLike)) and os.fspath(args[0]).startswith(sys.argv[2]):
+    print("WRITES", args[0], flush=True)
+
 hosts.join({})
 fellows = peers.connect()
+if not hosts.is_first_process():
+  sys.addaudithook(print_writes)
 for name, config in json.loads(sys.argv[1]).items():
   (rl if "algorithm" in config else sft).run(ConfigDict(config), pathlib.Path(sys.argv[2]) / name)
 """
@@ -225,31 +234,62 @@ def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny,
   assert (tmp_path / "two" / "reward_model.json").is_file()
 
 
-def test_two_processes_that_read_pictures_do_what_one_does(one_device, run_of, lines_of, tmp_path, monkeypatch):
-  """Half of the pictures are in each process. They matter: the connector is large from the start."""
-  monkeypatch.chdir(ROOT)
-  quick = {"model.connector_std": "1.0", "evals.variants": "('red',)", "evals.temperatures": "(0.0,)",
-           "log.report": "False", "mesh.cpu_threads": "0"}
-  configs = {name: run_config.resolve_for(verb, resolve.load(f"configs/paper/gp_vl_{name}.py:smoke"), [*quick.items()],
-                                          lambda _: None) for name, verb in (("sft", "sft"), ("ppo", "rl"))}
-  for code, output in run_in_two(TRAINED, {name: config.to_dict() for name, config in configs.items()}, tmp_path):
+@pytest.fixture(scope="module")
+def readers(pictured, tmp_path_factory):
+  """(home of the workdirs, {name: config}, [(exit code, output)]) of two processes that train on pictures: by SFT, on
+  rows of which two share one, and by PPO. Pictures matter: the connector is large from the start."""
+  home = tmp_path_factory.mktemp("readers")
+  rows = home / "rows.jsonl"
+  data.run(json.loads(json.dumps(nested.plain(pictured("sft")))), rows, count=40)
+  shared = {"model__connector_std": 1.0, "checkpoint__every": 0}
+  configs = {"sft": pictured("sft", **shared, data__path=rows, data__length=56, model__images=2),
+             "ppo": pictured("ppo", **shared, env__attempts=1, evals__variants="('red',)", evals__episodes=8,
+                             evals__temperatures="(0.0,)")}
+  return home, configs, run_in_two(TRAINED, {name: config.to_dict() for name, config in configs.items()}, home)
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_two_processes_that_read_pictures_do_what_one_does(readers, run_of, lines_of, tmp_path, monkeypatch, name):
+  """Half of the pictures are in each process. One process with as many devices has the same numbers, and one with a
+  single device goes on from their checkpoint as from its own."""
+  home, configs, _ = readers
+  homes, make = (tmp_path / "one", home / name), meshes.make
+  with monkeypatch.context() as patch:
+    patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:2]))
+    run_of(configs[name], homes[0])
+  for ours, theirs in zip(*(lines_of(home, "metrics.jsonl") for home in homes), strict=True):
+    keys = [key for key in ours if not key.startswith(("timing_s", "throughput", "seconds", "compile", "compute/chip"))]
+    assert theirs.keys() == ours.keys() and len(keys) > 5
+    assert [theirs[key] for key in keys] == pytest.approx([ours[key] for key in keys], rel=1e-5, abs=1e-6), keys
+  if name == "ppo":
+    assert lines_of(homes[0], "episodes.jsonl") == lines_of(homes[1], "episodes.jsonl")
+    ours, theirs = ({file.name: file.read_bytes() for file in (home / "pictures").iterdir()} for home in homes)
+    assert ours == theirs and len(ours) == 8
+  close = lambda step: jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-7),
+                                    *(arrays_of(home, step) for home in homes))
+  close(2)
+  if name == "sft":
+    longer = configs[name].copy_and_resolve_references()
+    longer.steps = 3
+    for home in homes:
+      run_of(longer, home)
+    close(3)
+
+
+def test_the_second_process_that_reads_pictures_writes_nothing_but_its_part_of_checkpoints(readers):
+  for code, output in readers[2]:
     assert code == 0, output
-  for name, config in configs.items():
-    homes = tmp_path / f"{name}_one", tmp_path / name
-    run_of(config, homes[0])
-    for ours, theirs in zip(*(lines_of(home, "metrics.jsonl") for home in homes), strict=True):
-      keys = [key for key in ours if key == "grad_norm" or key.startswith(("loss", "response", "objective"))]
-      assert len(keys) > 1
-      assert [theirs[key] for key in keys] == pytest.approx([ours[key] for key in keys], rel=1e-4, abs=1e-5), keys
-    ours, theirs = (lines_of(home, "episodes.jsonl") for home in homes)
-    assert ours == theirs
-    assert len(ours) > 2
-    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, atol=1e-4),
-                 *(arrays_of(home, 3) for home in homes))
+  writes = [line.split(" ", 1)[1] for line in output.splitlines() if line.startswith("WRITES ")]
+  assert writes and all(path.endswith("/array_metadatas/process_1") for path in writes)
 
 
 def arrays_of(workdir, step):
-  return jax.device_get(ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute()))
+  """The arrays of a checkpoint, whatever processes and devices have written it."""
+  path, checkpointer = (workdir / "checkpoints" / str(step) / "state").absolute(), ocp.PyTreeCheckpointer()
+  shapes = checkpointer.metadata(path).item_metadata.tree
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes,
+                          is_leaf=lambda shape: hasattr(shape, "dtype"))
+  return checkpointer.restore(path, restore_args=as_numpy)
 
 
 def test_one_goes_on_from_the_checkpoint_of_two_on_another_mesh(pair, finished, tiny, run_of, lines_of, tmp_path):

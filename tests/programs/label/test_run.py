@@ -4,11 +4,13 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from sftrl_jax.data.pairs.batches import load_pairs
 from sftrl_jax.data.pairs.rows import PairsConfig
 from sftrl_jax.main import main
+from sftrl_jax.pictures.read import png
 from sftrl_jax.text.tokenizer import byte
 
 
@@ -44,6 +46,14 @@ def test_a_run_answers_the_prompts_of_its_task_twice(label, finished, tmp_path):
   assert code == 0 and "--- 2/2 ---" in shown and "--- 1/2 ---" not in shown
   rows = [json.loads(line) for line in out.read_text().splitlines()]
   assert len(rows) == 2 and all(row["chosen"] != row["rejected"] and row["prompt"][0]["role"] == "user" for row in rows)
+
+
+def test_prompts_with_pictures_are_refused(label, finished, tmp_path):
+  prompts, out = tmp_path / "prompts.jsonl", tmp_path / "labels.jsonl"
+  (tmp_path / "a.png").write_bytes(png(np.zeros((2, 2, 3), np.uint8)))
+  prompts.write_text(json.dumps({"prompt": "what?", "images": ["a.png"]}) + "\n")
+  code, _, error = label([], finished("sft"), f"--prompts={prompts}", f"--out={out}")
+  assert code == 1 and "line 1: it has pictures, which a terminal cannot show" in error
 
 
 @pytest.mark.parametrize("words, message", [

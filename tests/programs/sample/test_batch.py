@@ -1,16 +1,20 @@
 """Rows in, answers out: in order, once each, and none for a row that says nothing."""
 
 import json
+import re
 
 import jax
+import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
+from sftrl_jax.pictures.read import png
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.runtime.lock import only_output
 from sftrl_jax.programs.sample import batch
-from sftrl_jax.programs.sample.batch import ADDED, answer_all, messages, read
-from sftrl_jax.programs.sample.generate import ChatSettings
+from sftrl_jax.programs.sample.batch import ADDED, answer_all, digest_of_pictures, messages, read
+from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
+from sftrl_jax.programs.sample.run import contexts
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.text.render import render
 
@@ -146,3 +150,75 @@ def test_many_broken_rows_are_counted_not_all_named(tmp_path):
   with pytest.raises(ConfigError) as error:
     read(write(tmp_path / "in.jsonl", ["{"] * 30))
   assert str(error.value).count("\n  line ") == batch.MOST_NAMED and "and 20 more" in str(error.value)
+
+
+def seen(name, text="a", **columns):
+  """A row whose message has these pictures before its text."""
+  parts = [*({"type": "image"} for _ in name.split()), {"type": "text", "text": text}]
+  return {"messages": [{"role": "user", "content": parts}], "images": name.split(), **columns}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  """{file: pixels} of p0.png, p1.png and wide.png, which the models here do not read, beside the rows."""
+  random = np.random.default_rng(0)
+  pixels = {f"p{number}.png": random.integers(0, 256, (32, 32, 3)).astype(np.uint8) for number in range(2)}
+  for name, image in {**pixels, "wide.png": np.zeros((32, 64, 3), np.uint8)}.items():
+    (tmp_path / name).write_bytes(png(image))
+  (tmp_path / "cut.png").write_bytes(png(pixels["p0.png"])[:900])
+  (tmp_path / "text.png").write_text("no picture")
+  return pixels
+
+
+def test_rows_are_answered_by_their_own_pictures(pictured_generator, pictures, tmp_path):
+  """As each row alone is. Rows of two pictures, one and none share a batch; paths are from the folder of the file."""
+  own = [{"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "image", "path": "p1.png"},
+                                      {"type": "text", "text": "c"}]}]
+  rows = [seen("p0.png p1.png", id=7), {"prompt": "a"}, {"prompt": "a", "image": "p1.png"}, {"messages": own},
+          {"prompt": [{"role": "user", "content": "a"}], "images": [{"bytes": None, "path": str(tmp_path / "p0.png")}]}]
+  wanted = [("p0.png", "p1.png"), (), ("p1.png",), ("p1.png",), ("p0.png",)]
+  there, _ = read(write(tmp_path / "in.jsonl", rows))
+  tokenizer = pictured_generator.tokenizer
+  there, ids, broken = contexts(tokenizer, there, raw=False)
+  settings = ChatSettings(pictured_generator, StopConditions(6), 1.0, jax.random.key(0))
+  assert not broken and answer_all(settings, there, ids, tmp_path / "out.jsonl", 4, SETTINGS, print) == 5
+  lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+  assert [{key: value for key, value in line.items() if key not in ADDED} for line in lines] == rows
+  for number, (line, names) in enumerate(zip(lines, wanted, strict=True)):
+    assert ids[number].count(tokenizer.image) == len(names)
+    alone = start_conversation(pictured_generator, [ids[number]], 6, pictures=[tuple(pictures[name] for name in names)])
+    *_, (_, (generation,)) = responses(settings, alone, [number])
+    assert (line["response"], line["tokens"]) == (generation.text, len(generation.tokens))
+    assert line["logprob"] == pytest.approx(generation.logprob, abs=1e-4)
+  swapped = start_conversation(pictured_generator, [ids[0]], 6, pictures=[tuple(pictures.values())[::-1]])
+  *_, (_, (generation,)) = responses(settings, swapped, [0])
+  assert abs(generation.logprob - lines[0]["logprob"]) > 1e-3
+  digest = digest_of_pictures(there)
+  assert digest and not digest_of_pictures(there[1:2]) and digest != digest_of_pictures(there[::-1])
+  (tmp_path / "p1.png").write_bytes(png(pictures["p0.png"]))
+  with pytest.raises(ConfigError, match="--in line 1: .*p1.png has changed since the rows were read"):
+    answer_all(settings, there, ids, tmp_path / "again.jsonl", 4, SETTINGS, print)
+  assert digest_of_pictures(read(tmp_path / "in.jsonl")[0]) != digest
+
+
+@pytest.mark.parametrize("row, message", [
+    ({**seen("p0.png"), "images": ["p0.png", "p1.png"]}, r"images: has 2 pictures, but the messages have 1 part"),
+    ({**seen("p0.png p1.png"), "images": "p0.png"}, r"images: has 1 picture, but the messages have 2 parts"),
+    ({**seen("p0.png"), "images": []}, r"images: has no pictures, but the messages have 1 part"),
+    (seen("cut.png"), r"images\[0\]: .*cut.png is no picture that can be read"),
+    (seen("text.png"), r"images\[0\]: .*text.png is no picture that can be read"),
+    (seen("p0.png gone.png"), r"images\[1\]: .*gone.png cannot be read .no such file"),
+    ({"prompt": "a", "images": ["https://a/b.png"]}, "is the address .* fetch them first"),
+    ({"prompt": "a", "images": ["p0.png"], "image": "p1.png"}, "has pictures in both images and image"),
+    ({"prompt": "<image> a", "images": ["p0.png"]}, "spells <image>, which stays text"),
+    (seen("wide.png"), r"picture is uint8 .32, 64, 3., but config.model reads"),
+    ({**seen("p0.png"), "messages": [{"role": "user", "content": [{"type": "image"}]}]}, "it ends in a picture"),
+    ({"prompt": "a", "images": ["p0.png"], "of": "text"}, "renders text only, .* use a vision-language model"),
+    ({"prompt": "a", "images": ["p0.png"], "of": "raw"}, "pictures in `images`, which have no place in a bare text")])
+def test_a_row_whose_pictures_cannot_be_shown_is_named_once(pictured_generator, generator, pictures, tmp_path, row,
+                                                            message):
+  kind, path = row.get("of", ""), write(tmp_path / "in.jsonl", [{"prompt": "a"}, row])
+  rows, broken = read(path, raw=kind == "raw", skip=True)
+  _, _, unreadable = contexts((generator if kind == "text" else pictured_generator).tokenizer, rows, kind == "raw")
+  broken, = broken + unreadable
+  assert re.search(f"^line 2: (it has )?.*{message}", broken) and "\n" not in broken

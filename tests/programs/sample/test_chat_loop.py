@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
-from sftrl_jax.models import build
-from sftrl_jax.models.vision.tiny import TinyVisionConfig
-from sftrl_jax.programs.experiment.network.parts import reading_pictures
 from sftrl_jax.programs.sample.chat_loop import (
   HELP,
   ChatState,
@@ -24,7 +21,6 @@ from sftrl_jax.programs.sample.chat_loop import (
 from sftrl_jax.programs.sample.generate import ChatSettings, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.text.render import render
-from sftrl_jax.text.tokenizer import words
 
 
 @pytest.fixture
@@ -61,17 +57,9 @@ def test_a_turn_continues_the_whole_chat(settings):
   assert again.tokens == second.tokens
 
 
-def test_pictures_stand_before_the_first_message_of_every_conversation(generator):
+def test_pictures_stand_before_the_first_message_of_every_conversation(pictured_generator):
   """Two pictures, in their order: a turn over the cache is what a fresh reading of the whole chat gives."""
-  tokenizer = words(tuple("abcdefghijklmnopqrstuvwxyz"), image=True)
-  config = TinyVisionConfig(vocab=tokenizer.size, width=16, layers=1, heads=2, kv_heads=1, remat="none", init_std=0.6,
-                            image_id=tokenizer.image, image_width=32, images=2, channels=(2, 3, 4), connector=8,
-                            connector_std=0.6)
-  model = build(config)
-  tokenizer = reading_pictures(tokenizer, model)
-  decoding = jax.jit(lambda key: model.decoding(model.init(key)))(jax.random.key(3))
-  pictured = dataclasses.replace(generator, model=model, tokenizer=tokenizer, params=decoding)
-  random = np.random.default_rng(0)
+  pictured, tokenizer, random = pictured_generator, pictured_generator.tokenizer, np.random.default_rng(0)
   images = tuple(random.integers(0, 256, (32, 32, 3)).astype(np.uint8) for _ in range(2))
   settings = ChatSettings(pictured, StopConditions(6), 1.0, jax.random.key(0), images)
   quiet = (lambda text: None, lambda: False)

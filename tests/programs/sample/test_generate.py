@@ -1,9 +1,14 @@
 """Generating in pieces gives the tokens of the training loop, wherever the pieces are cut."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
+from sftrl_jax.models import build
+from sftrl_jax.models.vision.mllama.model import MllamaConfig
+from sftrl_jax.programs.experiment.network.parts import reading_pictures
 from sftrl_jax.programs.sample.generate import (
   NARROWEST,
   WIDEST,
@@ -13,8 +18,10 @@ from sftrl_jax.programs.sample.generate import (
   responses,
   start_conversation,
   widths,
+  with_room,
 )
 from sftrl_jax.programs.sample.stopping import StopConditions
+from sftrl_jax.text.tokenizer import words
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +115,25 @@ def test_nothing_to_read_is_no_piece_and_an_empty_prompt_is_refused(generator):
   assert widths(0) == []
   with pytest.raises(ValueError, match="no token"):
     start_conversation(generator, [[1], []], 4)
+
+
+def test_a_cache_that_keeps_pictures_gets_room_for_those_of_a_row(generator):
+  """Llama-3.2-Vision, whose directory does not say how many pictures a row has: here the config says two, or one."""
+  tokenizer = words(tuple("abcdefghijklmnopqrstuvwxyz"), image=True)
+  config = MllamaConfig(
+      vocab=tokenizer.size + 8, width=16, layers=1, heads=2, kv_heads=1, remat="none", init_std=0.6, images=2,
+      image_id=tokenizer.image, tile=8, tiles=1, patch=4, tower_side=2, tower_width=8, tower_heads=2, tower_layers=1,
+      tower_mlp_dim=8)
+  random, logprobs = np.random.default_rng(0), []
+  params = jax.jit(build(config, tokenizer.size).init)(jax.random.key(3))
+  params = jax.tree.map(lambda x: x + 0.1, params)   # gates begin closed
+  images = tuple(random.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in range(2))
+  for images_of_config, shown in ((2, images), (1, images), (1, images[:1] * 2)):
+    model = build(dataclasses.replace(config, images=images_of_config), tokenizer.size)
+    own = with_room(dataclasses.replace(generator, model=model, tokenizer=reading_pictures(tokenizer, model),
+                                        params=jax.jit(model.decoding)(params)), len(shown))
+    pictures = [tuple(tile for image in shown for tile in own.tokenizer.reader.pixels(image))]
+    conversation = start_conversation(own, [[1, tokenizer.image, tokenizer.image, 5, 6]], 4, pictures=pictures)
+    *_, (_, (generation,)) = responses(ChatSettings(own, StopConditions(4), 1.0, jax.random.key(0)), conversation, [0])
+    logprobs.append(generation.logprob)
+  assert logprobs[0] == logprobs[1] != logprobs[2] and with_room(generator, 9) is generator

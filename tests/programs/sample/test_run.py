@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from sftrl_jax import main
 from sftrl_jax.pictures.read import png
+from sftrl_jax.programs import data
+from sftrl_jax.programs.config import nested
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.sample import run as sample_run
 from sftrl_jax.programs.sample.run import SampleOptions, read_options, recommended, run
@@ -72,8 +75,26 @@ def test_a_picture_that_is_not_read_is_an_error_before_anything_is_compiled(fini
       run(str(finished("sft")), SampleOptions(prompt=prompt, image=(str(tmp_path / name),)))
   rows = tmp_path / "rows.jsonl"
   rows.write_text(json.dumps({"prompt": prompt, "images": ["a.png"]}) + "\n")
-  with pytest.raises(ConfigError, match="line 1: it has pictures in `images`"):
+  with pytest.raises(ConfigError, match="line 1: .*renders text only, .* use a vision-language model"):
     run(str(finished("sft")), SampleOptions(rows_in=str(rows), rows_out=str(tmp_path / "out.jsonl")))
+
+
+def test_rows_with_pictures_are_answered_by_a_run_and_other_pictures_are_not_mixed_in(pictured, run_of, tmp_path):
+  """Rows of `sftrl data` are such rows: their prompts are answered, their completions stay in the line."""
+  rows, out = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+  data.run(json.loads(json.dumps(nested.plain(pictured("sft")))), rows, count=3)
+  run_of(pictured("sft", steps=1), tmp_path / "run")
+  options = SampleOptions(rows_in=str(rows), rows_out=str(out), max_new_tokens=4)
+  run(str(tmp_path / "run"), options)
+  lines = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [{key: line[key] for key in ("prompt", "completion", "images")} for line in lines] == [
+      json.loads(line) for line in rows.read_text().splitlines()] and all(line["tokens"] for line in lines)
+  out.write_text(out.read_text().splitlines(keepends=True)[0])
+  run(str(tmp_path / "run"), options)
+  assert [json.loads(line) for line in out.read_text().splitlines()] == lines
+  shutil.copy(tmp_path / lines[0]["images"][0], tmp_path / lines[1]["images"][0])
+  with pytest.raises(ConfigError, match="other settings .pictures."):
+    run(str(tmp_path / "run"), options)
 
 
 def test_from_must_be_something(tmp_path):

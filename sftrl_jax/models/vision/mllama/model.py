@@ -17,7 +17,7 @@ from sftrl_jax.models.vision.mllama import spans
 from sftrl_jax.models.vision.mllama.config import EXTRA_IDS, MllamaFields
 from sftrl_jax.models.vision.mllama.cross import CrossBlock
 from sftrl_jax.models.vision.mllama.tower import Tower, shape_ids, tiles_of
-from sftrl_jax.models.vision.model import VisionModel
+from sftrl_jax.models.vision.model import VisionModel, project
 from sftrl_jax.shapes import check
 
 CROSS = "cross_layers"   # where a parameter tree has the blocks that attend to pictures
@@ -59,8 +59,8 @@ class Mllama(VisionModel):
     c, parts = self.config, params["vision"]
     B = images_BIYXC.shape[0]
     x_BFD = Tower(c).apply({"params": parts["tower"]}, images_BIYXC.reshape(-1, *images_BIYXC.shape[2:]))
-    kernel, bias = (parts["connector"]["proj"][name].astype(x_BFD.dtype) for name in ("kernel", "bias"))
-    x_BFD = jnp.einsum("bte,ed->btd", x_BFD, kernel) + bias[None, None]
+    bias = parts["connector"]["proj"]["bias"].astype(x_BFD.dtype)
+    x_BFD = project("bte,ed->btd", x_BFD, parts["connector"]["proj"]) + bias[None, None]
     return constrain(x_BFD.reshape(B, -1, c.width), ROWS)
 
   def hidden(self, params: dict, inputs: Inputs) -> jax.Array:

@@ -103,7 +103,9 @@ class Layers(nn.Module):
   def __call__(self, x_BTD, allowed_BTT):
     c, block = self.config, TowerBlock(self.config, self.gated, parent=None)
     first = lambda key: block.init(key, x_BTD, allowed_BTT)["params"]
-    params = self.param("block", lambda key: jax.vmap(first)(jax.random.split(key, self.layers)))
+    init = lambda key: jax.vmap(first)(jax.random.split(key, self.layers))
+    # flax would compare the blocks with those of `init`, which have no adapters.
+    params = self.get_variable("params", "block") if self.has_variable("params", "block") else self.param("block", init)
     apply = lambda layer, x_BTD: constrain(block.apply({"params": layer}, x_BTD, allowed_BTT), ROWS)
     apply = apply if c.remat == "none" else jax.checkpoint(apply, prevent_cse=False, policy=remat_policy(c))
     place_N = jnp.asarray([self.kept.index(number) if number in self.kept else len(self.kept)

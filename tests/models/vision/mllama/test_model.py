@@ -14,7 +14,7 @@ from PIL import Image
 
 from sftrl_jax import inputs, models
 from sftrl_jax.checkpoints import hf
-from sftrl_jax.models import cache
+from sftrl_jax.models import cache, lora
 from sftrl_jax.pictures.processors.mllama import MllamaProcessor, shapes
 
 VOCAB, IMAGE, TILE, TILES = 48, 48, 10, 4   # a tile has 2 x 2 patches of 4 pixels, and 2 pixels are left over
@@ -206,3 +206,17 @@ def test_an_export_opens_in_transformers_with_equal_logits(mllama, tmp_path):
   pixels = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"][0, 0].transpose(0, 2, 3, 1)
   tiles = mllama.config.processor().tiles(picture)[0, :-1].reshape(TILES, TILE, TILE, 3)[:3]
   np.testing.assert_allclose((tiles / 255 - 0.5) / 0.5, pixels[:3], atol=1e-5)
+
+
+def test_adapters_of_every_stack_can_be_merged(mllama, adapted):
+  """Of the decoder's two kinds of blocks, of both parts of the tower, and of the connector."""
+  _, loud, there = adapted(mllama.params, "*attn/q", "cross_layers/*attn/k", "vision/*")
+  assert {"layers/block/attn/q", "cross_layers/block/attn/k", "vision/connector/proj",
+          "vision/tower/layers/block/attn/o", "vision/tower/global_layers/block/mlp/up"} < there
+  batch, images = batch_of(mllama)
+  of = lambda params: np.asarray(mllama.logits(params, batch.tokens_BT, batch.positions_BT, batch.segments_BT, images))
+  ours, merged = of(loud), jax.jit(lora.merge)(loud)
+  np.testing.assert_allclose(of(merged), ours, atol=2e-5)
+  assert np.abs(ours - of(mllama.params)).max(axis=(1, 2)).min() > 0.1
+  decoding = jax.jit(mllama.model.decoding)
+  jax.tree.map(np.testing.assert_array_equal, decoding(loud), decoding(merged))
