@@ -11,6 +11,7 @@ import numpy as np
 
 from sftrl_jax.report.labels import EMA, EnvLabels, merge_labels
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim
+from sftrl_jax.report.task_results import TaskResult
 
 REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
 MOST_COLUMNS = 5  # methods of a study, above which its report has a row for each instead of columns and colours
@@ -128,6 +129,7 @@ class Run:
   phase: str
   done: float
   labels: EnvLabels
+  tasks: tuple[TaskResult, ...] = ()
 
   @property
   def finished(self) -> bool:
