@@ -1,13 +1,13 @@
 """The decoder that tasks of lm-eval are asked of, from anything that `sftrl evaluate` and `sftrl sample` open."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
 from sftrl_jax.models import build
-from sftrl_jax.parallel import mesh as meshes, rules
+from sftrl_jax.parallel import hosts, mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
 from sftrl_jax.programs.config.errors import ConfigError, as_path
 from sftrl_jax.programs.evaluate.subject import Subject, of_run, output_of, without_run
@@ -23,13 +23,11 @@ class OpenedDecoder:
 
   load: -> (params of its model on the mesh, step of the run or 0)
   output: (--workdir, step) -> where the lines go
-  config: of its run, or {}
   """
 
   decoder: Decoder
   load: Callable[[], tuple[dict, int]]
   output: Callable[[str, int], Path]
-  config: Mapping = dataclasses.field(default_factory=dict)
 
 
 def open_decoder(source: str, overrides: Sequence[tuple[str, str]], spec: str = "", dtype: str = "") -> OpenedDecoder:
@@ -67,10 +65,12 @@ def _of_subject(subject: Subject, source: str) -> OpenedDecoder:
 
   def load() -> tuple[dict, int]:
     if ref is not None:
-      return saved_run.parameters(experiment, ref)
+      # A run that is still training has another best step soon.
+      step = hosts.led_by_first(lambda: ref.step)
+      return saved_run.parameters(experiment, dataclasses.replace(ref, step=step))
     return initial_params.load_start(experiment.start, experiment.model, experiment.seed, experiment.mesh), 0
 
-  return OpenedDecoder(Decoder.of(experiment), load, subject.output, {**experiment.config, "verb": experiment.verb})
+  return OpenedDecoder(Decoder.of(experiment), load, subject.output)
 
 
 def _without_config(source: str, dtype: str) -> OpenedDecoder:

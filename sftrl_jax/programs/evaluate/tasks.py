@@ -3,14 +3,17 @@
 Nothing is compiled or written before the tasks, their data and the model have been found to go together.
 """
 
+import contextlib
+import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_jax import jsonl, paths
 from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.config.errors import AbortAllProcesses
 from sftrl_jax.programs.evaluate.open_decoder import open_decoder
-from sftrl_jax.programs.evaluate.subject import refuse_run
+from sftrl_jax.programs.evaluate.subject import refuse_run, say
+from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.harness import evaluation, harness_tasks
 from sftrl_jax.programs.harness.decoder import on_mesh
 from sftrl_jax.programs.harness.task_options import TaskOptions
@@ -27,25 +30,26 @@ def run(source: str, options: TaskOptions, overrides: Sequence[tuple[str, str]] 
   source, overrides, spec: as of open_decoder.open_decoder
   workdir: where tasks.jsonl goes (default: WORKDIR/evaluate/STEP; runs/evaluate/NAME without a run)
 
-  Returns the new lines of tasks.jsonl: one a task or group, metric and filter. Raises ConfigError.
+  Returns the new lines of tasks.jsonl: one a task or group, metric and filter. Of several processes all ask the same
+  requests, whose rows the mesh splits, and the first one writes and prints. Raises ConfigError.
   """
-  if hosts.several():
-    raise AbortAllProcesses("--tasks runs in one process: leave --coordinator, --processes and --process out, and give "
-                            "the command on one host.")
   refuse_run(workdir)
-  tasks = harness_tasks.load(options)
+  command = {"from": source, "overrides": list(map(list, overrides)), "config": spec, "workdir": workdir}
+  hosts_agree.check({**command, **dataclasses.asdict(options)}, "evaluate", {}, os.environ)
+  tasks = harness_tasks.load_together(options)
   opened = open_decoder(source, overrides, spec, options.dtype)
   decoder = opened.decoder
   evaluation.refuse_unfit(tasks, decoder)
   with on_mesh(decoder):
     params, step = opened.load()
     out = opened.output(workdir, step)
-    with only_output(out, "--workdir", inside=True):
+    with only_output(out, "--workdir", inside=True) if hosts.is_first_process() else contextlib.nullcontext():
       settings = {"from": source, "step": step, **evaluation.settings_of(decoder, tasks)}
       lines = evaluation.lines_of(evaluation.ask(tasks, decoder, params), settings)
-      write(out, lines)
-  print(table(lines))
-  print(f"Written: {', '.join(map(str, jsonl.files(out / NAME)))}")
+      if hosts.is_first_process():
+        write(out, lines)
+  say(table(lines))
+  say(f"Written: {', '.join(map(str, jsonl.files(out / NAME)))}")
   return lines
 
 

@@ -6,7 +6,9 @@ A YAML file of the user's task_path may name Python functions (`!function`), whi
 
 import dataclasses
 import difflib
+import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 
 from numpy.random import get_state, seed as seed_numpy, set_state
 
-from sftrl_jax.programs.config.errors import ConfigError, first_line
+from sftrl_jax.parallel import hosts
+from sftrl_jax.programs.config.errors import AbortAllProcesses, ConfigError, first_line
 from sftrl_jax.programs.harness.task_options import TaskOptions
 
 PACKAGE = "lm_eval"
@@ -79,6 +82,40 @@ def load(options: TaskOptions) -> LoadedTasks:
     _refuse(name, task, options)
     _set_shots(task, options.shots)
   return LoadedTasks(options, tasks, groups, (getstate(), get_state()))
+
+
+def load_together(options: TaskOptions) -> LoadedTasks:
+  """`load` in every process, sorted by name. AbortAllProcesses where one cannot load them, or loads other requests."""
+  if not hosts.several():
+    return load(options)
+  loaded, message = None, ""
+  try:
+    loaded = load(options)
+    # Python orders sets of names otherwise in every process.
+    loaded = dataclasses.replace(loaded, tasks=dict(sorted(loaded.tasks.items())))
+  except ConfigError as error:
+    message = str(error)
+  records = hosts.gathered([message, digest(loaded) if loaded else ""])
+  for process, (theirs, _) in enumerate(records):
+    if theirs:
+      raise AbortAllProcesses(message or f"Process {process} cannot ask these tasks: {first_line(ValueError(theirs))}")
+  apart = [process for process, (_, theirs) in enumerate(records) if theirs != records[0][1]]
+  if apart:
+    raise AbortAllProcesses(f"{options.name_of('tasks')}={','.join(options.tasks)}: process {apart[0]} would ask other "
+                            "requests than process 0: give all of them the same lm-eval, the same data (HF_HOME) and "
+                            f"the same files of {options.name_of('task_path')}.")
+  return loaded
+
+
+def digest(loaded: LoadedTasks) -> str:
+  """sha256 of all requests, without chat templates."""
+  sha256 = hashlib.sha256()
+  loaded.restart()
+  for name, task in loaded.tasks.items():
+    task.build_all_requests(limit=loaded.options.limit or None)
+    for instance in task.instances:
+      sha256.update(json.dumps([name, instance.request_type, instance.args], default=str).encode())
+  return sha256.hexdigest()
 
 
 def requests(tasks: Iterable[Any], options: TaskOptions) -> Iterable[tuple[str, str]]:

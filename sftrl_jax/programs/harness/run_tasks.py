@@ -4,8 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
-from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.config.errors import AbortAllProcesses
 from sftrl_jax.programs.experiment import hosts_agree
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.harness import evaluation, harness_tasks
@@ -24,17 +22,14 @@ def with_tasks(experiment: Experiment) -> Experiment:
   if options is None:
     return experiment
   hosts_agree.check(experiment.config, experiment.verb, {}, os.environ)   # before one process asks what no other does
-  if hosts.several():
-    raise AbortAllProcesses(f"config.evals.tasks is {options.tasks}, but tasks are asked in one process: leave it out, "
-                            "and ask them of a checkpoint with `sftrl evaluate FROM --tasks=...`.")
-  tasks = harness_tasks.load(options)
+  tasks = harness_tasks.load_together(options)
   evaluation.refuse_unfit(tasks, Decoder.of(experiment))
   return dataclasses.replace(experiment, tasks=tasks)
 
 
 def measure(experiment: Experiment, params: dict, position: Position, kind: str = "",
             after_batch: Callable[[], None] = lambda: None) -> list[dict]:
-  """The lines of tasks.jsonl of these parameters, under the mesh of the run.
+  """The lines of tasks.jsonl of these parameters, under the mesh of the run; the same in all processes, which all ask.
 
   params: a tree of `model`
   position: after the step that they are of

@@ -8,10 +8,6 @@ import shlex
 import pytest
 
 from sftrl_jax.main import main
-from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.config.errors import AbortAllProcesses
-from sftrl_jax.programs.evaluate import tasks
-from sftrl_jax.programs.harness.task_options import TaskOptions
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = "tiny_choice,tiny_answer,tiny_text"
@@ -108,12 +104,6 @@ def test_the_workdir_of_a_run_is_not_written_into(finished, task_folder, capsys)
   home = finished("sft")
   assert main(["evaluate", str(home), "--tasks=tiny_choice", f"--task_path={task_folder}", f"--workdir={home}"]) == 1
   assert "is the workdir of a run" in capsys.readouterr().err and not (home / "tasks.jsonl").exists()
-
-
-def test_several_processes_are_refused_by_all_of_them(monkeypatch):
-  monkeypatch.setattr(hosts, "several", lambda: True)
-  with pytest.raises(AbortAllProcesses, match="--tasks runs in one process"):
-    tasks.run("smollm2", TaskOptions(("arc_easy",)))
 
 
 def test_the_example_of_the_page_runs(tiny_home, monkeypatch, capsys, tmp_path):

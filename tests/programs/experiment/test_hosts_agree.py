@@ -248,6 +248,65 @@ def test_two_processes_that_read_pictures_do_what_one_does(one_device, run_of, l
                  *(arrays_of(home, 3) for home in homes))
 
 
+ASKED = """
+import json, os, pathlib, sys
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from ml_collections import ConfigDict
+from sftrl_jax.parallel import hosts, peers
+from sftrl_jax.programs import preference
+from sftrl_jax.programs.config.errors import AbortAllProcesses
+from sftrl_jax.programs.evaluate import tasks
+from sftrl_jax.programs.harness.task_options import TaskOptions
+
+hosts.join({})
+fellows = peers.connect()
+configs, home = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
+given = {**configs["options"], "tasks": tuple(configs["options"]["tasks"])}
+tasks.run(configs["model"], TaskOptions(**given), workdir=str(home / "asked"))
+preference.run(ConfigDict(configs["run"]), home / "run")
+second = not hosts.is_first_process()
+for folder, changes in (("gone", {"limit": 2 + second}), ("gone", {}), ("others", {})):
+  os.chdir(home / folder / str(hosts.index()))
+  try:
+    tasks.run(configs["model"], TaskOptions(**{**given, "task_path": ".", **changes}), workdir=str(home / "refused"))
+  except AbortAllProcesses as error:
+    print("REFUSED", error, flush=True)
+"""
+
+
+def test_two_processes_ask_tasks_as_one_does(tiny_home, task_folder, task_files, pair_config, lines_of, tmp_path):
+  """The program, and a run; and commands, data and task files in which they differ are refused by both."""
+  from sftrl_jax.programs.evaluate import tasks
+  from sftrl_jax.programs.harness.task_options import TaskOptions
+  options = dict(tasks=("tiny_choice", "tiny_answer"), shots=1, task_path=str(task_folder))
+  config = pair_config("dpo", steps=1, evals__tasks="('tiny_text',)", evals__task_path=task_folder)
+  for name in ("gone", "others"):
+    for process in "01":
+      (tmp_path / name).mkdir(exist_ok=True)
+      task_files.write_tasks(tmp_path / name / process)
+  (tmp_path / "gone" / "1" / "rows.jsonl").unlink()
+  rows = tmp_path / "others" / "1" / "rows.jsonl"
+  rows.write_text(rows.read_text().replace("France", "Spain"))
+  model = str(tiny_home())
+  expected = tasks.run(model, TaskOptions(**options), workdir=str(tmp_path / "one"))
+  preference.run(config, tmp_path / "straight")
+  both = run_in_two(ASKED, {"model": model, "options": options, "run": config.to_dict()}, tmp_path)
+  for code, output in both:
+    assert code == 0, output
+  by_key = lambda lines: {(line["step"], line["task"], line["metric"]): line["value"] for line in lines}
+  for ours, theirs in ((expected, lines_of(tmp_path / "asked", "tasks.jsonl")),
+                       (lines_of(tmp_path / "straight", "tasks.jsonl"), lines_of(tmp_path / "run", "tasks.jsonl"))):
+    assert by_key(theirs) == pytest.approx(by_key(ours), rel=1e-4) and len(theirs) == len(ours)
+  assert sum("Written:" in output for _, output in both) == 1 and not (tmp_path / "refused").exists()
+  refused = [[line for line in output.splitlines() if line.startswith("REFUSED")] for _, output in both]
+  assert ["limit is 2 in process 0, 3 in process 1" in both[0][1], *(len(lines) for lines in refused)] == [True, 3, 3]
+  assert "Process 1 cannot ask these tasks: --tasks=tiny_choice: this task, or its data" in refused[0][1]
+  assert "--tasks=tiny_choice: this task, or its data, cannot be read" in refused[1][1]
+  for lines in refused:
+    assert "process 1 would ask other requests than process 0" in lines[2]
+
+
 def arrays_of(workdir, step):
   return jax.device_get(ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute()))
 
