@@ -153,6 +153,12 @@ class Run:
     return float(values[-1]) if values.size else default
 
 
+  def most(self, name: str) -> float:
+    """The largest finite value of a metric; NaN without one."""
+    _, values = self.column(name)
+    return float(np.max(values[np.isfinite(values)], initial=-math.inf)) if np.isfinite(values).any() else math.nan
+
+
 @dataclasses.dataclass(frozen=True)
 class PairsRun:
   """A run that methods of a study use, by the pairs that it has learned from and those that it was measured on.

@@ -32,6 +32,7 @@ def state(run: Run) -> list[Block]:
       ("start", str(run.config.get("start", "–"))),
       ("steps", f"{run.last('step', 0):g}"),
       ("time", seconds_text(run.last("seconds"))),
+      ("peak memory", f"{run.most('memory/peak_gib'):.2f} GiB" if math.isfinite(run.most("memory/peak_gib")) else "–"),
       ("tokens", f"{run.last('tokens', 0):,.0f}"),
       ("FLOPs", f"{charged['total']} (training {charged['train']}, rollouts {charged['rollout']}, scoring "
                 f"{charged['score']})"))
