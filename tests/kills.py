@@ -38,7 +38,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}
 FIRST = 0.5   # seconds in which Python itself starts: before it runs our first line, a signal has the system's effect
 FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
-CLOCKS = ("seconds", "timing_s", "throughput", "compute/chip_hours", "compile/count")
+CLOCKS = ("seconds", "timing_s", "throughput", "memory", "compute/chip_hours", "compile/count")
 
 
 def start(words: list[str], workdir: Path, cache: Path) -> subprocess.Popen:

@@ -28,12 +28,14 @@ PROGRAM_FLOORS = {
     "runtime": 1, "own_reward": 1,
     "start": 2,
     "experiment": 3,
-    "loop": 4, "sample": 4, "data": 4, "convert": 4, "study": 4,
-    "sft": 5, "rl": 5, "preference": 5, "evaluate": 5, "label": 5,
-    "trainers": 6, "bench": 6,
-    "plan": 7,
-    "check": 8,
-    "cli": 9,
+    "sample": 4, "data": 4, "convert": 4, "study": 4,
+    "harness": 5,
+    "loop": 6,
+    "sft": 7, "rl": 7, "preference": 7, "evaluate": 7, "label": 7,
+    "trainers": 8, "bench": 8,
+    "plan": 9,
+    "check": 10,
+    "cli": 11,
 }
 BESIDE = "report"   # imports no room, and may be imported by these only
 # But what has no JAX: a run and its report mean the same by an alarm, a path, a file of lines and a forecast.

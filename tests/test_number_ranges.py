@@ -23,8 +23,8 @@ SECTIONS = {
     "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig, "sft": SFTConfig,
     **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
     **{objective.key: objective.section for objective in OBJECTIVES.values()}}
-# -1 is a choice: the remaining devices, and the default of the watchdog.
-MINUS_ONE = {"mesh.data", "mesh.fsdp", "mesh.tensor", "log.watchdog_seconds"}
+# -1 is a choice: the remaining devices, the default of the watchdog, and a task's own number.
+MINUS_ONE = {"mesh.data", "mesh.fsdp", "mesh.tensor", "log.watchdog_seconds", "evals.task_shots"}
 MORE_THAN_0 = {  # 0 has no meaning there; everywhere else it switches something off, or is a number like others
     "model.width", "model.layers", "model.heads", "model.unroll", "model.norm_eps", "model.init_std",
     "model.rope_theta", "lora.alpha", "rollout.rows", "rollout.max_new_tokens", "rollout.temperature", "evals.episodes",

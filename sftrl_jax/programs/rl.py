@@ -25,6 +25,7 @@ from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, make_rl_learner
 from sftrl_jax.programs.experiment.workdir import workdir_of
+from sftrl_jax.programs.harness.run_tasks import with_tasks
 from sftrl_jax.programs.loop import left_out, session
 from sftrl_jax.programs.loop.evaluator import episode_line
 from sftrl_jax.programs.loop.jitted import JittedFunctions, reference_params
@@ -49,7 +50,7 @@ from sftrl_jax.training.updates import kl_control, kl_limit, lengths
 
 def run(config: ConfigDict, workdir: Path) -> None:
   """Runs config.steps iterations of config.batch episodes, or until config.flops are spent."""
-  experiment = build_experiment(config, "rl", workdir)
+  experiment = with_tasks(build_experiment(config, "rl", workdir))
   initial_params.check_start(experiment.start, experiment.model, experiment.lora)
   hosts_agree.check(experiment.config, "rl", {}, os.environ)
 

@@ -17,6 +17,7 @@ from sftrl_jax import jsonl, paths
 from sftrl_jax.report.labels import GENERAL_POINTS, EnvLabels, parse_labels, plain
 from sftrl_jax.report.records import NO_COUNTS, Evaluation, LoggedEpisode, PairsRun, PartCounts, Run, Study, number
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim, parse_claim
+from sftrl_jax.report.task_results import TaskResult
 
 PICTURE = re.compile(r"\d+x\d+ sha256:([0-9a-f]{16})")   # what a line of episodes.jsonl says of one
 DIGITS = set("0123456789abcdefghijklmnopqrstuvwxyz")  # attempt 10 is written a, and from 35 on they are all z
@@ -189,6 +190,15 @@ def read_evaluations(path: pathlib.PurePath) -> tuple[Evaluation, ...]:
   return tuple(evaluations.values())
 
 
+def read_tasks(path: pathlib.PurePath) -> tuple[TaskResult, ...]:
+  """What a run has asked of lm-eval, from its tasks.jsonl."""
+  return tuple(TaskResult(
+      task=str(line.get("task", "")), metric=str(line.get("metric", "")), filter=str(line.get("filter", "none")),
+      step=int(_field(line, "step", where, low=0)), flops=_field(line, "flops", where, low=0),
+      value=number(line.get("value")), stderr=number(line.get("stderr")), falls=line.get("higher_is_better") is False,
+      documents=number(line.get("n")), group=line.get("group") is True) for where, line in read_lines(path))
+
+
 def read_episodes(directory: pathlib.PurePath, variant: str = "", limit: int = 20000) -> tuple[LoggedEpisode, ...]:
   """The greedy evaluation episodes among the first `limit` lines of a run, of one variant if it is named."""
   episodes = []
@@ -235,7 +245,7 @@ def read_run(directory: pathlib.PurePath | str) -> Run:
              evaluations=read_evaluations(directory / "evals.jsonl"),
              metrics=tuple(line for _, line in read_lines(directory / "metrics.jsonl")),
              phase=str(progress.get("phase", "")), done=done if math.isfinite(done) else 0.0,
-             labels=read_labels(directory / "labels.json"))
+             labels=read_labels(directory / "labels.json"), tasks=read_tasks(directory / "tasks.jsonl"))
 
 
 def _whole_numbers(values: Any, key: str, path: pathlib.PurePath) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sftrl_jax.report.labels import EMA, EnvLabels, merge_labels
 from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim
+from sftrl_jax.report.task_results import TaskResult
 
 REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
 MOST_COLUMNS = 5  # methods of a study, above which its report has a row for each instead of columns and colours
@@ -128,6 +129,7 @@ class Run:
   phase: str
   done: float
   labels: EnvLabels
+  tasks: tuple[TaskResult, ...] = ()
 
   @property
   def finished(self) -> bool:
@@ -149,6 +151,12 @@ class Run:
     _, values = self.column(name)
     values = values[np.isfinite(values)]
     return float(values[-1]) if values.size else default
+
+
+  def most(self, name: str) -> float:
+    """The largest finite value of a metric; NaN without one."""
+    _, values = self.column(name)
+    return float(np.max(values[np.isfinite(values)], initial=-math.inf)) if np.isfinite(values).any() else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

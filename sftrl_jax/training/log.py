@@ -60,7 +60,7 @@ class LogConfig:
 # Of a line of evals.jsonl.
 EVAL_SCALARS = ("success", "first_success", "per_step", "expert_accuracy", "kl", "entropy", "proxy",
                  "rewards/accuracies", "rewards/margins")
-FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl")
+FILES = ("metrics.jsonl", "evals.jsonl", "episodes.jsonl", "tasks.jsonl")
 PICTURES = "pictures"   # the folder of a workdir with what was seen in the episodes that a report may show
 MOST_PICTURES = 2**20   # bytes of all of them
 LONGEST_SIDE = 384   # pixels; a larger picture is made smaller, for people
@@ -107,7 +107,8 @@ class Log:
     self.workdir, self.config, self.limits, self.name, self.writes = workdir, config, limits, name, writes
     self.heartbeat: Callable[[], None] = lambda: None   # called at every progress
     self._progress_at, self._from, self._pause = 0.0, None, PAUSES[paths.is_here(workdir)]
-    self._metrics, self._evals, self._episodes = self._lines = tuple(jsonl.Writer(workdir / file) for file in FILES)
+    self._lines = tuple(jsonl.Writer(workdir / file) for file in FILES)
+    self._metrics, self._evals, self._episodes, self._tasks = self._lines
     self._scalar_writers, self._start_step, self._evaluated = (), 0, set()
     self._kinds: set[str] = set()   # of what was said once
     self._picture_bytes: int | None = None   # of PICTURES, once one is written
@@ -124,7 +125,9 @@ class Log:
     """
     if not self.writes:
       return
-    self._start_step, self._evaluated = step, _evaluated_at(self._evals.path, step) if step else set()
+    self._start_step, self._evaluated = step, {
+        *_evaluated_at(self._evals.path, step, _scalar_prefix), *_evaluated_at(self._tasks.path, step, _task_scalar),
+    } if step else set()
     self._scalar_writers = open_writers(self.config.writers, self.workdir, step)
 
   def metrics(self, position: Position, metrics: dict[str, float]) -> None:
@@ -142,6 +145,15 @@ class Log:
     prefix = _scalar_prefix(line)
     if line["step"] != self._start_step or prefix not in self._evaluated:
       self._write_scalars(line["step"], {f"{prefix}{name}": line[name] for name in EVAL_SCALARS if name in line})
+
+  def task(self, line: dict) -> None:
+    """One line of tasks.jsonl: a metric of a task."""
+    if not self.writes:
+      return
+    self._tasks.write(line)
+    name = _task_scalar(line)
+    if line["step"] != self._start_step or name not in self._evaluated:
+      self._write_scalars(line["step"], {name: line["value"]})
 
   def episode(self, line: dict) -> None:
     """One line of episodes.jsonl, as long as the file is small enough."""
@@ -246,12 +258,18 @@ def _temperature(line: dict) -> str:
   return f"T{line['temperature']:g}"
 
 
-def _evaluated_at(path: Path, step: int) -> set[str]:
-  """The prefixes of the lines of evals.jsonl that are of one step; a torn line is none."""
+def _task_scalar(line: dict) -> str:
+  """What the scalar of a line of tasks.jsonl is called: `task/arc_easy/acc`, and of a filter of its responses
+  `task/gsm8k/exact_match/strict-match`."""
+  return "/".join(["task", line["task"], line["metric"], *([line["filter"]] if line["filter"] != "none" else [])])
+
+
+def _evaluated_at(path: Path, step: int, name_of: Callable[[dict], str]) -> set[str]:
+  """The names, or prefixes, of the scalars of a file's lines that are of one step; a torn line has none."""
   prefixes = set()
   for text in (text for file in jsonl.files(path) for text in jsonl.read_text(file).splitlines()):
     with contextlib.suppress(ValueError, KeyError, TypeError):
       line = json.loads(text)
       if line["step"] == step:
-        prefixes.add(_scalar_prefix(line))
+        prefixes.add(name_of(line))
   return prefixes

@@ -139,7 +139,7 @@ def flip(folder: Path) -> None:
 
 def same(left: list[dict], right: list[dict]) -> None:
   """AssertionError unless lines of metrics are equal bit for bit, apart from what measures time."""
-  measured = ("seconds", "timing_s/", "throughput/", "compute/chip_hours", "compile/count")
+  measured = ("seconds", "timing_s/", "throughput/", "memory/", "compute/chip_hours", "compile/count")
   bare = lambda lines: [{key: value for key, value in line.items() if not key.startswith(measured)} for line in lines]
   assert bare(left) == bare(right), f"metrics differ:\n{bare(left)[-1:]}\n{bare(right)[-1:]}"
 

@@ -7,7 +7,12 @@ import os
 import pathlib
 import runpy
 import shutil
+import socket
+import subprocess
+import sys
+import types
 
+import jax
 import pytest
 
 from sftrl_jax import jsonl, paths
@@ -29,7 +34,8 @@ def stranger():
   return write
 
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "general_points"
+TESTS = pathlib.Path(__file__).parents[1]
+CONFIGS = TESTS.parent / "configs" / "general_points"
 TINY = {
     "start": "scratch", "steps": "2", "flops": "0", "batch": "16", "model.width": "16", "model.layers": "1",
     "model.heads": "2", "model.unroll": "1", "env.attempts": "2", "rollout.rows": "16", "rollout.shrink": "()",
@@ -64,63 +70,11 @@ REWARD = '''def by_words(chat, response, verdict):
 '''
 
 
-REWRITERS = '''
-import dataclasses
-from sftrl_jax.envs.general_points.env import GeneralPoints
-from sftrl_jax.envs.virl.env import VIRL
-
-
-@dataclasses.dataclass(frozen=True)
-class Claims(GeneralPoints):
-  """Says that it may rewrite its prompt, and never does."""
-
-  rewrites_prompt = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Hands(GeneralPoints):
-  """Two hands, each with a chat of its own and half of the attempts. A response of an odd number of words is right."""
-
-  rewrites_prompt = True
-  most_rows = 2
-
-  @property
-  def row_attempts(self):
-    return self.attempts // 2
-
-  def _hand(self):
-    return GeneralPoints(**{**dataclasses.asdict(self), "attempts": self.row_attempts})
-
-  def reset(self, seed):
-    hand, chat = self._hand().reset(f"{seed} 0")
-    return (seed, False, hand), chat
-
-  def step(self, state, response):
-    seed, second, hand = state
-    hand, verdict = self._hand().step(hand, self._hand().expert(hand) if len(response.split()) % 2 else response)
-    if verdict.correct and not second:
-      hand, chat = self._hand().reset(f"{seed} 1")
-      return (seed, True, hand), dataclasses.replace(verdict, terminated=False, success=False, chat=chat)
-    return (seed, second, hand), verdict
-
-  def expert(self, state, choice=0):
-    return self._hand().expert(state[2], choice)
-
-
-@dataclasses.dataclass(frozen=True)
-class Lenient(VIRL):
-  """Two of three answers are right, so that a model that knows nothing walks on."""
-
-  def step(self, state, response):
-    return super().step(state, self.expert(state) if len(response.encode()) % 3 else response)
-'''
-
-
 @pytest.fixture(scope="package")
 def rewriters(tmp_path_factory):
   """The path of a file with environments that rewrite their prompt, or say so: Claims, Hands, Lenient."""
   file = tmp_path_factory.mktemp("rewriters") / "tasks.py"
-  file.write_text(REWRITERS)
+  file.write_text((TESTS / "rewriters.py").read_text())
   return file
 
 
@@ -332,5 +286,50 @@ def back_to(bucket):
 @pytest.fixture(scope="package")
 def reward_home(tiny):
   """reward_home(home, bias=None) -> home, as a finished run of a reward model leaves it: see tests/reward_home.py."""
-  maker = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "reward_home.py"))["maker"]
+  maker = runpy.run_path(str(TESTS / "reward_home.py"))["maker"]
   return maker(tiny("rl").env.to_dict())
+
+
+@pytest.fixture(scope="package")
+def task_files():
+  """The names of tests/task_files.py."""
+  return types.SimpleNamespace(**runpy.run_path(str(TESTS / "task_files.py")))
+
+
+@pytest.fixture(scope="package")
+def tiny_home(tmp_path_factory, one_device, task_files):
+  """tiny_home(begins) -> a directory of a llama with a chat template. begins: whether its texts begin with an id of
+  their own."""
+  return lambda begins=False: task_files.llama(tmp_path_factory.getbasetemp() / f"tiny-{begins}", begins)
+
+
+@pytest.fixture
+def task_folder(tmp_path, task_files):
+  """A directory with three tasks over one file of five rows: tiny_choice, tiny_answer and tiny_text."""
+  pytest.importorskip("lm_eval", reason=task_files.NEEDS)
+  return task_files.write_tasks(tmp_path / "tasks")
+
+
+@pytest.fixture(scope="session")
+def run_in_two():
+  """run_in_two(code, configs, home) -> [(exit code, output)] of two processes that run `code` together."""
+  def run(code, configs, home):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+      port = free.getsockname()[1]
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    children = []
+    for process in range(2):
+      environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "LOCAL_DEVICES": "1", "SFTRL_PROCESSES": "2",
+                     "SFTRL_COORDINATOR": f"127.0.0.1:{port}", "SFTRL_PROCESS": str(process),
+                     "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+                     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+      children.append(subprocess.Popen([sys.executable, "-c", code, json.dumps(configs), str(home)], env=environment,
+                                       text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    try:
+      told = [child.communicate(timeout=600)[0] for child in children]
+    finally:
+      for child in children:
+        child.kill()   # one that waits for another would outlive the tests
+    return list(zip([child.returncode for child in children], told, strict=True))
+  return run

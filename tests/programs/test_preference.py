@@ -88,7 +88,7 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(pair_config, li
   progress = json.loads((tmp_path / "stopped" / "progress.json").read_text())
   assert progress["phase"] == "complete"
   preference.run(made(4), tmp_path / "stopped")
-  timed = ("seconds", "timing", "throughput", "compile", "chip")
+  timed = ("seconds", "timing", "throughput", "memory", "compile", "chip")
   straight, stopped = ([{key: value for key, value in line.items() if not any(word in key for word in timed)}
                         for line in lines_of(tmp_path / name, "metrics.jsonl")] for name in ("straight", "stopped"))
   assert straight == stopped and len(straight) == 4

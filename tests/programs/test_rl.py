@@ -142,7 +142,7 @@ def test_what_fails_is_left_out_and_counted_over_the_run_also_over_a_resume(
   with pytest.raises(ValueError, match=rf"\.py, line \d+, in .*\n.*\n.*config\.max_dropped is {most}"):
     run_of(faulty(method, steps=3, **settings, max_dropped=most), tmp_path / "resumed")
   run_of(faulty(method, steps=3, **settings), tmp_path / "resumed")
-  timed = ("timing_s", "throughput", "seconds", "compute/chip", "compile")
+  timed = ("timing_s", "throughput", "memory", "seconds", "compute/chip", "compile")
   same = lambda name: [{k: v for k, v in line.items() if not k.startswith(timed)}
                        for line in lines_of(tmp_path / name, "metrics.jsonl")]
   assert same("resumed") == same("straight")
@@ -246,7 +246,7 @@ def refuse_different(line, same, but):
   """Two lines of metrics are alike, but for what a clock and FLOPs say, and names that begin so."""
   assert line.keys() == same.keys()
   for key in line.keys() - {"seconds", "tokens", "compile/count"}:
-    if not key.startswith(("timing_s", "throughput", "compute", *but)):
+    if not key.startswith(("timing_s", "throughput", "memory", "compute", *but)):
       assert same[key] == pytest.approx(line[key], rel=1e-3, abs=1e-5), key
 
 
@@ -308,7 +308,7 @@ def test_a_claim_to_rewrite_the_prompt_changes_nothing_of_a_run_whose_chats_grow
     plain, claims = (lines_of(tmp_path / home, file) for home in ("plain", "claims"))
     for line, same in zip(plain, claims, strict=True):
       for key in line.keys() - {"seconds", "tokens", "flops", "compile/count"}:
-        if not key.startswith(("timing_s", "throughput", "compute", "sampling")):
+        if not key.startswith(("timing_s", "throughput", "memory", "compute", "sampling")):
           want = line[key]
           assert same[key] == (pytest.approx(want, rel=1e-3, abs=1e-6) if isinstance(want, float) else want), key
 

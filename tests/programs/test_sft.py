@@ -12,7 +12,8 @@ from sftrl_jax.programs.start import checkpoint_ref
 
 CONTRACT = {"step", "tokens", "seconds", "compute/train_flops", "compute/rollout_flops", "compute/score_flops",
             "compute/total_flops", "loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
-            "nonfinite_steps", "compile/count", "timing_s/step", "throughput/tokens_per_second", "compute/chip_hours"}
+            "nonfinite_steps", "compile/count", "timing_s/step", "throughput/tokens_per_second", "compute/chip_hours",
+            "memory/peak_gib"}
 
 
 def test_every_step_is_written_with_the_keys_of_the_contract(finished, lines_of):

@@ -97,6 +97,7 @@ def test_another_host_writes_nothing(tmp_path):
   log.start()
   log.metrics(Position(1), {"loss": 1.0})
   log.evaluation({"step": 1})
+  log.task({"step": 1})
   log.episode({"step": 1})
   log.progress("train", Position(1), force=True)
   log.say("hello")
@@ -138,31 +139,41 @@ def test_writers_get_the_numbers_of_metrics_and_evaluations(tmp_path, recorder):
   log.metrics(Position(1), {"loss": 1.0, "note": "nan"})
   log.evaluation({"step": 1, "variant": "id_seen", "temperature": 0.0, "success": 0.5, "first_success": 0.25,
                   "episodes": 16})
+  log.task({"step": 1, "task": "arc_easy", "metric": "acc", "filter": "none", "value": 0.75})
+  log.task({"step": 1, "task": "gsm8k", "metric": "exact_match", "filter": "strict-match", "value": 0.125})
+  log.task({"step": 1, "task": "text", "metric": "perplexity", "filter": "none", "value": None})
   log.close_parts()
   log.close()
   (writer,) = recorder.opened
   assert writer.points == [(1, "loss", 1.0), (1, "eval/id_seen/T0/success", 0.5),
-                           (1, "eval/id_seen/T0/first_success", 0.25)]
+                           (1, "eval/id_seen/T0/first_success", 0.25), (1, "task/arc_easy/acc", 0.75),
+                           (1, "task/gsm8k/exact_match/strict-match", 0.125)]
+  assert [line["value"] for line in lines(tmp_path / "tasks.jsonl")] == [0.75, 0.125, None]
   assert writer.calls == ["close_part", "close_part", "close"]
   assert "note" in lines(tmp_path / "metrics.jsonl")[0]
 
 
 def test_an_evaluation_made_again_sends_only_the_variants_that_are_missing(tmp_path, recorder):
-  """A run that was stopped inside the evaluation of its checkpoint makes all of it again."""
+  """A run that was stopped inside the evaluation of its checkpoint makes all of it again, its tasks too."""
   evaluation = lambda variant, step=2: {"step": step, "variant": variant, "temperature": 0.0, "success": 0.5}
   for line in (evaluation("seen", 1), evaluation("seen"), evaluation("unseen", 3)):
     append_line(tmp_path / "evals.jsonl", line)
   (tmp_path / "evals.jsonl").open("a").write('{"step": 2, "vari')
+  task = lambda name, step=2: {"step": step, "task": name, "metric": "acc", "filter": "none", "value": 0.5}
+  for line in (task("b", 1), task("a")):
+    append_line(tmp_path / "tasks.jsonl", line)
   log = Log(tmp_path, LogConfig(writers=("recorder",)), Limits(4), "run")
   log.start(2)
   cut_after(tmp_path / "evals.jsonl", 2, lambda line: True)
   for line in (evaluation("seen"), evaluation("unseen"), evaluation("seen", 3)):
     log.evaluation(line)
+  for line in (task("a"), task("b")):
+    log.task(line)
   log.close()
   (writer,) = recorder.opened
   assert writer.step == 2
   assert [(step, name) for step, name, _ in writer.points] == [(2, "eval/unseen/T0/success"),
-                                                              (3, "eval/seen/T0/success")]
+                                                              (3, "eval/seen/T0/success"), (2, "task/b/acc")]
   assert [(line["step"], line["variant"]) for line in lines(tmp_path / "evals.jsonl")] == [
       (1, "seen"), (2, "seen"), (2, "unseen"), (3, "seen")]
 
@@ -226,6 +237,8 @@ def go_on(home, checkpoints, steps, chance, kill):
         save(owed=True)
         checkpoints.update(saving)
         raise KeyboardInterrupt
+    log.task({"step": step, "kind": "eval", "task": "a", "metric": "acc", "filter": "none", "value": 0.5})
+    kill()
 
   if step == 0 or owed:
     evaluate()
@@ -253,6 +266,7 @@ def go_on(home, checkpoints, steps, chance, kill):
 def test_however_a_run_is_killed_each_line_is_there_once_when_it_ends(where, request):
   home, steps = request.getfixturevalue(where), 9
   wanted = {"metrics.jsonl": [*range(1, steps + 1)], "evals.jsonl": [0, 0, 3, 3, 6, 6, 9, 9],
+            "tasks.jsonl": [0, 3, 6, 9],
             "episodes.jsonl": [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6, 7, 8, 9, 9, 9]}
   kills = 0
   for seed in range(150 if where == "objects" else 40):

@@ -168,6 +168,7 @@ def _try_steps(config: ConfigDict, experiment: Experiment, play_seconds: float, 
   short = nested.plain(config)
   few = {"data.pairs": 4 * experiment.batch, "data.variants": ()} if isinstance(
       experiment.data, SampledPairsConfig) else {}
+  few |= {"evals.task_limit": 2} if experiment.evals.tasks else {}
   for path, value in {**few, "steps": STEPS, "flops": 0.0, "evals.variants": (), "checkpoint.every": 0, "log.every": 1,
                       "log.writers": (), "log.report": False}.items():
     nested.put(short, path, value)

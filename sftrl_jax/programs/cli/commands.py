@@ -175,7 +175,7 @@ def run_data(command: Command) -> None:
 
 def run_evaluate(command: Command) -> None:
   """Evaluates a checkpoint under the config of its run, or a model under --config; or asks it tasks of lm-eval."""
-  from sftrl_jax.programs.evaluate.task_options import read_options
+  from sftrl_jax.programs.harness.task_options import read_options
   tasks = read_options(command.flags, command.switches)
   spec, workdir, overrides = command.flags.get("--config", ""), command.flags.get("--workdir", ""), command.overrides
   shares = mix.parse_shares(command.flags["--interpolate"]) if "--interpolate" in command.flags else ()

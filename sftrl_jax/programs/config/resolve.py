@@ -117,7 +117,7 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], schema: Mappi
     if path in nested.flat(tree) and user_files.is_path(nested.at(tree, path)):
       nested.put(tree, path, user_files.absolute(nested.at(tree, path)))
   prompts = ["env.path"] if nested.flat(tree).get("env.name") == PROMPTS else []
-  for path in ("data.path", "data.heldout", *prompts):
+  for path in ("data.path", "data.heldout", "evals.task_path", *prompts):
     if nested.flat(tree).get(path):
       nested.put(tree, path, located(nested.at(tree, path)))
   return ConfigDict(tree).lock()

@@ -84,6 +84,7 @@ def _run(tree: dict) -> dict:
   given = {path: value for path, value in WHERE_GIVEN.items() if type(_at(tree, path)) is int}
   pairs = PAIRS if "objective" in tree and not _at(tree, "data.path") else {}
   given |= {"teacher.start": "scratch"} if _at(tree, "teacher.start") else {}
+  given |= {"evals.task_limit": 2} if _at(tree, "evals.tasks") else {}
   return _put(tree, {**{path: value for path, value in EXACTLY.items() if path not in never}, **given, **pairs})
 
 

@@ -21,6 +21,7 @@ from sftrl_jax.programs.config.errors import ConfigError, nearest, read_json
 
 # The keys of a config whose value may be a path.
 KEYS = ("env.name", "model.name", "optimizer.name", "reward")
+TASK_FILES = {".yaml", ".yml", ".py"}   # of evals.task_path
 METHODS = ("reset", "step", "expert")
 CONSTANTS = ("variants", "codes", "attempts", "words")
 EXAMPLE = "see sftrl_jax/envs/README.md"
@@ -188,8 +189,12 @@ def digest(name: str) -> str:
 
 
 def _files(config: Mapping) -> list[str]:
-  """The files that a resolved config names by path, each once; the file of its prompts, if that is one, among them."""
+  """The files that a resolved config names by path, each once; among them the file of its prompts, if that is one, and
+  the files of its tasks."""
   flat = nested.flat(config)
   named = [nested.at(config, key) for key in KEYS if key in flat]
   prompts = [flat["env.path"]] if flat.get("env.name") == PROMPTS and Path(flat["env.path"]).is_file() else []
-  return list(dict.fromkeys([*(absolute(name).rpartition(":")[0] for name in named if is_path(name)), *prompts]))
+  folder = Path(flat.get("evals.task_path") or "") if flat.get("evals.tasks") else Path()
+  tasks = sorted(str(file) for file in folder.rglob("*") if file.suffix in TASK_FILES) if folder != Path() else []
+  paths_of_names = [absolute(name).rpartition(":")[0] for name in named if is_path(name)]
+  return list(dict.fromkeys([*paths_of_names, *prompts, *tasks]))

@@ -47,6 +47,7 @@ class Experiment:
   objective_config: the section of config.objective (dpo, reward), or None
   reward_model: that scores the episodes of RL, not yet loaded; None where the environment's rewards are learned from
   teacher: of distillation, not yet loaded; else None
+  tasks: of lm-eval, that evaluations ask, loaded (harness/run_tasks.py); else None
   notes: sentences for a person, printed when the run begins
   """
 
@@ -72,6 +73,7 @@ class Experiment:
   objective_config: Any = None
   reward_model: RewardModel | None = None
   teacher: Teacher | None = None
+  tasks: Any = None
   notes: tuple[str, ...] = ()
 
   @property

@@ -77,10 +77,11 @@ def _refuse_teacher(experiment: Experiment, key: str, method: str) -> None:
 
 
 def _check_preference(experiment: Experiment) -> None:
-  if experiment.head_layers is not None and experiment.evals.variants:
-    raise ValueError(f"config.evals.variants is {experiment.evals.variants}, but config.objective is "
-                     f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
-                     "--config.evals.variants='()'.")
+  for key in ("variants", "tasks") if experiment.head_layers is not None else ():
+    if getattr(experiment.evals, key):
+      raise ValueError(f"config.evals.{key} is {getattr(experiment.evals, key)}, but config.objective is "
+                       f"{experiment.config['objective']!r}, which trains a model that scores and does not answer: use "
+                       f"--config.evals.{key}='()'.")
   if experiment.head_layers and experiment.checkpoint.export_every:
     raise ValueError(f"config.bradley_terry.layers is {experiment.head_layers}, but the score of an export is linear: "
                      "use --config.bradley_terry.layers='()', or --config.checkpoint.export_every=0.")

@@ -1,4 +1,7 @@
-"""Whether a run can fit the memory of its devices, by what it holds all the time: refused before anything is loaded."""
+"""Whether a run can fit the memory of its devices, by what it holds all the time: refused before anything is loaded.
+
+And the most that a process has held.
+"""
 
 import math
 import os
@@ -10,6 +13,7 @@ from sftrl_jax.models import cache, lora as adapters
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
+from sftrl_jax.programs.runtime import process
 from sftrl_jax.programs.start.initial_params import param_shapes
 from sftrl_jax.programs.start.trainable import critic_shapes
 from sftrl_jax.training.score import CRITIC
@@ -85,6 +89,14 @@ def available(experiment: Experiment) -> int:
   if jax.process_count() > 1:   # other processes' devices are like those here
     return len(devices) * _of_device(jax.local_devices()[0])
   return sum(_of_device(device) for device in devices)
+
+
+def peak_gib() -> float:
+  """The most that the fullest device of this process has held, in GiB; of the process itself, since it began, where
+  devices do not say, as on CPUs."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+  return max(peaks, default=process.peak_memory()) / 2**30
 
 
 def _of_device(device: jax.Device) -> int:

@@ -52,6 +52,11 @@ class EvalsConfig:
   samples: episodes a seed at temperatures above 0, for pass@k and distinct solutions; rates are of the first of them
   expert_episodes: of so many episodes (at most all of them), the share of right greedy responses at every state that
     the expert comes through is measured too
+  tasks: of lm-eval, or of files of your own, asked at the same points (pip install 'sftrl-jax[eval]'), into tasks.jsonl
+  task_path: a directory of a user's own task files ("": none)
+  task_limit: documents of a task, the first ones (0: all)
+  task_shots: examples before each question (-1: the task's own number)
+  task_chat: whether prompts of tasks are written by the model's chat template
   """
 
   every: int = 0
@@ -68,15 +73,24 @@ class EvalsConfig:
   log_episodes: int = 16
   samples: int = 1
   expert_episodes: int = 0
+  tasks: tuple[str, ...] = ()
+  task_path: str = ""
+  task_limit: int = 0
+  task_shots: int = -1
+  task_chat: bool = False
 
   def __post_init__(self):
     if self.episodes < 1:
       raise ValueError(f"episodes is {self.episodes}; it must be at least 1.")
     if self.samples < 1:
       raise ValueError(f"samples is {self.samples}; it must be at least 1.")
-    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes", "probe_tokens"):
+    for name in ("every", "seed", "kl_episodes", "log_episodes", "expert_episodes", "probe_tokens", "task_limit"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+    if self.task_shots < -1:
+      raise ValueError(f"task_shots is {self.task_shots}; it must be -1 (the task's own number), 0 or more.")
+    if len(set(self.tasks)) < len(self.tasks) or not all(name.strip() for name in self.tasks):
+      raise ValueError(f"tasks is {self.tasks}; each must be the name of a task of lm-eval, once.")
     for name, fields in self.probes.items():
       if not name.isidentifier() or name in self.variants or not isinstance(fields, dict):
         raise ValueError(f"probes has {name!r}: {fields!r}, but a probe is a word that is no variant, and fields of "

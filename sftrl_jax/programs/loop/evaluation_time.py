@@ -31,6 +31,8 @@ def note(experiment: Experiment, position: Position, seconds: float) -> str:
   fewer = int(experiment.evals.episodes * SHARE / (1 - SHARE) * stepping / evaluating)
   times = "evals.every" if experiment.evals.every else "evals.at"
   episodes = f"--config.evals.episodes={fewer}" if fewer else "--config.evals.episodes"
+  if experiment.evals.tasks:   # nobody knows which of the two takes the time
+    episodes = f"--config.evals.task_limit, {episodes}" if experiment.evals.variants else "--config.evals.task_limit"
   return (f"Evaluations will take about {share:.0%} of this run's time: {count} of {seconds:.1f} s each, beside "
           f"{stepping:.0f} s of steps. For {SHARE:.0%}, begin it with about {episodes}, or fewer of --config.{times}, "
           "--config.evals.variants or --config.evals.kl_episodes.")

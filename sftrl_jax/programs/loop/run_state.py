@@ -12,6 +12,7 @@ import jax
 from sftrl_jax import alarms
 from sftrl_jax.checkpoints import store as stores
 from sftrl_jax.metrics import floats, merge_host
+from sftrl_jax.programs.experiment import memory
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.loop.jitted import JittedFunctions
 from sftrl_jax.rollout.scoring import Scorer
@@ -129,7 +130,8 @@ def settled(experiment: Experiment, run_state: RunState, log: Log) -> RunState:
 def write_line(run_state: RunState, position: Position, log: Log, measured: dict | None = None) -> RunState:
   """Writes the line of metrics.jsonl of the steps since the last one; before the first step it has what is measured."""
   line = {**(_merged(run_state.unlogged_metrics) if run_state.unlogged_metrics else {}), **(measured or {}),
-          "compute/chip_hours": throughput.chip_hours(position), "compile/count": compile_count.count()}
+          "compute/chip_hours": throughput.chip_hours(position), "compile/count": compile_count.count(),
+          "memory/peak_gib": memory.peak_gib()}
   streaks = alarms.streaks(line, run_state.alarm_streaks)
   raised = alarms.raised(line, streaks)
   run_state = _warn(run_state, position, raised, log)

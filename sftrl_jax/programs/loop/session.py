@@ -23,6 +23,7 @@ from sftrl_jax.programs.experiment import length
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner
 from sftrl_jax.programs.experiment.workdir import complete, put_aside, recorded_step
+from sftrl_jax.programs.harness import run_tasks
 from sftrl_jax.programs.loop import evaluation_time, weights_file
 from sftrl_jax.programs.loop.evaluator import Weights, compile_rollouts, evaluate
 from sftrl_jax.programs.loop.jitted import JittedFunctions, jit_functions
@@ -185,26 +186,30 @@ def finish(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) ->
 
 
 def _is_evaluated(experiment: Experiment, run_state: RunState) -> bool:
-  return bool(experiment.evals.variants or run_state.measure or run_state.measure_variants)
+  return bool(experiment.evals.variants or experiment.tasks or run_state.measure or run_state.measure_variants)
 
 
 def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop) -> RunState:
-  """Every variant played, and what is held out measured: no evaluation is pending any more. With config.ema all of it
-  twice, of the parameters and of their average."""
+  """Every variant played, tasks asked, what is held out measured: no evaluation is pending any more. With config.ema
+  all of it twice, of the parameters and of their average."""
   position, weights = run_state.position, {"": run_state.eval_params(run_state.state)}
   if run_state.ema_params is not None:
     weights[ema.EMA] = run_state.ema_params(run_state.state)
-  if experiment.evals.variants:
+  if experiment.evals.variants or experiment.tasks:
     started = time.perf_counter()
     with span("evaluate"):
       for kind, params in weights.items():
-        evaluate(experiment, Weights(params["model"], run_state.start, kind), position, log, stop.sync_or_exit,
-                 updates=int(run_state.state.step), scorer=run_state.scorer)
+        if experiment.evals.variants:
+          evaluate(experiment, Weights(params["model"], run_state.start, kind), position, log, stop.sync_or_exit,
+                   updates=int(run_state.state.step), scorer=run_state.scorer)
+        if experiment.tasks:
+          _ask_tasks(experiment, params["model"], kind, position, log, stop)
     slow = evaluation_time.note(experiment, position, time.perf_counter() - started)
     if slow and run_state.has_evaluated:   # the first one of a process compiles
       log.say_once("evaluation_time", f"{run_state.workdir}: {slow}")
     run_state = dataclasses.replace(run_state, has_evaluated=True)
-    _say_forecast(run_state, experiment.limits.done(position), log)
+    if experiment.evals.variants:
+      _say_forecast(run_state, experiment.limits.done(position), log)
   if run_state.measure_variants:
     log.progress("evaluate", position, "measuring held-out pairs")
     about = {"step": position.step, "flops": position.total_flops, "seconds": round(position.seconds, 3)}
@@ -218,6 +223,16 @@ def _evaluate(experiment: Experiment, run_state: RunState, log: Log, stop: Stop)
     log.say(f"step {position.step:>5}  " + "  ".join(f"{name} {value:.4f}" for name, value in measured.items()))
     run_state = write_line(run_state, position, log, measured)
   return dataclasses.replace(run_state, eval_pending=False)
+
+
+def _ask_tasks(experiment: Experiment, params: dict, kind: str, position: Position, log: Log, stop: Stop) -> None:
+  """The lines of config.evals.tasks of these parameters. kind: as of `Weights`"""
+  log.progress("evaluate", position, "asking tasks")
+  started = time.perf_counter()
+  lines = run_tasks.measure(experiment, params, position, kind, lambda: (log.heartbeat(), stop.sync_or_exit()))
+  for line in lines:
+    log.task(line)
+  log.say(run_tasks.summary(position.step, lines, time.perf_counter() - started))
 
 
 def _say_forecast(run_state: RunState, done: float, log: Log) -> None:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model
 from sftrl_jax.models.cache import Cache, empty, grow
+from sftrl_jax.parallel import hosts
 from sftrl_jax.parallel.mesh import MeshConfig, shard_rows
 from sftrl_jax.programs.sample.stopping import Generation, StopConditions, append_tokens
 from sftrl_jax.rollout.decoding import placement
@@ -61,29 +62,36 @@ class Generator:
   mesh: Mesh
   sampling: Sampling = Sampling(PIECE)
 
-  @functools.cached_property
+  @property
   def compiled(self) -> CompiledFunctions:
-    """The jitted functions. They donate the caches, so a conversation never holds two."""
-    split = placement.cache_shardings(self.model.config, self.mesh)
-    jit = functools.partial(jax.jit, out_shardings=split)
+    """Those of `compiled_functions`."""
+    end = ResponseEnd(tuple(self.tokenizer.stops), self.tokenizer.pad)
+    return compiled_functions(self.model, self.sampling, end, self.mesh)
 
-    @functools.partial(jit, donate_argnums=1)
-    def read(params, cache, inputs):
-      return self.model.extend(params, cache, inputs)[1]
 
-    @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
-    def sample(params, cache, leads, live_B, numbers_B, key, piece, temperature):
-      turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
-      end = ResponseEnd(self.tokenizer.stops, self.tokenizer.pad)
-      return respond(self.model, self.sampling, end, params, cache, turn)
+@functools.cache
+def compiled_functions(model: Model, sampling: Sampling, end: ResponseEnd, mesh: Mesh) -> CompiledFunctions:
+  """The jitted functions of all generators that differ in their parameters alone. They donate the caches, so a
+  conversation never holds two."""
+  split = placement.cache_shardings(model.config, mesh)
+  jit = functools.partial(jax.jit, out_shardings=split)
 
-    @functools.partial(jit, donate_argnums=0)
-    def rewind(cache, index):
-      before_1S = jnp.arange(cache.segments_BS.shape[1])[None] < index
-      return cache.replace(index=index, segments_BS=jnp.where(before_1S, cache.segments_BS, 0))
+  @functools.partial(jit, donate_argnums=1)
+  def read(params, cache, inputs):
+    return model.extend(params, cache, inputs)[1]
 
-    make_empty = jit(functools.partial(empty, self.model.config), static_argnums=(0, 1))
-    return CompiledFunctions(make_empty, read, sample, jit(grow, static_argnums=1), rewind)
+  @functools.partial(jax.jit, donate_argnums=1, out_shardings=(split, None))
+  def sample(params, cache, leads, live_B, numbers_B, key, piece, temperature):
+    turn = TurnInputs(leads, leads.positions_BT[:, 0] + 1, live_B, numbers_B, key, piece, temperature)
+    return respond(model, sampling, end, params, cache, turn)
+
+  @functools.partial(jit, donate_argnums=0)
+  def rewind(cache, index):
+    before_1S = jnp.arange(cache.segments_BS.shape[1])[None] < index
+    return cache.replace(index=index, segments_BS=jnp.where(before_1S, cache.segments_BS, 0))
+
+  make_empty = jit(functools.partial(empty, model.config), static_argnums=(0, 1))
+  return CompiledFunctions(make_empty, read, sample, jit(grow, static_argnums=1), rewind)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,7 +229,7 @@ def responses(settings: ChatSettings, conversation: Conversation,
     placed = shard_rows(generator.mesh, (leads, live_B, numbers_B))
     cache, sampled = generator.compiled.sample(generator.params, conversation.cache, *placed, settings.key,
                                                np.int32(piece), np.float32(settings.temperature))
-    tokens_BR, logprobs_BR, lengths_B, steps = jax.device_get(
+    tokens_BR, logprobs_BR, lengths_B, steps = hosts.whole_arrays(
         (sampled.tokens_BR, sampled.logprobs_BR, sampled.lengths_B, sampled.steps))
     before = [len(generation.tokens) for generation in generations]
     generations = [

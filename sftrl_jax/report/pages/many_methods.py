@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sftrl_jax.report.figures import study_figures, style
 from sftrl_jax.report.figures.rows import Row, curve_rows, effect_rows
 from sftrl_jax.report.labels import percent, plain, plot_text, temperature_label
+from sftrl_jax.report.pages import forgetting
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
-from sftrl_jax.report.pages.matched import matched_blocks, pareto_blocks
+from sftrl_jax.report.pages.matched import matched_blocks
 from sftrl_jax.report.pages.study_page import (
   Chapter,
   cell,
@@ -80,7 +81,7 @@ def results(chapter: Chapter) -> list[Block]:
       f"a row: the start of a method that has other bases. Orange: {study.reference_label}.")))
   blocks += _curves(study, order, out)
   blocks += [_gaps_table(study, effects, order), Heading("Shifted success at the same success in distribution"),
-             *matched_blocks(study, effects), *reach_blocks(study), *pareto_blocks(study, out)]
+             *matched_blocks(study, effects), *reach_blocks(study), *forgetting.study_blocks(study, out)]
   return [*blocks, *key_differences(study, effects, order), *verdicts(chapter, order)]
 
 

@@ -1,13 +1,12 @@
 """Shifted success at the same success in distribution: the frontier, the matched comparison and early stopping."""
 
 import math
-import pathlib
 from collections.abc import Sequence
 
 from sftrl_jax.report.figures import study_figures
-from sftrl_jax.report.figures.pareto_figure import looks, pareto, pareto_rows, with_ema
 from sftrl_jax.report.figures.rows import frontier_rows, matched_rows
 from sftrl_jax.report.labels import count, flops_text, points_range, temperature_label
+from sftrl_jax.report.pages import forgetting
 from sftrl_jax.report.pages.blocks import Block, Heading, Picture, Table, Text
 from sftrl_jax.report.pages.study_page import Chapter, cell, dagger
 from sftrl_jax.report.pages.tables.reach_table import reach_blocks
@@ -33,23 +32,7 @@ def trade(chapter: Chapter) -> list[Block]:
         f"{study.reference_label} read where its curve first reaches the other method's final {rate} in distribution "
         "(linear between evaluations), against that method's end. Numbers at the right: the difference in points.")))
   return [*blocks, *matched_blocks(study, effects), *_early_table(study, effects), *reach_blocks(study),
-          *pareto_blocks(study, out)]
-
-
-def pareto_blocks(study: Study, out: pathlib.Path) -> list[Block]:
-  """What is learned against what is forgotten, every method in one figure; [] for a study without probes."""
-  rows = pareto_rows(study)
-  if not rows:
-    return []
-  variants = {variant: study.labels.variant(variant) for variant in dict.fromkeys(row["variant"] for row in rows)}
-  inside = f"{MEASURE_LABELS[study.measure]}, {study.labels.variant(study.id)}"
-  methods = with_ema(study.methods, rows)
-  figure = pareto(rows, methods, looks(list(methods), study.reference), variants, inside)
-  return [Heading("What is learned against what is forgotten"), Picture(study_figures.save(
-      figure, rows, out / "pareto.png"), (
-          "Success under the shift and on probes, tasks from before this training, against success in distribution: "
-          "mean over bases along each method's run, from the grey start to the dot. Further right at the same height: "
-          "more learned at the price of no more forgetting."))]
+          *forgetting.study_blocks(study, out)]
 
 
 def matched_blocks(study: Study, effects: Effects) -> list[Block]:

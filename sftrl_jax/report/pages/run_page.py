@@ -4,10 +4,10 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from sftrl_jax.report.figures import pareto_figure, proxy_figure, run_figures, study_figures, style
+from sftrl_jax.report.figures import proxy_figure, run_figures, study_figures, style
 from sftrl_jax.report.figures.rows import verdict_groups
 from sftrl_jax.report.labels import flops_text, merge_labels, percent, plain, points, seconds_text, temperature_label
-from sftrl_jax.report.pages import alarms_box, transcripts
+from sftrl_jax.report.pages import alarms_box, forgetting, transcripts
 from sftrl_jax.report.pages.blocks import Block, Bullets, Heading, Notice, Picture, Table, Text
 from sftrl_jax.report.pages.tables.responses_table import response_blocks
 from sftrl_jax.report.read_workdir import read_episodes
@@ -32,6 +32,7 @@ def state(run: Run) -> list[Block]:
       ("start", str(run.config.get("start", "–"))),
       ("steps", f"{run.last('step', 0):g}"),
       ("time", seconds_text(run.last("seconds"))),
+      ("peak memory", f"{run.most('memory/peak_gib'):.2f} GiB" if math.isfinite(run.most("memory/peak_gib")) else "–"),
       ("tokens", f"{run.last('tokens', 0):,.0f}"),
       ("FLOPs", f"{charged['total']} (training {charged['train']}, rollouts {charged['rollout']}, scoring "
                 f"{charged['score']})"))
@@ -42,9 +43,9 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
   """Start and end by variant, and success against compute."""
   rows = run_figures.success_rows([(run.name, run)])
   if not rows:
-    return [Text("This run has no evaluations (evals.jsonl is empty or absent).")]
+    return [Text("This run has no evaluations (evals.jsonl is empty or absent)."), *forgetting.run_blocks(run, out)]
   if not any(e.verifies for e in run.evaluations):
-    return _scored_evaluations(run)
+    return [*_scored_evaluations(run), *forgetting.run_blocks(run, out)]
   lines = []
   for variant in dict.fromkeys(row["variant"] for row in rows):
     for temperature in sorted({row["temperature"] for row in rows}):
@@ -64,22 +65,7 @@ def evaluations(run: Run, out: pathlib.Path) -> list[Block]:
       Table(("variant", "decoding", "start", "last (95%)", "change", "episodes", "attempts", "KL"), tuple(lines), (
           "An attempt is a try at a point: an episode succeeds if every point is right within so many."
           if any(e.attempts_of == "point" for e in run.evaluations) else ""))]
-  return blocks + _forgetting(run, out) + response_blocks(run)
-
-
-def _forgetting(run: Run, out: pathlib.Path) -> list[Block]:
-  """What is learned against what is forgotten; [] for a run without probes."""
-  rows = pareto_figure.pareto_rows_of_run(run)
-  if not rows:
-    return []
-  variants = {variant: run.labels.variant(variant) for variant in dict.fromkeys(row["variant"] for row in rows)}
-  inside = next(run.labels.variant(e.variant) for e in run.evaluations if not e.probe)
-  methods, colour = pareto_figure.with_ema({run.name: run.name}, rows), style.verb_colour(run.verb)
-  look = dict(zip(methods, ((colour, "-"), (style.MORE[0], "-")), strict=False))
-  figure = pareto_figure.pareto(rows, methods, look, variants, f"success, {inside}")
-  return [Picture(study_figures.save(figure, rows, out / "pareto.png"), (
-      "Success on probes, tasks from before this training, against success in distribution, from the grey start to the "
-      "dot: what is learned against what is forgotten."))]
+  return blocks + forgetting.run_blocks(run, out) + response_blocks(run)
 
 
 def _scored_evaluations(run: Run) -> list[Block]:

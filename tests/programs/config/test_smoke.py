@@ -143,6 +143,12 @@ def test_only_what_makes_it_long_or_large_is_changed(path, monkeypatch):
   assert changed and all(any(key == one or key.startswith(f"{one}.") for one in decided) for key in changed)
 
 
+def test_tasks_are_asked_of_a_few_documents():
+  small = smoke.smoke({"evals": {"tasks": ("a", "b"), "task_limit": 500}, "model": {}})
+  assert small.evals.task_limit == 2 and small.evals.tasks == ("a", "b")
+  assert "task_limit" not in smoke.smoke({"evals": {}, "model": {}}).evals
+
+
 def test_the_last_word_is_never_the_files_own_choice(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text("def get_config(word='none'):\n  return dict(seed=7, env=dict(name=word), model=dict(layers=1))\n")

@@ -160,6 +160,21 @@ def test_a_run_does_not_go_on_with_other_prompts(tmp_path):
   assert not user_files.digests({"env": {"name": "prompts", "path": "owner/name"}})   # of the hub
 
 
+def test_a_run_does_not_go_on_with_other_tasks(tmp_path):
+  folder = tmp_path / "tasks"
+  (folder / "deep").mkdir(parents=True)
+  for name in ("a.yaml", "deep/b.yml", "own.py", "rows.jsonl"):
+    (folder / name).write_text("x = 1\n")
+  config = {"evals": {"tasks": ("a",), "task_path": str(folder)}, "reward": ""}
+  assert {path.rpartition("/")[2] for path in user_files.digests(config)} == {"a.yaml", "b.yml", "own.py"}
+  user_files.record(config, tmp_path)
+  (folder / "deep" / "b.yml").write_text("x = 2\n")
+  with pytest.raises(ConfigError, match=r"b\.yml has changed since the run"):
+    user_files.refuse_changed(config, tmp_path)
+  assert not user_files.digests({"evals": {"tasks": ("a",), "task_path": ""}})
+  assert not user_files.digests({"evals": {"tasks": (), "task_path": str(folder)}})
+
+
 def test_a_reward_is_a_function_by_path(file):
   assert user_files.reward(f"{file}:reward")((), "", None) == 1.0
   for name, message in (("length", "path/to/file.py:function"), (f"{file}:THREE", "of type int"),

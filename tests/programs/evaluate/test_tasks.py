@@ -8,10 +8,6 @@ import shlex
 import pytest
 
 from sftrl_jax.main import main
-from sftrl_jax.parallel import hosts
-from sftrl_jax.programs.config.errors import AbortAllProcesses
-from sftrl_jax.programs.evaluate import tasks
-from sftrl_jax.programs.evaluate.task_options import TaskOptions
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = "tiny_choice,tiny_answer,tiny_text"
@@ -89,8 +85,8 @@ def test_a_run_of_bytes_is_asked_at_its_step(ask, pair_config, tmp_path):
     (["--tasks=tiny_answer"], "--tasks=tiny_answer: the model cannot read this task")])
 def test_what_a_run_with_a_closed_vocabulary_cannot_be_asked_is_one_error_and_writes_nothing(
     words, message, ask, finished, tmp_path, monkeypatch):
-  from sftrl_jax.programs.evaluate import likelihood
-  monkeypatch.setattr(likelihood.LikelihoodScorer, "compiled", property(lambda self: pytest.fail("It compiles.")))
+  from sftrl_jax.programs.harness import likelihood
+  monkeypatch.setattr(likelihood, "score_rows", lambda model: pytest.fail("It compiles."))
   code, lines, printed = ask(finished("sft"), *words)
   assert code == 1 and printed.err.count("error: ") == 1 and message in printed.err
   assert not (tmp_path / "out").exists() and not lines
@@ -108,23 +104,6 @@ def test_the_workdir_of_a_run_is_not_written_into(finished, task_folder, capsys)
   home = finished("sft")
   assert main(["evaluate", str(home), "--tasks=tiny_choice", f"--task_path={task_folder}", f"--workdir={home}"]) == 1
   assert "is the workdir of a run" in capsys.readouterr().err and not (home / "tasks.jsonl").exists()
-
-
-def test_several_processes_are_refused_by_all_of_them(monkeypatch):
-  monkeypatch.setattr(hosts, "several", lambda: True)
-  with pytest.raises(AbortAllProcesses, match="--tasks runs in one process"):
-    tasks.run("smollm2", TaskOptions(("arc_easy",)))
-
-
-def test_groups_and_values_that_are_none(task_folder):
-  results = {"results": {"all": {"name": "all", "acc,none": 0.5, "acc_stderr,none": "N/A", "sample_len": 7},
-                         "part": {"acc,none": float("nan"), "acc_stderr,none": 0.1, "alias": " - part"}},
-             "n-samples": {"part": {"original": 9, "effective": 7}}, "n-shot": {"all": 2, "part": 2},
-             "versions": {"all": 1}, "higher_is_better": {"all": {"acc": True}}, "group_subtasks": {"all": ["part"]}}
-  first, second = tasks.lines_of(results, {"limit": None})
-  assert (first["value"], first["stderr"], first["group"], first["n"], first["documents"]) == (0.5, None, True, 7, None)
-  assert (second["value"], second["stderr"], second["group"], second["n"]) == (None, 0.1, False, 7)
-  assert len(tasks.table([first, second]).splitlines()) == 4
 
 
 def test_the_example_of_the_page_runs(tiny_home, monkeypatch, capsys, tmp_path):

@@ -1,11 +1,7 @@
 """Two real processes train as one does, leave checkpoints that one goes on from, and end with one another."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -107,7 +103,7 @@ for name, program in (("sft", sft), ("rl", rl), ("evaluated", None), ("pairs", p
 
 
 @pytest.fixture(scope="module")
-def pair(tiny, pair_config, tmp_path_factory):
+def pair(tiny, pair_config, run_in_two, tmp_path_factory):
   """(home of the workdirs, [(exit code, output)] of both): `sft` and `rl` are whole runs, `killed` is not."""
   home = tmp_path_factory.mktemp("pair")
   killed = tiny("sft", steps=100_000, checkpoint__every=1, evals__variants="()")
@@ -115,27 +111,6 @@ def pair(tiny, pair_config, tmp_path_factory):
       "rl", evals__variants="('id_seen',)", evals__expert_episodes=99, evals__samples=2),
              "pairs": pair_config("reward", steps=2), "killed": killed}
   return home, run_in_two(CHILD, {name: config.to_dict() for name, config in configs.items()}, home)
-
-
-def run_in_two(code, configs, home):
-  """[(exit code, output)] of two processes that run `code` together."""
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-  flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
-  children = []
-  for process in range(2):
-    environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "LOCAL_DEVICES": "1", "SFTRL_PROCESSES": "2",
-                   "SFTRL_COORDINATOR": f"127.0.0.1:{port}", "SFTRL_PROCESS": str(process),
-                   "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-                   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    children.append(subprocess.Popen([sys.executable, "-c", code, json.dumps(configs), str(home)], env=environment,
-                                     text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-  try:
-    told = [child.communicate(timeout=600)[0] for child in children]
-  finally:
-    for child in children:
-      child.kill()   # one that waits for another would outlive the tests
-  return list(zip([child.returncode for child in children], told, strict=True))
 
 
 def test_a_config_that_differs_is_told_once(pair):
@@ -154,7 +129,7 @@ def test_two_processes_do_what_one_does(pair, finished, lines_of, verb):
   for ours, theirs in lines:
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"seconds", "compile/count", "compute/rollout_flops", "compute/total_flops"}:
-      if not name.startswith(("timing_s", "throughput", "compute/chip_hours")):
+      if not name.startswith(("timing_s", "throughput", "memory", "compute/chip_hours")):
         assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5), name
   if verb == "rl":
     played = ("train", "id_seen")   # the variants that both have played
@@ -218,7 +193,8 @@ for name, config in json.loads(sys.argv[1]).items():
 """
 
 
-def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny, run_of, lines_of, tmp_path):
+def test_two_processes_are_scored_by_a_reward_model_as_one_is(
+    reward_home, tiny, run_of, run_in_two, lines_of, tmp_path):
   config = tiny("rl", reward="", reward_model__start=reward_home(tmp_path / "reward", bias=0.1),
                 ppo__kl_target=5.0, ppo__kl_horizon=16, evals__variants="('id_seen',)")
   run_of(config, tmp_path / "one")
@@ -235,7 +211,7 @@ def test_two_processes_are_scored_by_a_reward_model_as_one_is(reward_home, tiny,
 
 
 @pytest.fixture(scope="module")
-def readers(pictured, tmp_path_factory):
+def readers(pictured, run_in_two, tmp_path_factory):
   """(home of the workdirs, {name: config}, [(exit code, output)]) of two processes that train on pictures: by SFT, on
   rows of which two share one, and by PPO. Pictures matter: the connector is large from the start."""
   home = tmp_path_factory.mktemp("readers")

@@ -1,5 +1,8 @@
 """A run that cannot fit is refused by its key before anything is loaded."""
 
+import pathlib
+import types
+
 import pytest
 
 from sftrl_jax.programs.config.errors import ConfigError
@@ -34,3 +37,14 @@ def test_a_run_larger_than_memory_is_refused_by_its_key(tiny, method, keys, mess
   with pytest.raises(ConfigError, match=message):
     memory.refuse_larger(*built(tiny, method, **keys))
   memory.refuse_larger(*built(tiny, method))
+
+
+def test_the_peak_is_that_of_the_process_or_of_the_fullest_device(monkeypatch):
+  status = pathlib.Path("/proc/self/status")
+  if status.is_file():
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    assert memory.peak_gib() == pytest.approx(int(lines["VmHWM"].split()[0]) / 2**20, rel=0.05)
+  stats = [{"peak_bytes_in_use": 3 * 2**30, "bytes_limit": 2**34}, {"peak_bytes_in_use": 2**30}, None]
+  devices = [types.SimpleNamespace(memory_stats=lambda stat=stat: stat) for stat in stats]
+  monkeypatch.setattr(memory.jax, "local_devices", lambda: devices)
+  assert memory.peak_gib() == 3.0

@@ -19,6 +19,14 @@ def test_numbers_out_of_range_name_their_key(fields, word):
     sections.ComputeConfig(**fields)
 
 
+@pytest.mark.parametrize("fields, word", [
+    (dict(tasks=("a", "b", "a")), "tasks"), (dict(tasks=("",)), "tasks"), (dict(task_limit=-1), "task_limit"),
+    (dict(task_shots=-2), "task_shots")])
+def test_tasks_are_named_once(fields, word):
+  with pytest.raises(ValueError, match=f"^{word} is"):
+    sections.EvalsConfig(**fields)
+
+
 def test_a_name_chooses_the_section_of_a_model_and_a_path_that_of_data():
   assert sections.model_section({}) is sections.model_section({"name": "decoder"}) is DecoderConfig
   assert sections.model_section({"name": "pretrained"}) is PretrainedConfig

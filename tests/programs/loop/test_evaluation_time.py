@@ -33,6 +33,13 @@ def test_a_share_above_a_fifth_is_said_with_what_to_change(position):
   assert "--config.evals.at" in text and "--config.evals.every" in note(run(every=10), position, 40.0)
 
 
+def test_tasks_are_named_beside_episodes():
+  assert "begin it with about --config.evals.task_limit, or fewer" in note(run(tasks=("a",)), Position(
+      step=20, seconds=80.0), 40.0)
+  both = note(run(tasks=("a",), variants=("x",)), Position(step=20, seconds=80.0), 40.0)
+  assert "about --config.evals.task_limit, --config.evals.episodes=" in both
+
+
 def test_a_budget_of_flops_counts_as_steps_do():
   half = Position(step=7, seconds=70.0, train_flops=5e9)
   assert "20.0 s each, beside 140 s of steps" in note(run(10**6, 1e10), half, 20.0)

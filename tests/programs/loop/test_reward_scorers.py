@@ -237,7 +237,7 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(straight, rlhf,
   run_of(rlhf("rl", steps=5), tmp_path)
   evals = lines_of(tmp_path, "evals.jsonl")
   run_of(rlhf("rl"), tmp_path)
-  timed = ("timing_s", "throughput", "seconds", "compute/chip", "compile")
+  timed = ("timing_s", "throughput", "memory", "seconds", "compute/chip", "compile")
   same = lambda home, name: [{key: value for key, value in line.items() if not key.startswith(timed)}
                              for line in lines_of(home, name)]
   assert same(tmp_path, "metrics.jsonl") == same(straight, "metrics.jsonl")

@@ -49,7 +49,7 @@ class Stopped(Exception):
 
 def story(lines_of, workdir):
   """The lines of metrics.jsonl without what depends on the clock."""
-  clocks = ("seconds", "timing_s", "throughput", "compute/chip_hours", "compile/count")
+  clocks = ("seconds", "timing_s", "throughput", "memory", "compute/chip_hours", "compile/count")
   return [{key: value for key, value in line.items() if not key.startswith(clocks)}
           for line in lines_of(workdir, "metrics.jsonl")]
 

@@ -23,7 +23,7 @@ WORDS = ("sft", "--config=configs/general_points/sft.py:smoke", "--config.log.re
          "--config.rollout.shrink=()", "--config.model.layers=1")
 DAMAGE = (lambda entry: b"", lambda entry: b"\0" * len(entry), lambda entry: entry[: len(entry) // 2],
           lambda entry: entry[:-9] + bytes([entry[-9] ^ 1]) + entry[-8:], lambda entry: b"\xff" + entry[1:])
-CLOCKS = ("seconds", "timing_s", "throughput", "compute/chip_hours")
+CLOCKS = ("seconds", "timing_s", "throughput", "memory", "compute/chip_hours")
 
 
 def trained(workdir, cache):

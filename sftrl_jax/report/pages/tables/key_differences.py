@@ -14,6 +14,8 @@ from sftrl_jax.report.stats.bootstrap import MIN_BASES
 from sftrl_jax.report.stats.choices import Choice
 from sftrl_jax.report.stats.effects import Effects
 
+MEMORY = "peak memory, GiB"
+
 
 def key_differences(study: Study, effects: Effects, order: Sequence[str]) -> list[Block]:
   """The table and the recommendations; [] where no run has finished."""
@@ -38,19 +40,26 @@ def _table(study: Study, effects: Effects, order: Sequence[str], temperature: fl
         f"{100 * float(np.std(shift.per_base, ddof=1)):.1f}" if shift and shift.bases > 1 else "–",
         flops_text(of_runs(lambda run: last_value(run, lambda e: e.flops, study.id))),
         seconds_text(of_runs(lambda run: run.last("seconds"))),
+        _gib(of_runs(lambda run: run.most("memory/peak_gib"))),
         nats(of_runs(lambda run: last_value(run, lambda e: e.kl, study.id))),
         percent(of_runs(lambda run: last_value(run, lambda e: e.share("legal", "responses"), study.id))),
         _pass_at(study, runs), str(len(study.bases) * len(study.seeds) - sum(run.finished for run in runs))))
   header = ("method", f"gain, {study.labels.variant(study.id)}", f"change, {study.labels.variant(study.ood)}",
-            "change, probes", "spread of the shifted change", "FLOPs", "training time", "KL, nats a token",
-            "valid form", "pass@k", "runs not finished")
+            "change, probes", "spread of the shifted change", "FLOPs", "training time", MEMORY,
+            "KL, nats a token", "valid form", "pass@k", "runs not finished")
   shown = [0, *(index for index in range(1, len(header)) if any(row[index] not in ("–", "0") for row in rows))]
   choose = lambda cells: tuple(cells[index] for index in shown)
   return Table(choose(header), tuple(map(choose, rows)), (
       f"{MEASURE_LABELS[study.measure].capitalize()}, {temperature_label(temperature)}: points from the run's own "
       "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases. "
       "Probes are tasks from before this training. Training time is that of steps, without evaluations, on a machine "
-      "that several runs may share."))
+      "that several runs may share."
+      + (" Peak memory is that of the fullest accelerator, on CPUs of the whole process." if MEMORY in choose(header)
+         else "")))
+
+
+def _gib(value: float) -> str:
+  return f"{value:.2f}" if math.isfinite(value) else "–"
 
 
 def _pass_at(study: Study, runs: Sequence[Run]) -> str:

@@ -1,3 +1,5 @@
+import json
+
 from sftrl_jax.report import read_workdir
 from sftrl_jax.report.pages.blocks import Table, Text
 from sftrl_jax.report.pages.tables.key_differences import key_differences
@@ -19,6 +21,18 @@ def test_a_row_has_what_was_measured_of_a_method_and_no_column_is_empty(arms_stu
   for column in table.header:
     assert any(row[column] not in ("–", "") for row in rows.values()), column
   assert isinstance(advice, Text)
+
+
+def test_peak_memory_is_the_most_of_any_process_of_a_run_and_absent_without_it(make_study, log_lines, tmp_path):
+  home = make_study(tmp_path, bases=2, episodes=20)
+  _, (_, table, *_) = blocks(home)
+  assert not any("memory" in column for column in table.header) and "Peak memory" not in table.caption
+  for base, gib in ((0, (3.0, 2.0)), (1, (2.0, "nan"))):   # the second process of base 0 held less
+    for number, value in enumerate(gib):
+      log_lines(home / "runs" / f"base-{base}-ppo-0", json.dumps({"step": 500 + number, "memory/peak_gib": value}))
+  study, (_, table, *_) = blocks(home)
+  memory = {row[0]: row[table.header.index("peak memory, GiB")] for row in table.rows}
+  assert memory == {study.methods["sft"]: "–", study.methods["ppo"]: "2.50"} and "Peak memory" in table.caption
 
 
 def test_the_advice_names_the_largest_value_of_each_purpose(whole_study):

@@ -1,14 +1,18 @@
-"""The options of `sftrl evaluate FROM --tasks=...`."""
+"""Which tasks are asked and how: the flags of `sftrl evaluate FROM --tasks=...`, or keys of config.evals."""
 
 import dataclasses
 from collections.abc import Mapping, Set
 
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.values import LARGEST
+from sftrl_jax.programs.experiment.sections import EvalsConfig
 
 FLAGS = ("--limit", "--shots", "--task_path", "--dtype")   # besides --tasks
 SWITCHES = ("--chat",)
 EXCLUDED = ("--interpolate", "--weights")
+# What options are called in a config, beside the flags of their names.
+CONFIG_KEYS = {"tasks": "evals.tasks", "task_path": "evals.task_path", "limit": "evals.task_limit",
+               "shots": "evals.task_shots", "chat": "evals.task_chat"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +24,8 @@ class TaskOptions:
   shots: examples before each question (-1: the task's own number)
   task_path: a directory of a user's own task files ("": none)
   chat: whether prompts are written by the model's chat template
-  dtype: as of decoder.open_decoder
+  dtype: as of open_decoder.open_decoder
+  of_config: whether a config names them, and not a command line
   """
 
   tasks: tuple[str, ...]
@@ -29,6 +34,19 @@ class TaskOptions:
   task_path: str = ""
   chat: bool = False
   dtype: str = ""
+  of_config: bool = False
+
+  def name_of(self, option: str) -> str:
+    """What errors call an option: a flag, or a key of the config."""
+    return f"config.{CONFIG_KEYS[option]}" if self.of_config else f"--{option}"
+
+
+def options_of(evals: EvalsConfig) -> TaskOptions | None:
+  """The options that a run's config names; None where it asks no tasks."""
+  if not evals.tasks:
+    return None
+  return TaskOptions(tuple(evals.tasks), evals.task_limit, evals.task_shots, evals.task_path, evals.task_chat,
+                     of_config=True)
 
 
 def read_options(flags: Mapping[str, str], switches: Set[str] = frozenset()) -> TaskOptions | None:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from sftrl_jax.inputs import Inputs, left_pad
 from sftrl_jax.models import Model
 from sftrl_jax.objectives.logprobs import logprobs
-from sftrl_jax.parallel import mesh as meshes
+from sftrl_jax.parallel import hosts, mesh as meshes
 from sftrl_jax.parallel.mesh import shard_rows
 
 SHORTEST = 32   # tokens of the shortest row
@@ -68,29 +68,30 @@ class Batch(NamedTuple):
   alternatives: bool
 
 
+@functools.cache
+def score_rows(model: Model) -> Callable[[dict, Inputs, jax.Array, bool], tuple[jax.Array, jax.Array]]:
+  """jit of (params, inputs, targets_BT of the last columns, alternatives) -> (logprobs_BT, whether each is the
+  likeliest), one for all parameters of a model."""
+
+  @functools.partial(jax.jit, static_argnums=3)
+  def score(params: dict, inputs: Inputs, targets_BT: jax.Array, alternatives: bool) -> tuple[jax.Array, jax.Array]:
+    rows, columns = targets_BT.shape
+    hidden_BTD = model.hidden(params, inputs)
+    hidden_BTD = jnp.repeat(hidden_BTD[:, -1:], columns, axis=1) if alternatives else hidden_BTD[:, -columns:]
+    logprobs_BT, _, greedy_BT = logprobs(hidden_BTD, model.unembedding(params), targets_BT,
+                                         chunk=max(1, MOST_LOGITS // rows), readout=model.readout)
+    return logprobs_BT, greedy_BT
+
+  return score
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LikelihoodScorer:
-  """A model with training parameters over a mesh that may split rows."""
+  """A model with training parameters over a mesh that may split rows. Of several processes, all score the same."""
 
   model: Model
   params: dict
   mesh: Mesh
-
-  @functools.cached_property
-  def compiled(self) -> Callable:
-    """jit: (params, inputs, targets_BT of the last columns, alternatives) -> (logprobs_BT, whether each is the
-    likeliest)."""
-
-    @functools.partial(jax.jit, static_argnums=3)
-    def score(params: dict, inputs: Inputs, targets_BT: jax.Array, alternatives: bool) -> tuple[jax.Array, jax.Array]:
-      rows, columns = targets_BT.shape
-      hidden_BTD = self.model.hidden(params, inputs)
-      hidden_BTD = jnp.repeat(hidden_BTD[:, -1:], columns, axis=1) if alternatives else hidden_BTD[:, -columns:]
-      logprobs_BT, _, greedy_BT = logprobs(hidden_BTD, self.model.unembedding(params), targets_BT,
-                                           chunk=max(1, MOST_LOGITS // rows), readout=self.model.readout)
-      return logprobs_BT, greedy_BT
-
-    return score
 
   def score(self, pairs: Sequence[Pair], after_each: Callable[[int], None] = lambda count: None) -> list[Likelihood]:
     """The likelihood of each pair, in their order.
@@ -104,7 +105,7 @@ class LikelihoodScorer:
       for number, row in enumerate(batch.rows):
         targets_BT[number, batch.columns - len(row.targets):] = row.targets
       placed = shard_rows(self.mesh, (inputs, targets_BT))
-      logprobs_BT, greedy_BT = jax.device_get(self.compiled(self.params, *placed, batch.alternatives))
+      logprobs_BT, greedy_BT = hosts.whole_arrays(score_rows(self.model)(self.params, *placed, batch.alternatives))
       before = len(likelihoods)
       for row, logs_T, greedy_T in zip(batch.rows, logprobs_BT, greedy_BT, strict=False):
         own = slice(batch.columns - len(row.targets), None)

@@ -4,7 +4,7 @@ import pytest
 
 from sftrl_jax.main import scan
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.evaluate.task_options import TaskOptions, read_options
+from sftrl_jax.programs.harness.task_options import TaskOptions, read_options
 
 
 def options(*words):

@@ -1,21 +1,25 @@
 """Tasks of lm-eval, EleutherAI's harness: its own, and those of a user's YAML files. All are loaded, with their data,
 before a model is.
 
-A YAML file of --task_path may name Python functions (`!function`), which run here: it is the user's own code.
+A YAML file of the user's task_path may name Python functions (`!function`), which run here: it is the user's own code.
 """
 
+import dataclasses
 import difflib
+import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from random import seed as seed_python
+from random import getstate, seed as seed_python, setstate
 from typing import Any
 
-from numpy.random import seed as seed_numpy
+from numpy.random import get_state, seed as seed_numpy, set_state
 
-from sftrl_jax.programs.config.errors import ConfigError, first_line
-from sftrl_jax.programs.evaluate.task_options import TaskOptions
+from sftrl_jax.parallel import hosts
+from sftrl_jax.programs.config.errors import AbortAllProcesses, ConfigError, first_line
+from sftrl_jax.programs.harness.task_options import TaskOptions
 
 PACKAGE = "lm_eval"
 INSTALL = "pip install 'sftrl-jax[eval]'"
@@ -27,16 +31,37 @@ SAMPLING_KEYS = {"until", "do_sample", "temperature", "top_k", "top_p", *LENGTH_
 WITHOUT_EFFECT = {"num_beams": 1, "repetition_penalty": 1, "length_penalty": 1}   # at these values
 
 
-def check_installed() -> None:
+def check_installed(options: TaskOptions) -> None:
   """ConfigError where lm-eval is not installed."""
   if importlib.util.find_spec(PACKAGE) is None:
-    raise ConfigError(f"--tasks needs the package lm-eval, which is not installed: {INSTALL}.")
+    raise ConfigError(f"{options.name_of('tasks')} needs the package lm-eval, which is not installed: {INSTALL}.")
 
 
-def load(options: TaskOptions) -> dict:
-  """The tasks as lm-eval's evaluator takes them: {"tasks": {name: task}, "groups": {name: group}}, few-shot examples
-  chosen. ConfigError for a name that is none, for data that is not there, and for a task that cannot be asked."""
-  check_installed()
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedTasks:
+  """Tasks of lm-eval with their data, and how they are asked.
+
+  tasks, groups: by name, as lm-eval's evaluator takes them
+  generators: states of Python's and NumPy's global generators after loading, from which some tasks draw on
+  """
+
+  options: TaskOptions
+  tasks: dict[str, Any]
+  groups: dict[str, Any]
+  generators: tuple[Any, Any]
+
+  def restart(self) -> None:
+    """All draws begin as after loading: whoever asks again, at a later step or after a resume, asks the same."""
+    for task in self.tasks.values():
+      task.set_fewshot_seed(seed=SEED)
+    setstate(self.generators[0])
+    set_state(self.generators[1])
+
+
+def load(options: TaskOptions) -> LoadedTasks:
+  """The tasks, few-shot examples chosen. ConfigError for a name that is none, for data that is not there, and for a
+  task that cannot be asked."""
+  check_installed(options)
   # A pool that is forked beside JAX's threads may never return.
   os.environ.setdefault("DISABLE_MULTIPROC", "1")
   manager = _manager(options)
@@ -54,9 +79,43 @@ def load(options: TaskOptions) -> dict:
     tasks |= loaded["tasks"]
     groups |= loaded["groups"]
   for name, task in tasks.items():
-    _refuse(name, task)
+    _refuse(name, task, options)
     _set_shots(task, options.shots)
-  return {"tasks": tasks, "groups": groups}
+  return LoadedTasks(options, tasks, groups, (getstate(), get_state()))
+
+
+def load_together(options: TaskOptions) -> LoadedTasks:
+  """`load` in every process, sorted by name. AbortAllProcesses where one cannot load them, or loads other requests."""
+  if not hosts.several():
+    return load(options)
+  loaded, message = None, ""
+  try:
+    loaded = load(options)
+    # Python orders sets of names otherwise in every process.
+    loaded = dataclasses.replace(loaded, tasks=dict(sorted(loaded.tasks.items())))
+  except ConfigError as error:
+    message = str(error)
+  records = hosts.gathered([message, digest(loaded) if loaded else ""])
+  for process, (theirs, _) in enumerate(records):
+    if theirs:
+      raise AbortAllProcesses(message or f"Process {process} cannot ask these tasks: {first_line(ValueError(theirs))}")
+  apart = [process for process, (_, theirs) in enumerate(records) if theirs != records[0][1]]
+  if apart:
+    raise AbortAllProcesses(f"{options.name_of('tasks')}={','.join(options.tasks)}: process {apart[0]} would ask other "
+                            "requests than process 0: give all of them the same lm-eval, the same data (HF_HOME) and "
+                            f"the same files of {options.name_of('task_path')}.")
+  return loaded
+
+
+def digest(loaded: LoadedTasks) -> str:
+  """sha256 of all requests, without chat templates."""
+  sha256 = hashlib.sha256()
+  loaded.restart()
+  for name, task in loaded.tasks.items():
+    task.build_all_requests(limit=loaded.options.limit or None)
+    for instance in task.instances:
+      sha256.update(json.dumps([name, instance.request_type, instance.args], default=str).encode())
+  return sha256.hexdigest()
 
 
 def requests(tasks: Iterable[Any], options: TaskOptions) -> Iterable[tuple[str, str]]:
@@ -85,7 +144,7 @@ def _manager(options: TaskOptions) -> Any:
     return TaskManager()
   folder = Path(options.task_path)
   if not folder.is_dir():
-    raise ConfigError(f"--task_path={folder} is no directory: give one with YAML files of tasks.")
+    raise ConfigError(f"{options.name_of('task_path')}={folder} is no directory: give one with YAML files of tasks.")
   own = TaskManager(include_path=str(folder), include_defaults=False)
   entries = [own.task_index.get(name) for name in options.tasks]
   if all(entry is not None and entry.kind in (Kind.TASK, Kind.PY_TASK) for entry in entries):
@@ -98,32 +157,34 @@ def _unknown(name: str, names: list[str], options: TaskOptions) -> str:
   near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
   where = f"lm-eval {lm_eval.__version__}"
   if options.task_path:
-    where += f" or of --task_path={options.task_path}"
-  guess = f": did you mean {' or '.join(near)}?" if near else ": see its list of tasks, or give --task_path=DIR."
-  return f"--tasks names {name!r}, which is no task of {where} ({len(names)} names){guess}"
+    where += f" or of {options.name_of('task_path')}={options.task_path}"
+  guess = f": did you mean {' or '.join(near)}?" if near else (
+      f": see its list of tasks, or give {options.name_of('task_path')}=DIR.")
+  return f"{options.name_of('tasks')} names {name!r}, which is no task of {where} ({len(names)} names){guess}"
 
 
 def _not_loaded(name: str, error: Exception, options: TaskOptions) -> str:
   way_out = ("paths in its YAML file are relative to the directory of this command" if options.task_path else
              "data comes from the Hugging Face Hub, or from its cache (HF_HOME) once it has been there")
-  return (f"--tasks={name}: this task, or its data, cannot be read: {first_line(error).rstrip('.')}. Note that "
-          f"{way_out}.")
+  return (f"{options.name_of('tasks')}={name}: this task, or its data, cannot be read: "
+          f"{first_line(error).rstrip('.')}. Note that {way_out}.")
 
 
-def _refuse(name: str, task: Any) -> None:
+def _refuse(name: str, task: Any, options: TaskOptions) -> None:
   """ConfigError for a task that a decoder of texts cannot be asked, or that is not safe to ask."""
+  where = f"{options.name_of('tasks')}={name}"
   if getattr(task, "UNSAFE_CODE", False):
-    raise ConfigError(f"--tasks={name}: the task runs the code that a model writes, which is not done here: use "
+    raise ConfigError(f"{where}: the task runs the code that a model writes, which is not done here: use "
                       "lm-eval itself, in a sandbox, on a model of `sftrl convert`.")
   if getattr(task, "MULTIMODAL", False):
-    raise ConfigError(f"--tasks={name}: the task shows pictures or sounds, and is asked of texts only here: leave it "
+    raise ConfigError(f"{where}: the task shows pictures or sounds, and is asked of texts only here: leave it "
                       "out.")
   asked = task.config.generation_kwargs or {} if task.OUTPUT_TYPE == "generate_until" else {}
   for key, value in asked.items():
     if key not in SAMPLING_KEYS and value != WITHOUT_EFFECT.get(key, ...):
-      raise ConfigError(f"--tasks={name}: its generation_kwargs has {key}: {value!r}, which this sampler lacks; known "
-                        f"are {', '.join(sorted(SAMPLING_KEYS))}. Copy the task's YAML file into a --task_path without "
-                        "it.")
+      raise ConfigError(f"{where}: its generation_kwargs has {key}: {value!r}, which this sampler lacks; known "
+                        f"are {', '.join(sorted(SAMPLING_KEYS))}. Copy the task's YAML file into a "
+                        f"{options.name_of('task_path')} without it.")
 
 
 def _set_shots(task: Any, shots: int) -> None:

@@ -3,12 +3,12 @@
 import pytest
 
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.evaluate import harness_tasks
-from sftrl_jax.programs.evaluate.task_options import TaskOptions
+from sftrl_jax.programs.harness import harness_tasks
+from sftrl_jax.programs.harness.task_options import TaskOptions
 
 
 def load(folder, *names, **options):
-  return harness_tasks.load(TaskOptions(names, task_path=str(folder), **options))["tasks"]
+  return harness_tasks.load(TaskOptions(names, task_path=str(folder), **options)).tasks
 
 
 def prompts(task):

@@ -1,9 +1,11 @@
-"""A tiny random model in Hugging Face's files, whose tokenizer merges letters across words of a text."""
+"""Tasks of lm-eval over one file of rows, and a tiny random model in Hugging Face's files.
+
+Its tokenizer merges letters across words of a text.
+"""
 
 import json
 
 import jax
-import pytest
 
 TEMPLATE = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
@@ -12,42 +14,6 @@ TEXTS = ["The capital of France is Paris.\n", "3 + 4 = 7\n", "What is the capita
 NAMES = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 NEEDS = "tasks need the extra `eval`: pip install -e '.[test,eval]'"
 CONTEXT = 48   # tokens, so that texts of a test are cut
-
-
-@pytest.fixture(scope="package")
-def tiny_home(tmp_path_factory, one_device):
-  """tiny_home(begins) -> a directory of a llama with a chat template. begins: whether its texts begin with an id of
-  their own."""
-  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-  from transformers import PreTrainedTokenizerFast
-
-  from sftrl_jax.checkpoints import hf
-  from sftrl_jax.models import DecoderConfig, build
-  from sftrl_jax.text.pretrained import Pretrained
-
-  def make(begins=False):
-    home = tmp_path_factory.getbasetemp() / f"tiny-{begins}"
-    if home.is_dir():
-      return home
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(
-        vocab_size=330, special_tokens=NAMES, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False))
-    if begins:
-      backend.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
-    words = Pretrained.of(PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|end|>",
-        chat_template=TEMPLATE))
-    # More rows than ids: every row of the table counts in a probability.
-    config = DecoderConfig(vocab=words.size + 6, width=24, layers=2, heads=2, kv_heads=1, mlp_dim=32, norm_eps=1e-5,
-                           context=CONTEXT, init_std=0.4)
-    hf.save(home, config, jax.jit(build(config).init)(jax.random.key(3)), words)
-    return home
-
-  return make
-
-
 MULTIPLE_CHOICE = """task: tiny_choice
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {data}}}}}
@@ -93,11 +59,36 @@ ROWS = [{"question": question, "choices": choices, "answer": number % len(choice
             ("日本 is", ["capital", "3"])])]
 
 
-@pytest.fixture
-def task_folder(tmp_path):
-  """A directory with three tasks over one file of five rows: tiny_choice, tiny_answer and tiny_text."""
-  pytest.importorskip("lm_eval", reason=NEEDS)
-  folder = tmp_path / "tasks"
+def llama(home, begins):
+  """`home` with the model, made if it is not there. begins: whether texts begin with an id of their own."""
+  if home.is_dir():
+    return home
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+  from transformers import PreTrainedTokenizerFast
+
+  from sftrl_jax.checkpoints import hf
+  from sftrl_jax.models import DecoderConfig, build
+  from sftrl_jax.text.pretrained import Pretrained
+
+  backend = Tokenizer(models.BPE())
+  backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+  backend.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(
+      vocab_size=330, special_tokens=NAMES, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+      show_progress=False))
+  if begins:
+    backend.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
+  words = Pretrained.of(PreTrainedTokenizerFast(
+      tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|end|>",
+      chat_template=TEMPLATE))
+  # More rows than ids: every row of the table counts in a probability.
+  config = DecoderConfig(vocab=words.size + 6, width=24, layers=2, heads=2, kv_heads=1, mlp_dim=32, norm_eps=1e-5,
+                         context=CONTEXT, init_std=0.4)
+  hf.save(home, config, jax.jit(build(config).init)(jax.random.key(3)), words)
+  return home
+
+
+def write_tasks(folder):
+  """`folder` with the files of tiny_choice, tiny_answer and tiny_text."""
   folder.mkdir()
   data = folder / "rows.jsonl"
   data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))

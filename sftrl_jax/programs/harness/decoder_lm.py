@@ -6,7 +6,7 @@ that both give the same answers.
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +22,10 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs.evaluate.decoder import Decoder
-from sftrl_jax.programs.evaluate.harness_tasks import MOST_NEW_TOKENS
-from sftrl_jax.programs.evaluate.likelihood import LikelihoodScorer, Pair
+from sftrl_jax.parallel import hosts, mesh as meshes
+from sftrl_jax.programs.harness.decoder import Decoder
+from sftrl_jax.programs.harness.harness_tasks import MOST_NEW_TOKENS
+from sftrl_jax.programs.harness.likelihood import LikelihoodScorer, Pair
 from sftrl_jax.programs.sample.generate import PIECE, ChatSettings, Generator, responses, start_conversation
 from sftrl_jax.programs.sample.stopping import StopConditions
 from sftrl_jax.rollout.decoding import placement
@@ -39,13 +39,14 @@ class DecoderLM(TemplateLM):
 
   decoder: what is asked
   params: its parameters on its mesh
+  after_batch: called after every batch of requests
   """
 
   backend = "causal"
 
-  def __init__(self, decoder: Decoder, params: dict):
+  def __init__(self, decoder: Decoder, params: dict, after_batch: Callable[[], None] = lambda: None):
     super().__init__()
-    self.decoder, self.params = decoder, params
+    self.decoder, self.params, self.after_batch = decoder, params, after_batch
     self.own = decoder.tokenizer
     self.tokenizer = getattr(self.own, "hf", None)   # of transformers, where the model came with one
     self.scorer = LikelihoodScorer(decoder.model, params, decoder.mesh)
@@ -117,8 +118,9 @@ class DecoderLM(TemplateLM):
                          f"have one of each, and at most {self.max_length} to be scored: {str(texts)[-200:]!r}.")
       room = self.max_length + 1 - len(scored)   # the last token is predicted and not read
       pairs.append(Pair(context[-room:], scored))
-    with tqdm(total=len(pairs), desc="log-likelihoods", unit="text", disable=None, dynamic_ncols=True) as bar:
-      return [tuple(likelihood) for likelihood in self.scorer.score(pairs, bar.update)]
+    with _bar(len(pairs), "log-likelihoods") as bar:
+      after_each = lambda count: (bar.update(count), self.after_batch())
+      return [tuple(likelihood) for likelihood in self.scorer.score(pairs, after_each)]
 
   def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
     """The log-probability of each whole text in nats, in windows of the context that do not overlap in what they
@@ -138,7 +140,7 @@ class DecoderLM(TemplateLM):
     for number, request in enumerate(requests):
       groups.setdefault(json.dumps(request.args[1], sort_keys=True, default=str), []).append(number)
     texts = [""] * len(requests)
-    with tqdm(total=len(requests), desc="responses", unit="text", disable=None, dynamic_ncols=True) as bar:
+    with _bar(len(requests), "responses") as bar:
       for numbers in groups.values():
         asked = normalize_gen_kwargs(requests[numbers[0]].args[1], MOST_NEW_TOKENS)
         room = self.max_length - asked["max_gen_toks"]
@@ -152,6 +154,7 @@ class DecoderLM(TemplateLM):
           for number, text in zip(some, answers, strict=True):
             texts[number] = text
           bar.update(len(some))
+          self.after_batch()
     return texts
 
   def _rows(self, count: int) -> int:
@@ -178,7 +181,7 @@ class DecoderLM(TemplateLM):
 
   @functools.cached_property
   def _decoding_params(self) -> dict:
-    return placement.to_decoding_fn(self.decoder.model, self.decoder.mesh)(self.params)
+    return _to_decoding_fn(self.decoder.model, self.decoder.mesh)(self.params)
 
   def _generator(self, top_k: int, top_p: float) -> Generator:
     """One for each way of sampling, which compiles its own programs."""
@@ -187,3 +190,12 @@ class DecoderLM(TemplateLM):
       self._generators[key] = Generator(self.decoder.model, self.own, self._decoding_params, self.decoder.mesh,
                                         Sampling(PIECE, top_k, top_p))
     return self._generators[key]
+
+
+_to_decoding_fn = functools.cache(placement.to_decoding_fn)   # compiled once for all parameters of a model
+
+
+def _bar(total: int, title: str) -> tqdm:
+  """A progress bar for people, on a terminal of the first process."""
+  return tqdm(total=total, desc=title, unit="text", disable=None if hosts.is_first_process() else True,
+              dynamic_ncols=True)

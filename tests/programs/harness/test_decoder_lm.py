@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from sftrl_jax.parallel import mesh as meshes
-from sftrl_jax.programs.evaluate import decoder as decoders
-from sftrl_jax.programs.evaluate.decoder import open_decoder
+from sftrl_jax.programs.evaluate.open_decoder import open_decoder
+from sftrl_jax.programs.harness.decoder import Decoder, on_mesh
 
 NEEDS = "tasks need the extra `eval`: pip install -e '.[test,eval]'"
 pytest.importorskip("lm_eval", reason=NEEDS)
@@ -28,11 +28,11 @@ def both(request, tiny_home):
   """(our decoder, lm-eval's Hugging Face backend) of the same files."""
   from lm_eval.models.huggingface import HFLM
 
-  from sftrl_jax.programs.evaluate.decoder_lm import DecoderLM
+  from sftrl_jax.programs.harness.decoder_lm import DecoderLM
   home = str(tiny_home(request.param))
-  decoder = open_decoder(home, [])
-  with decoders.on_mesh(decoder):
-    yield DecoderLM(decoder, decoder.load()[0]), HFLM(home, device="cpu", dtype="float32", batch_size=3)
+  opened = open_decoder(home, [])
+  with on_mesh(opened.decoder):
+    yield DecoderLM(opened.decoder, opened.load()[0]), HFLM(home, device="cpu", dtype="float32", batch_size=3)
 
 
 def test_what_both_say_of_themselves(both):
@@ -103,18 +103,19 @@ def test_sampled_texts_are_sampled(both):
 
 def test_rows_that_several_devices_share_get_the_same_answers(tiny_home):
   from sftrl_jax.parallel import rules
-  from sftrl_jax.programs.evaluate.decoder_lm import DecoderLM
-  alone = open_decoder(str(tiny_home()), [])
+  from sftrl_jax.programs.harness.decoder_lm import DecoderLM
+  opened = open_decoder(str(tiny_home()), [])
+  alone = opened.decoder
   mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=2, tensor=2), jax.devices()[:8])
   pairs = instances("loglikelihood", ("The capital", " is it"), (LONG, "on"), ("3 + 4 =", " 7"))
   asked = {"until": ["\n"], "max_gen_toks": 10}
   prompts = instances("generate_until", *((text, asked) for text in ("The", LONG, "3 +")))
-  with decoders.on_mesh(alone):
-    params = alone.load()[0]
+  with on_mesh(alone):
+    params = opened.load()[0]
     one_device = DecoderLM(alone, params)
     expected = one_device.loglikelihood(pairs), one_device.generate_until(prompts)
   shared = dataclasses.replace(alone, mesh=mesh)
-  with decoders.on_mesh(shared):
+  with on_mesh(shared):
     split = DecoderLM(shared, jax.device_put(params, rules.shardings({"model": params}, mesh)["model"]))
     answers, texts = split.loglikelihood(pairs), split.generate_until(prompts)
   assert [greedy for _, greedy in answers] == [greedy for _, greedy in expected[0]]
@@ -131,13 +132,12 @@ def test_a_request_that_does_not_fit_is_refused(both):
 @pytest.mark.parametrize("kind", ["bytes", "words"])
 def test_a_tokenizer_of_our_own_begins_a_text_and_ends_it(kind, one_device):
   from sftrl_jax.models import DecoderConfig, build
-  from sftrl_jax.programs.evaluate.decoder import Decoder
-  from sftrl_jax.programs.evaluate.decoder_lm import DecoderLM
+  from sftrl_jax.programs.harness.decoder_lm import DecoderLM
   from sftrl_jax.text import tokenizer as tokenizers
   own = tokenizers.byte() if kind == "bytes" else tokenizers.words(("a", "b", "c"))
   model = build(DecoderConfig(vocab=own.size, width=16, layers=1, heads=2, init_std=0.5))
-  decoder = Decoder(model, own, meshes.make(meshes.MeshConfig()), lambda: (None, 0), lambda *_: None)
-  with decoders.on_mesh(decoder):
+  decoder = Decoder(model, own, meshes.make(meshes.MeshConfig()))
+  with on_mesh(decoder):
     params = jax.jit(model.init)(jax.random.key(0))
     ours = DecoderLM(decoder, params)
     assert ours.tok_encode("a b") == [own.bos, *own.encode("a b")] and ours.prefix_token_id == own.bos

@@ -7,7 +7,7 @@ import pytest
 from sftrl_jax.models import DecoderConfig, build
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.parallel.mesh import MeshConfig
-from sftrl_jax.programs.evaluate.likelihood import (
+from sftrl_jax.programs.harness.likelihood import (
   MOST_TOKENS,
   NARROWEST,
   SHORTEST,

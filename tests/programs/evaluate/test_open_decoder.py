@@ -6,8 +6,8 @@ import pytest
 
 from sftrl_jax.checkpoints import hf
 from sftrl_jax.programs.config.errors import ConfigError
-from sftrl_jax.programs.evaluate import decoder as decoders
-from sftrl_jax.programs.evaluate.decoder import CONTEXT, open_decoder
+from sftrl_jax.programs.evaluate.open_decoder import open_decoder
+from sftrl_jax.programs.harness.decoder import CONTEXT, on_mesh
 from sftrl_jax.programs.start import initial_params
 
 TASK = "configs/general_points/ppo.py"
@@ -21,22 +21,24 @@ def assert_same(params, expected):
 
 def test_a_step_of_a_run_is_opened_with_its_tokenizer(finished):
   home = finished("sft")
-  decoder = open_decoder(f"{home}@2", [])
-  with decoders.on_mesh(decoder):
-    params, step = decoder.load()
+  opened = open_decoder(f"{home}@2", [])
+  decoder = opened.decoder
+  with on_mesh(decoder):
+    params, step = opened.load()
     expected = initial_params.load_start(f"{home}@2", decoder.model, 0, decoder.mesh)
   assert_same(params, expected)
-  assert step == 2 and decoder.output("", 2) == home / "evaluate" / "2" and decoder.output("x", 2).name == "x"
+  assert step == 2 and opened.output("", 2) == home / "evaluate" / "2" and opened.output("x", 2).name == "x"
   assert decoder.tokenizer.kind == "words" and decoder.context == CONTEXT
 
 
 def test_a_directory_of_hugging_face_needs_no_config(tiny_home):
   home = tiny_home()
-  decoder = open_decoder(str(home), [])
-  with decoders.on_mesh(decoder):
-    params, step = decoder.load()
+  opened = open_decoder(str(home), [])
+  decoder = opened.decoder
+  with on_mesh(decoder):
+    params, step = opened.load()
   assert_same(params, hf.load(home, "float32").params)
-  assert (step, decoder.context, str(decoder.output("", 0))) == (0, 48, f"runs/evaluate/{home.name}")
+  assert (step, decoder.context, str(opened.output("", 0))) == (0, 48, f"runs/evaluate/{home.name}")
   assert not decoder.model.ids and decoder.model.config.vocab > decoder.tokenizer.size   # every row of the table counts
   assert open_decoder(str(home), [], dtype="bfloat16").load()[0]["embed"].dtype == "bfloat16"
 
@@ -45,9 +47,9 @@ def test_a_shipped_base_and_a_mix_get_the_model_of_a_config(one_device, monkeypa
   monkeypatch.setenv("NPROC", "1")
   halves, bases = [], ("base:general_points_0", "base:general_points_1")
   for source in (*bases, f"mix:{','.join(bases)},0.5"):
-    decoder = open_decoder(source, LITTLE, TASK)
-    with decoders.on_mesh(decoder):
-      halves.append(np.asarray(decoder.load()[0]["embed"]))
+    opened = open_decoder(source, LITTLE, TASK)
+    with on_mesh(opened.decoder):
+      halves.append(np.asarray(opened.load()[0]["embed"]))
   np.testing.assert_allclose(halves[2], (halves[0] + halves[1]) / 2, atol=1e-6)
 
 
