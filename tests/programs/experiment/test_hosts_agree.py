@@ -234,7 +234,8 @@ def test_two_processes_that_read_pictures_do_what_one_does(readers, run_of, line
     patch.setattr(meshes, "make", lambda config, devices=None: make(config, devices or jax.devices()[:2]))
     run_of(configs[name], homes[0])
   for ours, theirs in zip(*(lines_of(home, "metrics.jsonl") for home in homes), strict=True):
-    keys = [key for key in ours if not key.startswith(("timing_s", "throughput", "seconds", "compile", "compute/chip"))]
+    timed = ("timing_s", "throughput", "memory", "seconds", "compile", "compute/chip")
+    keys = [key for key in ours if not key.startswith(timed)]
     assert theirs.keys() == ours.keys() and len(keys) > 5
     assert [theirs[key] for key in keys] == pytest.approx([ours[key] for key in keys], rel=1e-5, abs=1e-6), keys
   if name == "ppo":
