@@ -3,8 +3,9 @@ r"""From SFT to RL and between, on V-IRL: do the claims of continuum.py hold whe
   sftrl study --config=configs/study/continuum_virl.py --workdir=runs/continuum_virl              (five bases)
   sftrl study --config=configs/study/continuum_virl.py:quick --workdir=runs/continuum_virl_quick  (three shipped bases)
 
-Hardware: two CPU cores. Minutes: not yet measured.
-Result: not yet run over several bases.
+Hardware: two CPU cores. Minutes: 42.
+Result: five bases: 8 of 30 claims held, 20 not shown, 2 contrary. Every arm but SFT gains the shifted actions (96 to
+99% at T = 1, from 60%), SFT too with few updates or eps 1e-4; SFT ends at 54%. See CONTINUUM.md.
 
 The arms of continuum.py that are about whose answers, freshness, sign, eps and the number of updates, on routes under
 absolute actions (`TURN west`), 2e12 FLOPs each; relative actions (`TURN left`) are the shift. Rates are those of
