@@ -17,14 +17,15 @@ class Choice:
   """The method with the best mean over bases, and what is not distinguished from it.
 
   value: that mean; bases: how many it is over
-  equals: methods whose difference to it has an interval with zero in it, best first
+  equals: methods whose difference to it has an interval with zero in it, best first, with their means: an interval is
+    wide where bases differ, and a method far below may be among them
   unclear: methods that share fewer than MIN_BASES bases with it: of these nothing can be said
   """
 
   method: str
   value: float
   bases: int
-  equals: tuple[str, ...]
+  equals: Mapping[str, float]
   unclear: tuple[str, ...]
 
 
@@ -41,7 +42,7 @@ def choose(values: Mapping[str, Mapping[int, float]], sign: int = 1) -> Choice |
   mean = lambda method: sum(values[method].values()) / len(values[method])
   ranked = sorted(values, key=lambda method: -sign * mean(method))
   best = next(method for method in ranked if len(values[method]) == most)
-  equals, unclear = [], []
+  equals, unclear = {}, []
   for method in ranked:
     shared = [base for base in values[best] if base in values[method]]
     if method == best:
@@ -51,8 +52,8 @@ def choose(values: Mapping[str, Mapping[int, float]], sign: int = 1) -> Choice |
       continue
     low, high = t_interval([values[method][base] - values[best][base] for base in shared])
     if low <= 0 <= high:
-      equals.append(method)
-  return Choice(best, mean(best), most, tuple(equals), tuple(unclear))
+      equals[method] = mean(method)
+  return Choice(best, mean(best), most, equals, tuple(unclear))
 
 
 def ends(study: Study, variant: str, temperature: float, change: bool = False) -> dict[str, dict[int, float]]:

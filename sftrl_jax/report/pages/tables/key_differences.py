@@ -85,12 +85,12 @@ def _sentences(study: Study, temperature: float) -> list[str]:
 
 
 def _sentence(study: Study, purpose: str, choice: Choice, form: Callable[[float], str]) -> str:
-  names = lambda methods: ", ".join(study.methods[method] for method in methods)
   text = f"{purpose}: {study.methods[choice.method]}, {form(choice.value)} over {count(choice.bases, 'base')}"
   if choice.equals:
-    text += f"; not distinguished from it: {names(choice.equals)}"
+    near = ", ".join(f"{study.methods[method]} ({form(value)})" for method, value in choice.equals.items())
+    text += f"; not distinguished from it: {near}"
   if choice.unclear and choice.bases >= MIN_BASES:
-    text += f"; on too few of its bases: {names(choice.unclear)}"
+    text += f"; on too few of its bases: {', '.join(study.methods[method] for method in choice.unclear)}"
   return text + "."
 
 
