@@ -5,8 +5,11 @@ r"""Which method for which task? SFT, DPO, self-SFT, GRPO, PPO and RLHF from the
   sftrl study --config=configs/study/methods_cpu.py:triples --workdir=runs/methods_triples   (triples, by F1)
   sftrl study --config=configs/study/methods_cpu.py:virl --workdir=runs/methods_virl         (acting over turns)
 
-Hardware: two CPU cores. Minutes: not yet measured; the aim is under 30 for a task.
-Result: not yet run over bases.
+Hardware: two CPU cores. Minutes: labels 29 beside other work.
+Result: labels, five bases: 6 of 18 claims held, none contrary. In distribution every method comes to 99 to 100% from
+70% (greedy), SFT with the fewest FLOPs; at T = 1 a tenth of wrong demonstrations costs SFT 12.8 points (9.0 to 16.9).
+Under other names of labels no method is shown to move from 44%; at T = 1 PPO and self-SFT end 6 points above SFT. So
+SFT's home ground is RL's too where the base can do the task. Triples: base 0 alone. Reading, virl: not run.
 
 The article that this project starts from names tasks as either side's home ground: one label a document for SFT, a
 knowledge graph's triples with F1 as the reward for RL. Its statements about them are the claims below, written before
