@@ -14,10 +14,11 @@ TEXTS = ["The capital of France is Paris.\n", "3 + 4 = 7\n", "What is the capita
 NAMES = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 NEEDS = "tasks need the extra `eval`: pip install -e '.[test,eval]'"
 CONTEXT = 48   # tokens, so that texts of a test are cut
-MULTIPLE_CHOICE = """task: tiny_choice
-dataset_path: json
+DATA = """dataset_path: json
 dataset_kwargs: {{data_files: {{test: {data}}}}}
 test_split: test
+"""
+MULTIPLE_CHOICE = DATA + """task: tiny_choice
 fewshot_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{question}}}}"
@@ -28,10 +29,7 @@ metric_list:
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
 metadata: {{version: 2.5}}
 """
-GENERATE = """task: tiny_answer
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
+GENERATE = DATA + """task: tiny_answer
 fewshot_split: test
 output_type: generate_until
 doc_to_text: "{{{{question}}}}"
@@ -41,10 +39,7 @@ metric_list:
   - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
 metadata: {{version: 1.0}}
 """
-ROLLING = """task: tiny_text
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
+ROLLING = DATA + """task: tiny_text
 output_type: loglikelihood_rolling
 doc_to_text: ""
 doc_to_target: "{{{{text}}}}"

@@ -152,7 +152,6 @@ class Run:
     values = values[np.isfinite(values)]
     return float(values[-1]) if values.size else default
 
-
   def most(self, name: str) -> float:
     """The largest finite value of a metric; NaN without one."""
     _, values = self.column(name)

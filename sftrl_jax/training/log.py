@@ -143,8 +143,7 @@ class Log:
       return
     self._evals.write(line)
     prefix = _scalar_prefix(line)
-    if line["step"] != self._start_step or prefix not in self._evaluated:
-      self._write_scalars(line["step"], {f"{prefix}{name}": line[name] for name in EVAL_SCALARS if name in line})
+    self._write_once(line["step"], prefix, {f"{prefix}{name}": line[name] for name in EVAL_SCALARS if name in line})
 
   def task(self, line: dict) -> None:
     """One line of tasks.jsonl: a metric of a task."""
@@ -152,8 +151,7 @@ class Log:
       return
     self._tasks.write(line)
     name = _task_scalar(line)
-    if line["step"] != self._start_step or name not in self._evaluated:
-      self._write_scalars(line["step"], {name: line["value"]})
+    self._write_once(line["step"], name, {name: line["value"]})
 
   def episode(self, line: dict) -> None:
     """One line of episodes.jsonl, as long as the file is small enough."""
@@ -240,6 +238,11 @@ class Log:
     self.close_parts()
     for writer in self._scalar_writers:
       writer.close()
+
+  def _write_once(self, step: int, name: str, values: dict) -> None:
+    """`_write_scalars`, unless the run begins at this step and has written what is called `name` before it stopped."""
+    if step != self._start_step or name not in self._evaluated:
+      self._write_scalars(step, values)
 
   def _write_scalars(self, step: int, values: dict) -> None:
     """The numbers among the values, to every writer."""
