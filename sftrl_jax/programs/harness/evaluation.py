@@ -42,9 +42,10 @@ def ask(tasks: LoadedTasks, decoder: Decoder, params: dict,
   from sftrl_jax.programs.harness.decoder_lm import DecoderLM
   tasks.restart()
   options = tasks.options
-  return evaluate(DecoderLM(decoder, params, after_batch), {"tasks": tasks.tasks, "groups": tasks.groups},
-                  limit=options.limit or None, bootstrap_iters=RESAMPLES, log_samples=False,
-                  apply_chat_template=options.chat, fewshot_as_multiturn=options.chat)
+  with harness_tasks.bars_on_terminals():
+    return evaluate(DecoderLM(decoder, params, after_batch), {"tasks": tasks.tasks, "groups": tasks.groups},
+                    limit=options.limit or None, bootstrap_iters=RESAMPLES, log_samples=False,
+                    apply_chat_template=options.chat, fewshot_as_multiturn=options.chat)
 
 
 def settings_of(decoder: Decoder, tasks: LoadedTasks) -> dict:

@@ -4,13 +4,15 @@ before a model is.
 A YAML file of the user's task_path may name Python functions (`!function`), which run here: it is the user's own code.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import getstate, seed as seed_python, setstate
 from typing import Any
@@ -107,12 +109,26 @@ def load_together(options: TaskOptions) -> LoadedTasks:
   return loaded
 
 
+@contextlib.contextmanager
+def bars_on_terminals() -> Iterator[None]:
+  """lm-eval's bar of requests, one a task, is for a terminal of the first process, as ours are: every evaluation of a
+  run would print it into a log."""
+  from lm_eval.api import task
+  bar = task.tqdm   # evaluate() has no flag for it
+  task.tqdm = functools.partial(bar, disable=None if hosts.is_first_process() else True)
+  try:
+    yield
+  finally:
+    task.tqdm = bar
+
+
 def digest(loaded: LoadedTasks) -> str:
   """sha256 of all requests, without chat templates."""
   sha256 = hashlib.sha256()
   loaded.restart()
   for name, task in loaded.tasks.items():
-    task.build_all_requests(limit=loaded.options.limit or None)
+    with bars_on_terminals():
+      task.build_all_requests(limit=loaded.options.limit or None)
     for instance in task.instances:
       sha256.update(json.dumps([name, instance.request_type, instance.args], default=str).encode())
   return sha256.hexdigest()
@@ -121,7 +137,8 @@ def digest(loaded: LoadedTasks) -> str:
 def requests(tasks: Iterable[Any], options: TaskOptions) -> Iterable[tuple[str, str]]:
   """(name of the task, a text) of all that will be read: contexts, and what stands behind them with its context."""
   for task in tasks:
-    task.build_all_requests(limit=options.limit or None)
+    with bars_on_terminals():
+      task.build_all_requests(limit=options.limit or None)
     for instance in task.instances:
       texts = [text for text in instance.args if isinstance(text, str)]
       yield from ((task.task_name, text) for text in dict.fromkeys((texts[0], "".join(texts))))

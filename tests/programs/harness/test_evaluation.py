@@ -23,7 +23,7 @@ def test_groups_and_values_that_are_none(task_folder):
   assert (second["value"], second["stderr"], second["group"], second["n"]) == (None, 0.1, False, 7)
 
 
-def test_parameters_are_asked_the_same_each_time_by_the_same_programs(tiny_home, task_folder):
+def test_parameters_are_asked_the_same_each_time_by_the_same_programs(tiny_home, task_folder, capsys):
   """Few-shot examples that a global generator of Python chooses among them; and other parameters give other values."""
   (task_folder / "own.py").write_text("import random\n\ndef ask(doc):\n"
                                       "  return random.choice(['', 'So: ']) + doc['question']\n")
@@ -32,6 +32,7 @@ def test_parameters_are_asked_the_same_each_time_by_the_same_programs(tiny_home,
   names = ("tiny_choice", "tiny_answer", "tiny_text")
   tasks = harness_tasks.load(TaskOptions(names, shots=2, task_path=str(task_folder)))
   opened, batches = open_decoder(str(tiny_home()), []), []
+  capsys.readouterr()
   with on_mesh(opened.decoder):
     params = opened.load()[0]
     other = jax.tree.map(lambda leaf: leaf * 0.5, params)
@@ -45,6 +46,7 @@ def test_parameters_are_asked_the_same_each_time_by_the_same_programs(tiny_home,
   assert again == first and len(first) == 4 and asked > 3 and len(batches) == 3 * asked
   assert compile_count.count() == compiled
   assert [line["value"] for line in changed] != [line["value"] for line in first]
+  assert "it/s" not in capsys.readouterr().err   # no bar where there is no terminal
 
 
 @pytest.mark.parametrize("of_config, names", [(False, ("--tasks=tiny_answer", "--chat")), (True, (
