@@ -266,6 +266,7 @@ def run_plan(command: Command) -> None:
     table.run(command.flags.get("--json", ""))
     return
   plan_options = options.read_options(command.flags, _config_verb(command))
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")   # XLA logs a stack for a large program that it cannot print
   config = _resolve_training(command)
   if automatic.asked(config):
     from sftrl_jax.programs.plan.automatic import settle

@@ -21,7 +21,7 @@ def page(plan: Plan, content: dict) -> str:
   lines = ["", align(COLUMNS), *map(align, rows), "",
            "Per device and call: params to temporary in GiB, resident arrays included; TFLOP and GB computed and "
            "moved, remat", "included; seconds are a lower bound by the chip's peaks; calls are per step of the run.",
-           ""]
+           *_unread(content), ""]
   lines += collectives(content)
   lines += [f"{function['name']} keeps {function['host_gib']:.3f} GiB a chip in the host's memory; the time to move "
             "them is in no bound." for function in content["functions"] if function.get("host_gib")]
@@ -38,6 +38,13 @@ def _row(function: dict) -> tuple[str, ...]:
   return (function["name"], f"{function['calls_per_step']:g}", gib("parameters"), gib("optimizer"), gib(*ELSE),
           gib("cache"), f"{function['temporaries_gib']:.2f}", peak, f"{function['flops'] / 1e12:.2f}", moved, sent,
           f"{function['seconds_bound']:.3f}", function["bound_by"])
+
+
+def _unread(content: dict) -> list[str]:
+  """A line about functions whose traffic is not known."""
+  if all(function["text_read"] or not function["compiled"] for function in content["functions"]):
+    return []
+  return ["-: XLA cannot print this program; its seconds count the least memory traffic, and none between chips."]
 
 
 def collectives(content: dict) -> list[str]:

@@ -34,3 +34,6 @@ def test_what_was_not_read_is_not_shown():
                                                                  "text_read": False, "collectives": {}}]})
   row = next(line for line in page.splitlines() if line.startswith("train step"))
   assert row.split()[-5:] == ["20.00", "-", "-", "0.250", "memory"] and "fits: 24.50 of 15.75" in page
+  unread = "XLA cannot print this program"
+  assert unread in page and unread not in table.page(PLAN, {**CONTENT, "fits": True})
+  assert unread not in table.page(PLAN, {**CONTENT, "functions": [{**FUNCTION, "text_read": False}]})   # not compiled
