@@ -91,13 +91,13 @@ def tasks(attempts: int, longer: bool) -> tuple[texts.TextTask, ...]:
 
 def get_config(choice=""):
   name = task.about(choice)["name"] if choice else "any"
-  config = task.model()
+  config = task.model(choice)
   config.env = dict(name=f"{__file__}:Texts", task=name)
   config.start = "scratch"
   config.steps = 1800 if choice else 5400
   config.batch = 32
   config.data = dict(length=96, careless=0.35, careless_spread=0.35)
-  config.rollout = dict(rows=256, prompt_tokens=35, feedback_tokens=1, max_new_tokens=21)
+  config.rollout = dict(rows=256, prompt_tokens=29, feedback_tokens=1, max_new_tokens=21)
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
   config.schedule = dict(name="cosine", warmup=100, end=0.1)
   config.evals = dict(variants=(name,) if choice else Texts.variants, episodes=256, kl=False)
