@@ -80,8 +80,13 @@ LABELS_SEEN = (
     "claims were kept, as they are the article's. PPO's value head was linear there and raised the alarm "
     "poor_values: it has layers and a rate of its own now, as on V-IRL, which was not run. The batch of SFT, 32, "
     "the 2,000 pairs and the budget were set without a run; DPO, self-SFT, GRPO and RLHF were not run.")
-BASELESS = ("No method was run on this task: a base of 1,800 steps answers 23% of the questions, which is chance, and "
-            "leaves RL nothing to select. What was tried is in configs/documents/base.py.")
+READING_SEEN = (
+    "All claims had been written for an earlier task, whose responses named a line's number, before any base knew it: "
+    "its base answered 23%, which is chance. Responses quote the line now, and the first layer of the model is local. "
+    "SFT and PPO were run from base 0 on 256 texts. In distribution, other wording, longer texts, greedy: base 98, 98, "
+    "99%; SFT after 1e12 FLOPs 100, 82, 100; PPO 100, 86, 100. At T = 1: base 68, 68, 55%; SFT 100, 79, 100; PPO 99, "
+    "84, 100. So greedy leaves little to gain, SFT and PPO both lose in the other wording greedy and gain at T = 1; "
+    "claims and shift were kept. What was tried for the base is in configs/documents/base.py; no other arm was run.")
 TRIPLES_SEEN = (
     "All arms were run from base 0, and the shift of the claims was changed from label_ood to wording_ood after that: "
     "greedy, the base has 73% in distribution, 87% in the other wording, 56% of longer texts and 8% under other names "
@@ -90,7 +95,7 @@ TRIPLES_SEEN = (
     "98, 13. So bases 1 to 4 are the test of what the claims say.")
 DISCLOSURE = dict(
     labels=(SEEN, LABELS_SEEN),
-    reading=(SEEN, BASELESS), triples=(SEEN, TRIPLES_SEEN),
+    reading=(SEEN, READING_SEEN), triples=(SEEN, TRIPLES_SEEN),
     virl=("The configs, but for self-SFT, are those of alignment_virl_cpu.py and virl_cpu.py, whose runs over five "
           "bases had been seen: so the claims about SFT and PPO are a repetition. Self-SFT and SFT with wrong "
           "demonstrations were not run.",))

@@ -1,11 +1,12 @@
-"""Answer a short question about a text of numbered sentences.
+"""Answer a short question about a text: quote the sentence that says it, then answer.
 
-  prompt    TEXT 1 ann hid key barn 2 bob left cup park 3 eve put hat mill ASK WHERE cup
-  response  LINE 2 ANSWER park
+  prompt    TEXT key hid barn ann cup left park bob hat put mill eve ASK WHERE cup
+  response  LINE cup left park bob ANSWER park
   feedback  OK, WRONG or ILLEGAL
 
-In the other wording a sentence begins with its place (`park stores cup bob`), and questions have other words. The line
-is what was recognised, the answer what was asked for.
+In the other wording the verbs, the order after the thing (`cup bob stores park`) and the words of the question are
+others. A sentence begins with its thing, and a question ends with one, so a quote starts with the question's last word.
+The line is what was recognised, the answer what was asked for.
 """
 
 from __future__ import annotations
@@ -17,49 +18,48 @@ from typing import ClassVar, NamedTuple
 
 from sftrl_jax.envs import texts
 
-KINDS = (("place", "thing"), ("person", "thing"))   # asked, given
+ASKED = ("place", "person")
+ORDERS = {"plain": ("thing", "deed", "place", "person"), "other": ("thing", "person", "deed", "place")}
 
 
 class Line(NamedTuple):
-  """What a sentence says."""
+  """What a sentence says. deed: the number of its verb"""
 
   person: str
   thing: str
   place: str
+  deed: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Story:
-  """deeds: numbers of the verbs. line: the one that is asked about. asked, given: fields of it."""
+  """line: the number of the one that is asked about, by its thing. asked: the field of it that is the answer"""
 
   lines: tuple[Line, ...]
-  deeds: tuple[int, ...]
   line: int
   asked: str
-  given: str
   wording: str
 
   @property
   def keys(self) -> tuple[tuple[str, ...], ...]:
     line = self.lines[self.line]
-    return ((getattr(line, self.given), getattr(line, self.asked)),)
+    return ((line.thing, getattr(line, self.asked)),)
 
   @property
   def habit(self) -> int:
-    return texts.THINGS.index(getattr(self.lines[self.line], self.given))
+    return texts.THINGS.index(self.lines[self.line].thing)
 
   def prompt(self) -> str:
-    sentences = [f"{number} {self._sentence(line, texts.DEEDS[self.wording][deed])}" for number, line, deed in
-                 zip(texts.NUMBERS, self.lines, self.deeds, strict=False)]
-    given = getattr(self.lines[self.line], self.given)
-    return f"TEXT {' '.join(sentences)} ASK {texts.ASKED[self.wording][self.asked]} {given}"
+    sentences = [word for line in self.lines for word in self.sentence(line)]
+    return f"TEXT {' '.join(sentences)} ASK {texts.ASKED[self.wording][self.asked]} {self.lines[self.line].thing}"
 
-  def _sentence(self, line: Line, deed: str) -> str:
-    first, *rest = line if self.wording == "plain" else reversed(line)
-    return " ".join((first, deed, *rest))
+  def sentence(self, line: Line) -> tuple[str, ...]:
+    words = line._asdict() | dict(deed=texts.DEEDS[self.wording][line.deed])
+    return tuple([words[field] for field in ORDERS[self.wording]])
 
-  def write(self, line: int) -> str:
-    return f"LINE {line + 1} ANSWER {getattr(self.lines[line], self.asked)}"
+  def write(self, number: int) -> str:
+    line = self.lines[number]
+    return f"LINE {' '.join(self.sentence(line))} ANSWER {getattr(line, self.asked)}"
 
   def expert(self) -> str:
     return self.write(self.line)
@@ -78,34 +78,32 @@ class Reading(texts.TextTask):
 
   length: sentences of a text, the fewest and the most
   longer: sentences of a text of the variant "length_ood"
-  rewards: of the right answer, a wrong one from the right line, one from a wrong line, an illegal response
+  rewards: of the right answer, a wrong one after the right quote, one after a wrong quote, an illegal response
   """
 
   length: tuple[int, int] = (3, 4)
   longer: int = 6
   rewards: tuple[float, ...] = (1.0, -0.2, -0.4, -0.6)
 
-  code_labels: ClassVar[dict[str, str]] = {"correct": "correct", "answer": "wrong answer", "line": "wrong line",
+  code_labels: ClassVar[dict[str, str]] = {"correct": "correct", "answer": "wrong answer", "line": "wrong quote",
                                            "illegal": "illegal format"}
-  most: ClassVar[tuple[int, int]] = (2, len(texts.NUMBERS))
+  most: ClassVar[tuple[int, int]] = (2, len(texts.THINGS))   # no thing twice
 
   def _draw(self, source: random.Random, length: int, wording: str, style: random.Random) -> Story:
     del style
     columns = [texts.picks(source, words, length) for words in (texts.PEOPLE, texts.THINGS, texts.PLACES)]
-    lines = tuple(map(Line, *columns))
-    deeds = tuple(texts.pick(source, range(3)) for _ in range(length))
-    asked, given = texts.pick(source, KINDS)
-    return Story(lines, deeds, texts.pick(source, range(length)), asked, given, wording)
+    deeds = [texts.pick(source, range(3)) for _ in range(length)]
+    asked = texts.pick(source, ASKED)
+    return Story(tuple(map(Line, *columns, deeds)), texts.pick(source, range(length)), asked, wording)
 
   def _judge(self, text: Story, words: Sequence[str]) -> tuple[str, float, dict[str, bool]]:
-    """Of a right answer nothing else is looked at."""
-    known = {word for line in text.lines for word in line}
-    lines = texts.NUMBERS[:len(text.lines)]
-    if len(words) != 4 or (words[0], words[2]) != ("LINE", "ANSWER") or words[1] not in lines or words[3] not in known:
+    """Of a right answer nothing else is looked at. An answer is judged apart by the quote that it follows."""
+    known = {word for line in text.lines for word in text.sentence(line)}
+    if len(words) != 7 or (words[0], words[5]) != ("LINE", "ANSWER") or not known.issuperset((*words[1:5], words[6])):
       return "illegal", 0.0, {"line": False, "answer": False}
-    read = text.lines[int(words[1]) - 1]
-    parts = {"line": int(words[1]) - 1 == text.line, "answer": words[3] == getattr(read, text.asked)}
-    if words[3] == getattr(text.lines[text.line], text.asked):
+    line, quote, answer = text.lines[text.line], tuple(words[1:5]), words[6]
+    parts = {"line": quote == text.sentence(line), "answer": answer == quote[ORDERS[text.wording].index(text.asked)]}
+    if answer == getattr(line, text.asked):
       return "correct", 1.0, parts
     return "answer" if parts["line"] else "line", 0.0, parts
 
