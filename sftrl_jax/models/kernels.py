@@ -2,9 +2,10 @@
 a model uses.
 
 They replace attention.attend in training and scoring, where there is no cache, and while a long prompt is read into an
-empty one. On a CPU, long rows are cut into blocks instead (cpu/blockwise.py). splash takes the segment of each token
-and a window. This is the mask of attention.may_attend as long as positions ascend within a segment, as they do in every
-layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes the mask itself.
+empty one; on TPUs in the towers of pictures too. On a CPU, long rows are cut into blocks instead (cpu/blockwise.py).
+splash takes the segment of each token and a window. This is the mask of attention.may_attend as long as positions
+ascend within a segment, as they do in every layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes
+the mask itself.
 """
 
 import functools
@@ -21,6 +22,7 @@ from sftrl_jax.models.cpu import blockwise
 OF_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
 SHORT = 2**15   # tokens of a prompt x columns of the cache up to which it is read as any message is
 LANES, BLOCKS = 128, (512, 384, 256, 128)   # splash rows are a multiple of LANES tokens, processed in one of BLOCKS
+REFUSED = -1e4   # a score that no other one makes up for, and which float16's range would hold
 
 
 def chosen(config: DecoderConfig, platform: str, tokens: int = 0) -> str:
@@ -98,15 +100,36 @@ def cudnn(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, allowed_BTT: 
 
 
 def splash(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array, window: int = 0,
-           scale: float = 0.0, softcap: float = 0.0) -> jax.Array:
-  """JAX's block-sparse flash attention for TPUs; under a mesh each device computes its own rows and heads."""
+           scale: float = 0.0, softcap: float = 0.0, causal: bool = True) -> jax.Array:
+  """JAX's block-sparse flash attention for TPUs; under a mesh each device computes its own rows and heads.
+
+  causal: whether a token attends to none behind it in its row
+  """
   B, H, T, C = q_BHTC.shape
   fill = -T % LANES
   pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0)))
   q_BHTC = pad(q_BHTC * jnp.asarray(scale or C**-0.5, q_BHTC.dtype))
   segments_BT = jnp.pad(segments_BT, ((0, 0), (0, fill)))
-  kernel = functools.partial(_splash, window=window, softcap=softcap, interpret=layout.platform() != "tpu")
+  kernel = functools.partial(_splash, window=window, softcap=softcap, causal=causal)
   return layout.by_device(kernel, q_BHTC, pad(k_BKTC), pad(v_BKTC), segments_BT)[:, :, :T]
+
+
+def splash_of_tower(q_BHTC: jax.Array, k_BHTC: jax.Array, v_BHTC: jax.Array, padding_BT: jax.Array) -> jax.Array:
+  """`splash` of a picture's tokens, each of which attends to all, but padding not to padding: scale C^-0.5.
+
+  padding_BT: tokens of tiles that are not there. As segments cannot tell such a mask, one more channel has it: 1 in a
+  query and REFUSED in a key that are padding, so that their score is beyond all others. Heads of a tower have spare
+  channels on a TPU, which computes LANES of them at once.
+  """
+  B, H, T, C = q_BHTC.shape
+  spare = -(C + 1) % LANES
+  flag_BHT1 = jnp.broadcast_to(padding_BT[:, None, :, None], (B, H, T, 1)).astype(q_BHTC.dtype)
+  last = ((0, 0), (0, 0), (0, 0))
+  widen = lambda x, flag: jnp.pad(jnp.concatenate([x, flag], axis=-1), (*last, (0, spare)))
+  q_BHTC = widen(q_BHTC * jnp.asarray(C**-0.5, q_BHTC.dtype), flag_BHT1)
+  k_BHTC, v_BHTC = widen(k_BHTC, REFUSED * flag_BHT1), jnp.pad(v_BHTC, (*last, (0, 1 + spare)))
+  everywhere_BT = jnp.ones((B, T), jnp.int32)
+  return splash(q_BHTC, k_BHTC, v_BHTC, everywhere_BT, scale=1.0, causal=False)[..., :C]
 
 
 def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, segments_BT: jax.Array,
@@ -116,14 +139,15 @@ def splash_by_kind(local: jax.Array, q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKT
   return jax.lax.cond(local, near, far, q_BHTC, k_BKTC, v_BKTC, segments_BT)
 
 
-def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, softcap: float, interpret: bool):
+def _splash(q_BHTC, k_BKTC, v_BKTC, segments_BT, window: int, softcap: float, causal: bool):
   from jax.experimental.pallas.ops.tpu import splash_attention
   H, T = q_BHTC.shape[1:3]
-  mask = splash_attention.LocalMask((T, T), (window - 1, 0), 0) if window else splash_attention.CausalMask((T, T))
+  mask = (splash_attention.LocalMask((T, T), (window - 1, 0), 0) if window else
+          splash_attention.CausalMask((T, T)) if causal else splash_attention.FullMask((T, T)))
   block = next(size for size in BLOCKS if T % size == 0)
   names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute",
            "block_q_dq", "block_kv_dq")
   kernel = splash_attention.make_splash_mha(
-      splash_attention.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=interpret,
+      splash_attention.MultiHeadMask([mask] * H), head_shards=1, q_seq_shards=1, interpret=layout.platform() != "tpu",
       attn_logits_soft_cap=softcap or None, block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)))
   return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, splash_attention.SegmentIds(segments_BT, segments_BT))

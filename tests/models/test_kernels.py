@@ -54,6 +54,28 @@ def test_a_kernel_says_what_attend_says(kernel, dtype, window, softcap):
     assert np.linalg.norm(mine - theirs) <= (1e-6 if dtype == "float32" else 2e-2) * np.linalg.norm(theirs)
 
 
+@pytest.mark.parametrize("channels", [16, 80])
+def test_the_kernel_of_a_tower_refuses_padding_to_padding_alone(channels):
+  """Outputs and gradients of `attend` under that mask, where padding is read and where it reads."""
+  random, shape = np.random.default_rng(0), (3, 2, LENGTH, channels)
+  padding_BT = jnp.arange(LENGTH)[None] >= jnp.asarray([LENGTH, 90, 5])[:, None]   # none, some, most
+  *qkv, weights = (jnp.asarray(random.normal(size=shape), jnp.float32) for _ in range(4))
+  allowed_BTT = ~(padding_BT[:, :, None] & padding_BT[:, None, :])
+
+  def everything(look):
+    loss = lambda *qkv: (lambda mixed: (jnp.sum(mixed * weights), mixed))(look(*qkv))
+    (_, mixed), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*qkv)
+    return mixed, *grads
+
+  ours = everything(lambda *qkv: attention.attend(*qkv, allowed_BTT))
+  of_kernel = everything(lambda *qkv: kernels.splash_of_tower(*qkv, padding_BT))
+  refusing_none = everything(lambda *qkv: attention.attend(*qkv, jnp.ones_like(allowed_BTT)))
+  for mine, theirs, without in zip(of_kernel, ours, refusing_none, strict=True):
+    assert mine.shape == shape
+    # splash computes its products in bfloat16
+    assert np.linalg.norm(mine - theirs) <= 2e-2 * np.linalg.norm(theirs) < np.linalg.norm(without - theirs)
+
+
 @pytest.mark.parametrize("kernel", ["splash", "blocks"])
 def test_a_decoder_of_both_kinds_of_layers_is_the_same_on_a_mesh(kernel):
   """Kernels under shard_map, over more devices in tensor than there are kv heads, within remat and the scan."""

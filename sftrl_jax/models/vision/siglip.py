@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend_by_chunks
 from sftrl_jax.models.decoder import Project, mark_saved, remat_policy
-from sftrl_jax.models.layout import ROWS, constrain
+from sftrl_jax.models.layout import ROWS, constrain, platform
 from sftrl_jax.models.vision.config import VisionConfig
 from sftrl_jax.projections import TOWER_PROJECTIONS
 from sftrl_jax.shapes import check
@@ -125,13 +126,19 @@ def _project(config: TowerConfig, path: str, equation: str, gain: float = 1.0) -
 
 
 class TowerAttention(nn.Module):
+  """Every token of a picture attends to all; but padding, tokens of tiles that are not there, not to padding."""
+
   config: TowerConfig
 
   @nn.compact
-  def __call__(self, x_BTD, allowed_BTS):
+  def __call__(self, x_BTD, padding_BT):
     c = self.config
-    q_BHTC, k_BHTC, v_BHTC = (_project(c, f"attn/{name}", "bte,ega->bgta")(x_BTD) for name in "qkv")
-    mixed_BHTC = mark_saved(c, attend_by_chunks(q_BHTC, k_BHTC, v_BHTC, allowed_BTS, QUERIES))
+    qkv = [_project(c, f"attn/{name}", "bte,ega->bgta")(x_BTD) for name in "qkv"]
+    if kernels.chosen(c, platform()) == "splash":
+      mixed_BHTC = kernels.splash_of_tower(*qkv, padding_BT)
+    else:
+      mixed_BHTC = attend_by_chunks(*qkv, ~(padding_BT[:, :, None] & padding_BT[:, None, :]), QUERIES)
+    mixed_BHTC = mark_saved(c, mixed_BHTC)
     return _project(c, "attn/o", "bgta,gae->bte", (2 * c.tower_layers) ** -0.5)(mixed_BHTC)
 
 
@@ -153,10 +160,10 @@ class TowerBlock(nn.Module):
   gated: bool = False
 
   @nn.compact
-  def __call__(self, x_BTD, allowed_BTS):
+  def __call__(self, x_BTD, padding_BT):
     c = self.config
     norm = lambda name: LayerNorm(c.tower_norm_eps, name=name)
-    x_BTD = x_BTD + self._gate("attn_gate", TowerAttention(c, name="attn")(norm("attn_norm")(x_BTD), allowed_BTS))
+    x_BTD = x_BTD + self._gate("attn_gate", TowerAttention(c, name="attn")(norm("attn_norm")(x_BTD), padding_BT))
     return x_BTD + self._gate("mlp_gate", TowerMlp(c, name="mlp")(norm("mlp_norm")(x_BTD)))
 
   def _gate(self, name, x_BTD):
@@ -172,8 +179,8 @@ class Scanned(nn.Module):
   config: TowerConfig
 
   @nn.compact
-  def __call__(self, x_BTD, allowed_BTS):
-    return constrain(TowerBlock(self.config, name="block")(x_BTD, allowed_BTS), ROWS), None
+  def __call__(self, x_BTD, padding_BT):
+    return constrain(TowerBlock(self.config, name="block")(x_BTD, padding_BT), ROWS), None
 
 
 def patches(config: TowerConfig, images_BYXC: jax.Array) -> jax.Array:
@@ -223,7 +230,7 @@ class Siglip(nn.Module):
     scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))
     scan = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.tower_layers,
                    in_axes=nn.broadcast, unroll=min(c.unroll, c.tower_layers))
-    x_BTD, _ = scan(c, name="layers")(x_BTD, jnp.ones((B, T, T), bool))
+    x_BTD, _ = scan(c, name="layers")(x_BTD, jnp.zeros((B, T), bool))
     return LayerNorm(c.tower_norm_eps, name="final_norm")(x_BTD)
 
 

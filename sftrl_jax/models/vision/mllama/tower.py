@@ -51,13 +51,12 @@ class Tower(nn.Module):
     spare = c.padded_tile_tokens - c.tile_tokens
     pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, spare), (0, 0)))
     real_BT = jnp.pad(jnp.broadcast_to(there_BM[..., None], (B, c.tiles, c.tile_tokens)), ((0, 0), (0, 0), (0, spare)))
-    real_BT = real_BT.reshape(B, -1)
-    allowed_BTT = real_BT[:, :, None] | real_BT[:, None, :]
+    padding_BT = ~real_BT.reshape(B, -1)
     x_BTD = constrain(pad(x).reshape(B, -1, c.tower_width), ROWS)
-    x_BTD, kept = Layers(c, c.tower_layers, False, c.intermediate, name="layers")(x_BTD, allowed_BTT)
+    x_BTD, kept = Layers(c, c.tower_layers, False, c.intermediate, name="layers")(x_BTD, padding_BT)
     in_tiles = lambda x_BTD: x_BTD.reshape(B, c.tiles, c.padded_tile_tokens, c.tower_width)
     x = in_tiles(LayerNorm(1e-5, name="post_norm")(x_BTD)) + self._of_tiles("post_tile", ids_B).astype(x_BTD.dtype)
-    x_BTD, _ = Layers(c, c.global_layers, True, (), name="global_layers")(x.reshape(x_BTD.shape), allowed_BTT)
+    x_BTD, _ = Layers(c, c.global_layers, True, (), name="global_layers")(x.reshape(x_BTD.shape), padding_BT)
     # The results of each block beside one another, channel by channel: the order of the released projector.
     beside = jnp.stack(list(kept), axis=-1).reshape(B, -1, c.tower_width * len(c.intermediate))
     features = jnp.concatenate([x_BTD, beside], axis=-1).reshape(B, c.tiles, c.padded_tile_tokens, -1)
@@ -92,7 +91,7 @@ class Tower(nn.Module):
 
 
 class Layers(nn.Module):
-  """Blocks in a scan: (x_BTD, allowed_BTT) -> (x_BTD, results of the blocks `kept`, [len(kept), B, T, D])."""
+  """Blocks in a scan: (x_BTD, padding_BT) -> (x_BTD, results of the blocks `kept`, [len(kept), B, T, D])."""
 
   config: MllamaFields
   layers: int
@@ -100,13 +99,13 @@ class Layers(nn.Module):
   kept: tuple[int, ...]
 
   @nn.compact
-  def __call__(self, x_BTD, allowed_BTT):
+  def __call__(self, x_BTD, padding_BT):
     c, block = self.config, TowerBlock(self.config, self.gated, parent=None)
-    first = lambda key: block.init(key, x_BTD, allowed_BTT)["params"]
+    first = lambda key: block.init(key, x_BTD, padding_BT)["params"]
     init = lambda key: jax.vmap(first)(jax.random.split(key, self.layers))
     # flax would compare the blocks with those of `init`, which have no adapters.
     params = self.get_variable("params", "block") if self.has_variable("params", "block") else self.param("block", init)
-    apply = lambda layer, x_BTD: constrain(block.apply({"params": layer}, x_BTD, allowed_BTT), ROWS)
+    apply = lambda layer, x_BTD: constrain(block.apply({"params": layer}, x_BTD, padding_BT), ROWS)
     apply = apply if c.remat == "none" else jax.checkpoint(apply, prevent_cse=False, policy=remat_policy(c))
     place_N = jnp.asarray([self.kept.index(number) if number in self.kept else len(self.kept)
                            for number in range(self.layers)], jnp.int32)

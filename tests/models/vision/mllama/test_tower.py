@@ -1,11 +1,15 @@
 """Features of a picture are its own; what a tile that is not there holds changes nothing."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sftrl_jax.models.vision.mllama.config import MllamaFields
 from sftrl_jax.models.vision.mllama.tower import Tower, tiles_of
+from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.pictures.processors.mllama import MllamaProcessor
 
 CONFIG = MllamaFields(vocab=16, image_id=8, tile=8, patch=4, tower_side=2, tower_width=8, tower_heads=2,
@@ -31,6 +35,20 @@ def test_pictures_of_a_batch_are_read_each_by_itself(tower):
   assert both.shape == (2, 4 * CONFIG.tile_tokens, 2 * CONFIG.tower_width)
   for row in range(2):
     np.testing.assert_allclose(apply(np.stack([pictures[row]] * 2))[0], both[row], atol=1e-5)
+
+
+def test_a_kernel_computes_the_features_of_pictures_with_fewer_tiles(tower):
+  """On eight devices that divide pictures and heads, as on one; with its gradients."""
+  pictures, random = np.concatenate([tower[1]] * 2), np.random.default_rng(1)
+  shapes = jax.eval_shape(Tower(CONFIG).init, jax.random.key(0), pictures)["params"]
+  params = jax.tree.map(lambda x: 0.3 + 0.3 * random.normal(size=x.shape).astype(np.float32), shapes)
+  squares = lambda config: jax.jit(jax.value_and_grad(
+      lambda params: jnp.sum(jnp.square(Tower(config).apply({"params": params}, pictures)))))
+  want = squares(CONFIG)(params)
+  with jax.set_mesh(meshes.make(meshes.MeshConfig(2, 2, 2))), rules.applied():
+    got = squares(dataclasses.replace(CONFIG, attention="splash", remat="full"))(params)
+  for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    assert np.linalg.norm(mine - np.asarray(theirs)) <= 1e-2 * np.linalg.norm(theirs)
 
 
 def test_pixels_of_tiles_that_are_not_there_are_not_read(tower):
