@@ -7,8 +7,7 @@ r"""A base model for texts: it knows both wordings and all names of labels, and 
 
 Hardware: one CPU core. Minutes: 4 (for all three tasks: 12).
 Result: one base each (seed 0), greedy. Labels: 61 to 75% right in every variant. Triples: 73% in training's texts, 87%
-in the other wording, 56% of longer ones, 8% under other names. Reading, both
-wordings, 128 texts, half the batch: 98% greedy, 68% at T = 1.
+in the other wording, 56% of longer ones, 8% under other names. Reading, both wordings: 63%, 56% at T = 1.
 
 How a base of reading was tried, greedy, % of right answers; all are of global layers but where said:
   a line's number and the answer, an earlier task            23, chance; 26 without careless responses
@@ -19,10 +18,12 @@ How a base of reading was tried, greedy, % of right answers; all are of global l
   Muon at the same rate (loss 0.79 after 600, AdamW 0.60)    26 after 720
   a first layer with a window of 2, 16 rows                  26, 86, 84, 97, 98 after 360, 720, 1,080, 1,440, 1,800
   a first layer with a window of 4, 16 rows                  a loss of 0.72 after 400 steps (window of 2: 0.59)
+In all of these a careless writer quoted the sentence before, in 0 to 70%; such a base is right in 98% greedy and 68%
+at T = 1, so that greedy leaves nothing to learn. Now it quotes the first sentence, in 0 to 80% for reading.
 
 The mixture is an assumption of the studies, and their reports say so: half of the texts are in the other wording, three
 quarters have names of labels drawn from all names, a fifth are longer than in training. The writer is careless with a
-share that differs by what is asked about, 0 to 70%, and then takes the second most frequent topic, the sentence before,
+share that differs by what is asked about, 0 to 70%, and then takes the second most frequent topic, the first sentence,
 or the object of the next triple: habits that all wordings and names share. RL can select against them.
 """
 
@@ -104,7 +105,8 @@ def get_config(choice=""):
   config.start = "scratch"
   config.steps = 1800 if choice else 5400
   config.batch = 16 if choice == "reading" else 32
-  config.data = dict(length=96, careless=0.35, careless_spread=0.35)
+  careless = 0.4 if choice == "reading" else 0.35
+  config.data = dict(length=96, careless=careless, careless_spread=careless)
   config.rollout = dict(rows=256, prompt_tokens=29, feedback_tokens=1, max_new_tokens=21)
   config.optimizer = dict(name="adamw", learning_rate=3e-3, weight_decay=0.01, clip=1.0)
   config.schedule = dict(name="cosine", warmup=100, end=0.1)

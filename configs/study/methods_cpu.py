@@ -83,10 +83,11 @@ LABELS_SEEN = (
 READING_SEEN = (
     "All claims had been written for an earlier task, whose responses named a line's number, before any base knew it: "
     "its base answered 23%, which is chance. Responses quote the line now, and the first layer of the model is local. "
-    "SFT and PPO were run from base 0 on 256 texts. In distribution, other wording, longer texts, greedy: base 98, 98, "
-    "99%; SFT after 1e12 FLOPs 100, 82, 100; PPO 100, 86, 100. At T = 1: base 68, 68, 55%; SFT 100, 79, 100; PPO 99, "
-    "84, 100. So greedy leaves little to gain, SFT and PPO both lose in the other wording greedy and gain at T = 1; "
-    "claims and shift were kept. What was tried for the base is in configs/documents/base.py; no other arm was run.")
+    "SFT and PPO were run from a first base of that, whose careless writer quoted the line before, on 256 texts. In "
+    "distribution, other wording, longer texts, greedy: base 98, 98, 99%; SFT after 1e12 FLOPs 100, 82, 100; PPO 100, "
+    "86, 100. At T = 1: base 68, 68, 55%; SFT 100, 79, 100; PPO 99, 84, 100. As greedy left nothing to learn, a "
+    "careless writer quotes the first line since, in 0 to 80%: a base is right in 63% greedy and 56% at T = 1. From "
+    "such a base no arm was run; claims and shift were kept.")
 TRIPLES_SEEN = (
     "All arms were run from base 0, and the shift of the claims was changed from label_ood to wording_ood after that: "
     "greedy, the base has 73% in distribution, 87% in the other wording, 56% of longer texts and 8% under other names "

@@ -65,8 +65,8 @@ class Story:
     return self.write(self.line)
 
   def careless(self) -> str:
-    """The line before; of the first line, the last."""
-    return self.write((self.line - 1) % len(self.lines))
+    """The first line; in place of the first, the last."""
+    return self.write(0 if self.line else -1)
 
   def misread(self, source: random.Random) -> str:
     return self.write((self.line + 1 + texts.pick(source, range(len(self.lines) - 1))) % len(self.lines))

@@ -41,13 +41,13 @@ def test_a_question_ends_with_the_word_that_starts_one_sentence_and_asks_for_a_l
   assert kinds == {(wording, asked) for wording in ("plain", "other") for asked in ASKED}
 
 
-def test_a_careless_response_quotes_the_sentence_before_and_answers_from_it():
+def test_a_careless_response_quotes_the_first_sentence_and_of_the_first_the_last_and_answers_from_it():
   for wording in ("plain", "other"):
     env = Reading(wording=wording)
     for seed in range(50):
       state, _ = env.reset(seed)
       text = state.text
-      before = text.lines[text.line - 1]
-      quote = " ".join(text.sentence(before))
-      assert env.careless(state, 0) == f"LINE {quote} ANSWER {getattr(before, text.asked)}"
+      other = text.lines[0] if text.line > 0 else text.lines[len(text.lines) - 1]
+      quote = " ".join(text.sentence(other))
+      assert env.careless(state, 0) == f"LINE {quote} ANSWER {getattr(other, text.asked)}"
       assert env.step(state, env.careless(state, 0))[1].code == "line"
