@@ -11,6 +11,11 @@ Result: not run. The paper: rule_ood rises from 11.2% to 14.2% of hands, red fro
 more often too (evals.jsonl has both apart).
 
 The paper's and ours: as gp_l_ppo.py. Misread cards are paid with -1.5, before the formula is looked at.
+
+Planned whole, rollouts and scoring included, with --config.compute.lengths=1 (four lengths compile four times as long)
+and rows in bytes: 36.8 of 96 GiB a chip, a step takes at least 131 s, 20 steps at least 5.8 chip-hours (44 minutes).
+On 32 chips of 16 GiB, --topology=v5e-32 --config.compute.microbatches=7: 11.8 GiB; at least 206 s, before its tower
+attended by splash.
 """
 
 from configs.paper.setup import task
