@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sftrl_jax.report.labels import EMA, EnvLabels, merge_labels
-from sftrl_jax.report.registered_claim import MEASURES, RegisteredClaim
+from sftrl_jax.report.registered_claim import RegisteredClaim
 from sftrl_jax.report.task_results import TaskResult
 
 REFERENCE_VERB = "sft"   # of the runs that others are compared with, where study.json names no method
@@ -221,9 +221,11 @@ class Study:
 
   @functools.cached_property
   def measures(self) -> tuple[str, ...]:
-    """The measures that evaluations hold, the one that heads the report first."""
+    """The measures that evaluations hold, the one that heads the report first. Where no episode has a second response,
+    right responses of all responses are successes."""
     every = [e for run in self.runs.values() for e in run.evaluations]
-    held = [measure for measure in MEASURES if measure == "success" or any(e.responses_N.size for e in every)]
+    least = 0 if self.named_measure == PER_STEP else 1
+    held = ["success"] + [PER_STEP] * any((e.responses_N > least).any() for e in every)
     held.sort(key=lambda measure: measure != self.named_measure)
     return (*held, *(part for part in self.labels.parts if any(part in e.parts for e in every)))
 

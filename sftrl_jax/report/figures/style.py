@@ -108,12 +108,12 @@ def title(axis: Axes, text: str) -> None:
   axis.set_title(plot_text(text, 80), loc="left", fontsize=9.5, color=INK, pad=7)
 
 
-def rate_axis(axis: Axes, which: str = "y", top: float = 1.0) -> None:
-  """Makes the axis `which` one of rates: from 0 to `top`, printed as percentages."""
+def rate_axis(axis: Axes, which: str = "y", top: float = 1.0, intervals: int = 5) -> None:
+  """Makes the axis `which` one of rates: from 0 to `top`, printed as percentages. intervals: between ticks, at most"""
   from matplotlib.ticker import MaxNLocator, PercentFormatter
   target = getattr(axis, f"{which}axis")
   target.set_major_formatter(PercentFormatter(1.0, decimals=0))
-  target.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+  target.set_major_locator(MaxNLocator(intervals, steps=[1, 2, 2.5, 5, 10]))
   getattr(axis, f"set_{which}lim")(0, top)
 
 

@@ -128,7 +128,7 @@ def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Fig
   shared = next(iter(study.start_groups.values()))
   for axis, variant in zip(axes.flat, study.own_variants, strict=True):
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
-    style.rate_axis(axis, "x", top)
+    style.rate_axis(axis, "x", top, intervals=5 if len(study.own_variants) < 3 else 2)   # of narrow panels
     style.title(axis, study.labels.variant(variant))
     for level, temperature in enumerate(temperatures):
       panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]

@@ -20,8 +20,10 @@ def blocks(chapter: Chapter) -> list[Block]:
 
 
 def pairs_table(study: Study) -> list[Block]:
-  """Pairs and accuracies of every name of study.prepares: means over its finished runs, and their range; [] without."""
-  named = {name: [run for run in runs if run.finished] for name, runs in study.prepared.items()}
+  """Pairs and accuracies of every name of study.prepares: means over its finished runs, and their range; [] without.
+  A run without pairs, such as a teacher, is left out."""
+  named = {name: [run for run in runs if run.finished and (run.counts or run.accuracies)]
+           for name, runs in study.prepared.items()}
   named = {name: runs for name, runs in named.items() if runs}
   variants = list(dict.fromkeys(variant for runs in named.values() for run in runs for variant in run.accuracies))
   rows = []

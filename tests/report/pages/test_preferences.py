@@ -41,6 +41,18 @@ def test_a_prepared_run_has_the_mean_and_the_range_of_its_finished_bases(prepare
   assert row[5].startswith("70.0% (60.0% to 80.0%") and row[6].startswith("50.0%")
 
 
+def test_a_prepared_teacher_has_no_row_among_pairs(prepared):
+  for base in range(3):
+    home = prepared / "runs" / f"base-{base}-other-0"
+    home.mkdir()
+    (home / "config.json").write_text(json.dumps({"verb": "sft"}))
+    (home / "progress.json").write_text(json.dumps({"phase": "complete"}))
+  study = read_workdir.read_study(prepared)
+  assert all(run.finished for run in study.prepared["other"]) and len(study.prepared["other"]) == 3
+  table, = preferences.pairs_table(study)
+  assert [row[0] for row in table.rows] == ["reward"]
+
+
 def test_gold_and_proxy_are_means_over_bases_of_each_evaluation(prepared, tmp_path):
   study = read_workdir.read_study(prepared)
   runs = [preferences.proxy_figure.proxy_rows(run) for (_, name, _), run in study.runs.items() if name == "ppo"]
