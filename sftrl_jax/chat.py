@@ -59,5 +59,10 @@ def continues(before: Chat, response: str, chat: Chat) -> bool:
   return answer is not None and (answer.role, answer.text) == ("assistant", response) and chat[: len(before)] == before
 
 
+def whole_chat(chat: Chat, response: str, feedback: str) -> Chat:
+  """The chat with the last response and the feedback on it."""
+  return (*chat, Message("assistant", response), *([Message("user", feedback)] if feedback else []))
+
+
 def _is_same(left: np.ndarray, right: np.ndarray) -> bool:
   return left is right or (left.shape == right.shape and bool((left == right).all()))

@@ -7,6 +7,7 @@ them which tokens may attend to which. Left padding, right padding and packing l
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -23,6 +24,19 @@ class Inputs:
   positions_BT: np.ndarray  # int32, from 0 within a segment
   segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
   images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
+
+
+@struct.dataclass
+class Prefix:
+  """What a teacher reads before each row of `Inputs`, and the policy does not.
+
+  The first ids of a row are skipped in turn: <bos>, or a message of the system, stands at the beginning of the prefix,
+  and once.
+  """
+
+  tokens_BP: np.ndarray  # int32, left-padded
+  lengths_B: np.ndarray  # int32, without the padding
+  skipped_B: np.ndarray  # int32
 
 
 def _empty(rows: int, length: int) -> Inputs:
@@ -55,6 +69,31 @@ def right_pad(rows: Sequence[Sequence[int]], length: int, count: int = 0) -> Inp
     inputs.positions_BT[index, : len(row)] = np.arange(len(row))
     inputs.segments_BT[index, : len(row)] = 1
   return inputs
+
+
+def prefixes(rows: Sequence[tuple[Sequence[int], int]], length: int) -> Prefix:
+  """One prefix a row, (its ids, how many ids of the row are skipped), padded to `length` tokens."""
+  numbers = lambda values: np.asarray(values, np.int32)
+  return Prefix(left_pad([ids for ids, _ in rows], length).tokens_BT, numbers([len(ids) for ids, _ in rows]),
+                numbers([skipped for _, skipped in rows]))
+
+
+def with_prefix(prefix: Prefix, inputs: Inputs) -> Inputs:
+  """Rows of P + T columns as a teacher reads them: column P + t is column t of `inputs`.
+
+  inputs: right-padded, a row of one segment, without pictures
+  """
+  if inputs.images_BIYXC is not None:
+    raise ValueError("A prefix is read before rows of text, but these have pictures.")
+  column_1P = jnp.arange(prefix.tokens_BP.shape[1])[None]
+  column_1T = jnp.arange(inputs.tokens_BT.shape[1])[None]
+  before_BP = column_1P - (column_1P.shape[1] - prefix.lengths_B[:, None])
+  after_BT = inputs.positions_BT + (prefix.lengths_B - prefix.skipped_B)[:, None]
+  segments_BT = jnp.where(column_1T < prefix.skipped_B[:, None], 0, inputs.segments_BT)
+  join = lambda prefix_BP, row_BT: jnp.concatenate([prefix_BP, row_BT], axis=1).astype(jnp.int32)
+  return Inputs(join(prefix.tokens_BP, inputs.tokens_BT),
+                jnp.maximum(join(before_BP, after_BT), 0),   # of what nobody attends to, too
+                join(before_BP >= 0, segments_BT))
 
 
 class Slot(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 LEGEND = {
     "B": "rows", "T": "tokens", "A": "tokens of all rows", "M": "tokens of a tile",
     "S": "cached tokens, or sides of the pairs of a row",
-    "P": "prompt tokens, or pairs of a row", "R": "response tokens",
+    "P": "prompt tokens, tokens of a prefix, or pairs of a row", "R": "response tokens",
     "D": "width", "H": "heads", "K": "kv heads", "C": "head channels, or colours of a pixel",
     "X": "queries of all heads that share a kv head, or columns of a picture", "Y": "rows of a picture",
     "F": "ffn, or features of the pictures of a row", "N": "layers, or pairs of a corpus", "V": "vocabulary",

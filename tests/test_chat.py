@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sftrl_jax.chat import Message, continues
+from sftrl_jax.chat import Message, continues, whole_chat
 
 
 def test_a_message_is_immutable():
@@ -46,3 +46,9 @@ def test_a_chat_continues_the_one_that_was_answered():
   assert not continues(before, "b", grown)
   thought = Message("assistant", "a", fields={"reasoning_content": "because"})
   assert continues(before, "a", (*before, thought, Message("user", "f")))
+
+
+def test_the_whole_chat_ends_with_what_was_said_last():
+  chat = (Message("user", "q"),)
+  assert whole_chat(chat, "r", "f") == (*chat, Message("assistant", "r"), Message("user", "f"))
+  assert whole_chat(chat, "r", "") == (*chat, Message("assistant", "r"))

@@ -75,3 +75,24 @@ def test_the_first_row_with_room_is_taken_in_the_order_of_the_stream():
   slots = [inputs.first_fit(size, used, segments, 5) for size in (3, 4, 2, 1, 1)]
   assert slots == [(0, 0, 1), (1, 0, 1), (0, 3, 2), (1, 4, 2), None]
   assert used == [5, 5]
+
+
+def test_a_prefix_is_read_before_its_row_without_the_first_ids_of_that():
+  read = [([21, 22, 23], 1), ([24], 0), ([], 0), ([25], 5)]
+  whole = [[21, 22, 23, 8, 9], [24, 4], [], [25]]
+  batch = inputs.with_prefix(inputs.prefixes(read, 4), inputs.right_pad(ROWS, 6))
+  batch = batch.replace(**{name: np.asarray(getattr(batch, name)) for name in ("tokens_BT", "positions_BT",
+                                                                               "segments_BT")})
+  assert taken_out(batch) == whole and batch.tokens_BT.shape == (4, 4 + 6)
+  np.testing.assert_array_equal(batch.tokens_BT[:, 4:], inputs.right_pad(ROWS, 6).tokens_BT)
+  for row, positions, segments in zip(whole, batch.positions_BT, batch.segments_BT, strict=True):
+    assert positions[segments > 0].tolist() == list(range(len(row)))
+  assert batch.positions_BT.min() == 0 and set(batch.segments_BT.flat) == {0, 1}
+
+
+def test_a_prefix_that_does_not_fit_and_one_of_pictures_are_refused():
+  with pytest.raises(ValueError, match="3 tokens does not fit into 2"):
+    inputs.prefixes([([1, 2, 3], 0)], 2)
+  pictured = inputs.right_pad([[1]], 2).replace(images_BIYXC=np.zeros((1, 1, 2, 2, 3), np.uint8))
+  with pytest.raises(ValueError, match="rows of text"):
+    inputs.with_prefix(inputs.prefixes([([], 0)], 2), pictured)

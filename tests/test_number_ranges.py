@@ -11,6 +11,7 @@ from sftrl_jax.programs.config import values
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment import sections
+from sftrl_jax.programs.experiment.network.teacher import TeacherConfig
 from sftrl_jax.training.algorithms import ALGORITHMS
 from sftrl_jax.training.preference_objectives import OBJECTIVES
 
@@ -21,6 +22,7 @@ SECTIONS = {
     "log": sections.LogConfig, "data": sections.DemonstrationsConfig, "rows": sections.RowsConfig,
     "mix": MixConfig, "ema": sections.EmaConfig,
     "pairs": sections.PairsConfig, "sampled pairs": sections.SampledPairsConfig, "sft": SFTConfig,
+    "teacher": TeacherConfig,
     **{name: algorithm.section for name, algorithm in ALGORITHMS.items()},
     **{objective.key: objective.section for objective in OBJECTIVES.values()}}
 # -1 is a choice: the remaining devices, the default of the watchdog, and a task's own number.

@@ -2,7 +2,8 @@ r"""On-policy distillation on GeneralPoints: a teacher's distribution, token by 
 
   sftrl rl --config=configs/general_points/distill.py --workdir=runs/gp_distill   (after sft.py: its run is the teacher)
 
---config.teacher.start=WORKDIR takes another run, such as that of ppo.py.
+--config.teacher.start=WORKDIR takes another run, such as that of ppo.py. --config.teacher.demonstration=expert lets the
+teacher read the same prompt with the expert's answer before each row, and then it may be as the run begins.
 
 Hardware: one CPU core. Minutes: 3.
 Result: not yet measured on five bases. What the teacher has cost is not in the budget; its forward pass is. Against

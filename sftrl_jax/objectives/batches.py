@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sftrl_jax.inputs import Inputs
+from sftrl_jax.inputs import Inputs, Prefix
 
 LOGPROBS = "logprobs_BT"   # among the metrics of a loss whose batch has no old log-probabilities: those of its rows
 
@@ -20,6 +20,7 @@ class TokenBatch:
   targets_BT: jax.Array  # int32: the next token of the same segment
   weights_BT: jax.Array  # f32
   old_logprobs_BT: jax.Array | None = None  # f32, before the step's first update; None where the loss has no ratio
+  prefix: Prefix | None = None  # what a teacher alone reads before the row, which is then of one segment
 
 
 @struct.dataclass
@@ -105,8 +106,8 @@ class Scores(NamedTuple):
   kl_BT: jax.Array | None = None  # f32, nats, to a teacher's distribution of the target; None without a teacher
 
 
-# (params, inputs, targets_BT) -> Scores
-Score = Callable[[dict, Inputs, jax.Array], Scores]
+# (params, inputs, targets_BT) -> Scores; with a teacher it takes the prefix of a batch besides, or None
+Score = Callable[..., Scores]
 
 
 def old_logprobs(batch: PolicyBatch | GroupBatch, scores: Scores) -> tuple[jax.Array, dict]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from flax import struct
 
-from sftrl_jax.inputs import Inputs, right_pad
+from sftrl_jax.inputs import Inputs, Prefix, prefixes, right_pad
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.text.images import ImageReader, Pictures, with_pictures
 
@@ -26,6 +26,7 @@ class Rows:
   turns_BT: np.ndarray  # int32: the turn within its row, -1 off the mask
   sampled_logprobs_BT: np.ndarray  # f32, by the sampler
   weights_BT: np.ndarray | None = None  # f32, of sampled targets; None where all are 1
+  prefix: Prefix | None = None  # what a teacher alone reads before the row
 
 
 @struct.dataclass
@@ -66,13 +67,15 @@ class Outcomes:
 
 
 def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[int]], slots: int = 1,
-         weigh: Callable[[Response], Sequence[float]] | None = None, reader: ImageReader | None = None) -> Rows:
+         weigh: Callable[[Response], Sequence[float]] | None = None, reader: ImageReader | None = None,
+         prefix_tokens: int = 0) -> Rows:
   """Rows of `length` tokens.
 
   closing: ids after each episode's last response, () where none are read
   slots: rows of an episode, S of `Rows`; ValueError for an episode that has more
   weigh: the weights of a response's tokens
   reader: of the pictures, where the model reads them
+  prefix_tokens: columns of what a teacher reads before a row; 0 where it reads the row alone
   """
   texts, marks, turns, logprobs, weights, images = [], [], [], [], [], []
   for episode, row_turns, after in _in_order(episodes, closing, slots):
@@ -98,7 +101,14 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
   inputs = with_pictures(reader, inputs, images)
   return Rows(inputs, _shifted(texts, length, 0, np.int32), _shifted(marks, length, 0.0, np.float32),
               _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32),
-              None if weigh is None else _shifted(weights, length, 0.0, np.float32))
+              None if weigh is None else _shifted(weights, length, 0.0, np.float32),
+              prefixes(_prefix_ids(episodes, slots), prefix_tokens) if prefix_tokens else None)
+
+
+def _prefix_ids(episodes: Sequence[Episode], slots: int) -> list[tuple[Sequence[int], int]]:
+  """Of every row, in the order of `Rows`."""
+  return [episode.prefixes[slot] if slot < len(episode.prefixes) else ((), 0)
+          for slot in range(slots) for episode in episodes]
 
 
 def response_rows(episodes: Sequence[Episode], length: int, turns: int, slots: int = 1,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sftrl_jax.chat import Chat, Message, continues
+from sftrl_jax.chat import Chat, Message, continues, whole_chat
 from sftrl_jax.envs.env import Env, Rewriting, Verdict, rewriting, thread_safe
 from sftrl_jax.envs.guard import OutOfTime, describe
 from sftrl_jax.envs.referee import EpisodeError, location
@@ -20,9 +20,9 @@ class Trouble:
   """What spoiled an episode, or cut it.
 
   kind: the metric that counts it. dropped/prompt: the prompt does not fit, or has no ids; dropped/env: reset or step
-    failed; dropped/reward: there is no reward; cut/feedback: a message does not fit; cut/prompt: a later prompt does
-    not fit; cut/attempts: the episode would have gone on beyond `attempts`; cut/rows: beyond `most_rows`, or a chat
-    beyond `row_attempts`
+    failed; dropped/reward: there is no reward; dropped/demonstration: a teacher has none to read, or it does not fit;
+    cut/feedback: a message does not fit; cut/prompt: a later prompt does not fit; cut/attempts: the episode would have
+    gone on beyond `attempts`; cut/rows: beyond `most_rows`, or a chat beyond `row_attempts`
   message: with the file and line, or the key, to mend
   """
 
@@ -76,6 +76,7 @@ class Episode:
   earlier: the messages of the chats before the last one, where the environment rewrites its prompt
   asked: how many messages its first chat had before the first response
   columns: what the environment's `columns` gave of the first state; {} where it has none
+  prefixes: of each of its rows, what a teacher reads before it, as text.render.preceding gives it; () for nothing
   """
 
   seed: int | str
@@ -86,6 +87,7 @@ class Episode:
   earlier: Chat = ()
   asked: int = 0
   columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+  prefixes: tuple[tuple[list[int], int], ...] = ()
 
   @property
   def rows(self) -> list[tuple[Turn, ...]]:
@@ -343,8 +345,3 @@ def _closed(game: _Game, judging: Judging) -> Episode:
   if not episode.dropped or (judging.keep_unrewarded and episode.turns):
     return episode
   return dataclasses.replace(episode, turns=(), truncated=False)
-
-
-def whole_chat(chat: Chat, response: str, feedback: str) -> Chat:
-  """The chat with the last response and the feedback on it."""
-  return (*chat, Message("assistant", response), *([Message("user", feedback)] if feedback else []))

@@ -66,6 +66,24 @@ def continued(tokenizer: Tokenizer | Pretrained, chat: Chat) -> list[int]:
   return [token for message in new for token in _message_ids(tokenizer, message)]
 
 
+def preceding(tokenizer: Tokenizer | Pretrained, earlier: Chat, chat: Chat, ids: Sequence[int]
+              ) -> tuple[list[int], int]:
+  """(ids before the row, first ids of the row that are left out) of a row that begins with `ids`, the rendered `chat`,
+  where the messages `earlier` precede it.
+
+  The whole is rendered at once, so that <bos> and what a template writes before a chat stand in it once, and a message
+  of the system that `chat` begins with is that of `earlier`. The row keeps the ids with which both renderings end.
+  ValueError where they end differently, so that what follows the chat would not follow the whole.
+  """
+  own = next((place for place, message in enumerate(chat) if message.role != "system"), len(chat))
+  whole, shared = render(tokenizer, (*earlier, *chat[own if earlier[:own] == chat[:own] else 0:]))[0], 0
+  while shared < min(len(whole), len(ids)) and whole[-1 - shared] == ids[len(ids) - 1 - shared]:
+    shared += 1
+  if not shared:
+    raise ValueError("The chat template ends a chat differently where another exchange precedes it.")
+  return whole[: len(whole) - shared], len(ids) - shared
+
+
 def later_messages(chat: Chat) -> Chat:
   """The messages after the last response; all of them before the first one."""
   answered = len(chat)

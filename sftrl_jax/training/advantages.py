@@ -163,7 +163,7 @@ def make_group_advantages(section: GroupConfig, compare: Callable, kl_in_reward:
 def imitation_batch(scored: ScoredRows, rows: Rows, outcomes: tuple[()]) -> tuple[TokenBatch, dict]:
   """(batch, metrics), to be jitted, of an algorithm that imitates: rows whose mask is on what is imitated."""
   signal = jnp.any(rows.mask_BT > 0).astype(jnp.float32)
-  return TokenBatch(rows.inputs, rows.targets_BT, rows.mask_BT), {"objective/signal": signal}
+  return TokenBatch(rows.inputs, rows.targets_BT, rows.mask_BT, prefix=rows.prefix), {"objective/signal": signal}
 
 
 @jax.jit

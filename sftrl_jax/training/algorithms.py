@@ -23,8 +23,14 @@ from sftrl_jax.rollout import collect
 from sftrl_jax.rollout.collect import Grid, Outcomes, Rows
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response
-from sftrl_jax.rollout.imitated import correct_responses, expert_response, expert_tokens
-from sftrl_jax.text.render import continued, later_messages
+from sftrl_jax.rollout.imitated import (
+  correct_responses,
+  demonstration,
+  expert_response,
+  expert_tokens,
+  refuse_long,
+)
+from sftrl_jax.text.render import continued, later_messages, render
 from sftrl_jax.training.advantages import (
   imitation_batch,
   make_advantages,
@@ -67,7 +73,7 @@ def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: i
   if experiment.algorithm.imitated:
     episodes = [experiment.algorithm.imitated(experiment, episode) for episode in episodes]
   return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
-                      _weigh(experiment, config), experiment.tokenizer.reader)
+                      _weigh(experiment, config), experiment.tokenizer.reader, experiment.prefix_tokens)
 
 
 def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]] | None:
@@ -119,6 +125,26 @@ def _refuse_long_experts(experiment) -> None:
                     *experiment.env.reset(f"{experiment.seed} {number}"))
 
 
+def _refuse_demonstrations(experiment) -> None:
+  """Of the first states, half of which may have none, or a long one: a run leaves these out."""
+  if not experiment.prefix_tokens:
+    return
+  lengths, errors = [], []
+  for number in range(PROBED):
+    with contextlib.suppress(EpisodeError):
+      state, chat = experiment.env.reset(f"{experiment.seed} {number}")
+      try:
+        ids, _ = render(experiment.tokenizer, chat)
+        lengths.append(len(demonstration(experiment.env, experiment.tokenizer, state, chat, ids)[0]))
+      except ValueError as error:
+        errors.append(error)
+  if len(errors) + sum(length > experiment.prefix_tokens for length in lengths) <= min(
+      PROBED // 2, experiment.config["max_dropped"]):
+    return
+  refuse_long(max(lengths, default=0), experiment.prefix_tokens)
+  raise ValueError(f"config.teacher.demonstration is 'expert', but there is none to read: {errors[0]}")
+
+
 ALGORITHMS = {
     # A value function for every token or turn: advantages by GAE.
     "ppo": Algorithm(
@@ -158,7 +184,8 @@ ALGORITHMS = {
     # A teacher's distribution at every token that it has sampled.
     DISTILL: Algorithm(
         DistillConfig, _no_outcomes, lambda config: imitation_batch, value_head=False, compares=False,
-        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score)),
+        loss=lambda config, score, experiment: functools.partial(distill_loss, score=score),
+        check=_refuse_demonstrations),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from sftrl_jax.inputs import Inputs
+from sftrl_jax.inputs import Inputs, Prefix, with_prefix
 from sftrl_jax.models import Model, heads
 from sftrl_jax.objectives.batches import Scores
 from sftrl_jax.objectives.logprobs import Kl, logprobs, reverse_kl, with_teacher
@@ -42,12 +42,18 @@ def make_teacher_score(model: Model, teacher: Model, temperature: float = 1.0, c
   """`make_score` with the KL to a teacher, for params {"model": ..., "teacher": ...}. The KL alone has a gradient.
 
   temperature: divides the logits of both; kl: `reverse_kl` or `forward_kl`
+  With a prefix, the teacher reads it before each row; the policy does not.
   """
 
-  def score(params: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
+  def teacher_hidden(params: dict, inputs: Inputs, prefix: Prefix | None) -> jax.Array:
+    if prefix is None:
+      return teacher.hidden(params, inputs)
+    return teacher.hidden(params, with_prefix(prefix, inputs))[:, prefix.tokens_BP.shape[1]:]
+
+  def score(params: dict, inputs: Inputs, targets_BT: jax.Array, prefix: Prefix | None = None) -> Scores:
     kl_BT, logprobs_BT, entropy_BT, correct_BT = with_teacher(
         model.hidden(params["model"], inputs), model.unembedding(params["model"]),
-        (teacher.hidden(params["teacher"], inputs), teacher.unembedding(params["teacher"])), targets_BT,
+        (teacher_hidden(params["teacher"], inputs, prefix), teacher.unembedding(params["teacher"])), targets_BT,
         temperature=temperature, chunk=chunk, readouts=(model.readout, teacher.readout), kl=kl)
     return Scores(logprobs_BT, entropy_BT, None, correct_BT, kl_BT)
 

@@ -257,3 +257,14 @@ def test_a_picture_after_a_response_needs_room_beside_the_cache_or_turns_that_re
   one = dataclasses.replace(rollout, feedback_images=1)
   assert later_ids(tokenizer, one, chat, (1, tokenizer.eos), False, carries=True)[1] is None
   assert later_ids(tokenizer, rollout, chat, (1, tokenizer.eos), False)[0] == [tokenizer.image, *tokenizer.encode("c")]
+
+
+def test_what_a_teacher_reads_stands_before_the_row_that_it_is_of():
+  shown = tuple(([1, 40 + number], 1) for number in range(3))
+  episodes = [dataclasses.replace(CHATS[0], prefixes=shown), dataclasses.replace(CHATS[1], prefixes=shown[:2]), BLANK]
+  assert rows(episodes, LENGTH, [()] * 3, 3).prefix is None
+  prefix = rows(episodes, LENGTH, [()] * 3, 3, prefix_tokens=4).prefix
+  last = [[40, 40, 0], [41, 41, 0], [42, 0, 0]]   # row s * 3 + e is chat s of episode e
+  assert prefix.tokens_BP[:, -1].tolist() == sum(last, []) and prefix.tokens_BP.shape == (9, 4)
+  assert prefix.lengths_B.tolist() == [2 * (token > 0) for token in sum(last, [])]
+  assert prefix.skipped_B.tolist() == [int(token > 0) for token in sum(last, [])]

@@ -8,13 +8,12 @@ import time
 
 import pytest
 
-from sftrl_jax.chat import Message
 from sftrl_jax.envs import verdict_pool
 from sftrl_jax.envs.general_points.env import GeneralPoints
 from sftrl_jax.envs.referee import CheckedEnv, EnvWrapper, EpisodeError, rewarded_by
 from sftrl_jax.envs.verdict_pool import VerdictPool
 from sftrl_jax.envs.virl.env import VIRL
-from sftrl_jax.rollout.episodes import Judging, Response, Trouble, begin, play, scripted, whole_chat
+from sftrl_jax.rollout.episodes import Judging, Response, Trouble, begin, play, scripted
 
 ENV = GeneralPoints(target="any", cards=3, attempts=3, style="compact")
 SEEDS = (5, 3, 8, 3, 100, 0)
@@ -84,12 +83,6 @@ def test_a_refused_reply_is_never_judged():
 def test_a_policy_that_answers_too_few_chats_is_an_error():
   with pytest.raises(ValueError):
     play(ENV, lambda chats, kept, memory, ended: ([Response("x")], None), (1, 2))
-
-
-def test_the_whole_chat_ends_with_what_was_said_last():
-  chat = (Message("user", "q"),)
-  assert whole_chat(chat, "r", "f") == (*chat, Message("assistant", "r"), Message("user", "f"))
-  assert whole_chat(chat, "r", "") == (*chat, Message("assistant", "r"))
 
 
 @dataclasses.dataclass(frozen=True)

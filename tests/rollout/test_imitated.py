@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -136,3 +137,64 @@ def test_a_reward_function_is_not_asked_again():
   for episode in episodes:
     assert imitated.expert_response(rewarded_by(env, refuse), TOKENIZER, 20, episode) == imitated.expert_response(
         env, TOKENIZER, 20, episode)
+
+
+def demonstrated(env, episodes, most=40):
+  return imitated.with_demonstrations(env, TOKENIZER, most, episodes)
+
+
+def test_a_teacher_reads_the_prompt_of_a_row_and_the_experts_response_before_it():
+  env, episodes = played()
+  assert {len(episode.turns) for episode in episodes} >= {1, 2}   # later turns of a chat follow in its row
+  for before, episode in zip(episodes, demonstrated(env, episodes), strict=True):
+    state, chat = env.reset(episode.seed)
+    whole = render(TOKENIZER, (*chat, Message("assistant", env.expert(state)), *chat))[0]
+    (shown, skipped), = episode.prefixes
+    context = episode.turns[0].response.context
+    assert [*shown, *context[skipped:]] == whole and skipped == 1
+    assert dataclasses.replace(episode, prefixes=()) == before
+  blank = playing.blank_episodes(1)
+  assert demonstrated(env, blank) == blank
+
+
+def test_every_chat_of_an_episode_has_the_demonstration_of_its_own_state(walk):
+  env = walk()
+  env = type("Shown", (walk,), {"expert": lambda self, state: "a" if (state[0] + state[1]) % 2 else "b"})()
+  tokenizer = tokenizers.words("abcdef")
+  episodes = playing.play(env, playing.scripted(lambda chat: "a c" if len(chat) % 3 else "b"), range(8))[0]
+  contexts = lambda row: render(tokenizer, row)[0]
+  found = 0
+  for episode in episodes:
+    turns, state, chat = [], *env.reset(episode.seed)
+    for turn in episode.turns:   # with the ids that a policy would have read
+      ids = contexts(chat) if len(chat) == 1 else continued(tokenizer, chat)
+      turns.append(dataclasses.replace(turn, response=dataclasses.replace(
+          turn.response, context=tuple(ids), begins_row=bool(turns) and len(chat) == 1)))
+      state, verdict = env.step(state, turn.response.text)
+      chat = verdict.chat
+    episode, = imitated.with_demonstrations(env, tokenizer, 40, [dataclasses.replace(episode, turns=tuple(turns))])
+    assert len(episode.prefixes) == len(episode.rows)
+    for point, (row, (shown, _)) in enumerate(zip(episode.rows, episode.prefixes, strict=True)):
+      prompt = tokenizer.decode(row[0].response.context[1:])
+      want = f"{prompt} {'a' if (episode.seed + point) % 2 else 'b'} <eos>"
+      assert tokenizer.decode(shown[1:]) == want
+      found += point
+  assert found
+
+
+def test_an_episode_without_a_demonstration_that_fits_is_left_out():
+  env, episodes = played(SEEDS[:3])
+
+  class Unsure(type(env)):
+    def expert(self, state, choice=0):
+      raise ValueError("who knows")
+
+  for episode, message in ((demonstrated(env, episodes, 5)[0], r"tokens is 5, .*demonstration_tokens=\d+"),
+                           (demonstrated(Unsure(**dataclasses.asdict(ENV)), episodes)[0], "who knows")):
+    assert episode.dropped and not episode.turns and episode.trouble.kind == imitated.UNDEMONSTRATED
+    assert re.search(message, episode.trouble.message)
+
+  def refuse(chat, response, verdict):
+    raise AssertionError("the rewards have been given")
+
+  assert demonstrated(rewarded_by(env, refuse), episodes) == demonstrated(env, episodes)

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from sftrl_jax.chat import Message
-from sftrl_jax.text.render import continued, last_response, refuse_reuse, render, render_all, response, responses
+from sftrl_jax.text.render import (
+  continued,
+  last_response,
+  preceding,
+  refuse_reuse,
+  render,
+  render_all,
+  response,
+  responses,
+)
 from sftrl_jax.text.tokenizer import byte, words
 
 OURS = [words(("deal", "1", "+", "2", "wrong")), byte()]
@@ -206,3 +215,31 @@ def test_every_response_of_a_chat_has_its_place():
   assert spans[-1] == last_response(tokenizer, ids, written)
   ids, written = render(tokenizer, chat[:1])
   assert responses(tokenizer, ids, written) == []
+
+
+def check_preceding(tokenizer, chat, answer):
+  """What precedes a row, and the row without its first ids, is the whole chat as its template writes it."""
+  earlier = (*chat, Message("assistant", answer))
+  ids = render(tokenizer, chat)[0]
+  before, skipped = preceding(tokenizer, earlier, chat, ids)
+  assert skipped < len(ids)   # the id that predicts a response's first one is the row's
+  whole = (*earlier, *chat[chat[0].role == "system":])
+  assert [*before, *ids[skipped:]] == render(tokenizer, whole)[0]
+
+
+@families
+@kinds
+def test_an_earlier_exchange_precedes_a_row_as_the_template_writes_both(make, talk, family, kind):
+  for system in ("", "Say 24.") if family not in ("gemma", "mistral") else ("",):
+    check_preceding(make(family, kind), talk("The cards are 2, 3", system=system), "10 + 2")
+    check_preceding(make(family, kind), talk("a", "So b", "c", system=system), "So d")
+
+
+@ours
+def test_an_earlier_exchange_precedes_a_row_of_ours(tokenizer):
+  check_preceding(tokenizer, CHAT[1:2], "1 + 2")
+  check_preceding(tokenizer, CHAT[:2], "2")
+  ids = render(tokenizer, CHAT[1:2])[0]
+  assert preceding(tokenizer, CHAT[1:3], CHAT[1:2], ids)[1] == 1   # <bos>
+  with pytest.raises(ValueError, match="ends a chat differently where another exchange precedes it"):
+    preceding(tokenizer, CHAT[1:3], CHAT[1:2], [*ids, 0])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.inputs import right_pad
+from sftrl_jax.inputs import prefixes, right_pad
 from sftrl_jax.models import DecoderConfig, build, heads
 from sftrl_jax.objectives.batches import PolicyBatch, TokenBatch
 
@@ -60,6 +60,15 @@ def ragged():
 @pytest.fixture(scope="session")
 def token_batch(ragged):
   return TokenBatch(*ragged)
+
+
+@pytest.fixture(scope="session")
+def prefixed(token_batch):
+  """Rows before each of which a teacher reads 0 to 4 ids; it skips the first id of those whose loss begins later."""
+  source = np.random.default_rng(2)
+  shown = [(source.integers(1, VOCAB, size).tolist(), int(token_batch.weights_BT[row, 0] == 0))
+           for row, size in enumerate((3, 1, 4, 2, 0, 2, 3, 4))]
+  return token_batch.replace(prefix=prefixes(shown, 4))
 
 
 @pytest.fixture(scope="session")

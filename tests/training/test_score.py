@@ -1,11 +1,15 @@
 """What an objective is told of a model is what the model says."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sftrl_jax.inputs import prefixes
 from sftrl_jax.models import build, heads
+from sftrl_jax.objectives.imitation.distill import distill_loss
 from sftrl_jax.training.score import CRITIC, make_score, make_teacher_score
 
 
@@ -79,3 +83,46 @@ def test_a_policy_is_0_from_a_teacher_that_is_itself_and_scored_as_without_one(m
   np.testing.assert_allclose(scores.kl_BT[on], 0, atol=1e-6)
   np.testing.assert_allclose(scores.logprobs_BT[on], plain.logprobs_BT[on], atol=1e-5)
   np.testing.assert_allclose(scores.entropy_BT[on], plain.entropy_BT[on], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def both(model, params):
+  return {"model": params["model"], "teacher": jax.jit(model.init)(jax.random.key(5))}
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_a_teacher_says_after_a_prefix_what_it_says_of_the_row_behind_it(model, both, prefixed, chunk):
+  """The loss is that of plain numpy, from logits of every row by itself."""
+  logits = jax.jit(model.logits)
+  log_of = lambda params, ids: np.asarray(jax.nn.log_softmax(logits(params, np.asarray([ids]))[0] / 0.7), np.float64)
+  prefix, rows = prefixed.prefix, prefixed.inputs
+  kl_BT = np.zeros(rows.tokens_BT.shape)
+  for row, tokens in enumerate(rows.tokens_BT):
+    ids, skipped = tokens[rows.segments_BT[row] > 0].tolist(), int(prefix.skipped_B[row])
+    if not ids[skipped:]:
+      continue
+    shown = prefix.tokens_BP[row, prefix.tokens_BP.shape[1] - prefix.lengths_B[row]:].tolist()
+    log_p, log_q = log_of(both["model"], ids), log_of(both["teacher"], shown + ids[skipped:])[len(shown):]
+    kl_BT[row, skipped : len(ids)] = (np.exp(log_p) * log_p).sum(-1)[skipped:]
+    kl_BT[row, skipped : len(ids)] -= (np.exp(log_p[skipped:]) * log_q).sum(-1)
+  total = (kl_BT * prefixed.weights_BT).sum()
+  score = make_teacher_score(model, model, 0.7, chunk)
+  scores = jax.jit(score)(both, rows, prefixed.targets_BT, prefix)
+  on = prefixed.weights_BT > 0
+  np.testing.assert_allclose(np.asarray(scores.kl_BT)[on], kl_BT[on], atol=2e-6)
+  loss, _ = jax.jit(functools.partial(distill_loss, score=score))(both, prefixed)
+  assert loss.total == pytest.approx(total, abs=1e-5) and loss.weight == on.sum()
+  alone = jax.jit(score)(both, rows, prefixed.targets_BT)
+  assert np.abs(alone.kl_BT - scores.kl_BT)[on].max() > 0.01   # it is read
+  for name in ("logprobs_BT", "entropy_BT"):   # by the teacher alone
+    np.testing.assert_allclose(getattr(scores, name)[on], getattr(alone, name)[on], atol=1e-6)
+
+
+def test_the_padding_of_a_prefix_changes_nothing(model, both, prefixed):
+  score, prefix, on = jax.jit(make_teacher_score(model, model)), prefixed.prefix, prefixed.weights_BT > 0
+  texts = prefixed.inputs, prefixed.targets_BT
+  wider = prefix.replace(tokens_BP=np.pad(prefix.tokens_BP, ((0, 0), (3, 0)), constant_values=7))
+  want = score(both, *texts, prefix).kl_BT
+  np.testing.assert_allclose(score(both, *texts, wider).kl_BT[on], want[on], atol=1e-6)
+  blank = prefixes([([], 0)] * len(on), 4)
+  np.testing.assert_allclose(score(both, *texts, blank).kl_BT[on], score(both, *texts).kl_BT[on], atol=1e-6)

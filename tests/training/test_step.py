@@ -14,18 +14,26 @@ from sftrl_jax.models import DecoderConfig, build, heads, lora
 from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.objectives.batches import GroupBatch, TokenBatch
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
+from sftrl_jax.objectives.imitation.distill import distill_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.objectives.sft import sft_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.training import state as states
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig, make_optimizer
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_score, make_teacher_score
 from sftrl_jax.training.step import accumulate, make_train_step
 
 SCHEDULE = optax.constant_schedule(0.5)
 LAYOUTS = {"1 device, 8 microbatches": (1, 8, {}), "1 device, 4 microbatches": (1, 4, {}),
            "8x1x1": (8, 1, dict(data=8, fsdp=1)), "1x8x1": (8, 1, {}), "2x2x2": (8, 1, dict(data=2, tensor=2))}
+
+
+def behind_itself(model):
+  """A score by a teacher with half of the policy's parameters, which reads a prefix."""
+  score = make_teacher_score(model, model)
+  half = lambda params: {"teacher": jax.tree.map(lambda x: jax.lax.stop_gradient(0.5 * x), params["model"])}
+  return lambda params, *rows: score({**params, **half(params)}, *rows)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,7 @@ def losses(model):
           **{level: functools.partial(ppo_loss,
                                       ppo=PPOConfig(level=level, entropy_coef=0.01, value_clip=0.2, value_coef=0.5),
                                       score=score, turns=2) for level in ("token", "turn")},
+          "distill": functools.partial(distill_loss, score=behind_itself(model)),
           # Four episodes of two rows each: row s * 4 + e is of episode e, and no microbatch tears one apart.
           "grpo of 2 rows": functools.partial(grpo_loss, grpo=GRPOConfig(mean="sequence"), score=score, longest=9,
                                               rows=2),
@@ -50,13 +59,13 @@ def group_batch(policy_batch):
 
 
 @pytest.fixture(scope="module")
-def stepped(losses, params, token_batch, policy_batch, group_batch):
+def stepped(losses, params, token_batch, policy_batch, group_batch, prefixed):
   """stepped(kind, devices, microbatches, mesh) -> (params, metrics) after one step, fetched."""
 
   @functools.cache
   def run(kind, devices=1, microbatches=1, axes=(), layers=()):
     mesh = meshes.make(meshes.MeshConfig(**dict(axes)), jax.devices()[:devices])
-    batch = token_batch if kind == "sft" else group_batch if "rows" in kind else policy_batch
+    batch = {"sft": token_batch, "distill": prefixed}.get(kind, group_batch if "rows" in kind else policy_batch)
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(SCHEDULE, momentum=0.9))
     with jax.set_mesh(mesh), rules.applied():
       value = heads.init(16, layers)
@@ -70,9 +79,10 @@ def stepped(losses, params, token_batch, policy_batch, group_batch):
 
 
 @pytest.mark.parametrize("kind, layout", [
-    *((kind, "1 device, 8 microbatches") for kind in ("sft", "token", "turn")),
+    *((kind, "1 device, 8 microbatches") for kind in ("sft", "token", "turn", "distill")),
     *((kind, "1 device, 4 microbatches") for kind in ("grpo of 2 rows", "rloo of 2 rows")),
-    *((kind, layout) for kind in ("sft", "token", "rloo of 2 rows") for layout in ("8x1x1", "1x8x1", "2x2x2"))])
+    *((kind, layout) for kind in ("sft", "token", "rloo of 2 rows", "distill")
+      for layout in ("8x1x1", "1x8x1", "2x2x2"))])
 def test_microbatches_and_devices_change_nothing(stepped, kind, layout):
   devices, microbatches, axes = LAYOUTS[layout]
   (whole, metrics), (cut, others) = stepped(kind), stepped(kind, devices, microbatches, tuple(axes.items()))

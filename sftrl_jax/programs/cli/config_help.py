@@ -22,8 +22,8 @@ MEANINGS = {
     "start": "scratch, base:NAME (a shipped one), or the workdir of a run, also at gs://: DIR, DIR@STEP or "
              "DIR@best:VARIANT, each with :ema for its average; mix:A,B,0.5 for the weights between two of these",
     "max_nonfinite": "steps in a row with a skipped update (not finite, as loss or gradient) after which it stops",
-    "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward) that training, or one "
-                   "evaluation of a variant, may leave out; may change on resume",
+    "max_dropped": "episodes of each kind (metrics dropped/prompt, dropped/env, dropped/reward, dropped/demonstration) "
+                   "that training, or one evaluation of a variant, may leave out; may change on resume",
     "verdict_seconds": "that one call of the task's reset or step, its reward included, may take; 0 for no limit",
     "verdict_workers": "threads that call a task's reset and step (its reward included) at one time, where these take "
                        "over a millisecond and state thread_safe = True; 1: one after another; may change on resume",
@@ -53,7 +53,7 @@ MEANINGS = {
     "self_sft": "the objective: cross-entropy on its own responses that are correct, fresh every iteration",
     "dagger": "the objective: cross-entropy on the expert's response at a state of every episode",
     "distill": "the objective: the reverse KL to a teacher's distribution on its own responses",
-    "teacher": "whose distribution algorithm distill, or sft.loss distill, learns",
+    "teacher": "whose distribution algorithm distill, or sft.loss distill, learns, and what it reads besides",
     "optimizer": "the rule that updates the parameters; args are its own",
     "ema": "an average of the parameters that is evaluated beside them, as variants ema:VARIANT",
     "schedule": "of the learning rate, in optimizer updates",

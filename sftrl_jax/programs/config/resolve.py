@@ -30,7 +30,7 @@ from sftrl_jax.programs.config.smoke import smoke, split
 MAY_DIFFER = ("steps", "flops", "schedule.updates", "log", "checkpoint.keep", "study.jobs", "mesh.data", "mesh.fsdp",
               "mesh.tensor", "max_dropped", "max_without_signal", "verdict_seconds", "verdict_workers", "own_reward")
 # Room for texts: more of it changes nothing for those that did fit.
-MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens")
+MAY_GROW = ("rollout.prompt_tokens", "rollout.feedback_tokens", "teacher.demonstration_tokens")
 
 
 def load(spec: str) -> ConfigDict:
@@ -167,7 +167,7 @@ def refuse_another(recorded: Mapping, config: Mapping, workdir: Path) -> None:
   if changes:
     lines = "".join(f"\n  config.{key}: {old!r} there, {new!r} now" for key, old, new in changes)
     raise ConfigError(f"{workdir} holds a run of another config:{lines}\n  Only {', '.join(MAY_DIFFER)} may change, "
-                      f"and {' and '.join(MAY_GROW)} grow: give the same config to go on with it, or another "
+                      f"and {', '.join(MAY_GROW)} grow: give the same config to go on with it, or another "
                       "--workdir to start afresh.")
 
 

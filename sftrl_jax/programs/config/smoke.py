@@ -38,7 +38,7 @@ WHERE_GIVEN = {"grpo.group": 4, "rloo.group": 4}
 PAIRS = {"data.pairs": 8, "data.heldout_pairs": 4, "data.ties": "coin", "data.prompts_limit": 4096}
 # In place of a pretrained model, whose weights a toy should not load, our decoder reads bytes. A token of a real
 # vocabulary is a few bytes, but a chat template's own tokens fall away. A response may be cut off.
-BYTES = {"rollout.prompt_tokens": 3, "rollout.feedback_tokens": 3, "data.length": 3}
+BYTES = {"rollout.prompt_tokens": 3, "rollout.feedback_tokens": 3, "data.length": 3, "teacher.demonstration_tokens": 3}
 MOST_BYTES, RESPONSE = 2816, 12
 # In place of a large model that reads pictures: this one resizes any picture to one tile of 2 x 2 features.
 LARGE_READERS = ("mllama", "idefics3")

@@ -113,6 +113,11 @@ class Experiment:
     return getattr(self.algorithm_config, "critic", "shared") == "own"
 
   @property
+  def prefix_tokens(self) -> int:
+    """Columns of what a teacher alone reads before a row; 0 where it reads nothing else than the policy."""
+    return self.teacher.prefix_tokens if self.teacher else 0
+
+  @property
   def reads_reference(self) -> bool:
     """Whether RL measures the KL to its start: where it is in the objective, and under every reward model, whose scores
     mean less the farther the policy is from what they were learned on."""

@@ -66,14 +66,25 @@ def _check_sft(experiment: Experiment) -> None:
 
 
 def _refuse_teacher(experiment: Experiment, key: str, method: str) -> None:
-  """ValueError for a teacher that nothing learns from, and for distillation without one. key: that names the method"""
-  start = experiment.config["teacher"]["start"]
-  if start and method != algorithms.DISTILL:
-    raise ValueError(f"config.teacher.start is {start!r}, but {key} {method} has no teacher: leave it out, or use "
-                     f"--config.{key}={algorithms.DISTILL}.")
-  if not start and method == algorithms.DISTILL:
+  """ValueError for a teacher that nothing learns from, for distillation without one, and for a demonstration that none
+  can read. key: that names the method"""
+  section = experiment.config["teacher"]
+  for name in ("start", "demonstration"):
+    if section[name] and method != algorithms.DISTILL:
+      raise ValueError(f"config.teacher.{name} is {section[name]!r}, but {key} {method} has no teacher: leave it out, "
+                       f"or use --config.{key}={algorithms.DISTILL}.")
+  shown = section["demonstration"]
+  if method == algorithms.DISTILL and not section["start"]:
+    own = f"; one that reads a demonstration may be as this run begins, --config.teacher.start={experiment.start}"
     raise ValueError(f"config.{key} is {method!r}, but config.teacher.start is '': give the run whose distribution is "
-                     "learned, --config.teacher.start=WORKDIR, or pretrained weights.")
+                     f"learned, --config.teacher.start=WORKDIR, or pretrained weights{own if shown else ''}.")
+  if shown and experiment.algorithm is None:
+    raise ValueError(f"config.teacher.demonstration is {shown!r}, but a row of SFT holds several chats, with the "
+                     "expert's own responses: leave it out, or use `sftrl rl` with --config.algorithm=distill.")
+  if shown and experiment.tokenizer.reader is not None:
+    raise ValueError(f"config.teacher.demonstration is {shown!r}, which is text, but config.model.name is "
+                     f"{experiment.config['model']['name']!r}, which reads pictures: leave it out, or use a model of "
+                     "text.")
 
 
 def _check_preference(experiment: Experiment) -> None:
@@ -132,8 +143,8 @@ def _check_rl(experiment: Experiment) -> None:
                    experiment.actor.episode_rows)
   name = experiment.config["algorithm"]
   algorithms.refuse_thought(name, experiment.algorithm_config, experiment.env)
-  experiment.algorithm.check(experiment)
   _refuse_teacher(experiment, "algorithm", name)
+  experiment.algorithm.check(experiment)
   if not experiment.algorithm.compares:
     _refuse_exact(experiment, f"algorithm {name}")
   _check_reward_model(experiment)

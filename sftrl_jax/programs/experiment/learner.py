@@ -312,8 +312,12 @@ def _picture_flops(experiment: Experiment, rows: float, adapters: int) -> float:
 
 
 def _teacher_flops(experiment: Experiment, positions: float, length: int) -> float:
-  """Of the teacher's forward pass, 0 without one."""
-  return flops.forward(experiment.teacher.model.config, positions, length) if experiment.teacher else 0.0
+  """Of the teacher's forward pass over these positions and what it reads before each row, 0 without a teacher."""
+  if experiment.teacher is None:
+    return 0.0
+  before = experiment.prefix_tokens
+  read = positions + before * positions / length
+  return flops.forward(experiment.teacher.model.config, read, before + length, unembedded=positions)
 
 
 def steps_at_most(limits: Limits, cost: StepFlops, before: float = 0.0) -> int:

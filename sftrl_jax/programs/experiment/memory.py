@@ -68,7 +68,8 @@ def held(experiment: Experiment, learner: Learner) -> dict[str, int]:
   beside = _bytes(trained) if experiment.lora.rank else _bytes(critic.get(CRITIC, {}))
   parts = {"parameters": _bytes(params) + beside,
            "optimizer state": _bytes(jax.eval_shape(learner.optimizer.init, trained)), "gradients": _bytes(trained),
-           "cache of a rollout": _bytes(kept), "batch": learner.rows * length * 4 * ARRAYS_OF_A_ROW}
+           "cache of a rollout": _bytes(kept),
+           "batch": learner.rows * 4 * (length * ARRAYS_OF_A_ROW + experiment.prefix_tokens)}
   if experiment.teacher is not None:
     parts["teacher"] = _bytes(experiment.teacher.abstract(experiment.mesh))
   if experiment.reward_model is None:

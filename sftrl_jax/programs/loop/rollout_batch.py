@@ -17,6 +17,7 @@ from sftrl_jax.programs.loop import left_out
 from sftrl_jax.rollout.actor import Cost
 from sftrl_jax.rollout.episodes import Clock, Episode
 from sftrl_jax.rollout.exchange import PlayContext, begin_together, begun_together
+from sftrl_jax.rollout.imitated import with_demonstrations
 from sftrl_jax.rollout.scoring import Scored, Scorer, with_rewards
 
 
@@ -88,6 +89,10 @@ def play_batch(experiment: Experiment, params: dict, first: int,
       scored.append(scorer(episodes))
       episodes = with_rewards(episodes, scored[-1])
       score_seconds += time.perf_counter() - began
+    if experiment.prefix_tokens:
+      began = time.perf_counter()
+      episodes = with_demonstrations(experiment.env, experiment.tokenizer, experiment.prefix_tokens, episodes)
+      clock = Clock(clock.rollout, clock.verify + time.perf_counter() - began)
     _refuse_rewards(episodes, "environment" if scorer is None else "scorer")
     all_episodes += episodes
     for group in in_groups(episodes, actor.group):

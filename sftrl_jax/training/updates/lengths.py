@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.inputs import Inputs
+from sftrl_jax.inputs import Inputs, Prefix
 from sftrl_jax.objectives.batches import LOGPROBS, Scores
 
 ROUND = 8   # compiled lengths are multiples of it
@@ -53,7 +53,7 @@ def by_length(rows_B: np.ndarray, lengths_B: np.ndarray, microbatches: int) -> n
   return ascending.reshape(microbatches, -1).T.reshape(-1)
 
 
-def blank_score(_: dict, inputs: Inputs, targets_BT: jax.Array) -> Scores:
+def blank_score(_: dict, inputs: Inputs, targets_BT: jax.Array, prefix: Prefix | None = None) -> Scores:
   """A `Score` of rows without a token, none of which is read."""
   zeros_BT = jnp.zeros(targets_BT.shape, jnp.float32)
   return Scores(zeros_BT, zeros_BT, zeros_BT, zeros_BT > 0, zeros_BT)
@@ -67,8 +67,9 @@ def case_of(sizes: tuple[int, ...], segments_BT: jax.Array) -> jax.Array:
 
 
 def cut(tree: Any, length: int) -> Any:
-  """The first columns of every array [B, T]; others stay."""
-  return jax.tree.map(lambda x: x[:, :length] if x.ndim == 2 else x, tree)
+  """The first columns of every array [B, T]; others stay, and so does a prefix."""
+  columns = lambda x: x if isinstance(x, Prefix) else x[:, :length] if x.ndim == 2 else x
+  return jax.tree.map(columns, tree, is_leaf=lambda x: isinstance(x, Prefix))
 
 
 def widen(x_BL: jax.Array, length: int) -> jax.Array:

@@ -19,7 +19,8 @@ module.loader.exec_module(laws)
 TEACHER = np.random.default_rng(7).normal(size=(laws.B, laws.T, laws.V))
 
 
-def score(params, _, targets_BT):
+def score(params, _, targets_BT, prefix):
+  assert prefix is None
   log_q = jax.nn.log_softmax(jnp.asarray(TEACHER, params["logits"].dtype))
   return laws.score(params, _, targets_BT)._replace(kl_BT=reverse_kl(jax.nn.log_softmax(params["logits"]), log_q))
 

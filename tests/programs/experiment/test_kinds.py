@@ -10,6 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from sftrl_jax.envs.referee import TaskError
+from sftrl_jax.models import flops
 from sftrl_jax.programs.config import resolve
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment import learner, run_config
@@ -99,6 +101,53 @@ def test_a_policy_learns_from_a_teacher_whose_pass_is_charged(finished, tiny, ru
   for keys in ({"sft__loss": "distill"}, {"teacher__start": "scratch"}):
     with pytest.raises(ConfigError, match="config.teacher.start is"):
       build_experiment(tiny("sft", **keys), "sft")
+
+
+def test_a_teacher_reads_a_demonstration_and_a_resume_reads_it_again(rewriters, tiny, run_of, lines_of, tmp_path):
+  """Episodes of several chats, each with the demonstration of its own hand. Before it the start is its own teacher."""
+  config = lambda **keys: tiny("distill", env__name=f"{rewriters}:Hands", env__attempts=4, evals__variants="()",
+                               checkpoint__every=1, compute__lengths=2, model__layers=2, **keys)
+  alone, shown = config(), config(teacher__demonstration="expert")
+  run_of(alone, tmp_path / "alone")
+  assert abs(lines_of(tmp_path / "alone", "metrics.jsonl")[0]["loss"]) < 1e-6
+  run_of(shown, tmp_path / "straight")
+  first, second = lines_of(tmp_path / "straight", "metrics.jsonl")
+  assert first["loss"] > 1e-5 and first["compile/count"] == second["compile/count"]
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "2")
+  run_of(shown, tmp_path / "resumed")
+  jax.tree.map(np.testing.assert_array_equal, *(params_of(tmp_path / home, 2) for home in ("straight", "resumed")))
+  experiment = build_experiment(shown, "rl")
+  rows, length, prefix = (of := learner.make_rl_learner(experiment)).rows, of.length, experiment.prefix_tokens
+  assert prefix == experiment.actor.rollout.prompt_tokens + experiment.actor.rollout.max_new_tokens
+  more = flops.forward(experiment.model.config, rows * (prefix + length), prefix + length, unembedded=rows * length)
+  more -= flops.forward(experiment.model.config, rows * length, length)
+  plain = learner.make_rl_learner(build_experiment(alone, "rl")).flops.train
+  assert of.flops.train == pytest.approx(plain + more)
+
+
+def test_an_episode_whose_demonstration_has_no_room_is_left_out_and_counted(tiny, run_of, lines_of, tmp_path):
+  """Demonstrations have 22 or 24 tokens: of the episodes of this seed, four have 24 in the first step, and then three.
+  More room may be given to a run that goes on."""
+  config = lambda room, **keys: tiny("distill", evals__variants="()", teacher__demonstration="expert", seed=7,
+                                     teacher__demonstration_tokens=room, checkpoint__every=1, **keys)
+  with pytest.raises(TaskError, match="demonstration_tokens is 23, .*use .*=24 or more(.|\\n)*config.max_dropped is 4"):
+    run_of(config(23, max_dropped=4), tmp_path)
+  run_of(config(24, max_dropped=4), tmp_path)
+  assert [line["dropped/demonstration"] for line in lines_of(tmp_path, "metrics.jsonl")] == [4, 4]
+
+
+def test_what_cannot_be_demonstrated_is_refused_before_anything_compiles(tiny, words_reward, tmp_path):
+  shown = dict(teacher__demonstration="expert", evals__variants="()")
+  experiment = build_experiment(tiny("distill", **shown), "rl")
+  seeing = dataclasses.replace(experiment, tokenizer=dataclasses.replace(experiment.tokenizer, reader=object()))
+  with pytest.raises(ValueError, match="demonstration is 'expert', which is text, but config.model.name is 'de"):
+    KINDS["rl"].check(seeing)
+  rows = tmp_path / "rows.jsonl"
+  rows.write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+  with pytest.raises(ConfigError, match="demonstration is 'expert', but there is none to read: .*has no res"):
+    build_experiment(tiny("distill", dict(name="prompts", path=str(rows), held_out=0.0), tokenizer__name="bytes",
+                          reward=words_reward, rollout__prompt_tokens=16, **shown), "rl")
 
 
 def test_a_policy_that_is_never_right_stays_as_it_is_and_ends_the_run(tiny, run_of, lines_of, tmp_path):

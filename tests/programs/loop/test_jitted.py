@@ -44,7 +44,8 @@ def compiled_programs():
 @pytest.mark.parametrize("method, own", [
     ("sft", {"sft__loss": "psft", "sft__minibatches": "2", "ema__decay": "0.9", "evals__probe_tokens": "28",
              "evals__probes": "{'second_try': {'earlier': 1}}", "evals__variants": "('id_seen',)"}), ("rl", {}),
-    ("grpo", {"compute__lengths": "4"}), ("rloo", {"evals__variants": "()"}), ("lora", {})])
+    ("grpo", {"compute__lengths": "4"}), ("rloo", {"evals__variants": "()"}), ("lora", {}),
+    ("distill", {"compute__lengths": "2", "teacher__demonstration": "expert", "evals__variants": "()"})])
 def test_a_run_compiles_what_plan_lists(tiny, run_of, tmp_path, method, own):
   assert "regroup" in compare(tiny(method, **CHANGES, **own), run_of, tmp_path, method)
 
@@ -70,7 +71,7 @@ def compare(config, run_of, tmp_path, method=""):
     list(jitted_functions.for_each(experiment, lambda function: compilation.build(function, experiment.mesh)[:2]))
   names = {name for name, _ in planned}
   assert {"train_step", "turn", "decoding"} <= names
-  assert ("score_rows" in names) == (method not in ("rloo", "lora"))   # whose ratio is 1 by definition; without one
+  assert ("score_rows" in names) == (method not in ("rloo", "lora", "distill"))   # a ratio of 1, or none
   loading = LOADING | ({"<lambda>"} if method == "lora" else set())   # a lambda initialises adapters
   assert {program for program in run if program in planned or program[0] not in loading} == planned
   return names

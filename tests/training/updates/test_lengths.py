@@ -11,13 +11,14 @@ import pytest
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
+from sftrl_jax.objectives.imitation.distill import distill_loss
 from sftrl_jax.objectives.ppo import PPOConfig, ppo_loss
 from sftrl_jax.objectives.rloo import RLOOConfig, rloo_loss
 from sftrl_jax.parallel import mesh as meshes, rules
 from sftrl_jax.rollout.collect import Rows
 from sftrl_jax.training import state as states
 from sftrl_jax.training.advantages import make_score_rows
-from sftrl_jax.training.score import make_score
+from sftrl_jax.training.score import make_score, make_teacher_score
 from sftrl_jax.training.step import accumulate, deal, make_train_step
 from sftrl_jax.training.updates import lengths
 from sftrl_jax.training.updates.lengths import (
@@ -189,3 +190,17 @@ def test_rows_of_a_model_are_scored_alike_at_their_length_on_two_devices(model, 
     assert scored.counts.tolist() == [0, 1, 1, 2]
     if whole.values_BT is not None:
       np.testing.assert_allclose(scored.values_BT[there], whole.values_BT[there], atol=1e-6)
+
+
+@pytest.mark.parametrize("microbatches", [1, 4, 8])
+def test_a_prefix_stays_whole_where_its_rows_are_cut(model, params, prefixed, microbatches):
+  """One of eight microbatches is blank."""
+  teacher = jax.tree.map(lambda x: 0.5 * x, params["model"])
+  score, loss = make_teacher_score(model, model), lambda score: functools.partial(distill_loss, score=score)
+  with_teacher = lambda loss: lambda params, batch: loss({**params, "teacher": teacher}, batch)
+  of_rows = RowLengths(SIZES, loss(blank_score))
+  whole, cut_ = (jax.jit(lambda p, rows=rows: accumulate(with_teacher(loss(score)), p, prefixed, microbatches, rows))(
+      {"model": params["model"]}) for rows in (None, of_rows))
+  assert cut_[2].pop(lengths.COUNTS).tolist() == needed(prefixed.inputs, microbatches).tolist()
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), whole, cut_)
+  assert cut(prefixed, 2).prefix is prefixed.prefix and cut(prefixed, 2).weights_BT.shape == (8, 2)

@@ -1,10 +1,12 @@
 """A teacher: the model of another run, or pretrained weights, whose distribution a policy learns."""
 
 import dataclasses
+from typing import Literal
 
 from jax.sharding import Mesh
 
 from sftrl_jax.models import Model
+from sftrl_jax.objectives.groups import refuse_choices
 from sftrl_jax.programs.config.errors import ConfigError, recorded
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.network.parts import build_model, build_tokenizer, network_of_run
@@ -21,9 +23,21 @@ class TeacherConfig:
 
   start: a workdir of a run (WORKDIR@STEP where it still trains), or what else config.start takes: pretrained weights,
     also of a larger model; base:NAME, scratch or a mix are of this run's own model. Its tokenizer is that of this run
+  demonstration: what the teacher of algorithm=distill reads before a row, and the policy does not: "expert" is the
+    row's own prompt with the expert's response to it, an earlier exchange of the same chat; "" is nothing
+  demonstration_tokens: of it at most; an episode with a longer one is left out (0: rollout.prompt_tokens +
+    max_new_tokens)
   """
 
   start: str = ""
+  demonstration: Literal["", "expert"] = ""
+  demonstration_tokens: int = 0
+
+  def __post_init__(self):
+    refuse_choices(self)
+    if self.demonstration_tokens < 0 or (self.demonstration_tokens and not self.demonstration):
+      raise ValueError(f"demonstration_tokens is {self.demonstration_tokens}; it must be 0, or positive with "
+                       "demonstration='expert'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +45,13 @@ class Teacher:
   """A teacher as its files describe it; its parameters are read by `load`.
 
   start: as of a run that begins there. seed: of a random start
+  prefix_tokens: of the demonstration that it reads before a row, 0 where it reads none
   """
 
   start: str
   model: Model
   seed: int
+  prefix_tokens: int = 0
 
   def abstract(self, mesh: Mesh) -> dict:
     """The shapes of its parameters with their shardings."""
@@ -70,7 +86,9 @@ def describe(config: TeacherConfig, plain: dict, model: Model, tokenizer: Tokeni
                       f"of this run ({tokenizer.kind} of {tokenizer.size} ids, template_args "
                       f"{plain['tokenizer'].get('template_args', {})}): it reads the ids that the policy samples, so "
                       "give both the same tokenizer and chat template.")
-  return Teacher(config.start, theirs, plain["seed"])
+  rollout = plain["rollout"]
+  most = config.demonstration_tokens or rollout["prompt_tokens"] + rollout["max_new_tokens"]
+  return Teacher(config.start, theirs, plain["seed"], most if config.demonstration else 0)
 
 
 def _network_of_weights(start: str, plain: dict, mesh: Mesh) -> tuple[Model, Tokenizer]:

@@ -54,3 +54,12 @@ def test_what_is_no_teacher_is_refused_by_its_key(experiment, start, message):
 def test_another_tokenizer_is_refused(experiment, finished):
   with pytest.raises(ConfigError, match=r"config.teacher.start is .*, whose tokenizer \(words of \d+ ids.*bytes of 2"):
     described(experiment, finished("sft"), byte())
+
+
+def test_it_has_room_for_the_demonstration_that_it_reads(experiment):
+  rollout = experiment.actor.rollout
+  room = lambda *section: describe(TeacherConfig("scratch", *section), experiment.config, experiment.model,
+                                   experiment.tokenizer, experiment.mesh).prefix_tokens
+  assert (room(), room("expert"), room("expert", 7)) == (0, rollout.prompt_tokens + rollout.max_new_tokens, 7)
+  with pytest.raises(ValueError, match="^demonstration is 'mine'; it must be one of , expert"):
+    TeacherConfig("scratch", "mine")
