@@ -9,8 +9,8 @@ r"""From SFT to RL and between: which knob carries a rule shift, which forgettin
 Hardware: two CPU cores. Minutes: 80.
 Result: five bases: 25 of 36 claims held, one contrary. Early, at the same success in training, the policy's own fresh
 right answers are above the expert's under the shift. At the end only the four arms with negative weights (REINFORCE++,
-PPO, either eps) are above their start (T = 1: +9.8 to +11.3); self-SFT with eps 1e-4 is not. See CONTINUUM.md. Targets:
-not run.
+PPO, either eps) are above their start (T = 1: +9.8 to +11.3); self-SFT with eps 1e-4 is not. Targets, five bases: 8 of
+9 held: the teacher decides what distillation keeps. See CONTINUUM.md.
 
 The knobs: whose answers (the expert's, or the policy's own that are right), whether these are fresh, whose states (the
 expert's, or the policy's own), the target (one answer, or a teacher's distribution), the sign (right answers alone, or
