@@ -12,7 +12,9 @@ in distribution no SFT passes 30%. It also freezes the tower, or tower and conne
 
 As gp_vl_init.py, from its end, for 3,300 updates: the paper's curves end at 7e10 GFLOPs, the start included.
 
-Planned, the train step alone, with rows in bytes: 33.8 of 96 GiB a chip; an update takes at least 4.6 s.
+Planned whole, evaluations' rollouts included, with rows in bytes: 33.8 of 96 GiB a chip, an update takes at least 4.6 s
+by its FLOPs, 3,300 at least 33.5 chip-hours (4.2 hours). On 32 chips of 16 GiB, --topology=v5e-32
+--config.compute.microbatches=4: 10.5 GiB, at least 9.1 s by what it moves, which on the v5p-16 XLA cannot print.
 """
 
 from configs.paper.setup import task
