@@ -224,7 +224,7 @@ class Study:
     """The measures that evaluations hold, the one that heads the report first. Where no episode has a second response,
     right responses of all responses are successes."""
     every = [e for run in self.runs.values() for e in run.evaluations]
-    least = 0 if self.named_measure == PER_STEP else 1
+    least = 0 if PER_STEP in (self.named_measure, *(claim.measure for claim in self.claims)) else 1
     held = ["success"] + [PER_STEP] * any((e.responses_N > least).any() for e in every)
     held.sort(key=lambda measure: measure != self.named_measure)
     return (*held, *(part for part in self.labels.parts if any(part in e.parts for e in every)))

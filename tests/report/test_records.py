@@ -52,7 +52,7 @@ def test_the_measure_that_heads_a_report_is_the_named_one_if_lines_hold_it(point
   ones = {key: dataclasses.replace(run, evaluations=tuple(
       dataclasses.replace(e, responses_N=np.minimum(e.responses_N, 1)) for e in run.evaluations))
           for key, run in study.runs.items()}   # where an episode has one response, the two are one
-  assert dataclasses.replace(study, runs=ones, named_measure="success").measures == ("success",)
+  assert dataclasses.replace(study, runs=ones, named_measure="success", claims=()).measures == ("success",)
   assert dataclasses.replace(study, runs=ones).measures == ("per_step", "success")
   older = dataclasses.replace(read_study(whole_study), named_measure="per_step")
   assert older.measures == ("success",) and not older.of_points

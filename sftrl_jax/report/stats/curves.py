@@ -44,7 +44,7 @@ def resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tu
                              "outcomes, one digit an episode, without which runs cannot be paired. Evaluate its "
                              "checkpoints again.")
           played[evaluation.seed, evaluation.episodes, evaluation.attempts] = study.runs[key].directory
-        for name, of_curve in _vectors(evaluations, study.labels.parts):
+        for name, of_curve in _vectors(evaluations, study.measures):
           slots.append((key, temperature, name, evaluations))
           vectors += of_curve
     if len(played) > 1:
@@ -66,20 +66,20 @@ def resampled_curves(study: Study, keys: Iterable[RunKey], resamples: int) -> tu
   return curves, most
 
 
-def _vectors(evaluations: Sequence[Evaluation], parts: Iterable[str]
+def _vectors(evaluations: Sequence[Evaluation], measures: Sequence[str]
              ) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
   """((measure, attempts), vectors over episodes) of a curve: an evaluation each, of a ratio all parts, then wholes.
 
-  parts: of verdicts that are measures
+  measures: of the study; those that are neither success nor right responses are parts of verdicts
   """
   if not evaluations:
     return
   most = evaluations[0].attempts
   for attempts in sorted({1, most}):
     yield ("success", attempts), [e.within(attempts) for e in evaluations]
-  if all(e.responses_N.size for e in evaluations):
+  if PER_STEP in measures and all(e.responses_N.size for e in evaluations):
     yield (PER_STEP, most), [*(e.right_N for e in evaluations), *(e.responses_N for e in evaluations)]
-  for part in parts:
+  for part in measures:
     if all(part in e.parts for e in evaluations):
       yield (part, most), [e.parts[part][side] for side in (0, 1) for e in evaluations]
 

@@ -109,6 +109,18 @@ def test_right_responses_are_a_measure_like_success(of_points):
   assert {(q, m) for q in ("gap", "matched", "early_best") for m in ("success", "per_step")} <= quantities
 
 
+def test_where_an_episode_has_one_response_right_responses_have_no_estimate_of_their_own(make_study, tmp_path):
+  directory = make_study(tmp_path / "once", bases=3)
+  for path in directory.glob("runs/*/evals.jsonl"):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+      right = [int(digit == "1") for digit in line["outcomes"]]
+      line.update(episode_right=right, episode_responses=[1] * len(right))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  study = read_workdir.read_study(directory)
+  assert study.measures == ("success",) and {row.measure for row in effects.measure(study, 20).rows} == {"success"}
+
+
 def test_hands_read_are_a_measure_like_success(make_study, tmp_path):
   """A digit an episode says whether the first response has the cards right; here it does where it is right."""
   directory = make_study(tmp_path / "seen", bases=3)
