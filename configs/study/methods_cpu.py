@@ -5,15 +5,17 @@ r"""Which method for which task? SFT, DPO, self-SFT, GRPO, PPO and RLHF from the
   sftrl study --config=configs/study/methods_cpu.py:triples --workdir=runs/methods_triples   (triples, by F1)
   sftrl study --config=configs/study/methods_cpu.py:virl --workdir=runs/methods_virl         (acting over turns)
 
-Hardware: two CPU cores. Minutes: labels 29 beside other work.
+Hardware: two CPU cores. Minutes: labels 29, reading 22, beside other work.
 Result: labels, five bases: 6 of 18 claims held, none contrary. In distribution every method comes to 99 to 100% from
 70% (greedy), SFT with the fewest FLOPs; at T = 1 a tenth of wrong demonstrations costs SFT 12.8 points (9.0 to 16.9).
 Under other names of labels no method is shown to move from 44%; at T = 1 PPO and self-SFT end 6 points above SFT. So
 SFT's home ground is RL's too where the base can do the task. Triples, five bases: 5 of 16 held, 3 contrary (at T = 1
 GRPO ends 3.4 points below SFT and PPO 2.4 below self-SFT in distribution, and SFT gains in the other wording):
 greedy, all come to 98 to 100% in distribution from 76%; in the other wording, from 80%, SFT to 76, PPO 87, self-SFT
-92, RLHF 94, DPO 95; on longer texts, from 57%, DPO to 43, RLHF 27, self-SFT 14, all others to 0 to 2. Reading, virl:
-not run.
+92, RLHF 94, DPO 95; on longer texts, from 57%, DPO to 43, RLHF 27, self-SFT 14, all others to 0 to 2. Reading, five
+bases: 5 of 10 held, 2 contrary: SFT, too, gains in the other wording. All but RLHF (75%) come to 100% in distribution
+from 69% (greedy), in the other wording from 70% PPO, self-SFT and GRPO to 98, SFT to 92 (noise 81), DPO to 89; at T = 1
+self-SFT ends 12.8 points above SFT there (2.1 to 23.5). Virl: see below.
 
 The article that this project starts from names tasks as either side's home ground: one label a document for SFT, a
 knowledge graph's triples with F1 as the reward for RL. Its statements about them are the claims below, written before
@@ -35,7 +37,8 @@ TASKS = {
     "labels": dict(name="classifying documents", home="documents", choice="labels", shift="label_ood", pairs="2,000"),
     "reading": dict(name="short answers", home="documents", choice="reading", shift="wording_ood", pairs="2,000"),
     "triples": dict(name="extracting triples", home="documents", choice="triples", shift="wording_ood", pairs="2,000"),
-    "virl": dict(name="acting over turns", home="virl", choice="", shift="rule_ood", pairs="1,000")}
+    "virl": dict(name="acting over turns", home="virl", choice="", shift="rule_ood", pairs="1,000",
+                 noise=dict(length=128))}   # wrong landmarks may have longer names than the right ones
 LABELS = dict(sft="SFT", sft_noise="SFT, noise", dpo="DPO + SFT term", self_sft="Self-SFT", grpo="GRPO", ppo="PPO",
               rlhf="RLHF")
 FILES = dict(sft="sft", sft_noise="sft", dpo="dpo", self_sft="self_sft", grpo="grpo", ppo="ppo", rlhf="rlhf")
@@ -126,7 +129,8 @@ def get_config(choice=""):
                  grpo="eight responses to a prompt are compared",
                  ppo="the verifier's rewards",
                  rlhf=f"PPO from a reward model of {task['pairs']} pairs, KL 0.3"),
-      overrides=dict(sft_noise=dict(data=dict(noise=0.1)), dpo=dict(data=dict(flops="recorded"))),
+      overrides=dict(sft_noise=dict(data=dict(noise=0.1, **task.get("noise", {}))),
+                     dpo=dict(data=dict(flops="recorded"))),
       claims=tuple(dict(claim, temperature=temperature) for temperature in (0.0, 1.0) for claim in CLAIMS[name]),
       measure="per_step" if name == "virl" else "success",
       flops=2e12 if name == "virl" else 1e12,

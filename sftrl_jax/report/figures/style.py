@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,9 @@ def _style_axis(axis: Axes) -> None:
   axis.yaxis.label.set(size=8.5, color=INK)
 
 
-def title(axis: Axes, text: str) -> None:
-  axis.set_title(plot_text(text, 80), loc="left", fontsize=9.5, color=INK, pad=7)
+def title(axis: Axes, text: str, width: int = 80) -> None:
+  """Writes the title of a panel in lines of at most `width` characters."""
+  axis.set_title(textwrap.fill(plot_text(text, 80), width), loc="left", fontsize=9.5, color=INK, pad=7)
 
 
 def rate_axis(axis: Axes, which: str = "y", top: float = 1.0, intervals: int = 5) -> None:

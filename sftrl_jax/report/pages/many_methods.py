@@ -129,7 +129,7 @@ def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Fig
   for axis, variant in zip(axes.flat, study.own_variants, strict=True):
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
     style.rate_axis(axis, "x", top, intervals=5 if len(study.own_variants) < 3 else 2)   # of narrow panels
-    style.title(axis, study.labels.variant(variant))
+    style.title(axis, study.labels.variant(variant), width=18)
     for level, temperature in enumerate(temperatures):
       panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
       starts = [row["value"] for row in panel_rows if row["quantity"] == "start" and row["method"] in shared]
