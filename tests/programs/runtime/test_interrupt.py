@@ -8,6 +8,7 @@ import pytest
 
 BEGIN = """
 import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)   # whoever runs the tests may ignore it: nohup does, and libtpu
 from sftrl_jax.programs.runtime import interrupt
 {before}
 interrupt.install()
@@ -29,7 +30,7 @@ def ended(body, *signals, before=""):
   assert printed == "ready\n", printed + child.stdout.read()
   for number in signals:
     child.send_signal(number)
-  printed = child.communicate()[0]
+  printed = child.communicate(timeout=60)[0]
   return child.returncode, printed
 
 
