@@ -212,7 +212,7 @@ ZERO = {
     "checkpoint.grace_seconds", "log.episodes", "log.megabytes", "log.watchdog_seconds", "data.careless",
     "data.misread", "data.careless_spread", "data.noise", "ppo.value_clip", "ppo.critic_warmup", "ppo.dual_clip",
     "ppo.ratio_cap", "ppo.target_kl", "evals.expert_episodes", "evals.kl_episodes", "rollout.segment",
-    "rollout.feedback_images", "evals.task_limit", "evals.task_shots",
+    "rollout.feedback_images", "evals.task_limit", "evals.task_shots", "teacher.demonstration_tokens",
     "own_reward.abstain_limit", "own_reward.batch", "own_reward.memory_gib", "own_reward.output_kib", "ppo.kl_target",
     "reward_model.flops", "max_dropped", "max_without_signal", "verdict_seconds", "ppo.value_coef", "ppo.entropy_coef",
     "ppo.kl_coef",

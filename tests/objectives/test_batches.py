@@ -14,9 +14,11 @@ from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, PolicyBatch, Scor
 def some(kind):
   """A batch of a kind with every array numbered by its row."""
   rows = inputs.right_pad([[1, 2, 3], [4], [5, 6]], 4)
-  names = [field.name for field in dataclasses.fields(kind) if field.name != "inputs"]
+  names = [field.name for field in dataclasses.fields(kind) if field.name not in ("inputs", "prefix")]
   by_token = np.repeat(np.arange(3.0)[:, None], 4, axis=1)
-  return kind(rows, **{name: by_token if name.endswith("_BT") else by_token[:, 0] for name in names})
+  prefix = dict(prefix=inputs.prefixes([((9, 8), 0), ((), 0), ((7,), 1)], 5))
+  return kind(rows, **{name: by_token if name.endswith("_BT") else by_token[:, 0] for name in names},
+              **(prefix if kind is TokenBatch else {}))
 
 
 @pytest.mark.parametrize("kind", [TokenBatch, PolicyBatch])
@@ -26,13 +28,18 @@ def test_a_batch_goes_through_jit_and_is_cut_by_rows(kind):
   assert isinstance(chosen, kind)
   np.testing.assert_array_equal(chosen.targets_BT[:, 0], [2, 0])
   np.testing.assert_array_equal(chosen.inputs.tokens_BT, [[5, 6, 0, 0], [1, 2, 3, 0]])
+  if kind is TokenBatch:
+    np.testing.assert_array_equal(chosen.prefix.tokens_BP, [[0, 0, 0, 0, 7], [0, 0, 0, 9, 8]])
+    np.testing.assert_array_equal(chosen.prefix.skipped_B, [1, 0])
 
 
 @pytest.mark.parametrize("kind", [TokenBatch, PolicyBatch])
 def test_every_array_of_a_batch_is_by_row_and_token(kind):
   batch = some(kind)
-  arrays = {**vars(batch.inputs), **{name: x for name, x in vars(batch).items() if name != "inputs"}}
+  arrays = {**vars(batch.inputs), **{name: x for name, x in vars(batch).items() if name not in ("inputs", "prefix")}}
   assert shapes.check(**{name: x for name, x in arrays.items() if x is not None}) == {"B": 3, "T": 4}
+  if kind is TokenBatch:
+    assert shapes.check(**vars(batch.prefix)) == {"B": 3, "P": 5}
 
 
 def test_scores_without_a_value_head_are_a_tree_too():

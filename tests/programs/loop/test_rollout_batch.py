@@ -71,7 +71,7 @@ def actor():
 def play(section, first=0, env=None, batch=BATCH):
   made, params = actor()
   experiment = types.SimpleNamespace(actor=made, env=env or Say(), algorithm_config=section, batch=batch, seed=5,
-                                     config={"verdict_seconds": 0.0, "verdict_workers": 4})
+                                     prefix_tokens=0, config={"verdict_seconds": 0.0, "verdict_workers": 4})
   return experiment, rollout_batch.play_batch(experiment, params, first)
 
 

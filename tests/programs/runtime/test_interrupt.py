@@ -30,7 +30,7 @@ def ended(body, *signals, before=""):
   assert printed == "ready\n", printed + child.stdout.read()
   for number in signals:
     child.send_signal(number)
-  printed = child.communicate(timeout=60)[0]
+  printed = child.communicate()[0]
   return child.returncode, printed
 
 
