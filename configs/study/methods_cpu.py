@@ -5,7 +5,7 @@ r"""Which method for which task? SFT, DPO, self-SFT, GRPO, PPO and RLHF from the
   sftrl study --config=configs/study/methods_cpu.py:triples --workdir=runs/methods_triples   (triples, by F1)
   sftrl study --config=configs/study/methods_cpu.py:virl --workdir=runs/methods_virl         (acting over turns)
 
-Hardware: two CPU cores. Minutes beside other work: labels 29, reading 19, virl 34.
+Hardware: two CPU cores. Minutes: labels 29, reading 19, virl 34, beside other work.
 Result: labels, five bases: 6 of 18 claims held, none contrary. In distribution every method comes to 99 to 100% from
 70% (greedy), SFT with the fewest FLOPs; at T = 1 a tenth of wrong demonstrations costs SFT 12.8 points (9.0 to 16.9).
 Under other names of labels no method is shown to move from 44%; at T = 1 PPO and self-SFT end 6 points above SFT. So
