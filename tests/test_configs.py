@@ -47,7 +47,7 @@ COMPARED = {"configs/study/settings/attempts_cpu.py": "env.attempts",
             **dict.fromkeys(("configs/study/adaptability_cpu.py", "configs/study/adaptability_cpu.py:quick"),
                             "env.faces"),
             **dict.fromkeys((f"configs/study/continuum.py{choice}" for choice in (
-                "", ":quick", ":sources", ":steps", ":targets")), "env.attempts"),
+                "", ":quick", ":targets")), "env.attempts"),
             "configs/study/general_points_vl_cpu.py:arms": "optimizer.freeze"}
 STUDIES = [experiments.config_of(command) for entry in experiments.find(ROOT / "configs") for command in entry.commands
            if command.split()[1] == "study"]

@@ -1,8 +1,7 @@
 r"""From SFT to RL and between: which knob carries a rule shift, which forgetting? Equal FLOPs, old tasks beside.
 
   sftrl study --config=configs/study/continuum.py --workdir=runs/continuum                (five bases, which it trains)
-  sftrl study --config=configs/study/continuum.py:sources --workdir=runs/sources          (six of its twelve methods)
-  sftrl study --config=configs/study/continuum.py:steps --workdir=runs/steps              (seven of them)
+  sftrl study --config=configs/study/continuum.py --workdir=runs/continuum --only=sft,ppo (a piece of it)
   sftrl study --config=configs/study/continuum.py:targets --workdir=runs/targets          (other targets, five bases)
   sftrl study --config=configs/study/continuum.py:quick --workdir=runs/continuum_quick    (three shipped bases)
 
@@ -17,8 +16,7 @@ expert's, or the policy's own), the target (one answer, or a teacher's distribut
 wrong ones too), Adam's epsilon, the number of updates, and replay of the base's own rows. Every arm spends 2.4e12 FLOPs
 on hands with J = Q = K = 10 and one try; DAgger has three, for its states are those after its own wrong answers. Probes
 are tasks from the base's own training: other rules, and a second try after a wrong first one. What a teacher's run has
-cost is in no budget; the teacher's forward passes are. Two parts with the claims about their methods take half as long
-each: `sources` (whose answers and states, fresh or not, the sign) and `steps` (epsilon, number of updates, replay).
+cost is in no budget; the teacher's forward passes are.
 
 Claims, fixed before any run over these bases: what a prototype on three other bases supports, (a) to (f), and what it
 saw of SFT, PPO and replay. What it did not support (negatives keep the shift, own states suffice, soft targets forget
@@ -66,8 +64,6 @@ ARMS = dict(
     ppo_eps=(PPO, "PPO, eps 1e-4", "the same, small gradients take small steps", EPS))
 KNOBS = ("sft", "sft_updates", "sft_eps", "sft_replay", "dagger", "frozen", "self_sft", "self_sft_eps", "signed",
          "signed_eps", "ppo", "ppo_eps")
-PARTS = dict(sources=("sft", "dagger", "frozen", "self_sft", "signed", "ppo"),
-             steps=("sft", "sft_updates", "sft_eps", "sft_replay", "self_sft", "self_sft_eps", "ppo"))
 TARGETS = ("sft", "dft", "sft_distill", "dagger", "distill", "distill_ppo", "mix", "grpo", "ppo")
 TEACHERS = dict(sft_distill="teacher", distill="teacher", distill_ppo="ppo_teacher")
 
@@ -137,7 +133,7 @@ DISCLOSURE = dict(
 
 
 def get_config(choice=""):
-  parts = {"": KNOBS, "quick": KNOBS, "targets": TARGETS, **PARTS}
+  parts = {"": KNOBS, "quick": KNOBS, "targets": TARGETS}
   if choice not in parts:
     raise ValueError(f"choice is {choice!r}; it must be {', '.join(map(repr, list(parts)[1:]))}, or left out.")
   arms = {method: ARMS[method] for method in parts[choice]}

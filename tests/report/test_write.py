@@ -51,7 +51,7 @@ def test_a_partial_study_says_what_is_missing(make_study, make_run, tmp_path):
   with open(tmp_path / "runs" / "base-2-sft-0" / "evals.jsonl", "a") as file:
     file.write('{"step": 900, "var')
   text = write.write_study(tmp_path).read_text()
-  assert "base-1-ppo-0 has not been started" in text and "base-2-sft-0 is not finished (train, 40% done)" in text
+  assert "Not started: base-1-ppo-0" in text and "base-2-sft-0 is not finished (train, 40% done)" in text
   assert "Missing runs: base-1-ppo-0, base-2-ppo-0" in write.summary(tmp_path)
 
 

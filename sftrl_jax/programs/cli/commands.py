@@ -109,13 +109,14 @@ def run_study(command: Command) -> None:
   from sftrl_jax.programs.study import run
   config, _ = resolve_config(command)
   workdir = as_path(command.flags["--workdir"], "--workdir")
+  only = tuple(name for name in command.flags.get("--only", "").split(",") if name)
   if "--list" in command.switches:
-    run.list_commands(config, workdir, command.text)
+    run.list_commands(config, workdir, command.text, only)
     return
   if not paths.is_here(workdir):
     raise ConfigError(f"--workdir={workdir}: a study runs and writes on this machine; `--list` prints the commands of "
                       "runs that write into a bucket.")
-  run.run(config, workdir, command.text)
+  run.run(config, workdir, command.text, only)
 
 
 def run_training(command: Command) -> None:

@@ -44,7 +44,9 @@ PROCESS_FLAGS = ("--coordinator", "--processes", "--process")
 RUN_USAGE = "--config=FILE.py[:choice][:smoke] --workdir=DIR [--config.some.key=value ...]"
 STUDY_USAGE = f"""{RUN_USAGE}
   --list   prints the commands of its runs, one a line, and trains nothing: run them on several machines that see DIR,
-           and then  sftrl report DIR"""
+           and then  sftrl report DIR
+  --only=METHOD,...   trains the runs of these methods, or base, and what they need: a study in pieces. The same command
+           without it, or with others, goes on; the report shows what there is"""
 PROCESS_USAGE = """
   --coordinator=HOST:PORT --processes=N --process=I   one of N processes that train together; the first one listens
   at HOST:PORT. The same as SFTRL_COORDINATOR, SFTRL_PROCESSES, SFTRL_PROCESS. A TPU pod or GKE needs none of them"""
@@ -136,7 +138,7 @@ CONFIGS_USAGE = """[DIR]
 VERBS = {
     "study": Verb(
         commands.run_study, "train bases, compare methods on them, and report", STUDY_USAGE,
-        flags=RUN_FLAGS, required=RUN_FLAGS, switches=("--list",)),
+        flags=(*RUN_FLAGS, "--only"), required=RUN_FLAGS, switches=("--list",)),
     "sft": Verb(
         commands.run_training, "supervised fine-tuning, pre-training included", RUN_USAGE + PROCESS_USAGE,
         flags=(*RUN_FLAGS, *PROCESS_FLAGS), required=RUN_FLAGS),

@@ -24,43 +24,48 @@ from sftrl_jax.programs.study import dry_run, process_pool
 from sftrl_jax.programs.study.config import StudyConfig
 from sftrl_jax.programs.study.process_pool import ChildRun
 from sftrl_jax.programs.study.progress_bar import clock, progress_display
-from sftrl_jax.programs.study.runs import expand, method_of, record
+from sftrl_jax.programs.study.runs import expand, method_of, record, select
 from sftrl_jax.report import write
 
 
-def run(config: ConfigDict, workdir: Path, command: str = "sftrl study") -> None:
+def run(config: ConfigDict, workdir: Path, command: str = "sftrl study", only: Sequence[str] = ()) -> None:
   """Trains every run that is not complete, then writes DIR/report. The same call resumes an interrupted study.
 
   config: resolved, with the section `study`
   command: the command line, which study.json records
+  only: methods whose runs are trained, with what they need; a later call trains the others. () for all
 
   Raises ConfigError before it writes anything, RuntimeError at the end when runs failed, SystemExit(75) after SIGTERM
   and KeyboardInterrupt after Ctrl-C. After either signal, every run has written a checkpoint and ended.
   """
   start = time.monotonic()
   study = resolve.build(StudyConfig, config.study, "config.study")
-  runs = expand(study, workdir)
+  every = expand(study, workdir)
+  runs = select(every, only)
   _refuse_recorded(config, workdir)
   if not all(process_pool.is_complete(run) for run in runs):
-    dry_run.refuse([(method_of(run.name), run) for run in runs], study.claimed_parts())
+    # All runs, so that a mistake in the last piece of a study is an error before the first one.
+    dry_run.refuse([(method_of(run.name), run) for run in every], study.claimed_parts())
   with only_writer(workdir) as lock:
     _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
     _write_json(workdir / "study.json", record(study, command, _hardware()))
     failed = _train(runs, study, workdir, start, lock)
-    _report(workdir, failed, clock(time.monotonic() - start))
+    left = sum(not process_pool.is_complete(run) for run in every)
+    _report(workdir, left, clock(time.monotonic() - start))
   if failed:
     names = ", ".join(run.name for run in failed)
     raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {names}. Their logs are in {workdir / 'logs'}; the "
                        "report covers the others. The same command tries them again.")
 
 
-def list_commands(config: ConfigDict, workdir: PurePath, command: str = "sftrl study --list") -> None:
+def list_commands(config: ConfigDict, workdir: PurePath, command: str = "sftrl study --list",
+                  only: Sequence[str] = ()) -> None:
   """Prints the command of every run, bases first, and writes what `sftrl report` reads besides the runs.
 
   No dry run: the mesh of a pod cannot be built on the machine that lists its commands. Arguments are those of `run`.
   """
   study = resolve.build(StudyConfig, config.study, "config.study")
-  runs = sorted(expand(study, workdir), key=lambda run: bool(run.needs))
+  runs = sorted(select(expand(study, workdir), only), key=lambda run: bool(run.needs))
   _refuse_recorded(config, workdir)
   paths.make(workdir)
   _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
@@ -166,13 +171,15 @@ def _draw(workdir: Path, say: Callable[[str], None], news: str = "") -> bool:
   return True
 
 
-def _report(workdir: Path, failed: Sequence[ChildRun], elapsed: str) -> None:
+def _report(workdir: Path, left: int, elapsed: str) -> None:
+  """Writes the report and prints its summary. left: runs that are not complete; elapsed: since the command began"""
   try:
     path = write.write_study(workdir)
-    print(f"\n{write.summary(workdir)}\n\nStudy complete after {elapsed}. Report: {path}" if not failed else
-          f"\n{write.summary(workdir)}\n\nReport of the runs so far: {path}", flush=True)
+    print(f"\n{write.summary(workdir)}\n\nStudy complete after {elapsed}. Report: {path}" if not left else
+          f"\n{write.summary(workdir)}\n\nReport of the runs so far, after {elapsed}: {path}. {left} are not complete.",
+          flush=True)
   except ValueError as error:
-    if not failed:
+    if not left:
       raise
     print(f"There is too little for a report: {error}", flush=True)
 

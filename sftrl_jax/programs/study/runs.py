@@ -1,12 +1,12 @@
 """The runs of a study: their names, commands and order, and what study.json records of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from sftrl_jax.programs.config import nested, resolve, values
-from sftrl_jax.programs.config.errors import ConfigError
+from sftrl_jax.programs.config.errors import ConfigError, nearest
 from sftrl_jax.programs.experiment.run_config import verb_of
 from sftrl_jax.programs.runtime.process import cores
 from sftrl_jax.programs.study.config import MIX, START, StudyConfig, mixed
@@ -53,6 +53,22 @@ def expand(study: StudyConfig, workdir: PurePath) -> list[ChildRun]:
                 **_dotted(study.overrides.get(name, {})), "seed": 100 * (base + 1) + seed, "start": start}
         runs.append(_run(f"base-{base}-{name}-{seed}", verbs[name], specs[name], workdir, jobs, keys, needs))
   return sorted(runs, key=lambda run: _rank(run.name))
+
+
+def select(runs: Sequence[ChildRun], names: Sequence[str]) -> list[ChildRun]:
+  """The runs of some methods, in their order, with the runs that these need; all of them where no name is given.
+
+  names: of methods, of runs of study.prepares, or "base". ConfigError for one that no run has
+  """
+  known = dict.fromkeys(method_of(run.name) for run in runs)
+  for name in names:
+    if name not in known:
+      raise ConfigError(f"--only names {name!r}, which no run of the study has{nearest(name, known)}")
+  wanted = {run.name for run in runs if not names or method_of(run.name) in names}
+  for run in reversed(runs):   # what a run needs comes before it
+    if run.name in wanted and run.needs:
+      wanted.add(run.needs)
+  return [run for run in runs if run.name in wanted]
 
 
 def base_groups(study: StudyConfig) -> dict[str, tuple[str, str]]:

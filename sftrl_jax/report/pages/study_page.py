@@ -42,7 +42,7 @@ def opening(study: Study, effects: Effects, claims: Sequence[Claim]) -> list[Blo
     blocks.append(Notice(f"{count(effects.comparison.bases, 'base model')} only", (
         f"So few bases support no interval over bases: at least {MIN_BASES} are needed. The intervals below are over "
         "episodes of these bases alone, and the values of the single bases stand beside them.",)))
-  items = [f"{name} has not been started." for name in study.missing]
+  items = [f"Not started: {', '.join(study.missing)}."] if study.missing else []
   for run in study.runs.values():
     if not run.finished:
       left_out = "; left out of the tables" if run.name in effects.comparison.left_out else ""

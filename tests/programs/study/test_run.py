@@ -73,6 +73,23 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(config_of, tmp
   study_run.run(config_of(), workdir)
 
 
+def test_a_study_in_pieces_is_the_study(config_of, tmp_path, stand_in, reports, capsys):
+  workdir = tmp_path / "study"
+  done = lambda: sorted(path.stem for path in (workdir / "logs").iterdir())
+  study_run.run(config_of(), workdir, only=("ppo",))
+  assert done() == ["base-0", "base-0-ppo-0", "base-1", "base-1-ppo-0"]
+  printed = capsys.readouterr().out
+  assert "Report of the runs so far" in printed and "2 are not complete." in printed
+  assert json.loads((workdir / "study.json").read_text())["methods"] == {"sft": "SFT", "ppo": "PPO"}
+  logs = {path.name: path.read_text() for path in (workdir / "logs").iterdir()}
+  study_run.run(config_of(), workdir, only=("sft",))
+  assert len(done()) == 6 and "Study complete" in capsys.readouterr().out
+  assert logs.items() <= {path.name: path.read_text() for path in (workdir / "logs").iterdir()}.items()
+  with pytest.raises(ConfigError, match="--only names 'dpo'"):
+    study_run.run(config_of(), tmp_path / "another", only=("dpo",))
+  assert not (tmp_path / "another").exists()
+
+
 def signal_when_begun(workdir, number):
   while not all((workdir / "runs" / f"base-{base}" / "progress.json").exists() for base in (0, 1)):
     time.sleep(0.02)
@@ -145,6 +162,8 @@ def test_listed_commands_are_those_of_the_children_bases_first(config_of, tmp_pa
   assert [("runs/base-" in line.partition("--config.start=")[2]) for line in listed] == [False] * 2 + [True] * 4
   study_run.list_commands(config, workdir)
   assert commands(capsys.readouterr().out)[-6:] == listed
+  study_run.list_commands(config, workdir, only=("sft",))
+  assert sorted(commands(capsys.readouterr().out)) == sorted(line for line in listed if "ppo" not in line)
 
 
 def test_a_listed_study_may_be_in_a_bucket_and_one_that_trains_here_is_here(config_of, tmp_path, bucket, capsys):

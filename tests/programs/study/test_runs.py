@@ -188,3 +188,17 @@ def test_whatever_a_run_needs_comes_before_it(files, expand):
   assert {run.needs for run in runs if "ppo_clean" in run.name and run.needs} == {f"base-{base}-ppo_clean"
                                                                                 for base in range(3)}
   assert all(names.index(run.needs) < names.index(run.name) for run in runs if run.needs)
+
+
+def test_some_methods_are_chosen_with_what_they_need(files, expand):
+  methods = {"sft": files["sft"], "ppo": files["ppo"], "after": files["ppo"]}
+  runs = expand(methods=methods, bases_of={"after": "sft"}, prepares={"pairs": files["sft"]},
+                uses={"ppo": {"x": "pairs"}})
+  names = lambda *only: {run.name for run in study_runs.select(runs, only) if "0" in run.name.split("-")[1]}
+  assert study_runs.select(runs, ()) == list(runs)
+  assert names("base") == {"base-0"}
+  assert names("sft") == {"base-0", "base-0-sft-0"}
+  assert names("after") == {"base-0", "base-0-sft-0", "base-0-after-0"}
+  assert names("ppo", "sft") == {"base-0", "base-0-sft-0", "base-0-pairs-0", "base-0-ppo-0"}
+  with pytest.raises(ConfigError, match=r"--only names 'sfd', which no run of the study has: did you mean sft\?"):
+    study_runs.select(runs, ("sft", "sfd"))
