@@ -64,8 +64,23 @@ CAMPAIGN = ROOT / "tests" / "faults"   # a program of its own, which tests/test_
 SCRIPTS = sorted([*(ROOT / "configs").rglob("*.py")])
 
 
-def named(paths):
-  return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+def of_each(paths):
+  """A test of one file becomes one of all, which names every file that fails: thousands of tests of a millisecond each
+  take a minute to collect and report."""
+  def of_all(check):
+    def test():
+      failures = []
+      for path in paths:
+        try:
+          check(path)
+        except AssertionError as error:
+          failures.append(f"{path.relative_to(ROOT)}: {str(error).splitlines()[0]}")
+      assert paths
+      if failures:
+        pytest.fail("\n".join(failures), pytrace=False)
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
+  return of_all
 
 
 @functools.cache
@@ -103,7 +118,7 @@ def rooms_imported(tree):
       yield parts[1]
 
 
-@named(FILES)
+@of_each(FILES)
 def test_imports_point_down(path):
   here, name = room_of(path), str(path.relative_to(ROOT))
   if here in ("__init__", "__main__"):
@@ -122,7 +137,7 @@ def test_imports_point_down(path):
           f"{name} (floor {FLOORS[here]}) may not import {there} (floor {FLOORS[there]}), see FLOORS here.")
 
 
-@named([path for path in FILES if path.is_relative_to(PACKAGE / "programs") and path.name != "__init__.py"])
+@of_each([path for path in FILES if path.is_relative_to(PACKAGE / "programs") and path.name != "__init__.py"])
 def test_imports_point_down_inside_programs(path):
   here = path.relative_to(PACKAGE / "programs").parts[0].removesuffix(".py")
   assert here in PROGRAM_FLOORS, f"{here} has no floor inside programs/; give it one in tests/test_floors.py."
@@ -164,7 +179,7 @@ def test_a_folder_can_be_seen_at_once():
     assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} has {len(files)} files: make a room of some."
 
 
-@named(FILES)
+@of_each(FILES)
 def test_jax_stays_out_of_what_is_light(path):
   name = str(path.relative_to(PACKAGE))
   if room_of(path) in LIGHT_ROOMS:
@@ -193,7 +208,7 @@ def test_checking_a_config_loads_no_orbax():
   assert done.returncode == 0, f"A misspelt key would be told only after loading {done.stderr}."
 
 
-@named([*FILES, *TESTS, *SCRIPTS])
+@of_each([*FILES, *TESTS, *SCRIPTS])
 def test_a_file_can_be_read_in_one_sitting(path):
   named_for_content = path.stem not in BANNED_NAMES or path in SCRIPTS   # configs/.../base.py is about a base model
   assert named_for_content, f"{path.name} says nothing about its content: name it for its noun."
@@ -201,7 +216,7 @@ def test_a_file_can_be_read_in_one_sitting(path):
   assert lines <= LONGEST, f"{path.relative_to(ROOT)} has {lines} lines; split it (at most {LONGEST})."
 
 
-@named([*FILES, *SCRIPTS])
+@of_each([*FILES, *SCRIPTS])
 def test_nothing_is_evaluated_and_nothing_is_swallowed(path):
   for node in ast.walk(tree_of(path)):
     where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
@@ -214,7 +229,7 @@ def test_nothing_is_evaluated_and_nothing_is_swallowed(path):
       assert not (silent and broad), f"{where} swallows every error."
 
 
-@named([*FILES, *SCRIPTS])
+@of_each([*FILES, *SCRIPTS])
 def test_a_local_name_is_a_noun_of_the_field(path):
   """`told` once stood for a message, a record, a dict of metrics, a flag and six other things."""
   for node in ast.walk(tree_of(path)):
@@ -225,7 +240,7 @@ def test_a_local_name_is_a_noun_of_the_field(path):
       assert name not in VAGUE_NAMES, f"{path.relative_to(ROOT)}:{node.lineno} calls something {name}: name what it is."
 
 
-@named(FILES)
+@of_each(FILES)
 def test_parameters_are_one_hand_full(path):
   for node in ast.walk(tree_of(path)):
     if isinstance(node, ast.FunctionDef):
@@ -235,14 +250,14 @@ def test_parameters_are_one_hand_full(path):
           f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {count} parameters: give it one frozen dataclass.")
 
 
-@named(FILES)
+@of_each(FILES)
 def test_nothing_is_left_to_do(path):
   for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
     if token.type == tokenize.COMMENT:
       assert not {"TODO", "FIXME", "XXX"} & set(token.string.replace(":", " ").replace("(", " ").split()), token
 
 
-@named([path for path in FILES if room_of(path) != BESIDE])
+@of_each([path for path in FILES if room_of(path) != BESIDE])
 def test_randomness_has_a_seed(path):
   for node in ast.walk(tree_of(path)):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -25,6 +25,17 @@ def test_scratch_follows_from_the_seed(experiment):
   assert equal(one, same) and not equal(one, other)
 
 
+def test_shapes_are_traced_once_for_equal_models_and_a_caller_may_change_its_tree():
+  model = lambda width: build(DecoderConfig(vocab=31, layers=2, width=width, heads=2))
+  first, second = (initial_params.param_shapes(model(16)) for _ in range(2))
+  wanted = jax.eval_shape(model(16).init, jax.random.key(3))
+  assert first == second == wanted
+  assert jax.tree.leaves(first)[0] is jax.tree.leaves(second)[0]
+  del first["embed"]
+  assert initial_params.param_shapes(model(16)) == wanted
+  assert initial_params.param_shapes(model(32))["embed"].shape == (31, 32)
+
+
 @pytest.mark.parametrize("verb", ["sft", "rl"])
 def test_a_run_can_begin_where_another_ended(finished, experiment, verb):
   workdir = finished(verb)
