@@ -3,8 +3,8 @@ r"""GeneralPoints from pictures on a laptop: what SFT and PPO make of a shifted 
   sftrl study --config=configs/study/general_points_vl_cpu.py --workdir=runs/vl             (SFT and PPO, five bases)
   sftrl study --config=configs/study/general_points_vl_cpu.py:arms --workdir=runs/vl_arms   (eight bases, every arm)
 
-Hardware: two CPU cores. Minutes: about 20 (arms: about 45), by CPU seconds.
-Result: all claims held, eleven and fifteen (VISION.md). Under the shifted rule, greedy, from 20%: PPO 23%, SFT
+Hardware: two CPU cores. Minutes: 19 (arms: about 45, by CPU seconds).
+Result: all claims held, eleven (twice) and fifteen (VISION.md). Under the shifted rule, greedy, from 20%: PPO 23%, SFT
 0%; hands read with another deck, from 71%: PPO 68%, SFT 47%. In distribution, from 25%: PPO 44%, SFT 88%.
 
 Each base learns to read clean pictures, then the task under any rule and every deck, slipping half the time. From each,
