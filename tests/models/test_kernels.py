@@ -105,7 +105,7 @@ def test_auto_takes_what_the_devices_have_and_the_model_can():
   half, plain = DecoderConfig(dtype="bfloat16"), DecoderConfig()
   assert [kernels.chosen(half, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "cudnn", "xla"]
   assert [kernels.chosen(plain, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "xla", "xla"]
-  for tokens, kernel in ((512, "xla"), (513, "blocks")):   # of rows on a CPU
+  for tokens, kernel in ((320, "xla"), (321, "blocks")):   # of rows on a CPU
     assert [kernels.chosen(half, platform, tokens) for platform in ("tpu", "gpu", "cpu")] == [
         "splash", "cudnn", kernel]
   capped = DecoderConfig(dtype="bfloat16", attention_softcap=50.0)

@@ -17,7 +17,7 @@ from sftrl_jax.models import layout
 from sftrl_jax.shapes import check
 
 BLOCK = 128   # queries, and keys
-SHORT = 512   # tokens of a row up to which attention is not cut into blocks, where the choice is ours
+SHORT = 320   # tokens of a row up to which attention is not cut into pieces, where the choice is ours
 
 
 class BlockMask(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 
 from sftrl_jax.models import kernels
 from sftrl_jax.models.attention import attend_by_chunks
+from sftrl_jax.models.cpu.headwise import attend_headwise
 from sftrl_jax.models.decoder import Project, mark_saved, remat_policy
 from sftrl_jax.models.layout import ROWS, constrain, platform
 from sftrl_jax.models.vision.config import VisionConfig
@@ -134,8 +135,11 @@ class TowerAttention(nn.Module):
   def __call__(self, x_BTD, padding_BT):
     c = self.config
     qkv = [_project(c, f"attn/{name}", "bte,ega->bgta")(x_BTD) for name in "qkv"]
-    if kernels.chosen(c, platform()) == "splash":
+    kernel = kernels.chosen(c, platform(), x_BTD.shape[1])
+    if kernel == "splash":
       mixed_BHTC = kernels.splash_of_tower(*qkv, padding_BT)
+    elif kernel == "blocks":
+      mixed_BHTC = attend_headwise(*qkv, padding_BT)
     else:
       mixed_BHTC = attend_by_chunks(*qkv, ~(padding_BT[:, :, None] & padding_BT[:, None, :]), QUERIES)
     mixed_BHTC = mark_saved(c, mixed_BHTC)

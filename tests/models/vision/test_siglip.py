@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sftrl_jax.models.vision.siglip import ACTIVATIONS, LayerNorm, TowerConfig, cut, patches, positions
+from sftrl_jax import trees
+from sftrl_jax.models.vision.siglip import ACTIVATIONS, LayerNorm, Siglip, TowerConfig, cut, patches, positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,24 @@ def test_pixels_are_normalised_by_channel_and_those_beyond_the_last_patch_left_o
   np.testing.assert_allclose(patches(config, picture)[:, 0], expected.reshape(2, -1), atol=1e-6)
   with pytest.raises(ValueError, match=r"\(5, 6, 3\)"):
     patches(config, picture[:, :5])
+
+
+@pytest.mark.parametrize("remat", ["none", "light"])
+def test_a_head_at_a_time_the_tower_says_the_same(remat):
+  """With its gradients; on CPUs pictures of more than 320 patches are read so."""
+  images = np.random.default_rng(4).integers(0, 256, (2, 80, 80, 3)).astype(np.uint8)
+
+  def read(kernel):
+    tower = Siglip(dataclasses.replace(sized(80, 20), attention=kernel, remat=remat, init_std=0.2))
+    worth = lambda params: jnp.sum(jnp.sin(tower.apply(params, images)))
+    return jax.jit(jax.value_and_grad(worth)), jax.jit(tower.init)(jax.random.key(0), images)
+
+  (at_once, params), (by_heads, _), (ours, _) = map(read, ("xla", "blocks", "auto"))
+  want, got, automatic = at_once(params), by_heads(params), ours(params)
+  largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want[1]))   # a bias of keys moves no softmax
+  for (path, leaf), other in zip(trees.leaves(want).items(), jax.tree.leaves(got), strict=True):
+    np.testing.assert_allclose(other, leaf, rtol=1e-4, atol=1e-6 * largest, err_msg=path)
+  assert all(np.array_equal(*leaves) for leaves in zip(*map(jax.tree.leaves, (got, automatic)), strict=True))
 
 
 def test_a_norm_of_half_precision_is_computed_in_f32():
