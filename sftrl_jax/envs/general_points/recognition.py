@@ -10,7 +10,7 @@ from sftrl_jax.envs.general_points import cards, verdicts
 
 CODE_LABELS = {"correct": "correct", "value": "wrong value", "numbers": "wrong numbers", "rule": "wrong number line",
                "misread": "cards misread", "illegal": "illegal format"}
-PART_LABELS = {"cards": "hands read"}
+PART_LABELS = {"cards": "hands read", "rule": "number lines by the rule"}
 MISREAD = 0.3   # of the reward of a correct response, taken away: -1.5 of 5 in the paper
 
 

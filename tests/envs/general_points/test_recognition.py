@@ -55,6 +55,7 @@ def test_the_loose_lists_of_the_paper_are_read():
   _, verdict = PAPER.step(hand(PAPER, "K 2 3 4", 24),
                           '{"cards": [\'K\', 2, "3", 4], "number": [10, 2, 3, 4], "formula": "10+2*(3+4)=24",}')
   assert verdict.correct and verdict.parts == {"cards": True, "rule": True}
+  assert PAPER.part_labels.keys() == verdict.parts.keys()   # so that a report has a table of each
 
 
 def test_the_fifth_reward_is_that_of_misread_cards():
