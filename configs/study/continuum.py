@@ -5,7 +5,7 @@ r"""From SFT to RL and between: which knob carries a rule shift, which forgettin
   sftrl study --config=configs/study/continuum.py:targets --workdir=runs/targets          (other targets, five bases)
   sftrl study --config=configs/study/continuum.py:quick --workdir=runs/continuum_quick    (three shipped bases)
 
-Hardware: two CPU cores. Minutes: 80.
+Hardware: two CPU cores. Minutes: 22 for the bases and --only=sft,dagger,self_sft,ppo; about 30 for the rest.
 Result: five bases: 25 of 36 claims held, one contrary. Early, at the same success in training, the policy's own fresh
 right answers are above the expert's under the shift. At the end only the four arms with negative weights (REINFORCE++,
 PPO, either eps) are above their start (T = 1: +9.8 to +11.3); self-SFT with eps 1e-4 is not. Targets, five bases: 8 of
