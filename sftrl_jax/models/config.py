@@ -25,8 +25,9 @@ class DecoderConfig:
   norm_eps: epsilon of RMSNorm
   tie_embeddings: unembed with the embedding table
   dtype: of activations and matmuls; softmax and log-probabilities are always f32
-  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "xla" (anywhere), or "auto",
-    the fastest that the devices have; decoding over a cache always uses "xla". Towers of pictures use splash, or "xla"
+  attention: attention kernel of training rows: "splash" (TPU), "cudnn" (GPU, bfloat16), "blocks" (long rows on a CPU),
+    "xla" (anywhere), or "auto", the fastest that the devices have; decoding over a cache always uses "xla". Towers of
+    pictures use splash, "blocks" (a head at a time), or "xla"
   remat: what the backward pass recomputes: "full" whole blocks (up to 1/3 more FLOPs), "light" cheap parts, "none"
     nothing; "offload" recomputes as "light" and keeps what that saves in the host's memory (of a CPU: as "light");
     "auto" (of a run) is replaced by the fastest of none, light and full that fits the memory

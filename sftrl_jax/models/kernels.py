@@ -2,7 +2,8 @@
 a model uses.
 
 They replace attention.attend in training and scoring, where there is no cache, and while a long prompt is read into an
-empty one; on TPUs in the towers of pictures too. On a CPU, long rows are cut into blocks instead (cpu/blockwise.py).
+empty one; on TPUs in the towers of pictures too. On a CPU, long rows are cut into blocks instead (cpu/blockwise.py),
+and large pictures are read a head at a time (cpu/headwise.py).
 splash takes the segment of each token and a window. This is the mask of attention.may_attend as long as positions
 ascend within a segment, as they do in every layout of sftrl_jax.inputs, packed or padded on either side. cuDNN takes
 the mask itself.

@@ -5,7 +5,6 @@ A step of a run that trained adapters is its base with the adapters merged into 
 recursion is in this file. WORKDIR/base.json records the base of a workdir of adapters.
 """
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,12 +98,7 @@ def _between(share: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 def param_shapes(model: Model) -> dict:
   """The shapes of a model's parameters, in a tree of the caller's own."""
-  return jax.tree.map(lambda shape: shape, _traced_shapes(model))
-
-
-@functools.lru_cache(maxsize=8)   # a run asks four to six times, and a trace takes a tenth of a second
-def _traced_shapes(model: Model) -> dict:
-  return jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda shape: shape, model.shapes)
 
 
 def abstract_params(model: Model, mesh: Mesh) -> dict:

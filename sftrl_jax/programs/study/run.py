@@ -40,18 +40,18 @@ def run(config: ConfigDict, workdir: Path, command: str = "sftrl study", only: S
   """
   start = time.monotonic()
   study = resolve.build(StudyConfig, config.study, "config.study")
-  every = expand(study, workdir)
-  runs = select(every, only)
+  all_runs = expand(study, workdir)
+  runs = select(all_runs, only)
   _refuse_recorded(config, workdir)
   if not all(process_pool.is_complete(run) for run in runs):
     # All runs, so that a mistake in the last piece of a study is an error before the first one.
-    dry_run.refuse([(method_of(run.name), run) for run in every], study.claimed_parts())
+    dry_run.refuse([(method_of(run.name), run) for run in all_runs], study.claimed_parts())
   with only_writer(workdir) as lock:
     _write_json(workdir / "config.json", {**config.to_dict(), "verb": "study"})
     _write_json(workdir / "study.json", record(study, command, _hardware()))
     failed = _train(runs, study, workdir, start, lock)
-    left = sum(not process_pool.is_complete(run) for run in every)
-    _report(workdir, left, clock(time.monotonic() - start))
+    incomplete = sum(not process_pool.is_complete(run) for run in all_runs)
+    _report(workdir, incomplete, clock(time.monotonic() - start))
   if failed:
     names = ", ".join(run.name for run in failed)
     raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {names}. Their logs are in {workdir / 'logs'}; the "
@@ -171,15 +171,15 @@ def _draw(workdir: Path, say: Callable[[str], None], news: str = "") -> bool:
   return True
 
 
-def _report(workdir: Path, left: int, elapsed: str) -> None:
-  """Writes the report and prints its summary. left: runs that are not complete; elapsed: since the command began"""
+def _report(workdir: Path, incomplete: int, elapsed: str) -> None:
+  """Writes the report and prints its summary. incomplete: how many runs are; elapsed: since the command began"""
   try:
     path = write.write_study(workdir)
-    print(f"\n{write.summary(workdir)}\n\nStudy complete after {elapsed}. Report: {path}" if not left else
-          f"\n{write.summary(workdir)}\n\nReport of the runs so far, after {elapsed}: {path}. {left} are not complete.",
-          flush=True)
+    news = (f"Report of the runs so far, after {elapsed}: {path}. Not complete: {incomplete}." if incomplete else
+            f"Study complete after {elapsed}. Report: {path}")
+    print(f"\n{write.summary(workdir)}\n\n{news}", flush=True)
   except ValueError as error:
-    if not left:
+    if not incomplete:
       raise
     print(f"There is too little for a report: {error}", flush=True)
 

@@ -1,10 +1,12 @@
 """Where parameters come from: born, shipped or trained."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from sftrl_jax.models import DecoderConfig, build
+from sftrl_jax.models import DecoderConfig, Model, build
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.experiment.build import build_experiment
 from sftrl_jax.programs.start import initial_params
@@ -25,15 +27,25 @@ def test_scratch_follows_from_the_seed(experiment):
   assert equal(one, same) and not equal(one, other)
 
 
-def test_shapes_are_traced_once_for_equal_models_and_a_caller_may_change_its_tree():
-  model = lambda width: build(DecoderConfig(vocab=31, layers=2, width=width, heads=2))
-  first, second = (initial_params.param_shapes(model(16)) for _ in range(2))
-  wanted = jax.eval_shape(model(16).init, jax.random.key(3))
-  assert first == second == wanted
+@dataclasses.dataclass(frozen=True)
+class ListConfig(DecoderConfig):
+  """A family of one's own with a field that has no hash."""
+
+  branches: list = dataclasses.field(default_factory=lambda: [1, 2])
+
+  def build(self):
+    return Model(self)
+
+
+@pytest.mark.parametrize("family", [DecoderConfig, ListConfig])
+def test_a_model_traces_its_shapes_once_and_a_caller_may_change_its_tree(family):
+  model = build(family(vocab=31, layers=2, width=16, heads=2))
+  first, second = (initial_params.param_shapes(model) for _ in range(2))
+  assert first == second == jax.eval_shape(model.init, jax.random.key(3))
   assert jax.tree.leaves(first)[0] is jax.tree.leaves(second)[0]
   del first["embed"]
-  assert initial_params.param_shapes(model(16)) == wanted
-  assert initial_params.param_shapes(model(32))["embed"].shape == (31, 32)
+  assert initial_params.param_shapes(model) == second
+  assert initial_params.param_shapes(build(dataclasses.replace(model.config, width=32)))["embed"].shape == (31, 32)
 
 
 @pytest.mark.parametrize("verb", ["sft", "rl"])

@@ -79,7 +79,7 @@ def test_a_study_in_pieces_is_the_study(config_of, tmp_path, stand_in, reports, 
   study_run.run(config_of(), workdir, only=("ppo",))
   assert done() == ["base-0", "base-0-ppo-0", "base-1", "base-1-ppo-0"]
   printed = capsys.readouterr().out
-  assert "Report of the runs so far" in printed and "2 are not complete." in printed
+  assert "Report of the runs so far" in printed and "Not complete: 2." in printed
   assert json.loads((workdir / "study.json").read_text())["methods"] == {"sft": "SFT", "ppo": "PPO"}
   logs = {path.name: path.read_text() for path in (workdir / "logs").iterdir()}
   study_run.run(config_of(), workdir, only=("sft",))
