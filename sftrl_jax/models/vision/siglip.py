@@ -127,7 +127,8 @@ def _project(config: TowerConfig, path: str, equation: str, gain: float = 1.0) -
 
 
 class TowerAttention(nn.Module):
-  """Every token of a picture attends to all; but padding, tokens of tiles that are not there, not to padding."""
+  """Every token of a picture attends to all; but padding, tokens of tiles that are not there, not to padding. None: a
+  tower without padding."""
 
   config: TowerConfig
 
@@ -136,6 +137,8 @@ class TowerAttention(nn.Module):
     c = self.config
     qkv = [_project(c, f"attn/{name}", "bte,ega->bgta")(x_BTD) for name in "qkv"]
     kernel = kernels.chosen(c, platform(), x_BTD.shape[1])
+    if padding_BT is None and kernel != "blocks":
+      padding_BT = jnp.zeros(x_BTD.shape[:2], bool)
     if kernel == "splash":
       mixed_BHTC = kernels.splash_of_tower(*qkv, padding_BT)
     elif kernel == "blocks":
@@ -230,11 +233,10 @@ class Siglip(nn.Module):
     x_BTD = PatchEmbedding(c, name="patch")(patches(c, images_BYXC))
     table_PD = self.param("positions", nn.initializers.normal(c.init_std), (c.tower_side**2, c.tower_width))
     x_BTD = constrain(x_BTD + jnp.take(table_PD, positions(c), axis=0).astype(x_BTD.dtype)[None], ROWS)
-    B, T, _ = x_BTD.shape
     scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))
     scan = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.tower_layers,
                    in_axes=nn.broadcast, unroll=min(c.unroll, c.tower_layers))
-    x_BTD, _ = scan(c, name="layers")(x_BTD, jnp.zeros((B, T), bool))
+    x_BTD, _ = scan(c, name="layers")(x_BTD, None)
     return LayerNorm(c.tower_norm_eps, name="final_norm")(x_BTD)
 
 

@@ -43,6 +43,7 @@ def test_padding_attends_to_what_is_there_alone_and_is_attended_to():
   padding_BT = jnp.asarray([[False] * 4 + [True] * 2])
   whole, without = (np.asarray(attend_headwise(q, k, v, mask)) for mask in (padding_BT, jnp.zeros((1, 6), bool)))
   assert np.array_equal(whole[:, :, :4], without[:, :, :4])
+  np.testing.assert_allclose(attend_headwise(q, k, v), without, rtol=1e-6)
   there = attention.attend(q[:, :, 4:], k[:, :, :4], v[:, :, :4], jnp.ones((1, 2, 4), bool))
   np.testing.assert_allclose(whole[:, :, 4:], there, atol=1e-6)
 
