@@ -24,6 +24,25 @@ class Inputs:
   positions_BT: np.ndarray  # int32, from 0 within a segment
   segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
   images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
+  prompts: "Prompts | None" = None  # what stands before each row, where rows share it
+
+
+@struct.dataclass
+class Prompts:
+  """What rows begin with, in groups of `group` neighbours that have the same; a model computes it once a group.
+
+  It ends before the last token of the prompt, with which the row itself begins: that one predicts the first token of
+  the response, so no logits are needed here. Positions of the row go on from it; pictures of the row stand in it.
+  """
+
+  tokens_BP: np.ndarray  # int32, left-padded
+  lengths_B: np.ndarray  # int32, without the padding
+  group: int = struct.field(pytree_node=False)
+
+  @property
+  def columns(self) -> int:
+    """P, with padding."""
+    return self.tokens_BP.shape[1]
 
 
 @struct.dataclass
@@ -94,6 +113,64 @@ def with_prefix(prefix: Prefix, inputs: Inputs) -> Inputs:
   return Inputs(join(prefix.tokens_BP, inputs.tokens_BT),
                 jnp.maximum(join(before_BP, after_BT), 0),   # of what nobody attends to, too
                 join(before_BP >= 0, segments_BT))
+
+
+def share_prompts(inputs: Inputs, lengths_B: np.ndarray, columns: int, group: int) -> Inputs:
+  """Right-padded rows of one segment, on the host, without their prompts, which stand before them.
+
+  lengths_B: of the prompts, without their last token; 0 for a row without tokens, which gets the prompt of its group,
+    and its pictures
+  columns: room for a prompt; the rows have as many columns fewer
+  ValueError unless all prompts of a group are the same.
+  """
+  first_B = np.repeat(np.argmax(lengths_B.reshape(-1, group) > 0, axis=1), group)
+  first_B += np.arange(len(lengths_B)) // group * group
+  of_group_B = lengths_B[first_B]
+  place_BP = of_group_B[:, None] - columns + np.arange(columns)[None]
+  prompt_of = lambda rows_B: np.where(
+      place_BP >= 0, np.take_along_axis(inputs.tokens_BT[rows_B], np.maximum(place_BP, 0), axis=1), 0)
+  tokens_BP = prompt_of(first_B)
+  differs_B = (lengths_B != of_group_B) | np.any(prompt_of(np.arange(len(lengths_B))) != tokens_BP, axis=1)
+  if np.any(differs_B & (lengths_B > 0)):
+    row = int(np.argmax(differs_B & (lengths_B > 0)))
+    raise ValueError(f"Row {row} has another prompt than row {first_B[row]} of its group: use "
+                     "--config.compute.share_prompts=False.")
+  rest = lambda x_BT: after_prompts(x_BT, of_group_B, columns)
+  images = None if inputs.images_BIYXC is None else inputs.images_BIYXC[first_B]
+  return Inputs(rest(inputs.tokens_BT), rest(inputs.positions_BT), rest(inputs.segments_BT), images,
+                Prompts(tokens_BP, of_group_B, group))
+
+
+def after_prompts(x_BT: np.ndarray, lengths_B: np.ndarray, columns: int) -> np.ndarray:
+  """The columns of right-padded rows from lengths_B on, which is at most `columns`, of which there are then as many
+  fewer."""
+  return np.take_along_axis(x_BT, lengths_B[:, None] + np.arange(x_BT.shape[1] - columns)[None], axis=1)
+
+
+def whole_rows(inputs: Inputs) -> Inputs:
+  """Rows of P + T columns, each with its prompt, as attention reads them; without prompts the rows as they are."""
+  prompts = inputs.prompts
+  if prompts is None:
+    return inputs
+  before_BP = jnp.arange(prompts.columns)[None] - (prompts.columns - prompts.lengths_B[:, None])
+  join = lambda prompt_BP, row_BT: jnp.concatenate([prompt_BP, row_BT], axis=1).astype(jnp.int32)
+  return Inputs(join(prompts.tokens_BP, inputs.tokens_BT), join(jnp.maximum(before_BP, 0), inputs.positions_BT),
+                join(before_BP >= 0, inputs.segments_BT), inputs.images_BIYXC)
+
+
+def group_rows(inputs: Inputs) -> Inputs:
+  """A row of P + G * T columns a group: the prompt once, then the rows of the group, as all but attention reads them.
+
+  Without prompts the rows as they are.
+  """
+  prompts = inputs.prompts
+  if prompts is None:
+    return inputs
+  whole, group, P = whole_rows(inputs), prompts.group, prompts.columns
+  first = lambda x: x.reshape(-1, group, *x.shape[1:])[:, 0]
+  lay = lambda x_BT: jnp.concatenate([first(x_BT[:, :P]), x_BT[:, P:].reshape(-1, group * (x_BT.shape[1] - P))], axis=1)
+  images = None if inputs.images_BIYXC is None else first(inputs.images_BIYXC)
+  return Inputs(lay(whole.tokens_BT), lay(whole.positions_BT), lay(whole.segments_BT), images)
 
 
 class Slot(NamedTuple):

@@ -96,3 +96,31 @@ def test_a_prefix_that_does_not_fit_and_one_of_pictures_are_refused():
   pictured = inputs.right_pad([[1]], 2).replace(images_BIYXC=np.zeros((1, 1, 2, 2, 3), np.uint8))
   with pytest.raises(ValueError, match="rows of text"):
     inputs.with_prefix(inputs.prefixes([([], 0)], 2), pictured)
+
+
+def test_rows_of_a_group_share_their_prompt_and_go_on_from_it():
+  rows = [[1, 2, 3, 7, 8], [], [1, 2, 3, 9], [4, 5], [4, 6, 6], [4]]   # 2 tokens before the last one, and none
+  whole = inputs.right_pad(rows, 6)
+  shared = inputs.share_prompts(whole, np.asarray([2, 0, 2, 0, 0, 0], np.int32), 3, 3)
+  assert taken_out(shared) == [[3, 7, 8], [], [3, 9], [4, 5], [4, 6, 6], [4]] and shared.tokens_BT.shape == (6, 3)
+  assert shared.prompts.tokens_BP.tolist() == [[0, 1, 2]] * 3 + [[0, 0, 0]] * 3
+  assert shared.prompts.lengths_B.tolist() == [2, 2, 2, 0, 0, 0] and shared.prompts.columns == 3
+  assert shared.positions_BT[0].tolist() == [2, 3, 4] and shared.positions_BT[4].tolist() == [0, 1, 2]
+  joined = inputs.whole_rows(shared)   # the padding of a prompt is before it
+  assert taken_out(joined) == [[1, 2, 3, 7, 8], [1, 2], [1, 2, 3, 9], [4, 5], [4, 6, 6], [4]]
+  for positions, segments in zip(joined.positions_BT, joined.segments_BT, strict=True):
+    assert positions[segments > 0].tolist() == list(range(int((segments > 0).sum())))
+  together = inputs.group_rows(shared)
+  assert taken_out(together) == [[1, 2, 3, 7, 8, 3, 9], [4, 5, 4, 6, 6, 4]] and together.tokens_BT.shape == (2, 3 + 9)
+  assert together.positions_BT[0].tolist() == [0, 0, 1, 2, 3, 4, 0, 0, 0, 2, 3, 0]
+
+
+def test_rows_without_shared_prompts_stay_as_they_are():
+  rows = inputs.right_pad(ROWS, 6)
+  assert inputs.whole_rows(rows) is rows and inputs.group_rows(rows) is rows
+
+
+@pytest.mark.parametrize("rows, lengths", [([[1, 2, 3], [1, 4, 3]], [2, 2]), ([[1, 2, 3], [1, 2, 3]], [2, 1])])
+def test_a_group_of_two_prompts_is_refused(rows, lengths):
+  with pytest.raises(ValueError, match=r"Row 1 has another prompt than row 0 .*compute.share_prompts=False"):
+    inputs.share_prompts(inputs.right_pad(rows, 6), np.asarray(lengths, np.int32), 3, 2)

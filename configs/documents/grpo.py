@@ -15,5 +15,6 @@ def get_config(choice=""):
   config = ppo.get_config(choice)
   config.algorithm = "grpo"
   del config.ppo, config.optimizer.factors   # of the value head
+  config.compute.share_prompts = False   # the published figures were made with whole rows
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
   return config

@@ -28,8 +28,8 @@ def get_config(choice=""):
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
-  # microbatches: what fits a core's cache. lengths: the published figures were made with rows of one length.
-  config.compute = dict(microbatches=4, lengths=1)
+  # microbatches: what fits a core's cache. The published figures were made with rows of one length, each whole.
+  config.compute = dict(microbatches=4, lengths=1, share_prompts=False)
   config.checkpoint = dict(every=40, keep=2)
   config.log = dict(every=1)
   return real(config, choice) if choice in task.PRETRAINED else config
@@ -40,6 +40,6 @@ def real(config, choice):
   config.flops = 1e16
   config.batch = 128
   config.optimizer.learning_rate = 1e-5
-  config.compute = task.compute(choice, microbatches=8)
+  config.compute = task.compute(choice, microbatches=4)   # each has a whole group, whose prompt is computed once
   config.checkpoint.every = 20
   return config

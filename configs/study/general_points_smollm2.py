@@ -45,6 +45,6 @@ def get_config(choice=""):
     config.study.overrides = dict(
         base=dict(fewer, steps=40, batch=8, compute=dict(microbatches=2)),
         sft=dict(fewer, batch=8, compute=dict(microbatches=2)),
-        # lengths: the result above was made with rows of one length
-        **{method: dict(fewer, batch=32, compute=dict(lengths=1)) for method in ("ppo", "grpo")})
+        # The result above was made with rows of one length, each whole.
+        **{method: dict(fewer, batch=32, compute=dict(lengths=1, share_prompts=False)) for method in ("ppo", "grpo")})
   return config

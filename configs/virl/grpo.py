@@ -19,8 +19,8 @@ def get_config():
   config.grpo = dict(group=8, epochs=1, minibatches=4, clip=0.2, scale=False, mean="sequence", kl_coef=0.0)
   config.optimizer = dict(name="adamw", learning_rate=3e-4, clip=1.0)
   config.schedule = dict(name="constant", warmup=10)
-  # microbatches: what fits a core's cache. lengths: the published figures were made with rows of one length.
-  config.compute = dict(microbatches=8, lengths=1)
+  # microbatches: what fits a core's cache. The published figures were made with rows of one length, each whole.
+  config.compute = dict(microbatches=8, lengths=1, share_prompts=False)
   config.checkpoint = dict(every=1000, keep=2)
   config.log = dict(every=1)
   return config

@@ -43,6 +43,11 @@ class Model:
       return exact.hidden(self.config, params, inputs)
     return Decoder(self.config).apply({"params": params}, inputs)
 
+  @property
+  def shares_prompts(self) -> bool:
+    """Whether `hidden` takes inputs with prompts. A family that computes it in its own way reads whole rows."""
+    return type(self).hidden is Model.hidden and not self.exact
+
   def unembedding(self, params: dict) -> jax.Array:
     """The matrix that turns hidden states into logits, [D, V]."""
     return params["embed"].T if self.config.tie_embeddings else params["unembed"]

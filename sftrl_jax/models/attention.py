@@ -1,5 +1,6 @@
 """The attention mask, rotary positions, and attention in plain XLA."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -92,6 +93,22 @@ def rotate(x_BHTC: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
   return jnp.concatenate([turned, rest], -1) if rest.shape[-1] else turned
 
 
+def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Array, k_positions_BS: jax.Array,
+            k_segments_BS: jax.Array) -> tuple[dict, dict]:
+  """({kind: rotary tables}, {kind: allowed_BTS}) for each kind of layer of the model, computed once for all layers."""
+  c, limit = config, k_positions_BS.shape[1]
+  stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
+  cos, sin = rotary_tables(positions_BT, limit, c.rotated, c.rope_theta, stretch, c.rope_gain)
+  tables = dict.fromkeys(c.kinds, (cos, sin))
+  if c.rope_local_theta and "local" in tables:
+    tables["local"] = rotary_tables(positions_BT, limit, c.rotated, c.rope_local_theta)
+  if "unrotated" in tables:   # the angle 0
+    tables["unrotated"] = jnp.ones_like(cos), jnp.zeros_like(sin)
+  allowed = {kind: may_attend(positions_BT, k_positions_BS, segments_BT, k_segments_BS,
+                              c.window if kind == "local" else 0) for kind in tables}
+  return tables, allowed
+
+
 def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS: jax.Array,
            scale: float = 0.0, softcap: float = 0.0) -> jax.Array:
   """softmax(q k / sqrt(C)) v in [B, H, T, C]; H / K query heads share a key head. Softmax in f32.
@@ -105,6 +122,63 @@ def attend(q_BHTC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, allowed_BTS:
   # Query heads of one key head are adjacent, so the group folds into the rows of one matmul per key head.
   folded = q_BHTC.reshape(B, K, (H // K) * T, C) * (scale or C**-0.5)
   return _mix(folded, k_BKSC, v_BKSC, bias_BTS, softcap).reshape(B, H, T, C)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupLayout:
+  """Groups of rows that share a prompt: rows of `prompt` + `group` * T tokens, one a group, as inputs.group_rows lays
+  them, and the rows of `prompt` + T tokens, one an episode, that attend. Both are axes B and T below."""
+
+  prompt: int
+  group: int
+
+  def rows(self, x_BHTC: jax.Array) -> jax.Array:
+    """From groups to whole rows, each with a copy of its prompt."""
+    return jnp.concatenate([jnp.repeat(x_BHTC[:, :, : self.prompt], self.group, axis=0), self._after(x_BHTC)], axis=2)
+
+  def by_rows(self, attend_rows: Callable) -> Callable:
+    """attend_fn of groups, from that of whole rows, which attends from a prompt once a row: for what takes no other."""
+
+    def attend_groups(q_BHTC, k_BKTC, v_BKTC):
+      mixed_BHTC = attend_rows(*map(self.rows, (q_BHTC, k_BKTC, v_BKTC)))
+      prompt_BHPC = mixed_BHTC.reshape(-1, self.group, *mixed_BHTC.shape[1:])[:, 0, :, : self.prompt]
+      return self._groups(prompt_BHPC, mixed_BHTC[:, :, self.prompt :])
+
+    return attend_groups
+
+  def by_parts(self, attend_masked: Callable, allowed_BTT: jax.Array) -> Callable:
+    """attend_fn of groups, from attend_masked(q_BHTC, k_BKSC, v_BKSC, allowed_BTS): a prompt attends to itself once,
+    and the rest of a row to the whole row. allowed_BTT: of whole rows"""
+    P = self.prompt
+    of_prompt_BPP = allowed_BTT.reshape(-1, self.group, *allowed_BTT.shape[1:])[:, 0, :P, :P]
+
+    def attend_groups(q_BHTC, k_BKTC, v_BKTC):
+      prompt_BHPC = attend_masked(*(x[:, :, :P] for x in (q_BHTC, k_BKTC, v_BKTC)), of_prompt_BPP)
+      rest_BHTC = attend_masked(self._after(q_BHTC), self.rows(k_BKTC), self.rows(v_BKTC), allowed_BTT[:, P:])
+      return self._groups(prompt_BHPC, rest_BHTC)
+
+    return attend_groups
+
+  def after(self, x_BTD: jax.Array) -> jax.Array:
+    """Of what is laid by groups the rows without their prompts, [B, T, D]."""
+    return x_BTD[:, self.prompt :].reshape(x_BTD.shape[0] * self.group, -1, x_BTD.shape[2])
+
+  def _after(self, x_BHTC: jax.Array) -> jax.Array:
+    """`after` of heads."""
+    Q, H, S, C = x_BHTC.shape
+    x = x_BHTC[:, :, self.prompt :].reshape(Q, H, self.group, (S - self.prompt) // self.group, C)
+    return jnp.moveaxis(x, 2, 1).reshape(Q * self.group, H, -1, C)
+
+  def _groups(self, prompt_BHPC: jax.Array, rest_BHTC: jax.Array) -> jax.Array:
+    """Prompts, and rows without them, laid by groups."""
+    Q, H, _, C = prompt_BHPC.shape
+    rest = jnp.moveaxis(rest_BHTC.reshape(Q, self.group, H, -1, C), 1, 2).reshape(Q, H, -1, C)
+    return jnp.concatenate([prompt_BHPC, rest], axis=2)
+
+
+def layout_of(inputs: Inputs) -> GroupLayout | None:
+  """None where rows share no prompt."""
+  return None if inputs.prompts is None else GroupLayout(inputs.prompts.columns, inputs.prompts.group)
 
 
 def attend_in_chunks(q_BHTC: jax.Array, k_BKTC: jax.Array, v_BKTC: jax.Array, inputs: Inputs, window: int = 0,

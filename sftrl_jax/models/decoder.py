@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from sftrl_jax.inputs import Inputs
+from sftrl_jax.inputs import Inputs, group_rows, whole_rows
 from sftrl_jax.models import kernels
-from sftrl_jax.models.attention import attend, may_attend, rotary_tables, rotate, stretched
+from sftrl_jax.models.attention import GroupLayout, attend, by_kind, layout_of, rotate
 from sftrl_jax.models.cache import Cache, reserve, write_at
 from sftrl_jax.models.config import DecoderConfig
 from sftrl_jax.models.cpu.blockwise import attend_blockwise, block_mask
@@ -177,6 +177,7 @@ class Scanned(nn.Module):
 
   config: DecoderConfig
   kernel: str
+  group: GroupLayout | None = None
 
   @nn.compact
   def __call__(self, x_BTD, kind, tables, mask):
@@ -184,12 +185,14 @@ class Scanned(nn.Module):
     tables: {kind: rotary tables}.
 
     mask: {kind: allowed_BTS}, {kind: BlockMask} of blocks, or segments_BT where the kernel is splash.
+    group: of rows that share prompts, whose x_BTD has a row a group and whose mask is that of whole rows
     """
     c, of_this_layer = self.config, functools.partial(of_kind, kind)
+    by_mask = lambda q, k, v, allowed_BTS: attend(q, k, v, allowed_BTS, c.query_scale, c.attention_softcap)
     if self.kernel == "cudnn":
       attend_fn = lambda q, k, v: kernels.cudnn(q, k, v, of_this_layer(mask), c.query_scale)
     elif self.kernel == "xla":
-      attend_fn = lambda q, k, v: attend(q, k, v, of_this_layer(mask), c.query_scale, c.attention_softcap)
+      attend_fn = lambda q, k, v: by_mask(q, k, v, of_this_layer(mask))
     elif self.kernel == "blocks":
       attend_fn = lambda q, k, v: attend_blockwise(q, k, v, of_this_layer(mask), c.query_scale, c.attention_softcap)
     elif kind is None or "local" not in tables:
@@ -199,6 +202,9 @@ class Scanned(nn.Module):
       local = kind == sorted(tables).index("local")
       attend_fn = lambda q, k, v: kernels.splash_by_kind(local, q, k, v, mask, c.window, c.query_scale,
                                                          c.attention_softcap)
+    if self.group is not None:
+      attend_fn = (self.group.by_parts(by_mask, of_this_layer(mask)) if self.kernel == "xla" else
+                   self.group.by_rows(attend_fn))
     x_BTD, _ = Block(c, name="block")(x_BTD, of_this_layer(tables), attend_fn)
     return constrain(x_BTD, ROWS), None
 
@@ -218,23 +224,25 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Inputs, splice: Callable = lambda x_BTD: x_BTD) -> jax.Array:
-    positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
-    check(tokens_BT=inputs.tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
-    c = self.config
+    check(tokens_BT=inputs.tokens_BT, positions_BT=inputs.positions_BT, segments_BT=inputs.segments_BT)
+    c, group, rows, inputs = self.config, layout_of(inputs), whole_rows(inputs), group_rows(inputs)
     table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
     x_BTD = constrain(splice(look_up(c, table_VD, inputs.tokens_BT)), ROWS)
-    kernel = kernels.chosen(c, platform(), inputs.tokens_BT.shape[1])
-    tables, allowed = by_kind(c, positions_BT, segments_BT, positions_BT, segments_BT)
+    kernel = kernels.chosen(c, platform(), rows.tokens_BT.shape[1])
+    tables, _ = by_kind(c, *(inputs.positions_BT, inputs.segments_BT) * 2)
+    _, allowed = by_kind(c, *(rows.positions_BT, rows.segments_BT) * 2)
     mask = {kind: block_mask(allowed_BTT) for kind, allowed_BTT in allowed.items()} if kernel == "blocks" else allowed
     kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
     scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))
     stack = nn.scan(scanned, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
                     in_axes=(nn.broadcast if kind_N is None else 0, nn.broadcast, nn.broadcast),
                     unroll=min(c.unroll, c.layers))
-    x_BTD, _ = stack(c, kernel, name="layers")(x_BTD, kind_N, tables, segments_BT if kernel == "splash" else mask)
+    x_BTD, _ = stack(c, kernel, group, name="layers")(
+        x_BTD, kind_N, tables, rows.segments_BT if kernel == "splash" else mask)
     if not c.tie_embeddings:  # `Model.unembedding` reads it: the head is applied in chunks, outside the module
       self.param("unembed", nn.initializers.normal(c.init_std), (c.width, c.vocab))
-    return Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
+    x_BTD = Norm(c.norm_eps, c.norm_plus_one, name="final_norm")(x_BTD)
+    return x_BTD if group is None else group.after(x_BTD)
 
 
 def weights_stationary(tokens: int) -> bool:
@@ -276,22 +284,6 @@ def look_up(config: DecoderConfig, table_VD: jax.Array, tokens_BT: jax.Array) ->
   table_VD = table_VD if stationary else constrain(table_VD, ("across", "spread"))
   x_BTD = constrain(jnp.take(table_VD, tokens_BT, axis=0).astype(config.dtype), STATIONARY if stationary else SPREAD)
   return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
-
-
-def by_kind(config: DecoderConfig, positions_BT: jax.Array, segments_BT: jax.Array, k_positions_BS: jax.Array,
-            k_segments_BS: jax.Array) -> tuple[dict, dict]:
-  """({kind: rotary tables}, {kind: allowed_BTS}) for each kind of layer of the model, computed once for all layers."""
-  c, limit = config, k_positions_BS.shape[1]
-  stretch = functools.partial(stretched, c) if c.rope_scaling != "none" else None
-  cos, sin = rotary_tables(positions_BT, limit, c.rotated, c.rope_theta, stretch, c.rope_gain)
-  tables = dict.fromkeys(c.kinds, (cos, sin))
-  if c.rope_local_theta and "local" in tables:
-    tables["local"] = rotary_tables(positions_BT, limit, c.rotated, c.rope_local_theta)
-  if "unrotated" in tables:   # the angle 0
-    tables["unrotated"] = jnp.ones_like(cos), jnp.zeros_like(sin)
-  allowed = {kind: may_attend(positions_BT, k_positions_BS, segments_BT, k_segments_BS,
-                              c.window if kind == "local" else 0) for kind in tables}
-  return tables, allowed
 
 
 def extend(config: DecoderConfig, params: dict, cache: Cache, inputs: Inputs, empty: bool = False,

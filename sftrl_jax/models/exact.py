@@ -15,10 +15,10 @@ from flax import struct
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import kernels, tiles
-from sftrl_jax.models.attention import CONSTANT, may_attend
+from sftrl_jax.models.attention import CONSTANT, by_kind, may_attend
 from sftrl_jax.models.cache import Cache, empty
 from sftrl_jax.models.config import DecoderConfig
-from sftrl_jax.models.decoder import Block, Norm, Scanned, by_kind, look_up, of_kind
+from sftrl_jax.models.decoder import Block, Norm, Scanned, look_up, of_kind
 from sftrl_jax.models.layout import platform
 from sftrl_jax.shapes import check
 

@@ -36,14 +36,18 @@ def forward(config: DecoderConfig, tokens: float, keys: float, unembedded: float
   return 2.0 * (tokens * (matmul_parameters(c) - head + attention + adapters) + unembedded * head)
 
 
-def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0) -> float:
+def train(config: DecoderConfig, tokens: float, keys: float, adapters: int = 0, unembedded: float = -1.0) -> float:
   """FLOPs of forward and backward: 3 x forward. Recomputation under remat is not counted.
 
+  unembedded: as of `forward`
   adapters: parameters of low-rank adapters, where these alone are trained (0: everything is trained). Kernels then pass
   the gradient on but have none of their own: about 2 x forward. (A family that counts for itself is charged all 3.)
   """
-  own_gradients = 2.0 * tokens * matmul_parameters(config) if adapters and not hasattr(config, "flops") else 0.0
-  return 3.0 * forward(config, tokens, keys, adapters=adapters) - own_gradients
+  whole = 3.0 * forward(config, tokens, keys, unembedded, adapters)
+  if not adapters or hasattr(config, "flops"):
+    return whole
+  without_logits = (tokens - unembedded) * config.width * config.vocab if unembedded >= 0 else 0.0
+  return whole - 2.0 * (tokens * matmul_parameters(config) - without_logits)
 
 
 def pictures(config: DecoderConfig, rows: float, training: bool = False, adapters: int = 0, images: int = -1,

@@ -226,7 +226,7 @@ def update(experiment: Experiment, learner: Learner, run_state: RunState, scored
     minibatch = run_state.jitted.take(scored.batch, rows)
     state, metrics = train_step(state, minibatch, *scalars)
     total.append(metrics)
-    read += int(scored.lengths_B[rows].sum())
+    read += lengths.tokens_of(scored.rows.inputs, rows)
     if limited and len(total) > 1 and jax.device_get(metrics[kl_limit.STOPPED]) > 0:
       break
   numbers = {}
@@ -250,7 +250,8 @@ def _minibatches(experiment: Experiment, learner: Learner, position: Position, l
   count, each = learner.episodes, learner.minibatch // learner.episode_rows
   for epoch in range(learner.epochs):
     source = np.random.default_rng((experiment.seed, position.step, epoch))
-    order = source.permutation(count).astype(np.int32)
+    order = source.permutation(count // learner.group).astype(np.int32)[:, None] * learner.group
+    order = (order + np.arange(learner.group, dtype=np.int32)[None]).reshape(-1)
     for first in range(0, count, each):
       yield learner.update_order(order[first : first + each], lengths_B)
 

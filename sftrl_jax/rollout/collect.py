@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from flax import struct
 
-from sftrl_jax.inputs import Inputs, Prefix, prefixes, right_pad
+from sftrl_jax.inputs import Inputs, Prefix, after_prompts, prefixes, right_pad, share_prompts
 from sftrl_jax.rollout.episodes import Episode, Response, Turn
 from sftrl_jax.text.images import ImageReader, Pictures, with_pictures
 
@@ -103,6 +103,18 @@ def rows(episodes: Sequence[Episode], length: int, closing: Sequence[Sequence[in
               _shifted(turns, length, -1, np.int32), _shifted(logprobs, length, 0.0, np.float32),
               None if weigh is None else _shifted(weights, length, 0.0, np.float32),
               prefixes(_prefix_ids(episodes, slots), prefix_tokens) if prefix_tokens else None)
+
+
+def sharing_prompts(rows: Rows, episodes: Sequence[Episode], columns: int, group: int) -> Rows:
+  """`rows(episodes, ...)`, one row an episode, in which a group of neighbours has one prompt, of at most `columns`
+  tokens and the last one. Column 0 of a row is then that of the prompt's last token."""
+  first = lambda episode: len(episode.turns[0].response.context) - 1 if episode.turns else 0
+  lengths_B = np.maximum(0, np.asarray([first(episode) for episode in episodes], np.int32))
+  inputs = share_prompts(rows.inputs, lengths_B, columns, group)
+  rest = lambda x_BT: None if x_BT is None else after_prompts(x_BT, inputs.prompts.lengths_B, columns)
+  return rows.replace(inputs=inputs, targets_BT=rest(rows.targets_BT), mask_BT=rest(rows.mask_BT),
+                      turns_BT=rest(rows.turns_BT), sampled_logprobs_BT=rest(rows.sampled_logprobs_BT),
+                      weights_BT=rest(rows.weights_BT))
 
 
 def _prefix_ids(episodes: Sequence[Episode], slots: int) -> list[tuple[Sequence[int], int]]:

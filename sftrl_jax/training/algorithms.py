@@ -69,11 +69,17 @@ class Algorithm:
 
 
 def rows_of(experiment: Any, config: Any, episodes: Sequence[Episode], length: int) -> Rows:
-  """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled."""
+  """Rows of `length` tokens, one an episode or several (rollout.collect.Rows), ids exactly as sampled.
+
+  Where rows share prompts (experiment.shared_prompts) these are not among their tokens.
+  """
+  shared = experiment.shared_prompts
   if experiment.algorithm.imitated:
     episodes = [experiment.algorithm.imitated(experiment, episode) for episode in episodes]
-  return collect.rows(episodes, length, _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
+  rows = collect.rows(episodes, length + (shared.prompt if shared else 0),
+                      _bootstrap_tokens(experiment, config, episodes), experiment.actor.episode_rows,
                       _weigh(experiment, config), experiment.tokenizer.reader, experiment.prefix_tokens)
+  return collect.sharing_prompts(rows, episodes, shared.prompt, shared.group) if shared else rows
 
 
 def _weigh(experiment: Any, config: Any) -> Callable[[Response], Sequence[float]] | None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import DecoderConfig, attention
+from sftrl_jax.inputs import Inputs, right_pad, share_prompts
+from sftrl_jax.models import DecoderConfig, attention, build, lora
+from sftrl_jax.models.vision.tiny import TinyVisionConfig
+from sftrl_jax.parallel import mesh as meshes, rules
 
 
 def normal(seed, *shape):
@@ -201,3 +203,80 @@ def test_chunks_under_any_mask_never_hold_the_scores_of_all_also_backwards():
   loss = lambda q, k, v, allowed: attention.attend_by_chunks(q, k, v, allowed, 128).sum()
   jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(q, k, k, jax.ShapeDtypeStruct((2, 512, 64), bool))
   assert largest(jaxpr.jaxpr) == 2 * 4 * 128 * 64   # and not 2 * 4 * 512 * 64
+
+
+GROUP, PROMPT, LENGTH = 4, 7, 14
+SMALL = dict(vocab=30, width=16, layers=2, heads=4, kv_heads=2, remat="none")
+
+
+def groups(seed=0, count=2):
+  """(whole rows, the lengths of their prompts without the last token): prompts of all lengths, and one row is blank."""
+  random, rows, lengths = np.random.default_rng(seed), [], []
+  for number in range(count):
+    prompt = random.integers(1, 30, 1 + (number * PROMPT) // max(1, count - 1)).tolist()
+    for _ in range(GROUP):
+      rows.append([*prompt, *random.integers(1, 30, random.integers(1, LENGTH - PROMPT)).tolist()])
+      lengths.append(len(prompt) - 1)
+  rows[GROUP], lengths[GROUP] = [], 0   # the first of its group
+  return right_pad(rows, LENGTH), np.asarray(lengths, np.int32)
+
+
+def after(x_BTD, inputs):
+  """Of whole rows the columns that rows without prompts have."""
+  columns_BT = inputs.prompts.lengths_B[:, None] + np.arange(inputs.tokens_BT.shape[1])
+  return jnp.take_along_axis(x_BTD, columns_BT[..., None], axis=1)
+
+
+@pytest.mark.parametrize("own", [
+    {}, {"attention": "blocks"}, {"attention": "splash"}, {"remat": "full", "qk_norm": True},
+    {"window": 3, "pattern": ("local", "global"), "attention_softcap": 5.0}], ids=[
+        "masked", "blocks", "splash", "recomputed", "windows"])
+def test_a_prompt_that_is_computed_once_a_group_gives_what_whole_rows_give(own):
+  whole, lengths_B = groups()
+  shared, model = share_prompts(whole, lengths_B, PROMPT, GROUP), build(DecoderConfig(**{**SMALL, **own}))
+  params = model.init(jax.random.key(0))
+  wanted_BTD = normal(1, *shared.tokens_BT.shape, 16) * (shared.segments_BT > 0)[..., None]
+  of_shared = lambda params: jnp.sum(model.hidden(params, shared) * wanted_BTD)
+  of_whole = lambda params: jnp.sum(after(model.hidden(params, whole), shared) * wanted_BTD)
+  (once, once_grads), (each, each_grads) = (jax.jit(jax.value_and_grad(total))(params)
+                                            for total in (of_shared, of_whole))
+  np.testing.assert_allclose(once, each, rtol=1e-5, atol=1e-4)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max() + 1)),
+               once_grads, each_grads)
+
+
+def refuse_different(model, params, whole, shared):
+  """Hidden states of rows with shared prompts are those of whole rows, also where a mesh splits them."""
+  live_BT1, alone = (shared.segments_BT > 0)[..., None], after(model.hidden(params, whole), shared)
+  mesh = meshes.make(meshes.MeshConfig(data=2, fsdp=4))
+  with jax.set_mesh(mesh), rules.applied():
+    split = jax.jit(model.hidden)(params, meshes.shard_rows(mesh, shared))
+  for hidden_BTD in (model.hidden(params, shared), split):
+    np.testing.assert_allclose(np.asarray(hidden_BTD) * live_BT1, np.asarray(alone) * live_BT1, atol=1e-4)
+
+
+def test_adapters_read_shared_prompts_alike():
+  whole, lengths_B = groups(count=8)
+  shared, model = share_prompts(whole, lengths_B, PROMPT, GROUP), build(DecoderConfig(**SMALL))
+  base, settings = model.init(jax.random.key(0)), lora.LoraConfig(rank=2)
+  adapters = jax.tree.map(lambda x: x + 0.1, lora.init(settings, base, jax.random.key(1)))
+  refuse_different(model, lora.attach(base, adapters, settings), whole, shared)
+
+
+def test_the_pictures_of_a_prompt_are_read_once_a_group():
+  config = TinyVisionConfig(**SMALL, image_id=29)   # 3 features a picture
+  model, (whole, lengths_B) = build(config), groups(count=8)
+  for row in range(len(lengths_B)):
+    if lengths_B[row] >= config.image_tokens:
+      whole.tokens_BT[row, :3] = config.image_id
+    whole.tokens_BT[row, 3:] %= config.image_id
+  images = np.random.default_rng(2).integers(0, 256, (8, 1, 32, 96, 3)).repeat(GROUP, axis=0)
+  images[GROUP] = 0   # the blank row has none
+  whole = whole.replace(images_BIYXC=images.astype(np.uint8))
+  read = []
+  shared, features = share_prompts(whole, lengths_B, PROMPT, GROUP), type(model).features
+  refuse_different(model, model.init(jax.random.key(0)), whole, shared)
+  counting = type("Counting", (type(model),), {"features": lambda self, params, images_BIYXC: (
+      read.append(images_BIYXC.shape[0]), features(self, params, images_BIYXC))[1]})
+  jax.eval_shape(counting(config).hidden, model.shapes, shared)
+  assert read == [8]

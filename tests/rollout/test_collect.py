@@ -12,7 +12,7 @@ from sftrl_jax.models import build
 from sftrl_jax.models.vision.tiny import TinyVisionConfig
 from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.rollout.actor import Actor
-from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows, thought_tokens
+from sftrl_jax.rollout.collect import cut, grid, outcomes, row_numbers, rows, sharing_prompts, thought_tokens
 from sftrl_jax.rollout.config import RolloutConfig
 from sftrl_jax.rollout.episodes import Episode, Response, Turn, by_row
 from sftrl_jax.rollout.exchange import PlayContext, play_together
@@ -50,6 +50,25 @@ def test_ids_round_trip(collected):
     assert inputs.segments_BT[row].tolist() == [1] * len(ids) + [0] * (LENGTH - len(ids))
     assert inputs.positions_BT[row, : len(ids)].tolist() == list(range(len(ids)))
     assert collected.targets_BT[row, : max(0, len(ids) - 1)].tolist() == ids[1:]
+
+
+def test_rows_that_share_prompts_begin_with_the_last_token_of_theirs():
+  again = Episode(3, (turn([1, 10, 11], [26, 27], 0.5),), (), False)
+  episodes = (TWO, BLANK, again, ONE, BLANK, BLANK)
+  whole = rows(episodes, LENGTH, [()] * 6, weigh=lambda response: [2.0] * len(response.tokens))
+  shared = sharing_prompts(whole, episodes, 4, 3)
+  assert shared.inputs.tokens_BT.shape == shared.mask_BT.shape == (6, LENGTH - 4)
+  assert [row[row > 0].tolist() for row in shared.inputs.tokens_BT] == [
+      [11, 20, 21, 12, 22, 23, 24], [], [11, 26, 27], [13, 25], [], []]
+  assert shared.inputs.prompts.tokens_BP.tolist() == [[0, 0, 1, 10]] * 3 + [[0, 0, 0, 1]] * 3
+  for name in ("targets_BT", "mask_BT", "turns_BT", "sampled_logprobs_BT", "weights_BT"):
+    cut_off, kept = getattr(whole, name), getattr(shared, name)
+    for row, start in enumerate((2, 2, 2, 1, 1, 1)):
+      assert kept[row].tolist() == cut_off[row, start : start + LENGTH - 4].tolist()
+  # Nothing that was sampled is left out.
+  assert shared.mask_BT.sum() == whole.mask_BT.sum()
+  assert {name: array.dtype for name, array in vars(shared).items() if hasattr(array, "dtype")} == {
+      name: array.dtype for name, array in vars(whole).items() if hasattr(array, "dtype")}
 
 
 def test_the_mask_is_exactly_on_sampled_tokens(collected):

@@ -74,7 +74,7 @@ def test_thought_is_weighed_where_the_environment_has_an_action():
   tokens = (*tokenizer.encode(response), tokenizer.eos)
   episode = Episode(0, (Turn(Response(response, (1,), tokens, (0.0,) * len(tokens)), None),), (), False)
   experiment = types.SimpleNamespace(env=env, tokenizer=tokenizer, algorithm=ALGORITHMS["ppo"],
-                                     actor=types.SimpleNamespace(episode_rows=1), prefix_tokens=0)
+                                     actor=types.SimpleNamespace(episode_rows=1), prefix_tokens=0, shared_prompts=None)
   section = ALGORITHMS["ppo"].section(level="turn", thought_weight=0.5)
   rows = algorithms.rows_of(experiment, section, [episode], 32)
   thought = response.split().index("FORMULA")

@@ -8,7 +8,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from sftrl_jax.inputs import Inputs
+from sftrl_jax.inputs import Inputs, group_rows
 from sftrl_jax.models import Model, cache, decoder
 from sftrl_jax.models.layout import ROWS, constrain
 from sftrl_jax.models.lora import low_rank
@@ -47,7 +47,11 @@ class VisionModel(Model, abc.ABC):
 
   def hidden(self, params: dict, inputs: Inputs) -> jax.Array:
     text = {name: tree for name, tree in params.items() if name != PART}
-    return decoder.Decoder(self.config).apply({"params": text}, inputs, self._splice(params, inputs))
+    return decoder.Decoder(self.config).apply({"params": text}, inputs, self._splice(params, group_rows(inputs)))
+
+  @property
+  def shares_prompts(self) -> bool:
+    return type(self).hidden is VisionModel.hidden
 
   def extend(self, decoding_params: dict, past: cache.Cache, inputs: Inputs) -> tuple[jax.Array, cache.Cache]:
     return decoder.extend(self.config, decoding_params, past, inputs, splice=self._splice(decoding_params, inputs))

@@ -17,7 +17,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sftrl_jax.inputs import Inputs
-from sftrl_jax.models import flops
 from sftrl_jax.parallel import mesh, rules
 from sftrl_jax.parallel.mesh import shard_rows
 from sftrl_jax.programs.bench import hf_peer, machine_peak, rl_iteration, scripted_rollout, table, workloads
@@ -207,11 +206,7 @@ def _rl(bench: Bench) -> list[dict]:
     score()
 
   tokens = learner.rows * learner.length
-  read = (experiment.model.config, tokens, learner.length)
-  cost = flops.forward(*read, adapters=trainable.adapter_count(experiment))
-  cost += flops.forward(*read) if reference else 0.0
-  cost += (1 + bool(reference)) * flops.pictures(experiment.model.config, learner.rows)
-  timed = Timed(scoring, tokens, cost)
+  timed = Timed(scoring, tokens, learner.pass_flops(tokens, learner.length).score)
   shape = f"{learner.rows}x{learner.length}"
   lines = [measure(bench, f"{name} score", shape, timed, None)] if jitted.score_rows else []
   minibatch = jitted.take(score()[0], np.arange(learner.minibatch, dtype=np.int32))

@@ -24,6 +24,7 @@ from sftrl_jax.programs.sample.generate import Generator
 from sftrl_jax.programs.start import trainable
 from sftrl_jax.rollout.sample import Sampling
 from sftrl_jax.text.images import ImageReader, Pictures, TiledReader
+from sftrl_jax.training.updates.pass_flops import PassFlops
 
 SHORTEST = 16   # tokens of the shortest ragged example
 Examples = Sequence[tuple[Sequence[int], Sequence[float]]]   # (ids, weights)
@@ -70,7 +71,12 @@ def unpadded_inputs(tokens_BT: np.ndarray) -> Inputs:
 
 def without_padding(inputs: Inputs) -> Inputs:
   """The inputs with every place taken by a token, and their pictures."""
-  return unpadded_inputs(inputs.tokens_BT).replace(images_BIYXC=inputs.images_BIYXC)
+  whole, prompts = unpadded_inputs(inputs.tokens_BT), inputs.prompts
+  if prompts is not None:
+    lengths_B = np.full_like(prompts.lengths_B, prompts.columns)
+    whole = whole.replace(positions_BT=whole.positions_BT + lengths_B[:, None],
+                          prompts=prompts.replace(lengths_B=lengths_B))
+  return whole.replace(images_BIYXC=inputs.images_BIYXC)
 
 
 def unpadded(rows: int, length: int, vocab: int, reader: ImageReader | None = None) -> tuple[TokenBatch, Examples]:
@@ -156,12 +162,11 @@ def train(training: Training, batch: TokenBatch | PolicyBatch | GroupBatch, labe
     jax.block_until_ready((held[0], metrics))
 
   tokens = len(batch.inputs.tokens_BT) * length
-  adapters = trainable.adapter_count(experiment)
-  cost = (flops.train(experiment.model.config, tokens, length, adapters)
-          + flops.pictures(experiment.model.config, tokens / length, training=True, adapters=adapters,
-                           adapted=trainable.adapts_pictures(experiment)))
+  cost = (training.learner.pass_flops or PassFlops(
+      experiment.model.config, trainable.adapter_count(experiment), trainable.adapts_pictures(experiment)))
   memory = compiled.memory_analysis()   # None where the backend does not report it
-  return Timed(run, tokens, cost, labels, temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
+  return Timed(run, tokens, cost(tokens, length).train, labels,
+               temporaries=int(getattr(memory, "temp_size_in_bytes", 0) or 0))
 
 
 def prefill(model: Model, decoding: dict, mesh: Mesh, inputs: Inputs) -> Timed:

@@ -14,8 +14,10 @@ from sftrl_jax.data.rows import RowsConfig
 from sftrl_jax.envs import nothing
 from sftrl_jax.envs.env import Env
 from sftrl_jax.models import Model
+from sftrl_jax.models.attention import GroupLayout
 from sftrl_jax.models.lora import LoraConfig
 from sftrl_jax.objectives.sft import SFTConfig
+from sftrl_jax.parallel import mesh as meshes
 from sftrl_jax.programs.config.errors import ConfigError
 from sftrl_jax.programs.config.resolve import build
 from sftrl_jax.programs.experiment.environment import has_reward_model, make_env, variant_env
@@ -24,7 +26,7 @@ from sftrl_jax.programs.experiment.network.teacher import Teacher
 from sftrl_jax.programs.experiment.sections import ComputeConfig, EvalsConfig, data_section
 from sftrl_jax.rollout.actor import Actor
 from sftrl_jax.text.tokenizer import Tokenizer
-from sftrl_jax.training.algorithms import ALGORITHMS, Algorithm
+from sftrl_jax.training.algorithms import ALGORITHMS, Algorithm, group_of
 from sftrl_jax.training.log import LogConfig
 from sftrl_jax.training.optimizers.optimizer import OptimizerConfig
 from sftrl_jax.training.optimizers.schedule import ScheduleConfig
@@ -116,6 +118,38 @@ class Experiment:
   def prefix_tokens(self) -> int:
     """Columns of what a teacher alone reads before a row; 0 where it reads nothing else than the policy."""
     return self.teacher.prefix_tokens if self.teacher else 0
+
+  @property
+  def shared_prompts(self) -> GroupLayout | None:
+    """How scoring and update of RL compute the prompt of a group once; None where rows are computed whole.
+
+    Groups that stay together are padded to their longest row, where rows that are ordered by length are not: of
+    responses with a mean of a fifth of their limit by a quarter of the limit (measured with groups of 8). So prompts
+    are shared where that saves more.
+    """
+    group, prompt = group_of(self.algorithm_config), self.actor.rollout.prompt_tokens - 1
+    if group == 1 or not self.compute.share_prompts or self.whole_rows_because:
+      return None
+    saved, padded = prompt * (1 - 1 / group), (self.actor.row_len() - prompt) / 4
+    return GroupLayout(prompt, group) if saved >= padded else None
+
+  @property
+  def whole_rows_because(self) -> str:
+    """Why the rows of a group can't share their prompt, "" if they can."""
+    group, section, compute = group_of(self.algorithm_config), self.algorithm_config, self.compute
+    shards = meshes.rows(self.mesh)
+    rows = self.batch // section.minibatches // compute.microbatches
+    if rows % (group * shards):
+      return (f"a microbatch has {rows} rows on {shards} devices, which is no multiple of groups of {group} on each: "
+              "change batch or compute.microbatches")
+    if not self.model.shares_prompts:
+      family = type(self.model).__name__
+      return "compute.exact is True" if self.model.exact else f"{family} computes rows in its own way"
+    if self.actor.episode_rows > 1:
+      return "the environment rewrites its prompt"
+    if self.actor.rollout.feedback_images:
+      return "pictures may come after the prompt"
+    return "" if self.actor.rollout.prompt_tokens > 1 else "rollout.prompt_tokens is 1"
 
   @property
   def reads_reference(self) -> bool:

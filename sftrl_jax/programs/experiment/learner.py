@@ -14,6 +14,7 @@ import optax
 
 from sftrl_jax.data.pairs.batches import MOST, blank
 from sftrl_jax.models import flops, heads
+from sftrl_jax.models.attention import GroupLayout
 from sftrl_jax.objectives.batches import PairBatch, TokenBatch
 from sftrl_jax.objectives.logprobs import forward_kl
 from sftrl_jax.objectives.sft import SFTConfig, sft_loss
@@ -33,14 +34,7 @@ from sftrl_jax.training.updates.ema import with_ema
 from sftrl_jax.training.updates.hold import hold_policy
 from sftrl_jax.training.updates.kl_limit import limit_kl
 from sftrl_jax.training.updates.lengths import RowLengths, blank_score, by_length, compiled_lengths
-
-
-@dataclasses.dataclass(frozen=True)
-class StepFlops:
-  """FLOPs of one step of a run, or of one pass over rows."""
-
-  train: float
-  score: float = 0.0
+from sftrl_jax.training.updates.pass_flops import PassFlops, StepFlops, teacher_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +87,8 @@ class Learner:
   lengths: compiled lengths of RL's rows (training/updates/lengths.py); () where all are computed whole
   microbatches: of an update
   whole_episodes: whether the loss reads the rows of an episode together, which are then in one microbatch
-  pass_flops: (positions, length) -> StepFlops of one pass over so many positions in rows of this length
+  pass_flops: of one pass over rows of RL
+  shared: how rows share prompts, which `length` is then without; None where they are whole
   blank_batch: (rows, reference) -> a blank batch of pairs in the shapes of a run, which score_rows reads without a
     reference; of preferences alone
   responses: of RL that learns from a reward model
@@ -113,7 +108,8 @@ class Learner:
   lengths: tuple[int, ...] = ()
   microbatches: int = 1
   whole_episodes: bool = False
-  pass_flops: Callable[[float, int], StepFlops] | None = None
+  pass_flops: PassFlops | None = None
+  shared: GroupLayout | None = None
   blank_batch: Callable[[int, bool], PairBatch] | None = None
   responses: ResponseScoring | None = None
   held_out: Callable | None = None
@@ -127,6 +123,16 @@ class Learner:
   def episodes(self) -> int:
     """Episodes of a batch of RL."""
     return self.rows // self.episode_rows
+
+  @property
+  def group(self) -> int:
+    """Neighbours that stay together in a microbatch."""
+    return self.shared.group if self.shared else 1
+
+  @property
+  def positions(self) -> int:
+    """The last position of a row, and one."""
+    return self.length + (self.shared.prompt if self.shared else 0)
 
   @property
   def updates(self) -> int:
@@ -149,16 +155,16 @@ class Learner:
     rows_of = lambda chosen_E: row_numbers(chosen_E, self.episodes, self.episode_rows)
     if not self.lengths:
       return rows_of(chosen_E)
-    if self.whole_episodes:
+    if self.whole_episodes and not self.shared:   # else an episode is one row
       longest_E = lengths_B.reshape(self.episode_rows, -1).max(axis=0)
       return rows_of(by_length(chosen_E, longest_E[chosen_E], self.microbatches))
     rows_B = rows_of(chosen_E)
-    return by_length(rows_B, lengths_B[rows_B], self.microbatches)
+    return by_length(rows_B, lengths_B[rows_B], self.microbatches, self.group)
 
   def score_order(self, lengths_B: np.ndarray) -> tuple[np.ndarray, ...]:
     """The argument `order_B` of score_rows, () if it has none."""
     rows_B, pieces = np.arange(self.rows, dtype=np.int32), self.microbatches * self.minibatches
-    return (by_length(rows_B, lengths_B, pieces),) if self.lengths else ()
+    return (by_length(rows_B, lengths_B, pieces, self.group),) if self.lengths else ()
 
   def computed(self, counts: Sequence[int]) -> tuple[int, StepFlops]:
     """(positions, FLOPs of one pass over them) of microbatches. counts: how many were blank, and of each length."""
@@ -166,8 +172,8 @@ class Learner:
     sizes = [(int(count) * rows * length, length) for count, length in zip(counts[1:], self.lengths, strict=True)
              if count]
     passes = [self.pass_flops(*size) for size in sizes]
-    return sum(positions for positions, _ in sizes), StepFlops(sum(each.train for each in passes),
-                                                               sum(each.score for each in passes))
+    return round(sum(self.pass_flops.computed(*size) for size in sizes)), StepFlops(
+        sum(each.train for each in passes), sum(each.score for each in passes))
 
 
 def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
@@ -183,7 +189,7 @@ def make_sft_learner(experiment: Experiment, length: int = 0) -> Learner:
   config, adapters = experiment.model.config, trainable.adapter_count(experiment)
   cost = StepFlops(flops.train(config, rows * length, length, adapters)
                    + _picture_flops(experiment, rows, adapters)
-                   + _teacher_flops(experiment, rows * length, length))
+                   + teacher_flops(teacher and teacher.model.config, experiment.prefix_tokens, rows * length, length))
   score_rows = None
   if minibatches > 1:
     cost = StepFlops(cost.train, flops.forward(config, rows * length, length, adapters=adapters)
@@ -244,10 +250,11 @@ def make_rl_learner(experiment: Experiment) -> Learner:
     score = make_teacher_score(experiment.model, teacher.model, temperature, compute.logit_chunk)
   loss = algorithm.loss(section, score, experiment)
   slots = experiment.actor.episode_rows
-  rows, length = experiment.batch * slots, experiment.actor.row_len(bootstrap=needs_bootstrap(section))
+  shared, rows = experiment.shared_prompts, experiment.batch * slots
+  length = experiment.actor.row_len(bootstrap=needs_bootstrap(section)) - (shared.prompt if shared else 0)
   sizes = compiled_lengths(length, compute.lengths)
-  lengths = RowLengths(sizes, algorithm.loss(section, blank_score, experiment)) if len(sizes) > 1 else None
-  pass_flops = functools.partial(_pass_flops, experiment, trainable.adapter_count(experiment))
+  lengths = RowLengths(sizes, algorithm.loss(section, blank_score, experiment)) if len(sizes) > 1 or shared else None
+  pass_flops = _pass_flops(experiment, shared)
   cost = pass_flops(rows * length, length)
   updates = section.epochs * section.minibatches
   warmup = section.critic_warmup * updates if algorithm.value_head else 0
@@ -261,7 +268,8 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   score_rows = make_score_rows(score, compute.microbatches * section.minibatches, sizes) if scores else None
   return Learner(loss, optimizer, train_step, rows, length, cost, section.epochs, section.minibatches, score_rows,
                  algorithm.advantages(section), slots, sizes, compute.microbatches, reads_whole_episodes(section),
-                 pass_flops, responses=_response_scoring(experiment, rows, compute.microbatches * section.minibatches))
+                 pass_flops, shared,
+                 responses=_response_scoring(experiment, rows, compute.microbatches * section.minibatches))
 
 
 def _response_scoring(experiment: Experiment, rows: int, pieces: int) -> ResponseScoring | None:
@@ -291,33 +299,18 @@ def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation)
   return not is_averaged(jax.eval_shape(lambda params: create(params, optimizer), trained))
 
 
-def _pass_flops(experiment: Experiment, adapters: int, positions: float, length: int) -> StepFlops:
-  """Of training, and of scoring, so many positions of RL in rows of this length, once."""
-  section, config = experiment.algorithm_config, experiment.model.config
-  tower = functools.partial(flops.pictures, config, positions / length)
-  reference = flops.forward(config, positions, length) + tower() if experiment.reads_reference else 0.0   # no adapters
-  layers = section.value_layers if experiment.algorithm.value_head else ()
-  head = 2.0 * positions * heads.matmul_parameters(config.width, layers)
-  head += flops.forward(config, positions, length, unembedded=0) + tower() if experiment.has_own_critic else 0.0
-  return StepFlops(flops.train(config, positions, length, adapters=adapters) + 3 * head
-                   + _teacher_flops(experiment, positions, length)
-                   + _picture_flops(experiment, positions / length, adapters),
-                   flops.forward(config, positions, length, adapters=adapters) + head + tower() + reference)
+def _pass_flops(experiment: Experiment, layout: GroupLayout | None) -> PassFlops:
+  teacher = experiment.teacher and experiment.teacher.model.config
+  return PassFlops(
+      experiment.model.config, trainable.adapter_count(experiment), trainable.adapts_pictures(experiment),
+      experiment.reads_reference, experiment.algorithm_config.value_layers if experiment.algorithm.value_head else (),
+      experiment.has_own_critic, teacher, experiment.prefix_tokens, *(dataclasses.astuple(layout) if layout else ()))
 
 
 def _picture_flops(experiment: Experiment, rows: float, adapters: int) -> float:
   """Of training on the pictures of so many rows."""
   return flops.pictures(experiment.model.config, rows, training=True, adapters=adapters,
                         adapted=trainable.adapts_pictures(experiment))
-
-
-def _teacher_flops(experiment: Experiment, positions: float, length: int) -> float:
-  """Of the teacher's forward pass over these positions and what it reads before each row, 0 without a teacher."""
-  if experiment.teacher is None:
-    return 0.0
-  before = experiment.prefix_tokens
-  read = positions + before * positions / length
-  return flops.forward(experiment.teacher.model.config, read, before + length, unembedded=positions)
 
 
 def steps_at_most(limits: Limits, cost: StepFlops, before: float = 0.0) -> int:

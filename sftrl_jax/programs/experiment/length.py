@@ -4,6 +4,7 @@ import dataclasses
 
 from sftrl_jax.programs.experiment.experiment import Experiment
 from sftrl_jax.programs.experiment.learner import Learner, steps_at_most
+from sftrl_jax.training.algorithms import group_of
 from sftrl_jax.training.optimizers import catalogue, ranges
 from sftrl_jax.training.optimizers.schedule import make_schedule
 from sftrl_jax.training.position import Limits, Position
@@ -11,8 +12,8 @@ from sftrl_jax.training.position import Limits, Position
 
 def notes(experiment: Experiment, learner: Learner) -> tuple[str, ...]:
   """Sentences for the beginning of a run, whose numbers are each in range."""
-  return tuple(note for note in (_warm_up(experiment, learner), _epsilon(experiment),
-                                _context(experiment, learner)) if note)
+  return tuple(note for note in (_warm_up(experiment, learner), _epsilon(experiment), _context(experiment, learner),
+                                 _whole_rows(experiment)) if note)
 
 
 def _warm_up(experiment: Experiment, learner: Learner) -> str:
@@ -33,12 +34,19 @@ def _epsilon(experiment: Experiment) -> str:
 
 
 def _context(experiment: Experiment, learner: Learner) -> str:
-  context, length = experiment.model.config.context, learner.length
+  context, length = experiment.model.config.context, learner.positions
   if not context or length <= context:
     return ""
   key = "data.length" if experiment.data else "rollout.max_new_tokens"
   return (f"config.{key}: a row has {length} tokens, but the model was trained for {context} positions: beyond them "
           "its answers may be poor.")
+
+
+def _whole_rows(experiment: Experiment) -> str:
+  if group_of(experiment.algorithm_config) == 1 or not experiment.compute.share_prompts:
+    return ""
+  reason = experiment.whole_rows_because
+  return f"config.compute.share_prompts: each row is computed with its own prompt, for {reason}." if reason else ""
 
 
 def _updates(learner: Learner, limits: Limits) -> int:

@@ -145,6 +145,8 @@ class ComputeConfig:
   lengths: of RL, for how many lengths of its rows scoring and update are compiled: the k-th is k / lengths of the
     longest, and a microbatch is computed at the one that holds its rows. More of them compute less padding and take
     longer to compile (1: all rows at the longest)
+  share_prompts: of GRPO and RLOO, compute the prompt of a group once for all its rows, where it is no short one beside
+    the responses and a microbatch has whole groups on each device; else, and if False, a row is computed with its own
   exact: of RL, on one CPU device: log-probabilities of the sampler are those of the trainer to the bit, so that the
     ratio of an iteration's first minibatch is 1 (models/exact.py). Slower; a run ends with an error if they differ
   """
@@ -152,6 +154,7 @@ class ComputeConfig:
   microbatches: int | Literal["auto"] = 1
   logit_chunk: int = 0
   lengths: int = 4
+  share_prompts: bool = True
   exact: bool = False
 
   def __post_init__(self):

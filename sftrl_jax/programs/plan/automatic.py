@@ -98,7 +98,11 @@ def _fitting(experiment: Experiment, config: ConfigDict, keys: tuple[str, ...], 
   remats = automatic.REMATS if REMAT in keys else (experiment.model.config.remat,)
   counts = (automatic.counts(automatic.rows_of_update(experiment.config), shards) if MICROBATCHES in keys else
             [experiment.compute.microbatches])
-  groups = candidates(remats, counts, learner.minibatch * learner.length // shards, on_cpu)
+  whole_groups = [count for count in counts if _with(experiment, count).shared_prompts]
+  tokens = learner.minibatch * learner.length // shards
+  groups = candidates(remats, whole_groups or counts, tokens, on_cpu)
+  if whole_groups and whole_groups[-1] < counts[-1]:   # the leanest compute each row with its own prompt
+    groups += candidates(remats[-1:], counts[counts.index(whole_groups[-1]) + 1 :], tokens, on_cpu)
   def fits(candidate: Candidate) -> bool:
     peak, fits_here = _peak(experiment, *candidate, limit)
     fits_all = all(hosts.gathered(fits_here))
@@ -121,10 +125,13 @@ def _peak(experiment: Experiment, remat: str, microbatches: int, limit: float) -
   """(bytes that a train step of this candidate takes on a device, whether they fit)."""
   model = models.build(dataclasses.replace(experiment.model.config, remat=remat), experiment.model.ids)
   model = dataclasses.replace(model, exact=experiment.model.exact)
-  compute = dataclasses.replace(experiment.compute, microbatches=microbatches)
-  function = next(tpu_slice.compile_functions(dataclasses.replace(experiment, model=model, compute=compute),
-                                              ("train step",)))
+  experiment = dataclasses.replace(_with(experiment, microbatches), model=model)
+  function = next(tpu_slice.compile_functions(experiment, ("train step",)))
   return function.peak, not function.oom and function.peak <= limit
+
+
+def _with(experiment: Experiment, microbatches: int) -> Experiment:
+  return dataclasses.replace(experiment, compute=dataclasses.replace(experiment.compute, microbatches=microbatches))
 
 
 def _limit(experiment: Experiment, where: Slice | None, on_cpu: bool) -> float:

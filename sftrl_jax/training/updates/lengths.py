@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.inputs import Inputs, Prefix
+from sftrl_jax.inputs import Inputs, Prefix, Prompts
 from sftrl_jax.objectives.batches import LOGPROBS, Scores
 
 ROUND = 8   # compiled lengths are multiples of it
@@ -43,14 +43,22 @@ def lengths_of(inputs: Inputs) -> np.ndarray:
   return np.count_nonzero(inputs.segments_BT, axis=1)
 
 
-def by_length(rows_B: np.ndarray, lengths_B: np.ndarray, microbatches: int) -> np.ndarray:
+def tokens_of(inputs: Inputs, rows_B: np.ndarray) -> float:
+  """Tokens of these rows of right-padded ones, on the host; a prompt that rows share counts once a group."""
+  prompts = inputs.prompts
+  before = 0.0 if prompts is None else float(np.sum(prompts.lengths_B[rows_B])) / prompts.group
+  return float(np.sum(lengths_of(inputs)[rows_B])) + before
+
+
+def by_length(rows_B: np.ndarray, lengths_B: np.ndarray, microbatches: int, group: int = 1) -> np.ndarray:
   """The rows of a batch in an order in which each of its microbatches has rows of like length.
 
   Row i goes to microbatch i mod n (`step.deal`), so that the rows of a microbatch are spread over all devices.
   rows_B: numbers of rows; lengths_B: the length of each
+  group: neighbours that stay together, as neighbours in one microbatch, by the longest of them
   """
-  ascending = rows_B[np.argsort(lengths_B, kind="stable")]
-  return ascending.reshape(microbatches, -1).T.reshape(-1)
+  ascending = np.argsort(lengths_B.reshape(-1, group).max(axis=1), kind="stable")
+  return rows_B.reshape(-1, group)[ascending].reshape(microbatches, -1).T.reshape(-1)
 
 
 def blank_score(_: dict, inputs: Inputs, targets_BT: jax.Array, prefix: Prefix | None = None) -> Scores:
@@ -67,9 +75,10 @@ def case_of(sizes: tuple[int, ...], segments_BT: jax.Array) -> jax.Array:
 
 
 def cut(tree: Any, length: int) -> Any:
-  """The first columns of every array [B, T]; others stay, and so does a prefix."""
-  columns = lambda x: x if isinstance(x, Prefix) else x[:, :length] if x.ndim == 2 else x
-  return jax.tree.map(columns, tree, is_leaf=lambda x: isinstance(x, Prefix))
+  """The first columns of every array [B, T]; others stay, and so does what stands before a row."""
+  before = lambda x: isinstance(x, Prefix | Prompts)
+  columns = lambda x: x if before(x) else x[:, :length] if x.ndim == 2 else x
+  return jax.tree.map(columns, tree, is_leaf=before)
 
 
 def widen(x_BL: jax.Array, length: int) -> jax.Array:

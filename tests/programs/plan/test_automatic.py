@@ -58,6 +58,14 @@ def test_where_nothing_fits_a_cpu_the_leanest_is_taken(tiny, monkeypatch):
   assert settled.compute.microbatches == config.batch and settled.model.remat == "light"
 
 
+def test_groups_whose_prompt_is_computed_once_stay_whole_unless_nothing_else_fits(tiny, monkeypatch):
+  config = tiny("grpo", evals__variants="()", compute__microbatches="auto", compute__share_prompts=True)
+  monkeypatch.setattr(automatic, "CACHE_TOKENS", 1)   # as many microbatches as there can be
+  assert automatic.settle(config, "rl").compute.microbatches == config.batch // config.grpo.group
+  monkeypatch.setattr(automatic, "CPU_SHARE", 1e-9)
+  assert automatic.settle(config, "rl").compute.microbatches == config.batch
+
+
 def test_a_run_that_has_begun_keeps_its_choice(config, tmp_path, capsys):
   record = {"compute": {"microbatches": 4}, "model": {"remat": "light"}}
   (tmp_path / "config.json").write_text(json.dumps(record))

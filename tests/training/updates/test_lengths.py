@@ -204,3 +204,11 @@ def test_a_prefix_stays_whole_where_its_rows_are_cut(model, params, prefixed, mi
   assert cut_[2].pop(lengths.COUNTS).tolist() == needed(prefixed.inputs, microbatches).tolist()
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), whole, cut_)
   assert cut(prefixed, 2).prefix is prefixed.prefix and cut(prefixed, 2).weights_BT.shape == (8, 2)
+
+
+def test_groups_stay_together_in_the_order_of_their_longest_row():
+  lengths_B = np.asarray([1, 9, 2, 2, 1, 3, 8, 8])   # four groups of two
+  order = by_length(np.arange(8), lengths_B, 2, group=2)
+  pieces = deal(order, 2)
+  assert pieces.tolist() == [[2, 3, 4, 5], [6, 7, 0, 1]]   # neighbours, and neither piece has what the other needs
+  assert by_length(np.arange(8), lengths_B, 2).tolist() == by_length(np.arange(8), lengths_B, 2, group=1).tolist()

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from sftrl_jax.inputs import Inputs
 from sftrl_jax.models import cache, decoder, kernels, lora
-from sftrl_jax.models.attention import attend
+from sftrl_jax.models.attention import attend, by_kind
 from sftrl_jax.models.cache import Cache, Pictures, reserve, write_at
 from sftrl_jax.models.cpu.blockwise import block_mask
-from sftrl_jax.models.decoder import Block, Norm, Scanned, by_kind, look_up, remat_policy, weights_stationary
+from sftrl_jax.models.decoder import Block, Norm, Scanned, look_up, remat_policy, weights_stationary
 from sftrl_jax.models.layout import ROWS, constrain, platform
 from sftrl_jax.models.vision.mllama import spans
 from sftrl_jax.models.vision.mllama.config import EXTRA_IDS, MllamaFields
