@@ -5,11 +5,11 @@ r"""From SFT to RL and between: which knob carries a rule shift, which forgettin
   sftrl study --config=configs/study/continuum.py:targets --workdir=runs/targets          (other targets, five bases)
   sftrl study --config=configs/study/continuum.py:quick --workdir=runs/continuum_quick    (three shipped bases)
 
-Hardware: two CPU cores. Minutes: 22 for the bases and --only=sft,dagger,self_sft,ppo; about 30 for the rest.
-Result: five bases: 25 of 36 claims held, one contrary. Early, at the same success in training, the policy's own fresh
-right answers are above the expert's under the shift. At the end only the four arms with negative weights (REINFORCE++,
-PPO, either eps) are above their start (T = 1: +9.8 to +11.3); self-SFT with eps 1e-4 is not. Targets, five bases: 8 of
-9 held: the teacher decides what distillation keeps. See CONTINUUM.md.
+Hardware: two CPU cores. Minutes: 22 for the bases and --only=sft,dagger,self_sft,ppo; 17 and 16 for two more pieces.
+Result: five bases, twice: 25 and 20 of 36 claims held, one contrary and none. Early, at the same success in training
+(T = 1), the policy's own fresh right answers are above the expert's under the shift. At the end only arms with negative
+weights (REINFORCE++, PPO) are above their start (T = 1: +5.5 to +11.3); self-SFT with eps 1e-4 is not. Targets, five
+bases: 8 of 9 held: the teacher decides what distillation keeps. See CONTINUUM.md.
 
 The knobs: whose answers (the expert's, or the policy's own that are right), whether these are fresh, whose states (the
 expert's, or the policy's own), the target (one answer, or a teacher's distribution), the sign (right answers alone, or
