@@ -13,21 +13,6 @@ from flax import struct
 
 
 @struct.dataclass
-class Inputs:
-  """B rows of T tokens, and the pictures that stand in them.
-
-  Where a picture stands, a row has as many placeholder ids as the model has features a picture; the k-th placeholder of
-  a row takes the k-th feature of the row's pictures, in their order.
-  """
-
-  tokens_BT: np.ndarray  # int32
-  positions_BT: np.ndarray  # int32, from 0 within a segment
-  segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
-  images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
-  prompts: "Prompts | None" = None  # what stands before each row, where rows share it
-
-
-@struct.dataclass
 class Prompts:
   """What rows begin with, in groups of `group` neighbours that have the same; a model computes it once a group.
 
@@ -43,6 +28,21 @@ class Prompts:
   def columns(self) -> int:
     """P, with padding."""
     return self.tokens_BP.shape[1]
+
+
+@struct.dataclass
+class Inputs:
+  """B rows of T tokens, and the pictures that stand in them.
+
+  Where a picture stands, a row has as many placeholder ids as the model has features a picture; the k-th placeholder of
+  a row takes the k-th feature of the row's pictures, in their order.
+  """
+
+  tokens_BT: np.ndarray  # int32
+  positions_BT: np.ndarray  # int32, from 0 within a segment
+  segments_BT: np.ndarray  # int32, 0 = padding; tokens see only their own segment
+  images_BIYXC: np.ndarray | None = None  # uint8: pictures in the order of their placeholders; unused places are 0
+  prompts: Prompts | None = None  # what stands before each row, where rows share it
 
 
 @struct.dataclass

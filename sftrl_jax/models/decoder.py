@@ -229,8 +229,9 @@ class Decoder(nn.Module):
     table_VD = self.param("embed", nn.initializers.normal(c.init_std), (c.vocab, c.width))
     x_BTD = constrain(splice(look_up(c, table_VD, inputs.tokens_BT)), ROWS)
     kernel = kernels.chosen(c, platform(), rows.tokens_BT.shape[1])
-    tables, _ = by_kind(c, *(inputs.positions_BT, inputs.segments_BT) * 2)
-    _, allowed = by_kind(c, *(rows.positions_BT, rows.segments_BT) * 2)
+    tables, allowed = by_kind(c, *(inputs.positions_BT, inputs.segments_BT) * 2)
+    if group is not None:   # what attends are whole rows
+      _, allowed = by_kind(c, *(rows.positions_BT, rows.segments_BT) * 2)
     mask = {kind: block_mask(allowed_BTT) for kind, allowed_BTT in allowed.items()} if kernel == "blocks" else allowed
     kind_N = jnp.asarray([sorted(tables).index(kind) for kind in c.kinds], jnp.int32) if len(tables) > 1 else None
     scanned = Scanned if c.remat == "none" else nn.remat(Scanned, prevent_cse=False, policy=remat_policy(c))

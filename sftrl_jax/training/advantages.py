@@ -210,7 +210,7 @@ def _scored_by_length(score: Score, params: dict, texts: tuple, pieces: int, ord
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(at(sizes[-1]), piece))
 
   def score_piece(piece: tuple) -> tuple:
-    case = case_of(sizes, piece[0].segments_BT)
+    case = case_of(sizes, piece[0])
     return jax.lax.switch(case, (blank, *map(at, sizes)), piece), case
 
   scored, cases = jax.lax.map(score_piece, deal(ordered, pieces))

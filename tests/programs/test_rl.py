@@ -74,7 +74,7 @@ def test_what_differs_from_ppo_is_the_method_alone(finished, lines_of):
   assert first["rl"] == first["grpo"] == first["rloo"]
   costs = {method: lines_of(finished(method), "metrics.jsonl")[0] for method in first}
   assert costs["rloo"]["compute/score_flops"] == 0 < costs["grpo"]["compute/score_flops"]   # one update, and no KL
-  assert costs["grpo"]["compute/train_flops"] == costs["rloo"]["compute/train_flops"]
+  assert costs["rloo"]["compute/train_flops"] < costs["grpo"]["compute/train_flops"]   # whose rows are whole
 
 
 def test_the_start_is_evaluated_episodes_are_shown_and_the_run_is_complete(finished, lines_of):

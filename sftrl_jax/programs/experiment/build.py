@@ -91,6 +91,7 @@ def build_experiment(config: ConfigDict, verb: str, workdir: Path | None = None,
   as_config_error(lambda: kind.check(experiment))
   _check_probes(experiment)
   as_config_error(lambda: _probe(experiment))
+  experiment = dataclasses.replace(experiment, usual_prompt=_usual_prompt(experiment))
   learner = as_config_error(lambda: kind.make_learner(experiment))
   notes = (*notes, *getattr(env, "notes", ()), *_mix_notes(experiment), *length.notes(experiment, learner))
   return dataclasses.replace(experiment, notes=notes)
@@ -254,6 +255,16 @@ def _probe_prompts(experiment: Experiment, env: Env, prefix: str, probe: str = "
     raise ValueError(f"config.{key} is {most}, but a prompt{f' of probe {probe}' if probe else ''} has {max(lengths)} "
                      f"tokens: use --config.{key}={max(lengths)} or more.")
   raise errors[0]
+
+
+def _usual_prompt(experiment: Experiment) -> float:
+  """Mean tokens of the first prompts of training, where groups may share theirs."""
+  lengths, shares = [], algorithms.group_of(experiment.algorithm_config) > 1 and experiment.compute.share_prompts
+  for number in range(PROBED if shares else 0):
+    with contextlib.suppress(EpisodeError):
+      chat = experiment.env.reset(f"{experiment.seed} {number}")[1]
+      lengths.append(len(render(experiment.tokenizer, chat)[0]))
+  return sum(lengths) / max(1, len(lengths))
 
 
 def _probe_expert(env: Env, seed: int) -> None:

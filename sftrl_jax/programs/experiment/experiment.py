@@ -51,6 +51,7 @@ class Experiment:
   teacher: of distillation, not yet loaded; else None
   tasks: of lm-eval, that evaluations ask, loaded (harness/run_tasks.py); else None
   notes: sentences for a person, printed when the run begins
+  usual_prompt: mean tokens of the first prompts of training, see `shared_prompts`; 0 where none was looked at
   """
 
   config: dict
@@ -77,6 +78,7 @@ class Experiment:
   teacher: Teacher | None = None
   tasks: Any = None
   notes: tuple[str, ...] = ()
+  usual_prompt: float = 0.0
 
   @property
   def seed(self) -> int:
@@ -130,7 +132,7 @@ class Experiment:
     group, prompt = group_of(self.algorithm_config), self.actor.rollout.prompt_tokens - 1
     if group == 1 or not self.compute.share_prompts or self.whole_rows_because:
       return None
-    saved, padded = prompt * (1 - 1 / group), (self.actor.row_len() - prompt) / 4
+    saved, padded = (self.usual_prompt or prompt) * (1 - 1 / group), (self.actor.row_len() - prompt) / 4
     return GroupLayout(prompt, group) if saved >= padded else None
 
   @property

@@ -254,7 +254,7 @@ def make_rl_learner(experiment: Experiment) -> Learner:
   length = experiment.actor.row_len(bootstrap=needs_bootstrap(section)) - (shared.prompt if shared else 0)
   sizes = compiled_lengths(length, compute.lengths)
   lengths = RowLengths(sizes, algorithm.loss(section, blank_score, experiment)) if len(sizes) > 1 or shared else None
-  pass_flops = _pass_flops(experiment, shared)
+  pass_flops = _pass_flops(experiment, shared, length)
   cost = pass_flops(rows * length, length)
   updates = section.epochs * section.minibatches
   warmup = section.critic_warmup * updates if algorithm.value_head else 0
@@ -299,12 +299,13 @@ def has_ratio_1(experiment: Experiment, optimizer: optax.GradientTransformation)
   return not is_averaged(jax.eval_shape(lambda params: create(params, optimizer), trained))
 
 
-def _pass_flops(experiment: Experiment, layout: GroupLayout | None) -> PassFlops:
+def _pass_flops(experiment: Experiment, layout: GroupLayout | None, longest: int) -> PassFlops:
   teacher = experiment.teacher and experiment.teacher.model.config
   return PassFlops(
       experiment.model.config, trainable.adapter_count(experiment), trainable.adapts_pictures(experiment),
       experiment.reads_reference, experiment.algorithm_config.value_layers if experiment.algorithm.value_head else (),
-      experiment.has_own_critic, teacher, experiment.prefix_tokens, *(dataclasses.astuple(layout) if layout else ()))
+      experiment.has_own_critic, teacher, experiment.prefix_tokens,
+      *((layout.prompt, layout.group, longest) if layout else ()))
 
 
 def _picture_flops(experiment: Experiment, rows: float, adapters: int) -> float:

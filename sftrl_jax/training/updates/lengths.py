@@ -2,7 +2,8 @@
 
 A batch of RL has room for the longest possible chat, of which most chats need a part. Rows are right-padded, so what is
 left out are columns of padding, and gradients and scores differ by rounding alone. Which length a microbatch needs is
-read from the whole microbatch on the devices, so that all of them agree. One without a token costs nothing.
+read from the whole microbatch on the devices, so that all of them agree. One without a token costs nothing. A prompt
+that rows share is cut by the same share as the rows.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftrl_jax.inputs import Inputs, Prefix, Prompts
+from sftrl_jax.inputs import Inputs, Prefix
 from sftrl_jax.objectives.batches import LOGPROBS, Scores
 
 ROUND = 8   # compiled lengths are multiples of it
@@ -67,18 +68,39 @@ def blank_score(_: dict, inputs: Inputs, targets_BT: jax.Array, prefix: Prefix |
   return Scores(zeros_BT, zeros_BT, zeros_BT, zeros_BT > 0, zeros_BT)
 
 
-def case_of(sizes: tuple[int, ...], segments_BT: jax.Array) -> jax.Array:
-  """int32: 0 where no row has a token, else k of the k-th length, the smallest that holds every row."""
-  columns_T = jnp.arange(1, segments_BT.shape[1] + 1, dtype=jnp.int32)
-  longest = jnp.max(jnp.where(jnp.any(segments_BT != 0, axis=0), columns_T, 0))
-  return jnp.sum(longest > jnp.asarray((0, *sizes[:-1]), jnp.int32), dtype=jnp.int32)
+def case_of(sizes: tuple[int, ...], inputs: Inputs) -> jax.Array:
+  """int32: 0 where no row has a token, else k of the k-th length, the smallest that holds every row and its prompt."""
+  number = lambda longest, others: jnp.sum(longest > jnp.asarray(others, jnp.int32), dtype=jnp.int32)
+  columns_T = jnp.arange(1, inputs.segments_BT.shape[1] + 1, dtype=jnp.int32)
+  longest = jnp.max(jnp.where(jnp.any(inputs.segments_BT != 0, axis=0), columns_T, 0))
+  case, prompts = number(longest, (0, *sizes[:-1])), inputs.prompts
+  if prompts is None:
+    return case
+  before = [prompt_columns(prompts.columns, size, sizes[-1]) for size in sizes[:-1]]
+  return jnp.where(case > 0, jnp.maximum(case, 1 + number(jnp.max(prompts.lengths_B), before)), 0)
+
+
+def prompt_columns(columns: int, length: int, longest: int) -> int:
+  """Columns of prompts that rows share, of `columns` in all, where rows are computed at one of the compiled lengths up
+  to `longest`: the same share of them, rounded up to a multiple of ROUND."""
+  return min(columns, -(-columns * length // longest // ROUND) * ROUND)
 
 
 def cut(tree: Any, length: int) -> Any:
-  """The first columns of every array [B, T]; others stay, and so does what stands before a row."""
-  before = lambda x: isinstance(x, Prefix | Prompts)
-  columns = lambda x: x if before(x) else x[:, :length] if x.ndim == 2 else x
-  return jax.tree.map(columns, tree, is_leaf=before)
+  """The first columns of every array [B, T], and the last ones of prompts; others stay, and so does a prefix."""
+  leaf = lambda x: isinstance(x, Prefix) or (isinstance(x, Inputs) and x.prompts is not None)
+
+  def columns(x: Any) -> Any:
+    if isinstance(x, Prefix):
+      return x
+    if isinstance(x, Inputs):
+      prompts, longest = x.prompts, x.tokens_BT.shape[1]
+      kept = prompts.columns - prompt_columns(prompts.columns, length, longest)
+      return cut(x.replace(prompts=None), length).replace(
+          prompts=prompts.replace(tokens_BP=prompts.tokens_BP[:, kept:]))
+    return x[:, :length] if x.ndim == 2 else x
+
+  return jax.tree.map(columns, tree, is_leaf=leaf)
 
 
 def widen(x_BL: jax.Array, length: int) -> jax.Array:
@@ -109,4 +131,4 @@ def gradient_by_length(gradient: Callable, lengths: RowLengths) -> Callable:
     return branch
 
   branches = [at(case) for case in range(len(sizes) + 1)]
-  return lambda params, batch: jax.lax.switch(case_of(sizes, batch.inputs.segments_BT), branches, params, batch)
+  return lambda params, batch: jax.lax.switch(case_of(sizes, batch.inputs), branches, params, batch)

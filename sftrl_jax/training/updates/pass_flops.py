@@ -4,6 +4,7 @@ import dataclasses
 
 from sftrl_jax.models import flops, heads
 from sftrl_jax.models.config import DecoderConfig
+from sftrl_jax.training.updates.lengths import prompt_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class PassFlops:
   adapters: parameters of adapters, where these alone are trained; adapts_pictures: whether some are in the tower
   reads_reference: whether rows are scored by the start too; it has no adapters
   value_layers: hidden layers of a value head; own_critic: whether it has a trunk of its own
-  prompt, group: columns before a row that are computed once for `group` rows; 0 and 1 where each row has its own
+  prompt, group: columns before a row of `longest` that are computed once for `group` rows; 0 and 1 where each row has
+    its own
   """
 
   config: DecoderConfig
@@ -35,6 +37,7 @@ class PassFlops:
   before: int = 0
   prompt: int = 0
   group: int = 1
+  longest: int = 1
 
   def __call__(self, positions: float, length: int) -> StepFlops:
     """Of training, and of scoring, so many positions in rows of this length, prompts that are shared apart."""
@@ -48,18 +51,24 @@ class PassFlops:
     return StepFlops(train, score + (self._forward(positions, length) + pictures() if self.reads_reference else 0.0))
 
   def _forward(self, positions: float, length: int, adapters: int = 0, unembedded: float = -1.0) -> float:
-    of_rows = flops.forward(self.config, positions, length + self.prompt, unembedded, adapters)
-    return of_rows + (flops.forward(self.config, self._prompts(positions, length), self.prompt, 0, adapters)
-                      if self.prompt else 0.0)
+    before = self._columns(length)
+    of_rows = flops.forward(self.config, positions, length + before, unembedded, adapters)
+    return of_rows + (flops.forward(self.config, self._prompts(positions, length), before, 0, adapters)
+                      if before else 0.0)
 
   def _train(self, positions: float, length: int) -> float:
-    of_rows = flops.train(self.config, positions, length + self.prompt, self.adapters)
-    return of_rows + (flops.train(self.config, self._prompts(positions, length), self.prompt, self.adapters, 0)
-                      if self.prompt else 0.0)
+    before = self._columns(length)
+    of_rows = flops.train(self.config, positions, length + before, self.adapters)
+    return of_rows + (flops.train(self.config, self._prompts(positions, length), before, self.adapters, 0)
+                      if before else 0.0)
 
   def _prompts(self, positions: float, length: int) -> float:
     """Positions of the prompts before so many positions of rows."""
-    return positions / length / self.group * self.prompt
+    return positions / length / self.group * self._columns(length)
+
+  def _columns(self, length: int) -> int:
+    """Of a prompt, with rows of this length."""
+    return prompt_columns(self.prompt, length, self.longest) if self.prompt else 0
 
   def computed(self, positions: float, length: int) -> float:
     """Positions with those of the prompts."""

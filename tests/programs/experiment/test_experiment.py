@@ -41,8 +41,10 @@ def test_prompts_are_shared_where_microbatches_have_whole_groups(tiny, rewriters
       "the environment rewrites its prompt": make(env__name=f"{rewriters}:Hands", env__attempts=4)}.items():
     assert other.shared_prompts is None and because in other.whole_rows_because
     assert sum(f"computed with its own prompt, for {because}" in note for note in other.notes) == 1
-  # Beside long responses a short prompt saves less than whole groups are padded.
-  for silent in (make(compute__share_prompts=False), make("rl"), make("self_sft"), make(rollout__max_new_tokens=64)):
+  # Beside long responses short prompts save less than whole groups are padded, however much room they have.
+  short = make(rollout__max_new_tokens=64, rollout__prompt_tokens=100)
+  assert 0 < short.usual_prompt < 20
+  for silent in (make(compute__share_prompts=False), make("rl"), make("self_sft"), short):
     assert silent.shared_prompts is None and not any("share_prompts" in note for note in silent.notes)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from sftrl_jax.inputs import Inputs, Prompts
 from sftrl_jax.metrics import floats
 from sftrl_jax.objectives.batches import LOGPROBS, GroupBatch, Scores
 from sftrl_jax.objectives.grpo import GRPOConfig, grpo_loss
@@ -156,7 +157,7 @@ def test_microbatches_have_rows_of_like_length():
 
 def test_a_case_is_the_smallest_length_that_holds_every_row():
   segments = lambda *counts: np.stack([np.arange(6) < count for count in counts]).astype(np.int32)
-  case = jax.jit(lambda x: case_of((2, 4, 6), x))
+  case = jax.jit(lambda x: case_of((2, 4, 6), Inputs(x, x, x)))
   assert [int(case(segments(0, count))) for count in range(7)] == [0, 1, 1, 2, 2, 3, 3]
   assert int(case(segments(5, 1))) == 3
 
@@ -212,3 +213,18 @@ def test_groups_stay_together_in_the_order_of_their_longest_row():
   pieces = deal(order, 2)
   assert pieces.tolist() == [[2, 3, 4, 5], [6, 7, 0, 1]]   # neighbours, and neither piece has what the other needs
   assert by_length(np.arange(8), lengths_B, 2).tolist() == by_length(np.arange(8), lengths_B, 2, group=1).tolist()
+
+
+def test_a_prompt_that_rows_share_is_cut_as_they_are():
+  rows_BT, sizes = np.zeros((4, 24), np.int32), (8, 16, 24)
+  tokens_BP = np.tile(np.arange(1, 31, dtype=np.int32), (4, 1))   # 30 columns: 16, 24 and 30 are kept
+  assert [lengths.prompt_columns(30, size, 24) for size in sizes] == [16, 24, 30]
+  for row, prompt, case in ((1, 16, 1), (8, 0, 1), (9, 3, 2), (8, 17, 2), (1, 25, 3), (24, 30, 3), (0, 30, 0)):
+    segments_BT = rows_BT.copy()
+    segments_BT[2, :row] = 1
+    inputs = Inputs(rows_BT, rows_BT, segments_BT, prompts=Prompts(tokens_BP, np.full(4, prompt, np.int32), 2))
+    assert int(case_of(sizes, inputs)) == case
+    for size, kept in zip(sizes, (16, 24, 30), strict=True):
+      short = cut((inputs, rows_BT), size)
+      assert short[0].tokens_BT.shape == short[1].shape == (4, size)
+      assert short[0].prompts.tokens_BP.tolist() == tokens_BP[:, 30 - kept :].tolist() and short[0].prompts.group == 2

@@ -33,7 +33,7 @@ def test_what_is_computed_besides_is_added():
 
 
 def test_a_shared_prompt_is_computed_once_a_group_and_without_logits():
-  shared = PassFlops(CONFIG, prompt=20, group=4, reads_reference=True)
+  shared = PassFlops(CONFIG, prompt=20, group=4, longest=6, reads_reference=True)
   rows, length = 8, 6
   of_prompts = flops.forward(CONFIG, 2 * 20, 20, unembedded=0)
   of_rows = flops.forward(CONFIG, rows * length, length + 20)
@@ -44,14 +44,22 @@ def test_a_shared_prompt_is_computed_once_a_group_and_without_logits():
   assert 2 < whole.train / shared(rows * length, length).train < (length + 20) / (length + 20 / 4) + 1
 
 
+def test_a_shared_prompt_is_cut_as_the_rows_are():
+  shared = PassFlops(CONFIG, prompt=60, group=4, longest=24)
+  assert [shared.computed(8 * length, length) for length in (8, 16, 24)] == [
+      8 * length + 2 * columns for length, columns in ((8, 24), (16, 40), (24, 60))]
+  of_prompts = flops.forward(CONFIG, 2 * 24, 24, unembedded=0)
+  assert shared(64, 8).score == flops.forward(CONFIG, 64, 8 + 24) + of_prompts
+
+
 def test_adapters_have_no_gradient_of_a_prompts_kernels():
-  adapted, plain = (PassFlops(CONFIG, adapters=count, prompt=20, group=4)(48, 6) for count in (100, 0))
+  adapted, plain = (PassFlops(CONFIG, adapters=count, prompt=20, group=4, longest=6)(48, 6) for count in (100, 0))
   own = 2.0 * (48 + 40) * flops.matmul_parameters(CONFIG) - 2.0 * 40 * CONFIG.width * CONFIG.vocab
   assert adapted.train == pytest.approx(plain.train + 3 * 2 * (48 + 40) * 100 - own)
 
 
 def test_the_pictures_of_a_prompt_cost_once_a_group():
   config = TinyVisionConfig(**SMALL)
-  each, once = (PassFlops(config, prompt=prompt, group=group)(48, 6) for prompt, group in ((0, 1), (0, 4)))
+  each, once = (PassFlops(config, group=group)(48, 6) for group in (1, 4))
   saved = flops.pictures(config, 8) - flops.pictures(config, 2)
   assert each.score - once.score == pytest.approx(saved) and each.train - once.train == pytest.approx(3 * saved)
