@@ -74,8 +74,9 @@ def _sides(bench: Bench) -> str:
   alike = (f"prompts, rewards, groups of {experiment.actor.group}, max_new_tokens, one update by AdamW in "
            f"{compute.microbatches} microbatches, threads and weights are alike")
   score = "both score the reference" if kl else "neither scores the rows before its update"
+  once = ", computes the prompt of a group once in the update too" if experiment.shared_prompts else ""
   ours = (f"ours pads prompts to {experiment.actor.rollout.prompt_tokens} tokens and a microbatch to the nearest of "
-          f"{compute.lengths} lengths, recomputes {RECOMPUTED[remat]}, and measures what a run logs")
+          f"{compute.lengths} lengths{once}, recomputes {RECOMPUTED[remat]}, and measures what a run logs")
   peer = ("TRL generates with transformers (no vLLM), pads to the longest prompt and response of a batch, and "
           f"recomputes {RECOMPUTED[remat if remat == 'full' else 'none']}")
   return f"{alike}; {score}; {ours}; {peer}. Neither logs, saves or evaluates."
