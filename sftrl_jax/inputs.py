@@ -7,6 +7,7 @@ them which tokens may attend to which. Left padding, right padding and packing l
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -104,15 +105,20 @@ def with_prefix(prefix: Prefix, inputs: Inputs) -> Inputs:
   """
   if inputs.images_BIYXC is not None:
     raise ValueError("A prefix is read before rows of text, but these have pictures.")
-  column_1P = jnp.arange(prefix.tokens_BP.shape[1])[None]
   column_1T = jnp.arange(inputs.tokens_BT.shape[1])[None]
-  before_BP = column_1P - (column_1P.shape[1] - prefix.lengths_B[:, None])
+  before_BP = _left_padded(prefix.tokens_BP, prefix.lengths_B)
   after_BT = inputs.positions_BT + (prefix.lengths_B - prefix.skipped_B)[:, None]
   segments_BT = jnp.where(column_1T < prefix.skipped_B[:, None], 0, inputs.segments_BT)
   join = lambda prefix_BP, row_BT: jnp.concatenate([prefix_BP, row_BT], axis=1).astype(jnp.int32)
   return Inputs(join(prefix.tokens_BP, inputs.tokens_BT),
                 jnp.maximum(join(before_BP, after_BT), 0),   # of what nobody attends to, too
                 join(before_BP >= 0, segments_BT))
+
+
+def _left_padded(tokens_BP: jax.Array, lengths_B: jax.Array) -> jax.Array:
+  """Positions of left-padded tokens, negative where there is padding."""
+  columns = tokens_BP.shape[1]
+  return jnp.arange(columns)[None] - (columns - lengths_B[:, None])
 
 
 def share_prompts(inputs: Inputs, lengths_B: np.ndarray, columns: int, group: int) -> Inputs:
@@ -152,7 +158,7 @@ def whole_rows(inputs: Inputs) -> Inputs:
   prompts = inputs.prompts
   if prompts is None:
     return inputs
-  before_BP = jnp.arange(prompts.columns)[None] - (prompts.columns - prompts.lengths_B[:, None])
+  before_BP = _left_padded(prompts.tokens_BP, prompts.lengths_B)
   join = lambda prompt_BP, row_BT: jnp.concatenate([prompt_BP, row_BT], axis=1).astype(jnp.int32)
   return Inputs(join(prompts.tokens_BP, inputs.tokens_BT), join(jnp.maximum(before_BP, 0), inputs.positions_BT),
                 join(before_BP >= 0, inputs.segments_BT), inputs.images_BIYXC)

@@ -161,7 +161,7 @@ class GroupLayout:
 
   def after(self, x_BTD: jax.Array) -> jax.Array:
     """Of what is laid by groups the rows without their prompts, [B, T, D]."""
-    return x_BTD[:, self.prompt :].reshape(x_BTD.shape[0] * self.group, -1, x_BTD.shape[2])
+    return self._after(x_BTD[:, None])[:, 0]
 
   def _after(self, x_BHTC: jax.Array) -> jax.Array:
     """`after` of heads."""

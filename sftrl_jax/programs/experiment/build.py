@@ -243,12 +243,7 @@ def _probe(experiment: Experiment) -> None:
 def _probe_prompts(experiment: Experiment, env: Env, prefix: str, probe: str = "") -> None:
   """Most of the first prompts fit; a run leaves out the few that do not, or that reset does not give."""
   actor, key = (experiment.probe_actor, "evals.probe_tokens") if probe else (experiment.actor, "rollout.prompt_tokens")
-  most, lengths, errors = actor.rollout.prompt_tokens, [], []
-  for number in range(PROBED):
-    try:
-      lengths.append(len(render(experiment.tokenizer, env.reset(f"{prefix}{number}")[1])[0]))
-    except EpisodeError as error:
-      errors.append(error)
+  most, (lengths, errors) = actor.rollout.prompt_tokens, _first_prompts(experiment, env, prefix)
   if len(errors) + sum(length > most for length in lengths) <= min(PROBED // 2, experiment.config["max_dropped"]):
     return
   if max(lengths, default=0) > most:
@@ -257,13 +252,22 @@ def _probe_prompts(experiment: Experiment, env: Env, prefix: str, probe: str = "
   raise errors[0]
 
 
+def _first_prompts(experiment: Experiment, env: Env, prefix: str) -> tuple[list[int], list[EpisodeError]]:
+  """(tokens of the first prompts, errors of those that reset does not give). prefix: of their seeds"""
+  lengths, errors = [], []
+  for number in range(PROBED):
+    try:
+      lengths.append(len(render(experiment.tokenizer, env.reset(f"{prefix}{number}")[1])[0]))
+    except EpisodeError as error:
+      errors.append(error)
+  return lengths, errors
+
+
 def _usual_prompt(experiment: Experiment) -> float:
-  """Mean tokens of the first prompts of training, where groups may share theirs."""
-  lengths, shares = [], algorithms.group_of(experiment.algorithm_config) > 1 and experiment.compute.share_prompts
-  for number in range(PROBED if shares else 0):
-    with contextlib.suppress(EpisodeError):
-      chat = experiment.env.reset(f"{experiment.seed} {number}")[1]
-      lengths.append(len(render(experiment.tokenizer, chat)[0]))
+  """Mean tokens of the first prompts of training, where groups may share theirs; else 0."""
+  if algorithms.group_of(experiment.algorithm_config) == 1 or not experiment.compute.share_prompts:
+    return 0.0
+  lengths, _ = _first_prompts(experiment, experiment.env, f"{experiment.seed} ")
   return sum(lengths) / max(1, len(lengths))
 
 

@@ -126,7 +126,7 @@ class Experiment:
     """How scoring and update of RL compute the prompt of a group once; None where rows are computed whole.
 
     Groups that stay together are padded to their longest row, where rows that are ordered by length are not: of
-    responses with a mean of a fifth of their limit by a quarter of the limit (measured with groups of 8). So prompts
+    responses with a mean of a fifth of their limit by a quarter of the limit (simulated, groups of 8). So prompts
     are shared where that saves more.
     """
     group, prompt = group_of(self.algorithm_config), self.actor.rollout.prompt_tokens - 1

@@ -130,8 +130,8 @@ class Learner:
     return self.shared.group if self.shared else 1
 
   @property
-  def positions(self) -> int:
-    """The last position of a row, and one."""
+  def row_tokens(self) -> int:
+    """Most tokens of a row, with the prompt that it shares."""
     return self.length + (self.shared.prompt if self.shared else 0)
 
   @property

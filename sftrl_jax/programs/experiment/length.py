@@ -34,7 +34,7 @@ def _epsilon(experiment: Experiment) -> str:
 
 
 def _context(experiment: Experiment, learner: Learner) -> str:
-  context, length = experiment.model.config.context, learner.positions
+  context, length = experiment.model.config.context, learner.row_tokens
   if not context or length <= context:
     return ""
   key = "data.length" if experiment.data else "rollout.max_new_tokens"
