@@ -3,7 +3,7 @@ r"""From SFT to RL and between, on V-IRL: do the claims of continuum.py hold whe
   sftrl study --config=configs/study/continuum_virl.py --workdir=runs/continuum_virl              (five bases)
   sftrl study --config=configs/study/continuum_virl.py:quick --workdir=runs/continuum_virl_quick  (three shipped bases)
 
-Hardware: two CPU cores. Minutes: 42.
+Hardware: two CPU cores. Minutes: 29 (by CPU seconds) for --only=sft,sft_updates,dagger,self_sft,ppo, 24 for the others.
 Result: five bases: 8 of 30 claims held, 20 not shown, 2 contrary. Every arm but SFT gains the shifted actions (96 to
 99% at T = 1, from 60%), SFT too with few updates or eps 1e-4; SFT ends at 54%. See CONTINUUM.md.
 

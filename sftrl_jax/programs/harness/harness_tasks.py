@@ -66,16 +66,13 @@ def load(options: TaskOptions) -> LoadedTasks:
   check_installed(options)
   # A pool that is forked beside JAX's threads may never return.
   os.environ.setdefault("DISABLE_MULTIPROC", "1")
-  manager = _manager(options)
-  unknown = [name for name in options.tasks if name not in manager.task_index]
-  if unknown:
-    raise ConfigError(_unknown(unknown[0], manager.all_tasks, options))
+  managers = _managers(options)
   tasks, groups = {}, {}
   seed_python(PYTHON_SEED)   # some tasks shuffle their choices while they are loaded
   seed_numpy(SEED)
   for name in options.tasks:
     try:
-      loaded = manager.load([name])
+      loaded = managers[name].load([name])
     except Exception as error:   # of any type: of the network, of files, of a user's own function
       raise ConfigError(_not_loaded(name, error, options)) from error
     tasks |= loaded["tasks"]
@@ -153,20 +150,38 @@ def most_new_tokens(task: Any) -> int:
   return int(next((asked[key] for key in LENGTH_KEYS if asked.get(key) is not None), MOST_NEW_TOKENS))
 
 
-def _manager(options: TaskOptions) -> Any:
-  """lm-eval's index of tasks; of a user's files alone where these have all that is asked, for its own are many."""
+def _managers(options: TaskOptions) -> dict[str, Any]:
+  """Of every name that is asked, the lm-eval TaskManager that loads it. ConfigError for a name that none has.
+
+  A single task comes from the index of the user's files, or from lm-eval's own. A group or a tag may name tasks of
+  both, and needs an index of both. lm-eval's own is read only where it is needed: its files are many.
+  """
   from lm_eval.tasks import TaskManager
   from lm_eval.tasks._index import Kind
-  if not options.task_path:
-    return TaskManager()
-  folder = Path(options.task_path)
-  if not folder.is_dir():
+  folder, both = options.task_path, functools.cache(lambda: TaskManager(include_path=folder))
+  if folder and not Path(folder).is_dir():
     raise ConfigError(f"{options.name_of('task_path')}={folder} is no directory: give one with YAML files of tasks.")
-  own = TaskManager(include_path=str(folder), include_defaults=False)
-  entries = [own.task_index.get(name) for name in options.tasks]
-  if all(entry is not None and entry.kind in (Kind.TASK, Kind.PY_TASK) for entry in entries):
-    return own
-  return TaskManager(include_path=str(folder))
+  own = TaskManager(include_path=folder, include_defaults=False) if folder else None
+  single = lambda entry: entry.kind in (Kind.TASK, Kind.PY_TASK)
+
+  def manager_of(name: str) -> Any:
+    entry = own.task_index.get(name) if own else None
+    if entry and single(entry):
+      return own
+    shipped = _shipped().task_index.get(name)
+    if not entry and not shipped:
+      names = sorted({*(own.all_tasks if own else ()), *_shipped().all_tasks})
+      raise ConfigError(_unknown(name, names, options))
+    return _shipped() if not own or (not entry and single(shipped)) else both()
+
+  return {name: manager_of(name) for name in options.tasks}
+
+
+@functools.cache
+def _shipped() -> Any:
+  """The index of lm-eval's own tasks, which takes many seconds to make."""
+  from lm_eval.tasks import TaskManager
+  return TaskManager()
 
 
 def _unknown(name: str, names: list[str], options: TaskOptions) -> str:

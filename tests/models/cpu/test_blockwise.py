@@ -62,7 +62,8 @@ def test_keys_that_no_query_of_a_block_sees_are_never_read():
   x = jnp.ones((1, 1, 6 * BLOCK, 4))
   spoiled = x.at[:, :, 2 * BLOCK : 4 * BLOCK].set(jnp.nan)
   look = jax.jit(lambda k: blockwise.attend_blockwise(x, k, k, blockwise.block_mask(allowed, BLOCK))[0, 0, :, 0])
-  assert (np.isnan(look(spoiled)) == (segments[0] == 2)).all() and (look(x) == 1).all()
+  assert (np.isnan(look(spoiled)) == (segments[0] == 2)).all()
+  np.testing.assert_allclose(look(x), 1.0, rtol=1e-6)   # weights add up to 1 but for rounding
 
 
 def test_every_range_has_a_compiled_length_that_holds_it():
