@@ -144,14 +144,14 @@ def test_a_reward_model_and_a_run_without_tasks(pair_config, task_folder, tmp_pa
   assert run_tasks.with_tasks(experiment) is experiment
 
 
-def test_the_example_of_the_page_runs_small(task_folder, monkeypatch, lines_of, tmp_path):
+def test_the_example_of_the_page_runs_small(one_device, task_folder, monkeypatch, lines_of, tmp_path):
   monkeypatch.chdir(ROOT)
   page = (ROOT / "sftrl_jax/programs/evaluate/README.md").read_text().replace("\\\n", " ")
   words, = (shlex.split(line) for line in page.splitlines() if "--config.evals.tasks=" in line)
   small = [word.replace("chat.py", "chat.py:smoke").replace("runs/", f"{tmp_path}/") for word in words[1:]]
   for name in ("NPROC", "XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL", *smoke.ENVIRONMENT):
     monkeypatch.setenv(name, os.environ.get(name, smoke.ENVIRONMENT.get(name, "")))
-  assert main([*small, "--config.log.report=False"]) == 0
+  assert main([*small, "--config.log.report=False", "--config.batch=2"]) == 0
   lines = lines_of(tmp_path / "chat", "tasks.jsonl")
   assert {(line["step"], line["task"], line["n"]) for line in lines} == {
       (step, task, 32) for step in (0, 3) for task in ("capitals", "sums")}
