@@ -161,18 +161,17 @@ def _managers(options: TaskOptions) -> dict[str, Any]:
   folder, both = options.task_path, functools.cache(lambda: TaskManager(include_path=folder))
   if folder and not Path(folder).is_dir():
     raise ConfigError(f"{options.name_of('task_path')}={folder} is no directory: give one with YAML files of tasks.")
-  own = TaskManager(include_path=folder, include_defaults=False) if folder else None
+  own = TaskManager(include_path=folder, include_defaults=False) if folder else _shipped()
   single = lambda entry: entry.kind in (Kind.TASK, Kind.PY_TASK)
 
   def manager_of(name: str) -> Any:
-    entry = own.task_index.get(name) if own else None
-    if entry and single(entry):
+    entry = own.task_index.get(name)
+    if entry and (single(entry) or not folder):
       return own
     shipped = _shipped().task_index.get(name)
     if not entry and not shipped:
-      names = sorted({*(own.all_tasks if own else ()), *_shipped().all_tasks})
-      raise ConfigError(_unknown(name, names, options))
-    return _shipped() if not own or (not entry and single(shipped)) else both()
+      raise ConfigError(_unknown(name, sorted({*own.all_tasks, *_shipped().all_tasks}), options))
+    return both() if entry or not single(shipped) else _shipped()
 
   return {name: manager_of(name) for name in options.tasks}
 
