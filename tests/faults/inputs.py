@@ -129,12 +129,12 @@ def edit(path: Path, **changes) -> None:
   write(path, {**json.loads(path.read_text()), **changes})
 
 
-def flip(folder: Path) -> None:
-  """Flips a bit in the middle of the largest file under a folder."""
-  path = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(data)
+def flip(step: Path) -> None:
+  """Flips a bit in the middle of each file of a checkpoint's arrays: orbax reads some of them only when it merges."""
+  for path in step.glob("state/ocdbt.process_*/d/*"):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def same(left: list[dict], right: list[dict]) -> None:
