@@ -14,7 +14,11 @@ from sftrl_jax.report.stats.bootstrap import MIN_BASES
 from sftrl_jax.report.stats.choices import Choice
 from sftrl_jax.report.stats.effects import Effects
 
-MEMORY = "peak memory, GiB"
+NOTES = {   # of columns, where these are shown
+    "change, probes": "Probes are tasks from before this training.",
+    "training time": "Training time is that of steps, without evaluations, on a machine that several runs may share.",
+    "peak memory, GiB": "Peak memory is that of the fullest accelerator, on CPUs of the whole process."}
+PROBES, TIME, MEMORY = NOTES
 
 
 def key_differences(study: Study, effects: Effects, order: Sequence[str]) -> list[Block]:
@@ -45,17 +49,15 @@ def _table(study: Study, effects: Effects, order: Sequence[str], temperature: fl
         percent(of_runs(lambda run: last_value(run, lambda e: e.share("legal", "responses"), study.id))),
         _pass_at(study, runs), str(len(study.bases) * len(study.seeds) - sum(run.finished for run in runs))))
   header = ("method", f"gain, {study.labels.variant(study.id)}", f"change, {study.labels.variant(study.ood)}",
-            "change, probes", "spread of the shifted change", "FLOPs", "training time", MEMORY,
+            PROBES, "spread of the shifted change", "FLOPs", TIME, MEMORY,
             "KL, nats a token", "valid form", "pass@k", "runs not finished")
   shown = [0, *(index for index in range(1, len(header)) if any(row[index] not in ("–", "0") for row in rows))]
   choose = lambda cells: tuple(cells[index] for index in shown)
-  return Table(choose(header), tuple(map(choose, rows)), (
+  columns = choose(header)
+  return Table(columns, tuple(map(choose, rows)), " ".join((
       f"{MEASURE_LABELS[study.measure].capitalize()}, {temperature_label(temperature)}: points from the run's own "
-      "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases. "
-      "Probes are tasks from before this training. Training time is that of steps, without evaluations, on a machine "
-      "that several runs may share."
-      + (" Peak memory is that of the fullest accelerator, on CPUs of the whole process." if MEMORY in choose(header)
-         else "")))
+      "start, as in the tables above, whose intervals are there; the spread is the standard deviation over bases.",
+      *(note for column, note in NOTES.items() if column in columns))))
 
 
 def _gib(value: float) -> str:

@@ -18,6 +18,7 @@ def test_a_row_has_what_was_measured_of_a_method_and_no_column_is_empty(arms_stu
   assert rows[study.methods["ppo_never"]]["runs not finished"] == "3" == rows[study.methods["ppo_late"]][
       "runs not finished"]
   assert rows[study.methods["ppo"]]["runs not finished"] == "0" and "change, probes" not in table.header
+  assert "Probes" not in table.caption and "Training time" in table.caption
   for column in table.header:
     assert any(row[column] not in ("–", "") for row in rows.values()), column
   assert isinstance(advice, Text)
@@ -33,6 +34,18 @@ def test_peak_memory_is_the_most_of_any_process_of_a_run_and_absent_without_it(m
   study, (_, table, *_) = blocks(home)
   memory = {row[0]: row[table.header.index("peak memory, GiB")] for row in table.rows}
   assert memory == {study.methods["sft"]: "–", study.methods["ppo"]: "2.50"} and "Peak memory" in table.caption
+
+
+def test_old_tasks_have_a_column_and_a_note_where_they_were_probed(make_study, tmp_path):
+  home = make_study(tmp_path, bases=2, episodes=20)
+  for path in (home / "runs").glob("*/evals.jsonl"):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines += [{**line, "variant": "old", "probe": True} for line in lines if line["variant"] == "rule_ood"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  _, (_, table, *_) = blocks(home)
+  changes = [[row[table.header.index(name)] for row in table.rows] for name in (
+      "change, probes", next(name for name in table.header if name.startswith("change, ")))]
+  assert changes[0] == changes[1] and "Probes are tasks from before" in table.caption
 
 
 def test_the_advice_names_the_largest_value_of_each_purpose(whole_study):
