@@ -91,5 +91,5 @@ def pareto(rows: Sequence[Row], methods: Mapping[str, str], look: Mapping[str, t
     axis.set_xlabel(inside_label)
   for axis in axes[:, 0]:
     axis.set_ylabel("success there")
-  style.key(figure, [(methods[method], *look[method], 2.2) for method in drawn], columns=min(4, len(drawn)))
+  style.key(figure, [(methods[method], *look[method], 2.2) for method in drawn])
   return figure

@@ -6,6 +6,7 @@ the reward model's errors (Gao et al. 2023).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 TRAINING = "training"
+MARKERS = "osD^vP"   # of variants, whose lines may look alike
 PANELS = {"proxy": "proxy: the reward model", "gold": "gold: the environment"}
 
 
@@ -54,22 +56,24 @@ def proxy(rows: Sequence[Row], colour: str, labels: EnvLabels) -> Figure:
   """
   shown = [name for name in PANELS if any(math.isfinite(row[name]) for row in rows)]
   figure, axes = style.new_figure(1, len(shown), height=3.2)
-  look = {source: (style.START, "-", 1.2) if source == TRAINING else (colour, style.line_of(source), 1.8)
-          for source in dict.fromkeys(row["source"] for row in rows)}
+  sources = dict.fromkeys(row["source"] for row in rows)
+  markers = itertools.cycle(MARKERS)
+  look = {source: (style.START, "-", 1.2, "") if source == TRAINING else (
+      colour, style.line_of(source), 1.8, next(markers)) for source in sources}
   for axis, name in zip(axes.flat, shown, strict=True):
     style.title(axis, PANELS[name])
     axis.set_xlabel("KL from the start (nats a response)")
     there = [row for row in rows if math.isfinite(row[name])]
     for (source,), (xs, ys) in _by_step(there, name).items():
-      trained, (ink, line, width) = source == TRAINING, look[source]
+      trained, (ink, line, width, marker) = source == TRAINING, look[source]
       if trained:
         window = len(xs) // 25 * 2 + 1
         xs, ys = smooth(np.array(xs), window), smooth(np.array(ys), window)
-      axis.plot(xs, ys, color=ink, linestyle=line, linewidth=width, marker=None if trained and len(xs) > 1 else "o",
-                markersize=3.5, clip_on=False)
+      axis.plot(xs, ys, color=ink, linestyle=line, linewidth=width, clip_on=False, markersize=style.MARKER,
+                marker="o" if trained and len(xs) == 1 else marker)
     axis.set_xlim(left=min(0.0, *(row["kl"] for row in there)))
   style.key(figure, [(source if source == TRAINING else labels.variant(source), *each)
-                     for source, each in look.items()], columns=min(4, len(look)))
+                     for source, each in look.items()])
   axes[0, 0].set_ylabel("reward an episode")
   return figure
 

@@ -151,7 +151,7 @@ def _run_key(figure: Figure, colours: Mapping[str, str]) -> None:
   verbs = {colour: verb for verb, colour in style.COLOUR_OF_VERB.items()}
   entries = [(names[0] if len(names) == 1 else f"{len(names)} {verbs[colour]} runs", colour, "-", 3)
              for colour, names in shared.items()]
-  style.key(figure, entries, columns=min(4, len(entries)))
+  style.key(figure, entries)
 
 
 def time_rows(run: Run) -> list[Row]:

@@ -27,6 +27,7 @@ MORE = ("#2F855A", "#805AD5", "#B7791F", "#C53030", "#2C7A7B", "#97266D", "#4A55
 INK = "#23272E"
 GRID = "#E3E6EA"
 KEY_SIZE = 8.5      # points
+MARKER = 3.5        # points
 CHARACTER = 0.035   # width of a character of a label, as a share of a panel's
 
 
@@ -181,13 +182,15 @@ def free_height(axis: Axes, x: float, height: float, text: str, step: float,
   return height
 
 
-def key(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int | None = None) -> None:
-  """One legend above the panels: entries are (text, colour, line style, width), in one line where they fit."""
+def key(figure: Figure, entries: Sequence[tuple]) -> None:
+  """One legend above the panels, in as few lines as fit. entries: (text, colour, line style, width[, marker])"""
   from matplotlib.lines import Line2D
-  handles = [Line2D([], [], color=colour, linestyle=line, linewidth=width) for _, colour, line, width in entries]
+  handles = [Line2D([], [], color=colour, linestyle=line, linewidth=width, marker=marker[0] if marker else "",
+                    markersize=MARKER) for _, colour, line, width, *marker in entries]
   texts = [plot_text(entry[0]) for entry in entries]
   widths = [(4.6 + 0.56 * len(text)) * KEY_SIZE / 72 for text in texts]   # inches, with the line and the gaps
   room = figure.get_figwidth() - 0.2
-  columns = columns or (len(entries) if sum(widths) <= room else max(1, int(room / max(widths))))
+  fits = lambda columns: sum(map(max, np.array_split(widths, columns))) <= room   # so does matplotlib fill them
+  columns = next(filter(fits, range(len(entries), 1, -1)), 1)
   figure.legend(handles, texts, loc="outside upper left", ncols=columns, frameon=False, fontsize=KEY_SIZE,
                 handlelength=2.2, columnspacing=1.6)

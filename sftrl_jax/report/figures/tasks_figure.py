@@ -112,5 +112,5 @@ def tasks(rows: Sequence[Row], methods: Mapping[str, str], look: Mapping[str, tu
       axis.plot(x, y, color=colour, linestyle=dashes, linewidth=1.5, alpha=0.75, clip_on=False)
       axis.plot(x[-1:], y[-1:], "o", color=colour, markersize=5.5, zorder=3, clip_on=False)
       axis.plot(x[:1], y[:1], "o", color=style.START, markersize=7, zorder=4, clip_on=False)
-  style.key(figure, [(methods[method], *look[method], 2.2) for method in drawn], columns=min(4, len(drawn)))
+  style.key(figure, [(methods[method], *look[method], 2.2) for method in drawn])
   return figure

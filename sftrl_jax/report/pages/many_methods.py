@@ -72,7 +72,7 @@ def results(chapter: Chapter) -> list[Block]:
   study_figures.write_csv(effect_rows(effects), out / "effects.csv")
   rows = [row for row in effect_rows(effects) if row["attempts"] == effects.attempts
           and row["measure"] == effects.measure and row["quantity"] in ("start", "end")]
-  figure = _ends_figure(rows, study, order)
+  figure = ends_figure(rows, study, order)
   lowest, *higher = map(temperature_label, study.temperatures)
   rate = measure_words(study, effects, study.measure)
   blocks.append(Picture(study_figures.save(figure, rows, out / "methods.png"), (
@@ -120,16 +120,17 @@ def _gaps_table(study: Study, effects: Effects, order: Sequence[str]) -> Table:
       f"the two), in percentage points with {interval_words(effects)}.{dagger(effects, rows)}"))
 
 
-def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Figure:
+def ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Figure:
   """A panel a variant, a row a method: success at the end with its interval, and lines at the start's."""
-  figure, axes = style.new_figure(1, len(study.own_variants), height=0.9 + 0.24 * len(order), sharey=True)
+  panels = len(study.own_variants)
+  figure, (axes,) = style.new_panels(panels, 0.25, 0.65 + 0.24 * len(order))
   temperatures = sorted({row["temperature"] for row in rows})
   top = study_figures.ceiling([row["high"] for row in rows])
   shared = next(iter(study.start_groups.values()))
-  for axis, variant in zip(axes.flat, study.own_variants, strict=True):
+  for axis, variant in zip(axes, study.own_variants, strict=True):
     axis.grid(axis="x", color=style.GRID, linewidth=0.8)
-    style.rate_axis(axis, "x", top, intervals=5 if len(study.own_variants) < 3 else 2)   # of narrow panels
-    style.title(axis, study.labels.variant(variant), width=18)
+    style.rate_axis(axis, "x", top, intervals=5 if panels < 3 else 2)   # of narrow panels
+    style.title(axis, study.labels.variant(variant), width=24)
     for level, temperature in enumerate(temperatures):
       panel_rows = [row for row in rows if (row["variant"], row["temperature"]) == (variant, temperature)]
       starts = [row["value"] for row in panel_rows if row["quantity"] == "start" and row["method"] in shared]
@@ -146,7 +147,7 @@ def _ends_figure(rows: Sequence[Row], study: Study, order: Sequence[str]) -> Fig
                     markerfacecolor="white" if level else colour)
     axis.set_yticks(range(len(order)), [plot_text(study.methods[method], 28) for method in order], fontsize=8.5)
     axis.set_ylim(len(order) - 0.4, -0.6)
-    axis.set_xlabel(f"{MEASURE_LABELS[study.measure]} at the end")
+  figure.supxlabel(f"{MEASURE_LABELS[study.measure]} at the end", fontsize=8.5, color=style.INK)
   return figure
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STACKED = ("attention", "mlp", "vision")   # that have a panel over the layers; the others share a last one
 MEASURES = {"relative": "distance / norm", "rotation": "rotation (degrees)"}
-COLUMNS = 4   # of the key
+COLUMNS = 4   # entries in a line of the key, about
 
 
 def weights(rows: Sequence[Row], labels: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
@@ -41,7 +41,7 @@ def weights(rows: Sequence[Row], labels: Mapping[str, str], colours: Mapping[str
       _panel(axis, rows, measure, [part] if part else others, colours)
   for axis, part in zip(axes[-1], [*panels, ""][:columns], strict=True):
     axis.set_xlabel("layer" if part else "")
-  style.key(figure, entries, columns=min(COLUMNS, len(entries)))
+  style.key(figure, entries)
   return figure
 
 

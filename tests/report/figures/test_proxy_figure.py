@@ -50,6 +50,17 @@ def test_a_panel_is_there_for_what_is_known(rewarded, tmp_path, gold, panels):
   assert len(blocks) == 2 and (tmp_path / "out" / "proxy.csv").is_file()
 
 
+def test_variants_whose_lines_look_alike_have_marks_of_their_own(rewarded):
+  run = rewarded()
+  rows = proxy_figure.proxy_rows(run)
+  rows += [{**row, "source": "length_ood"} for row in rows if row["source"] == "rule_ood"]
+  figure = proxy_figure.proxy(rows, "black", run.labels)
+  variants = {row["source"] for row in rows} - {proxy_figure.TRAINING}
+  for lines in (figure.axes[0].lines, figure.legends[0].get_lines()):
+    marks = [line.get_marker() for line in lines if line.get_color() == "black"]
+    assert len(marks) == len(set(marks)) == len(variants) >= 3
+
+
 def test_a_run_without_a_reward_model_has_no_such_figure(make_run, tmp_path):
   run = read_workdir.read_run(make_run(tmp_path / "run", "ppo", episodes=20))
   assert proxy_figure.proxy_rows(run) == [] == run_page.scores(run, tmp_path)

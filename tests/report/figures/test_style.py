@@ -49,3 +49,14 @@ def test_a_group_of_panels_begins_a_line_and_the_lowest_ones_are_known():
   assert not any(map(style.is_lowest, groups[0]))
   figure, ((*_, last),) = style.new_panels(4, 0.4, 1.0)
   assert last.get_subplotspec().colspan.start == 1 and style.is_lowest(last)
+
+
+def test_a_legend_has_as_few_lines_as_fit_and_ends_inside_the_figure():
+  long = ["a look that has a long name"]
+  for texts, lines in ((["ID", "OOD, other words"], 1), (5 * long, 2), (7 * long, 3)):
+    figure, _ = style.new_figure(1, 1)
+    style.key(figure, [(text, style.RL, "-", 2.0) for text in texts])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert len({round(text.get_window_extent().y0) for text in legend.get_texts()}) == lines

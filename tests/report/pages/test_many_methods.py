@@ -1,5 +1,6 @@
 """A study of many methods is one table and a few figures, however many they are."""
 
+import itertools
 import json
 
 import pytest
@@ -38,6 +39,22 @@ def test_many_methods_have_a_row_each(many, monkeypatch):
   assert "HOLDS" not in text and "id_seen greedy" in text
   assert sum(line.startswith("way_7") for line in text.splitlines()) == 1
   assert write.draw_curve(many, many / "curve.png").exists()
+
+
+def test_the_ends_on_six_variants_stand_apart_under_titles_that_are_read_whole(make_study, tmp_path):
+  make_study(tmp_path, bases=2, episodes=20)
+  for path in (tmp_path / "runs").glob("*/evals.jsonl"):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    shifted = [line for line in lines if line["variant"] == "rule_ood"]
+    lines += [{**line, "variant": f"other_words_and_texts_{number}_ood"} for number in range(4) for line in shifted]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  study = read_workdir.read_study(tmp_path)
+  rows = many_methods.effect_rows(effects.measure(study, resamples=20))
+  figure = many_methods.ends_figure([row for row in rows if row["quantity"] in ("start", "end")], study, ["sft", "ppo"])
+  figure.draw_without_rendering()
+  boxes = [axis.get_tightbbox() for axis in figure.axes]
+  assert len(boxes) == len(study.own_variants) >= 6 and max(box.x1 for box in boxes) <= figure.bbox.x1
+  assert not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
 
 
 def test_the_best_in_distribution_comes_first(many):
