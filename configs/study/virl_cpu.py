@@ -6,7 +6,8 @@ r"""V-IRL in language on a laptop: what SFT and RL make of a shifted action spac
 
 Hardware: two CPU cores. Minutes: 17, of which 5 for the bases (quick: 4; arms: 33 runs of 2 to 3, two at once).
 Result: all five claims of SFT and PPO hold. Right responses under the shifted actions, greedy: PPO +31 points from 69%,
-SFT -54. SFT passes through 100% on its way: at the same success in training they do not differ. Arms, three bases: SFT
+SFT -54; on five other bases they hold again (+30, -40). SFT passes through 100% on its way: at the same success in
+training they do not differ. Arms, three bases: SFT
 with PPO's updates, with eps 1e-4 or stopped early gains as much as PPO; all claims hold. The quick form, run
 once: PPO ends at 100% from all three bases, SFT at 67, 31 and 51% from 71, 65 and 74%; its three bases are too few for
 the claims about SFT.
